@@ -1,0 +1,121 @@
+"""The named choices of parameters: one entry adds an optimizer, activation, schedule or initialisation.
+
+No torch here: an entry names the torch object it stands for, and training resolves the name. So the
+command line can list, check and sample every choice without paying for the import of torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["ACTIVATIONS", "INITIALISATIONS", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Initialisation", "Optimizer", "Schedule"]
+
+ADAM = {"lr": "learning_rate", "betas": ("beta1", "beta2"), "eps": "epsilon", "weight_decay": "weight_decay"}
+SGD = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """A torch optimizer: `arguments` maps its keywords to the parameters that they take their value from."""
+
+    target: str
+    arguments: Mapping[str, str | tuple[str, ...]]
+    fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    clips_gradients: bool = True
+
+    def takes(self, parameter: str) -> bool:
+        """Whether `parameter` has an effect under this optimizer."""
+        if parameter == "gradient_clip":
+            return self.clips_gradients
+        return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
+
+
+OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
+    {
+        "adam": Optimizer("torch.optim.Adam", ADAM),
+        "sgd": Optimizer("torch.optim.SGD", SGD),
+        "momentum": Optimizer("torch.optim.SGD", SGD, defaults={"momentum": 0.9}),
+        "nesterov": Optimizer("torch.optim.SGD", SGD, fixed={"nesterov": True}, defaults={"momentum": 0.9}),
+        "rmsprop": Optimizer("torch.optim.RMSprop", {**SGD, "eps": "epsilon"}),
+        "adamw": Optimizer("torch.optim.AdamW", ADAM),
+        "nadam": Optimizer("torch.optim.NAdam", ADAM),
+        # L-BFGS chooses its own step along the direction, so the gradient's length is not ours to clip.
+        "lbfgs": Optimizer("torch.optim.LBFGS", {"lr": "learning_rate"}, clips_gradients=False),
+    }
+)
+
+ACTIVATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "relu": "torch.nn.ReLU",
+        "tanh": "torch.nn.Tanh",
+        "sigmoid": "torch.nn.Sigmoid",
+        "elu": "torch.nn.ELU",
+        "gelu": "torch.nn.GELU",
+        "silu": "torch.nn.SiLU",
+        "leaky_relu": "torch.nn.LeakyReLU",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """A torch initialiser of weights; biases start at zero. An empty target keeps what PyTorch did."""
+
+    target: str
+    arguments: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
+    {
+        "default": Initialisation(""),
+        "xavier": Initialisation("torch.nn.init.xavier_uniform_"),  # Glorot and Bengio, 2010
+        "kaiming": Initialisation("torch.nn.init.kaiming_uniform_", {"nonlinearity": "relu"}),  # He et al., 2015
+        "normal": Initialisation("torch.nn.init.normal_", {"std": 0.05}),  # the scale of Keras' RandomNormal
+        "orthogonal": Initialisation("torch.nn.init.orthogonal_"),  # Saxe et al., 2014
+    }
+)
+
+LOSSES: Mapping[str, str] = MappingProxyType({"cross_entropy": "cross_entropy", "mse": "mse"})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves: `rate(start, final, progress)`, progress from 0 (first step) to 1 (one past the last).
+
+    Every rate is a weighted form that returns `final` exactly at progress 1, in floating point too.
+    """
+
+    rate: Callable[[float, float, float], float]
+    decays: bool = True
+    takes_warmup: bool = True
+    final_above_zero: bool = False
+
+
+def _cosine(start: float, final: float, progress: float) -> float:
+    weight = (1 + math.cos(math.pi * progress)) / 2
+    return start * weight + final * (1 - weight)
+
+
+def _one_cycle(start: float, final: float, progress: float) -> float:
+    """Smith and Topin, 2018: up by a cosine from 1/25 of the rate in the first 30 % of the steps, then down."""
+    peak = 0.3
+    if progress < peak:
+        return _cosine(start / 25, start, progress / peak)
+    return _cosine(start, final, (progress - peak) / (1 - peak))
+
+
+SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
+    {
+        "constant": Schedule(lambda start, final, progress: start, decays=False),
+        "linear": Schedule(lambda start, final, progress: start * (1 - progress) + final * progress),
+        "exponential": Schedule(
+            lambda start, final, progress: start ** (1 - progress) * final**progress, final_above_zero=True
+        ),
+        "cosine": Schedule(_cosine),
+        "one_cycle": Schedule(_one_cycle, takes_warmup=False),
+    }
+)

@@ -1,0 +1,214 @@
+"""Models, data sets and metrics by name: ours and the user's, registered the same way.
+
+A user's come from a module given with `--import`, or from an installed package with an entry point of the
+group `hpo`; both simply import the module, and the decorators below do the rest. An entry holds a function or
+a dotted name that is resolved on first use, so that our own can be listed without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from hpo.errors import RegistryError, unknown
+
+__all__ = ["DatasetEntry", "Direction", "MetricEntry", "ModelEntry", "dataset", "datasets", "import_modules", "metric", "metrics", "model", "models", "resolve"]
+
+Direction = Literal["maximize", "minimize"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+MODULES_HINT = "if it is yours, name its module with --import"
+
+
+def resolve(dotted: str) -> Any:
+    """The object that a dotted name stands for: `package.module.object`."""
+    module, _, attribute = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered name; `target` is the function, or its dotted name; `module` is where it came from."""
+
+    name: str
+    target: Callable[..., Any] | str
+    module: str
+
+    @property
+    def builtin(self) -> bool:
+        """Whether it ships with this package, so that any worker has it."""
+        return self.module == "hpo" or self.module.startswith("hpo.")
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        loaded: Callable[..., Any] = resolve(self.target) if isinstance(self.target, str) else self.target
+        return loaded
+
+
+@dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A model: `(config, shape, classes) -> nn.Module`, its extra parameters, and which shared ones it uses."""
+
+    parameters: type[BaseModel] | None = None
+    uses: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class DatasetEntry(Entry):
+    """A data set: `() -> hpo.Dataset`."""
+
+
+@dataclass(frozen=True)
+class MetricEntry(Entry):
+    """A metric: `(outputs, targets) -> float` over the validation set, and the direction that is better."""
+
+    direction: Direction = "maximize"
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Generic[E]):
+    """Entries of one kind by name. Looking up an unknown name first loads the installed plugins."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, E] = {}
+
+    def add(self, entry: E) -> None:
+        """Register `entry`.
+
+        Raises:
+            RegistryError: another module registered the name already.
+        """
+        known = self._entries.get(entry.name)
+        if known is not None and known.module != entry.module:
+            raise RegistryError(f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; choose another name")
+        self._entries[entry.name] = entry
+
+    def get(self, name: str, module: str | None = None) -> E:
+        """The entry of that name; `module` is where a study says it came from.
+
+        Raises:
+            RegistryError: nothing of that name is registered; the message names the closest one or the module.
+        """
+        if name not in self._entries:
+            load_plugins()
+        if name in self._entries:
+            return self._entries[name]
+        if module is not None:
+            raise RegistryError(f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}")
+        raise RegistryError(f"{unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
+
+    def known(self, name: str) -> bool:
+        """Whether the name is registered, by us, an import or a plugin."""
+        if name not in self._entries:
+            load_plugins()
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """All registered names, in the order of their registration."""
+        load_plugins()
+        return list(self._entries)
+
+
+models: Registry[ModelEntry] = Registry("model")
+datasets: Registry[DatasetEntry] = Registry("dataset")
+metrics: Registry[MetricEntry] = Registry("metric")
+
+
+def model(name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = ()) -> Callable[[Function], Function]:
+    """Register a function `(config, shape, classes) -> nn.Module` as a model.
+
+    Args:
+        name: the value of the parameter `model` that selects it.
+        parameters: a pydantic model of the extra parameters that it declares, each with a default. They become
+            parameters like ours: they can be set, searched and conditioned on.
+        uses: the shared parameters that the function reads (`activation`, `dropout`, …). Only these have an effect
+            under this model; the others are not sampled.
+
+    `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
+    the batch (`(1, 28, 28)`), `classes` the number of outputs.
+    """
+
+    def register(function: Function) -> Function:
+        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses)))
+        return function
+
+    return register
+
+
+def dataset(name: str) -> Callable[[Function], Function]:
+    """Register a function without arguments that returns an `hpo.Dataset` as a data set."""
+
+    def register(function: Function) -> Function:
+        datasets.add(DatasetEntry(name, function, function.__module__))
+        return function
+
+    return register
+
+
+def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Function], Function]:
+    """Register a function `(outputs, targets) -> float`, computed over the validation set after every epoch.
+
+    `outputs` are the model's outputs (samples x classes, before any softmax), `targets` the labels (samples).
+    """
+
+    def register(function: Function) -> Function:
+        metrics.add(MetricEntry(name, function, function.__module__, direction))
+        return function
+
+    return register
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import modules that register things. The current folder counts, as it does for `python -m`.
+
+    Raises:
+        RegistryError: a module cannot be imported; the message says why.
+    """
+    for name in names:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a module of the user's can raise anything
+            raise RegistryError(f"--import {name}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def load_plugins() -> None:
+    """Import the modules of installed packages that have an entry point of the group `hpo`. Done once."""
+    for point in importlib.metadata.entry_points(group="hpo"):
+        try:
+            point.load()
+        except Exception as error:
+            raise RegistryError(f"plugin {point.name} ({point.value}): {type(error).__name__}: {error}") from error
+
+
+SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
+MLP = SHARED | {"depth", "width", "width_profile", "widths"}
+CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
+
+models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
+models.add(ModelEntry("cnn", "hpo.training.models.cnn", "hpo.training.models", uses=CNN))
+datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))
+datasets.add(DatasetEntry("fashion_mnist", "hpo.datasets.fashion_mnist", "hpo.datasets"))
+# Measured by the training loop itself, not by a function of outputs and targets.
+BUILTIN_METRICS: dict[str, Direction] = {
+    "val_accuracy": "maximize",
+    "val_loss": "minimize",
+    "parameter_count": "minimize",
+    "train_seconds": "minimize",
+}
+for _name, _direction in BUILTIN_METRICS.items():
+    metrics.add(MetricEntry(_name, "hpo.training.loop.train", "hpo.training.loop", _direction))

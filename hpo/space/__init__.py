@@ -1,0 +1,6 @@
+"""Domains and spaces: parse, validate, suggest, enumerate."""
+
+from hpo.space.domains import Choices, Constant, Float, Int
+from hpo.space.space import Dimension, Space
+
+__all__ = ["Choices", "Constant", "Dimension", "Float", "Int", "Space"]

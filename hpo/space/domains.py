@@ -1,0 +1,243 @@
+"""Domains: the values a parameter may take. A constant, choices, or a range, each with an optional condition."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hpo.config import Value
+from hpo.errors import SpaceError
+
+__all__ = ["Between", "Choices", "Condition", "Constant", "Domain", "Float", "Int", "Range"]
+
+
+@dataclass(frozen=True)
+class Between:
+    """A test of a condition: the value lies from `low` to `high`, both inclusive."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+Test = tuple[Value, ...] | Between
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A conjunction of tests of other parameters' values; an empty one always holds."""
+
+    tests: Mapping[str, Test] = field(default_factory=dict)
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether every test passes; a parameter that is not among `values` fails its test."""
+        return all(name in values and values[name] in test for name, test in self.tests.items())
+
+    def excludes(self, other: Condition) -> bool:
+        """Whether no values can satisfy both."""
+        return any(_disjoint(test, other.tests[name]) for name, test in self.tests.items() if name in other.tests)
+
+    def label(self) -> str:
+        """The condition as it stands in a parameter's name: `optimizer=adam|adamw,depth=1..3`."""
+        return ",".join(f"{name}={_text(test)}" for name, test in self.tests.items())
+
+    def to_json(self) -> dict[str, Any]:
+        """The longhand of a `when`."""
+        return {
+            name: {"low": test.low, "high": test.high} if isinstance(test, Between) else list(test)
+            for name, test in self.tests.items()
+        }
+
+
+def _disjoint(a: Test, b: Test) -> bool:
+    if isinstance(a, Between) and isinstance(b, Between):
+        return a.high < b.low or b.high < a.low
+    few, other = (b, a) if isinstance(a, Between) else (a, b)
+    assert not isinstance(few, Between)
+    return not any(value in other for value in few)
+
+
+def _text(test: Test) -> str:
+    if isinstance(test, Between):
+        return f"{test.low:g}..{test.high:g}"
+    return "|".join(str(value).lower() if isinstance(value, bool) else str(value) for value in test)
+
+
+class Domain(ABC):
+    """The values a parameter may take, under a condition."""
+
+    when: Condition
+
+    @abstractmethod
+    def distribution(self) -> BaseDistribution:
+        """What Optuna samples from."""
+
+    @abstractmethod
+    def at(self, unit: float) -> Value:
+        """The value at `unit` (0 <= unit < 1) of the domain's own scale; evenly spread units give even values."""
+
+    @abstractmethod
+    def points(self) -> Sequence[Value]:
+        """Every value, for a grid.
+
+        Raises:
+            SpaceError: the domain is continuous.
+        """
+
+    @abstractmethod
+    def table(self) -> dict[str, Any]:
+        """The longhand without the condition."""
+
+    def suggest(self, trial: optuna.trial.Trial, name: str) -> Value:
+        """Ask Optuna's trial for a value."""
+        value: Value = trial._suggest(name, self.distribution())
+        return value
+
+    def contains(self, value: Value) -> bool:
+        """Whether the domain holds `value`."""
+        distribution = self.distribution()
+        try:
+            return bool(distribution._contains(distribution.to_internal_repr(value)))
+        except ValueError:
+            return False
+
+    def to_json(self) -> dict[str, Any]:
+        """The longhand: what a study's definition stores, and what `Space` parses again."""
+        return self.table() | ({"when": self.when.to_json()} if self.when.tests else {})
+
+
+@dataclass(frozen=True)
+class Constant(Domain):
+    """One value. It is not sampled and is no parameter of Optuna's."""
+
+    value: Value
+    when: Condition = field(default_factory=Condition)
+
+    def distribution(self) -> BaseDistribution:
+        return CategoricalDistribution([self.value])
+
+    def at(self, unit: float) -> Value:  # noqa: ARG002
+        return self.value
+
+    def points(self) -> Sequence[Value]:
+        return (self.value,)
+
+    def table(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+
+@dataclass(frozen=True)
+class Choices(Domain):
+    """A list of values."""
+
+    values: tuple[Value, ...]
+    when: Condition = field(default_factory=Condition)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        if not self.values:
+            raise SpaceError("an empty list; give at least one choice")
+        if len({(type(value), value) for value in self.values}) < len(self.values):
+            raise SpaceError(f"{list(self.values)!r}: a choice stands twice")
+
+    def distribution(self) -> BaseDistribution:
+        return CategoricalDistribution(self.values)
+
+    def at(self, unit: float) -> Value:
+        return self.values[int(unit * len(self.values))]
+
+    def points(self) -> Sequence[Value]:
+        return self.values
+
+    def table(self) -> dict[str, Any]:
+        return {"choices": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Range(Domain):
+    """Numbers from `low` to `high`, both inclusive; `log` spreads them evenly over their logarithms.
+
+    Raises:
+        SpaceError: names the rule that is broken and the values that break it.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    when: Condition = field(default_factory=Condition)
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "step"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise SpaceError(f"{name} = {value}: must be finite")
+        if self.low > self.high:
+            raise SpaceError(f"low <= high must hold, but got low = {self.low}, high = {self.high}")
+        if self.log and self.step is not None:
+            raise SpaceError(f"log and step exclude each other, but got log = true, step = {self.step}; drop one")
+        if self.log and self.low <= 0:
+            raise SpaceError(f"low > 0 must hold for log = true, but got low = {self.low}")
+        if self.step is not None:
+            self._check_step(self.step)
+
+    def _check_step(self, step: float) -> None:
+        if step <= 0:
+            raise SpaceError(f"step > 0 must hold, but got step = {step}")
+        steps = (self.high - self.low) / step
+        if abs(steps - round(steps)) > 1e-8 * max(1, steps):
+            raise SpaceError(f"step = {step} does not divide the range from low = {self.low} to high = {self.high}")
+
+    def table(self) -> dict[str, Any]:
+        table: dict[str, Any] = {"low": self.low, "high": self.high}
+        return table | ({"log": True} if self.log else {}) | ({"step": self.step} if self.step is not None else {})
+
+    def _log_at(self, low: float, high: float, unit: float) -> float:
+        return math.exp(math.log(low) + unit * (math.log(high) - math.log(low)))
+
+
+@dataclass(frozen=True)
+class Float(Range):
+    """Real numbers from `low` to `high`."""
+
+    def distribution(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def at(self, unit: float) -> Value:
+        if self.step is not None:
+            return self.points()[int(unit * len(self.points()))]
+        value = self._log_at(self.low, self.high, unit) if self.log else self.low + unit * (self.high - self.low)
+        return min(max(value, self.low), self.high)
+
+    def points(self) -> Sequence[Value]:
+        if self.step is None:
+            raise SpaceError(
+                f"a grid needs a list or a step, but got the continuous range from {self.low:g} to {self.high:g}"
+            )
+        # Twelve digits are enough to write 0.3 for 0.1 * 3, and too many to move a value.
+        return [round(self.low + i * self.step, 12) for i in range(round((self.high - self.low) / self.step) + 1)]
+
+
+@dataclass(frozen=True)
+class Int(Range):
+    """Whole numbers from `low` to `high`, in steps of 1 unless `step` says otherwise."""
+
+    def distribution(self) -> BaseDistribution:
+        return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+
+    def at(self, unit: float) -> Value:
+        if not self.log:
+            return self.points()[int(unit * len(self.points()))]
+        value = round(self._log_at(self.low - 0.5, self.high + 0.5, unit))
+        return min(max(value, int(self.low)), int(self.high))
+
+    def points(self) -> Sequence[Value]:
+        return range(int(self.low), int(self.high) + 1, int(self.step or 1))

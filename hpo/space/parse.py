@@ -1,0 +1,128 @@
+"""From a TOML value or a Python one to domains, each in its parameter's type. Shorthand and longhand meet here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from hpo.config import Parameter, Value, unknown_parameter
+from hpo.errors import ConfigError, HpoError, SpaceError, unknown
+from hpo.space.domains import Between, Choices, Condition, Constant, Domain, Float, Int, Range, Test
+
+__all__ = ["parse"]
+
+Table = Mapping[str, Parameter]
+KEYS = ("value", "choices", "low", "high", "log", "step", "when")
+
+
+def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
+    """The domains of parameter `name`: one, or several alternatives under conditions that exclude each other.
+
+    Args:
+        name: the parameter's name.
+        literal: a scalar (constant), a list (choices), a table (longhand), a list of tables (alternatives), a
+            `Domain`, or a list of these.
+        table: every parameter by name.
+
+    Raises:
+        SpaceError: names the parameter, the value and the rule that is broken.
+    """
+    if name not in table:
+        raise SpaceError(unknown_parameter(name, table))
+    try:
+        if isinstance(literal, list | tuple) and literal and all(isinstance(x, Mapping | Domain) for x in literal):
+            domains = tuple(_domain(table[name], item, table) for item in literal)
+            _check_alternatives(domains)
+            return domains
+        return (_domain(table[name], literal, table),)
+    except HpoError as error:
+        text = str(error)
+        raise SpaceError(text if text.startswith(f"{name} ") else f"{name}: {text}") from error
+
+
+def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
+    if isinstance(literal, Mapping):
+        return _longhand(parameter, literal, table)
+    if isinstance(literal, Domain):
+        wrong = Float if parameter.kind is int else Int if parameter.kind is float else None
+        if wrong is not None and isinstance(literal, wrong):
+            raise SpaceError(f"{literal!r}: the parameter is {parameter.kind.__name__}; use {parameter.kind.__name__.capitalize()}")
+        return _longhand(parameter, literal.to_json(), table)
+    if isinstance(literal, list | tuple):
+        return Choices(tuple(_value(parameter, value) for value in literal))
+    return Constant(_value(parameter, literal))
+
+
+def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) -> Domain:
+    for key in literal:
+        if key not in KEYS:
+            raise SpaceError(f"{unknown('domain key', key, KEYS)}")
+    when = _condition(literal.get("when", {}), table)
+    rest = {key: value for key, value in literal.items() if key != "when"}
+    if set(rest) == {"value"}:
+        return Constant(_value(parameter, rest["value"]), when)
+    if set(rest) == {"choices"}:
+        if not isinstance(rest["choices"], list | tuple):
+            raise SpaceError(f"choices = {rest['choices']!r}: must be a list")
+        return Choices(tuple(_value(parameter, value) for value in rest["choices"]), when)
+    if {"low", "high"} <= set(rest) and not {"value", "choices"} & set(rest):
+        return _range(parameter, rest, when)
+    raise SpaceError(f"{dict(literal)!r}: give value, or choices, or both low and high")
+
+
+def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) -> Range:
+    if parameter.kind not in (int, float) or parameter.choices:
+        raise SpaceError(f"{dict(literal)!r}: a range needs a parameter of numbers; give a list of choices")
+    if not isinstance(literal.get("log", False), bool):
+        raise SpaceError(f"log = {literal['log']!r}: must be true or false")
+    unbounded = replace(parameter, low=None, high=None)
+    numbers = {key: _number(unbounded, key, literal[key]) for key in ("low", "high", "step") if key in literal}
+    build = Int if parameter.kind is int else Float
+    domain = build(numbers["low"], numbers["high"], literal.get("log", False), numbers.get("step"), when)
+    for key in ("low", "high"):
+        _number(parameter, key, numbers[key])
+    return domain
+
+
+def _number(parameter: Parameter, key: str, value: object) -> float:
+    """A bound in the parameter's type, and within its bounds."""
+    return cast(float, replace(parameter, name=key, optional=False).check(value))
+
+
+def _value(parameter: Parameter, value: object) -> Value:
+    return cast(Value, replace(parameter, optional=False).check(value))
+
+
+def _condition(literal: object, table: Table) -> Condition:
+    if isinstance(literal, Condition):
+        return literal
+    if not isinstance(literal, Mapping):
+        raise SpaceError(f"when = {literal!r}: must be a table, as {{ optimizer = \"adam\" }}")
+    for name in literal:
+        if name not in table:
+            raise SpaceError(f"when: {unknown_parameter(name, table)}")
+    return Condition({name: _test(table[name], test) for name, test in literal.items()})
+
+
+def _test(parameter: Parameter, literal: object) -> Test:
+    if isinstance(literal, Mapping):
+        if set(literal) != {"low", "high"}:
+            raise SpaceError(f"when {parameter.name} = {dict(literal)!r}: a range has low and high and nothing else")
+        domain = _range(parameter, literal, Condition())
+        return Between(domain.low, domain.high)
+    values = literal if isinstance(literal, list | tuple) else [literal]
+    if not values:
+        raise SpaceError(f"when {parameter.name} = []: an empty list never holds")
+    try:
+        return tuple(_value(parameter, value) for value in values)
+    except ConfigError as error:
+        raise SpaceError(f"when {error}") from error
+
+
+def _check_alternatives(domains: tuple[Domain, ...]) -> None:
+    for i, first in enumerate(domains):
+        for second in domains[i + 1 :]:
+            if not first.when.excludes(second.when):
+                one, other = first.when.label() or "always", second.when.label() or "always"
+                raise SpaceError(f"overlapping alternatives: '{one}' and '{other}' can both hold; make them exclude each other")

@@ -1,0 +1,233 @@
+"""A space: an ordered set of parameters and their domains. Validate, suggest, draw, enumerate."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import optuna
+
+from hpo.config import Parameter, TrialConfig, Value, vocabulary
+from hpo.errors import ConfigError, SpaceError
+from hpo.space.domains import Choices, Constant, Domain
+from hpo.space.parse import parse
+
+__all__ = ["Dimension", "Space"]
+
+Params = dict[str, Value]  # by dimension: what Optuna stores
+Values = dict[str, Value]  # by parameter: what a TrialConfig is made of
+PROBES = 256
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One domain of one parameter. Its key is the name of the Optuna parameter."""
+
+    key: str
+    parameter: Parameter
+    domain: Domain
+
+    @property
+    def parents(self) -> set[str]:
+        """The parameters that decide whether this dimension is active."""
+        return {*self.parameter.effect.parents, *self.domain.when.tests}
+
+
+class Space:
+    """Parameters and their domains, with conditions.
+
+    `Space(learning_rate=hpo.Float(1e-4, 1e-1, log=True), optimizer=["adam", "sgd"], epochs=5)` and the same as a TOML
+    table are equal. A parameter that has no effect under the values of the others is not sampled and not stored.
+
+    Raises:
+        SpaceError: names the parameter, the value and the rule that is broken.
+        RegistryError: a model is not registered.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        literals = {**(parameters or {}), **more}
+        # Without any model's own parameters: `model` must be read first, for it brings in the others.
+        chosen = parse("model", literals.get("model", "mlp"), vocabulary())
+        self.table = vocabulary(dict.fromkeys(str(v) for domain in chosen for v in domain.points()))
+        self.domains = {name: parse(name, literal, self.table) for name, literal in literals.items()}
+        self.dimensions = self._in_order()
+        self._check_configurations()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Space) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.domains))
+
+    def __repr__(self) -> str:
+        return f"Space({self.to_json()!r})"
+
+    def to_json(self) -> dict[str, Any]:
+        """The longhand of every parameter, which `Space(...)` reads again."""
+        return {
+            name: domains[0].to_json() if len(domains) == 1 else [domain.to_json() for domain in domains]
+            for name, domains in self.domains.items()
+        }
+
+    @property
+    def varied(self) -> tuple[Dimension, ...]:
+        """The dimensions that are not constant: Optuna's parameters, parents before children."""
+        return tuple(d for d in self.dimensions if not isinstance(d.domain, Constant))
+
+    def _in_order(self) -> tuple[Dimension, ...]:
+        """Dimensions with parents before children, otherwise in the order they were given.
+
+        Raises:
+            SpaceError: conditions form a cycle.
+        """
+        grouped = {name: self._dimensions_of(name) for name in self.domains}
+        done: dict[str, tuple[Dimension, ...]] = {}
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            if name in path:
+                raise SpaceError(f"{name}: its condition is a cycle: {' -> '.join((*path[path.index(name) :], name))}")
+            parents = set().union(*(dimension.parents for dimension in grouped[name]))
+            for parent in (p for p in grouped if p in parents and p not in done):
+                visit(parent, (*path, name))
+            done[name] = grouped[name]
+
+        for name in grouped:
+            if name not in done:
+                visit(name, ())
+        return tuple(itertools.chain.from_iterable(done.values()))
+
+    def _dimensions_of(self, name: str) -> tuple[Dimension, ...]:
+        domains = self.domains[name]
+        if len(domains) == 1:
+            return (Dimension(name, self.table[name], domains[0]),)
+        return tuple(Dimension(f"{name}[{d.when.label()}]", self.table[name], d) for d in domains)
+
+    @cached_property
+    def _defaults(self) -> dict[str, Value | None]:
+        return {name: parameter.default for name, parameter in self.table.items()}
+
+    @cached_property
+    def _outside(self) -> dict[str, Value | None]:
+        return {name: value for name, value in self._defaults.items() if name not in self.domains}
+
+    def _active(self, dimension: Dimension, values: Mapping[str, Any]) -> bool:
+        """Whether the dimension matters, given the values of its parents.
+
+        A parameter of the space that is itself inactive satisfies no condition; one that is not in the space has its
+        default.
+        """
+        return dimension.domain.when.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
+            self._defaults | dict(values)
+        )
+
+    def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
+        values: Values = {}
+        for dimension in self.dimensions:
+            if self._active(dimension, values):
+                constant = isinstance(dimension.domain, Constant)
+                values[dimension.parameter.name] = dimension.domain.at(0) if constant else choose(dimension)
+        return values
+
+    def suggest(self, trial: optuna.trial.Trial) -> Values:
+        """Values of one trial, asked from Optuna's trial, which stores those that are not constant."""
+        return self._fill(lambda dimension: dimension.domain.suggest(trial, dimension.key))
+
+    def values(self, params: Mapping[str, Value]) -> Values:
+        """The values that a trial with these Optuna parameters has, constants included.
+
+        Raises:
+            SpaceError: a parameter is missing.
+        """
+
+        def stored(dimension: Dimension) -> Value:
+            if dimension.key not in params:
+                raise SpaceError(f"{dimension.key}: the trial has no value for it")
+            return params[dimension.key]
+
+        return self._fill(stored)
+
+    def params(self, values: Mapping[str, Value]) -> Params:
+        """The Optuna parameters of a configuration: those of its values that the space holds."""
+        params: Params = {}
+        for dimension in self.varied:
+            name = dimension.parameter.name
+            if name in values and self._active(dimension, values) and dimension.domain.contains(values[name]):
+                params[dimension.key] = values[name]
+        return params
+
+    def draw(self, units: Sequence[float]) -> Params:
+        """The Optuna parameters at a point of the unit cube, one coordinate per varied dimension, active or not."""
+        unit = {dimension.key: u for dimension, u in zip(self.varied, units, strict=True)}
+        params: Params = {}
+
+        def choose(dimension: Dimension) -> Value:
+            params[dimension.key] = dimension.domain.at(unit[dimension.key])
+            return params[dimension.key]
+
+        self._fill(choose)
+        return params
+
+    def grid(self) -> Iterator[Params]:
+        """Every combination once: the leaves of the conditional tree, the last parameter moving fastest.
+
+        Raises:
+            SpaceError: a range is continuous.
+        """
+        for dimension in self.varied:
+            try:
+                dimension.domain.points()
+            except SpaceError as error:
+                raise SpaceError(f"{dimension.key}: {error}") from error
+        return self._leaves(0, {}, {})
+
+    def _leaves(self, index: int, values: Values, params: Params) -> Iterator[Params]:
+        if index == len(self.dimensions):
+            yield params
+            return
+        dimension = self.dimensions[index]
+        if not self._active(dimension, values):
+            yield from self._leaves(index + 1, values, params)
+            return
+        for value in dimension.domain.points():
+            stored = {} if isinstance(dimension.domain, Constant) else {dimension.key: value}
+            yield from self._leaves(index + 1, values | {dimension.parameter.name: value}, params | stored)
+
+    def _probes(self) -> Iterator[Values]:
+        """Configurations that show what the space holds: every choice and bound beside others, then random ones."""
+        rng = np.random.default_rng(0)
+        for index, dimension in enumerate(self.varied):
+            domain = dimension.domain
+            edges = len(domain.values) if isinstance(domain, Choices) else 2
+            for edge in range(edges):
+                units = rng.random(len(self.varied))
+                units[index] = edge / edges if isinstance(domain, Choices) else edge * (1 - 1e-12)
+                yield self.values(self.draw(units))
+        for _ in range(PROBES):
+            yield self.values(self.draw(rng.random(len(self.varied))))
+
+    def _check_configurations(self) -> None:
+        for values in self._probes():
+            try:
+                TrialConfig(**values)
+            except ConfigError as error:
+                raise SpaceError(f"the space holds configurations that cannot be: {error}") from error
+
+    def notices(self) -> list[str]:
+        """What a launch should say: parameters that never have an effect, and where a default stands in."""
+        used: set[str] = set()
+        gaps: dict[str, Values] = {}
+        for values in self._probes():
+            used |= set(values)
+            for name in self.domains:
+                if name not in values and self.table[name].effect.holds(self._defaults | values):
+                    gaps.setdefault(name, values)
+        lines = [f"{name} has no effect in this space and is left out" for name in self.domains if name not in used | set(gaps)]
+        for name, values in gaps.items():
+            parents = sorted({parent for domain in self.domains[name] for parent in domain.when.tests})
+            case = ", ".join(f"{p} = {values.get(p, self._defaults[p])}" for p in parents)
+            lines.append(f"{name}: no condition holds where {case}; its default {self._defaults[name]} is used there")
+        return lines

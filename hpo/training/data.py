@@ -1,0 +1,341 @@
+"""A data set made ready for training: split, scaled and resident on the device as float32 tensors.
+
+Everything random follows from the seed alone: the split from (seed), the order of an epoch from (seed, epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
+from hpo.errors import ConfigError, DataError
+
+__all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare", "split"]
+
+Array = np.ndarray[Any, Any]
+Batch = tuple[Tensor, Tensor]
+CHUNK = 1024  # samples converted at once: the peak of memory stays near the size of the result
+ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their numbers
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A 64-bit seed for torch's own generator (dropout) in an epoch, from (seed, epoch) alone."""
+    return int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def split(y: Array, validation: float, seed: int) -> tuple[Array, Array]:
+    """Indices of the training and of the validation samples, both ascending: stratified, by seed.
+
+    Each class gives its share of the validation samples, rounded by the largest remainder so that the total is
+    exact; at least one sample of each class stays in training.
+
+    Args:
+        y: labels, shape (N,).
+        validation: the number of validation samples, or below 1 their fraction of N.
+        seed: decides which samples are taken.
+
+    Raises:
+        ConfigError: `validation` is not a whole number, or leaves either side without samples.
+    """
+    counts = np.bincount(y)
+    total = _validation_count(validation, len(y), int(np.maximum(counts - 1, 0).sum()))
+    taken = _apportion(counts, total)
+    rng = np.random.default_rng([seed, 0])
+    chosen = [rng.permutation(np.flatnonzero(y == label))[: taken[label]] for label in range(len(counts))]
+    mask = np.zeros(len(y), dtype=bool)
+    mask[np.concatenate(chosen)] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def _validation_count(validation: float, samples: int, most: int) -> int:
+    if validation >= 1 and validation != int(validation):
+        raise ConfigError(f"validation = {validation:g}: from 1 on it is a count, and must be a whole number")
+    total = int(validation) if validation >= 1 else round(validation * samples)
+    if not 1 <= total <= most:
+        raise ConfigError(
+            f"validation = {validation:g}: takes {total} of {samples} training samples; it must take 1 to {most}, "
+            "so that each class keeps one"
+        )
+    return total
+
+
+def _apportion(counts: Array, total: int) -> Array:
+    """How many of `total` each class gives: largest remainders, and never a class's last sample."""
+    quota = counts * total / counts.sum()
+    room = np.maximum(counts - 1, 0)
+    taken = np.minimum(np.floor(quota).astype(np.int64), room)
+    order = np.argsort(-(quota - np.floor(quota)), kind="stable")
+    while taken.sum() < total:
+        open_classes = [label for label in order if taken[label] < room[label]]
+        for label in open_classes[: total - int(taken.sum())]:
+            taken[label] += 1
+    return taken
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """x -> (x - shift) / scale, one pair per channel of an image or per feature."""
+
+    shift: Array
+    scale: Array
+
+    def apply(self, x: Array, index: Array | None = None) -> Tensor:
+        """The samples `index` (by default all) of x, shape (N, channels or features, …), scaled to float32."""
+        size = len(x) if index is None else len(index)
+        scaled = np.empty((size, *x.shape[1:]), dtype=np.float32)
+        shift, scale = (_over_channels(value, x.ndim).astype(np.float32) for value in (self.shift, self.scale))
+        for i in range(0, size, CHUNK):
+            rows = slice(i, i + CHUNK)
+            np.subtract(x[rows] if index is None else x[index[rows]], shift, out=scaled[rows], dtype=np.float32)
+            scaled[rows] /= scale
+        return torch.from_numpy(scaled)
+
+    @classmethod
+    def fit(cls, kind: str, x: Array, index: Array) -> Scaling:
+        """The scaling `input_scaling` of that kind, from the samples `index` of x.
+
+        `standard` has mean 0 and deviation 1, `unit` runs from 0 to 1 and `symmetric` from -1 to 1. The range of
+        uint8 is 0 to 255 whatever the samples hold; other numbers have their own.
+        """
+        if kind == "standard":
+            shift, scale = _moments(x, index)
+        else:
+            low, high = _byte_range(x.shape[1]) if x.dtype == np.uint8 else _range(x, index)
+            shift, scale = (low, high - low) if kind == "unit" else ((low + high) / 2, (high - low) / 2)
+        return cls(shift, np.where(scale > 0, scale, 1.0))
+
+
+def _over_channels(values: Array, dimensions: int) -> Array:
+    return values.reshape(1, -1, *(1,) * (dimensions - 2))
+
+
+def _chunks(x: Array, index: Array) -> Iterator[Array]:
+    """The samples in float64, a few at a time, shape (n, channels or features, rest)."""
+    for i in range(0, len(index), CHUNK):
+        rows = x[index[i : i + CHUNK]]
+        yield rows.reshape(len(rows), x.shape[1], -1).astype(np.float64)
+
+
+def _moments(x: Array, index: Array) -> tuple[Array, Array]:
+    count = len(index) * int(np.prod(x.shape[2:]))
+    mean = sum(chunk.sum((0, 2)) for chunk in _chunks(x, index)) / count
+    centre = _over_channels(np.asarray(mean), 3)
+    variance = sum(((chunk - centre) ** 2).sum((0, 2)) for chunk in _chunks(x, index)) / count
+    return np.asarray(mean), np.sqrt(variance)
+
+
+def _byte_range(channels: int) -> tuple[Array, Array]:
+    return np.zeros(channels), np.full(channels, 255.0)
+
+
+def _range(x: Array, index: Array) -> tuple[Array, Array]:
+    lows, highs = zip(*((chunk.min((0, 2)), chunk.max((0, 2))) for chunk in _chunks(x, index)), strict=True)
+    return np.min(lows, 0), np.max(highs, 0)
+
+
+def _channels_first(x: Any) -> Array:
+    """Samples as an array in torch's layout: (N, features) or (N, channels, H, W)."""
+    if isinstance(x, Tensor):
+        tensor = x.detach().cpu()
+        array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    else:
+        array = np.asarray(x)
+        if array.ndim == 4:
+            array = array.transpose(0, 3, 1, 2)
+    return array[:, None] if array.ndim == 3 else array
+
+
+@dataclass
+class Data:
+    """A data set on a device, for one split and scaling. Tensors of samples are float32 in torch's layout.
+
+    Attributes:
+        x_train, y_train: (N, *shape) and (N,) of int64; empty where the data set gives batches.
+        x_val, y_val: the validation split.
+        shape: of one sample: (channels, H, W) or (features,).
+        classes: the number of classes; labels are below it.
+        device: where the tensors are.
+        seed: decides the order of the samples.
+    """
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+    classes: int
+    device: torch.device
+    seed: int
+    dataset: Dataset
+    name: str
+    input_scaling: str
+    scaling: Scaling | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.x_val.shape[1:])
+
+    @property
+    def streams(self) -> bool:
+        """Whether training goes through the data set's own batches instead of resident samples."""
+        return not is_split(self.dataset.train)
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of one epoch. Of resident data, a last batch of one sample is left out: it has no batch statistics."""
+        if self.streams:
+            assert isinstance(self.dataset.train, Sized)
+            return len(self.dataset.train)
+        return _steps(len(self.y_train), batch_size)
+
+    def batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, in the order that follows from (seed, epoch)."""
+        return self._stream() if self.streams else self._slices(batch_size, epoch)
+
+    def _slices(self, batch_size: int, epoch: int) -> Iterator[Batch]:
+        samples = len(self.y_train)
+        order = torch.from_numpy(np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)).to(self.device)
+        for i in range(_steps(samples, batch_size)):
+            index = order[i * batch_size : (i + 1) * batch_size]
+            yield self.x_train.index_select(0, index), self.y_train.index_select(0, index)
+
+    def _stream(self) -> Iterator[Batch]:
+        where = f"{self.name}, train"
+        for x, y in self.dataset.train:
+            yield _streamed(x, y, where, self.input_scaling, self.classes, self.device)
+
+    def test(self) -> Batch:
+        """The test set, read now and scaled as the training split is: x (N, *shape) and y (N,), on the device.
+
+        Raises:
+            DataError: the data set has none, or it is wrong.
+        """
+        part = self.dataset.test() if callable(self.dataset.test) else self.dataset.test
+        if part is None:
+            raise DataError(f"{self.name}: has no test set; give `test` in its hpo.Dataset")
+        return _resident(part, f"{self.name}, test", self.input_scaling, self.classes, self.device, self.scaling, self.shape)
+
+
+def _steps(samples: int, batch_size: int) -> int:
+    whole, rest = divmod(samples, batch_size)
+    return whole + (rest > 1 or (rest == 1 and whole == 0))
+
+
+def prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: str = "data set") -> Data:
+    """Split, scale and move a data set, as a configuration asks.
+
+    Batches of a data set that streams are not scaled, for their statistics are not known: their numbers are used as
+    they are, except uint8, which is brought to 0..1, or to -1..1 where `input_scaling` is `symmetric`.
+
+    Args:
+        dataset: a data set that `hpo.datasets.load` gave, so that it is checked.
+        config: its `validation`, `seed` and `input_scaling` decide.
+        device: where the tensors will be.
+        name: what error lines call the data set.
+
+    Raises:
+        ConfigError: `validation` does not fit the data.
+        DataError: validation data are wrong.
+    """
+    if is_split(dataset.train):
+        return _prepare_resident(dataset, config, device, name)
+    if dataset.validation is None or dataset.classes is None:
+        raise DataError(f"{name}: gives batches, so it must also give `classes` and `validation`")
+    kind, classes = config.input_scaling, dataset.classes
+    x_val, y_val = _resident(dataset.validation, f"{name}, validation", kind, classes, device, None, None)
+    none = torch.empty(0)
+    return Data(none, none, x_val, y_val, classes, device, config.seed, dataset, name, kind)
+
+
+def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.device, name: str) -> Data:
+    x, y = dataset.train  # type: ignore[misc]
+    classes = check_split(x, y, f"{name}, train", dataset.classes) if dataset.classes is None else dataset.classes
+    samples, labels = _channels_first(x), flat_labels(y, name).astype(np.int64)
+    if dataset.validation is None:
+        train, validation = split(labels, config.validation, config.seed)
+    else:
+        train, validation = np.arange(len(labels)), np.arange(0)
+    scaling = Scaling.fit(config.input_scaling, samples, train)
+    x_train = scaling.apply(samples, train).to(device)
+    y_train = torch.from_numpy(labels[train]).to(device)
+    if dataset.validation is None:
+        x_val, y_val = scaling.apply(samples, validation).to(device), torch.from_numpy(labels[validation]).to(device)
+    else:
+        where, shape = f"{name}, validation", tuple(samples.shape[1:])
+        x_val, y_val = _resident(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
+    return Data(x_train, y_train, x_val, y_val, classes, device, config.seed, dataset, name, config.input_scaling, scaling)
+
+
+def _resident(
+    part: Split | Iterable[Split],
+    where: str,
+    kind: str,
+    classes: int,
+    device: torch.device,
+    scaling: Scaling | None,
+    shape: tuple[int, ...] | None,
+) -> Batch:
+    """A validation or test part as tensors on the device; batches are joined."""
+    pieces = [part] if is_split(part) else list(part)
+    if not pieces:
+        raise DataError(f"{where}: holds no batches; give at least one")
+    ready = [_piece(x, y, where, kind, classes, device, scaling) for x, y in pieces]  # type: ignore[misc]
+    x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*ready, strict=True))
+    if shape is not None and tuple(x.shape[1:]) != shape:
+        raise DataError(f"{where}: samples of shape {tuple(x.shape[1:])}, but those of train are {shape}; make them equal")
+    return x, y
+
+
+def _piece(
+    x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device, scaling: Scaling | None
+) -> Batch:
+    if scaling is None:
+        return _streamed(x, y, where, kind, classes, device)
+    check_split(x, y, where, classes)
+    labels = torch.from_numpy(flat_labels(y, where).astype(np.int64))
+    return scaling.apply(_channels_first(x)).to(device), labels.to(device)
+
+
+def _streamed(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device) -> Batch:
+    """A batch of a data set that streams, as it comes but for uint8."""
+    check_split(x, y, where, classes)
+    tensor = torch.as_tensor(_channels_first(x)) if not isinstance(x, Tensor) else x
+    tensor = tensor[:, None] if tensor.ndim == 3 else tensor
+    moved = tensor.to(device)
+    if moved.dtype == torch.uint8:
+        moved = moved.float() / 255
+        moved = moved * 2 - 1 if kind == "symmetric" else moved
+    labels = torch.from_numpy(flat_labels(y, where).astype(np.int64))
+    return moved.float(), labels.to(device)
+
+
+class DataCache:
+    """What a worker keeps between trials: the data set as read, and the last split of it on the device."""
+
+    def __init__(self, reference: DatasetReference, device: torch.device) -> None:
+        self.reference = reference
+        self.device = device
+        self._dataset: Dataset | None = None
+        self._key: tuple[float, int, str] | None = None
+        self._data: Data | None = None
+
+    def get(self, config: TrialConfig) -> Data:
+        """The data for a configuration, from the cache where the last trial asked for the same.
+
+        Raises:
+            DataError, RegistryError: as `hpo.datasets.load`.
+            ConfigError: `validation` does not fit the data.
+        """
+        key = (config.validation, config.seed, config.input_scaling)
+        if self._data is None or key != self._key:
+            self._dataset = self._dataset or load(self.reference)
+            self._data = None  # freed first: two splits at a time would double the memory
+            self._data = prepare(self._dataset, config, self.device, self.reference.name)
+            self._key = key
+        return self._data

@@ -1,0 +1,127 @@
+"""The built-in models, and the building of any registered one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from hpo import registry
+from hpo.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config import TrialConfig
+from hpo.errors import ConfigError
+
+__all__ = ["build", "cnn", "mlp", "parameter_count"]
+
+Shape = tuple[int, ...]
+
+
+def build(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
+    """The model of a configuration, on the CPU, its initial weights decided by `config.seed` alone.
+
+    Args:
+        config: which model, and its parameters.
+        shape: of one sample: (channels, H, W) or (features,).
+        classes: the number of outputs.
+
+    Raises:
+        ConfigError: the model cannot take such samples, or gives other outputs.
+        RegistryError: no model of that name is registered.
+    """
+    entry = registry.models.get(config.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = entry.load()(config, shape, classes)
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model '{config.model}': its function must return an nn.Module, not {type(model).__name__}")
+        _probe(model, config.model, shape, classes)
+        if "init" in entry.uses:
+            _initialise(model, config.init)
+    return model
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers the model learns."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
+    """A multilayer perceptron: `config.hidden_widths` units, each layer with its normalisation, activation, dropout."""
+    features = 1
+    for size in shape:
+        features *= size
+    widths = (features, *config.hidden_widths)
+    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), *_hidden(config, nn.BatchNorm1d, outputs), *_dropout(config)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+
+def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
+    """Blocks of convolution and 2 x 2 pooling, the channels doubled per block, then one dense layer.
+
+    Raises:
+        ConfigError: the samples are not images, or too small for the blocks to halve.
+    """
+    if len(shape) != 3:
+        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {shape}; use model = 'mlp'")
+    channels, height, width = shape
+    if min(height, width) >> config.conv_layers == 0:
+        raise ConfigError(f"conv_layers = {config.conv_layers}: an image of {height} x {width} cannot be halved that often")
+    layers: list[nn.Module] = []
+    for block in range(config.conv_layers):
+        outputs = config.channels << block
+        layers += [*_convolution(channels, outputs, config.kernel_size), *_hidden(config, nn.BatchNorm2d, outputs)]
+        layers.append(nn.MaxPool2d(2))
+        channels = outputs
+    features = channels * (height >> config.conv_layers) * (width >> config.conv_layers)
+    dense = [nn.Linear(features, config.dense_width), *_hidden(config, nn.BatchNorm1d, config.dense_width)]
+    return nn.Sequential(*layers, nn.Flatten(), *dense, *_dropout(config), nn.Linear(config.dense_width, classes))
+
+
+def _hidden(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
+    activation = registry.resolve(ACTIVATIONS[config.activation])()
+    return [norm(width), activation] if config.batch_norm else [activation]
+
+
+def _dropout(config: TrialConfig) -> list[nn.Module]:
+    return [nn.Dropout(config.dropout)] if config.dropout else []
+
+
+def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """A convolution that keeps the size of the picture."""
+    if kernel % 2:
+        return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)]
+    before, after = (kernel - 1) // 2, kernel // 2  # torch's padding="same" warns about even windows
+    return [nn.ZeroPad2d((before, after, before, after)), nn.Conv2d(inputs, outputs, kernel)]
+
+
+def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
+    """Try the model on two samples: its outputs must fit, and lazy layers take their size before initialisation."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs: Any = model(torch.zeros(2, *shape))
+    except Exception as error:  # a model of the user's can raise anything
+        first = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {type(error).__name__}: {first}") from error
+    given = tuple(getattr(outputs, "shape", ()))
+    if given != (2, classes):
+        raise ConfigError(f"model '{name}': gives outputs of shape {given} for 2 samples; it must be (2, {classes})")
+    model.train()
+
+
+def _initialise(model: nn.Module, name: str) -> None:
+    """Draw the weights of linear and convolution layers; their biases start at zero."""
+    choice = INITIALISATIONS[name]
+    if not choice.target:
+        return
+    initialiser = registry.resolve(choice.target)
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            initialiser(module.weight, **choice.arguments)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
