@@ -11,10 +11,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["ACTIVATIONS", "INITIALISATIONS", "LOSSES", "OPTIMIZERS", "SCHEDULES", "Initialisation", "Optimizer", "Schedule"]
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALISATIONS",
+    "LOSSES",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Initialisation",
+    "Optimizer",
+    "Schedule",
+]
 
-ADAM = {"lr": "learning_rate", "betas": ("beta1", "beta2"), "eps": "epsilon", "weight_decay": "weight_decay"}
-SGD = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay"}
+ADAM: Mapping[str, str | tuple[str, ...]] = {
+    "lr": "learning_rate",
+    "betas": ("beta1", "beta2"),
+    "eps": "epsilon",
+    "weight_decay": "weight_decay",
+}
+SGD: Mapping[str, str | tuple[str, ...]] = {
+    "lr": "learning_rate",
+    "momentum": "momentum",
+    "weight_decay": "weight_decay",
+}
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,9 @@ RATIO = Effect(
 WARMUP = Effect("the schedule is not one_cycle", ("schedule",), lambda v: SCHEDULES[v["schedule"]].takes_warmup)
 CROSS_ENTROPY = Effect("loss is cross_entropy", ("loss",), lambda v: v["loss"] == "cross_entropy")
 WIDTHS_GIVEN = Effect("model is mlp", ("model",), lambda v: v["model"] == "mlp")
-DEPTH = Effect("model is mlp, widths is not given", ("model", "widths"), lambda v: v["model"] == "mlp" and v["widths"] is None)
+DEPTH = Effect(
+    "model is mlp, widths is not given", ("model", "widths"), lambda v: v["model"] == "mlp" and v["widths"] is None
+)
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 PROFILES = OneOf(("uniform", "decreasing", "increasing"))
 
@@ -236,71 +238,168 @@ class TrialConfig(BaseModel):
 
     model: Annotated[str, Field(description="mlp, cnn, or a registered model's name"), Group("model")] = "mlp"
     activation: Annotated[
-        str, OneOf(tuple(ACTIVATIONS)), Field(description="function of the hidden layers"), Group("model"), _used_by_model("activation")
+        str,
+        OneOf(tuple(ACTIVATIONS)),
+        Field(description="function of the hidden layers"),
+        Group("model"),
+        _used_by_model("activation"),
     ] = "relu"
     init: Annotated[
-        str, OneOf(tuple(INITIALISATIONS)), Field(description="initial weights; default is PyTorch's own"), Group("model"), _used_by_model("init")
+        str,
+        OneOf(tuple(INITIALISATIONS)),
+        Field(description="initial weights; default is PyTorch's own"),
+        Group("model"),
+        _used_by_model("init"),
     ] = "default"
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of hidden units dropped in training; 0 is off"), Group("model"), _used_by_model("dropout")
+        float,
+        Field(ge=0, lt=1, description="share of hidden units dropped in training; 0 is off"),
+        Group("model"),
+        _used_by_model("dropout"),
     ] = 0.0
     batch_norm: Annotated[
-        bool, Field(description="batch normalisation before each activation"), Group("model"), _used_by_model("batch_norm")
+        bool,
+        Field(description="batch normalisation before each activation"),
+        Group("model"),
+        _used_by_model("batch_norm"),
     ] = False
 
     depth: Annotated[int, Field(ge=0, le=16, description="hidden layers"), Group("mlp"), DEPTH] = 2
-    width: Annotated[int, Field(ge=1, le=65536, description="units of the widest hidden layer"), Group("mlp"), _mlp_shape(1)] = 128
+    width: Annotated[
+        int, Field(ge=1, le=65536, description="units of the widest hidden layer"), Group("mlp"), _mlp_shape(1)
+    ] = 128
     width_profile: Annotated[
-        str, PROFILES, Field(description="widths over the layers: equal, or from width down or up in equal steps"), Group("mlp"), _mlp_shape(2)
+        str,
+        PROFILES,
+        Field(description="widths over the layers: equal, or from width down or up in equal steps"),
+        Group("mlp"),
+        _mlp_shape(2),
     ] = "uniform"
     widths: Annotated[
         str | None,
-        Field(pattern=WIDTHS_PATTERN, description="instead of depth, width and width_profile: units per hidden layer, as 512-256"),
+        Field(
+            pattern=WIDTHS_PATTERN,
+            description="instead of depth, width and width_profile: units per hidden layer, as 512-256",
+        ),
         Group("mlp"),
         WIDTHS_GIVEN,
     ] = None
 
-    conv_layers: Annotated[int, Field(ge=1, le=3, description="convolution blocks, each halving the picture"), Group("cnn"), _under_model("cnn")] = 2
-    channels: Annotated[int, Field(ge=1, le=1024, description="channels of the first block; doubled per block"), Group("cnn"), _under_model("cnn")] = 32
-    kernel_size: Annotated[int, Field(ge=1, le=11, description="pixels of a side of the convolution window"), Group("cnn"), _under_model("cnn")] = 3
-    dense_width: Annotated[int, Field(ge=1, le=65536, description="units of the dense layer after the convolutions"), Group("cnn"), _under_model("cnn")] = 64
+    conv_layers: Annotated[
+        int,
+        Field(ge=1, le=3, description="convolution blocks, each halving the picture"),
+        Group("cnn"),
+        _under_model("cnn"),
+    ] = 2
+    channels: Annotated[
+        int,
+        Field(ge=1, le=1024, description="channels of the first block; doubled per block"),
+        Group("cnn"),
+        _under_model("cnn"),
+    ] = 32
+    kernel_size: Annotated[
+        int,
+        Field(ge=1, le=11, description="pixels of a side of the convolution window"),
+        Group("cnn"),
+        _under_model("cnn"),
+    ] = 3
+    dense_width: Annotated[
+        int,
+        Field(ge=1, le=65536, description="units of the dense layer after the convolutions"),
+        Group("cnn"),
+        _under_model("cnn"),
+    ] = 64
 
     optimizer: Annotated[
-        str, OneOf(tuple(OPTIMIZERS)), Field(description="momentum and nesterov are SGD with that kind of momentum"), Group("optimizer")
+        str,
+        OneOf(tuple(OPTIMIZERS)),
+        Field(description="momentum and nesterov are SGD with that kind of momentum"),
+        Group("optimizer"),
     ] = "adam"
-    learning_rate: Annotated[float, Field(gt=0, le=1000, description="the rate that schedules start from"), Group("optimizer")] = 0.001
+    learning_rate: Annotated[
+        float, Field(gt=0, le=1000, description="the rate that schedules start from"), Group("optimizer")
+    ] = 0.001
     momentum: Annotated[
-        float, Field(ge=0, lt=1, description="0.9 by default for momentum and nesterov"), Group("optimizer"), _under_optimizer("momentum")
+        float,
+        Field(ge=0, lt=1, description="0.9 by default for momentum and nesterov"),
+        Group("optimizer"),
+        _under_optimizer("momentum"),
     ] = 0.0
-    beta1: Annotated[float, Field(ge=0, lt=1, description="decay of the mean of gradients"), Group("optimizer"), _under_optimizer("beta1")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="decay of the mean of their squares"), Group("optimizer"), _under_optimizer("beta2")] = 0.999
-    epsilon: Annotated[float, Field(gt=0, le=1, description="added to the divisor"), Group("optimizer"), _under_optimizer("epsilon")] = 1e-8
+    beta1: Annotated[
+        float,
+        Field(ge=0, lt=1, description="decay of the mean of gradients"),
+        Group("optimizer"),
+        _under_optimizer("beta1"),
+    ] = 0.9
+    beta2: Annotated[
+        float,
+        Field(ge=0, lt=1, description="decay of the mean of their squares"),
+        Group("optimizer"),
+        _under_optimizer("beta2"),
+    ] = 0.999
+    epsilon: Annotated[
+        float, Field(gt=0, le=1, description="added to the divisor"), Group("optimizer"), _under_optimizer("epsilon")
+    ] = 1e-8
     weight_decay: Annotated[
-        float, Field(ge=0, le=100, description="0 is off; decoupled under adamw, else added to the gradient"), Group("optimizer"), _under_optimizer("weight_decay")
+        float,
+        Field(ge=0, le=100, description="0 is off; decoupled under adamw, else added to the gradient"),
+        Group("optimizer"),
+        _under_optimizer("weight_decay"),
     ] = 0.0
     gradient_clip: Annotated[
-        float, Field(ge=0, description="largest norm of a step's gradient; 0 is off"), Group("optimizer"), _under_optimizer("gradient_clip")
+        float,
+        Field(ge=0, description="largest norm of a step's gradient; 0 is off"),
+        Group("optimizer"),
+        _under_optimizer("gradient_clip"),
     ] = 0.0
 
-    schedule: Annotated[str, OneOf(tuple(SCHEDULES)), Field(description="how the learning rate moves, at every step"), Group("schedule")] = "constant"
+    schedule: Annotated[
+        str, OneOf(tuple(SCHEDULES)), Field(description="how the learning rate moves, at every step"), Group("schedule")
+    ] = "constant"
     final_learning_rate: Annotated[
-        float | None, Field(ge=0, le=1000, description="the rate that the step after the last one would use"), Group("schedule"), DECAYS
+        float | None,
+        Field(ge=0, le=1000, description="the rate that the step after the last one would use"),
+        Group("schedule"),
+        DECAYS,
     ] = None
     final_learning_rate_ratio: Annotated[
-        float, Field(ge=0, le=1000, description="instead of final_learning_rate: its share of learning_rate"), Group("schedule"), RATIO
+        float,
+        Field(ge=0, le=1000, description="instead of final_learning_rate: its share of learning_rate"),
+        Group("schedule"),
+        RATIO,
     ] = 0.01
     warmup: Annotated[
-        float, Field(ge=0, lt=1, description="share of all steps in which the rate rises in equal steps from 0; 0 is off"), Group("schedule"), WARMUP
+        float,
+        Field(ge=0, lt=1, description="share of all steps in which the rate rises in equal steps from 0; 0 is off"),
+        Group("schedule"),
+        WARMUP,
     ] = 0.0
 
-    loss: Annotated[str, OneOf(tuple(LOSSES)), Field(description="mse: mean squared difference between the softmax outputs and the one-hot label"), Group("loss")] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="share of a label spread over all classes"), Group("loss"), CROSS_ENTROPY] = 0.0
+    loss: Annotated[
+        str,
+        OneOf(tuple(LOSSES)),
+        Field(description="mse: mean squared difference between the softmax outputs and the one-hot label"),
+        Group("loss"),
+    ] = "cross_entropy"
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="share of a label spread over all classes"), Group("loss"), CROSS_ENTROPY
+    ] = 0.0
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per step"), Group("training")] = 128
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
-    patience: Annotated[int, Field(ge=0, description="stop after this many epochs without a better objective; 0 is off"), Group("training")] = 0
+    patience: Annotated[
+        int,
+        Field(ge=0, description="stop after this many epochs without a better objective; 0 is off"),
+        Group("training"),
+    ] = 0
     seed: Annotated[
-        int, Field(ge=0, lt=2**32, description="of the split, the order of the data and the initial weights; in a study, the study's"), Group("training")
+        int,
+        Field(
+            ge=0,
+            lt=2**32,
+            description="of the split, the order of the data and the initial weights; in a study, the study's",
+        ),
+        Group("training"),
     ] = 0
 
     @model_validator(mode="before")
@@ -321,7 +420,11 @@ class TrialConfig(BaseModel):
     @property
     def final_rate(self) -> float:
         """The learning rate one step after the last, where the schedule decays."""
-        return self.learning_rate * self.final_learning_rate_ratio if self.final_learning_rate is None else self.final_learning_rate
+        return (
+            self.learning_rate * self.final_learning_rate_ratio
+            if self.final_learning_rate is None
+            else self.final_learning_rate
+        )
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
@@ -340,7 +443,11 @@ class TrialConfig(BaseModel):
         """The parameters that have an effect under the others, in the order of the table."""
         values = self.model_dump()
         table = vocabulary([self.model])
-        return {name: values[name] for name, parameter in table.items() if values[name] is not None and parameter.effect.holds(values)}
+        return {
+            name: values[name]
+            for name, parameter in table.items()
+            if values[name] is not None and parameter.effect.holds(values)
+        }
 
 
 def _check_together(values: Values) -> None:
@@ -394,7 +501,9 @@ def _kind(name: str, annotation: Any) -> tuple[type, bool, tuple[Value, ...]]:
         kind, _, choices = _kind(name, inner[0])
         return kind, True, choices
     if annotation not in ARTICLES:
-        raise ConfigError(f"parameter '{name}': its type must be bool, int, float, str or a Literal of them, but got {annotation}")
+        raise ConfigError(
+            f"parameter '{name}': its type must be bool, int, float, str or a Literal of them, but got {annotation}"
+        )
     return annotation, False, ()
 
 
@@ -410,7 +519,10 @@ def _of_model(entry: registry.ModelEntry) -> dict[str, Parameter]:
         if name in _own() or info.default is PydanticUndefined:
             why = "is one of ours already" if name in _own() else "needs a default"
             raise ConfigError(f"model '{entry.name}': its parameter '{name}' {why}")
-    return {name: replace(_parameter(name, info), group=entry.name, effect=_under_model(entry.name)) for name, info in fields.items()}
+    return {
+        name: replace(_parameter(name, info), group=entry.name, effect=_under_model(entry.name))
+        for name, info in fields.items()
+    }
 
 
 def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
@@ -424,7 +536,9 @@ def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
     for model in models:
         for name, parameter in _of_model(registry.models.get(model)).items():
             if name in table:
-                raise ConfigError(f"parameter '{name}' is declared by two models, {table[name].group} and {model}; rename one")
+                raise ConfigError(
+                    f"parameter '{name}' is declared by two models, {table[name].group} and {model}; rename one"
+                )
             table[name] = parameter
     return table
 

@@ -223,7 +223,7 @@ def load(reference: DatasetReference) -> Dataset:
     entry = registry.datasets.get(reference.name, reference.module)
     dataset = entry.load()()
     if not isinstance(dataset, Dataset):
-        raise DataError(f"data set '{entry.name}': its function must return an hpo.Dataset, not {type(dataset).__name__}")
+        raise DataError(f"data set '{entry.name}': its function returns no hpo.Dataset but {type(dataset).__name__}")
     if not entry.builtin:
         return _checked(dataset, f"data set '{entry.name}'")
     return dataset
@@ -241,7 +241,12 @@ def _describe_own(name: str) -> DatasetRow:
 
 def _describe_idx(data: Idx) -> DatasetRow:
     row = DatasetRow(
-        data.name, "x".join(map(str, data.shape)), data.classes, data.train, data.test, checksum=data.sha256[TRAIN_IMAGES]
+        data.name,
+        "x".join(map(str, data.shape)),
+        data.classes,
+        data.train,
+        data.test,
+        checksum=data.sha256[TRAIN_IMAGES],
     )
     folder = _find_idx(data)
     if folder is None:
@@ -323,7 +328,7 @@ def flat_labels(y: Any, where: str) -> np.ndarray[Any, Any]:
 def _check_samples(x: Any, where: str) -> None:
     shape = tuple(x.shape)
     if len(shape) not in (2, 3, 4):
-        raise DataError(f"{where}: samples of shape {shape}; it must be (N, features), (N, H, W) or (N, H, W, channels)")
+        raise DataError(f"{where}: samples of shape {shape}; they must be (N, features), (N, H, W) or images in colour")
     if 0 in shape:
         raise DataError(f"{where}: holds no samples (shape {shape}); give at least one")
     if isinstance(x, np.ndarray):
@@ -346,14 +351,15 @@ def _checked(dataset: Dataset, where: str) -> Dataset:
     """A data set of the user's once its splits are checked, its classes filled in, its test set checked on call."""
     classes = dataset.classes
     if is_split(dataset.train):
-        x, y = dataset.train  # type: ignore[misc]
+        x, y = dataset.train
         classes = check_split(x, y, f"{where}, train", classes)
     elif classes is None or dataset.validation is None:
         raise DataError(f"{where}: gives batches, so it must also give `classes` and `validation`")
     elif not hasattr(dataset.train, "__len__"):
         raise DataError(f"{where}: its batches have no length; schedules need the number of steps, give them a __len__")
     if dataset.validation is not None and is_split(dataset.validation):
-        check_split(*dataset.validation, f"{where}, validation", classes)
+        x, y = dataset.validation
+        check_split(x, y, f"{where}, validation", classes)
     return replace(dataset, classes=classes)
 
 
@@ -432,7 +438,7 @@ def _npz_split(path: Path, arrays: Any, part: str, classes: int) -> Split:
     check_split(x, y, f"{path}, {part}", classes)
     wanted = _npz_shape(path, arrays)
     if x.shape[1:] != wanted:
-        raise DataError(f"{path}, {part}: samples of shape {x.shape[1:]}, but those of x_train are {wanted}; make them equal")
+        raise DataError(f"{path}, {part}: samples of shape {x.shape[1:]}, not {wanted} as in x_train; make them equal")
     return x, y
 
 
@@ -452,7 +458,7 @@ def _npz_array(path: Path, arrays: Any, key: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = arrays[key]
     except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: {key} cannot be read ({_line(error)}); save the file again with numpy.savez") from error
+        raise DataError(f"{path}: {key} cannot be read ({_line(error)}); save the file again") from error
     return array
 
 

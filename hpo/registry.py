@@ -20,7 +20,20 @@ from pydantic import BaseModel
 
 from hpo.errors import RegistryError, unknown
 
-__all__ = ["DatasetEntry", "Direction", "MetricEntry", "ModelEntry", "dataset", "datasets", "import_modules", "metric", "metrics", "model", "models", "resolve"]
+__all__ = [
+    "DatasetEntry",
+    "Direction",
+    "MetricEntry",
+    "ModelEntry",
+    "dataset",
+    "datasets",
+    "import_modules",
+    "metric",
+    "metrics",
+    "model",
+    "models",
+    "resolve",
+]
 
 Direction = Literal["maximize", "minimize"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -91,7 +104,9 @@ class Registry(Generic[E]):
         """
         known = self._entries.get(entry.name)
         if known is not None and known.module != entry.module:
-            raise RegistryError(f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; choose another name")
+            raise RegistryError(
+                f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; choose another name"
+            )
         self._entries[entry.name] = entry
 
     def get(self, name: str, module: str | None = None) -> E:
@@ -105,7 +120,9 @@ class Registry(Generic[E]):
         if name in self._entries:
             return self._entries[name]
         if module is not None:
-            raise RegistryError(f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}")
+            raise RegistryError(
+                f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}"
+            )
         raise RegistryError(f"{unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
 
     def known(self, name: str) -> bool:
@@ -125,7 +142,9 @@ datasets: Registry[DatasetEntry] = Registry("dataset")
 metrics: Registry[MetricEntry] = Registry("metric")
 
 
-def model(name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = ()) -> Callable[[Function], Function]:
+def model(
+    name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = ()
+) -> Callable[[Function], Function]:
     """Register a function `(config, shape, classes) -> nn.Module` as a model.
 
     Args:

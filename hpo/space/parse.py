@@ -47,7 +47,9 @@ def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
     if isinstance(literal, Domain):
         wrong = Float if parameter.kind is int else Int if parameter.kind is float else None
         if wrong is not None and isinstance(literal, wrong):
-            raise SpaceError(f"{literal!r}: the parameter is {parameter.kind.__name__}; use {parameter.kind.__name__.capitalize()}")
+            raise SpaceError(
+                f"{literal!r}: the parameter is {parameter.kind.__name__}; use {parameter.kind.__name__.capitalize()}"
+            )
         return _longhand(parameter, literal.to_json(), table)
     if isinstance(literal, list | tuple):
         return Choices(tuple(_value(parameter, value) for value in literal))
@@ -98,7 +100,7 @@ def _condition(literal: object, table: Table) -> Condition:
     if isinstance(literal, Condition):
         return literal
     if not isinstance(literal, Mapping):
-        raise SpaceError(f"when = {literal!r}: must be a table, as {{ optimizer = \"adam\" }}")
+        raise SpaceError(f'when = {literal!r}: must be a table, as {{ optimizer = "adam" }}')
     for name in literal:
         if name not in table:
             raise SpaceError(f"when: {unknown_parameter(name, table)}")
@@ -125,4 +127,6 @@ def _check_alternatives(domains: tuple[Domain, ...]) -> None:
         for second in domains[i + 1 :]:
             if not first.when.excludes(second.when):
                 one, other = first.when.label() or "always", second.when.label() or "always"
-                raise SpaceError(f"overlapping alternatives: '{one}' and '{other}' can both hold; make them exclude each other")
+                raise SpaceError(
+                    f"overlapping alternatives: '{one}' and '{other}' can both hold; make them exclude each other"
+                )

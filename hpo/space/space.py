@@ -225,7 +225,11 @@ class Space:
             for name in self.domains:
                 if name not in values and self.table[name].effect.holds(self._defaults | values):
                     gaps.setdefault(name, values)
-        lines = [f"{name} has no effect in this space and is left out" for name in self.domains if name not in used | set(gaps)]
+        lines = [
+            f"{name} has no effect in this space and is left out"
+            for name in self.domains
+            if name not in used | set(gaps)
+        ]
         for name, values in gaps.items():
             parents = sorted({parent for domain in self.domains[name] for parent in domain.when.tests})
             case = ", ".join(f"{p} = {values.get(p, self._defaults[p])}" for p in parents)

@@ -1,0 +1,1 @@
+"""One cohort in training: data, models, optimizers, schedules, the loop, callbacks. No Optuna, no SQL."""

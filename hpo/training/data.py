@@ -70,7 +70,7 @@ def _apportion(counts: Array, total: int) -> Array:
     """How many of `total` each class gives: largest remainders, and never a class's last sample."""
     quota = counts * total / counts.sum()
     room = np.maximum(counts - 1, 0)
-    taken = np.minimum(np.floor(quota).astype(np.int64), room)
+    taken: Array = np.minimum(np.floor(quota).astype(np.int64), room)
     order = np.argsort(-(quota - np.floor(quota)), kind="stable")
     while taken.sum() < total:
         open_classes = [label for label in order if taken[label] < room[label]]
@@ -113,7 +113,8 @@ class Scaling:
 
 
 def _over_channels(values: Array, dimensions: int) -> Array:
-    return values.reshape(1, -1, *(1,) * (dimensions - 2))
+    shaped: Array = values.reshape(1, -1, *(1,) * (dimensions - 2))
+    return shaped
 
 
 def _chunks(x: Array, index: Array) -> Iterator[Array]:
@@ -149,7 +150,8 @@ def _channels_first(x: Any) -> Array:
         array = np.asarray(x)
         if array.ndim == 4:
             array = array.transpose(0, 3, 1, 2)
-    return array[:, None] if array.ndim == 3 else array
+    grey: Array = array[:, None]
+    return grey if array.ndim == 3 else array
 
 
 @dataclass
@@ -219,7 +221,9 @@ class Data:
         part = self.dataset.test() if callable(self.dataset.test) else self.dataset.test
         if part is None:
             raise DataError(f"{self.name}: has no test set; give `test` in its hpo.Dataset")
-        return _resident(part, f"{self.name}, test", self.input_scaling, self.classes, self.device, self.scaling, self.shape)
+        return _resident(
+            part, f"{self.name}, test", self.input_scaling, self.classes, self.device, self.scaling, self.shape
+        )
 
 
 def _steps(samples: int, batch_size: int) -> int:
@@ -254,7 +258,7 @@ def prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: s
 
 
 def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.device, name: str) -> Data:
-    x, y = dataset.train  # type: ignore[misc]
+    x, y = dataset.train
     classes = check_split(x, y, f"{name}, train", dataset.classes) if dataset.classes is None else dataset.classes
     samples, labels = _channels_first(x), flat_labels(y, name).astype(np.int64)
     if dataset.validation is None:
@@ -269,7 +273,9 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
     else:
         where, shape = f"{name}, validation", tuple(samples.shape[1:])
         x_val, y_val = _resident(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
-    return Data(x_train, y_train, x_val, y_val, classes, device, config.seed, dataset, name, config.input_scaling, scaling)
+    return Data(
+        x_train, y_train, x_val, y_val, classes, device, config.seed, dataset, name, config.input_scaling, scaling
+    )
 
 
 def _resident(
@@ -285,16 +291,14 @@ def _resident(
     pieces = [part] if is_split(part) else list(part)
     if not pieces:
         raise DataError(f"{where}: holds no batches; give at least one")
-    ready = [_piece(x, y, where, kind, classes, device, scaling) for x, y in pieces]  # type: ignore[misc]
+    ready = [_piece(x, y, where, kind, classes, device, scaling) for x, y in pieces]
     x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*ready, strict=True))
     if shape is not None and tuple(x.shape[1:]) != shape:
-        raise DataError(f"{where}: samples of shape {tuple(x.shape[1:])}, but those of train are {shape}; make them equal")
+        raise DataError(f"{where}: samples of shape {tuple(x.shape[1:])}, not {shape} as train; make them equal")
     return x, y
 
 
-def _piece(
-    x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device, scaling: Scaling | None
-) -> Batch:
+def _piece(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device, scaling: Scaling | None) -> Batch:
     if scaling is None:
         return _streamed(x, y, where, kind, classes, device)
     check_split(x, y, where, classes)

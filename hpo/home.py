@@ -1,0 +1,30 @@
+"""Where things are kept: `HPO_HOME`, by default `./hpo_runs`, and the storage a command uses unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["cores", "default_storage", "folder", "home"]
+
+
+def home() -> Path:
+    """The folder of the database, logs and reports: `HPO_HOME`, or `hpo_runs` in the current folder."""
+    return Path(os.environ.get("HPO_HOME") or "hpo_runs").expanduser().absolute()
+
+
+def folder(*parts: str) -> Path:
+    """A folder below `home()`, made if it is missing."""
+    path = home().joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def default_storage() -> str:
+    """`OPTUNA_STORAGE`, or the SQLite file of `home()`."""
+    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

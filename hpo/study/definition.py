@@ -1,0 +1,128 @@
+"""A study's definition and budget: what is stored in the study, so that a worker needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hpo import registry
+from hpo.config import TrialConfig, Value
+from hpo.datasets import DatasetReference
+from hpo.space import Constant, Space
+from hpo.study.samplers import SAMPLERS
+
+__all__ = ["Budget", "Definition", "Named", "Objective", "longest"]
+
+VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objective(_Frozen):
+    """A metric and the direction that is better."""
+
+    metric: str
+    direction: registry.Direction
+
+
+class Named(_Frozen):
+    """A sampler or a pruner: its name and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Budget(_Frozen):
+    """How much of a study is to be run. Not part of its definition: it can be extended.
+
+    Attributes:
+        trials: slots in all.
+        timeout: seconds after a launch in which trials are begun, or None.
+        target: value of the objective that ends the study, or None.
+    """
+
+    trials: int
+    timeout: float | None = None
+    target: float | None = None
+
+
+class Definition(_Frozen):
+    """What a study is. Self-contained: a worker needs nothing else."""
+
+    version: int = VERSION
+    dataset: DatasetReference
+    objectives: tuple[Objective, ...]
+    sampler: Named
+    pruner: Named
+    seed: int
+    parameters: dict[str, Any]
+    baseline: dict[str, Value] | None = None
+    modules: dict[str, str] = {}
+
+    @property
+    def space(self) -> Space:
+        """The space, parsed anew from the stored parameters."""
+        return Space(self.parameters)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every slot's parameters are known from the start."""
+        return SAMPLERS[self.sampler.name].fixed
+
+    def config(self, values: Mapping[str, Value]) -> TrialConfig:
+        """The configuration of a trial with these values; its seed is the study's."""
+        return TrialConfig(**{"seed": self.seed, **values})
+
+    def baseline_config(self, space: Space) -> TrialConfig:
+        """The baseline: the values given for it, the space's constants, and defaults for the rest."""
+        constants = {
+            d.parameter.name: d.domain.value
+            for d in space.dimensions
+            if isinstance(d.domain, Constant) and not d.domain.when.tests
+        }
+        return self.config({**constants, **(self.baseline or {})})
+
+    def check_registered(self) -> None:
+        """Refuse to work on a study whose models or metrics are not registered here.
+
+        Raises:
+            RegistryError: names the module to import.
+        """
+        for key, module in self.modules.items():
+            kind, _, name = key.partition(":")
+            (registry.models if kind == "model" else registry.metrics).get(name, module)
+
+    def differences(self, other: Definition) -> list[str]:
+        """What differs in `other`, a line a key."""
+        return _differences(_comparable(self), _comparable(other))
+
+
+def _comparable(definition: Definition) -> dict[str, Any]:
+    """A definition as JSON; a data file is told by its hash, wherever it lies."""
+    data = definition.model_dump(mode="json")
+    if definition.dataset.sha256:
+        data["dataset"]["name"] = Path(data["dataset"]["name"]).name
+    return data
+
+
+def _differences(mine: Any, theirs: Any, key: str = "") -> list[str]:
+    if (
+        isinstance(mine, dict)
+        and isinstance(theirs, dict)
+        and not (set(mine) | set(theirs)) & {"value", "choices", "low"}
+    ):
+        keys = [*mine, *(k for k in theirs if k not in mine)]
+        return [line for k in keys for line in _differences(mine.get(k), theirs.get(k), f"{key}.{k}" if key else k)]
+    return [] if mine == theirs else [f"{key}: stored {mine!r}, asked {theirs!r}"]
+
+
+def longest(space: Space) -> int:
+    """The most epochs that a trial of the space can have."""
+    domains = [d.domain for d in space.dimensions if d.parameter.name == "epochs"]
+    tops = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]
+    return int(max(tops, default=TrialConfig().epochs))

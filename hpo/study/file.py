@@ -1,0 +1,276 @@
+"""From a study file, a template or a Python call to a definition and a budget."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo import registry, templates
+from hpo.config import vocabulary
+from hpo.datasets import reference
+from hpo.errors import DefinitionError, HpoError, RequestError, unknown
+from hpo.space import Space
+from hpo.study.definition import Budget, Definition, Named, Objective, longest
+from hpo.study.pruners import check_pruner
+from hpo.study.samplers import check_sampler
+
+__all__ = ["define", "override", "parse_duration", "read_config", "read_study", "read_toml"]
+
+KEYS = (
+    "name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed", "space", "parameters", "baseline",
+)  # fmt: skip
+POINTS_LIMIT = 1_000_000
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's table.
+
+    Raises:
+        DefinitionError: it cannot be read, or has a syntax error; the message has file and line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionError(f"{path}: not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -> tuple[str, Definition, Budget]:
+    """Name, definition and budget of a study file or a template.
+
+    Args:
+        study: a template's name, or a path to a `.toml` file.
+        sets: parameters that override those of the file.
+        keys: other keys of a study file (`trials`, `seed`, …) that override those of the file, unless None.
+
+    Raises:
+        RequestError: with the file, the key and the value that is wrong.
+    """
+    is_path = study.endswith(".toml") or os.sep in study
+    path = Path(study).expanduser().resolve() if is_path else templates.find("studies", study)
+    table = read_toml(path) | {key: value for key, value in keys.items() if value is not None}
+    table["parameters"] = {**_table(table, "parameters"), **(sets or {})}
+    try:
+        return define(table, default_name=path.stem, base=path.parent)
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str, Definition, Budget]:
+    """Name, definition and budget from the keys of a study file.
+
+    Args:
+        table: the keys of a study file.
+        default_name: the study's name where the table gives none.
+        base: the folder that relative paths start from.
+
+    Raises:
+        RequestError: with the key and the value that is wrong.
+    """
+    for key in table:
+        if key not in KEYS:
+            raise DefinitionError(unknown("key", key, KEYS))
+    name = _text(table, "name", default_name)
+    space = _space(table, base)
+    objectives = _objectives(table.get("objective", "val_accuracy"))
+    sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
+    check_sampler(sampler.name, sampler.options, len(objectives))
+    check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
+    dataset = reference(_text(table, "dataset", "mnist"), base)
+    definition = Definition(
+        dataset=dataset,
+        objectives=objectives,
+        sampler=sampler,
+        pruner=pruner,
+        seed=_whole(table, "seed", 0, low=0),
+        parameters=space.to_json(),
+        baseline=_table(table, "baseline") if "baseline" in table else None,
+        modules=_modules(space, objectives),
+    )
+    if definition.baseline is not None:
+        _check_baseline(definition, space)
+    return name, definition, _budget(table, definition, space)
+
+
+def _space(table: Mapping[str, Any], base: Path) -> Space:
+    """The space the table names, with its `[parameters]` added or overriding."""
+    parameters: dict[str, Any] = {}
+    if "space" in table:
+        given = table["space"]
+        if isinstance(given, Space):
+            parameters = given.to_json()
+        else:
+            name = _text(table, "space", "")
+            is_path = name.endswith(".toml") or os.sep in name
+            parameters = read_toml((base / name).resolve() if is_path else templates.find("search_spaces", name))
+    try:
+        return Space({**parameters, **_table(table, "parameters")})
+    except RequestError as error:
+        raise type(error)(f"[parameters] {error}") from error
+
+
+def _objectives(given: object) -> tuple[Objective, ...]:
+    items = given if isinstance(given, list | tuple) else [given]
+    objectives = tuple(_objective(item) for item in items)
+    if not objectives:
+        raise DefinitionError("objective = []: name at least one metric")
+    if len({objective.metric for objective in objectives}) < len(objectives):
+        raise DefinitionError(f"objective = {given!r}: a metric stands twice")
+    return objectives
+
+
+def _objective(item: object) -> Objective:
+    if isinstance(item, Objective):
+        return item
+    table = item if isinstance(item, Mapping) else {"metric": item}
+    if not set(table) <= {"metric", "direction"} or not isinstance(table.get("metric"), str):
+        raise DefinitionError(f"objective = {item!r}: give a metric's name, or {{ metric = …, direction = … }}")
+    if table["metric"] not in registry.metrics.names():
+        raise DefinitionError(unknown("objective", table["metric"], registry.metrics.names()))
+    entry = registry.metrics.get(table["metric"])
+    direction = table.get("direction", entry.direction)
+    if direction not in ("maximize", "minimize"):
+        raise DefinitionError(unknown("direction", str(direction), ("maximize", "minimize")))
+    return Objective(metric=entry.name, direction=direction)
+
+
+def _named(given: object, kind: str) -> Named:
+    table = given if isinstance(given, Mapping) else {"name": given}
+    if not isinstance(table.get("name"), str):
+        raise DefinitionError(f"{kind} = {given!r}: give its name, or a table with name and options")
+    return Named(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
+
+
+def _modules(space: Space, objectives: tuple[Objective, ...]) -> dict[str, str]:
+    """Where the models and metrics that are not ours came from, so that a worker's error can name the module."""
+    models = {str(v) for d in space.dimensions if d.parameter.name == "model" for v in d.domain.points()}
+    entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(models)]
+    entries += [("metric", registry.metrics.get(objective.metric)) for objective in objectives]
+    return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
+
+
+def _check_baseline(definition: Definition, space: Space) -> None:
+    try:
+        definition.baseline_config(space)
+    except RequestError as error:
+        raise type(error)(f"[baseline] {error}") from error
+
+
+def _budget(table: Mapping[str, Any], definition: Definition, space: Space) -> Budget:
+    target = table.get("target")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+        raise DefinitionError(f"target = {target!r}: must be a number, the value of the objective that ends the study")
+    if target is not None and len(definition.objectives) > 1:
+        raise DefinitionError(
+            f"target = {target!r}: needs a single objective, but the study has {len(definition.objectives)}"
+        )
+    timeout = parse_duration(table["timeout"]) if "timeout" in table else None
+    trials = _whole(table, "trials", 60, low=1)
+    if definition.sampler.name == "grid":
+        points = grid_points(definition, space)
+        if "trials" in table and trials != points:
+            raise DefinitionError(
+                f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
+            )
+        trials = points
+    return Budget(trials=trials, timeout=timeout, target=target)
+
+
+def grid_points(definition: Definition, space: Space) -> int:
+    """The budget of a grid study: its points, and one more for a baseline.
+
+    Raises:
+        SpaceError: a range is continuous.
+        DefinitionError: too many points to insert.
+    """
+    points = 1 if definition.baseline is not None else 0
+    for _ in space.grid():
+        points += 1
+        if points > POINTS_LIMIT:
+            raise DefinitionError(
+                f'the grid has more than {POINTS_LIMIT:,} points; take fewer values, or sampler = "random"'
+            )
+    return points
+
+
+def parse_duration(given: object) -> float:
+    """Seconds from `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`.
+
+    Raises:
+        DefinitionError: it is no such duration, or not above 0.
+    """
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    seconds = 0.0
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        seconds = float(given)
+    elif isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?", given):
+        seconds = float(given)
+    elif isinstance(given, str) and re.fullmatch(r"(\d+(\.\d+)?[dhms])+", given):
+        seconds = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", given))
+    if not 0 < seconds < float("inf"):
+        raise DefinitionError(f'timeout = {given!r}: give a time above 0, as "2h", "15m", "1h30m" or seconds')
+    return seconds
+
+
+def override(text: str) -> tuple[str, Any]:
+    """Name and value of `--set name=value`; the value is TOML, or else a text.
+
+    Raises:
+        DefinitionError: there is no `=`.
+    """
+    name, equals, raw = text.partition("=")
+    if not equals or not name.strip():
+        raise DefinitionError(f"--set {text}: write name=value, as --set learning_rate=0.01")
+    name, raw = name.strip(), raw.strip()
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, raw
+    # `512` alone is a number to TOML, but a parameter of texts (widths) wants the text.
+    parameter = vocabulary().get(name)
+    is_text = parameter is not None and parameter.kind is str and isinstance(value, int | float)
+    return name, raw if is_text else value
+
+
+def _text(table: Mapping[str, Any], key: str, default: str) -> str:
+    value = table.get(key, default)
+    if not isinstance(value, str) or not value:
+        raise DefinitionError(f"{key} = {value!r}: must be a text")
+    return value
+
+
+def _whole(table: Mapping[str, Any], key: str, default: int, low: int) -> int:
+    value = table.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise DefinitionError(f"{key} = {value!r}: must be a whole number, at least {low}")
+    return value
+
+
+def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"{key} = {value!r}: must be a table")
+    return dict(value)
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and the other keys (dataset, objective) of a configuration file, as `hpo export` writes it.
+
+    Raises:
+        DefinitionError: a key is unknown, or the file cannot be read.
+    """
+    table = read_toml(path)
+    valid = ("dataset", "objective", "parameters")
+    for key in table:
+        if key not in valid:
+            raise DefinitionError(f"{path}: {unknown('key', key, valid)}")
+    try:
+        parameters = _table(table, "parameters")
+    except HpoError as error:
+        raise DefinitionError(f"{path}: {error}") from error
+    return parameters, {key: value for key, value in table.items() if key != "parameters"}

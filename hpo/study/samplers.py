@@ -1,0 +1,96 @@
+"""Samplers by name: fixed ones, whose slots are known when a study is created, and adaptive ones of Optuna's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import optuna
+
+from hpo.errors import DefinitionError, unknown
+
+__all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a study chooses. `target` is a class of `optuna.samplers`; empty for fixed slots, which need none."""
+
+    target: str = ""
+    options: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    several_objectives: bool = True
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every trial's parameters follow from the definition and the trial's number alone."""
+        return not self.target
+
+
+SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
+    {
+        "random": Sampler(),
+        "grid": Sampler(),
+        "qmc": Sampler(),
+        "tpe": Sampler(
+            "TPESampler",
+            (
+                "n_startup_trials",
+                "n_ei_candidates",
+                "multivariate",
+                "group",
+                "constant_liar",
+                "prior_weight",
+                "consider_endpoints",
+            ),
+            # Without `group`, conditional parameters are sampled independently of all others.
+            MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
+        ),
+        "gp": Sampler("GPSampler", ("n_startup_trials", "deterministic_objective")),
+        "cmaes": Sampler(
+            "CmaEsSampler",
+            ("n_startup_trials", "sigma0", "with_margin", "use_separable_cma", "lr_adapt", "popsize"),
+            MappingProxyType({"warn_independent_sampling": False}),
+            several_objectives=False,
+        ),
+        "nsga2": Sampler("NSGAIISampler", ("population_size", "mutation_prob", "crossover_prob", "swapping_prob")),
+    }
+)
+
+
+def seed_of(study_seed: int, number: int) -> int:
+    """One seed per trial, from the study's seed and the trial's number."""
+    return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
+
+
+def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for trial `number` of an adaptive study, or of an extra trial of a fixed one."""
+    sampler = SAMPLERS[name]
+    target = getattr(optuna.samplers, sampler.target or "RandomSampler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        built: optuna.samplers.BaseSampler = target(seed=seed_of(study_seed, number), **{**sampler.defaults, **options})
+    return built
+
+
+def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> None:
+    """Refuse a sampler that does not exist, takes no such option, or cannot serve that many objectives.
+
+    Raises:
+        DefinitionError: names the sampler, the option and the closest valid name.
+    """
+    if name not in SAMPLERS:
+        raise DefinitionError(unknown("sampler", name, SAMPLERS))
+    for option in options:
+        if option not in SAMPLERS[name].options:
+            raise DefinitionError(unknown(f"option of sampler '{name}'", option, SAMPLERS[name].options))
+    if objectives > 1 and not SAMPLERS[name].several_objectives:
+        raise DefinitionError(f"sampler '{name}' takes one objective, but the study has {objectives}; use tpe or nsga2")
+    try:
+        build_sampler(name, options, 0, 0)
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(f"sampler '{name}' with {dict(options)}: {error}") from error

@@ -1,0 +1,53 @@
+"""A fixed study's slots: the parameters of every number, from the definition and the number alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from hpo.config import Value
+from hpo.space import Space
+from hpo.study.definition import Definition
+
+__all__ = ["slots"]
+
+
+def slots(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
+    """The Optuna parameters of slots `start` to `stop - 1`.
+
+    Slot 0 is the baseline where there is one. Random slot n is drawn from (study seed, n); quasi-random slot n is
+    point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967; scrambling after Matousek,
+    1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has a slot for its baseline
+    alone.
+    """
+    space = definition.space
+    first: list[dict[str, Value]] = []
+    if start == 0 and definition.baseline is not None and stop > 0:
+        config = definition.baseline_config(space)
+        first = [space.params(config.effective())]
+    draw = {"random": _random, "qmc": _sobol, "grid": _grid}.get(definition.sampler.name)
+    return first if draw is None else first + draw(definition, space, start + len(first), stop)
+
+
+def _random(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+    size = len(space.varied)
+    return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(start, stop)]
+
+
+def _sobol(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+    size = len(space.varied)
+    if size == 0:
+        return [{} for _ in range(start, stop)]
+    from scipy.stats import qmc  # half a second to import
+
+    engine = qmc.Sobol(size, scramble=True, rng=definition.seed)
+    # The balance of the first points is lost where a study stops between powers of two; scipy warns of it at every
+    # first draw of another size, so points are drawn one by one after the skip.
+    engine.fast_forward(start)
+    return [space.draw(engine.random(1)[0].tolist()) for _ in range(start, stop)]
+
+
+def _grid(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+    offset = 1 if definition.baseline is not None else 0
+    return list(itertools.islice(space.grid(), start - offset, stop - offset))

@@ -1,0 +1,458 @@
+"""`StudyStorage`: an Optuna storage on Optuna's own schema, with tables and transactions of ours.
+
+Any Optuna tool reads our studies, and `optuna.create_study(storage=StudyStorage(url))` works as with any storage. Ours
+are the table `hpo_epochs` (all metrics of every epoch; Optuna keeps one float a step), and whole steps as one
+transaction each: creating a study with its slots, claiming a trial, adding one below the budget.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+import sqlalchemy.exc
+import tenacity
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, make_url
+
+from hpo.config import Value
+from hpo.errors import StorageError
+
+__all__ = ["EpochMetrics", "StudyStorage", "mask", "normalised"]
+
+EpochMetrics = dict[str, float]
+
+TRIALS = models.TrialModel.__table__
+STUDIES = models.StudyModel.__table__
+DIRECTIONS = models.StudyDirectionModel.__table__
+STUDY_USER_ATTRS = models.StudyUserAttributeModel.__table__
+STUDY_SYSTEM_ATTRS = models.StudySystemAttributeModel.__table__
+TRIAL_USER_ATTRS = models.TrialUserAttributeModel.__table__
+TRIAL_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
+INTERMEDIATE_VALUES = models.TrialIntermediateValueModel.__table__
+
+metadata = sa.MetaData()
+EPOCHS = sa.Table(
+    "hpo_epochs",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    # SQLite gives a deleted trial's id away again, so rows are found by their study as well.
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
+    sa.Column("metrics", sa.Text, nullable=False),
+)
+
+DRIVERS = {
+    "postgres": ("postgresql+psycopg", "postgres"),
+    "postgresql": ("postgresql+psycopg", "postgres"),
+    "mysql": ("mysql+pymysql", "mysql"),
+    # Optuna tests the dialect's name for "mysql", and SQLAlchemy would call this one "mariadb".
+    "mariadb": ("mysql+pymysql", "mysql"),
+    "mariadb+pymysql": ("mysql+pymysql", "mysql"),
+}
+
+
+def normalised(url: str) -> URL:
+    """A storage URL as people write it, with its driver, and for SQLite with an absolute path.
+
+    Raises:
+        StorageError: it is no URL; the line says what one looks like.
+    """
+    try:
+        parsed = make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise StorageError(
+            "the storage is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name or mysql://user@host/name"
+        ) from error
+    if parsed.drivername in DRIVERS:
+        return parsed.set(drivername=DRIVERS[parsed.drivername][0])
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
+    return parsed
+
+
+def mask(url: str) -> str:
+    """The URL without its password, to be shown."""
+    return normalised(url).render_as_string(hide_password=True)
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    """Write-ahead log: readers and the one writer do not wait for each other; a crash of the machine loses no commit's order."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+class StudyStorage(BaseStorage):
+    """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
+
+    Args:
+        url: where; a bare `postgresql://`, `postgres://` or `mysql://` is given its driver.
+        create: whether a SQLite file that does not exist is made.
+
+    Attributes:
+        engine: the SQLAlchemy engine that every statement goes through.
+
+    Raises:
+        StorageError: the URL cannot be opened, or its driver is missing; the line says what to install.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.url = normalised(url)
+        self._check_file(create)
+        try:
+            self._connect_once()
+            self._rdb = self._open()
+        except (
+            sqlalchemy.exc.SQLAlchemyError,
+            ImportError,
+            RuntimeError,
+            optuna.exceptions.StorageInternalError,
+        ) as error:
+            raise StorageError(self._why(error)) from error
+        self.engine: sa.Engine = self._rdb.engine
+        if self._sqlite:
+            sa.event.listen(self.engine, "connect", _tune_sqlite)
+            self.engine.dispose()  # the connection that is open already has not been tuned
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url.render_as_string(hide_password=False)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["url"])  # type: ignore[misc]
+
+    # Opening.
+
+    @property
+    def masked_url(self) -> str:
+        """The URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def _sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    def _check_file(self, create: bool) -> None:
+        if not self._sqlite or self.url.database in (None, "", ":memory:"):
+            return
+        path = Path(str(self.url.database))
+        if create:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"storage {self.masked_url}: cannot make its folder: {error.strerror}") from error
+        elif not path.exists():
+            raise StorageError(
+                f"storage {self.masked_url}: the file does not exist; give another --storage, or launch a study first"
+            )
+
+    def _connect_once(self) -> None:
+        """Fail at once where nobody answers; only what comes after is worth a retry."""
+        engine = sa.create_engine(self.url)
+        with engine.connect():
+            pass
+        engine.dispose()
+
+    # Several processes may open an empty database at once: whoever loses a race for a table, a version row or the
+    # file's lock finds the work done on the next try.
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception_type((sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)),
+        stop=tenacity.stop_after_attempt(12),
+        wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
+        reraise=True,
+    )
+    def _open(self) -> RDBStorage:
+        text = self.url.render_as_string(hide_password=False)
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if self._sqlite:
+            options["connect_args"] = {"timeout": 60}  # seconds to wait for another writer
+        # RDBStorage passes the URL through str.format.
+        rdb = RDBStorage(text.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
+        metadata.create_all(rdb.engine)
+        return rdb
+
+    def _why(self, error: Exception) -> str:
+        """One line for an error of opening: the masked URL, the database's own words, what to do."""
+        if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
+            backend = self.url.get_backend_name()
+            extras = {"postgresql": "postgres", "mysql": "mysql"}
+            advice = (
+                f"pip install 'torch-hpo[{extras[backend]}]'"
+                if backend in extras
+                else "use sqlite, postgresql or mysql"
+            )
+            return f"storage {self.masked_url}: the driver for {self.url.drivername} is missing; {advice}"
+        cause = error.__cause__ or error
+        text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        return f"storage {self.masked_url}: cannot be opened: {text}"
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that holds the write lock from its start, so that what it reads stays true until it writes."""
+        with self.engine.begin() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    # Whole steps, one transaction each.
+
+    def create_study(
+        self,
+        name: str,
+        directions: Sequence[StudyDirection],
+        metric_names: Sequence[str],
+        user_attrs: Mapping[str, Any],
+        slots: Sequence[Mapping[str, Value]] = (),
+    ) -> int:
+        """Create a study with its attributes and its WAITING trials, all or nothing.
+
+        Args:
+            name: the study's name.
+            directions: one per objective.
+            metric_names: one per objective; shown by Optuna's tools.
+            user_attrs: the study's user attributes.
+            slots: the fixed parameters of each waiting trial, in the order of their numbers.
+
+        Raises:
+            optuna.exceptions.DuplicatedStudyError: the name is taken.
+        """
+        try:
+            with self._write() as connection:
+                study_id = int(connection.execute(sa.insert(STUDIES).values(study_name=name)).inserted_primary_key[0])
+                rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
+                connection.execute(sa.insert(DIRECTIONS), rows)
+                names = {"study:metric_names": list(metric_names)}
+                _insert_attrs(connection, STUDY_SYSTEM_ATTRS, [(study_id, names)])
+                _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
+                connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.study_id == study_id))
+                _insert_slots(connection, study_id, slots)
+                return study_id
+        except sqlalchemy.exc.IntegrityError as error:
+            raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
+
+    def add_slots(
+        self, study_id: int, start: int, slots: Sequence[Mapping[str, Value]], user_attrs: Mapping[str, Any]
+    ) -> bool:
+        """Append WAITING trials from number `start` and set the study's attributes; returns whether it was done.
+
+        It is not done where the study no longer has exactly `start` trials: somebody else added some meanwhile.
+        """
+        with self._write() as connection:
+            self._lock(connection, study_id)
+            if _count(connection, study_id) != start:
+                return False
+            _insert_slots(connection, study_id, slots)
+            mine = STUDY_USER_ATTRS.c.study_id == study_id, STUDY_USER_ATTRS.c.key.in_(list(user_attrs))
+            connection.execute(sa.delete(STUDY_USER_ATTRS).where(*mine))
+            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
+            return True
+
+    def claim_waiting(self, study_id: int, user_attrs: Mapping[str, Any]) -> int | None:
+        """Make the WAITING trial with the lowest number RUNNING and return its id, or None where none waits.
+
+        Of several workers exactly one gets a trial: the row's state is part of the update's condition.
+        """
+        waiting = TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.WAITING
+        while True:
+            with self._write() as connection:
+                query = sa.select(TRIALS.c.trial_id).where(*waiting).order_by(TRIALS.c.number).limit(1)
+                trial_id = connection.execute(query).scalar()
+                if trial_id is None:
+                    return None
+                claim = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, *waiting)
+                if (
+                    connection.execute(claim.values(state=TrialState.RUNNING, datetime_start=datetime.now())).rowcount
+                    == 1
+                ):
+                    _replace_attrs(connection, trial_id, user_attrs)
+                    return int(trial_id)
+
+    def create_below(self, study_id: int, budget: int, user_attrs: Mapping[str, Any]) -> int | None:
+        """Add a RUNNING trial and return its id, or None where the study has `budget` trials already."""
+        with self._write() as connection:
+            self._lock(connection, study_id)
+            number = _count(connection, study_id)
+            if number >= budget:
+                return None
+            values = {
+                "study_id": study_id,
+                "number": number,
+                "state": TrialState.RUNNING,
+                "datetime_start": datetime.now(),
+            }
+            trial_id = int(connection.execute(sa.insert(TRIALS).values(**values)).inserted_primary_key[0])
+            # SQLite may have given the id of a deleted trial.
+            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.trial_id == trial_id))
+            _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
+            return trial_id
+
+    def release(self, trial_id: int) -> None:
+        """Put a RUNNING trial back to WAITING under its number, its parameters fixed and its reports discarded."""
+        params = self.get_trial(trial_id).params
+        with self._write() as connection:
+            running = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
+            if connection.execute(running.values(state=TrialState.WAITING, datetime_start=None)).rowcount == 0:
+                return
+            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.trial_id == trial_id))
+            connection.execute(sa.delete(INTERMEDIATE_VALUES).where(INTERMEDIATE_VALUES.c.trial_id == trial_id))
+            fixed = sa.delete(TRIAL_SYSTEM_ATTRS).where(
+                TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key == "fixed_params"
+            )
+            connection.execute(fixed)
+            _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, [(trial_id, {"fixed_params": params})])
+
+    def count_trials(self, study_id: int) -> dict[TrialState, int]:
+        """How many trials a study has in each state."""
+        query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
+        with self.engine.connect() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(query)}
+        return {state: found.get(state, 0) for state in TrialState}
+
+    def _lock(self, connection: sa.Connection, study_id: int) -> None:
+        """Hold the study's row, as Optuna does when it numbers a trial."""
+        connection.execute(sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update())
+
+    # All metrics of every epoch.
+
+    def record_epoch(self, study_id: int, trial_id: int, attempt: int, epoch: int, metrics: EpochMetrics) -> None:
+        """Store the metrics of one epoch of one attempt at a trial; once more is an update."""
+        row = {"trial_id": trial_id, "attempt": attempt, "epoch": epoch}
+        with self._write() as connection:
+            connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[key] == value for key, value in row.items())))
+            connection.execute(sa.insert(EPOCHS).values(study_id=study_id, metrics=json.dumps(metrics), **row))
+
+    def epochs(self, study_id: int) -> dict[int, list[EpochMetrics]]:
+        """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
+        query = (
+            sa.select(EPOCHS)
+            .where(EPOCHS.c.study_id == study_id)
+            .order_by(EPOCHS.c.trial_id, EPOCHS.c.epoch, EPOCHS.c.attempt)
+        )
+        found: dict[int, dict[int, EpochMetrics]] = {}
+        with self.engine.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.trial_id, {})[row.epoch] = json.loads(row.metrics)
+        return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
+
+    # Optuna's storage.
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        return self._rdb.create_new_study(directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        self._rdb.delete_study(study_id)
+        with self._write() as connection:
+            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.study_id == study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._rdb.set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._rdb.set_study_system_attr(study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._rdb.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._rdb.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._rdb.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._rdb.get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._rdb.get_study_system_attrs(study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._rdb.get_all_studies()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self._rdb.create_new_trial(study_id, template_trial)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self._rdb.set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._rdb.get_trial_id_from_study_id_trial_number(study_id, trial_number)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        return self._rdb.set_trial_state_values(trial_id, state, values)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._rdb.set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._rdb.set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._rdb.set_trial_system_attr(trial_id, key, value)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._rdb.get_trial(trial_id)
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return self._rdb.get_all_trials(study_id, deepcopy, states)
+
+    def remove_session(self) -> None:
+        self._rdb.remove_session()
+
+
+def _count(connection: sa.Connection, study_id: int) -> int:
+    query = sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def _insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+    """Rows of one of Optuna's attribute tables, whose second column is the owner's id."""
+    owner_column = "study_id" if "study_id" in table.c else "trial_id"
+    rows = [
+        {owner_column: owner, "key": key, "value_json": json.dumps(value)}
+        for owner, attrs in owners
+        for key, value in attrs.items()
+    ]
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def _replace_attrs(connection: sa.Connection, trial_id: int, user_attrs: Mapping[str, Any]) -> None:
+    mine = TRIAL_USER_ATTRS.c.trial_id == trial_id, TRIAL_USER_ATTRS.c.key.in_(list(user_attrs))
+    connection.execute(sa.delete(TRIAL_USER_ATTRS).where(*mine))
+    _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
+
+
+def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapping[str, Value]]) -> None:
+    """WAITING trials with fixed parameters, as Optuna's `enqueue_trial` leaves them."""
+    first = _count(connection, study_id)
+    if not slots:
+        return
+    rows = [{"study_id": study_id, "number": first + i, "state": TrialState.WAITING} for i in range(len(slots))]
+    connection.execute(sa.insert(TRIALS), rows)
+    query = (
+        sa.select(TRIALS.c.trial_id)
+        .where(TRIALS.c.study_id == study_id, TRIALS.c.number >= first)
+        .order_by(TRIALS.c.number)
+    )
+    ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
+    _insert_attrs(
+        connection,
+        TRIAL_SYSTEM_ATTRS,
+        [(i, {"fixed_params": dict(params)}) for i, params in zip(ids, slots, strict=True)],
+    )

@@ -1,0 +1,249 @@
+"""A study: a definition with a budget, and its trials, kept in SQL."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.config import TrialConfig
+from hpo.errors import StudyConflictError, StudyNotFoundError, closest
+from hpo.space import Space
+from hpo.study.definition import Budget, Definition, longest
+from hpo.study.pruners import build_pruner
+from hpo.study.samplers import build_sampler
+from hpo.study.slots import slots
+from hpo.study.storage import StudyStorage
+
+__all__ = ["Claim", "Study", "study_names"]
+
+DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this worker has claimed: Optuna's handle on it. Its configuration is asked for by `Study.config`."""
+
+    trial: optuna.trial.Trial
+
+    @property
+    def number(self) -> int:
+        """The trial's number, its identity."""
+        return self.trial.number
+
+    @property
+    def id(self) -> int:
+        """The trial's id in the storage."""
+        return self.trial._trial_id
+
+
+def study_names(storage: StudyStorage) -> list[str]:
+    """The names of all studies in a storage, ours and others'."""
+    return [study.study_name for study in storage.get_all_studies()]
+
+
+class Study:
+    """A study in a storage. Nothing is kept here but its identity: the storage has the truth.
+
+    Raises:
+        StudyNotFoundError: the storage has no study of that name, or one that we did not make.
+    """
+
+    def __init__(self, storage: StudyStorage, name: str) -> None:
+        self.storage = storage
+        self.name = name
+        try:
+            self.id = storage.get_study_id_from_name(name)
+        except KeyError:
+            raise StudyNotFoundError(self._not_found()) from None
+        if DEFINITION not in storage.get_study_user_attrs(self.id):
+            raise StudyNotFoundError(
+                f"study '{name}' in {storage.masked_url} was not made by hpo launch; it has no definition"
+            )
+
+    def _not_found(self) -> str:
+        names = study_names(self.storage)
+        near = closest(self.name, names)
+        held = f"it holds: {', '.join(sorted(names))}" if names else "it holds no studies"
+        hint = f"did you mean '{near}'? " if near else ""
+        return f"no study '{self.name}' in {self.storage.masked_url}; {hint}{held}"
+
+    @classmethod
+    def create(cls, storage: StudyStorage, name: str, definition: Definition, budget: Budget) -> Study:
+        """Create a study with all its slots, or go on with the one that exists.
+
+        Raises:
+            StudyConflictError: one exists with another definition; the message shows the difference and the ways out.
+        """
+        fixed = slots(definition, 0, budget.trials if definition.fixed else 1)
+        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(fixed)]]}
+        directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
+        try:
+            storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, fixed)
+        except optuna.exceptions.DuplicatedStudyError:
+            study = cls(storage, name)
+            study.require(definition)
+            study.extend(budget)
+            return study
+        return cls(storage, name)
+
+    def require(self, definition: Definition) -> None:
+        """Refuse another definition than the stored one.
+
+        Raises:
+            StudyConflictError: with every difference and the ways out.
+        """
+        differences = self.definition.differences(definition)
+        if differences:
+            raise StudyConflictError(
+                f"study '{self.name}' exists with another definition ({'; '.join(differences)}); "
+                f"launch this one under another name with --name NEW, or remove the old one with: hpo delete {self.name}"
+            )
+
+    # What it is.
+
+    @property
+    def _attrs(self) -> dict[str, Any]:
+        return self.storage.get_study_user_attrs(self.id)
+
+    @cached_property
+    def definition(self) -> Definition:
+        """The stored definition."""
+        return Definition.model_validate(self._attrs[DEFINITION])
+
+    @cached_property
+    def space(self) -> Space:
+        """The space of its definition."""
+        return self.definition.space
+
+    @property
+    def budget(self) -> Budget:
+        """The stored budget, as it is now."""
+        return Budget.model_validate(self._attrs[BUDGET])
+
+    @property
+    def maximize(self) -> bool:
+        """Whether larger is better for the first objective."""
+        return self.definition.objectives[0].direction == "maximize"
+
+    @cached_property
+    def optuna_study(self) -> optuna.Study:
+        """The same study as Optuna's, with the definition's pruner (Optuna itself forgets it)."""
+        pruner = self.definition.pruner
+        built = build_pruner(pruner.name, pruner.options, longest(self.space))
+        return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
+
+    def extend(self, budget: Budget) -> None:
+        """Take over a larger budget, and the timeout and target that come with it; a smaller one shrinks nothing."""
+        while True:
+            held = self.budget
+            merged = Budget(trials=max(held.trials, budget.trials), timeout=budget.timeout, target=budget.target)
+            attrs = {BUDGET: merged.model_dump()}
+            if not self.definition.fixed or merged.trials == held.trials:
+                self.storage.set_study_user_attr(self.id, BUDGET, attrs[BUDGET])
+                return
+            start = sum(self.storage.count_trials(self.id).values())
+            more = slots(self.definition, start, start + merged.trials - held.trials)
+            ranges = [*self._attrs[SLOTS], [start, start + len(more)]]
+            if self.storage.add_slots(self.id, start, more, {**attrs, SLOTS: ranges}):
+                return
+
+    def start_clock(self) -> None:
+        """Let the timeout count from now: a launch gives the study its time anew."""
+        timeout = self.budget.timeout
+        self.storage.set_study_user_attr(self.id, DEADLINE, None if timeout is None else time.time() + timeout)
+
+    # Its trials.
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by number."""
+        return self.storage.get_all_trials(self.id, deepcopy=False)
+
+    def extra(self, number: int) -> bool:
+        """Whether trial `number` was added by others to a study of fixed slots."""
+        return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs[SLOTS])
+
+    def is_baseline(self, number: int) -> bool:
+        """Whether trial `number` is the baseline."""
+        return number == 0 and self.definition.baseline is not None
+
+    def claim(self, user_attrs: Mapping[str, Any]) -> Claim | None:
+        """The next trial to train, or None where nothing is left to begin.
+
+        A waiting trial comes first; an adaptive study then adds one, as long as it is below its budget.
+        """
+        if self.ended():
+            return None
+        trial_id = self.storage.claim_waiting(self.id, user_attrs)
+        if trial_id is None and not self.definition.fixed:
+            trial_id = self.storage.create_below(self.id, self.budget.trials, user_attrs)
+        return None if trial_id is None else self._claimed(trial_id)
+
+    def _claimed(self, trial_id: int) -> Claim:
+        sampler = self.definition.sampler
+        number = self.storage.get_trial_number_from_id(trial_id)
+        # Optuna's Trial samples its relative parameters as it is built, so the sampler has to be in place before.
+        self.optuna_study.sampler = build_sampler(sampler.name, sampler.options, self.definition.seed, number)
+        return Claim(optuna.trial.Trial(self.optuna_study, trial_id))
+
+    def config(self, claim: Claim) -> TrialConfig:
+        """The configuration of a claimed trial; its parameters are sampled and stored.
+
+        Raises:
+            ConfigError: somebody enqueued values that cannot be.
+        """
+        values = self.space.suggest(claim.trial) if not self.is_baseline(claim.number) else self._baseline_values(claim)
+        return self.definition.config(values)
+
+    def _baseline_values(self, claim: Claim) -> dict[str, Any]:
+        """The baseline's own values; Optuna is told of those that its space holds."""
+        values = self.definition.baseline_config(self.space).effective()
+        params = self.space.params(values)
+        for dimension in self.space.varied:
+            if dimension.key in params:
+                dimension.domain.suggest(claim.trial, dimension.key)
+        return values
+
+    def config_of(self, trial: FrozenTrial) -> TrialConfig:
+        """The configuration of a stored trial, from its parameters and the definition.
+
+        Raises:
+            SpaceError: parameters are missing: the trial was added by others, or has not begun.
+        """
+        if self.is_baseline(trial.number):
+            return self.definition.baseline_config(self.space)
+        return self.definition.config(self.space.values(trial.params))
+
+    def ended(self) -> str | None:
+        """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""
+        deadline, budget = self._attrs.get(DEADLINE), self.budget
+        if deadline is not None and time.time() >= deadline:
+            return "its time is up"
+        if budget.target is not None and self._reached(budget.target):
+            return f"its target {budget.target:g} is reached"
+        return None
+
+    def _reached(self, target: float) -> bool:
+        best = self.best()
+        if best is None or best.value is None:
+            return False
+        return best.value >= target if self.maximize else best.value <= target
+
+    def best(self) -> FrozenTrial | None:
+        """The COMPLETE trial with the best first objective; the lowest number of equals; None without any."""
+        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and not math.isnan(t.values[0])]
+        sign = -1 if self.maximize else 1
+        return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+
+    def left(self) -> int:
+        """How many trials of the budget are not finished."""
+        counts = self.storage.count_trials(self.id)
+        unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+        return unfinished if self.definition.fixed else max(self.budget.trials - sum(counts.values()), 0) + unfinished

@@ -1,0 +1,108 @@
+"""What happens beside training: files, progress. The loop calls every callback for every member."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from typing_extensions import override
+
+from hpo.training.member import Member, Metrics, Outcome
+
+__all__ = ["COLUMNS", "Callback", "CsvLog", "Progress", "TensorBoard"]
+
+COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+
+
+class Callback:
+    """Does nothing; override what you need. A callback ends a trial with `member.stop("pruned")`."""
+
+    def on_start(self, member: Member) -> None:
+        """Before the first epoch."""
+
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """After every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
+
+    def on_end(self, member: Member, outcome: Outcome) -> None:
+        """Once training has ended, for whatever reason but an error."""
+
+
+class CsvLog(Callback):
+    """A row per epoch in a CSV file, written at once; registered metrics follow the fixed columns."""
+
+    def __init__(self, path: Path, metrics: Sequence[str] = ()) -> None:
+        self._path = path
+        self._columns = (*COLUMNS, *metrics)
+        self._file: TextIO | None = None
+
+    @override
+    def on_start(self, member: Member) -> None:
+        """Write the header."""
+        self._file = self._path.open("w", newline="")
+        self._write(self._columns)
+
+    @override
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """Write the row."""
+        self._write([int(metrics["epoch"]), *(metrics[name] for name in self._columns[1:])])
+
+    @override
+    def on_end(self, member: Member, outcome: Outcome) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, row: Sequence[object]) -> None:
+        assert self._file is not None
+        csv.writer(self._file).writerow(row)
+        self._file.flush()
+
+
+class TensorBoard(Callback):
+    """Every metric of every epoch as a TensorBoard scalar, in event files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: Any = None
+
+    @override
+    def on_start(self, member: Member) -> None:
+        """Open the event file."""
+        from tensorboardX import SummaryWriter  # 0.3 s, which trials without it need not pay
+
+        self._writer = SummaryWriter(str(self._folder))
+
+    @override
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """Write the scalars."""
+        for name, value in metrics.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(metrics["epoch"]))
+        self._writer.flush()
+
+    @override
+    def on_end(self, member: Member, outcome: Outcome) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+class Progress(Callback):
+    """A line per epoch on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    @override
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """Print the line."""
+        self._console.print(
+            f"epoch {int(metrics['epoch'])}/{member.config.epochs}"
+            f"  train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.4f}"
+            f"  validation loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.4f}"
+            f"  {metrics['seconds']:.1f} s",
+            soft_wrap=True,
+        )

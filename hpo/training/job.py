@@ -1,0 +1,144 @@
+"""The atomic job: train one configuration and write what came out. It needs no study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from safetensors.torch import save
+
+from hpo import registry
+from hpo.config import TrialConfig
+from hpo.datasets import DatasetReference
+from hpo.errors import DivergedError, RequestError
+from hpo.registry import Direction, MetricEntry
+from hpo.training import loop
+from hpo.training.callbacks import Callback, CsvLog, Progress, TensorBoard
+from hpo.training.data import DataCache
+from hpo.training.member import Outcome, Weights
+
+__all__ = ["JobResult", "run", "write_config", "write_weights"]
+
+FILES = ("config.toml", "metrics.csv", "weights.safetensors")
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What `run` gives: the outcome, the folder, and the test metrics where they were asked for."""
+
+    outcome: Outcome
+    out: Path
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+def run(
+    config: TrialConfig,
+    reference: DatasetReference,
+    out: Path,
+    *,
+    monitor: str = "val_accuracy",
+    direction: Direction = "maximize",
+    metrics: Sequence[MetricEntry] = (),
+    device: str = "auto",
+    threads: int | None = None,
+    test: bool = False,
+    progress: bool = True,
+    extra_header: str | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> JobResult:
+    """Train one configuration; write config.toml, metrics.csv, TensorBoard events and weights.safetensors to `out`.
+
+    Args:
+        config: what to train.
+        reference: the data set.
+        out: a folder; it is made, and must be empty.
+        monitor: the metric whose best epoch's weights are kept.
+        direction: which way it is better.
+        metrics: registered metrics to compute every epoch.
+        device: see `hpo.training.loop.device`.
+        threads: of torch; by default its own choice.
+        test: read the test set, once, at the end, and measure the kept weights on it.
+        progress: a line per epoch on standard error.
+        extra_header: lines for the head of config.toml, without `#`.
+        should_stop: asked between steps.
+
+    Raises:
+        RequestError: `out` is not empty; or the configuration or the data set is wrong.
+        RunError: out of memory; or the loss was not finite before any epoch could be kept.
+    """
+    _empty_folder(out)
+    where = loop.device(device)
+    if threads is not None:
+        loop.set_threads(threads)
+    data = DataCache(reference, where).get(config)
+    write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
+    callbacks: list[Callback] = [CsvLog(out / "metrics.csv", [entry.name for entry in metrics]), TensorBoard(out)]
+    if progress:
+        callbacks.append(Progress())
+    (outcome,) = loop.train(
+        [config],
+        data,
+        monitor=monitor,
+        direction=direction,
+        metrics=metrics,
+        callbacks=callbacks,
+        should_stop=should_stop,
+    )
+    if outcome.weights is None and outcome.status == "diverged":
+        raise DivergedError("the loss was not finite in the first epoch; try a smaller learning_rate or gradient_clip")
+    if outcome.weights is not None:
+        write_weights(out / "weights.safetensors", outcome.weights)
+    if not test or outcome.weights is None or outcome.status == "interrupted":
+        return JobResult(outcome, out)
+    measured = loop.evaluate(outcome, data, *data.test())
+    return JobResult(outcome, out, measured.loss, measured.accuracy)
+
+
+def write_config(
+    path: Path,
+    config: TrialConfig,
+    reference: DatasetReference,
+    monitor: str,
+    direction: Direction,
+    header: str | None = None,
+) -> None:
+    """Write a configuration as `hpo train --config` reads it: only the parameters that have an effect."""
+    usual = registry.metrics.get(monitor).direction
+    document: dict[str, Any] = {
+        "dataset": reference.name,
+        "objective": monitor if direction == usual else {"metric": monitor, "direction": direction},
+        "parameters": config.effective(),
+    }
+    comment = "".join(f"# {line}\n" for line in (header or "").splitlines())
+    _publish(path, lambda temporary: temporary.write_text(comment + tomli_w.dumps(document), encoding="utf-8"))
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write a state dict as safetensors."""
+    _publish(path, lambda temporary: temporary.write_bytes(save(weights)))
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the file and rename, so that a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _empty_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        taken = next(out.iterdir(), None)
+    except OSError as error:
+        raise RequestError(f"--out {out}: cannot be used ({error.strerror}); choose another folder") from error
+    if taken is not None:
+        what = "holds a run already" if any((out / name).exists() for name in FILES) else "is not empty"
+        raise RequestError(f"--out {out}: {what}; choose another folder, or delete this one")

@@ -1,0 +1,90 @@
+"""One trial in training: what a cohort is made of, and what comes out of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.registry import Direction
+
+__all__ = ["Member", "Metrics", "Outcome", "Status", "Weights"]
+
+Metrics = dict[str, float]
+Weights = dict[str, Tensor]
+Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]
+
+
+@dataclass
+class Member:
+    """A trial in training.
+
+    Attributes:
+        config: its configuration.
+        number: its position among the configurations that `train` was given.
+        parameter_count: how many numbers its model learns.
+        history: a row of metrics per epoch; see `hpo.training.loop.train`.
+        best_epoch: the epoch (from 1) of the best value of the monitor; None while there is none.
+        best_weights: the weights of that epoch, on the CPU.
+        stopped: why it ended, or None while it trains.
+    """
+
+    config: TrialConfig
+    number: int
+    parameter_count: int
+    history: list[Metrics] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_weights: Weights | None = None
+    stopped: Status | None = None
+
+    def stop(self, reason: Status) -> None:
+        """End this trial after the present epoch; the first reason counts."""
+        self.stopped = self.stopped or reason
+
+    @property
+    def best(self) -> Metrics | None:
+        """The row of metrics of the best epoch."""
+        return None if self.best_epoch is None else self.history[self.best_epoch - 1]
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of training and validation so far, to the end of the last whole epoch."""
+        return self.history[-1]["seconds"] if self.history else 0.0
+
+    def improves(self, monitor: str, direction: Direction) -> bool:
+        """Whether the last epoch is the best so far. The first of equals is; a value that is not a number never is."""
+        value = self.history[-1][monitor]
+        if math.isnan(value):
+            return False
+        if self.best is None:
+            return True
+        rival = self.best[monitor]
+        return value > rival if direction == "maximize" else value < rival
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a trial.
+
+    Attributes:
+        config: its configuration.
+        status: why it ended. completed and early_stopped are results in full; the others hold what there is.
+        history: a row of metrics per whole epoch.
+        best_epoch: the epoch (from 1) of the best value of the monitor; None if no epoch has one.
+        best: the row of metrics of that epoch.
+        parameter_count: how many numbers the model learns.
+        train_seconds: of training and validation.
+        weights: of the best epoch, a state dict on the CPU.
+    """
+
+    config: TrialConfig
+    status: Status
+    history: list[Metrics]
+    best_epoch: int | None
+    best: Metrics | None
+    parameter_count: int
+    train_seconds: float
+    weights: Weights | None

