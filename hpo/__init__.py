@@ -1,1 +1,59 @@
-"""Hyperparameter optimization for PyTorch."""
+"""Hyperparameter optimization for PyTorch: honest, parallel studies on SQL.
+
+The names below are the public ones. Importing them imports neither torch nor a database driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hpo.registry import dataset, metric, model
+
+if TYPE_CHECKING:
+    from hpo.config import TrialConfig
+    from hpo.datasets import Dataset
+    from hpo.errors import HpoError
+    from hpo.launch import launch
+    from hpo.space import Choices, Constant, Float, Int, Space
+    from hpo.study import StudyStorage
+
+__all__ = [
+    "Choices",
+    "Constant",
+    "Dataset",
+    "Float",
+    "HpoError",
+    "Int",
+    "Space",
+    "StudyStorage",
+    "TrialConfig",
+    "dataset",
+    "launch",
+    "metric",
+    "model",
+]
+
+__version__ = "0.1.0"
+
+# Loaded on first use: `hpo --help` should not wait for Optuna.
+_LAZY = {
+    "Choices": "hpo.space",
+    "Constant": "hpo.space",
+    "Dataset": "hpo.datasets",
+    "Float": "hpo.space",
+    "HpoError": "hpo.errors",
+    "Int": "hpo.space",
+    "Space": "hpo.space",
+    "StudyStorage": "hpo.study",
+    "TrialConfig": "hpo.config",
+    "launch": "hpo.launch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'hpo' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -24,7 +24,7 @@ from hpo import registry
 from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from hpo.errors import ConfigError, unknown
 
-__all__ = ["Effect", "Parameter", "TrialConfig", "Value", "ordered", "vocabulary"]
+__all__ = ["Effect", "Parameter", "TrialConfig", "Value", "described", "unknown_parameter", "vocabulary"]
 
 Value = bool | int | float | str
 Values = Mapping[str, Any]
@@ -81,7 +81,7 @@ class Effect:
 
     text: str
     parents: tuple[str, ...] = ()
-    holds: Callable[[Values], bool] = lambda values: True
+    holds: Callable[[Values], bool] = lambda _: True
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,14 @@ class Parameter:
         low = "" if self.low is None else f"{self.low:g} {'<' if self.low_open else '<='} "
         high = "" if self.high is None else f" {'<' if self.high_open else '<='} {self.high:g}"
         return f"{low}x{high}" if low or high else ""
+
+    def possible_under(self, model: str) -> bool:
+        """Whether there are values of the other parameters under which this one has an effect with that model."""
+        probe = {name: parameter.default for name, parameter in _own().items()} | {"model": model}
+        # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
+        return "model" not in self.effect.parents or any(
+            self.effect.holds(probe | {"depth": 16, "widths": widths}) for widths in (None, "1")
+        )
 
     def check(self, value: object) -> Value | None:
         """`value` in this parameter's type.
@@ -543,17 +551,23 @@ def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
     return table
 
 
-def ordered(names: Iterable[str], table: Mapping[str, Parameter]) -> list[str]:
-    """`names` so that every parameter comes after those that decide whether it has an effect."""
-    wanted, done = list(names), list[str]()
+def described(model: str | None = None) -> list[dict[str, Any]]:
+    """A row per parameter; with a model's name, only of those that may have an effect under it.
 
-    def visit(name: str) -> None:
-        for parent in table[name].effect.parents:
-            if parent in wanted and parent not in done:
-                visit(parent)
-        if name not in done:
-            done.append(name)
-
-    for name in wanted:
-        visit(name)
-    return done
+    Raises:
+        RegistryError: the model is not registered.
+    """
+    table = vocabulary(registry.models.names() if model is None else [model])
+    return [
+        {
+            "group": row.group,
+            "name": row.name,
+            "type": row.kind.__name__,
+            "default": row.default,
+            "bounds": row.bounds,
+            "effect": row.effect.text,
+            "help": row.help,
+        }
+        for row in table.values()
+        if model is None or row.possible_under(model)
+    ]

@@ -105,7 +105,8 @@ class Registry(Generic[E]):
         known = self._entries.get(entry.name)
         if known is not None and known.module != entry.module:
             raise RegistryError(
-                f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; choose another name"
+                f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; "
+                "choose another name"
             )
         self._entries[entry.name] = entry
 

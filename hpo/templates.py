@@ -7,10 +7,10 @@ from typing import Literal
 
 from hpo.errors import DefinitionError, unknown
 
-__all__ = ["find", "names"]
+__all__ = ["find", "find_any", "listing", "names"]
 
 Kind = Literal["studies", "search_spaces"]
-KIND_WORDS = {"studies": "study", "search_spaces": "space"}
+KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
 
 
 def folder(kind: Kind) -> Path:
@@ -37,3 +37,25 @@ def find(kind: Kind, name: str) -> Path:
             f"{unknown(f'{KIND_WORDS[kind]} template', name, names(kind))}, or give a path to a .toml file"
         )
     return path
+
+
+def find_any(name: str) -> Path:
+    """The file of a study template, or else of a space template, of that name.
+
+    Raises:
+        DefinitionError: there is neither.
+    """
+    for kind in KIND_WORDS:
+        if name in names(kind):
+            return find(kind, name)
+    raise DefinitionError(unknown("template", name, [n for kind in KIND_WORDS for n in names(kind)]))
+
+
+def listing() -> list[tuple[str, str, str]]:
+    """Kind, name and first comment line of every template, studies first."""
+    return [(KIND_WORDS[kind], name, _what(find(kind, name))) for kind in KIND_WORDS for name in names(kind)]
+
+
+def _what(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -14,12 +14,13 @@ from optuna.trial import TrialState
 from hpo import registry
 from hpo.config import TrialConfig
 from hpo.errors import HpoError, OutOfMemoryError, RunError
+from hpo.home import cores
 from hpo.study import Claim, Study
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
 from hpo.training.loop import Member, Outcome, device, set_threads, train
 
-__all__ = ["Worker", "worker_name"]
+__all__ = ["Worker", "share_of_cores", "worker_name"]
 
 log = logging.getLogger("hpo.worker")
 ERRORS_IN_A_ROW = 5
@@ -28,6 +29,14 @@ ERRORS_IN_A_ROW = 5
 def worker_name() -> str:
     """What a worker is called: its host and process."""
     return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def share_of_cores(study: Study) -> int:
+    """Threads for one more worker: this machine's cores over the workers of the study that train on it now."""
+    host = socket.gethostname()
+    running = [t for t in study.trials() if t.state == TrialState.RUNNING]
+    others = sum(str(trial.user_attrs.get("worker", "")).rpartition("-")[0] == host for trial in running)
+    return max(1, cores() // (others + 1))
 
 
 class Reporting(Callback):
@@ -100,6 +109,9 @@ class Worker:
             config = self.study.config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
             outcome = self._train(config, claim)
+        except (KeyboardInterrupt, SystemExit):
+            self.study.storage.release(claim.id)
+            raise
         except OutOfMemoryError as error:
             self._tell(claim, TrialState.PRUNED, kind="out_of_memory", message=str(error))
         except Exception as error:  # a bug in user code fails its trial, not the worker

@@ -1,0 +1,1 @@
+"""Where workers run. A backend starts `hpo worker …` and nothing else."""

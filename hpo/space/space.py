@@ -205,9 +205,9 @@ class Space:
             for edge in range(edges):
                 units = rng.random(len(self.varied))
                 units[index] = edge / edges if isinstance(domain, Choices) else edge * (1 - 1e-12)
-                yield self.values(self.draw(units))
+                yield self.values(self.draw(units.tolist()))
         for _ in range(PROBES):
-            yield self.values(self.draw(rng.random(len(self.varied))))
+            yield self.values(self.draw(rng.random(len(self.varied)).tolist()))
 
     def _check_configurations(self) -> None:
         for values in self._probes():

@@ -6,23 +6,26 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpo import registry, templates
-from hpo.config import vocabulary
-from hpo.datasets import reference
-from hpo.errors import DefinitionError, HpoError, RequestError, unknown
+from hpo.config import TrialConfig, vocabulary
+from hpo.datasets import DatasetReference, reference
+from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, Named, Objective, longest
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 
-__all__ = ["define", "override", "parse_duration", "read_config", "read_study", "read_toml"]
+__all__ = ["Configuration", "define", "override", "parse_duration", "read_config", "read_study", "read_toml"]
 
 KEYS = (
-    "name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed", "space", "parameters", "baseline",
-)  # fmt: skip
+    *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
+    *("space", "parameters", "baseline"),
+)
+CONFIG_KEYS = ("dataset", "objective", "parameters")
 POINTS_LIMIT = 1_000_000
 
 
@@ -128,11 +131,12 @@ def _objective(item: object) -> Objective:
     if isinstance(item, Objective):
         return item
     table = item if isinstance(item, Mapping) else {"metric": item}
-    if not set(table) <= {"metric", "direction"} or not isinstance(table.get("metric"), str):
+    metric = table.get("metric")
+    if not set(table) <= {"metric", "direction"} or not isinstance(metric, str):
         raise DefinitionError(f"objective = {item!r}: give a metric's name, or {{ metric = …, direction = … }}")
-    if table["metric"] not in registry.metrics.names():
-        raise DefinitionError(unknown("objective", table["metric"], registry.metrics.names()))
-    entry = registry.metrics.get(table["metric"])
+    if metric not in registry.metrics.names():
+        raise DefinitionError(unknown("objective", metric, registry.metrics.names()))
+    entry = registry.metrics.get(metric)
     direction = table.get("direction", entry.direction)
     if direction not in ("maximize", "minimize"):
         raise DefinitionError(unknown("direction", str(direction), ("maximize", "minimize")))
@@ -204,14 +208,11 @@ def parse_duration(given: object) -> float:
     Raises:
         DefinitionError: it is no such duration, or not above 0.
     """
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    seconds = 0.0
-    if isinstance(given, int | float) and not isinstance(given, bool):
-        seconds = float(given)
-    elif isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)?", given):
-        seconds = float(given)
-    elif isinstance(given, str) and re.fullmatch(r"(\d+(\.\d+)?[dhms])+", given):
-        seconds = sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)([dhms])", given))
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
+    text = str(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else ""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
+    whole = "".join(number + unit for number, unit in parts) == text
+    seconds = sum(float(number) * units[unit] for number, unit in parts) if whole else 0.0
     if not 0 < seconds < float("inf"):
         raise DefinitionError(f'timeout = {given!r}: give a time above 0, as "2h", "15m", "1h30m" or seconds')
     return seconds
@@ -258,19 +259,47 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(value)
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters and the other keys (dataset, objective) of a configuration file, as `hpo export` writes it.
+@dataclass(frozen=True)
+class Configuration:
+    """What `hpo train` trains: a configuration, its data, the metric that tells its best epoch, and remarks."""
+
+    config: TrialConfig
+    dataset: DatasetReference
+    objective: Objective
+    notes: list[str]
+
+
+def read_config(
+    path: Path | None = None,
+    sets: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    objective: str | None = None,
+) -> Configuration:
+    """A configuration from a file as `hpo export` writes it, and from what overrides it.
+
+    Args:
+        path: the file, with `dataset`, `objective` and `[parameters]`; None for defaults.
+        sets: parameters that override those of the file.
+        dataset: a name or an .npz file's path instead of the file's.
+        objective: a metric instead of the file's.
 
     Raises:
-        DefinitionError: a key is unknown, or the file cannot be read.
+        RequestError: with the file, the key and the value that is wrong.
     """
-    table = read_toml(path)
-    valid = ("dataset", "objective", "parameters")
-    for key in table:
-        if key not in valid:
-            raise DefinitionError(f"{path}: {unknown('key', key, valid)}")
+    table = read_toml(path) if path else {}
+    base = path.absolute().parent if path and dataset is None else Path.cwd()
+    where = f"{path}: " if path else ""
     try:
-        parameters = _table(table, "parameters")
-    except HpoError as error:
-        raise DefinitionError(f"{path}: {error}") from error
-    return parameters, {key: value for key, value in table.items() if key != "parameters"}
+        for key in table:
+            if key not in CONFIG_KEYS:
+                raise DefinitionError(unknown("key", key, CONFIG_KEYS))
+        given = {**_table(table, "parameters"), **(sets or {})}
+        config = TrialConfig(**given)
+        objectives = _objectives(objective or table.get("objective", "val_accuracy"))
+        found = reference(dataset or _text(table, "dataset", "mnist"), base)
+    except RequestError as error:
+        raise type(error)(f"{where}{error}") from error
+    idle = [name for name in given if name not in config.effective()]
+    return Configuration(
+        config, found, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
+    )

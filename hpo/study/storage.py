@@ -74,8 +74,9 @@ def normalised(url: str) -> URL:
     try:
         parsed = make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
+        shown = url if "@" not in url else "(not shown: it may hold a password)"
         raise StorageError(
-            "the storage is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name or mysql://user@host/name"
+            f"storage {shown!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name or mysql://user@host/name"
         ) from error
     if parsed.drivername in DRIVERS:
         return parsed.set(drivername=DRIVERS[parsed.drivername][0])
@@ -90,7 +91,7 @@ def mask(url: str) -> str:
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log: readers and the one writer do not wait for each other; a crash of the machine loses no commit's order."""
+    """Write-ahead log: readers and the one writer do not wait for each other."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -230,7 +231,7 @@ class StudyStorage(BaseStorage):
         """
         try:
             with self._write() as connection:
-                study_id = int(connection.execute(sa.insert(STUDIES).values(study_name=name)).inserted_primary_key[0])
+                study_id = _insert_one(connection, STUDIES, study_name=name)
                 rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
                 connection.execute(sa.insert(DIRECTIONS), rows)
                 names = {"study:metric_names": list(metric_names)}
@@ -292,7 +293,7 @@ class StudyStorage(BaseStorage):
                 "state": TrialState.RUNNING,
                 "datetime_start": datetime.now(),
             }
-            trial_id = int(connection.execute(sa.insert(TRIALS).values(**values)).inserted_primary_key[0])
+            trial_id = _insert_one(connection, TRIALS, **values)
             # SQLite may have given the id of a deleted trial.
             connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.trial_id == trial_id))
             _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
@@ -413,6 +414,13 @@ class StudyStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self._rdb.remove_session()
+
+
+def _insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:
+    """Insert a row; returns the id that the database gave it."""
+    key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
+    assert key is not None  # every supported database returns it
+    return int(key[0])
 
 
 def _count(connection: sa.Connection, study_id: int) -> int:

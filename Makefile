@@ -1,0 +1,44 @@
+# Everything a person or CI needs: `make quickstart`, `make test`. Both set up .venv first, from constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint types tests bench clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(VENV)/installed
+	@$(BIN)/hpo launch quickstart --report
+
+test: lint types tests
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test
+	$(BIN)/mypy
+
+# Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for.
+tests: $(VENV)/installed-test
+	$(BIN)/pytest -n 2 --dist worksteal
+
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/training.py
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@$(call check_python)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV); install Python's venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+define check_python
+command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: torch-hpo needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=/path/to/python" >&2; exit 1; }
+endef

@@ -1,0 +1,90 @@
+"""Live progress of a study while workers run: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpo.backends.local import LocalWorker
+from hpo.study import Study
+from hpo.study.progress import Progress, progress
+
+__all__ = ["watch"]
+
+POLL = 0.2  # seconds between looks at the processes
+REFRESH = 1.0  # seconds between looks at the storage
+
+
+def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[], bool]) -> list[str]:
+    """Show progress on standard error until all workers have ended; returns why those that failed did.
+
+    A stop that is asked for is passed on to the workers once.
+    """
+    console = Console(stderr=True, highlight=False)
+    display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
+    began, asked, looked = datetime.now(), False, 0.0
+    try:
+        while any(worker.alive for worker in workers):
+            if should_stop() and not asked:
+                asked = True
+                console.print("stopping: every worker gives its trial back (once more stops at once)")
+                for worker in workers:
+                    worker.stop()
+            if time.monotonic() - looked >= REFRESH:
+                looked = time.monotonic()
+                display.show(progress(study, began))
+            time.sleep(POLL)
+    finally:
+        display.close()
+    return [why for worker in workers if (why := worker.failure)]
+
+
+class _Display(Protocol):
+    """Where progress is shown."""
+
+    def show(self, now: Progress) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Lines:
+    """A plain line whenever a trial has finished."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self.name = name
+        self.console = console
+        self.finished = 0
+
+    def show(self, now: Progress) -> None:
+        finished = now.budget - now.left
+        if finished != self.finished:
+            self.finished = finished
+            self.console.print(f"{self.name}: {now.text}", soft_wrap=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Terminal:
+    """Counts, the best and the time left in a line, and a row per worker, redrawn in place."""
+
+    def __init__(self, name: str, console: Console) -> None:
+        self.name = name
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.live.start()
+
+    def show(self, now: Progress) -> None:
+        table = Table("worker", "trial", "epoch", box=None, header_style="dim", pad_edge=False)
+        for worker in now.workers:
+            table.add_row(worker.name, str(worker.trial), f"{worker.epoch}/{worker.epochs}")
+        self.live.update(Group(Text(f"{self.name}: {now.text}", style="bold"), table), refresh=True)
+
+    def close(self) -> None:
+        self.live.stop()

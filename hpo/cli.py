@@ -1,0 +1,583 @@
+"""The command line: translates words into calls and decides nothing.
+
+Only what `--help` needs is imported here; each command imports what it calls, so that the light ones stay light.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hpo.errors import HpoError, RequestError, RunError
+
+if TYPE_CHECKING:
+    from hpo.study import Study
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+storage_option = click.option(
+    "--storage",
+    envvar="OPTUNA_STORAGE",
+    metavar="URL",
+    help="Database URL; by default the SQLite file in HPO_HOME (./hpo_runs).",
+)
+import_option = click.option(
+    "--import",
+    "imports",
+    envvar="HPO_IMPORT",
+    multiple=True,
+    metavar="MODULE",
+    help="A module that registers your models, data sets or metrics; may be repeated.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Override a parameter: a value, or a domain in TOML; may be repeated.",
+)
+
+
+def format_option(*formats: str) -> Callable[[Command], Command]:
+    """`--format`, the first one being the default."""
+    return click.option(
+        "--format", "style", type=click.Choice(formats), default=formats[0], show_default=True, help="How to print."
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
+def app(debug: bool) -> None:
+    """Hyperparameter optimization for PyTorch: launch studies, attach workers, read reports."""
+
+
+# Launching and working.
+
+
+@app.command()
+@click.argument("study")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Worker processes on this machine; by default the number of cores; 0 creates the study and starts none.",
+)
+@click.option("--trials", type=int, help="The budget: exactly this many trials in all; a larger one extends a study.")
+@click.option("--timeout", help='No trial is begun after this much time: "2h", "15m", "90".')
+@click.option("--target", type=float, help="End the study once the objective reaches this value.")
+@click.option("--name", help="Name of the study; by default the file's stem.")
+@click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
+@click.option("--objective", help="Metric instead of the file's.")
+@click.option("--sampler", help="Sampler instead of the file's.")
+@click.option("--pruner", help="Pruner instead of the file's.")
+@click.option("--seed", type=int, help="Seed instead of the file's.")
+@set_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
+)
+@click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@device_option
+@import_option
+@storage_option
+def launch(
+    study: str,
+    workers: int | None,
+    storage: str | None,
+    device: str,
+    imports: Sequence[str],
+    sets: Sequence[str],
+    dry_run: bool,
+    report: bool,
+    **keys: Any,
+) -> int:
+    """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
+
+    Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
+    """
+    from hpo.home import cores
+    from hpo.launch import run
+    from hpo.signals import StopRequest
+
+    plan_or_study = _plan_or_study(study, storage, imports, sets, keys)
+    if dry_run:
+        return _dry_run(plan_or_study)
+    found = _created(plan_or_study, storage)
+    with StopRequest() as stop:
+        why = found.left() and workers != 0 and found.ended()
+        if found.left() and workers != 0:
+            found.start_clock()
+            _say(f"study {found.name} in {found.storage.masked_url}; logs in {_logs(found)}")
+            run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
+        why = found.ended() or why
+    _say_state(found, why or None)
+    paths = _write_report(found, None) if report and not stop() else None
+    _print_ending(found, paths, imports)
+    return stop.exit_code
+
+
+@app.command()
+@click.argument("name")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
+)
+@device_option
+@import_option
+@storage_option
+def worker(name: str, storage: str | None, threads: int | None, device: str, imports: Sequence[str]) -> int:
+    """Attach a worker to the study NAME: it trains trials until nothing is left to begin.
+
+    Example: hpo worker mnist_mlp --storage postgresql://me@db/studies
+    """
+    from hpo.signals import StopRequest
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    study = _study(name, storage, imports)
+    from hpo.worker import Worker, share_of_cores
+
+    with StopRequest() as stop:
+        Worker(study, device, threads or share_of_cores(study), stop).run()
+    return stop.exit_code
+
+
+@app.command()
+@set_option
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A configuration file, as hpo export writes it."
+)
+@click.option("--dataset", help="A name, or the path of an .npz file; by default mnist.")
+@click.option("--objective", help="The metric whose best epoch is kept; by default val_accuracy.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for configuration, metrics, events and weights; by default a new one in HPO_HOME.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default all cores.")
+@click.option("--test", is_flag=True, help="Read the test set, once, at the end.")
+@device_option
+@import_option
+def train(
+    sets: Sequence[str],
+    config_file: Path | None,
+    dataset: str | None,
+    objective: str | None,
+    out: Path | None,
+    threads: int | None,
+    test: bool,
+    device: str,
+    imports: Sequence[str],
+) -> int:
+    """Train one configuration, without a study.
+
+    Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
+    """
+    from hpo import registry
+    from hpo.home import cores, folder
+    from hpo.signals import StopRequest
+    from hpo.study.file import override, read_config
+
+    registry.import_modules(imports)
+    overrides = dict(override(text) for text in sets)
+    given = read_config(config_file, overrides, dataset, objective)
+    for note in given.notes:
+        _say(f"note: {note}")
+    from hpo.training import job  # torch, once the request is known to be right
+
+    out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    with StopRequest() as stop:
+        result = job.run(
+            given.config,
+            given.dataset,
+            out,
+            monitor=given.objective.metric,
+            direction=given.objective.direction,
+            metrics=[registry.metrics.get(given.objective.metric)],
+            device=device,
+            threads=threads or cores(),
+            test=test,
+            should_stop=stop,
+        )
+    outcome = result.outcome
+    if outcome.status == "diverged":
+        epochs = len(outcome.history)
+        raise RunError(
+            f"diverged in epoch {epochs}: a loss is not finite; lower learning_rate (metrics in {result.out})"
+        )
+    if (best := outcome.best) is not None:
+        click.echo(
+            f"best epoch {outcome.best_epoch}: val_accuracy {best['val_accuracy']:.4f}, val_loss {best['val_loss']:.4f}"
+        )
+    if result.test_accuracy is not None:
+        click.echo(f"test_accuracy {result.test_accuracy:.4f}")
+    click.echo(f"written to {result.out}")
+    return stop.exit_code
+
+
+# Reading.
+
+
+@app.command("list")
+@format_option("table", "json")
+@storage_option
+def list_(style: str, storage: str | None) -> None:
+    """List the studies of a storage."""
+    from hpo.study.listing import listing
+
+    opened = _opened(storage)
+    rows = [] if opened is None else listing(opened)
+    if not rows:
+        _say(f"no studies in {_masked(storage)}; launch one with: {program()} launch quickstart")
+    _print_rows(rows, style)
+
+
+@app.command()
+@click.argument("name")
+@format_option("table", "json")
+@import_option
+@storage_option
+def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
+    from hpo.report.results import read_results
+    from hpo.report.results import show as summary
+
+    shown = summary(read_results(_study(name, storage, imports)))
+    if style == "json":
+        _print_json(shown)
+    else:
+        _print_tree(shown)
+
+
+@app.command()
+@click.argument("name")
+@format_option("table", "json", "csv")
+@import_option
+@storage_option
+def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """List the trials of a study."""
+    from hpo.report.results import read_results, trial_table
+
+    _print_rows(trial_table(read_results(_study(name, storage, imports))), style)
+
+
+@app.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@storage_option
+def delete(name: str, yes: bool, storage: str | None) -> None:
+    """Delete a study and all its trials. Logs and reports stay."""
+    study = _study(name, storage)
+    count = len(study.trials())
+    if not yes:
+        if not sys.stdin.isatty():
+            raise RequestError(f"delete {name}: {count} trials would be lost; say so with --yes")
+        click.confirm(f"Delete study {name} with {count} trials from {study.storage.masked_url}?", abort=True, err=True)
+    study.storage.delete_study(study.id)
+    _say(f"study {name} deleted: {count} trials")
+
+
+@app.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; by default reports/NAME in HPO_HOME.")
+@import_option
+@storage_option
+def report(name: str, out: Path | None, storage: str | None, imports: Sequence[str]) -> None:
+    """Write the report of a study: report.html, report.md, report.json and best_config.toml.
+
+    Example: hpo report quickstart --out my_report
+    """
+    paths = _write_report(_study(name, storage, imports), out)
+    click.echo(str(paths.html))
+
+
+@app.command()
+@click.argument("name")
+@click.option("--trial", "number", type=int, help="That trial's configuration instead of the best one's.")
+@format_option("toml", "json", "yaml")
+@import_option
+@storage_option
+def export(name: str, number: int | None, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """Print the best configuration of a study, as hpo train --config reads it."""
+    from hpo.report.export import export_config
+
+    click.echo(export_config(_study(name, storage, imports), number, style), nl=False)
+
+
+@app.command()
+@click.argument("name", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="Port to listen on.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Listen on an address that others reach, although the dashboard has no login."
+)
+@storage_option
+def dashboard(name: str | None, host: str, port: int, allow_remote: bool, storage: str | None) -> int:
+    """Serve optuna-dashboard on the storage, until Ctrl-C."""
+    from hpo.dashboard import serve
+
+    study = _study(name, storage) if name else None
+    return serve(
+        study.storage if study else _opened(storage, required=True),
+        host=host,
+        port=port,
+        study=study,
+        allow_remote=allow_remote,
+    )
+
+
+@app.command()
+@click.argument("name", required=False)
+def templates(name: str | None) -> None:
+    """List the ready-made studies and spaces, or print the one called NAME, to copy."""
+    from hpo import templates as shipped
+
+    if name:
+        click.echo(shipped.find_any(name).read_text(encoding="utf-8"), nl=False)
+        return
+    _print_rows([{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.listing()], "table")
+
+
+@app.command()
+@click.option("--model", help="Only the parameters that may have an effect under this model.")
+@format_option("table", "json")
+@import_option
+def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
+    """List every parameter: type, default, bounds, when it has an effect, help."""
+    from hpo import registry
+    from hpo.config import described
+
+    registry.import_modules(imports)
+    _print_rows(described(model), style)
+
+
+@app.command()
+@format_option("table", "json")
+@import_option
+def datasets(style: str, imports: Sequence[str]) -> None:
+    """List the data sets: shape, classes, sizes, path and checksum."""
+    from dataclasses import asdict
+
+    from hpo import registry
+    from hpo.datasets import describe
+
+    registry.import_modules(imports)
+    _print_rows([asdict(row) for row in describe()], style)
+
+
+# From words to objects.
+
+
+def _opened(storage: str | None, required: bool = False) -> Any:
+    """The storage, or None where it is the default file and does not exist yet."""
+    from hpo.errors import StorageError
+    from hpo.home import default_storage
+    from hpo.study import StudyStorage
+
+    try:
+        return StudyStorage(storage or default_storage(), create=False)
+    except StorageError:
+        if storage or required or os.path.exists(default_storage().removeprefix("sqlite:///")):  # noqa: PTH110
+            raise
+        return None
+
+
+def _masked(storage: str | None) -> str:
+    from hpo.home import default_storage
+    from hpo.study.storage import mask
+
+    return mask(storage or default_storage())
+
+
+def _study(name: str, storage: str | None, imports: Sequence[str] = ()) -> Study:
+    from hpo import registry
+    from hpo.study import Study
+
+    registry.import_modules(imports)
+    study = Study(_opened(storage, required=True), name)
+    study.definition.check_registered()
+    return study
+
+
+def _plan_or_study(
+    study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]
+) -> Any:
+    from hpo.launch import go_on, plan
+    from hpo.study.file import override
+
+    overrides = dict(override(text) for text in sets)
+    existing = go_on(study, storage, imports, {**keys, **overrides})
+    return existing or plan(study, imports=imports, parameters=overrides, **keys)
+
+
+def _created(plan_or_study: Any, storage: str | None) -> Study:
+    from hpo.launch import Plan
+
+    if not isinstance(plan_or_study, Plan):
+        study: Study = plan_or_study
+        return study
+    for notice in plan_or_study.definition.space.notices():
+        _say(f"note: {notice}")
+    return plan_or_study.create(storage)
+
+
+def _dry_run(plan_or_study: Any) -> int:
+    from hpo.study.preview import preview
+
+    click.echo(preview(plan_or_study.name, plan_or_study.definition, plan_or_study.budget))
+    return 0
+
+
+def _logs(study: Study) -> Path:
+    from hpo.home import folder
+
+    return folder("logs", study.name)
+
+
+def _write_report(study: Study, out: Path | None) -> Any:
+    from hpo.home import folder
+    from hpo.report import write_report
+
+    return write_report(study, out or folder("reports", study.name))
+
+
+# What is printed.
+
+
+def program() -> str:
+    """This command as it was typed, so that printed commands run as they are."""
+    return (
+        sys.argv[0] if os.sep in sys.argv[0] and not sys.argv[0].endswith("__main__.py") and not _on_path() else "hpo"
+    )
+
+
+def _on_path() -> bool:
+    import shutil
+
+    found = shutil.which("hpo")
+    return found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _say_state(study: Study, why: str | None) -> None:
+    left = study.left()
+    if left == 0:
+        _say(f"study {study.name} is complete: {study.budget.trials} trials")
+    elif why:
+        _say(f"study {study.name} has ended, {why}: {left} of {study.budget.trials} trials are left")
+    else:
+        _say(f"study {study.name}: {left} of {study.budget.trials} trials are left")
+
+
+def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
+    """The best configuration, the report's path, and what to type next."""
+    from hpo.report.export import export_config
+
+    hpo, storage = program(), shlex.quote(study.storage.masked_url)
+    best = study.best()
+    if best is not None and best.values:
+        objective = study.definition.objectives[0].metric
+        click.echo(f"\nbest {objective} {best.values[0]:.4f}, trial {best.number}:\n")
+        click.echo(export_config(study, None, "toml"))
+    if paths is not None:
+        click.echo(f"report:            {paths.html}")
+    else:
+        click.echo(f"write the report:  {hpo} report {study.name} --storage {storage}")
+    modules = "".join(f" --import {module}" for module in imports)
+    click.echo(f"open a dashboard:  {hpo} dashboard --storage {storage}")
+    click.echo(f"attach a worker:   {hpo} worker {study.name} --storage {storage}{modules}")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], style: str) -> None:
+    if style == "json":
+        _print_json(rows)
+    elif style == "csv":
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        _print_table(rows)
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    used = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    table = Table(*used, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(name))) for name in used))
+    console = Console(highlight=False)
+    # Piped output is for other programs to cut; a terminal's width is for people.
+    console.width = console.width if console.is_terminal else 10_000
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _print_tree(value: dict[str, Any], indent: str = "") -> None:
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            click.echo(f"{indent}{key}:")
+            _print_tree(item, indent + "  ")
+        elif isinstance(item, list) and item and all(isinstance(part, dict) for part in item):
+            click.echo(f"{indent}{key}:")
+            for part in item:
+                click.echo(f"{indent}  {', '.join(f'{k} {_cell(v)}' for k, v in part.items())}")
+        elif item not in (None, {}, []):
+            click.echo(f"{indent}{key}: {', '.join(map(_cell, item)) if isinstance(item, list) else _cell(item)}")
+
+
+# The way in and out.
+
+DEBUG = False
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Run a command; every error is one line and an exit code."""
+    global DEBUG
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    DEBUG = "--debug" in given
+    try:
+        code = app.main(
+            [argument for argument in given if argument != "--debug"], prog_name="hpo", standalone_mode=False
+        )
+    except (HpoError, click.ClickException) as error:
+        if DEBUG:
+            raise
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        _say(f"hpo: {' '.join(message.split())}")
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has read enough; the interpreter's own flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if DEBUG:
+            raise
+        _say(f"hpo: unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,160 @@
+"""Launching: from a study file or a Python call to a study in a storage, and workers that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo import registry, templates
+from hpo.backends.local import start_workers
+from hpo.backends.watch import watch
+from hpo.errors import RequestError, RunError, StorageError, StudyConflictError, StudyNotFoundError
+from hpo.home import cores, default_storage
+from hpo.space import Space
+from hpo.study import Budget, Definition, Study, StudyStorage
+from hpo.study.file import define, parse_duration, read_study
+
+__all__ = ["Plan", "go_on", "launch", "plan", "run"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that is not in a storage yet: its name, definition and budget."""
+
+    name: str
+    definition: Definition
+    budget: Budget
+
+    def create(self, storage: str | None = None) -> Study:
+        """Put it into a storage, or go on with the study that is there.
+
+        Raises:
+            StorageError: the storage cannot be opened.
+            StudyConflictError: a study of that name has another definition.
+        """
+        return Study.create(StudyStorage(storage or default_storage()), self.name, self.definition, self.budget)
+
+
+def plan(
+    study: str | None, *, imports: Sequence[str] = (), parameters: Mapping[str, Any] | None = None, **keys: Any
+) -> Plan:
+    """What a launch would create.
+
+    Args:
+        study: a template's name, a path to a study file, or None where `keys` say all.
+        imports: modules that register the user's models, data sets and metrics.
+        parameters: domains that add to those of the file, or override them.
+        keys: the other keys of a study file; None leaves the file's.
+
+    Raises:
+        RequestError: with the file, the key and the value that is wrong.
+    """
+    registry.import_modules(imports)
+    if study is not None:
+        return Plan(*read_study(study, parameters, **keys))
+    given = {key: value for key, value in keys.items() if value is not None}
+    if "name" not in given:
+        raise RequestError("a study without a file needs a name; give name=…")
+    return Plan(*define({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
+
+
+def go_on(name: str, storage: str | None, imports: Sequence[str], keys: Mapping[str, Any]) -> Study | None:
+    """The study of that name in the storage, its budget extended, where `name` is neither a file nor a template.
+
+    None where there is no such study. Only the budget's keys may be given: the definition is the stored one.
+
+    Raises:
+        RequestError: `keys` would change the definition.
+    """
+    if name.endswith(".toml") or name in templates.names("studies"):
+        return None
+    try:
+        opened = StudyStorage(storage or default_storage(), create=False)
+        study = Study(opened, name)
+    except (StorageError, StudyNotFoundError):
+        return None
+    registry.import_modules(imports)
+    given = {key: value for key, value in keys.items() if value is not None}
+    other = [key for key in given if key not in Budget.model_fields]
+    if other:
+        raise StudyConflictError(
+            f"study '{name}' exists, and {', '.join(other)} would change its definition; "
+            "launch a file under another --name"
+        )
+    timeout = parse_duration(given["timeout"]) if "timeout" in given else None
+    held = study.budget
+    study.extend(
+        Budget(
+            trials=given.get("trials", held.trials),
+            timeout=timeout or held.timeout,
+            target=given.get("target", held.target),
+        )
+    )
+    return study
+
+
+def run(
+    study: Study,
+    workers: int,
+    *,
+    device: str = "auto",
+    imports: Sequence[str] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    debug: bool = False,
+) -> None:
+    """Run a study with local worker processes until nothing is left to begin.
+
+    Raises:
+        RunError: a worker failed; the line has its last words and its log.
+    """
+    study.start_clock()
+    threads = max(1, cores() // workers)
+    failures = watch(
+        study, start_workers(study, workers, threads=threads, device=device, modules=imports, debug=debug), should_stop
+    )
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def launch(
+    study: str | None = None,
+    *,
+    storage: str | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    imports: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    space: Space | str | None = None,
+    **keys: Any,
+) -> optuna.Study:
+    """Launch a study, as `hpo launch` does, and return it as Optuna's when nothing is left to begin.
+
+    With one worker it runs in this process, so that models and data sets defined in a notebook are found.
+
+    Args:
+        study: a template's name or a path to a study file; None where the other arguments say all.
+        storage: a storage URL; by default the one that the commands use.
+        workers: processes on this machine; more than one need `imports` for what the user registered.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        imports: modules that register the user's models, data sets and metrics.
+        parameters: domains that add to those of the space, or override them.
+        space: a space, or a template's name.
+        keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
+
+    Raises:
+        RequestError: with the key and the value that is wrong.
+        RunError: a worker failed.
+    """
+    created = plan(study, imports=imports, parameters=parameters, space=space, **keys).create(storage)
+    if workers == 1:
+        from hpo.worker import Worker  # torch
+
+        created.start_clock()
+        Worker(created, device).run()
+    elif workers > 1:
+        run(created, workers, device=device, imports=imports)
+    return created.optuna_study

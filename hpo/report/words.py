@@ -1,0 +1,130 @@
+"""Numbers, parameters and domains as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any
+
+from hpo.config import Value
+from hpo.space import Choices, Constant, Dimension
+from hpo.space.domains import Between, Condition, Domain, Range
+
+__all__ = [
+    "condition_text",
+    "count_text",
+    "dimension_text",
+    "domain_text",
+    "duration_text",
+    "finite",
+    "metric_text",
+    "one_line",
+    "time_text",
+    "value_text",
+    "values_text",
+]
+
+METRICS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
+    "parameter_count": "number of weights",
+    "train_seconds": "training time",
+}
+
+
+def metric_text(metric: str) -> str:
+    """A metric's name in words: `val_accuracy` is the validation accuracy."""
+    return METRICS.get(metric, metric)
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric is shown in percent."""
+    return metric.endswith("accuracy")
+
+
+def values_text(metric: str, value: float | None) -> str:
+    """An objective's value: accuracies in percent, counts with separators, times in their unit, else four digits."""
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else str(value)
+    if is_share(metric):
+        return f"{100 * value:.2f} %"
+    if metric == "parameter_count":
+        return count_text(int(value))
+    if metric == "train_seconds":
+        return duration_text(value)
+    return f"{value:.4g}"
+
+
+def value_text(value: Value | None) -> str:
+    """A parameter's value; fractions with three significant digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def count_text(count: int | None) -> str:
+    """A count with thousands separated: 101,770."""
+    return "–" if count is None else f"{count:,}"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds in words: `4.2 s`, `2 min 03 s`, `1 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def time_text(moment: datetime | None) -> str:
+    """Date and time to the minute."""
+    return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def condition_text(condition: Condition) -> str:
+    """A condition in words: `optimizer = adam or adamw, depth = 1 to 3`; empty where there is none."""
+
+    def test_text(test: Any) -> str:
+        if isinstance(test, Between):
+            return f"{value_text(test.low)} to {value_text(test.high)}"
+        return " or ".join(value_text(value) for value in test)
+
+    return ", ".join(f"{name} = {test_text(test)}" for name, test in condition.tests.items())
+
+
+def dimension_text(dimension: Dimension) -> str:
+    """A dimension in words: `learning_rate` or, of several alternatives, `learning_rate (optimizer = adam)`."""
+    name = dimension.parameter.name
+    return name if dimension.key == name else f"{name} ({condition_text(dimension.domain.when)})"
+
+
+def domain_text(domain: Domain) -> str:
+    """A domain in words: `0.0005 to 0.005, log`, `64, 128`, `relu`."""
+    if isinstance(domain, Constant):
+        return value_text(domain.value)
+    if isinstance(domain, Choices):
+        return ", ".join(value_text(value) for value in domain.values)
+    assert isinstance(domain, Range)
+    how = ", log" if domain.log else f", step {value_text(domain.step)}" if domain.step is not None else ""
+    return f"{value_text(domain.low)} to {value_text(domain.high)}{how}"
+
+
+def one_line(text: str) -> str:
+    """Text of unknown origin on one line, control characters replaced."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def finite(data: Any) -> Any:
+    """The same data with what JSON cannot hold replaced: numbers that are not finite by None, times by ISO texts."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {str(key): finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [finite(value) for value in data]
+    return data.isoformat(timespec="seconds") if isinstance(data, datetime) else data

@@ -1,0 +1,71 @@
+"""What a launch would do, in words: `hpo launch --dry-run`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpo.config import Value
+from hpo.errors import SpaceError
+from hpo.space import Choices, Constant, Dimension, Space
+from hpo.space.domains import Domain, Range
+from hpo.study.definition import Budget, Definition
+from hpo.study.slots import slots
+
+__all__ = ["preview"]
+
+SAMPLES = 3
+
+
+def preview(name: str, definition: Definition, budget: Budget) -> str:
+    """The parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
+    space = definition.space
+    objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+    lines = [
+        f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
+        f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
+        "",
+        *(_line(dimension) for dimension in space.dimensions),
+        "",
+        f"grid: {_grid_size(space)}",
+        *(f"note: {notice}" for notice in space.notices()),
+        *(f"\nfor instance: {_text(space.values(params))}" for params in _samples(definition, space, budget)),
+    ]
+    return "\n".join(lines)
+
+
+def _line(dimension: Dimension) -> str:
+    conditions = [
+        f"when {dimension.domain.when.label()}" if dimension.domain.when.tests else "",
+        f"where {dimension.parameter.effect.text}" if dimension.parameter.effect.parents else "",
+    ]
+    return f"{dimension.parameter.name} = {_domain(dimension.domain)}" + "".join(f"   ({c})" for c in conditions if c)
+
+
+def _domain(domain: Domain) -> str:
+    if isinstance(domain, Constant):
+        return str(domain.value)
+    if isinstance(domain, Choices):
+        return "one of " + ", ".join(map(str, domain.values))
+    assert isinstance(domain, Range)
+    scale = " on a log scale" if domain.log else f" in steps of {domain.step:g}" if domain.step is not None else ""
+    return f"{domain.low:g} to {domain.high:g}{scale}"
+
+
+def _grid_size(space: Space) -> str:
+    try:
+        return f"{sum(1 for _ in space.grid())} points"
+    except SpaceError as error:
+        return f"none ({error})"
+
+
+def _samples(definition: Definition, space: Space, budget: Budget) -> list[dict[str, Value]]:
+    if definition.fixed:
+        return slots(definition.model_copy(update={"baseline": None}), 0, min(SAMPLES, budget.trials))
+    size = len(space.varied)
+    return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(SAMPLES)]
+
+
+def _text(values: dict[str, Value]) -> str:
+    return ", ".join(
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values.items()
+    )

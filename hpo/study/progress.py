@@ -1,0 +1,92 @@
+"""Where a study stands at one moment: counts, the best so far, what each worker is at, the time left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from optuna.trial import TrialState
+
+from hpo.study.study import Study
+
+__all__ = ["Progress", "WorkerProgress", "progress"]
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """What a worker trains now; `epochs` is 0 where the trial has not told its parameters yet."""
+
+    name: str
+    trial: int
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A study's state counts, its best COMPLETE trial, its workers, and an estimate of the seconds left."""
+
+    counts: dict[str, int]
+    budget: int
+    left: int
+    best_value: float | None
+    best_number: int | None
+    workers: list[WorkerProgress]
+    seconds_left: float | None
+
+    @property
+    def text(self) -> str:
+        """One plain line."""
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
+        best = f"; best {self.best_value:.4f} (trial {self.best_number})" if self.best_value is not None else ""
+        return f"{self.budget - self.left}/{self.budget} trials ({counts or 'none yet'}){best}; {self.time_left} left"
+
+    @property
+    def time_left(self) -> str:
+        """The estimate in words."""
+        if self.seconds_left is None:
+            return "unknown time"
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return (
+            f"{minutes // 60} h {minutes % 60} min"
+            if minutes >= 60
+            else f"{minutes} min {seconds:02d} s"
+            if minutes
+            else f"{seconds} s"
+        )
+
+
+def progress(study: Study, since: datetime | None = None) -> Progress:
+    """A study's progress. `since` is when the present workers began; the time left follows from their pace."""
+    trials = study.trials()
+    epochs = study.storage.epochs(study.id)
+    workers = []
+    for trial in (t for t in trials if t.state == TrialState.RUNNING):
+        rows = epochs.get(trial._trial_id, [])
+        total = int(trial.params.get("epochs", _constant_epochs(study)))
+        workers.append(WorkerProgress(str(trial.user_attrs.get("worker", "?")), trial.number, len(rows), total))
+    best = study.best()
+    left = study.left()
+    recent = [t for t in trials if t.datetime_complete and (since is None or t.datetime_complete >= since)]
+    return Progress(
+        counts={state.name: sum(t.state == state for t in trials) for state in TrialState},
+        budget=max(study.budget.trials, len(trials)),
+        left=left,
+        best_value=best.values[0] if best else None,
+        best_number=best.number if best else None,
+        workers=sorted(workers, key=lambda worker: worker.name),
+        seconds_left=_estimate(len(recent), left, since),
+    )
+
+
+def _constant_epochs(study: Study) -> int:
+    return study.definition.baseline_config(study.space).epochs
+
+
+def _estimate(finished: int, left: int, since: datetime | None) -> float | None:
+    """Trials left at the pace of those that have finished since the present workers began."""
+    if left == 0:
+        return 0.0
+    if since is None or finished == 0:
+        return None
+    return (datetime.now() - since).total_seconds() / finished * left

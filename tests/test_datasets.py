@@ -1,0 +1,308 @@
+"""Data sets' files: found, verified, read, and refused with one line."""
+
+import gzip
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpo import datasets, registry
+from hpo.datasets import Dataset, DatasetReference, describe, load, reference
+from hpo.errors import DataError, RegistryError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+RNG = np.random.default_rng(0)
+
+
+def good(**changes):
+    arrays = {
+        "x_train": RNG.integers(0, 256, (40, 5, 5)).astype(np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": RNG.integers(0, 256, (8, 5, 5)).astype(np.uint8),
+        "y_test": np.arange(8) % 4,
+    }
+    return {key: value for key, value in (arrays | changes).items() if value is not None}
+
+
+@pytest.fixture
+def npz(tmp_path):
+    def write(**changes):
+        path = tmp_path / "own.npz"
+        np.savez(path, **good(**changes))
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch, tmp_path):
+    monkeypatch.delenv("HPO_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def own_dataset():
+    before = dict(registry.datasets._entries)
+
+    def register(dataset):
+        registry.dataset("own")(lambda: dataset)
+        return load(DatasetReference(name="own", module=__name__))
+
+    yield register
+    registry.datasets._entries.clear()
+    registry.datasets._entries.update(before)
+
+
+def refused(call, *words):
+    with pytest.raises(DataError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line
+    for word in words:
+        assert str(word) in line, line
+
+
+# ---- MNIST
+
+
+def test_mnist():
+    found = reference("mnist")
+    dataset = load(found)
+    x, y = dataset.train
+    assert (x.shape, x.dtype, y.shape, dataset.classes) == ((60000, 28, 28), np.uint8, (60000,), 10)
+    assert np.bincount(y)[:2].tolist() == [5923, 6742]  # as the data set's authors count them
+    assert dataset.test()[0].shape == (10000, 28, 28)
+    assert len(found.sha256) == 4
+    assert DatasetReference.model_validate_json(found.model_dump_json()) == found
+
+
+def test_mnist_readme_names_each_checksum():
+    text = (Path(datasets.__file__).parent / "data/mnist/README.md").read_text()
+    assert all(value in text for value in datasets.MNIST.sha256.values())
+    assert "CC BY-SA 3.0" in text
+
+
+@pytest.fixture
+def mnist_copy(tmp_path, monkeypatch):
+    folder = tmp_path / "mnist"
+    shutil.copytree(datasets.MNIST.folders()[0], folder)
+    moved = datasets.replace(datasets.MNIST, folders=lambda: [folder])
+    monkeypatch.setattr(datasets, "MNIST", moved)
+    monkeypatch.setitem(datasets.IDX, "mnist", moved)
+    return folder
+
+
+def test_missing_file(mnist_copy):
+    (mnist_copy / datasets.TEST_LABELS).unlink()
+    refused(lambda: reference("mnist"), mnist_copy / datasets.TEST_LABELS, "not found", "install torch-hpo again")
+
+
+def test_truncated_file(mnist_copy):
+    file = mnist_copy / datasets.TRAIN_IMAGES
+    file.write_bytes(file.read_bytes()[:100_000])
+    refused(lambda: load(DatasetReference(name="mnist")), file, "damaged")
+
+
+def test_altered_file(mnist_copy):
+    file = mnist_copy / datasets.TEST_LABELS
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[100] ^= 1
+    file.write_bytes(gzip.compress(content))
+    refused(lambda: reference("mnist"), file, "another SHA-256")
+    refused(load(DatasetReference(name="mnist")).test, file)
+    assert [str(file) in row.problem for row in describe() if row.name == "mnist"] == [True]
+
+
+def test_not_gzip(mnist_copy):
+    file = mnist_copy / datasets.TRAIN_LABELS
+    file.write_bytes(b"hello")
+    refused(lambda: reference("mnist"), file, "damaged")
+
+
+# ---- Fashion-MNIST
+
+
+@needs_debian
+def test_fashion_mnist_from_debian():
+    x, y = load(reference("fashion_mnist")).train
+    assert x.shape == (60000, 28, 28)
+    assert np.bincount(y).tolist() == [6000] * 10
+
+
+@needs_debian
+@pytest.mark.parametrize("folder", ["", "fashion_mnist", "fashion-mnist"])
+def test_fashion_mnist_from_hpo_data(folder, tmp_path, monkeypatch):
+    shutil.copytree(DEBIAN, tmp_path / "data" / folder, dirs_exist_ok=True)
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "data"))
+    assert datasets._find_idx(datasets.FASHION_MNIST) == tmp_path / "data" / folder
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No folder holds the files, and the mirrors refuse the connection."""
+    nowhere = datasets.replace(
+        datasets.FASHION_MNIST, folders=lambda: [tmp_path / "none"], mirrors=("http://127.0.0.1:9/",)
+    )
+    monkeypatch.setattr(datasets, "FASHION_MNIST", nowhere)
+    monkeypatch.setitem(datasets.IDX, "fashion_mnist", nowhere)
+    return nowhere
+
+
+def test_fashion_mnist_nowhere(offline):
+    refused(lambda: reference("fashion_mnist"), "cannot be downloaded", "HPO_DATA", "dataset-fashion-mnist")
+    row = next(row for row in describe() if row.name == "fashion_mnist")
+    assert "not found on this machine" in row.problem
+    assert row.path == ""
+
+
+@needs_debian
+@pytest.mark.parametrize("good_mirror", [True, False])
+def test_download(offline, good_mirror, monkeypatch, tmp_path):
+    mirror = tmp_path / "mirror"
+    shutil.copytree(DEBIAN, mirror)
+    if not good_mirror:
+        (mirror / datasets.TRAIN_IMAGES).write_bytes(gzip.compress(b"something else"))
+
+    def retrieve(url, known_hash, fname, path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+        shutil.copy(mirror / url.rpartition("/")[2], Path(path) / fname)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    if good_mirror:
+        folder = datasets._download(offline)
+        assert sorted(file.name for file in folder.iterdir()) == sorted(offline.sha256)
+    else:
+        refused(lambda: datasets._download(offline), datasets.TRAIN_IMAGES)
+        assert not list((tmp_path / "cache/torch-hpo/fashion_mnist").iterdir())
+
+
+# ---- .npz
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 5, 3), (7,)])
+def test_npz(npz, shape):
+    path = npz(x_train=RNG.random((40, *shape)), x_test=RNG.random((8, *shape)), y_train=(np.arange(40) % 4)[:, None])
+    found = reference(str(path))
+    assert found.sha256 == {"own.npz": hashlib.sha256(path.read_bytes()).hexdigest()}
+    dataset = load(found)
+    assert dataset.classes == 4
+    assert dataset.train[0].shape == (40, *shape)
+    assert dataset.test()[1].tolist() == [0, 1, 2, 3] * 2
+
+
+def test_relative_path(npz, tmp_path, monkeypatch):
+    path = npz()
+    assert reference("own.npz", base=tmp_path).name == str(path)
+    monkeypatch.chdir(tmp_path)
+    assert reference("own.npz").name == str(path)
+
+
+def test_npz_elsewhere_is_found_in_hpo_data(npz, tmp_path, monkeypatch):
+    found = reference(str(npz()))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own.npz").rename(tmp_path / "elsewhere/own.npz")
+    refused(lambda: load(found), "own.npz: not found", "HPO_DATA")
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "elsewhere"))
+    assert load(found).classes == 4
+
+
+def test_another_npz_is_refused(npz):
+    found = reference(str(npz()))
+    test = load(found).test
+    path = npz(x_train=np.zeros((40, 5, 5), np.uint8))
+    refused(lambda: load(found), path, "SHA-256", "launch a new study")
+    refused(test, path, "SHA-256")
+
+
+FAULTS = {
+    "keys": ({"y_test": None, "x_test": None}, "has no x_test, y_test"),
+    "count": ({"y_train": np.arange(39) % 4}, "40 samples but 39 labels"),
+    "test count": ({"x_test": np.zeros((9, 5, 5), np.uint8)}, "test: 9 samples but 8 labels"),
+    "float labels": ({"y_train": np.arange(40) % 4 / 1.0}, "must be whole numbers"),
+    "one-hot labels": ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, "one class number per sample"),
+    "negative labels": ({"y_train": np.arange(40) % 4 - 1}, "labels from -1 to 2"),
+    "test labels out of range": ({"y_test": np.arange(8)}, "labels from 0 to 7; they must be from 0 to 3"),
+    "one class": ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "at least 2 classes"),
+    "dimensions": ({"x_train": np.zeros((40, 2, 5, 5, 3))}, "samples of shape (40, 2, 5, 5, 3)"),
+    "channels first": ({"x_train": np.zeros((40, 3, 32, 32))}, "channels last"),
+    "test shape": ({"x_test": np.zeros((8, 6, 5), np.uint8)}, "not (5, 5) as in x_train"),
+    "not finite": ({"x_train": np.full((40, 5, 5), np.nan)}, "not finite"),
+    "texts": ({"x_train": np.full((40, 5), "a")}, "must be numbers"),
+    "empty": ({"x_train": np.zeros((0, 5, 5)), "y_train": np.zeros(0, int)}, "holds no samples"),
+    "objects": ({"x_train": np.array([None] * 40)}, "x_train cannot be read"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_npz(npz, fault):
+    changes, words = FAULTS[fault]
+    path = npz(**changes)
+    refused(lambda: reference(str(path)), path, words)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300, 1500])
+def test_truncated_npz(npz, keep):
+    path = npz()
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(lambda: reference(str(path)), path, "not a whole .npz")
+
+
+def test_altered_npz(npz):
+    path = npz()
+    content = bytearray(path.read_bytes())
+    content[400] ^= 255
+    path.write_bytes(content)
+    refused(lambda: reference(str(path)), path, "cannot be read")
+
+
+def test_npy_under_the_name_of_npz(tmp_path):
+    with (tmp_path / "own.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    refused(lambda: reference(str(tmp_path / "own.npz")), "one bare array")
+
+
+@pytest.mark.parametrize("name", ["none.npz", "folder.npz"])
+def test_no_such_npz(tmp_path, name):
+    (tmp_path / "folder.npz").mkdir()
+    refused(lambda: reference(name, tmp_path), tmp_path / name, "not found")
+
+
+# ---- registered
+
+
+def test_unknown_name():
+    with pytest.raises(RegistryError, match="did you mean 'mnist'"):
+        reference("mnits")
+
+
+def test_registered_elsewhere():
+    with pytest.raises(RegistryError, match="add --import plants_module"):
+        load(DatasetReference(name="plants", module="plants_module"))
+
+
+def test_own_dataset(own_dataset):
+    arrays = good()
+    dataset = own_dataset(Dataset((arrays["x_train"], arrays["y_train"])))
+    assert dataset.classes == 4
+    assert reference("own") == DatasetReference(name="own", module=__name__)
+    assert [row.module for row in describe() if row.name == "own"] == [__name__]
+
+
+def test_own_dataset_faults(own_dataset):
+    x, y = good()["x_train"], good()["y_train"]
+    refused(lambda: own_dataset((x, y)), "no hpo.Dataset but tuple")
+    refused(lambda: own_dataset(Dataset((x, y[:3]))), "data set 'own', train", "3 labels")
+    refused(lambda: own_dataset(Dataset((x, y), classes=3)), "from 0 to 2")
+    refused(lambda: own_dataset(Dataset([(x, y)])), "`classes` and `validation`")
+    refused(lambda: own_dataset(Dataset(iter([(x, y)]), validation=(x, y), classes=4)), "__len__")
+
+
+def test_describe_needs_no_torch():
+    code = "import sys; from hpo.datasets import describe; print([r.problem for r in describe()][0], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

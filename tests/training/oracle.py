@@ -1,0 +1,143 @@
+"""A multilayer perceptron in NumPy, float64, from the formulas: the independent reference for the learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.special import erf, expit
+
+Array = np.ndarray[Any, Any]
+
+SQRT2, SQRT2PI = np.sqrt(2.0), np.sqrt(2 * np.pi)
+
+# Each activation and its derivative.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "sigmoid": (expit, lambda z: expit(z) * (1 - expit(z))),
+    "elu": (lambda z: np.where(z > 0, z, np.expm1(z)), lambda z: np.where(z > 0, 1.0, np.exp(z))),
+    "gelu": (
+        lambda z: z * (1 + erf(z / SQRT2)) / 2,
+        lambda z: (1 + erf(z / SQRT2)) / 2 + z * np.exp(-(z**2) / 2) / SQRT2PI,
+    ),
+    "silu": (lambda z: z * expit(z), lambda z: expit(z) * (1 + z * (1 - expit(z)))),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda z: np.where(z > 0, 1.0, 0.01)),
+}
+
+
+def softmax(outputs: Array) -> Array:
+    powers = np.exp(outputs - outputs.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def one_hot(y: Array, classes: int) -> Array:
+    return np.eye(classes)[y]
+
+
+def cross_entropy(outputs: Array, y: Array, smoothing: float = 0.0) -> tuple[float, Array]:
+    """The mean loss and its gradient by the outputs."""
+    n, classes = outputs.shape
+    target = (1 - smoothing) * one_hot(y, classes) + smoothing / classes
+    p = softmax(outputs)
+    return float(-(target * np.log(p)).sum() / n), (p - target) / n
+
+
+def mse(outputs: Array, y: Array) -> tuple[float, Array]:
+    n, classes = outputs.shape
+    p = softmax(outputs)
+    difference = p - one_hot(y, classes)
+    by_p = 2 * difference / (n * classes)
+    return float((difference**2).mean()), p * (by_p - (by_p * p).sum(1, keepdims=True))
+
+
+class Mlp:
+    """`parameters` is W1, b1, W2, b2, …, with W of shape (outputs, inputs), as in torch."""
+
+    def __init__(self, parameters: list[Array], activation: str) -> None:
+        self.parameters = [value.astype(np.float64) for value in parameters]
+        self.activate, self.slope = ACTIVATIONS[activation]
+
+    @classmethod
+    def random(cls, widths: tuple[int, ...], activation: str, seed: int = 0) -> Mlp:
+        rng = np.random.default_rng(seed)
+        shapes = [shape for inputs, outputs in pairwise(widths) for shape in ((outputs, inputs), (outputs,))]
+        return cls([rng.normal(scale=0.5, size=shape) for shape in shapes], activation)
+
+    def forward(self, x: Array) -> tuple[Array, list[Array], list[Array]]:
+        """The outputs, each layer's inputs, each layer's sums."""
+        inputs, sums = [x], []
+        for i in range(0, len(self.parameters), 2):
+            sums.append(inputs[-1] @ self.parameters[i].T + self.parameters[i + 1])
+            inputs.append(self.activate(sums[-1]))
+        return sums[-1], inputs[:-1], sums
+
+    def gradients(self, x: Array, by_outputs: Array) -> list[Array]:
+        _, inputs, sums = self.forward(x)
+        grads: list[Array] = []
+        delta = by_outputs
+        for layer in reversed(range(len(sums))):
+            grads = [delta.T @ inputs[layer], delta.sum(0), *grads]
+            if layer:
+                delta = (delta @ self.parameters[2 * layer]) * self.slope(sums[layer - 1])
+        return grads
+
+
+@dataclass
+class Optimizer:
+    """One step of every optimizer, for one array, from the papers' formulas; `state` lasts between steps."""
+
+    name: str
+    rate: float
+    momentum: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    decay: float = 0.0
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def step(self, w: Array, g: Array) -> Array:
+        self.state["t"] = self.state.get("t", 0) + 1
+        if self.name != "adamw":
+            g = g + self.decay * w
+        return {"rmsprop": self._rmsprop, "adam": self._adam, "adamw": self._adamw, "nadam": self._nadam}.get(
+            self.name, self._sgd
+        )(w, g)
+
+    def _moving(self, key: str, value: Array, decay: float) -> Array:
+        self.state[key] = decay * self.state.get(key, 0.0) + (1 - decay) * value
+        moved: Array = self.state[key]
+        return moved
+
+    def _sgd(self, w: Array, g: Array) -> Array:
+        """Polyak: v = mu v + g; w -= rate v. Nesterov, as Sutskever et al. 2013 rearranged: w -= rate (g + mu v)."""
+        v = self.state["v"] = self.momentum * self.state.get("v", 0.0) + g
+        return w - self.rate * (g + self.momentum * v if self.name == "nesterov" else v)
+
+    def _rmsprop(self, w: Array, g: Array) -> Array:
+        """Tieleman and Hinton 2012, decay 0.99, momentum on the scaled gradient."""
+        scaled = g / (np.sqrt(self._moving("s", g**2, 0.99)) + self.epsilon)
+        v = self.state["v"] = self.momentum * self.state.get("v", 0.0) + scaled
+        return w - self.rate * v
+
+    def _adam(self, w: Array, g: Array) -> Array:
+        """Kingma and Ba 2015, algorithm 1."""
+        t = self.state["t"]
+        m, v = self._moving("m", g, self.beta1), self._moving("s", g**2, self.beta2)
+        return w - self.rate * (m / (1 - self.beta1**t)) / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)
+
+    def _adamw(self, w: Array, g: Array) -> Array:
+        """Loshchilov and Hutter 2019: the decay is taken from the weights, not added to the gradient."""
+        return self._adam(w * (1 - self.rate * self.decay), g)
+
+    def _nadam(self, w: Array, g: Array) -> Array:
+        """Dozat 2016, with his schedule of momentum: mu_t = beta1 (1 - 0.5 * 0.96^(0.004 t))."""
+        t = self.state["t"]
+        mu, following = (self.beta1 * (1 - 0.5 * 0.96 ** (0.004 * i)) for i in (t, t + 1))
+        product = self.state["product"] = self.state.get("product", 1.0) * mu
+        m, v = self._moving("m", g, self.beta1), self._moving("s", g**2, self.beta2)
+        ahead = following * m / (1 - product * following) + (1 - mu) * g / (1 - product)
+        return w - self.rate * ahead / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)

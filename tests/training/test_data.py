@@ -1,0 +1,236 @@
+"""Splits, scaling and the order of the data."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hpo import datasets, registry
+from hpo.config import TrialConfig
+from hpo.datasets import Dataset, DatasetReference
+from hpo.errors import ConfigError, DataError
+from hpo.training.data import DataCache, epoch_seed, prepare, split
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+LABELS = np.arange(60) % 3
+
+
+def prepared(x, y=None, test=None, **parameters):
+    labels = np.arange(len(x)) % 3 if y is None else y
+    config = TrialConfig(**{"validation": 12, **parameters})
+    return prepare(Dataset((x, labels), test, classes=3), config, CPU)
+
+
+# ---- the split
+
+
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=2, max_size=6),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**32 - 1),
+    as_count=st.booleans(),
+)
+def test_split_is_stratified_disjoint_and_exact(counts, share, seed, as_count):
+    y = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    wanted = round(share * len(y))
+    assume(1 <= wanted <= sum(max(count - 1, 0) for count in counts))
+    train, validation = split(y, wanted if as_count else share, seed)
+    assert len(validation) == wanted
+    assert sorted([*train, *validation]) == list(range(len(y)))
+    taken = np.bincount(y[validation], minlength=len(counts))
+    for label, count in enumerate(counts):
+        assert count == 0 or taken[label] < count
+    if all(wanted * count / len(y) <= count - 1 for count in counts if count):
+        assert all(abs(taken[label] - wanted * count / len(y)) < 1 for label, count in enumerate(counts))
+
+
+def test_split_follows_from_the_seed_alone():
+    one, again, other = (split(LABELS, 0.3, seed)[1].tolist() for seed in (1, 1, 2))
+    assert one == again != other
+
+
+def test_a_single_sample_of_a_class_stays_in_training():
+    y = np.array([0] * 10 + [1])
+    assert split(y, 9, 0)[0].tolist()[-1] == 10
+
+
+@pytest.mark.parametrize("validation", [1.5, 58, 0.001, 0.99])
+def test_impossible_split(validation):
+    with pytest.raises(ConfigError, match="validation = "):
+        split(LABELS, validation, 0)
+
+
+def test_mnist_default_split():
+    data = DataCache(datasets.reference("mnist"), CPU).get(TrialConfig())
+    assert (len(data.y_train), len(data.y_val), data.shape, data.classes) == (50_000, 10_000, (1, 28, 28), 10)
+    assert data.x_train.mean().item() == pytest.approx(0, abs=1e-4)
+    assert data.x_train.std().item() == pytest.approx(1, abs=1e-4)
+
+
+# ---- layouts and scaling
+
+
+def test_layouts():
+    grey, colour, flat = RNG.random((60, 4, 5)), RNG.random((60, 4, 5, 3)), RNG.random((60, 7))
+    assert prepared(grey).shape == (1, 4, 5)
+    assert prepared(colour).shape == (3, 4, 5)
+    assert prepared(flat).shape == (7,)
+    assert prepared(torch.from_numpy(grey)).shape == (1, 4, 5)
+    first = prepared(torch.from_numpy(colour).permute(0, 3, 1, 2))
+    assert torch.equal(first.x_train, prepared(colour).x_train)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3), (7,)])
+def test_standard_scaling(shape):
+    x = RNG.normal(5, 3, (60, *shape)).astype(np.float32)
+    data = prepared(x)
+    others = [axis for axis in range(data.x_train.ndim) if axis != 1]
+    torch.testing.assert_close(data.x_train.mean(others), torch.zeros(data.shape[0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        data.x_train.std(others, correction=0), torch.ones(data.shape[0]), atol=1e-5, rtol=0
+    )
+
+
+def test_scaling_comes_from_the_training_split_alone():
+    x = np.zeros((60, 2))
+    train, validation = split(LABELS, 12, 0)
+    x[train], x[validation] = RNG.normal(size=(48, 2)), 1000.0
+    data = prepared(x, LABELS, test=lambda: (x[validation], LABELS[validation]))
+    expected = (1000 - x[train].mean(0)) / x[train].std(0)
+    np.testing.assert_allclose(data.x_val[0].numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(data.test()[0][0].numpy(), expected, rtol=1e-5)
+
+
+def test_constant_feature_is_not_divided_by_zero():
+    assert torch.equal(prepared(np.ones((60, 2))).x_train, torch.zeros(48, 2))
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1)])
+def test_ranges(kind, low, high):
+    floats = prepared(RNG.normal(size=(60, 3)), input_scaling=kind).x_train
+    torch.testing.assert_close(floats.amin(0), torch.full((3,), float(low)))
+    torch.testing.assert_close(floats.amax(0), torch.full((3,), float(high)))
+    grey = np.full((60, 2, 2), 51, np.uint8)
+    assert prepared(grey, input_scaling=kind).x_train.unique().item() == pytest.approx(low + (high - low) * 51 / 255)
+
+
+# ---- the order
+
+
+def test_every_epoch_sees_each_sample_once_in_its_own_order():
+    data = prepared(np.arange(60.0)[:, None])
+    epochs = [[x for x, _ in data.batches(10, epoch)] for epoch in (1, 2, 1)]
+    assert len(epochs[0]) == data.steps(10) == 5
+    first, second, again = (torch.cat(batches).flatten() for batches in epochs)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sort().values, second.sort().values)
+
+
+def test_labels_stay_with_their_samples():
+    x = LABELS.astype(float)[:, None]
+    data = prepared(x, LABELS, input_scaling="unit")
+    for batch, y in data.batches(7, 3):
+        assert torch.equal(batch.flatten() * 2, y.float())
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(47, [47]), (46, [46, 2]), (100, [48]), (1, [1] * 48)])
+def test_a_last_batch_of_one_sample_is_left_out(batch_size, sizes):
+    data = prepared(np.zeros((60, 1)))
+    assert [len(y) for _, y in data.batches(batch_size, 1)] == sizes
+    assert data.steps(batch_size) == len(sizes)
+
+
+def test_epoch_seeds_differ():
+    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+
+
+# ---- validation and test given, batches
+
+
+def test_given_validation():
+    x = RNG.normal(size=(60, 2))
+    data = prepare(Dataset((x, LABELS), validation=(x[:6], LABELS[:6]), classes=3), TrialConfig(), CPU)
+    assert (len(data.y_train), len(data.y_val)) == (60, 6)
+    torch.testing.assert_close(data.x_val, data.x_train[:6])
+
+
+def test_test_set_is_read_on_call_only():
+    calls = []
+
+    def test():
+        calls.append(1)
+        return np.zeros((6, 2)), np.array([0, 1, 2] * 2)
+
+    data = prepared(np.zeros((60, 2)), test=test)
+    assert not calls
+    assert data.test()[0].shape == (6, 2)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        (None, "has no test set"),
+        ((np.zeros((6, 3)), np.zeros(6, int)), "not \\(2,\\) as train"),
+        ((np.zeros((6, 2)), np.arange(6)), "labels from 0 to 5"),
+    ],
+)
+def test_faulty_test_set(test, words):
+    with pytest.raises(DataError, match=words):
+        prepared(np.zeros((60, 2)), test=test).test()
+
+
+def streaming(x, **changes):
+    batches = [(x[i : i + 20], LABELS[i : i + 20]) for i in (0, 20, 40)]
+    return Dataset(batches, validation=batches[:2], **{"classes": 3, **changes})
+
+
+def test_batches_come_as_they_are():
+    x = RNG.normal(5, 1, size=(60, 2)).astype(np.float32)
+    data = prepare(streaming(x, test=(x[:4], LABELS[:4])), TrialConfig(), CPU)
+    got = list(data.batches(128, 1))
+    assert data.steps(128) == len(got) == 3
+    assert torch.equal(torch.cat([batch for batch, _ in got]), torch.from_numpy(x))
+    assert torch.equal(data.x_val, torch.from_numpy(x[:40]))
+    assert torch.equal(data.test()[0], torch.from_numpy(x[:4]))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("standard", 0.2), ("unit", 0.2), ("symmetric", -0.6)])
+def test_bytes_of_batches_are_scaled(kind, value):
+    data = prepare(streaming(np.full((60, 2, 2), 51, np.uint8)), TrialConfig(input_scaling=kind), CPU)
+    batch, _ = next(data.batches(1, 1))
+    torch.testing.assert_close(batch, torch.full((20, 1, 2, 2), value))
+
+
+def test_wrong_labels_in_a_batch():
+    data = prepare(streaming(np.zeros((60, 2)), classes=3), TrialConfig(), CPU)
+    data.classes = 2
+    with pytest.raises(DataError, match="labels from 0 to 2"):
+        list(data.batches(1, 1))
+
+
+# ---- the cache
+
+
+def test_cache_keeps_the_last_split_and_reads_once():
+    reads = []
+
+    def own():
+        reads.append(1)
+        return Dataset((RNG.normal(size=(60, 2)), LABELS))
+
+    before = dict(registry.datasets._entries)
+    try:
+        registry.dataset("own")(own)
+        cache = DataCache(DatasetReference(name="own", module=__name__), CPU)
+        first = cache.get(TrialConfig(seed=1))
+        assert cache.get(TrialConfig(seed=1, learning_rate=0.5)) is first
+        assert cache.get(TrialConfig(seed=2)) is not first
+        assert cache.get(TrialConfig(seed=2, validation=0.5)).y_val.shape == (30,)
+        assert reads == [1]
+    finally:
+        registry.datasets._entries.clear()
+        registry.datasets._entries.update(before)

@@ -1,0 +1,145 @@
+"""The learner against the NumPy oracle, in float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hpo.choices import ACTIVATIONS, OPTIMIZERS
+from hpo.config import TrialConfig
+from hpo.training.learner import ModuleLearner, loss_function
+from hpo.training.models import build
+from tests.training import oracle
+
+CPU = torch.device("cpu")
+WIDTHS = (6, 5, 4, 3)
+RNG = np.random.default_rng(3)
+X, Y = RNG.normal(size=(4, 16, 6)), RNG.integers(0, 3, (4, 16))  # four batches
+RATES = (0.05, 0.03, 0.02, 0.04)
+
+STEPS = {
+    "sgd": {},
+    "sgd with decay": {"weight_decay": 0.1},
+    "momentum": {"weight_decay": 0.1},
+    "nesterov": {"momentum": 0.7, "weight_decay": 0.1},
+    "nesterov without momentum": {"momentum": 0.0},
+    "rmsprop": {"weight_decay": 0.1, "epsilon": 1e-3},
+    "rmsprop with momentum": {"momentum": 0.8},
+    "adam": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+    "adamw": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+    "nadam": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1, "epsilon": 1e-4},
+}
+
+
+def paired(config: TrialConfig) -> tuple[ModuleLearner, oracle.Mlp]:
+    """A learner in float64 and the oracle, of equal weights."""
+    learner = ModuleLearner(config, WIDTHS[:1], WIDTHS[-1], CPU, build(config, WIDTHS[:1], WIDTHS[-1]).double())
+    weights = [value.detach().numpy().copy() for value in learner.module.parameters()]
+    return learner, oracle.Mlp(weights, config.activation)
+
+
+def oracle_loss(config: TrialConfig, outputs, y):
+    return oracle.mse(outputs, y) if config.loss == "mse" else oracle.cross_entropy(outputs, y, config.label_smoothing)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_forward(activation):
+    learner, reference = paired(TrialConfig(widths="5-4", activation=activation))
+    outputs = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].outputs
+    np.testing.assert_allclose(outputs.numpy(), reference.forward(X[0])[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [{"loss": "mse"}, {}, {"label_smoothing": 0.3}])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients(activation, loss):
+    config = TrialConfig(widths="5-4", activation=activation, **loss)
+    learner, reference = paired(config)
+    outputs = learner.module(torch.from_numpy(X[0]))
+    value = loss_function(config)(outputs, torch.from_numpy(Y[0]))
+    value.backward()
+    expected, by_outputs = oracle_loss(config, reference.forward(X[0])[0], Y[0])
+    assert value.item() == pytest.approx(expected, rel=1e-12)
+    for parameter, grad in zip(learner.module.parameters(), reference.gradients(X[0], by_outputs), strict=True):
+        np.testing.assert_allclose(parameter.grad.numpy(), grad, atol=1e-12)
+
+
+def test_every_optimizer_has_a_reference():
+    assert {name.split()[0] for name in STEPS} == set(OPTIMIZERS) - {"lbfgs"}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps(name):
+    optimizer, extra = name.split()[0], STEPS[name]
+    config = TrialConfig(widths="5-4", activation="tanh", optimizer=optimizer, **extra)
+    learner, reference = paired(config)
+    rules = [
+        oracle.Optimizer(
+            optimizer, 0.0, config.momentum, config.beta1, config.beta2, config.epsilon, config.weight_decay
+        )
+        for _ in reference.parameters
+    ]
+    exact = 1e-6 if optimizer == "nadam" else 1e-9  # torch keeps NAdam's product of momenta in single precision
+    learner.begin_epoch(X[0].size)
+    for x, y, rate in zip(X, Y, RATES, strict=True):
+        learner.step(torch.from_numpy(x), torch.from_numpy(y), [rate])
+        grads = reference.gradients(x, oracle_loss(config, reference.forward(x)[0], y)[1])
+        for i, (rule, grad) in enumerate(zip(rules, grads, strict=True)):
+            rule.rate = rate
+            reference.parameters[i] = rule.step(reference.parameters[i], grad)
+        for parameter, expected in zip(learner.module.parameters(), reference.parameters, strict=True):
+            np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=exact, atol=exact)
+
+
+def test_gradient_clip():
+    config = TrialConfig(widths="5-4", optimizer="sgd", gradient_clip=0.01)
+    learner, reference = paired(config)
+    learner.begin_epoch(16)
+    learner.step(torch.from_numpy(X[0]), torch.from_numpy(Y[0]), [1.0])
+    moved = [
+        before - after.detach().numpy()
+        for before, after in zip(reference.parameters, learner.module.parameters(), strict=True)
+    ]
+    assert np.sqrt(sum((part**2).sum() for part in moved)) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_lbfgs_learns():
+    config = TrialConfig(widths="5", optimizer="lbfgs", learning_rate=0.5)
+    learner, _ = paired(config)
+    x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
+    before = learner.evaluate(x, y)[0].loss
+    learner.begin_epoch(64)
+    for _ in range(4):
+        learner.step(x, y, [0.5])
+    assert learner.evaluate(x, y)[0].loss < before / 2
+    assert len(learner._record.read()[1]) == 64
+
+
+def test_epoch_measures_are_the_means_over_the_steps():
+    config = TrialConfig(widths="5-4", optimizer="sgd")
+    learner, reference = paired(config)
+    learner.begin_epoch(0)  # the number of samples is not known beforehand
+    losses, right = [], 0
+    for x, y in zip(X, Y, strict=True):
+        outputs = reference.forward(x)[0]
+        loss, by_outputs = oracle_loss(config, outputs, y)
+        losses.append(loss)
+        right += int((outputs.argmax(1) == y).sum())
+        learner.step(torch.from_numpy(x), torch.from_numpy(y), [0.1])
+        grads = reference.gradients(x, by_outputs)
+        reference.parameters = [w - 0.1 * g for w, g in zip(reference.parameters, grads, strict=True)]
+    ((loss, accuracy),) = learner.end_epoch()
+    assert loss == pytest.approx(np.mean(losses), rel=1e-9)
+    assert accuracy == right / 64
+
+
+def test_validation_loss_is_not_smoothed():
+    learner, reference = paired(TrialConfig(widths="5-4", label_smoothing=0.5))
+    loss = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].loss
+    assert loss == pytest.approx(oracle.cross_entropy(reference.forward(X[0])[0], Y[0])[0], rel=1e-9)
+
+
+def test_evaluation_leaves_out_dropout():
+    module = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 3))
+    learner = ModuleLearner(TrialConfig(), (6,), 3, CPU, module.double())
+    x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
+    assert torch.equal(learner.evaluate(x, y)[0].outputs, learner.evaluate(x, y)[0].outputs)
