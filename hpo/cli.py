@@ -452,17 +452,14 @@ def _write_report(study: Study, out: Path | None) -> Any:
 
 
 def program() -> str:
-    """This command as it was typed, so that printed commands run as they are."""
-    return (
-        sys.argv[0] if os.sep in sys.argv[0] and not sys.argv[0].endswith("__main__.py") and not _on_path() else "hpo"
-    )
-
-
-def _on_path() -> bool:
+    """This command, so that what is printed can be typed in any folder: `hpo` where the path finds it."""
     import shutil
 
+    typed = Path(sys.argv[0])
     found = shutil.which("hpo")
-    return found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
+    if typed.name != "hpo" or (found is not None and os.path.samefile(found, typed)):  # noqa: PTH121
+        return "hpo"
+    return shlex.quote(str(typed.absolute()))
 
 
 def _say(text: str) -> None:

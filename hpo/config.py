@@ -470,7 +470,7 @@ def _check_together(values: Values) -> None:
 def unknown_parameter(name: str, table: Iterable[str]) -> str:
     """The one line for a parameter that does not exist, with ours for another tool's name."""
     if name.lower() in FOREIGN:
-        return f"unknown parameter '{name}': `{name}` is called `{FOREIGN[name.lower()]}` here"
+        return f"unknown parameter {name!r}: `{name}` is called `{FOREIGN[name.lower()]}` here"
     return unknown("parameter", name, table)
 
 

@@ -104,4 +104,4 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     near = closest(name, valid)
     hint = f"did you mean '{near}'?" if near else f"valid: {', '.join(valid) or 'none'}"
-    return f"unknown {kind} '{name}'; {hint}"
+    return f"unknown {kind} {name!r}; {hint}"

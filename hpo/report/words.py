@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = [
     "value_text",
     "values_text",
 ]
+
+NONE = "-"  # what stands in a table where there is no value
 
 METRICS = {
     "val_accuracy": "validation accuracy",
@@ -47,7 +50,7 @@ def is_share(metric: str) -> bool:
 def values_text(metric: str, value: float | None) -> str:
     """An objective's value: accuracies in percent, counts with separators, times in their unit, else four digits."""
     if value is None or not math.isfinite(value):
-        return "–" if value is None else str(value)
+        return NONE if value is None else str(value)
     if is_share(metric):
         return f"{100 * value:.2f} %"
     if metric == "parameter_count":
@@ -60,7 +63,7 @@ def values_text(metric: str, value: float | None) -> str:
 def value_text(value: Value | None) -> str:
     """A parameter's value; fractions with three significant digits."""
     if value is None:
-        return "–"
+        return NONE
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -68,13 +71,13 @@ def value_text(value: Value | None) -> str:
 
 def count_text(count: int | None) -> str:
     """A count with thousands separated: 101,770."""
-    return "–" if count is None else f"{count:,}"
+    return NONE if count is None else f"{count:,}"
 
 
 def duration_text(seconds: float | None) -> str:
     """Seconds in words: `4.2 s`, `2 min 03 s`, `1 h 05 min`."""
     if seconds is None:
-        return "–"
+        return NONE
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -83,10 +86,10 @@ def duration_text(seconds: float | None) -> str:
 
 def time_text(moment: datetime | None) -> str:
     """Date and time to the minute."""
-    return "–" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+    return NONE if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
-def condition_text(condition: Condition) -> str:
+def condition_text(condition: Condition | Mapping[str, Any]) -> str:
     """A condition in words: `optimizer = adam or adamw, depth = 1 to 3`; empty where there is none."""
 
     def test_text(test: Any) -> str:
@@ -94,7 +97,8 @@ def condition_text(condition: Condition) -> str:
             return f"{value_text(test.low)} to {value_text(test.high)}"
         return " or ".join(value_text(value) for value in test)
 
-    return ", ".join(f"{name} = {test_text(test)}" for name, test in condition.tests.items())
+    tests = Condition.of(condition).tests
+    return ", ".join(f"{name} = {test_text(test)}" for name, test in tests.items())
 
 
 def dimension_text(dimension: Dimension) -> str:

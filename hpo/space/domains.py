@@ -37,6 +37,11 @@ class Condition:
 
     tests: Mapping[str, Test] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, when: Condition | Mapping[str, Any]) -> Condition:
+        """A condition from what stands behind `when`: per parameter a value, a list, or a table with low and high."""
+        return when if isinstance(when, Condition) else cls({name: _test(literal) for name, literal in when.items()})
+
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether every test passes; a parameter that is not among `values` fails its test."""
         return all(name in values and values[name] in test for name, test in self.tests.items())
@@ -57,6 +62,12 @@ class Condition:
         }
 
 
+def _test(literal: Any) -> Test:
+    if isinstance(literal, Mapping):
+        return Between(literal["low"], literal["high"])
+    return tuple(literal) if isinstance(literal, list | tuple) else (literal,)
+
+
 def _disjoint(a: Test, b: Test) -> bool:
     if isinstance(a, Between) and isinstance(b, Between):
         return a.high < b.low or b.high < a.low
@@ -74,7 +85,12 @@ def _text(test: Test) -> str:
 class Domain(ABC):
     """The values a parameter may take, under a condition."""
 
-    when: Condition
+    when: Condition | Mapping[str, Any]
+
+    @property
+    def condition(self) -> Condition:
+        """When the domain applies."""
+        return Condition.of(self.when)
 
     @abstractmethod
     def distribution(self) -> BaseDistribution:
@@ -111,7 +127,7 @@ class Domain(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """The longhand: what a study's definition stores, and what `Space` parses again."""
-        return self.table() | ({"when": self.when.to_json()} if self.when.tests else {})
+        return self.table() | ({"when": self.condition.to_json()} if self.condition.tests else {})
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,7 @@ class Constant(Domain):
     """One value. It is not sampled and is no parameter of Optuna's."""
 
     value: Value
-    when: Condition = field(default_factory=Condition)
+    when: Condition | Mapping[str, Any] = field(default_factory=Condition)
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution([self.value])
@@ -139,7 +155,7 @@ class Choices(Domain):
     """A list of values."""
 
     values: tuple[Value, ...]
-    when: Condition = field(default_factory=Condition)
+    when: Condition | Mapping[str, Any] = field(default_factory=Condition)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
@@ -173,7 +189,7 @@ class Range(Domain):
     high: float
     log: bool = False
     step: float | None = None
-    when: Condition = field(default_factory=Condition)
+    when: Condition | Mapping[str, Any] = field(default_factory=Condition)
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):

@@ -97,8 +97,6 @@ def _value(parameter: Parameter, value: object) -> Value:
 
 
 def _condition(literal: object, table: Table) -> Condition:
-    if isinstance(literal, Condition):
-        return literal
     if not isinstance(literal, Mapping):
         raise SpaceError(f'when = {literal!r}: must be a table, as {{ optimizer = "adam" }}')
     for name in literal:
@@ -125,8 +123,8 @@ def _test(parameter: Parameter, literal: object) -> Test:
 def _check_alternatives(domains: tuple[Domain, ...]) -> None:
     for i, first in enumerate(domains):
         for second in domains[i + 1 :]:
-            if not first.when.excludes(second.when):
-                one, other = first.when.label() or "always", second.when.label() or "always"
+            if not first.condition.excludes(second.condition):
+                one, other = first.condition.label() or "always", second.condition.label() or "always"
                 raise SpaceError(
                     f"overlapping alternatives: '{one}' and '{other}' can both hold; make them exclude each other"
                 )

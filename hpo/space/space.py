@@ -34,7 +34,7 @@ class Dimension:
     @property
     def parents(self) -> set[str]:
         """The parameters that decide whether this dimension is active."""
-        return {*self.parameter.effect.parents, *self.domain.when.tests}
+        return {*self.parameter.effect.parents, *self.domain.condition.tests}
 
 
 class Space:
@@ -104,7 +104,7 @@ class Space:
         domains = self.domains[name]
         if len(domains) == 1:
             return (Dimension(name, self.table[name], domains[0]),)
-        return tuple(Dimension(f"{name}[{d.when.label()}]", self.table[name], d) for d in domains)
+        return tuple(Dimension(f"{name}[{d.condition.label()}]", self.table[name], d) for d in domains)
 
     @cached_property
     def _defaults(self) -> dict[str, Value | None]:
@@ -120,7 +120,7 @@ class Space:
         A parameter of the space that is itself inactive satisfies no condition; one that is not in the space has its
         default.
         """
-        return dimension.domain.when.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
+        return dimension.domain.condition.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
             self._defaults | dict(values)
         )
 
@@ -223,7 +223,11 @@ class Space:
         for values in self._probes():
             used |= set(values)
             for name in self.domains:
-                if name not in values and self.table[name].effect.holds(self._defaults | values):
+                if (
+                    name not in values
+                    and len(self.domains[name]) > 1
+                    and self.table[name].effect.holds(self._defaults | values)
+                ):
                     gaps.setdefault(name, values)
         lines = [
             f"{name} has no effect in this space and is left out"
@@ -231,7 +235,7 @@ class Space:
             if name not in used | set(gaps)
         ]
         for name, values in gaps.items():
-            parents = sorted({parent for domain in self.domains[name] for parent in domain.when.tests})
+            parents = sorted({parent for domain in self.domains[name] for parent in domain.condition.tests})
             case = ", ".join(f"{p} = {values.get(p, self._defaults[p])}" for p in parents)
             lines.append(f"{name}: no condition holds where {case}; its default {self._defaults[name]} is used there")
         return lines

@@ -83,7 +83,7 @@ class Definition(_Frozen):
         constants = {
             d.parameter.name: d.domain.value
             for d in space.dimensions
-            if isinstance(d.domain, Constant) and not d.domain.when.tests
+            if isinstance(d.domain, Constant) and not d.domain.condition.tests
         }
         return self.config({**constants, **(self.baseline or {})})
 

@@ -35,7 +35,7 @@ def preview(name: str, definition: Definition, budget: Budget) -> str:
 
 def _line(dimension: Dimension) -> str:
     conditions = [
-        f"when {dimension.domain.when.label()}" if dimension.domain.when.tests else "",
+        f"when {dimension.domain.condition.label()}" if dimension.domain.condition.tests else "",
         f"where {dimension.parameter.effect.text}" if dimension.parameter.effect.parents else "",
     ]
     return f"{dimension.parameter.name} = {_domain(dimension.domain)}" + "".join(f"   ({c})" for c in conditions if c)

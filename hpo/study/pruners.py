@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import optuna
 
 from hpo.errors import DefinitionError, unknown
+from hpo.study.samplers import check_options
 
 __all__ = ["PRUNERS", "Pruner", "build_pruner", "check_pruner"]
 
@@ -19,21 +20,19 @@ class Pruner:
     """A class of `optuna.pruners` and its options."""
 
     target: str
-    options: tuple[str, ...] = ()
+    options: Mapping[str, type] = field(default_factory=lambda: MappingProxyType({}))
 
 
-COMMON = ("n_startup_trials", "n_warmup_steps", "interval_steps", "n_min_trials")
+COMMON = {"n_startup_trials": int, "n_warmup_steps": int, "interval_steps": int, "n_min_trials": int}
+HALVING = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
 
 PRUNERS: Mapping[str, Pruner] = MappingProxyType(
     {
         "none": Pruner("NopPruner"),
         "median": Pruner("MedianPruner", COMMON),
-        "percentile": Pruner("PercentilePruner", ("percentile", *COMMON)),
-        "asha": Pruner(
-            "SuccessiveHalvingPruner",
-            ("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count"),
-        ),
-        "hyperband": Pruner("HyperbandPruner", ("min_resource", "max_resource", "reduction_factor", "bootstrap_count")),
+        "percentile": Pruner("PercentilePruner", {"percentile": float, **COMMON}),
+        "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": int}),
+        "hyperband": Pruner("HyperbandPruner", {**HALVING, "max_resource": int}),
     }
 )
 
@@ -58,9 +57,7 @@ def check_pruner(name: str, options: Mapping[str, Any], epochs: int, objectives:
     """
     if name not in PRUNERS:
         raise DefinitionError(unknown("pruner", name, PRUNERS))
-    for option in options:
-        if option not in PRUNERS[name].options:
-            raise DefinitionError(unknown(f"option of pruner '{name}'", option, PRUNERS[name].options))
+    check_options(f"pruner '{name}'", options, PRUNERS[name].options)
     if objectives > 1 and name != "none":
         raise DefinitionError(
             f"pruner '{name}' needs a single objective, but the study has {objectives}; use pruner = \"none\""

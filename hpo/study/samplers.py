@@ -21,7 +21,7 @@ class Sampler:
     """How a study chooses. `target` is a class of `optuna.samplers`; empty for fixed slots, which need none."""
 
     target: str = ""
-    options: tuple[str, ...] = ()
+    options: Mapping[str, type] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     several_objectives: bool = True
 
@@ -38,26 +38,36 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "qmc": Sampler(),
         "tpe": Sampler(
             "TPESampler",
-            (
-                "n_startup_trials",
-                "n_ei_candidates",
-                "multivariate",
-                "group",
-                "constant_liar",
-                "prior_weight",
-                "consider_endpoints",
-            ),
+            {
+                "n_startup_trials": int,
+                "n_ei_candidates": int,
+                "multivariate": bool,
+                "group": bool,
+                "constant_liar": bool,
+                "prior_weight": float,
+                "consider_endpoints": bool,
+            },
             # Without `group`, conditional parameters are sampled independently of all others.
             MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
         ),
-        "gp": Sampler("GPSampler", ("n_startup_trials", "deterministic_objective")),
+        "gp": Sampler("GPSampler", {"n_startup_trials": int, "deterministic_objective": bool}),
         "cmaes": Sampler(
             "CmaEsSampler",
-            ("n_startup_trials", "sigma0", "with_margin", "use_separable_cma", "lr_adapt", "popsize"),
+            {
+                "n_startup_trials": int,
+                "sigma0": float,
+                "with_margin": bool,
+                "use_separable_cma": bool,
+                "lr_adapt": bool,
+                "popsize": int,
+            },
             MappingProxyType({"warn_independent_sampling": False}),
             several_objectives=False,
         ),
-        "nsga2": Sampler("NSGAIISampler", ("population_size", "mutation_prob", "crossover_prob", "swapping_prob")),
+        "nsga2": Sampler(
+            "NSGAIISampler",
+            {"population_size": int, "mutation_prob": float, "crossover_prob": float, "swapping_prob": float},
+        ),
     }
 )
 
@@ -77,6 +87,20 @@ def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number
     return built
 
 
+def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type]) -> None:
+    """Refuse options that `owner` does not take, or values of another type: Optuna would notice much later.
+
+    Raises:
+        DefinitionError: names the owner, the option and its value.
+    """
+    for option, value in options.items():
+        if option not in valid:
+            raise DefinitionError(unknown(f"option of {owner}", option, valid))
+        kind = valid[option]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise DefinitionError(f"{owner}: {option} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
+
+
 def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> None:
     """Refuse a sampler that does not exist, takes no such option, or cannot serve that many objectives.
 
@@ -85,9 +109,7 @@ def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> Non
     """
     if name not in SAMPLERS:
         raise DefinitionError(unknown("sampler", name, SAMPLERS))
-    for option in options:
-        if option not in SAMPLERS[name].options:
-            raise DefinitionError(unknown(f"option of sampler '{name}'", option, SAMPLERS[name].options))
+    check_options(f"sampler '{name}'", options, SAMPLERS[name].options)
     if objectives > 1 and not SAMPLERS[name].several_objectives:
         raise DefinitionError(f"sampler '{name}' takes one objective, but the study has {objectives}; use tpe or nsga2")
     try:

@@ -42,9 +42,9 @@ def _sobol(definition: Definition, space: Space, start: int, stop: int) -> list[
     from scipy.stats import qmc  # half a second to import
 
     engine = qmc.Sobol(size, scramble=True, rng=definition.seed)
-    # The balance of the first points is lost where a study stops between powers of two; scipy warns of it at every
-    # first draw of another size, so points are drawn one by one after the skip.
-    engine.fast_forward(start)
+    # Drawn one by one: scipy warns of a first draw that is no power of two, but a budget is what the user says.
+    if start:
+        engine.fast_forward(start)
     return [space.draw(engine.random(1)[0].tolist()) for _ in range(start, stop)]
 
 

@@ -162,8 +162,7 @@ class StudyStorage(BaseStorage):
     def _connect_once(self) -> None:
         """Fail at once where nobody answers; only what comes after is worth a retry."""
         engine = sa.create_engine(self.url)
-        with engine.connect():
-            pass
+        sa.inspect(engine).has_table("studies")
         engine.dispose()
 
     # Several processes may open an empty database at once: whoever loses a race for a table, a version row or the

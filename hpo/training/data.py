@@ -291,25 +291,34 @@ def _resident(
     pieces = [part] if is_split(part) else list(part)
     if not pieces:
         raise DataError(f"{where}: holds no batches; give at least one")
-    ready = [_piece(x, y, where, kind, classes, device, scaling) for x, y in pieces]
+    ready = [_piece(x, y, where, kind, classes, device, scaling, shape) for x, y in pieces]
     x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*ready, strict=True))
-    if shape is not None and tuple(x.shape[1:]) != shape:
-        raise DataError(f"{where}: samples of shape {tuple(x.shape[1:])}, not {shape} as train; make them equal")
     return x, y
 
 
-def _piece(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device, scaling: Scaling | None) -> Batch:
+def _piece(
+    x: Any,
+    y: Any,
+    where: str,
+    kind: str,
+    classes: int,
+    device: torch.device,
+    scaling: Scaling | None,
+    shape: tuple[int, ...] | None,
+) -> Batch:
+    check_split(x, y, where, classes)
+    samples = _channels_first(x)
+    if shape is not None and samples.shape[1:] != shape:
+        raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {shape} as train; make them equal")
     if scaling is None:
         return _streamed(x, y, where, kind, classes, device)
-    check_split(x, y, where, classes)
-    labels = torch.from_numpy(flat_labels(y, where).astype(np.int64))
-    return scaling.apply(_channels_first(x)).to(device), labels.to(device)
+    return scaling.apply(samples).to(device), torch.from_numpy(flat_labels(y, where).astype(np.int64)).to(device)
 
 
 def _streamed(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device) -> Batch:
     """A batch of a data set that streams, as it comes but for uint8."""
     check_split(x, y, where, classes)
-    tensor = torch.as_tensor(_channels_first(x)) if not isinstance(x, Tensor) else x
+    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.require(_channels_first(x), requirements=["C", "W"]))
     tensor = tensor[:, None] if tensor.ndim == 3 else tensor
     moved = tensor.to(device)
     if moved.dtype == torch.uint8:

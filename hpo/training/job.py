@@ -77,7 +77,8 @@ def run(
         loop.set_threads(threads)
     data = DataCache(reference, where).get(config)
     write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
-    callbacks: list[Callback] = [CsvLog(out / "metrics.csv", [entry.name for entry in metrics]), TensorBoard(out)]
+    registered = [entry.name for entry in metrics if entry.name not in registry.BUILTIN_METRICS]
+    callbacks: list[Callback] = [CsvLog(out / "metrics.csv", registered), TensorBoard(out)]
     if progress:
         callbacks.append(Progress())
     (outcome,) = loop.train(

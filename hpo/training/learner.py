@@ -104,6 +104,7 @@ class ModuleLearner:
         classes: the number of outputs.
         device: where the model is trained.
         module: instead of the model that the configuration names.
+        number: of the member.
     """
 
     def __init__(
@@ -113,9 +114,10 @@ class ModuleLearner:
         classes: int,
         device: torch.device,
         module: nn.Module | None = None,
+        number: int = 0,
     ) -> None:
         self.module = (module or build(config, shape, classes)).to(device)
-        self.members = [Member(config, 0, parameter_count(self.module))]
+        self.members = [Member(config, number, parameter_count(self.module))]
         self._config = config
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(config, self._parameters)

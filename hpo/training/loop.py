@@ -63,9 +63,9 @@ def train(
     with _memory_errors(), _own_randomness(data.device):
         return [
             outcome
-            for config in configs
+            for number, config in enumerate(configs)
             for outcome in Run(
-                ModuleLearner(config, data.shape, data.classes, data.device),
+                ModuleLearner(config, data.shape, data.classes, data.device, number=number),
                 data,
                 monitor,
                 direction,

@@ -88,9 +88,7 @@ def test_standard_scaling(shape):
     data = prepared(x)
     others = [axis for axis in range(data.x_train.ndim) if axis != 1]
     torch.testing.assert_close(data.x_train.mean(others), torch.zeros(data.shape[0]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        data.x_train.std(others, correction=0), torch.ones(data.shape[0]), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(data.x_train.std(others, correction=0), torch.ones(data.shape[0]), atol=1e-5, rtol=0)
 
 
 def test_scaling_comes_from_the_training_split_alone():
@@ -105,6 +103,14 @@ def test_scaling_comes_from_the_training_split_alone():
 
 def test_constant_feature_is_not_divided_by_zero():
     assert torch.equal(prepared(np.ones((60, 2))).x_train, torch.zeros(48, 2))
+
+
+@pytest.mark.parametrize("kind", ["bool", "int64", "uint16", "float16", "float64"])
+def test_every_kind_of_number(kind):
+    x = (np.arange(120).reshape(60, 2) % 2).astype(kind)
+    data = prepared(x)
+    assert data.x_train.dtype == torch.float32
+    assert data.x_train.unique().tolist() == [0.0]  # each of the two features is constant
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [("unit", 0, 1), ("symmetric", -1, 1)])
@@ -203,6 +209,14 @@ def test_bytes_of_batches_are_scaled(kind, value):
     data = prepare(streaming(np.full((60, 2, 2), 51, np.uint8)), TrialConfig(input_scaling=kind), CPU)
     batch, _ = next(data.batches(1, 1))
     torch.testing.assert_close(batch, torch.full((20, 1, 2, 2), value))
+
+
+def test_batches_of_read_only_arrays(recwarn):
+    x = np.arange(60.0)[::-1].reshape(60, 1)
+    x.setflags(write=False)
+    data = prepare(streaming(x), TrialConfig(), CPU)
+    assert next(data.batches(1, 1))[0][0].item() == 59
+    assert not recwarn.list
 
 
 def test_wrong_labels_in_a_batch():

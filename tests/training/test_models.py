@@ -1,5 +1,7 @@
 """The built-in models and the building of any."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -36,8 +38,8 @@ def linear_sizes(model):
 )
 def test_mlp_sizes(parameters, widths):
     model = build(TrialConfig(**parameters), GREY, 10)
-    assert linear_sizes(model) == list(zip(widths, widths[1:], strict=False))
-    assert parameter_count(model) == sum(a * b + b for a, b in zip(widths, widths[1:], strict=False))
+    assert linear_sizes(model) == list(pairwise(widths))
+    assert parameter_count(model) == sum(a * b + b for a, b in pairwise(widths))
 
 
 def test_mlp_layers_in_order():
@@ -84,7 +86,7 @@ def test_same_seed_same_weights_whatever_was_drawn_before():
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 @pytest.mark.parametrize("init", [name for name in INITIALISATIONS if name != "default"])
 def test_initialisation(init, model):
-    weights = {name: value for name, value in build(TrialConfig(model=model, init=init), GREY, 10).named_parameters()}
+    weights = dict(build(TrialConfig(model=model, init=init), GREY, 10).named_parameters())
     assert all((value == 0).all() for name, value in weights.items() if name.endswith("bias"))
     last = list(weights.values())[-2].detach()
     outputs, inputs = last.shape

@@ -1,0 +1,41 @@
+"use strict";
+(() => {
+  const specs = JSON.parse(document.getElementById("figures").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
+
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name.slice(1)).trim();
+  const themed = (value, key) => {
+    if (Array.isArray(value)) return value.map((item) => themed(item, key));
+    if (value !== null && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, k)]));
+    return typeof value === "string" && value[0] === "@" && /color$/.test(key) ? colour(value) : value;
+  };
+  const draw = (key) => {
+    const place = document.getElementById("figure-" + key);
+    const spec = themed(specs[key], "");
+    return place === null ? null : Plotly.react(place, spec.data, spec.layout, config);
+  };
+  const drawAll = () => Object.keys(specs).forEach(draw);
+
+  drawAll();
+  dark.addEventListener("change", drawAll);
+  // Paper is white and narrower than most windows.
+  addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("paper");
+    drawAll();
+    Object.keys(specs).forEach((key) => Plotly.Plots.resize(document.getElementById("figure-" + key)));
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("paper");
+    drawAll();
+  });
+  document.querySelectorAll("button[data-copies]").forEach((button) => {
+    if (!navigator.clipboard) return button.remove();
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+      button.textContent = "copied";
+      setTimeout(() => (button.textContent = "copy"), 1500);
+    });
+  });
+})();

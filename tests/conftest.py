@@ -1,0 +1,32 @@
+"""Fixtures, and the list of what was skipped because the machine lacks a server, a browser or a data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a home of its own, and nothing from the user's environment."""
+    for name in ("OPTUNA_STORAGE", "HPO_IMPORT", "HPO_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section("not tested on this machine")
+        for report in skipped:
+            terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything was installed for the tests, a skip hides a failure."""
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if os.environ.get("HPO_NO_SKIPS") and reporter and reporter.stats.get("skipped") and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+import tomllib
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hpo
+from hpo import templates
+from hpo.config import TrialConfig, vocabulary
+from hpo.errors import RequestError, SpaceError
+from hpo.space import Choices, Constant, Float, Int, Space
+from hpo.study.file import read_toml
+
+ALTERNATIVES = [
+    {"low": 1e-4, "high": 1e-2, "log": True, "when": {"optimizer": "adam"}},
+    {"low": 1e-2, "high": 1e-1, "log": True, "when": {"optimizer": ["sgd", "momentum"]}},
+]
+
+
+@pytest.mark.parametrize(
+    ("shorthand", "longhand", "python"),
+    [
+        (5, {"value": 5}, Constant(5)),
+        ([5, 6], {"choices": [5, 6]}, Choices((5, 6))),
+        ({"low": 1, "high": 4}, {"low": 1, "high": 4, "log": False}, Int(1, 4)),
+        ({"low": 1, "high": 9, "step": 4}, {"low": 1, "high": 9, "step": 4}, Int(1, 9, step=4)),
+    ],
+)
+def test_shorthand_equals_longhand_equals_python(shorthand: Any, longhand: Any, python: Any) -> None:
+    assert Space(epochs=shorthand) == Space(epochs=longhand) == Space(epochs=python) == Space({"epochs": shorthand})
+
+
+def test_python_equals_toml_with_conditions() -> None:
+    from_python = hpo.Space(
+        optimizer=["adam", "sgd"],
+        learning_rate=[
+            hpo.Float(1e-4, 1e-2, log=True, when={"optimizer": "adam"}),
+            hpo.Constant(0.1, when={"optimizer": ["sgd"]}),
+        ],
+        label_smoothing=hpo.Choices([0.0, 0.1], when={"epochs": {"low": 2, "high": 4}}),
+        epochs=hpo.Int(1, 4),
+    )
+    toml = """
+    optimizer = ["adam", "sgd"]
+    learning_rate = [
+      { low = 1e-4, high = 1e-2, log = true, when = { optimizer = "adam" } },
+      { value = 0.1, when = { optimizer = "sgd" } },
+    ]
+    label_smoothing = { choices = [0, 0.1], when = { epochs = { low = 2, high = 4 } } }
+    epochs = { low = 1, high = 4 }
+    """
+    assert from_python == Space(tomllib.loads(toml))
+
+
+@pytest.mark.parametrize("name", templates.names("search_spaces"))
+def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
+    space = Space(read_toml(templates.find("search_spaces", name)))
+    assert Space(space.to_json()) == space
+    assert space.notices() == []
+    varied = {dimension.parameter.name for dimension in space.varied}
+    assert {"optimizer", "schedule", "batch_size", "activation"} <= varied
+    assert varied & {"depth", "conv_layers"}
+    assert varied & {"width", "channels"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"depht": 1}, "did you mean 'depth'"),
+        ({"n_layers": 1}, "`n_layers` is called `depth` here"),
+        ({"learning_rate": {"low": 1, "high": 0.1}}, "low <= high must hold"),
+        ({"learning_rate": {"low": 0, "high": 0.1, "log": True}}, "low > 0 must hold"),
+        ({"learning_rate": {"low": 0.1, "high": 0.3, "log": True, "step": 0.1}}, "log and step"),
+        ({"learning_rate": {"low": 0.1, "high": 0.35, "step": 0.1}}, "does not divide"),
+        ({"learning_rate": {"low": 0.1, "high": math.inf}}, "finite"),
+        ({"learning_rate": {"low": math.nan, "high": 1}}, "finite"),
+        ({"learning_rate": {"low": 0.1}}, "both low and high"),
+        ({"learning_rate": {"low": 0.1, "high": 1, "steps": 3}}, "did you mean 'step'"),
+        ({"learning_rate": {"value": 0.1, "choices": [0.1]}}, "value, or choices"),
+        ({"learning_rate": []}, "empty list"),
+        ({"learning_rate": [0.1, 0.1]}, "twice"),
+        ({"learning_rate": [0.1, "x"]}, "must be a number"),
+        ({"learning_rate": {"low": 0.1, "high": 1, "log": 1}}, "true or false"),
+        ({"width": {"low": 1.5, "high": 3}}, "whole number"),
+        ({"width": hpo.Float(1, 3)}, "use Int"),
+        ({"dropout": {"low": 0, "high": 1}}, "0 <= x < 1"),
+        ({"depth": [1, 17]}, "16"),
+        ({"optimizer": {"low": 1, "high": 2}}, "list of choices"),
+        ({"width": {"value": 1, "when": {"widht": 3}}}, "did you mean 'width'"),
+        ({"width": {"value": 1, "when": {"epochs": []}}}, "never holds"),
+        ({"width": {"value": 1, "when": "adam"}}, "must be a table"),
+        ({"width": {"value": 1, "when": {"epochs": 3}}, "epochs": {"value": 3, "when": {"width": 1}}}, "cycle"),
+        ({"dropout": [{"value": 0.1, "when": {"depth": [1, 2]}}, {"value": 0.2, "when": {"depth": 2}}]}, "overlapping"),
+        ({"momentum": [{"value": 0.1}, {"value": 0.2, "when": {"depth": 2}}]}, "overlapping"),
+        ({"schedule": "exponential", "final_learning_rate": [0.0, 0.1]}, "above 0"),
+        ({"batch_norm": True, "batch_size": {"low": 1, "high": 64}}, "batch_size = 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_found_in_one_line(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpaceError) as error:
+        Space(given)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert any(name in str(error.value) for name in given)
+
+
+def test_the_conditional_tree_is_enumerated_once_each() -> None:
+    space = Space(optimizer=["adam", "sgd"], depth={"low": 0, "high": 2}, width=[32, 64], momentum=[0.0, 0.5])
+    points = list(space.grid())
+    # adam: depth 0, and widths at depths 1 and 2; sgd the same for two momenta.
+    assert len(points) == 5 + 5 * 2
+    assert len({tuple(sorted(point.items())) for point in points}) == len(points)
+    assert {"optimizer": "adam", "depth": 0} in points
+
+
+def test_a_grid_over_a_continuous_range_is_refused() -> None:
+    with pytest.raises(SpaceError, match=r"learning_rate\[optimizer=adam\].*continuous"):
+        list(Space(optimizer=["adam", "sgd"], learning_rate=ALTERNATIVES).grid())
+
+
+def test_alternatives_are_parameters_of_their_own() -> None:
+    space = Space(optimizer=["adam", "sgd", "rmsprop"], learning_rate=ALTERNATIVES)
+    assert [d.key for d in space.varied] == [
+        "optimizer", "learning_rate[optimizer=adam]", "learning_rate[optimizer=sgd|momentum]",
+    ]  # fmt: skip
+    assert space.notices() == [
+        "learning_rate: no condition holds where optimizer = rmsprop; its default 0.001 is used there"
+    ]
+
+
+def test_a_parameter_without_effect_is_said() -> None:
+    assert Space(channels=[8, 16]).notices() == ["channels has no effect in this space and is left out"]
+
+
+def test_a_model_that_varies_brings_its_own_parameters() -> None:
+    space = Space(model=["mlp", "cnn"], depth=[1, 2], channels=[8])
+    assert {frozenset(point) for point in space.grid()} == {
+        frozenset({"model", "depth"}),
+        frozenset({"model", "channels"}),
+    }
+
+
+def _spaces() -> st.SearchStrategy[dict[str, Any]]:
+    """Tables of domains in every form, over parameters that condition each other."""
+    floats = st.floats(1e-4, 0.5)
+
+    def ranged(pair: tuple[float, float], log: bool) -> dict[str, Any]:
+        return {"low": min(pair), "high": max(pair), "log": log}
+
+    number = st.one_of(
+        floats,
+        st.lists(floats, min_size=1, max_size=4, unique=True),
+        st.builds(ranged, st.tuples(floats, floats), st.booleans()),
+    )
+    whole = st.one_of(
+        st.integers(0, 5),
+        st.lists(st.integers(0, 5), min_size=1, unique=True),
+        st.builds(lambda low, more: {"low": low, "high": low + more}, st.integers(0, 3), st.integers(0, 4)),
+    )
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "learning_rate": st.one_of(number, st.just(ALTERNATIVES)),
+            "momentum": number,
+            "dropout": number,
+            "depth": whole,
+            "width": st.lists(st.integers(1, 512), min_size=1, max_size=3, unique=True),
+            "optimizer": st.lists(st.sampled_from(["adam", "sgd", "momentum"]), min_size=1, unique=True),
+            "schedule": st.lists(st.sampled_from(["constant", "cosine"]), min_size=1, unique=True),
+            "final_learning_rate_ratio": number,
+            "batch_norm": st.sampled_from([True, False, [True, False]]),
+            "label_smoothing": st.builds(lambda d: {"choices": [0.1, 0.2], "when": {"depth": d}}, st.integers(0, 5)),
+        },
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(_spaces(), st.integers(0, 2**32 - 1))
+def test_any_space_survives_json_and_its_draws_are_configurations(literals: dict[str, Any], seed: int) -> None:
+    space = Space(literals)
+    assert Space(space.to_json()) == space
+    units = np.random.default_rng(seed).random(len(space.varied)).tolist()
+    params = space.draw(units)
+    values = space.values(params)
+    effective = TrialConfig(**values).effective()
+    assert {name: effective[name] for name in values} == values  # whatever is sampled has an effect
+    assert space.params(values) == params
+    for dimension in space.varied:
+        if dimension.key in params:
+            assert dimension.domain.contains(params[dimension.key])
+
+
+@settings(deadline=None, max_examples=25)
+@given(_spaces(), st.integers(0, 1000))
+def test_optunas_trial_gets_the_same_parameters_as_a_fixed_one(literals: dict[str, Any], seed: int) -> None:
+    space = Space(literals)
+    params = space.draw(np.random.default_rng(seed).random(len(space.varied)).tolist())
+    assert space.suggest(optuna.trial.FixedTrial(params)) == space.values(params)  # type: ignore[arg-type]
+
+
+@given(
+    st.text(max_size=12),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=3)),
+)
+@settings(max_examples=200)
+def test_no_input_ends_in_anything_but_a_request_error(name: str, literal: object) -> None:
+    for key in (name, "learning_rate", "width", "optimizer"):
+        try:
+            Space({key: {"low": literal, "high": literal} if isinstance(literal, float) else literal})
+        except RequestError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(1e-6, 1.0), st.floats(1.0, 100.0))
+def test_a_range_stays_inside_its_bounds(unit: float, low: float, factor: float) -> None:
+    for log in (False, True):
+        value = Float(low, low * factor, log=log).at(unit)
+        assert low <= value <= low * factor
+
+
+def test_units_spread_evenly_over_whole_numbers() -> None:
+    counts = np.bincount([int(Int(0, 3).at(u)) for u in np.linspace(0, 1, 4000, endpoint=False)])
+    assert counts.tolist() == [1000, 1000, 1000, 1000]
+
+
+def test_every_parameter_can_be_varied_by_one_line() -> None:
+    plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02]}
+    for name, parameter in vocabulary().items():
+        if name not in ("model", "widths"):
+            Space({name: list(parameter.choices) or plain[parameter.kind]})

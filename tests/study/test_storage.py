@@ -1,0 +1,179 @@
+"""Optuna's own contract, on our storage, and what we add to it."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from hpo.errors import StorageError
+from hpo.study import StudyStorage
+from hpo.study.storage import mask, normalised
+from tests.study.helpers import sqlite_url
+
+
+class TestOptunasContract(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> StudyStorage:
+        return StudyStorage(sqlite_url(tmp_path))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> StudyStorage:
+    return StudyStorage(sqlite_url(tmp_path))
+
+
+def _study(storage: StudyStorage, slots: int = 0) -> int:
+    waiting = [{"n": n} for n in range(slots)]
+    return storage.create_study("s", [optuna.study.StudyDirection.MAXIMIZE], ["val_accuracy"], {"a": 1}, waiting)
+
+
+def test_it_is_a_drop_in_for_optuna(storage: StudyStorage) -> None:
+    study = optuna.create_study(storage=storage, study_name="plain")
+    assert study._storage is storage
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    again = optuna.load_study(study_name="plain", storage=str(storage.url))
+    assert [t.value for t in again.trials] == [t.value for t in study.trials]
+
+
+def test_a_study_is_made_whole(storage: StudyStorage) -> None:
+    study_id = _study(storage, 3)
+    plain = optuna.load_study(study_name="s", storage=str(storage.url))
+    assert plain.metric_names == ["val_accuracy"]
+    assert [(t.number, t.state) for t in plain.trials] == [(n, TrialState.WAITING) for n in range(3)]
+    assert plain.ask().suggest_int("n", 0, 9) == 0
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        _study(storage)
+    assert storage.get_study_user_attrs(study_id) == {"a": 1}
+
+
+def test_waiting_trials_are_claimed_once_each_in_order(storage: StudyStorage) -> None:
+    study_id = _study(storage, 40)
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(lambda _: storage.claim_waiting(study_id, {"worker": "w"}), range(48)))
+    ids = [trial_id for trial_id in claimed if trial_id is not None]
+    assert sorted(storage.get_trial_number_from_id(i) for i in ids) == list(range(40))
+    assert claimed.count(None) == 8
+
+
+def test_trials_are_created_below_the_budget_only(storage: StudyStorage) -> None:
+    study_id = _study(storage)
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(lambda _: storage.create_below(study_id, 30, {"worker": "w"}), range(48)))
+    numbers = sorted(storage.get_trial_number_from_id(i) for i in created if i is not None)
+    assert numbers == list(range(30))
+
+
+def test_a_released_trial_waits_with_its_parameters_and_without_reports(storage: StudyStorage) -> None:
+    study_id = _study(storage)
+    trial_id = storage.create_below(study_id, 1, {"worker": "w"})
+    assert trial_id is not None
+    trial = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
+    x = trial.suggest_float("x", 0, 1)
+    trial.report(0.5, 1)
+    storage.record_epoch(study_id, trial_id, 1, 1, {"epoch": 1})
+    storage.release(trial_id)
+    frozen = storage.get_trial(trial_id)
+    assert (frozen.state, frozen.intermediate_values, storage.epochs(study_id)) == (TrialState.WAITING, {}, {})
+    assert storage.claim_waiting(study_id, {}) == trial_id
+    again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
+    assert again.suggest_float("x", 0, 1) == x
+
+
+def test_slots_are_added_by_one_of_several_that_extend(storage: StudyStorage) -> None:
+    study_id = _study(storage, 2)
+    with ThreadPoolExecutor(4) as pool:
+        added = list(pool.map(lambda _: storage.add_slots(study_id, 2, [{"n": 2}, {"n": 3}], {"b": 2}), range(4)))
+    assert sorted(added) == [False, False, False, True]
+    assert storage.count_trials(study_id)[TrialState.WAITING] == 4
+
+
+def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> None:
+    study_id = _study(storage, 1)
+    for epoch, loss in ((2, float("nan")), (1, 0.25)):
+        storage.record_epoch(study_id, 1, 1, epoch, {"epoch": epoch, "val_loss": loss})
+    rows = storage.epochs(study_id)[1]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows[0]["val_loss"] == 0.25
+    assert rows[1]["val_loss"] != rows[1]["val_loss"]
+    storage.delete_study(study_id)
+    assert storage.epochs(study_id) == {}
+
+
+def test_many_processes_open_one_empty_database_at_once(tmp_path: Path) -> None:
+    code = "import sys; from hpo.study import StudyStorage; print(len(StudyStorage(sys.argv[1]).get_all_studies()))"
+    command = [sys.executable, "-c", code, sqlite_url(tmp_path)]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(10)
+    ]
+    done = [process.communicate(timeout=120) for process in processes]
+    assert [out.strip() for out, _ in done] == ["0"] * 10, [err for _, err in done]
+
+
+def test_sqlite_writes_ahead(storage: StudyStorage) -> None:
+    with storage.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+
+
+def test_it_survives_pickling(storage: StudyStorage) -> None:
+    _study(storage)
+    assert [s.study_name for s in pickle.loads(pickle.dumps(storage)).get_all_studies()] == ["s"]
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgres://u:p@h/d", "postgresql+psycopg"),
+        ("postgresql://u:p@h/d", "postgresql+psycopg"),
+        ("mysql://u:p@h/d", "mysql+pymysql"),
+        ("mariadb://u:p@h/d", "mysql+pymysql"),
+        ("mariadb+pymysql://u:p@h/d", "mysql+pymysql"),
+    ],
+)
+def test_urls_as_people_write_them_get_their_driver(url: str, driver: str) -> None:
+    assert normalised(url).drivername == driver
+    assert mask(url) == f"{driver}://u:***@h/d"
+
+
+def test_a_relative_sqlite_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert normalised("sqlite:///a/b.db").database == str(tmp_path / "a" / "b.db")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", ["'nonsense' is not a URL", "sqlite:///"]),
+        ("me:secret@host", ["is not a URL"]),
+        ("sqlite:////proc/nowhere/x.db", ["/proc/nowhere/x.db", "cannot make its folder"]),
+        ("postgresql://me:secret@127.0.0.1:1/x", ["127.0.0.1", "***"]),
+        ("mssql+pyodbc://me:secret@127.0.0.1:1/x", ["driver for mssql+pyodbc is missing"]),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_one_line_without_the_password(url: str, words: list[str]) -> None:
+    with pytest.raises(StorageError) as error:
+        StudyStorage(url)
+    text = str(error.value)
+    assert "\n" not in text
+    assert "secret" not in text
+    assert all(word in text for word in words)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "studies.db").write_text("this is not a database, it is a text of some length\n" * 40)
+    with pytest.raises(StorageError, match=r"cannot be opened: file is not a database"):
+        StudyStorage(sqlite_url(tmp_path))
+
+
+def test_reading_does_not_create_a_database(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="does not exist"):
+        StudyStorage(sqlite_url(tmp_path), create=False)
+    assert not list(tmp_path.glob("*.db"))

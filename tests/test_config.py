@@ -1,0 +1,147 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+import hpo
+from hpo import registry
+from hpo.choices import OPTIMIZERS
+from hpo.config import TrialConfig, described, vocabulary
+from hpo.errors import ConfigError, RegistryError
+
+DESIGN_TABLE = """
+validation input_scaling model activation init dropout batch_norm depth width width_profile widths conv_layers channels
+kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay gradient_clip schedule
+final_learning_rate final_learning_rate_ratio warmup loss label_smoothing batch_size epochs patience seed
+"""
+
+
+def test_names_are_the_designs() -> None:
+    assert list(vocabulary()) == DESIGN_TABLE.split()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"lr": 0.1}, ["'lr'", "`learning_rate`"]),
+        ({"decay": 0.1}, ["`decay` is called `schedule` here"]),
+        ({"hidden_layers": 3}, ["`depth`"]),
+        ({"lr_scheduler": "cosine"}, ["`schedule`"]),
+        ({"optimiser": "adam"}, ["did you mean 'optimizer'"]),
+        ({"optimizer": "adamm"}, ["optimizer = 'adamm'", "did you mean 'adam'"]),
+        ({"dropout": 1.0}, ["dropout = 1.0", "0 <= x < 1"]),
+        ({"learning_rate": 0}, ["learning_rate = 0", "0 < x"]),
+        ({"depth": 17}, ["depth = 17", "16"]),
+        ({"epochs": 2.5}, ["epochs = 2.5", "whole number"]),
+        ({"epochs": "2"}, ["epochs = '2'", "whole number", "str"]),
+        ({"batch_norm": 1}, ["batch_norm = 1", "true or false"]),
+        ({"depth": True}, ["depth = True", "bool"]),
+        ({"learning_rate": float("nan")}, ["finite"]),
+        ({"widths": "512,256"}, ["widths = '512,256'", "512-256"]),
+        ({"schedule": "exponential", "final_learning_rate": 0.0}, ["exponential", "above 0"]),
+        ({"batch_norm": True, "batch_size": 1}, ["batch_size = 1"]),
+    ],
+)
+def test_refusals_name_the_value_and_what_is_valid(given: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        TrialConfig(**given)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_model_is_refused() -> None:
+    with pytest.raises(RegistryError, match="unknown model 'mpl'; did you mean 'mlp'"):
+        TrialConfig(model="mpl")
+
+
+def test_a_parameters_type_comes_from_the_parameter() -> None:
+    config = TrialConfig(learning_rate=1, epochs=3.0)
+    assert (type(config.learning_rate), type(config.epochs)) == (float, int)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum"), [("sgd", 0.0), ("momentum", 0.9), ("nesterov", 0.9), ("rmsprop", 0.0)]
+)
+def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float) -> None:
+    assert TrialConfig(optimizer=optimizer).momentum == momentum
+    assert TrialConfig(optimizer=optimizer, momentum=0.5).momentum == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({"optimizer": "adam"}, {"momentum"}),
+        ({"optimizer": "sgd"}, {"beta1", "beta2", "epsilon"}),
+        ({"optimizer": "lbfgs"}, {"momentum", "weight_decay", "gradient_clip", "epsilon"}),
+        ({"depth": 0}, {"width", "width_profile", "activation", "dropout", "batch_norm"}),
+        ({"depth": 1}, {"width_profile"}),
+        ({"widths": "64-32"}, {"depth", "width", "width_profile"}),
+        ({"model": "mlp"}, {"channels", "conv_layers", "kernel_size", "dense_width"}),
+        ({"model": "cnn"}, {"depth", "width", "widths", "width_profile"}),
+        ({"schedule": "constant"}, {"final_learning_rate", "final_learning_rate_ratio"}),
+        ({"schedule": "linear", "final_learning_rate": 0.1}, {"final_learning_rate_ratio"}),
+        ({"schedule": "one_cycle"}, {"warmup"}),
+        ({"loss": "mse"}, {"label_smoothing"}),
+    ],
+)
+def test_what_has_no_effect_is_known(given: dict[str, object], idle: set[str]) -> None:
+    assert not idle & set(TrialConfig(**given).effective())
+
+
+@pytest.mark.parametrize(
+    ("given", "widths"),
+    [
+        ({"depth": 3, "width": 90}, (90, 90, 90)),
+        ({"depth": 3, "width": 90, "width_profile": "decreasing"}, (90, 60, 30)),
+        ({"depth": 3, "width": 90, "width_profile": "increasing"}, (30, 60, 90)),
+        ({"depth": 0}, ()),
+        ({"widths": "512-256"}, (512, 256)),
+        ({"depth": 3, "width": 1, "width_profile": "decreasing"}, (1, 1, 1)),
+    ],
+)
+def test_hidden_widths(given: dict[str, object], widths: tuple[int, ...]) -> None:
+    assert TrialConfig(**given).hidden_widths == widths
+
+
+@given(st.sampled_from(sorted(OPTIMIZERS)), st.integers(0, 16), st.sampled_from(["constant", "cosine"]))
+def test_effective_parameters_make_the_same_configuration(optimizer: str, depth: int, schedule: str) -> None:
+    config = TrialConfig(optimizer=optimizer, depth=depth, schedule=schedule)
+    assert TrialConfig(**config.effective()).effective() == config.effective()
+
+
+class Blocks(BaseModel):
+    blocks: int = Field(2, ge=1, le=8, description="residual blocks")
+    stem: bool = True
+
+
+def test_a_models_own_parameters_join_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("resnet_of_config_test", parameters=Blocks, uses=["activation"])(lambda config, shape, classes: None)
+    config = TrialConfig(model="resnet_of_config_test", blocks=3)
+    assert (config.blocks, config.stem) == (3, True)
+    assert {"blocks", "stem", "activation"} <= set(config.effective())
+    assert not {"dropout", "init", "depth"} & set(config.effective())
+    with pytest.raises(ConfigError, match="blocks = 9"):
+        TrialConfig(model="resnet_of_config_test", blocks=9)
+    with pytest.raises(ConfigError, match="did you mean 'blocks'"):
+        TrialConfig(model="resnet_of_config_test", block=2)
+    with pytest.raises(ConfigError, match="unknown parameter 'blocks'"):
+        TrialConfig(blocks=2)
+    assert "blocks" in {row["name"] for row in described("resnet_of_config_test")}
+
+
+def test_a_models_parameter_may_not_take_the_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clash(BaseModel):
+        dropout: float = 0.5
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("clash", parameters=Clash)(lambda config, shape, classes: None)
+    with pytest.raises(ConfigError, match="'dropout' is one of ours"):
+        TrialConfig(model="clash")
+
+
+def test_parameters_of_a_model_are_those_that_may_matter() -> None:
+    names = {row["name"] for row in described("cnn")}
+    assert {"channels", "activation", "optimizer"} <= names
+    assert not {"depth", "width", "widths"} & names

@@ -1,0 +1,82 @@
+"""Templates are found wherever the package lies: in a checkout, an editable install and a wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from hpo import templates
+from hpo.errors import DefinitionError
+from hpo.study.file import read_study
+
+ROOT = Path(__file__).parent.parent
+FIND = "from hpo import templates as t; import hpo; print(hpo.__file__); print(t.find('studies', 'quickstart')); print(t.names('search_spaces'))"
+
+
+def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:
+    done = subprocess.run(
+        [str(python), "-c", FIND],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_in_a_checkout(tmp_path: Path) -> None:
+    _, path, names = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
+    assert (path, names) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'mlp']")
+
+
+@pytest.mark.parametrize("how", ["wheel", "editable"])
+def test_in_an_install(tmp_path: Path, how: str) -> None:
+    site = tmp_path / "env"
+    venv.create(site, with_pip=False, symlinks=True)
+    python = site / "bin" / "python"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+    ]
+    source = tmp_path / "source"
+    # A copy, so that the build leaves nothing in the checkout; without the data, which no template needs.
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(source)], check=True)
+    subprocess.run([*pip, *(["--editable"] if how == "editable" else []), str(source)], check=True, timeout=240)
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "shared.pth").write_text("\n".join(shared))
+    where, path, names = _found(python, tmp_path)
+    root = source if how == "editable" else site
+    assert Path(where).is_relative_to(root)
+    assert Path(path).is_relative_to(root)
+    assert names == "['cnn', 'mlp']"
+    data = Path(where).parent / "data" / "mnist" / "train-images-idx3-ubyte.gz"
+    assert data.stat().st_size > 9_000_000
+
+
+def test_every_study_template_is_valid_and_says_what_it_is() -> None:
+    for _, name, what in templates.listing():
+        assert what.endswith("."), name
+    for name in templates.names("studies"):
+        found, definition, budget = read_study(name)
+        assert found == name
+        assert budget.trials >= 16
+        assert definition.baseline is not None
+        assert definition.space.notices() == []
+
+
+def test_an_unknown_template_is_named_with_the_closest() -> None:
+    with pytest.raises(DefinitionError, match="unknown template 'mnist_mpl'; did you mean 'mnist_mlp'"):
+        templates.find_any("mnist_mpl")

@@ -1,0 +1,205 @@
+"""One worker: what becomes of a trial that ends well, diverges, fails, or is interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import hpo
+from hpo import registry
+from hpo.errors import OutOfMemoryError, RunError
+from hpo.study import Study, StudyStorage
+from hpo.study.file import define
+from hpo.worker import Worker, share_of_cores
+from tests.data import small_npz
+from tests.study.helpers import sqlite_url
+
+SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+
+
+@pytest.fixture(autouse=True)
+def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (registry.models, registry.datasets, registry.metrics):
+        monkeypatch.setattr(kind, "_entries", dict(kind._entries))
+
+
+def make(folder: Path, **keys: Any) -> Study:
+    data = small_npz(folder / "small.npz")
+    table = {"dataset": str(data), "trials": 4, "sampler": "random", "parameters": SMALL, **keys}
+    name, definition, budget = define(table, "small", folder)
+    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+
+
+def test_every_trial_is_trained_and_told(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    worker = Worker(study, "cpu", 1)
+    worker.run()
+    assert worker.finished == {"COMPLETE": 4}
+    epochs = study.storage.epochs(study.id)
+    for trial in study.trials():
+        rows = epochs[trial._trial_id]
+        assert [row["epoch"] for row in rows] == [1, 2, 3]
+        values = [row["val_accuracy"] for row in rows]
+        assert trial.value == max(values)
+        assert trial.intermediate_values == dict(enumerate(values, start=1))
+        assert trial.user_attrs["best_epoch"] == values.index(max(values)) + 1
+        assert trial.user_attrs["last_epoch"] == rows[-1]
+        assert trial.user_attrs["parameter_count"] == 36 * 8 + 8 + 8 * 3 + 3
+        assert trial.user_attrs["worker"] == worker.name
+
+
+def test_the_order_of_trials_and_who_runs_them_changes_nothing(tmp_path: Path) -> None:
+    values = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        study = make(folder)
+        Worker(study, "cpu", 1).run()
+        values.append([(t.params, t.value) for t in study.trials()])
+    assert values[0] == values[1]
+
+
+def test_divergence_is_pruned_with_its_kind(tmp_path: Path) -> None:
+    study = make(tmp_path, parameters={**SMALL, "optimizer": "sgd", "loss": "mse", "learning_rate": [1000.0]}, trials=1)
+    monster = {
+        "widths": "8",
+        "epochs": 3,
+        "optimizer": "sgd",
+        "learning_rate": [1000.0],
+        "activation": "relu",
+        "depth": 16,
+    }
+    study = make_other(tmp_path, "monster", monster)
+    Worker(study, "cpu", 1).run()
+    trial = study.trials()[0]
+    assert trial.state == TrialState.PRUNED
+    assert trial.user_attrs["failure"] == "diverged"
+    assert study.left() == 0
+
+
+def make_other(folder: Path, name: str, parameters: dict[str, Any], **keys: Any) -> Study:
+    table = {"dataset": str(folder / "small.npz"), "trials": 1, "sampler": "random", "parameters": parameters, **keys}
+    found, definition, budget = define(table, name, folder)
+    return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
+
+
+def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp_path: Path) -> None:
+    @hpo.model("buggy")
+    def buggy(config: Any, shape: Any, classes: int) -> Any:
+        raise KeyError("no such layer")
+
+    small_npz(tmp_path / "small.npz")
+    study = make_other(tmp_path, "bugs", {"model": "buggy", "learning_rate": [0.1]}, trials=9)
+    with pytest.raises(RunError, match=r"5 trials in a row failed.*KeyError: 'no such layer'"):
+        Worker(study, "cpu", 1).run()
+    failed = [t for t in study.trials() if t.state == TrialState.FAIL]
+    assert [t.number for t in failed] == [0, 1, 2, 3, 4]
+    assert failed[0].user_attrs["failure"] == "error"
+    assert "no such layer" in failed[0].user_attrs["message"]
+
+
+def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(tmp_path, trials=1)
+    tries = []
+
+    def no_memory(*_: Any, **__: Any) -> Any:
+        tries.append(1)
+        raise OutOfMemoryError("the device has 1 MiB")
+
+    monkeypatch.setattr("hpo.worker.train", no_memory)
+    Worker(study, "cpu", 1).run()
+    trial = study.trials()[0]
+    assert len(tries) == 2
+    assert (trial.state, trial.user_attrs["failure"]) == (TrialState.PRUNED, "out_of_memory")
+
+
+def test_an_interrupted_trial_waits_for_the_next_worker_under_its_number(tmp_path: Path) -> None:
+    study = make(tmp_path, trials=2, sampler="tpe")
+    looks = 0
+
+    def stop_in_the_second_trial() -> bool:
+        nonlocal looks
+        looks += 1
+        return sum(t.state.is_finished() for t in study.trials()) == 1 and looks % 50 == 0
+
+    Worker(study, "cpu", 1, stop_in_the_second_trial).run()
+    states = [t.state for t in study.trials()]
+    assert states == [TrialState.COMPLETE, TrialState.WAITING]
+    params = study.trials()[1].params
+    Worker(study, "cpu", 1).run()
+    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 2
+    assert study.trials()[1].params == params
+    assert study.left() == 0
+
+
+def test_the_pruner_prunes(tmp_path: Path) -> None:
+    pruner = {"name": "percentile", "percentile": 1.0, "n_startup_trials": 1}
+    space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7]}
+    study = make_other_with_data(tmp_path, space, pruner=pruner, trials=10)
+    Worker(study, "cpu", 1).run()
+    pruned = [t for t in study.trials() if t.state == TrialState.PRUNED]
+    assert pruned
+    assert all(t.intermediate_values and max(t.intermediate_values) < 6 for t in pruned)
+    assert all(t.value == max(t.intermediate_values.values()) for t in pruned)
+
+
+def make_other_with_data(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
+    small_npz(folder / "small.npz")
+    return make_other(folder, "other", parameters, **keys)
+
+
+def test_several_objectives_give_several_values(tmp_path: Path) -> None:
+    objectives = ["val_accuracy", "parameter_count", "train_seconds"]
+    study = make_other_with_data(tmp_path, {**SMALL, "widths": ["4", "8"]}, objective=objectives, trials=3)
+    Worker(study, "cpu", 1).run()
+    plain = optuna.load_study(study_name="other", storage=sqlite_url(tmp_path))
+    assert [d.name for d in plain.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+    for trial in plain.trials:
+        assert trial.values[1] == trial.user_attrs["parameter_count"]
+        assert 0 < trial.values[2] < 60
+    assert plain.best_trials
+
+
+def test_a_registered_metric_is_an_objective(tmp_path: Path) -> None:
+    @hpo.metric("share_of_zero", direction="minimize")
+    def share_of_zero(outputs: Any, targets: Any) -> float:
+        return float((outputs.argmax(1) == 0).float().mean())
+
+    study = make_other_with_data(tmp_path, SMALL, objective="share_of_zero", trials=2, pruner="median")
+    Worker(study, "cpu", 1).run()
+    rows = study.storage.epochs(study.id)
+    for trial in study.trials():
+        assert trial.value == min(row["share_of_zero"] for row in rows[trial._trial_id])
+
+
+def test_launch_from_python_runs_in_this_process(tmp_path: Path) -> None:
+    @hpo.model("in_a_notebook")
+    def in_a_notebook(config: hpo.TrialConfig, shape: Any, classes: int) -> Any:
+        from torch import nn
+
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, classes))
+
+    found = hpo.launch(
+        name="notebook",
+        dataset=str(small_npz(tmp_path / "small.npz")),
+        space=hpo.Space(model="in_a_notebook", learning_rate=hpo.Float(0.001, 0.1, log=True), epochs=2),
+        trials=3,
+        storage=sqlite_url(tmp_path),
+    )
+    assert isinstance(found, optuna.Study)
+    assert [t.state for t in found.trials] == [TrialState.COMPLETE] * 3
+    assert found.best_value > 0.5
+
+
+def test_a_worker_takes_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.worker.cores", lambda: 8)
+    study = make(tmp_path)
+    assert share_of_cores(study) == 8
+    host = Worker(study, "cpu", 1).name.rpartition("-")[0]
+    study.claim({"worker": f"{host}-1"})
+    study.claim({"worker": "elsewhere-1"})
+    assert share_of_cores(study) == 4
