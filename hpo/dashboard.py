@@ -107,7 +107,7 @@ def _address(server: Any, host: str) -> str:
     """The URL to open; where several addresses are listened on, the first."""
     listening = getattr(server, "effective_listen", None) or [(host, server.effective_port)]
     port = int(listening[0][1])
-    name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}"
 
 

@@ -15,7 +15,12 @@ from hpo.errors import DefinitionError
 from hpo.study.file import read_study
 
 ROOT = Path(__file__).parent.parent
-FIND = "from hpo import templates as t; import hpo; print(hpo.__file__); print(t.find('studies', 'quickstart')); print(t.names('search_spaces'))"
+FIND = """
+from hpo import templates
+print(templates.__file__)
+print(templates.find("studies", "quickstart"))
+print(templates.names("search_spaces"))
+"""
 
 
 def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:

@@ -20,6 +20,7 @@ from hpo.report.words import (
     duration_text,
     is_share,
     metric_text,
+    state_text,
     time_text,
     value_text,
     values_text,
@@ -131,24 +132,28 @@ def _score(results: Results) -> str:
     best = results.best
     if best is None or best.values is None:
         return "No result yet"
-    pairs = zip(results.objectives, best.values, strict=True)
-    return ", ".join(values_text(objective.metric, value) for objective, value in pairs)
+    return values_text(results.objective.metric, best.values[0])
 
 
 def _subject(results: Results) -> str:
     best = results.best
-    if best is None:
+    if best is None or best.values is None:
         return "no trial is complete"
-    names = ", ".join(metric_text(objective.metric) for objective in results.objectives)
-    if len(results.objectives) > 1:
-        return f"{names}: trial {best.number}, one of {len(results.front)} on the Pareto front"
+    first = metric_text(results.objective.metric)
+    others = [
+        f"{metric_text(objective.metric)} {values_text(objective.metric, value)}"
+        for objective, value in zip(results.objectives[1:], best.values[1:], strict=True)
+    ]
+    if others:
+        place = "the only one" if len(results.front) == 1 else f"the best in it of {len(results.front)}"
+        return f"{first}, with {', '.join(others)}: trial {best.number}, {place} on the Pareto front"
     epoch = f", epoch {best.best_epoch}" if best.best_epoch else ""
-    return f"{names}, trial {best.number}{epoch}"
+    return f"{first}, trial {best.number}{epoch}"
 
 
 def _facts(results: Results) -> list[str]:
     counts = results.counts
-    states = ", ".join(f"{count} {state.lower()}" for state, count in counts.items() if count)
+    states = ", ".join(f"{count} {state_text(state)}" for state, count in counts.items() if count)
     facts = [f"{len(results.trials)} trials: {states}" if results.trials else "no trials yet"]
     if results.left:
         ended = f" ({results.ended})" if results.ended else ""
@@ -184,11 +189,15 @@ def _against_baseline(results: Results, best: TrialRow) -> list[str]:
     if row is None:
         return []
     if not row.comparable or row.value is None or best.value is None:
-        return [f"The baseline (trial {row.number}) has no score to compare with: it is {row.state.lower()}."]
+        return [f"The baseline (trial {row.number}) has no score to compare with: it {_was(row)}."]
     if row.number == best.number:
         return ["The best trial is the baseline itself: nothing that was tried is better."]
     told = f"The baseline (trial {row.number}) reached {values_text(objective.metric, row.value)}"
     return [f"{told}: {_difference(objective, best.value, row.value)} One seed each: small differences may be luck."]
+
+
+def _was(row: TrialRow) -> str:
+    return {"PRUNED": "was pruned", "FAIL": "failed"}.get(row.state, f"is {state_text(row.state)}")
 
 
 def _difference(objective: Objective, best: float, baseline: float) -> str:
@@ -278,14 +287,15 @@ def _states(results: Results) -> Table:
         seconds = [row.seconds for row in results.trials if row.state == state and row.seconds is not None]
         return duration_text(sum(seconds)) if seconds else NONE
 
-    rows = [[state.lower(), str(count), spent(state)] for state, count in results.counts.items() if count]
+    rows = [[state_text(state), str(count), spent(state)] for state, count in results.counts.items() if count]
     return Table(["state", "trials", "time in all"], rows, ["trials", "time in all"])
 
 
 def _messages(results: Results) -> Table:
     failed = (row for row in results.trials if row.failure)
     rows = [
-        [str(row.number), row.state.lower(), row.failure or "", row.message or NONE] for row in islice(failed, MESSAGES)
+        [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
+        for row in islice(failed, MESSAGES)
     ]
     return Table(["trial", "state", "kind", "message"], rows, ["trial"])
 

@@ -174,8 +174,12 @@ def curves(results: Results) -> Figure:
     )
     trained = training != metric and any(training in epoch for row in best for epoch in row.epochs)
     dotted = ", dotted on training data" if trained else ""
-    caption = f"The {len(best)} best trials in colour{dotted}; the others grey." if best else "All trials."
+    caption = f"{_best_words(len(best))} in colour{dotted}; the others grey." if best else "All trials."
     return drawn(figure, spec, caption + thinning(len(shown), len(rest), "grey curves"))
+
+
+def _best_words(count: int) -> str:
+    return "The best trial" if count == 1 else f"The {count} best trials"
 
 
 def _curve_metric(results: Results) -> str | None:
@@ -247,7 +251,7 @@ def importance(shares: Mapping[str, float], why: str) -> Figure:
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [safe(name) for name, _ in items],
+        "y": [safe(name).replace(" (", "<br>(", 1) for name, _ in items],
         "x": [share for _, share in items],
         "text": [f"{100 * share:.0f} %" for _, share in items],
         "textposition": "outside",
@@ -258,10 +262,11 @@ def importance(shares: Mapping[str, float], why: str) -> Figure:
     high = max(share for _, share in items)
     spec = build(
         [bars],
-        60 + 30 * len(items),
-        xaxis=axis(showgrid=False, showticklabels=False, range=[0, 1.2 * high or 1]),
+        40 + 34 * len(items),
+        xaxis=axis(showgrid=False, showticklabels=False, range=[0, high or 1]),
         yaxis=axis(type="category", ticksuffix="  "),
         bargap=0.35,
+        margin={"l": 8, "r": 48, "t": 4, "b": 4},  # room for the shares beside the bars
     )
     caption = (
         "Share of each parameter in what sets the good trials apart (PED-ANOVA). "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from hpo.config import Value
 from hpo.report.plot import (
+    CROWD,
     HOVER,
     LINES_LIMIT,
     Figure,
@@ -123,7 +124,7 @@ def _lines(results: Results, axes: Sequence[Axis], names: Sequence[str], band: B
         x += [*range(len(axes)), None]
         y += [*(_height(axis, value, row.number) for axis, value in zip(axes, values, strict=True)), None]
         text += [*[about(results, row)] * len(axes), None]
-    line = {"color": band.colour, "width": band.width}
+    line = {"color": band.colour, "width": band.width / (2 if len(results.ranked) > CROWD else 1)}
     own = {"type": "scatter", "mode": "lines", "name": band.name, "text": text, "hovertemplate": HOVER}
     return {**own, "x": x, "y": y, "line": line}
 

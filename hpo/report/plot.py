@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from hpo.report.results import Results, TrialRow
-from hpo.report.words import metric_text, one_line, value_text, values_text
+from hpo.report.words import metric_text, one_line, state_text, value_text, values_text
 from hpo.study import Objective
 
 __all__ = [
     "COLOURS",
+    "CROWD",
     "FEW",
     "HOVER",
     "LINES_LIMIT",
@@ -48,6 +49,7 @@ __all__ = [
 Spec = dict[str, Any]
 FEW = 8  # values up to which an axis names each one
 LINES_LIMIT = 300
+CROWD = 300  # trials from which dots and lines are drawn smaller
 POINTS_LIMIT = 3000
 HOVER = "%{text}<extra></extra>"
 COLOURS = {"COMPLETE": "@accent", "PRUNED": "@pruned", "FAIL": "@fail", "RUNNING": "@running"}
@@ -139,7 +141,7 @@ def about(results: Results, row: TrialRow) -> str:
     values = row.values or ()
     lines = [f"{safe(o.metric)} {values_text(o.metric, v)}" for o, v in zip(results.objectives, values, strict=False)]
     if row.state != "COMPLETE":
-        lines.append(row.state.lower() + (f": {safe(row.failure)}" if row.failure else ""))
+        lines.append(state_text(row.state) + (f": {safe(row.failure)}" if row.failure else ""))
     settings = [f"{safe(name)} {safe(value_text(value))}" for name, value in results.settings(row).items()]
     return "<br>".join([head, *lines, *settings])
 
@@ -202,19 +204,19 @@ def valued(results: Results, state: str) -> list[TrialRow]:
 def markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tuple[float, float]) -> Spec:
     """Trials of one state as dots at their first objective; the caller adds `x`."""
     values = [row.value or 0.0 for row in rows]
-    pruned = state == "PRUNED"
+    pruned, crowded = state == "PRUNED", len(results.trials) > CROWD
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": state.lower(),
+        "name": state_text(state),
         "y": clipped(values, limits),
         "text": [about(results, row) for row in rows],
         "hovertemplate": HOVER,
         "marker": {
             "color": COLOURS[state],
-            "size": 6 if pruned else 8,
+            "size": (6 if pruned else 8) - (2 if crowded else 0),
             "symbol": _symbols(values, limits, "circle-open" if pruned else "circle"),
-            "opacity": 0.9,
+            "opacity": 0.65 if crowded else 0.9,
         },
     }
 

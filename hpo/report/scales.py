@@ -26,7 +26,7 @@ def named_values(domains: Sequence[Domain], values: Sequence[Value]) -> list[Val
         values: what trials have; others may have added some that no domain holds.
     """
     held = [_points(domain) for domain in domains]
-    if any(points is None for points in held) and not any(isinstance(value, str | bool) for value in values):
+    if any(points is None for points in held):
         return None
     listed = [value for points in held for value in points or ()]
     found = list(dict.fromkeys(v for value in [*listed, *values] if (v := category(value)) is not None))

@@ -51,9 +51,7 @@ def slices(results: Results, order: Sequence[str] = ()) -> list[Figure]:
 
 
 def _has(row: TrialRow, dimension: Dimension) -> bool:
-    """Whether the trial has a value that can be drawn; others may have added any."""
-    value = row.params.get(dimension.key)
-    return value is not None and (not isinstance(dimension.domain, Range) or isinstance(value, int | float))
+    return row.params.get(dimension.key) is not None
 
 
 def _slice(results: Results, dimension: Dimension, index: int, limits: tuple[float, float]) -> Figure:
@@ -107,7 +105,12 @@ def _named_axis(named: Sequence[Value]) -> tuple[Spec, Place]:
     """An axis that names every value; trials with the same one are spread a little."""
     places = {value: i for i, value in enumerate(named)}
     texts = [safe(short(value_text(value), 14)) for value in named]
-    ticks = {"tickvals": list(range(len(named))), "ticktext": texts, "range": [-0.5, len(named) - 0.5]}
+    ticks = {
+        "tickvals": list(range(len(named))),
+        "ticktext": texts,
+        "range": [-0.5, len(named) - 0.5],
+        "ticklabeloverflow": "allow",
+    }
 
     def place(value: Value, number: int) -> float:
         return places[category(value) or value] + 0.36 * spread(number)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from hpo.report.plot import COLOURS, Figure, Spec, about, axis, build, drawn, missing, safe, short
 from hpo.report.results import Results, TrialRow
-from hpo.report.words import duration_text
+from hpo.report.words import duration_text, state_text
 
 __all__ = ["timeline"]
 
@@ -70,7 +70,7 @@ def _bars(
     return {
         "type": "bar",
         "orientation": "h",
-        "name": state.lower(),
+        "name": state_text(state),
         "base": [f"{row.started:%Y-%m-%d %H:%M:%S.%f}" for row in rows],
         "x": [1000 * span for span in spans],
         "y": [lanes[row.worker or "others"] for row in rows],

@@ -20,6 +20,7 @@ __all__ = [
     "finite",
     "metric_text",
     "one_line",
+    "state_text",
     "time_text",
     "value_text",
     "values_text",
@@ -40,6 +41,11 @@ METRICS = {
 def metric_text(metric: str) -> str:
     """A metric's name in words: `val_accuracy` is the validation accuracy."""
     return METRICS.get(metric, metric)
+
+
+def state_text(state: str) -> str:
+    """A trial's state in words."""
+    return "failed" if state == "FAIL" else state.lower()
 
 
 def is_share(metric: str) -> bool:
@@ -78,7 +84,7 @@ def duration_text(seconds: float | None) -> str:
     """Seconds in words: `4.2 s`, `2 min 03 s`, `1 h 05 min`."""
     if seconds is None:
         return NONE
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"

@@ -237,8 +237,8 @@ class Study:
         return best.value >= target if self.maximize else best.value <= target
 
     def best(self) -> FrozenTrial | None:
-        """The COMPLETE trial with the best first objective; the lowest number of equals; None without any."""
-        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and not math.isnan(t.values[0])]
+        """The COMPLETE trial with the best finite first objective; the lowest number of equals; None without any."""
+        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
         sign = -1 if self.maximize else 1
         return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 

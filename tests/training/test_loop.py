@@ -279,7 +279,7 @@ def test_device():
             loop.device(name)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: no CUDA device")
 def test_cuda_trains_as_the_cpu_does():
     given = config(dropout=0.0)
     on = prepare(Dataset((X, Y), classes=3), given, torch.device("cuda"))

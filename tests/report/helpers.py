@@ -1,0 +1,97 @@
+"""Studies with results, made without training."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from hpo.study import Study
+from tests.study.helpers import make_study
+
+SPACE: Mapping[str, Any] = {
+    "epochs": 4,
+    "optimizer": ["adam", "momentum"],
+    "learning_rate": [
+        {"low": 1e-4, "high": 1e-1, "log": True, "when": {"optimizer": "adam"}},
+        {"low": 1e-2, "high": 1.0, "log": True, "when": {"optimizer": "momentum"}},
+    ],
+    "momentum": {"low": 0.0, "high": 0.9},
+    "depth": {"low": 1, "high": 3},
+    "dropout": {"low": 0.0, "high": 0.3, "step": 0.1},
+    "batch_norm": [True, False],
+}
+BASELINE = {"optimizer": "adam", "learning_rate": 0.001, "depth": 2}
+
+
+def filled(folder: Path, name: str = "filled", *, states: Sequence[str] = ("COMPLETE",), **keys: Any) -> Study:
+    """A study whose trials are told in the given states, over and over; RUNNING ones are left as they are."""
+    study = make_study(folder, name, **{"parameters": SPACE, "pruner": "median", **keys})
+    tell_all(study, states)
+    return study
+
+
+def tell_all(study: Study, states: Sequence[str] = ("COMPLETE",)) -> None:
+    for turn in range(study.budget.trials):
+        claim = study.claim({"worker": f"host-{turn % 3}"})
+        if claim is None:
+            return
+        tell(study, claim, states[turn % len(states)])
+
+
+def tell(study: Study, claim: Any, state: str) -> None:
+    config = study.config(claim)
+    storage = study.storage
+    # Best at a learning rate of 0.01, as a real study might be.
+    peak = 0.98 - 0.02 * abs(math.log10(config.learning_rate) + 2) - 0.01 * config.dropout
+    epochs = config.epochs if state in ("COMPLETE", "diverged") else 2
+    for epoch in range(1, epochs + 1):
+        accuracy = peak - 0.1 / epoch**2
+        metrics = {
+            "epoch": epoch,
+            "train_loss": math.nan if state == "diverged" else 1 / epoch,
+            "train_accuracy": accuracy + 0.01 * epoch,
+            "val_loss": 1.1 / epoch,
+            "val_accuracy": accuracy,
+            "learning_rate": config.learning_rate,
+            "seconds": 0.5 * epoch,
+        }
+        storage.record_epoch(study.id, claim.id, 1, epoch, metrics)
+    attrs: dict[str, Any] = {"parameter_count": 1000 * (1 + config.depth), "train_seconds": 0.5 * epochs}
+    if state == "FAIL":
+        attrs |= {"failure": "error", "message": "ValueError: </script><script>alert(1)</script> | `x`"}
+    elif state == "diverged":
+        attrs |= {"failure": "diverged", "message": "a loss was not finite"}
+    else:
+        attrs["best_epoch"] = epochs
+    for key, value in attrs.items():
+        storage.set_trial_user_attr(claim.id, key, value)
+    if state == "RUNNING":
+        return
+    known = {**attrs, "val_accuracy": accuracy, "val_loss": 1.1 / epochs}
+    values = None if state in ("FAIL", "diverged") else [known[o.metric] for o in study.definition.objectives]
+    storage.set_trial_state_values(claim.id, TrialState["PRUNED" if state == "diverged" else state], values)
+
+
+def add_foreign(study: Study, params: Mapping[str, Any], value: float) -> None:
+    """A trial as somebody else adds it, with parameters that the space does not know, or beyond its domains."""
+    known = {dimension.key: dimension.domain.distribution() for dimension in study.space.varied}
+    distributions = {key: _around(known.get(key), given) for key, given in params.items()}
+    study.optuna_study.add_trial(
+        optuna.trial.create_trial(params=dict(params), distributions=distributions, values=[value])
+    )
+
+
+def _around(distribution: Any, value: Any) -> Any:
+    """A distribution of the same kind that holds the value: Optuna refuses another kind under the same name."""
+    if distribution is None:
+        return optuna.distributions.CategoricalDistribution([value])
+    wide = copy.copy(distribution)
+    if not isinstance(wide, optuna.distributions.CategoricalDistribution):
+        wide.low, wide.high = min(wide.low, value), max(wide.high, value)
+    return wide
