@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything that can be installed has been, a skip for want of it is a failure; hardware is no such thing."""
+    """Where all that can be installed has been, a skip for want of it is a failure; hardware is no such thing."""
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     if not (os.environ.get("HPO_NO_SKIPS") and reporter):
         return
