@@ -5,8 +5,6 @@ Only what `--help` needs is imported here; each command imports what it calls, s
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import os
 import shlex
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hpo.console import print_json, print_rows, print_tree, program, say
 from hpo.errors import HpoError, RequestError, RunError
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def launch(
         why = found.left() and workers != 0 and found.ended()
         if found.left() and workers != 0:
             found.start_clock()
-            _say(f"study {found.name} in {found.storage.masked_url}; logs in {_logs(found)}")
+            say(f"study {found.name} in {found.storage.masked_url}; logs in {_logs(found)}")
             run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
         why = found.ended() or why
     _say_state(found, why or None)
@@ -189,7 +188,7 @@ def train(
     overrides = dict(override(text) for text in sets)
     given = read_config(config_file, overrides, dataset, objective)
     for note in given.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     from hpo.training import job  # torch, once the request is known to be right
 
     out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -235,8 +234,8 @@ def list_(style: str, storage: str | None) -> None:
     opened = _opened(storage)
     rows = [] if opened is None else listing(opened)
     if not rows:
-        _say(f"no studies in {_masked(storage)}; launch one with: {program()} launch quickstart")
-    _print_rows(rows, style)
+        say(f"no studies in {_masked(storage)}; launch one with: {program()} launch quickstart")
+    print_rows(rows, style)
 
 
 @app.command()
@@ -249,11 +248,16 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     from hpo.report.results import read_results
     from hpo.report.results import show as summary
 
-    shown = summary(read_results(_study(name, storage, imports)))
+    study = _study(name, storage, imports)
+    shown = summary(read_results(study))
     if style == "json":
-        _print_json(shown)
-    else:
-        _print_tree(shown)
+        print_json(shown)
+        return
+    from hpo.study.preview import preview
+
+    click.echo(preview(study.name, study.definition, study.budget, samples=0))
+    click.echo()
+    print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives")})
 
 
 @app.command()
@@ -265,7 +269,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     """List the trials of a study."""
     from hpo.report.results import read_results, trial_table
 
-    _print_rows(trial_table(read_results(_study(name, storage, imports))), style)
+    print_rows(trial_table(read_results(_study(name, storage, imports))), style)
 
 
 @app.command()
@@ -281,7 +285,7 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
             raise RequestError(f"delete {name}: {count} trials would be lost; say so with --yes")
         click.confirm(f"Delete study {name} with {count} trials from {study.storage.masked_url}?", abort=True, err=True)
     study.storage.delete_study(study.id)
-    _say(f"study {name} deleted: {count} trials")
+    say(f"study {name} deleted: {count} trials")
 
 
 @app.command()
@@ -342,7 +346,7 @@ def templates(name: str | None) -> None:
     if name:
         click.echo(shipped.find_any(name).read_text(encoding="utf-8"), nl=False)
         return
-    _print_rows([{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.listing()], "table")
+    print_rows([{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.listing()], "table")
 
 
 @app.command()
@@ -355,7 +359,7 @@ def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
     from hpo.config import described
 
     registry.import_modules(imports)
-    _print_rows(described(model), style)
+    print_rows(described(model), style)
 
 
 @app.command()
@@ -369,7 +373,7 @@ def datasets(style: str, imports: Sequence[str]) -> None:
     from hpo.datasets import describe
 
     registry.import_modules(imports)
-    _print_rows([asdict(row) for row in describe()], style)
+    print_rows([asdict(row) for row in describe()], style)
 
 
 # From words to objects.
@@ -424,7 +428,7 @@ def _created(plan_or_study: Any, storage: str | None) -> Study:
         study: Study = plan_or_study
         return study
     for notice in plan_or_study.definition.space.notices():
-        _say(f"note: {notice}")
+        say(f"note: {notice}")
     return plan_or_study.create(storage)
 
 
@@ -451,29 +455,14 @@ def _write_report(study: Study, out: Path | None) -> Any:
 # What is printed.
 
 
-def program() -> str:
-    """This command, so that what is printed can be typed in any folder: `hpo` where the path finds it."""
-    import shutil
-
-    typed = Path(sys.argv[0])
-    found = shutil.which("hpo")
-    if typed.name != "hpo" or (found is not None and os.path.samefile(found, typed)):  # noqa: PTH121
-        return "hpo"
-    return shlex.quote(str(typed.absolute()))
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
 def _say_state(study: Study, why: str | None) -> None:
     left = study.left()
     if left == 0:
-        _say(f"study {study.name} is complete: {study.budget.trials} trials")
+        say(f"study {study.name} is complete: {study.budget.trials} trials")
     elif why:
-        _say(f"study {study.name} has ended, {why}: {left} of {study.budget.trials} trials are left")
+        say(f"study {study.name} has ended, {why}: {left} of {study.budget.trials} trials are left")
     else:
-        _say(f"study {study.name}: {left} of {study.budget.trials} trials are left")
+        say(f"study {study.name}: {left} of {study.budget.trials} trials are left")
 
 
 def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
@@ -495,57 +484,6 @@ def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     click.echo(f"attach a worker:   {hpo} worker {study.name} --storage {storage}{modules}")
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], style: str) -> None:
-    if style == "json":
-        _print_json(rows)
-    elif style == "csv":
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    elif rows:
-        _print_table(rows)
-
-
-def _print_table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    used = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    table = Table(*used, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in used))
-    console = Console(highlight=False)
-    # Piped output is for other programs to cut; a terminal's width is for people.
-    console.width = console.width if console.is_terminal else 10_000
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _print_tree(value: dict[str, Any], indent: str = "") -> None:
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            click.echo(f"{indent}{key}:")
-            _print_tree(item, indent + "  ")
-        elif isinstance(item, list) and item and all(isinstance(part, dict) for part in item):
-            click.echo(f"{indent}{key}:")
-            for part in item:
-                click.echo(f"{indent}  {', '.join(f'{k} {_cell(v)}' for k, v in part.items())}")
-        elif item not in (None, {}, []):
-            click.echo(f"{indent}{key}: {', '.join(map(_cell, item)) if isinstance(item, list) else _cell(item)}")
-
-
 # The way in and out.
 
 DEBUG = False
@@ -564,7 +502,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         if DEBUG:
             raise
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        _say(f"hpo: {' '.join(message.split())}")
+        say(f"hpo: {' '.join(message.split())}")
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
@@ -575,6 +513,6 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if DEBUG:
             raise
-        _say(f"hpo: unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        say(f"hpo: unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -23,56 +23,12 @@ from pydantic_core import PydanticUndefined
 from hpo import registry
 from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from hpo.errors import ConfigError, unknown
+from hpo.foreign import FOREIGN
 
 __all__ = ["Effect", "Parameter", "TrialConfig", "Value", "described", "unknown_parameter", "vocabulary"]
 
 Value = bool | int | float | str
 Values = Mapping[str, Any]
-
-# What other tools call our parameters.
-FOREIGN = {
-    "lr": "learning_rate",
-    "eta": "learning_rate",
-    "init_lr": "learning_rate",
-    "final_lr": "final_learning_rate",
-    "hidden_layers": "depth",
-    "n_layers": "depth",
-    "num_layers": "depth",
-    "hidden_size": "width",
-    "hidden_units": "width",
-    "units": "width",
-    "neurons": "width",
-    "layers": "widths",
-    "decay": "schedule",
-    "lr_scheduler": "schedule",
-    "lr_schedule": "schedule",
-    "scheduler": "schedule",
-    "bs": "batch_size",
-    "batchsize": "batch_size",
-    "n_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "opt": "optimizer",
-    "optim": "optimizer",
-    "nonlinearity": "activation",
-    "initializer": "init",
-    "initialization": "init",
-    "dropout_rate": "dropout",
-    "batchnorm": "batch_norm",
-    "beta_1": "beta1",
-    "beta_2": "beta2",
-    "eps": "epsilon",
-    "l2": "weight_decay",
-    "wd": "weight_decay",
-    "clip_norm": "gradient_clip",
-    "grad_clip": "gradient_clip",
-    "early_stopping": "patience",
-    "filters": "channels",
-    "arch": "model",
-    "loss_function": "loss",
-    "criterion": "loss",
-    "random_state": "seed",
-}
 
 
 @dataclass(frozen=True)

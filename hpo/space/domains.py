@@ -14,6 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from hpo.config import Value
 from hpo.errors import SpaceError
 
+# Few enough to write 0.3 for 0.1 * 3, and too many to move a value.
+DIGITS = 12
+
 __all__ = ["Between", "Choices", "Condition", "Constant", "Domain", "Float", "Int", "Range"]
 
 
@@ -114,7 +117,10 @@ class Domain(ABC):
 
     def suggest(self, trial: optuna.trial.Trial, name: str) -> Value:
         """Ask Optuna's trial for a value."""
-        value: Value = trial._suggest(name, self.distribution())
+        return self.exact(trial._suggest(name, self.distribution()))
+
+    def exact(self, value: Value) -> Value:
+        """The domain's own value for one that Optuna computed: 0.3 for 0.30000000000000004."""
         return value
 
     def contains(self, value: Value) -> bool:
@@ -233,13 +239,15 @@ class Float(Range):
         value = self._log_at(self.low, self.high, unit) if self.log else self.low + unit * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
+    def exact(self, value: Value) -> Value:
+        return value if self.step is None else round(value, DIGITS)  # type: ignore[arg-type]
+
     def points(self) -> Sequence[Value]:
         if self.step is None:
             raise SpaceError(
                 f"a grid needs a list or a step, but got the continuous range from {self.low:g} to {self.high:g}"
             )
-        # Twelve digits are enough to write 0.3 for 0.1 * 3, and too many to move a value.
-        return [round(self.low + i * self.step, 12) for i in range(round((self.high - self.low) / self.step) + 1)]
+        return [round(self.low + i * self.step, DIGITS) for i in range(round((self.high - self.low) / self.step) + 1)]
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Space:
         def stored(dimension: Dimension) -> Value:
             if dimension.key not in params:
                 raise SpaceError(f"{dimension.key}: the trial has no value for it")
-            return params[dimension.key]
+            return dimension.domain.exact(params[dimension.key])
 
         return self._fill(stored)
 

@@ -16,10 +16,11 @@ __all__ = ["preview"]
 SAMPLES = 3
 
 
-def preview(name: str, definition: Definition, budget: Budget) -> str:
+def preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
     """The parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
     space = definition.space
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+    drawn = _samples(definition, space, min(samples, budget.trials))
     lines = [
         f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
@@ -28,7 +29,10 @@ def preview(name: str, definition: Definition, budget: Budget) -> str:
         "",
         f"grid: {_grid_size(space)}",
         *(f"note: {notice}" for notice in space.notices()),
-        *(f"\nfor instance: {_text(space.values(params))}" for params in _samples(definition, space, budget)),
+        *(
+            f"\nfor instance: {_text(space.values(params))}"
+            for params in _samples(definition, space, min(samples, budget.trials))
+        ),
     ]
     return "\n".join(lines)
 
@@ -58,11 +62,11 @@ def _grid_size(space: Space) -> str:
         return f"none ({error})"
 
 
-def _samples(definition: Definition, space: Space, budget: Budget) -> list[dict[str, Value]]:
+def _samples(definition: Definition, space: Space, count: int) -> list[dict[str, Value]]:
     if definition.fixed:
-        return slots(definition.model_copy(update={"baseline": None}), 0, min(SAMPLES, budget.trials))
+        return slots(definition.model_copy(update={"baseline": None}), 0, count)
     size = len(space.varied)
-    return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(SAMPLES)]
+    return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(count)]
 
 
 def _text(values: dict[str, Value]) -> str:

@@ -1,0 +1,85 @@
+"""What is printed: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["print_json", "print_rows", "print_tree", "program", "say"]
+
+
+def program() -> str:
+    """This command, so that what is printed can be typed in any folder: `hpo` where the path finds it."""
+    typed = Path(sys.argv[0])
+    found = shutil.which("hpo")
+    if typed.name != "hpo" or (found is not None and os.path.samefile(found, typed)):  # noqa: PTH121
+        return "hpo"
+    return shlex.quote(str(typed.absolute()))
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    click.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
+
+
+def print_rows(rows: Sequence[dict[str, Any]], style: str) -> None:
+    """Rows as a table, JSON or CSV; columns in the order in which they first appear."""
+    if style == "json":
+        print_json(rows)
+    elif style == "csv":
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif rows:
+        _print_table(rows)
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    used = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    table = Table(*used, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(name))) for name in used))
+    console = Console(highlight=False)
+    # Piped output is for other programs to cut; a terminal's width is for people.
+    console.width = console.width if console.is_terminal else 10_000
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def print_tree(value: dict[str, Any], indent: str = "") -> None:
+    """Nested values, a line each, empty ones left out."""
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            click.echo(f"{indent}{key}:")
+            print_tree(item, indent + "  ")
+        elif isinstance(item, list) and item and all(isinstance(part, dict) for part in item):
+            click.echo(f"{indent}{key}:")
+            for part in item:
+                click.echo(f"{indent}  {', '.join(f'{k} {_cell(v)}' for k, v in part.items())}")
+        elif item not in (None, {}, []):
+            click.echo(f"{indent}{key}: {', '.join(map(_cell, item)) if isinstance(item, list) else _cell(item)}")
