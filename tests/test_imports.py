@@ -24,7 +24,8 @@ ALLOWED = {
     "report": BASE | {"space", "study"},
     "dashboard": BASE | {"study"},
     "launch": BASE | {"space", "study", "backends", "worker"},
-    "cli": BASE | {"space", "study", "training", "worker", "backends", "report", "dashboard", "launch"},
+    "console": frozenset(),
+    "cli": BASE | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "launch"},
     "__init__": BASE | {"space", "study", "launch"},
     "__main__": {"cli"},
 }
