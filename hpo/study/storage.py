@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -272,10 +272,7 @@ class StudyStorage(BaseStorage):
                 if trial_id is None:
                     return None
                 claim = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, *waiting)
-                if (
-                    connection.execute(claim.values(state=TrialState.RUNNING, datetime_start=datetime.now())).rowcount
-                    == 1
-                ):
+                if connection.execute(claim.values(state=TrialState.RUNNING, datetime_start=_now())).rowcount == 1:
                     _replace_attrs(connection, trial_id, user_attrs)
                     return int(trial_id)
 
@@ -290,7 +287,7 @@ class StudyStorage(BaseStorage):
                 "study_id": study_id,
                 "number": number,
                 "state": TrialState.RUNNING,
-                "datetime_start": datetime.now(),
+                "datetime_start": _now(),
             }
             trial_id = _insert_one(connection, TRIALS, **values)
             # SQLite may have given the id of a deleted trial.
@@ -413,6 +410,11 @@ class StudyStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self._rdb.remove_session()
+
+
+def _now() -> datetime:
+    """The time as Optuna's tables hold it: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:

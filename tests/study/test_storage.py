@@ -5,7 +5,9 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
@@ -85,6 +87,22 @@ def test_a_released_trial_waits_with_its_parameters_and_without_reports(storage:
     assert storage.claim_waiting(study_id, {}) == trial_id
     again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
     assert again.suggest_float("x", 0, 1) == x
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_times_are_read_as_local_ones(storage: StudyStorage, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        study_id = _study(storage, 1)
+        for trial_id in (storage.claim_waiting(study_id, {}), storage.create_below(study_id, 2, {})):
+            assert trial_id is not None
+            started = storage.get_trial(trial_id).datetime_start
+            assert started is not None
+            assert abs(started - datetime.now()) < timedelta(minutes=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_slots_are_added_by_one_of_several_that_extend(storage: StudyStorage) -> None:
