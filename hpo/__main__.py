@@ -1,5 +1,6 @@
 """`python -m hpo` is the command `hpo`."""
 
-from hpo.cli import main
+if __name__ == "__main__":
+    from hpo.cli import main
 
-main()
+    main()

@@ -104,7 +104,7 @@ INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
     }
 )
 
-LOSSES: Mapping[str, str] = MappingProxyType({"cross_entropy": "cross_entropy", "mse": "mse"})
+LOSSES = ("cross_entropy", "mse")
 
 
 @dataclass(frozen=True)

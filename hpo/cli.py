@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from hpo.console import print_json, print_rows, print_tree, program, say
 from hpo.errors import HpoError, RequestError, RunError
 
 if TYPE_CHECKING:
+    from hpo.launch import Plan
     from hpo.study import Study
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +40,18 @@ import_option = click.option(
     metavar="MODULE",
     help="A module that registers your models, data sets or metrics; may be repeated.",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+def _device(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Refuse what can be no device before a study is made for it; whether it is there, its worker finds out."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise click.BadParameter(f"{name!r} is none of auto, cpu, cuda, cuda:N")
+    return name
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."
+)
 set_option = click.option(
     "--set",
     "sets",
@@ -103,22 +116,26 @@ def launch(
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
-    from hpo.home import cores
+    from hpo.home import cores, folder
     from hpo.launch import run
     from hpo.signals import StopRequest
 
-    plan_or_study = _plan_or_study(study, storage, imports, sets, keys)
+    planned = _plan(study, storage, imports, sets, keys)
     if dry_run:
-        return _dry_run(plan_or_study)
-    found = _created(plan_or_study, storage)
+        from hpo.study.preview import preview
+
+        click.echo(preview(planned.name, planned.definition, planned.budget))
+        return 0
+    logs = folder("logs", planned.name)
+    for notice in planned.definition.space.notices():
+        say(f"note: {notice}")
+    found = planned.create(storage)
     with StopRequest() as stop:
-        why = found.left() and workers != 0 and found.ended()
         if found.left() and workers != 0:
             found.start_clock()
-            say(f"study {found.name} in {found.storage.masked_url}; logs in {_logs(found)}")
+            say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
-        why = found.ended() or why
-    _say_state(found, why or None)
+    _say_state(found)
     paths = _write_report(found, None) if report and not stop() else None
     _print_ending(found, paths, imports)
     return stop.exit_code
@@ -140,10 +157,10 @@ def worker(name: str, storage: str | None, threads: int | None, device: str, imp
     from hpo.signals import StopRequest
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    study = _study(name, storage, imports)
-    from hpo.worker import Worker, share_of_cores
+    with StopRequest() as stop:  # before torch is imported: a stop may come at any time
+        study = _study(name, storage, imports)
+        from hpo.worker import Worker, share_of_cores
 
-    with StopRequest() as stop:
         Worker(study, device, threads or share_of_cores(study), stop).run()
     return stop.exit_code
 
@@ -182,7 +199,8 @@ def train(
     from hpo import registry
     from hpo.home import cores, folder
     from hpo.signals import StopRequest
-    from hpo.study.file import override, read_config
+    from hpo.study.config_file import read_config
+    from hpo.study.file import override
 
     registry.import_modules(imports)
     overrides = dict(override(text) for text in sets)
@@ -278,7 +296,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete a study and all its trials. Logs and reports stay."""
-    study = _study(name, storage)
+    study = _found(name, storage)
     count = len(study.trials())
     if not yes:
         if not sys.stdin.isatty():
@@ -327,7 +345,7 @@ def dashboard(name: str | None, host: str, port: int, allow_remote: bool, storag
     """Serve optuna-dashboard on the storage, until Ctrl-C."""
     from hpo.dashboard import serve
 
-    study = _study(name, storage) if name else None
+    study = _found(name, storage) if name else None
     return serve(
         study.storage if study else _opened(storage, required=True),
         host=host,
@@ -400,49 +418,28 @@ def _masked(storage: str | None) -> str:
     return mask(storage or default_storage())
 
 
-def _study(name: str, storage: str | None, imports: Sequence[str] = ()) -> Study:
-    from hpo import registry
+def _found(name: str, storage: str | None) -> Study:
+    """The study, whatever its definition needs."""
     from hpo.study import Study
 
+    return Study(_opened(storage, required=True), name)
+
+
+def _study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
+    """The study, with everything registered that its definition names."""
+    from hpo import registry
+
+    study = _found(name, storage)
     registry.import_modules(imports)
-    study = Study(_opened(storage, required=True), name)
     study.definition.check_registered()
     return study
 
 
-def _plan_or_study(
-    study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]
-) -> Any:
-    from hpo.launch import go_on, plan
+def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
+    from hpo.launch import plan
     from hpo.study.file import override
 
-    overrides = dict(override(text) for text in sets)
-    existing = go_on(study, storage, imports, {**keys, **overrides})
-    return existing or plan(study, imports=imports, parameters=overrides, **keys)
-
-
-def _created(plan_or_study: Any, storage: str | None) -> Study:
-    from hpo.launch import Plan
-
-    if not isinstance(plan_or_study, Plan):
-        study: Study = plan_or_study
-        return study
-    for notice in plan_or_study.definition.space.notices():
-        say(f"note: {notice}")
-    return plan_or_study.create(storage)
-
-
-def _dry_run(plan_or_study: Any) -> int:
-    from hpo.study.preview import preview
-
-    click.echo(preview(plan_or_study.name, plan_or_study.definition, plan_or_study.budget))
-    return 0
-
-
-def _logs(study: Study) -> Path:
-    from hpo.home import folder
-
-    return folder("logs", study.name)
+    return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
 
 
 def _write_report(study: Study, out: Path | None) -> Any:
@@ -455,33 +452,33 @@ def _write_report(study: Study, out: Path | None) -> Any:
 # What is printed.
 
 
-def _say_state(study: Study, why: str | None) -> None:
-    left = study.left()
+def _say_state(study: Study) -> None:
+    left, trials = study.left(), study.budget.trials
     if left == 0:
-        say(f"study {study.name} is complete: {study.budget.trials} trials")
-    elif why:
-        say(f"study {study.name} has ended, {why}: {left} of {study.budget.trials} trials are left")
+        say(f"study {study.name} is complete: {trials} trials")
+    elif why := study.ended():
+        say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
     else:
-        say(f"study {study.name}: {left} of {study.budget.trials} trials are left")
+        say(f"study {study.name}: {left} of {trials} trials are left")
 
 
 def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     """The best configuration, the report's path, and what to type next."""
     from hpo.report.export import export_config
 
-    hpo, storage = program(), shlex.quote(study.storage.masked_url)
-    best = study.best()
-    if best is not None and best.values:
-        objective = study.definition.objectives[0].metric
-        click.echo(f"\nbest {objective} {best.values[0]:.4f}, trial {best.number}:\n")
-        click.echo(export_config(study, None, "toml"))
+    hpo, storage, name = program(), shlex.quote(study.storage.masked_url), shlex.quote(study.name)
+    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
+    best, objectives = study.best(), study.definition.objectives
+    if best is not None:
+        which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
+        click.echo(f"\n{which} {objectives[0].metric} {best.values[0]:.4g}, trial {best.number}:\n")
+        click.echo(export_config(study, best.number, "toml"))
     if paths is not None:
         click.echo(f"report:            {paths.html}")
     else:
-        click.echo(f"write the report:  {hpo} report {study.name} --storage {storage}")
-    modules = "".join(f" --import {module}" for module in imports)
+        click.echo(f"write the report:  {hpo} report {name} --storage {storage}{modules}")
     click.echo(f"open a dashboard:  {hpo} dashboard --storage {storage}")
-    click.echo(f"attach a worker:   {hpo} worker {study.name} --storage {storage}{modules}")
+    click.echo(f"attach a worker:   {hpo} worker {name} --storage {storage}{modules}")
 
 
 # The way in and out.
@@ -504,7 +501,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         say(f"hpo: {' '.join(message.split())}")
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has read enough; the interpreter's own flush must not complain either.

@@ -341,7 +341,7 @@ class TrialConfig(BaseModel):
 
     loss: Annotated[
         str,
-        OneOf(tuple(LOSSES)),
+        OneOf(LOSSES),
         Field(description="mse: mean squared difference between the softmax outputs and the one-hot label"),
         Group("loss"),
     ] = "cross_entropy"
@@ -419,7 +419,9 @@ def _check_together(values: Values) -> None:
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
     if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
-    if values["batch_norm"] and values["batch_size"] == 1:
+    if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
+        raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
+    if values["batch_norm"] and values["batch_size"] == 1 and _own()["batch_norm"].effect.holds(values):
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 
 

@@ -78,6 +78,8 @@ class DatasetReference(BaseModel):
         sha256: hex digest by file name; of the unpacked content where the files are gzip. Empty for a registered
             data set of the user's.
         module: where a registered data set of the user's comes from.
+        shape: of one sample as models see it, channels first; None for a registered data set of the user's.
+        samples: how many the training data have; None likewise.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -85,6 +87,8 @@ class DatasetReference(BaseModel):
     name: str
     sha256: dict[str, str] = {}
     module: str | None = None
+    shape: tuple[int, ...] | None = None
+    samples: int | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,15 @@ def reference(name: str, base: Path | None = None) -> DatasetReference:
     dataset = _load_npz(path, {})
     assert callable(dataset.test)
     dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
-    return DatasetReference(name=str(path), sha256={path.name: _digest_file(path)})
+    x = np.asarray(dataset.train[0]) if isinstance(dataset.train, tuple) else np.empty(0)
+    return DatasetReference(
+        name=str(path), sha256={path.name: _digest_file(path)}, shape=channels_first(x.shape[1:]), samples=len(x)
+    )
+
+
+def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a NumPy sample as models see it: (H, W) is (1, H, W), and (H, W, C) is (C, H, W)."""
+    return {2: (1, *shape), 3: (*shape[2:], *shape[:2])}.get(len(shape), shape)
 
 
 def load(reference: DatasetReference) -> Dataset:
@@ -272,7 +284,7 @@ def _registered_reference(name: str) -> DatasetReference:
     folder = _folder(data)
     for file in data.sha256:
         _read_idx(data, folder, file)
-    return DatasetReference(name=name, sha256=dict(data.sha256))
+    return DatasetReference(name=name, sha256=dict(data.sha256), shape=(1, *data.shape), samples=data.train)
 
 
 # ---- what a split must be
@@ -413,7 +425,8 @@ def _verify_npz(path: Path, expected: Mapping[str, str]) -> None:
 def _opened(path: Path) -> Any:
     """The .npz archive, open."""
     try:
-        archive = np.load(_readable(path), allow_pickle=False)
+        with _readable(path):
+            archive = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: is not a whole .npz file ({_line(error)}); save it again with numpy.savez") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -8,9 +8,11 @@ HpoError
 │   ├── DataError           a data set's file, shape or labels
 │   ├── RegistryError       a model, data set or metric that is not registered
 │   ├── StorageError        a storage URL that cannot be opened
+│   │   └── StorageMissingError   a SQLite file that does not exist
 │   ├── StudyNotFoundError  no study of that name in the storage
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
+    ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
     ├── DivergedError       a loss that is not finite
     └── OutOfMemoryError    the device has too little memory for the trial
 """
@@ -21,6 +23,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "CheckpointError",
     "ConfigError",
     "DataError",
     "DefinitionError",
@@ -32,6 +35,7 @@ __all__ = [
     "RunError",
     "SpaceError",
     "StorageError",
+    "StorageMissingError",
     "StudyConflictError",
     "StudyNotFoundError",
 ]
@@ -73,6 +77,10 @@ class StorageError(RequestError):
     """A storage cannot be opened."""
 
 
+class StorageMissingError(StorageError):
+    """The SQLite file of a storage does not exist."""
+
+
 class StudyNotFoundError(RequestError):
     """The storage holds no study of that name."""
 
@@ -83,6 +91,10 @@ class StudyConflictError(RequestError):
 
 class RunError(HpoError):
     """Something failed while running."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is missing, cannot be read, is damaged, or is another trial's."""
 
 
 class DivergedError(RunError):

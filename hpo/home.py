@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hpo.errors import RequestError
+
 __all__ = ["cores", "default_storage", "folder", "home"]
 
 
@@ -14,9 +16,16 @@ def home() -> Path:
 
 
 def folder(*parts: str) -> Path:
-    """A folder below `home()`, made if it is missing."""
+    """A folder below `home()`, made if it is missing.
+
+    Raises:
+        RequestError: it cannot be made.
+    """
     path = home().joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be made: {error.strerror}; set HPO_HOME to a folder of yours") from error
     return path
 
 

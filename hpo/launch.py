@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,18 @@ import optuna
 from hpo import registry, templates
 from hpo.backends.local import start_workers
 from hpo.backends.watch import watch
-from hpo.errors import RequestError, RunError, StorageError, StudyConflictError, StudyNotFoundError
+from hpo.errors import (
+    RequestError,
+    RunError,
+    StorageMissingError,
+    StudyConflictError,
+    StudyNotFoundError,
+    unknown,
+)
 from hpo.home import cores, default_storage
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage
-from hpo.study.file import define, parse_duration, read_study
+from hpo.study.file import budget_of, define, read_study
 
 __all__ = ["Plan", "go_on", "launch", "plan", "run"]
 
@@ -40,12 +48,19 @@ class Plan:
 
 
 def plan(
-    study: str | None, *, imports: Sequence[str] = (), parameters: Mapping[str, Any] | None = None, **keys: Any
+    study: str | None,
+    storage: str | None = None,
+    *,
+    imports: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    **keys: Any,
 ) -> Plan:
     """What a launch would create.
 
     Args:
-        study: a template's name, a path to a study file, or None where `keys` say all.
+        study: a template's name, a path to a study file, or the name of a study in the storage to go on with; None
+            where `keys` say all.
+        storage: a storage URL; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
         parameters: domains that add to those of the file, or override them.
         keys: the other keys of a study file; None leaves the file's.
@@ -55,46 +70,48 @@ def plan(
     """
     registry.import_modules(imports)
     if study is not None:
-        return Plan(*read_study(study, parameters, **keys))
+        existing = go_on(study, storage, imports=imports, parameters=parameters, **keys)
+        return existing or Plan(*read_study(study, parameters, **keys))
     given = {key: value for key, value in keys.items() if value is not None}
     if "name" not in given:
         raise RequestError("a study without a file needs a name; give name=…")
     return Plan(*define({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
 
 
-def go_on(name: str, storage: str | None, imports: Sequence[str], keys: Mapping[str, Any]) -> Study | None:
-    """The study of that name in the storage, its budget extended, where `name` is neither a file nor a template.
+def go_on(
+    study: str,
+    storage: str | None,
+    *,
+    imports: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> Plan | None:
+    """The plan to go on with the study of that name, where `study` is neither a file nor a template; else None.
 
-    None where there is no such study. Only the budget's keys may be given: the definition is the stored one.
+    Only the budget's keys may be given: the definition is the stored one.
 
     Raises:
-        RequestError: `keys` would change the definition.
+        RequestError: the others would change the definition, or the budget is wrong.
+        StudyNotFoundError: the storage holds no such study.
+        StorageError: the storage cannot be opened.
     """
-    if name.endswith(".toml") or name in templates.names("studies"):
+    if study.endswith(".toml") or os.sep in study or study in templates.names("studies"):
         return None
     try:
-        opened = StudyStorage(storage or default_storage(), create=False)
-        study = Study(opened, name)
-    except (StorageError, StudyNotFoundError):
-        return None
+        found = Study(StudyStorage(storage or default_storage(), create=False), study)
+    except (StorageMissingError, StudyNotFoundError) as error:
+        raise type(error)(f"{unknown('study template', study, templates.names('studies'))}, and {error}") from error
     registry.import_modules(imports)
+    found.definition.check_registered()
     given = {key: value for key, value in keys.items() if value is not None}
-    other = [key for key in given if key not in Budget.model_fields]
+    other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]
     if other:
         raise StudyConflictError(
-            f"study '{name}' exists, and {', '.join(other)} would change its definition; "
+            f"study '{study}' exists, and {', '.join(other)} would change its definition; "
             "launch a file under another --name"
         )
-    timeout = parse_duration(given["timeout"]) if "timeout" in given else None
-    held = study.budget
-    study.extend(
-        Budget(
-            trials=given.get("trials", held.trials),
-            timeout=timeout or held.timeout,
-            target=given.get("target", held.target),
-        )
-    )
-    return study
+    budget = found.budget.extended(budget_of(given, found.definition, found.budget.trials))
+    return Plan(study, found.definition, budget)
 
 
 def run(
@@ -113,10 +130,9 @@ def run(
     """
     study.start_clock()
     threads = max(1, cores() // workers)
-    failures = watch(
-        study, start_workers(study, workers, threads=threads, device=device, modules=imports, debug=debug), should_stop
-    )
-    if failures:
+    started = start_workers(study, workers, threads=threads, device=device, modules=imports, debug=debug)
+    failures = watch(study, started, should_stop)
+    if failures and not should_stop():
         raise RunError("; ".join(failures))
 
 
@@ -149,7 +165,9 @@ def launch(
         RequestError: with the key and the value that is wrong.
         RunError: a worker failed.
     """
-    created = plan(study, imports=imports, parameters=parameters, space=space, **keys).create(storage)
+    if workers < 0:
+        raise RequestError(f"workers = {workers}: must be at least 0")
+    created = plan(study, storage, imports=imports, parameters=parameters, space=space, **keys).create(storage)
     if workers == 1:
         from hpo.worker import Worker  # torch
 

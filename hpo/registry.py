@@ -201,7 +201,7 @@ def import_modules(names: Iterable[str]) -> None:
             sys.path.insert(0, here)
         try:
             importlib.import_module(name)
-        except Exception as error:  # a module of the user's can raise anything
+        except (Exception, SystemExit) as error:  # a module of the user's can raise anything
             raise RegistryError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Orderly stops: the first SIGINT, SIGTERM or SIGHUP asks, the second ends the process at once."""
+"""Orderly stops: the first SIGINT, SIGTERM or SIGHUP asks; the second ends what runs at once, the third the process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """A context in which the first signal is remembered and the second one exits with 128 plus its number."""
+    """A context in which the first signal is remembered and the second one raises SystemExit.
+
+    What runs may still give back what it holds as the exception passes; a third signal does not wait for that. The exit
+    code is 128 plus the signal's number.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._raised = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,6 +41,9 @@ class StopRequest:
         return 128 + self.signal if self.signal is not None else 0
 
     def _received(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self._raised:
             os._exit(128 + number)
+        if self.signal is not None:
+            self._raised = True
+            raise SystemExit(128 + number)
         self.signal = number

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpo import registry
 from hpo.config import TrialConfig
-from hpo.errors import HpoError, OutOfMemoryError, RunError
+from hpo.errors import DataError, HpoError, OutOfMemoryError, RegistryError, RunError
 from hpo.home import cores
 from hpo.study import Claim, Study
 from hpo.training.callbacks import Callback
@@ -83,6 +83,7 @@ class Worker:
         if self.threads:
             set_threads(self.threads)
         self.data = DataCache(self.study.definition.dataset, self.device)
+        self.data.load()  # what is wrong with it must be said before a trial is claimed
         self.name = worker_name()
         self.finished: dict[str, int] = {}
         self._errors = 0
@@ -110,6 +111,10 @@ class Worker:
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
             outcome = self._train(config, claim)
         except (KeyboardInterrupt, SystemExit):
+            self.study.storage.release(claim.id)
+            raise
+        except (DataError, RegistryError):
+            # This machine lacks what the study needs; another may have it.
             self.study.storage.release(claim.id)
             raise
         except OutOfMemoryError as error:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import signal
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -153,6 +155,10 @@ def test_what_is_exported_trains_again_to_the_same_value(tmp_path: Path) -> None
     hpo("launch", study, "--workers", "1", *storage, cwd=tmp_path)
     best = Study(StudyStorage(url(tmp_path)), "small").best()
     assert best is not None
+    for form in ("json", "yaml"):
+        (tmp_path / f"best.{form}").write_text(hpo("export", "small", "--format", form, *storage, cwd=tmp_path).stdout)
+        done = hpo("train", "--config", f"best.{form}", "--set", "epochs=1", "--out", form, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     (tmp_path / "best.toml").write_text(hpo("export", "small", *storage, cwd=tmp_path).stdout)
     done = hpo("train", "--config", "best.toml", "--out", "run", "--threads", "1", "--test", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -225,8 +231,6 @@ def test_an_own_model_and_data_set_through_import(tmp_path: Path) -> None:
 
 
 def trials_of_own(folder: Path) -> list[tuple[int, TrialState, dict[str, object]]]:
-    import sys
-
     from hpo import registry
 
     sys.path.insert(0, str(folder))
@@ -256,6 +260,9 @@ def trials_of_own(folder: Path) -> list[tuple[int, TrialState, dict[str, object]
         (["train", "--dataset", "missing.npz"], "missing.npz"),
         (["train", "--config", "missing.toml"], "missing.toml"),
         (["train", "--device", "cuda:7"], "cuda:7"),
+        (["train", "--device", "gpu"], "'gpu' is none of auto"),
+        (["launch", "quickstart", "--device", "gpu"], "'gpu' is none of auto"),
+        (["launch", "quickstart", "--name", "../x"], "name = '../x'"),
         (["templates", "mnist"], "unknown template 'mnist'"),
         (["parameters", "--model", "resnet"], "unknown model 'resnet'"),
         (["lanch"], "launch"),
@@ -286,6 +293,58 @@ def test_a_dry_run_shows_and_creates_nothing(tmp_path: Path) -> None:
     ):
         assert word in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stored_study_is_extended_only_as_its_definition_allows(tmp_path: Path) -> None:
+    study = write_study(tmp_path, trials=3)
+    storage = ("--storage", url(tmp_path))
+    hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
+    for wrong in (["--trials", "0"], ["--target", "nan"], ["--seed", "3"], ["--set", "epochs=3"]):
+        done = hpo("launch", "small", "--workers", "0", *wrong, *storage, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    hpo("launch", "small", "--trials", "50", "--dry-run", *storage, cwd=tmp_path)
+    assert len(trials_of(tmp_path)) == 3
+    hpo("launch", "small", "--trials", "5", "--workers", "0", *storage, cwd=tmp_path)
+    assert len(trials_of(tmp_path)) == 5
+
+
+def test_a_storage_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    done = hpo("launch", "small", "--storage", "postgresql://me:secret@127.0.0.1:1/x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "127.0.0.1:1" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_two_signals_leave_no_worker_behind(tmp_path: Path) -> None:
+    study = write_study(tmp_path, trials=3, epochs=100_000)
+    process = start_hpo("launch", study, "--workers", "2", "--storage", url(tmp_path), cwd=tmp_path)
+    wait_until_running(tmp_path)
+    workers = children_of(process.pid)
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}/stat").exists()]
+    assert {state for _, state, _ in trials_of(tmp_path)} == {TrialState.WAITING}
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_file_of_the_users_called_like_a_module_is_not_taken_for_it(tmp_path: Path) -> None:
+    for name in ("hpo", "random", "optuna"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
+    study = write_study(tmp_path, trials=2)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "hpo"), "launch", study, "--workers", "1", "--storage", url(tmp_path)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_deleting_needs_a_yes(tmp_path: Path) -> None:

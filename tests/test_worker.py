@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo import registry
-from hpo.errors import OutOfMemoryError, RunError
+from hpo.errors import DataError, OutOfMemoryError, RegistryError, RunError
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.worker import Worker, share_of_cores
@@ -100,6 +100,24 @@ def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp
     assert [t.number for t in failed] == [0, 1, 2, 3, 4]
     assert failed[0].user_attrs["failure"] == "error"
     assert "no such layer" in failed[0].user_attrs["message"]
+
+
+def test_data_that_is_not_what_it_was_costs_no_trial(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    small_npz(tmp_path / "small.npz", samples=100)
+    with pytest.raises(DataError, match="is not the file that the study was made with"):
+        Worker(study, "cpu", 1).run()
+    (tmp_path / "small.npz").unlink()
+    with pytest.raises(DataError, match="not found"):
+        Worker(study, "cpu", 1).run()
+    assert {t.state for t in study.trials()} == {TrialState.WAITING}
+
+
+def test_an_own_data_set_that_is_not_registered_names_its_module(tmp_path: Path) -> None:
+    reference = make(tmp_path).definition.dataset.model_copy(update={"name": "plants", "module": "my_things"})
+    definition = make(tmp_path).definition.model_copy(update={"dataset": reference})
+    with pytest.raises(RegistryError, match="add --import my_things"):
+        definition.check_registered()
 
 
 def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

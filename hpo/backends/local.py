@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from hpo.home import folder
@@ -22,6 +23,7 @@ class LocalWorker:
 
     process: subprocess.Popen[bytes]
     log: Path
+    asked: bool = False
 
     @property
     def alive(self) -> bool:
@@ -32,14 +34,18 @@ class LocalWorker:
     def failure(self) -> str | None:
         """The last line of its log if it ended with an error, else None."""
         code = self.process.poll()
-        if code in (None, 0) or code == 128 + signal.SIGTERM:
+        # Asked before it could install its handlers, a worker dies of the signal itself.
+        if code in (None, 0) or (self.asked and code in (128 + signal.SIGTERM, -signal.SIGTERM)):
             return None
+        if code < 0:
+            return f"worker {self.process.pid} was killed by signal {-code} (log: {self.log})"
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         last = lines[-1] if lines else "no output"
         return f"worker {self.process.pid} ended with exit code {code}: {last} (log: {self.log})"
 
     def stop(self) -> None:
-        """Ask for an orderly stop; asked again, the worker ends at once."""
+        """Ask for an orderly stop; asked again, the worker gives its trial back and ends at once."""
+        self.asked = True
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
 
@@ -58,11 +64,13 @@ def start_workers(
         debug: whether their errors show tracebacks.
     """
     logs = folder("logs", study.name)
-    return [_start(study, logs / f"worker-{i}.log", threads, device, modules, debug) for i in range(workers)]
+    launch = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    return [_start(study, logs / f"{launch}-{i}.log", threads, device, modules, debug) for i in range(workers)]
 
 
 def _start(study: Study, log: Path, threads: int, device: str, modules: Sequence[str], debug: bool) -> LocalWorker:
-    command = [sys.executable, "-m", "hpo", "worker", study.name, "--threads", str(threads), "--device", device]
+    # -P: a file of the user's called like a module of ours or of Python's must not be taken for it.
+    command = [sys.executable, "-P", "-m", "hpo", "worker", study.name, "--threads", str(threads), "--device", device]
     command += [part for module in modules for part in ("--import", module)] + (["--debug"] if debug else [])
     environment = {
         **os.environ,

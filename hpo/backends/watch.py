@@ -27,7 +27,7 @@ def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[]
 
     A stop that is asked for is passed on to the workers once.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
     began, asked, looked = datetime.now(), False, 0.0
     try:
@@ -41,6 +41,10 @@ def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[]
                 looked = time.monotonic()
                 display.show(progress(study, began))
             time.sleep(POLL)
+    except BaseException:  # a second signal, or a fault of ours: nobody would be left to stop them
+        for worker in workers:
+            worker.stop()
+        raise
     finally:
         display.close()
     return [why for worker in workers if (why := worker.failure)]

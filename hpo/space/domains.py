@@ -67,6 +67,8 @@ class Condition:
 
 def _test(literal: Any) -> Test:
     if isinstance(literal, Mapping):
+        if set(literal) != {"low", "high"}:
+            raise SpaceError(f"when … = {dict(literal)!r}: a range has low and high and nothing else")
         return Between(literal["low"], literal["high"])
     return tuple(literal) if isinstance(literal, list | tuple) else (literal,)
 

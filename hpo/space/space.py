@@ -55,7 +55,7 @@ class Space:
         self.table = vocabulary(dict.fromkeys(str(v) for domain in chosen for v in domain.points()))
         self.domains = {name: parse(name, literal, self.table) for name, literal in literals.items()}
         self.dimensions = self._in_order()
-        self._check_configurations()
+        self.check()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Space) and self.to_json() == other.to_json()
@@ -209,10 +209,15 @@ class Space:
         for _ in range(PROBES):
             yield self.values(self.draw(rng.random(len(self.varied)).tolist()))
 
-    def _check_configurations(self) -> None:
+    def check(self, rule: Callable[[TrialConfig], object] = lambda _: None) -> None:
+        """Refuse a space that holds configurations that cannot be, or that break `rule`, which raises ConfigError.
+
+        Raises:
+            SpaceError: with the parameter, its value and what is wrong.
+        """
         for values in self._probes():
             try:
-                TrialConfig(**values)
+                rule(TrialConfig(**values))
             except ConfigError as error:
                 raise SpaceError(f"the space holds configurations that cannot be: {error}") from error
 

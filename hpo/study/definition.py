@@ -50,6 +50,14 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
 
+    def extended(self, other: Budget) -> Budget:
+        """The larger number of trials, and the other's timeout and target where it has them."""
+        return Budget(
+            trials=max(self.trials, other.trials),
+            timeout=self.timeout if other.timeout is None else other.timeout,
+            target=self.target if other.target is None else other.target,
+        )
+
 
 class Definition(_Frozen):
     """What a study is. Self-contained: a worker needs nothing else."""
@@ -88,7 +96,7 @@ class Definition(_Frozen):
         return self.config({**constants, **(self.baseline or {})})
 
     def check_registered(self) -> None:
-        """Refuse to work on a study whose models or metrics are not registered here.
+        """Refuse to work on a study whose models, metrics or data set are not registered here.
 
         Raises:
             RegistryError: names the module to import.
@@ -96,6 +104,8 @@ class Definition(_Frozen):
         for key, module in self.modules.items():
             kind, _, name = key.partition(":")
             (registry.models if kind == "model" else registry.metrics).get(name, module)
+        if self.dataset.module is not None:
+            registry.datasets.get(self.dataset.name, self.dataset.module)
 
     def differences(self, other: Definition) -> list[str]:
         """What differs in `other`, a line a key."""

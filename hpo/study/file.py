@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo import registry, templates
 from hpo.config import TrialConfig, vocabulary
-from hpo.datasets import DatasetReference, reference
+from hpo.datasets import reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, Named, Objective, longest
+from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 
-__all__ = ["Configuration", "define", "override", "parse_duration", "read_config", "read_study", "read_toml"]
+__all__ = [
+    "budget_of",
+    "define",
+    "get_table",
+    "get_text",
+    "objectives_of",
+    "override",
+    "parse_duration",
+    "read_study",
+    "read_toml",
+]
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
     *("space", "parameters", "baseline"),
 )
-CONFIG_KEYS = ("dataset", "objective", "parameters")
+DEFAULT_TRIALS = 60
 POINTS_LIMIT = 1_000_000
 
 
@@ -57,8 +68,8 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     is_path = study.endswith(".toml") or os.sep in study
     path = Path(study).expanduser().resolve() if is_path else templates.find("studies", study)
     table = read_toml(path) | {key: value for key, value in keys.items() if value is not None}
-    table["parameters"] = {**_table(table, "parameters"), **(sets or {})}
     try:
+        table["parameters"] = {**get_table(table, "parameters"), **(sets or {})}
         return define(table, default_name=path.stem, base=path.parent)
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -78,26 +89,47 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     for key in table:
         if key not in KEYS:
             raise DefinitionError(unknown("key", key, KEYS))
-    name = _text(table, "name", default_name)
+    name = _name(get_text(table, "name", default_name))
     space = _space(table, base)
-    objectives = _objectives(table.get("objective", "val_accuracy"))
+    objectives = objectives_of(table.get("objective", "val_accuracy"))
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
-    dataset = reference(_text(table, "dataset", "mnist"), base)
+    baseline = get_table(table, "baseline") if "baseline" in table else None
+    if baseline is not None:
+        _in("[baseline]", lambda: TrialConfig(**baseline))
+    dataset = reference(get_text(table, "dataset", "mnist"), base)
+    _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
     definition = Definition(
         dataset=dataset,
         objectives=objectives,
         sampler=sampler,
         pruner=pruner,
-        seed=_whole(table, "seed", 0, low=0),
+        seed=_whole(table, "seed", 0, low=0, high=2**32 - 1),
         parameters=space.to_json(),
-        baseline=_table(table, "baseline") if "baseline" in table else None,
+        baseline=baseline,
         modules=_modules(space, objectives),
     )
-    if definition.baseline is not None:
-        _check_baseline(definition, space)
-    return name, definition, _budget(table, definition, space)
+    if baseline is not None:
+        _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
+    return name, definition, budget_of(table, definition, DEFAULT_TRIALS)
+
+
+def _in(where: str, check: Callable[[], object]) -> None:
+    """Run a check; its error says where."""
+    try:
+        check()
+    except RequestError as error:
+        raise type(error)(f"{where} {error}") from error
+
+
+def _name(name: str) -> str:
+    """A name that can be a folder's and an argument everywhere."""
+    if not re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) or name != name.strip():
+        raise DefinitionError(
+            f"name = {name!r}: use up to 100 letters, digits, spaces and . _ + @ = , - beginning with a letter or digit"
+        )
+    return name
 
 
 def _space(table: Mapping[str, Any], base: Path) -> Space:
@@ -108,16 +140,21 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
         if isinstance(given, Space):
             parameters = given.to_json()
         else:
-            name = _text(table, "space", "")
+            name = get_text(table, "space", "")
             is_path = name.endswith(".toml") or os.sep in name
             parameters = read_toml((base / name).resolve() if is_path else templates.find("search_spaces", name))
     try:
-        return Space({**parameters, **_table(table, "parameters")})
+        return Space({**parameters, **get_table(table, "parameters")})
     except RequestError as error:
         raise type(error)(f"[parameters] {error}") from error
 
 
-def _objectives(given: object) -> tuple[Objective, ...]:
+def objectives_of(given: object) -> tuple[Objective, ...]:
+    """The objectives that the key `objective` names.
+
+    Raises:
+        DefinitionError: a metric or a direction is unknown, or a metric stands twice.
+    """
     items = given if isinstance(given, list | tuple) else [given]
     objectives = tuple(_objective(item) for item in items)
     if not objectives:
@@ -158,25 +195,23 @@ def _modules(space: Space, objectives: tuple[Objective, ...]) -> dict[str, str]:
     return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
 
 
-def _check_baseline(definition: Definition, space: Space) -> None:
-    try:
-        definition.baseline_config(space)
-    except RequestError as error:
-        raise type(error)(f"[baseline] {error}") from error
+def budget_of(table: Mapping[str, Any], definition: Definition, trials: int) -> Budget:
+    """The budget that a study file's keys give a study; `trials` where they do not say.
 
-
-def _budget(table: Mapping[str, Any], definition: Definition, space: Space) -> Budget:
+    Raises:
+        DefinitionError: with the key and the value that is wrong.
+    """
     target = table.get("target")
-    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+    number = isinstance(target, int | float) and not isinstance(target, bool) and math.isfinite(target)
+    if target is not None and not number:
         raise DefinitionError(f"target = {target!r}: must be a number, the value of the objective that ends the study")
     if target is not None and len(definition.objectives) > 1:
-        raise DefinitionError(
-            f"target = {target!r}: needs a single objective, but the study has {len(definition.objectives)}"
-        )
+        count = len(definition.objectives)
+        raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
     timeout = parse_duration(table["timeout"]) if "timeout" in table else None
-    trials = _whole(table, "trials", 60, low=1)
+    trials = _whole(table, "trials", trials, low=1)
     if definition.sampler.name == "grid":
-        points = grid_points(definition, space)
+        points = grid_points(definition, definition.space)
         if "trials" in table and trials != points:
             raise DefinitionError(
                 f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
@@ -232,74 +267,38 @@ def override(text: str) -> tuple[str, Any]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         return name, raw
-    # `512` alone is a number to TOML, but a parameter of texts (widths) wants the text.
+    # `512` alone is a number to TOML, and `1024-12-10` a date, but a parameter of texts (widths) wants the text.
     parameter = vocabulary().get(name)
-    is_text = parameter is not None and parameter.kind is str and isinstance(value, int | float)
+    is_text = parameter is not None and parameter.kind is str and not isinstance(value, str | list | dict)
     return name, raw if is_text else value
 
 
-def _text(table: Mapping[str, Any], key: str, default: str) -> str:
+def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
+    """A key's text.
+
+    Raises:
+        DefinitionError: it is none, or empty.
+    """
     value = table.get(key, default)
     if not isinstance(value, str) or not value:
         raise DefinitionError(f"{key} = {value!r}: must be a text")
     return value
 
 
-def _whole(table: Mapping[str, Any], key: str, default: int, low: int) -> int:
+def _whole(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
     value = table.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise DefinitionError(f"{key} = {value!r}: must be a whole number, at least {low}")
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise DefinitionError(f"{key} = {value!r}: must be a whole number from {low} to {high}")
     return value
 
 
-def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+def get_table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A key's table, by default an empty one.
+
+    Raises:
+        DefinitionError: it is none.
+    """
     value = table.get(key, {})
     if not isinstance(value, Mapping):
         raise DefinitionError(f"{key} = {value!r}: must be a table")
     return dict(value)
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """What `hpo train` trains: a configuration, its data, the metric that tells its best epoch, and remarks."""
-
-    config: TrialConfig
-    dataset: DatasetReference
-    objective: Objective
-    notes: list[str]
-
-
-def read_config(
-    path: Path | None = None,
-    sets: Mapping[str, Any] | None = None,
-    dataset: str | None = None,
-    objective: str | None = None,
-) -> Configuration:
-    """A configuration from a file as `hpo export` writes it, and from what overrides it.
-
-    Args:
-        path: the file, with `dataset`, `objective` and `[parameters]`; None for defaults.
-        sets: parameters that override those of the file.
-        dataset: a name or an .npz file's path instead of the file's.
-        objective: a metric instead of the file's.
-
-    Raises:
-        RequestError: with the file, the key and the value that is wrong.
-    """
-    table = read_toml(path) if path else {}
-    base = path.absolute().parent if path and dataset is None else Path.cwd()
-    where = f"{path}: " if path else ""
-    try:
-        for key in table:
-            if key not in CONFIG_KEYS:
-                raise DefinitionError(unknown("key", key, CONFIG_KEYS))
-        given = {**_table(table, "parameters"), **(sets or {})}
-        config = TrialConfig(**given)
-        objectives = _objectives(objective or table.get("objective", "val_accuracy"))
-        found = reference(dataset or _text(table, "dataset", "mnist"), base)
-    except RequestError as error:
-        raise type(error)(f"{where}{error}") from error
-    idle = [name for name in given if name not in config.effective()]
-    return Configuration(
-        config, found, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
-    )

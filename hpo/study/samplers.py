@@ -17,11 +17,23 @@ __all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
 
 
 @dataclass(frozen=True)
+class Least:
+    """The type of an option of numbers, and its smallest value: Optuna would refuse a smaller one in mid-study."""
+
+    kind: type
+    low: float
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of that type is large enough; one that is not a number is not."""
+        return bool(value >= self.low)
+
+
+@dataclass(frozen=True)
 class Sampler:
     """How a study chooses. `target` is a class of `optuna.samplers`; empty for fixed slots, which need none."""
 
     target: str = ""
-    options: Mapping[str, type] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, type | Least] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     several_objectives: bool = True
 
@@ -39,8 +51,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "tpe": Sampler(
             "TPESampler",
             {
-                "n_startup_trials": int,
-                "n_ei_candidates": int,
+                "n_startup_trials": Least(int, 0),
+                "n_ei_candidates": Least(int, 1),
                 "multivariate": bool,
                 "group": bool,
                 "constant_liar": bool,
@@ -50,23 +62,23 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             # Without `group`, conditional parameters are sampled independently of all others.
             MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
         ),
-        "gp": Sampler("GPSampler", {"n_startup_trials": int, "deterministic_objective": bool}),
+        "gp": Sampler("GPSampler", {"n_startup_trials": Least(int, 0), "deterministic_objective": bool}),
         "cmaes": Sampler(
             "CmaEsSampler",
             {
-                "n_startup_trials": int,
-                "sigma0": float,
+                "n_startup_trials": Least(int, 0),
+                "sigma0": Least(float, 1e-9),
                 "with_margin": bool,
                 "use_separable_cma": bool,
                 "lr_adapt": bool,
-                "popsize": int,
+                "popsize": Least(int, 2),
             },
             MappingProxyType({"warn_independent_sampling": False}),
             several_objectives=False,
         ),
         "nsga2": Sampler(
             "NSGAIISampler",
-            {"population_size": int, "mutation_prob": float, "crossover_prob": float, "swapping_prob": float},
+            {"population_size": Least(int, 2), "mutation_prob": float, "crossover_prob": float, "swapping_prob": float},
         ),
     }
 )
@@ -87,7 +99,7 @@ def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number
     return built
 
 
-def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type]) -> None:
+def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type | Least]) -> None:
     """Refuse options that `owner` does not take, or values of another type: Optuna would notice much later.
 
     Raises:
@@ -96,9 +108,12 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, ty
     for option, value in options.items():
         if option not in valid:
             raise DefinitionError(unknown(f"option of {owner}", option, valid))
-        kind = valid[option]
+        rule = valid[option]
+        kind = rule.kind if isinstance(rule, Least) else rule
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise DefinitionError(f"{owner}: {option} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
+        if isinstance(rule, Least) and not rule.allows(value):
+            raise DefinitionError(f"{owner}: {option} = {value!r}: must be at least {rule.low:g}")
 
 
 def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> None:

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 
 from hpo.config import Value
-from hpo.errors import StorageError
+from hpo.errors import StorageError, StorageMissingError
 
 __all__ = ["EpochMetrics", "StudyStorage", "mask", "normalised"]
 
@@ -55,6 +55,7 @@ EPOCHS = sa.Table(
     sa.Column("metrics", sa.Text, nullable=False),
 )
 
+SECRETS = {"password", "passwd", "sslpassword", "passfile"}
 DRIVERS = {
     "postgres": ("postgresql+psycopg", "postgres"),
     "postgresql": ("postgresql+psycopg", "postgres"),
@@ -73,7 +74,7 @@ def normalised(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
-    except sqlalchemy.exc.ArgumentError as error:
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         shown = url if "@" not in url else "(not shown: it may hold a password)"
         raise StorageError(
             f"storage {shown!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name or mysql://user@host/name"
@@ -85,9 +86,11 @@ def normalised(url: str) -> URL:
     return parsed
 
 
-def mask(url: str) -> str:
-    """The URL without its password, to be shown."""
-    return normalised(url).render_as_string(hide_password=True)
+def mask(url: str | URL) -> str:
+    """The URL without its passwords, to be shown: that of the user, and those that drivers take as options."""
+    parsed = normalised(url) if isinstance(url, str) else url
+    shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
+    return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
@@ -124,7 +127,7 @@ class StudyStorage(BaseStorage):
         ) as error:
             raise StorageError(self._why(error)) from error
         self.engine: sa.Engine = self._rdb.engine
-        if self._sqlite:
+        if self._sqlite and not self._in_memory:
             sa.event.listen(self.engine, "connect", _tune_sqlite)
             self.engine.dispose()  # the connection that is open already has not been tuned
 
@@ -139,14 +142,18 @@ class StudyStorage(BaseStorage):
     @property
     def masked_url(self) -> str:
         """The URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        return mask(self.url)
+
+    @property
+    def _in_memory(self) -> bool:
+        return self._sqlite and self.url.database in (None, "", ":memory:")
 
     @property
     def _sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
 
     def _check_file(self, create: bool) -> None:
-        if not self._sqlite or self.url.database in (None, "", ":memory:"):
+        if not self._sqlite or self._in_memory:
             return
         path = Path(str(self.url.database))
         if create:
@@ -155,7 +162,7 @@ class StudyStorage(BaseStorage):
             except OSError as error:
                 raise StorageError(f"storage {self.masked_url}: cannot make its folder: {error.strerror}") from error
         elif not path.exists():
-            raise StorageError(
+            raise StorageMissingError(
                 f"storage {self.masked_url}: the file does not exist; give another --storage, or launch a study first"
             )
 
@@ -242,21 +249,31 @@ class StudyStorage(BaseStorage):
         except sqlalchemy.exc.IntegrityError as error:
             raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
 
-    def add_slots(
-        self, study_id: int, start: int, slots: Sequence[Mapping[str, Value]], user_attrs: Mapping[str, Any]
+    def update_study(
+        self,
+        study_id: int,
+        held: Mapping[str, Any],
+        user_attrs: Mapping[str, Any],
+        slots: Sequence[Mapping[str, Value]] = (),
+        start: int = 0,
     ) -> bool:
-        """Append WAITING trials from number `start` and set the study's attributes; returns whether it was done.
+        """Set a study's attributes, and append WAITING trials from number `start`; returns whether it was done.
 
-        It is not done where the study no longer has exactly `start` trials: somebody else added some meanwhile.
+        It is not done where somebody else was faster: where the attributes named in `held` have other values by now,
+        or, with slots, where the study does not have exactly `start` trials.
         """
+        mine = STUDY_USER_ATTRS.c.study_id == study_id, STUDY_USER_ATTRS.c.key.in_([*held, *user_attrs])
         with self._write() as connection:
             self._lock(connection, study_id)
-            if _count(connection, study_id) != start:
+            rows = connection.execute(sa.select(STUDY_USER_ATTRS.c.key, STUDY_USER_ATTRS.c.value_json).where(*mine))
+            stored = {row.key: json.loads(row.value_json) for row in rows}
+            if any(stored.get(key) != value for key, value in held.items()):
+                return False
+            if slots and _count(connection, study_id) != start:
                 return False
             _insert_slots(connection, study_id, slots)
-            mine = STUDY_USER_ATTRS.c.study_id == study_id, STUDY_USER_ATTRS.c.key.in_(list(user_attrs))
             connection.execute(sa.delete(STUDY_USER_ATTRS).where(*mine))
-            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
+            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
             return True
 
     def claim_waiting(self, study_id: int, user_attrs: Mapping[str, Any]) -> int | None:

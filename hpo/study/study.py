@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config import TrialConfig
+from hpo.config import TrialConfig, Value
 from hpo.errors import StudyConflictError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest
@@ -104,7 +105,7 @@ class Study:
         if differences:
             raise StudyConflictError(
                 f"study '{self.name}' exists with another definition ({'; '.join(differences)}); "
-                f"launch this one with --name NEW, or remove the old one with: hpo delete {self.name}"
+                f"launch this one with --name NEW, or remove the old one with: hpo delete {shlex.quote(self.name)}"
             )
 
     # What it is.
@@ -141,18 +142,18 @@ class Study:
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
 
     def extend(self, budget: Budget) -> None:
-        """Take over a larger budget, and the timeout and target that come with it; a smaller one shrinks nothing."""
+        """Take over a larger budget; a smaller one shrinks nothing. Timeout and target stay unless they are given."""
         while True:
-            held = self.budget
-            merged = Budget(trials=max(held.trials, budget.trials), timeout=budget.timeout, target=budget.target)
-            attrs = {BUDGET: merged.model_dump()}
-            if not self.definition.fixed or merged.trials == held.trials:
-                self.storage.set_study_user_attr(self.id, BUDGET, attrs[BUDGET])
-                return
+            attrs = self._attrs
+            held = Budget.model_validate(attrs[BUDGET])
+            merged = held.extended(budget)
+            more: list[dict[str, Value]] = []
             start = sum(self.storage.count_trials(self.id).values())
-            more = slots(self.definition, start, start + merged.trials - held.trials)
-            ranges = [*self._attrs[SLOTS], [start, start + len(more)]]
-            if self.storage.add_slots(self.id, start, more, {**attrs, SLOTS: ranges}):
+            changed: dict[str, Any] = {BUDGET: merged.model_dump()}
+            if self.definition.fixed and merged.trials > held.trials:
+                more = slots(self.definition, start, start + merged.trials - held.trials)
+                changed[SLOTS] = [*attrs[SLOTS], [start, start + len(more)]]
+            if merged == held or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
                 return
 
     def start_clock(self) -> None:
@@ -179,6 +180,8 @@ class Study:
 
         A waiting trial comes first; an adaptive study then adds one, as long as it is below its budget.
         """
+        if self.budget.timeout is not None and DEADLINE not in self._attrs:
+            self.start_clock()
         if self.ended():
             return None
         trial_id = self.storage.claim_waiting(self.id, user_attrs)

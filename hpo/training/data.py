@@ -338,6 +338,15 @@ class DataCache:
         self._key: tuple[float, int, str] | None = None
         self._data: Data | None = None
 
+    def load(self) -> Dataset:
+        """The data set, read once.
+
+        Raises:
+            DataError, RegistryError: as `hpo.datasets.load`.
+        """
+        self._dataset = self._dataset or load(self.reference)
+        return self._dataset
+
     def get(self, config: TrialConfig) -> Data:
         """The data for a configuration, from the cache where the last trial asked for the same.
 
@@ -347,8 +356,7 @@ class DataCache:
         """
         key = (config.validation, config.seed, config.input_scaling)
         if self._data is None or key != self._key:
-            self._dataset = self._dataset or load(self.reference)
             self._data = None  # freed first: two splits at a time would double the memory
-            self._data = prepare(self._dataset, config, self.device, self.reference.name)
+            self._data = prepare(self.load(), config, self.device, self.reference.name)
             self._key = key
         return self._data

@@ -105,12 +105,21 @@ def test_times_are_read_as_local_ones(storage: StudyStorage, monkeypatch: pytest
         time.tzset()
 
 
-def test_slots_are_added_by_one_of_several_that_extend(storage: StudyStorage) -> None:
+def test_of_several_that_extend_a_study_at_once_one_does(storage: StudyStorage) -> None:
     study_id = _study(storage, 2)
+    more = [{"n": 2}, {"n": 3}]
     with ThreadPoolExecutor(4) as pool:
-        added = list(pool.map(lambda _: storage.add_slots(study_id, 2, [{"n": 2}, {"n": 3}], {"b": 2}), range(4)))
-    assert sorted(added) == [False, False, False, True]
+        done = list(pool.map(lambda _: storage.update_study(study_id, {"a": 1}, {"a": 2, "b": 3}, more, 2), range(4)))
+    assert sorted(done) == [False, False, False, True]
     assert storage.count_trials(study_id)[TrialState.WAITING] == 4
+    assert storage.get_study_user_attrs(study_id) == {"a": 2, "b": 3}
+    assert not storage.update_study(study_id, {"a": 2}, {}, more, 3)  # somebody added a trial meanwhile
+
+
+def test_it_holds_studies_in_memory() -> None:
+    study = optuna.create_study(storage=StudyStorage("sqlite://"))
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    assert len(study.trials) == 2
 
 
 def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> None:
@@ -173,6 +182,8 @@ def test_a_relative_sqlite_path_becomes_absolute(tmp_path: Path, monkeypatch: py
         ("me:secret@host", ["is not a URL"]),
         ("sqlite:////proc/nowhere/x.db", ["/proc/nowhere/x.db", "cannot make its folder"]),
         ("postgresql://me:secret@127.0.0.1:1/x", ["127.0.0.1", "***"]),
+        ("postgresql://me:secret@localhost:port/x", ["is not a URL"]),
+        ("postgresql://127.0.0.1:1/x?user=me&password=secret", ["password=***"]),
         ("mssql+pyodbc://me:secret@127.0.0.1:1/x", ["driver for mssql+pyodbc is missing"]),
     ],
 )

@@ -131,7 +131,8 @@ def test_a_target_and_a_deadline_end_a_study(tmp_path: Path, monkeypatch: pytest
     study = make_study(tmp_path, trials=10, target=0.503, timeout="1h")
     assert len(run_all(study)) == 4  # 0.5, 0.501, 0.502, 0.503
     assert "target 0.503" in str(study.ended())
-    study.extend(Budget(trials=10, timeout=3600))
+    study.extend(Budget(trials=10, target=0.9))
+    assert study.budget == Budget(trials=10, timeout=3600, target=0.9)
     now = 1_000_000.0
     monkeypatch.setattr(study_module.time, "time", lambda: now)
     study.start_clock()
@@ -181,6 +182,17 @@ def test_a_study_of_unknown_things_names_their_module(tmp_path: Path) -> None:
         ({"sampler": "tpee"}, "unknown sampler 'tpee'; did you mean 'tpe'"),
         ({"sampler": {"name": "tpe", "n_startup": 3}}, "did you mean 'n_startup_trials'"),
         ({"sampler": {"name": "tpe", "n_ei_candidates": "many"}}, "n_ei_candidates = 'many': must be int"),
+        ({"sampler": {"name": "cmaes", "popsize": 1}}, "popsize = 1: must be at least 2"),
+        ({"seed": 2**32}, "seed = 4294967296"),
+        ({"target": float("nan")}, "target = nan"),
+        ({"parameters": {"validation": 70000}}, "takes 70000 of 60000"),
+        ({"parameters": {"validation": [1000, 1000.5]}}, "validation = 1000.5"),
+        ({"parameters": {"model": "cnn"}, "dataset": "flat.npz"}, "needs images"),
+        ({"baseline": {"optimizer": ["adam"]}}, "[baseline] optimizer = ['adam']"),
+        ({"name": "../x"}, "name = '../x'"),
+        ({"name": "-dash"}, "name = '-dash'"),
+        ({"name": "x" * 101}, "up to 100"),
+        ({"name": "a\nb"}, "name = 'a\\nb'"),
         ({"sampler": 3}, "give its name"),
         ({"pruner": "medan"}, "did you mean 'median'"),
         ({"pruner": {"name": "median", "warmup": 3}}, "unknown option of pruner 'median' 'warmup'"),
@@ -207,6 +219,8 @@ def test_a_study_of_unknown_things_names_their_module(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_in_a_study_file_are_one_line(tmp_path: Path, keys: dict[str, Any], words: str) -> None:
+    x, y = np.random.default_rng(0).random((40, 5), dtype=np.float32), np.arange(40) % 2
+    np.savez(tmp_path / "flat.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     with pytest.raises(RequestError) as error:
         make_study(tmp_path, **keys)
     assert words in str(error.value)
@@ -260,6 +274,7 @@ def test_durations_that_are_none(given: object) -> None:
         ("optimizer=adam", ("optimizer", "adam")),
         ("widths=512-256", ("widths", "512-256")),
         ("widths=512", ("widths", "512")),
+        ("widths=1024-12-10", ("widths", "1024-12-10")),
         ("batch_norm=true", ("batch_norm", True)),
     ],
 )
@@ -277,6 +292,17 @@ def test_best_is_the_lowest_number_of_equals_in_either_direction(tmp_path: Path)
         best = study.best()
         assert best is not None
         assert best.number == expected
+
+
+def test_a_timeout_counts_from_the_first_claim_where_nobody_launched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(study_module.time, "time", lambda: now)
+    study = make_study(tmp_path, timeout="1h")
+    assert study.claim({}) is not None
+    now += 3601
+    assert study.claim({}) is None
 
 
 def test_left_counts_what_is_not_finished(tmp_path: Path) -> None:

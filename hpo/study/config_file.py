@@ -1,0 +1,89 @@
+"""A configuration file: what `hpo export` writes and `hpo train` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.config import TrialConfig
+from hpo.datasets import DatasetReference, reference
+from hpo.errors import DefinitionError, RequestError, unknown
+from hpo.study.definition import Objective
+from hpo.study.file import get_table, get_text, objectives_of, read_toml
+from hpo.study.fit import check_fit
+
+__all__ = ["Configuration", "read_config"]
+
+CONFIG_KEYS = ("dataset", "objective", "parameters")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What `hpo train` trains: a configuration, its data, the metric that tells its best epoch, and remarks."""
+
+    config: TrialConfig
+    dataset: DatasetReference
+    objective: Objective
+    notes: list[str]
+
+
+def read_config(
+    path: Path | None = None,
+    sets: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    objective: str | None = None,
+) -> Configuration:
+    """A configuration from a file as `hpo export` writes it, and from what overrides it.
+
+    Args:
+        path: the file, with `dataset`, `objective` and `[parameters]`; None for defaults.
+        sets: parameters that override those of the file.
+        dataset: a name or an .npz file's path instead of the file's.
+        objective: a metric instead of the file's.
+
+    Raises:
+        RequestError: with the file, the key and the value that is wrong.
+    """
+    table = _read(path) if path else {}
+    base = path.absolute().parent if path and dataset is None else Path.cwd()
+    where = f"{path}: " if path else ""
+    try:
+        for key in table:
+            if key not in CONFIG_KEYS:
+                raise DefinitionError(unknown("key", key, CONFIG_KEYS))
+        given = {**get_table(table, "parameters"), **(sets or {})}
+        config = TrialConfig(**given)
+        objectives = objectives_of(objective or table.get("objective", "val_accuracy"))
+        found = reference(dataset or get_text(table, "dataset", "mnist"), base)
+        check_fit(config, found)
+    except RequestError as error:
+        raise type(error)(f"{where}{error}") from error
+    idle = [name for name in given if name not in config.effective()]
+    return Configuration(
+        config, found, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's table, in the format that its suffix names; TOML by default.
+
+    Raises:
+        DefinitionError: it cannot be read, or is not in that format.
+    """
+    if path.suffix not in (".json", ".yaml", ".yml"):
+        return read_toml(path)
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise DefinitionError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(table, dict):
+        raise DefinitionError(f"{path}: must be a table with dataset, objective and parameters")
+    return table

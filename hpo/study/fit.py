@@ -1,0 +1,30 @@
+"""Whether a configuration fits a data set: what can be known before anything is trained."""
+
+from __future__ import annotations
+
+from hpo.config import TrialConfig
+from hpo.datasets import DatasetReference
+from hpo.errors import ConfigError
+
+__all__ = ["check_fit"]
+
+
+def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
+    """Refuse what every trial would fail on. A registered data set of the user's is known only when it is loaded.
+
+    Raises:
+        ConfigError: `validation` leaves either side without samples; the model needs images, or larger ones.
+    """
+    if dataset.samples is not None:
+        taken = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
+        if not 1 <= taken < dataset.samples:
+            raise ConfigError(
+                f"validation = {config.validation:g}: takes {taken:g} of {dataset.samples} training samples"
+            )
+    if dataset.shape is None or config.model != "cnn":
+        return
+    if len(dataset.shape) != 3:
+        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'")
+    _, height, width = dataset.shape
+    if min(height, width) >> config.conv_layers == 0:
+        raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
