@@ -146,10 +146,19 @@ def launch(
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
 )
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds between checkpoints of a trial; 0 writes one after each epoch.",
+)
 @device_option
 @import_option
 @storage_option
-def worker(name: str, storage: str | None, threads: int | None, device: str, imports: Sequence[str]) -> int:
+def worker(
+    name: str, storage: str | None, threads: int | None, checkpoint_every: float, device: str, imports: Sequence[str]
+) -> int:
     """Attach a worker to the study NAME: it trains trials until nothing is left to begin.
 
     Example: hpo worker mnist_mlp --storage postgresql://me@db/studies
@@ -161,7 +170,7 @@ def worker(name: str, storage: str | None, threads: int | None, device: str, imp
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
 
-        Worker(study, device, threads or share_of_cores(study), stop).run()
+        Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every).run()
     return stop.exit_code
 
 

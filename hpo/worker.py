@@ -8,16 +8,19 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.trial import TrialState
 
 from hpo import registry
 from hpo.config import TrialConfig
-from hpo.errors import DataError, HpoError, OutOfMemoryError, RegistryError, RunError
-from hpo.home import cores
+from hpo.errors import CheckpointError, DataError, HpoError, OutOfMemoryError, RegistryError, RunError
+from hpo.home import cores, folder
 from hpo.study import Claim, Study
 from hpo.training.callbacks import Callback
+from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import DataCache
+from hpo.training.files import remove
 from hpo.training.loop import Member, Outcome, device, set_threads, train
 
 __all__ = ["Worker", "share_of_cores", "worker_name"]
@@ -48,16 +51,27 @@ class Reporting(Callback):
         objectives = study.definition.objectives
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
+    def on_start(self, member: Member) -> None:
+        """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones."""
+        self.study.rewind(self.claim, member.resumed_from)
+        stored = len(self.study.storage.epochs(self.study.id).get(self.claim.id, []))
+        for metrics in member.history[stored:]:
+            self._store(metrics)
+
     def on_epoch(self, member: Member, metrics: dict[str, float]) -> None:
         """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
+        reported = self._store(metrics)
+        if reported and metrics["epoch"] < member.config.epochs and self.claim.trial.should_prune():
+            member.stop("pruned")
+
+    def _store(self, metrics: dict[str, float]) -> bool:
+        """Record an epoch, and report it to Optuna where there is one objective and it is finite."""
         epoch = int(metrics["epoch"])
         self.study.storage.record_epoch(self.study.id, self.claim.id, 1, epoch, metrics)
         value = metrics.get(self.metric, math.nan) if self.metric else math.nan
-        if not math.isfinite(value):
-            return
-        self.claim.trial.report(value, epoch)
-        if epoch < member.config.epochs and self.claim.trial.should_prune():
-            member.stop("pruned")
+        if math.isfinite(value):
+            self.claim.trial.report(value, epoch)
+        return math.isfinite(value)
 
 
 @dataclass
@@ -69,6 +83,7 @@ class Worker:
         device_name: `auto`, `cpu`, `cuda` or `cuda:1`.
         threads: of torch; None leaves torch's own choice.
         should_stop: asked between steps and between trials.
+        checkpoint_every: seconds between checkpoints of a trial; 0 writes one after each epoch.
         finished: how many trials it has told, by state.
     """
 
@@ -76,6 +91,7 @@ class Worker:
     device_name: str = "auto"
     threads: int | None = None
     should_stop: Callable[[], bool] = lambda: False
+    checkpoint_every: float = 30.0
 
     def __post_init__(self) -> None:
         self.study.definition.check_registered()
@@ -126,16 +142,28 @@ class Worker:
             self._told(claim, config, outcome)
 
     def _train(self, config: TrialConfig, claim: Claim) -> Outcome:
-        """Train; out of memory is tried once more, after the device's cache has been given back."""
+        """Train, from the checkpoint where there is one that can be used.
+
+        Out of memory is tried once more, after the device's cache has been given back.
+        """
         try:
             return self._train_once(config, claim)
+        except CheckpointError as error:
+            log.warning("trial %d begins anew: %s", claim.number, error)
+            remove(self._checkpoint(claim))
         except OutOfMemoryError:
             log.warning("trial %d: out of memory, tried once more", claim.number)
-            return self._train_once(config, claim)
+        return self._train_once(config, claim)
 
     def _train_once(self, config: TrialConfig, claim: Claim) -> Outcome:
         definition = self.study.definition
         objective = definition.objectives[0]
+        path = self._checkpoint(claim)
+        spec = CheckpointSpec(
+            path, resume=path.exists(), every=self.checkpoint_every, owner=f"{self.study.id}/{claim.id}"
+        )
+        if claim.trial._cached_frozen_trial.intermediate_values and not spec.resume:
+            log.warning("trial %d begins anew: it was interrupted, and %s is not here", claim.number, path)
         return train(
             [config],
             self.data.get(config),
@@ -144,7 +172,12 @@ class Worker:
             metrics=[registry.metrics.get(o.metric) for o in definition.objectives],
             callbacks=[Reporting(self.study, claim)],
             should_stop=self.should_stop,
+            checkpoints=[spec],
         )[0]
+
+    def _checkpoint(self, claim: Claim) -> Path:
+        """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""
+        return folder("checkpoints", self.study.name) / f"{claim.number}.pt"
 
     def _told(self, claim: Claim, config: TrialConfig, outcome: Outcome) -> None:
         if outcome.status == "interrupted":
@@ -185,7 +218,9 @@ class Worker:
 
     def _failed(self, claim: Claim, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}".splitlines()[0] if not isinstance(error, HpoError) else str(error)
-        log.error("trial %d failed: %s", claim.number, text, exc_info=not isinstance(error, HpoError))
+        log.error(
+            "trial %d failed: %s", claim.number, text, exc_info=error.__cause__ or not isinstance(error, HpoError)
+        )
         self._tell(claim, TrialState.FAIL, kind="error", message=text)
         self._errors += 1
         if self._errors == ERRORS_IN_A_ROW:
@@ -201,6 +236,7 @@ class Worker:
         optuna_study = self.study.optuna_study
         optuna_study.sampler.after_trial(optuna_study, storage.get_trial(claim.id), state, values)
         storage.set_trial_state_values(claim.id, state, values)
+        remove(self._checkpoint(claim))
         self.finished[state.name] = self.finished.get(state.name, 0) + 1
         log.info(
             "trial %d %s%s%s",

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 import hpo
 from hpo import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RunError
+from hpo.home import home
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.worker import Worker, share_of_cores
@@ -135,24 +136,50 @@ def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatc
     assert (trial.state, trial.user_attrs["failure"]) == (TrialState.PRUNED, "out_of_memory")
 
 
-def test_an_interrupted_trial_waits_for_the_next_worker_under_its_number(tmp_path: Path) -> None:
-    study = make(tmp_path, trials=2, sampler="tpe")
+class StopIn:
+    """Asks to stop at a step of a trial's epoch, and from then on."""
 
-    asked = False
+    def __init__(self, study: Study, number: int, epochs: int) -> None:
+        self.study, self.number, self.epochs, self.asked = study, number, epochs, False
 
-    def stop_in_the_second_trial() -> bool:
-        nonlocal asked
-        asked = asked or any(t.number == 1 and t.state == TrialState.RUNNING for t in study.trials())
-        return asked
+    def __call__(self) -> bool:
+        if not self.asked:
+            trial = next((t for t in self.study.trials() if t.number == self.number), None)
+            running = trial is not None and trial.state == TrialState.RUNNING
+            self.asked = running and len(trial.intermediate_values) >= self.epochs  # type: ignore[union-attr]
+        return self.asked
 
-    Worker(study, "cpu", 1, stop_in_the_second_trial).run()
-    states = [t.state for t in study.trials()]
-    assert states == [TrialState.COMPLETE, TrialState.WAITING]
-    params = study.trials()[1].params
+
+def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_path: Path) -> None:
+    outcomes = []
+    for name, stop in (("whole", False), ("interrupted", True)):
+        study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5, "dropout": 0.2}, name, sampler="tpe", trials=2)
+        if stop:
+            Worker(study, "cpu", 1, StopIn(study, number=1, epochs=2)).run()
+            assert [t.state for t in study.trials()] == [TrialState.COMPLETE, TrialState.WAITING]
+            assert len(study.trials()[1].intermediate_values) == 2
+            assert [p.name for p in (home() / "checkpoints" / name).iterdir()] == ["1.pt"]
+        Worker(study, "cpu", 1).run()
+        assert study.left() == 0
+        rows = study.storage.epochs(study.id)
+        outcomes.append([(t.params, t.value, t.intermediate_values, len(rows[t._trial_id])) for t in study.trials()])
+        assert list((home() / "checkpoints" / name).iterdir()) == []
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"not a checkpoint")])
+def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
+    tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5}, trials=1)
+    Worker(study, "cpu", 1, StopIn(study, number=0, epochs=3)).run()
+    damage(home() / "checkpoints" / "other" / "0.pt")
     Worker(study, "cpu", 1).run()
-    assert [t.state for t in study.trials()] == [TrialState.COMPLETE] * 2
-    assert study.trials()[1].params == params
-    assert study.left() == 0
+    assert "trial 0 begins anew" in caplog.text
+    [trial] = study.trials()
+    assert trial.state == TrialState.COMPLETE
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in study.storage.epochs(study.id)[trial._trial_id]] == [1, 2, 3, 4, 5]
 
 
 def test_the_pruner_prunes(tmp_path: Path) -> None:
@@ -166,9 +193,9 @@ def test_the_pruner_prunes(tmp_path: Path) -> None:
     assert all(t.value == max(t.intermediate_values.values()) for t in pruned)
 
 
-def make_other_with_data(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
+def make_other_with_data(folder: Path, parameters: dict[str, Any], name: str = "other", **keys: Any) -> Study:
     small_npz(folder / "small.npz")
-    return make_other(folder, "other", parameters, **keys)
+    return make_other(folder, name, parameters, **keys)
 
 
 def test_several_objectives_give_several_values(tmp_path: Path) -> None:

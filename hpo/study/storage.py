@@ -313,19 +313,21 @@ class StudyStorage(BaseStorage):
             return trial_id
 
     def release(self, trial_id: int) -> None:
-        """Put a RUNNING trial back to WAITING under its number, its parameters fixed and its reports discarded."""
+        """Put a RUNNING trial back to WAITING under its number, its parameters fixed."""
         params = self.get_trial(trial_id).params
         with self._write() as connection:
             running = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
             if connection.execute(running.values(state=TrialState.WAITING, datetime_start=None)).rowcount == 0:
                 return
-            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.trial_id == trial_id))
-            connection.execute(sa.delete(INTERMEDIATE_VALUES).where(INTERMEDIATE_VALUES.c.trial_id == trial_id))
-            fixed = sa.delete(TRIAL_SYSTEM_ATTRS).where(
-                TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key == "fixed_params"
-            )
-            connection.execute(fixed)
+            mine = TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key == "fixed_params"
+            connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
             _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, [(trial_id, {"fixed_params": params})])
+
+    def discard_reports(self, trial_id: int, after: int) -> None:
+        """Remove what a trial reported of the epochs after that one: it goes on from there."""
+        with self._write() as connection:
+            for table, epoch in ((EPOCHS, EPOCHS.c.epoch), (INTERMEDIATE_VALUES, INTERMEDIATE_VALUES.c.step)):
+                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
 
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """How many trials a study has in each state."""

@@ -214,6 +214,14 @@ class Study:
                 dimension.domain.suggest(claim.trial, dimension.key)
         return values
 
+    def rewind(self, claim: Claim, epoch: int) -> None:
+        """Let a claimed trial go on after that epoch: what it reported of later ones is discarded."""
+        self.storage.discard_reports(claim.id, epoch)
+        # Optuna's handle ignores the report of a step that it has seen before.
+        reported = claim.trial._cached_frozen_trial.intermediate_values
+        for step in [step for step in reported if step > epoch]:
+            del reported[step]
+
     def config_of(self, trial: FrozenTrial) -> TrialConfig:
         """The configuration of a stored trial, from its parameters and the definition.
 

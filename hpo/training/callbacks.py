@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +21,7 @@ class Callback:
     """Does nothing; override what you need. A callback ends a trial with `member.stop("pruned")`."""
 
     def on_start(self, member: Member) -> None:
-        """Before the first epoch."""
+        """Before the first epoch, or a resumed trial's next: `member.history` then holds the earlier ones."""
 
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """After every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
@@ -39,9 +40,11 @@ class CsvLog(Callback):
 
     @override
     def on_start(self, member: Member) -> None:
-        """Write the header."""
+        """Write the header, and the rows of a resumed trial's earlier epochs."""
         self._file = self._path.open("w", newline="")
         self._write(self._columns)
+        for metrics in member.history:
+            self.on_epoch(member, metrics)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
@@ -69,16 +72,18 @@ class TensorBoard(Callback):
 
     @override
     def on_start(self, member: Member) -> None:
-        """Open the event file."""
+        """Open the event file, and write a resumed trial's earlier epochs."""
         from tensorboardX import SummaryWriter  # 0.3 s, which trials without it need not pay
 
         self._writer = SummaryWriter(str(self._folder))
+        for metrics in member.history:
+            self.on_epoch(member, metrics)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Write the scalars."""
+        """Write the scalars that are finite: TensorBoard has no place for others."""
         for name, value in metrics.items():
-            if name != "epoch":
+            if name != "epoch" and math.isfinite(value):
                 self._writer.add_scalar(name, value, int(metrics["epoch"]))
         self._writer.flush()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from hpo.registry import Direction, MetricEntry
 from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress, TensorBoard
 from hpo.training.data import DataCache
+from hpo.training.files import publish
 from hpo.training.member import Outcome, Weights
 
 __all__ = ["JobResult", "run", "write_config", "write_weights"]
@@ -116,22 +116,12 @@ def write_config(
         "parameters": config.effective(),
     }
     comment = "".join(f"# {line}\n" for line in (header or "").splitlines())
-    _publish(path, lambda temporary: temporary.write_text(comment + tomli_w.dumps(document), encoding="utf-8"))
+    publish(path, lambda file: file.write((comment + tomli_w.dumps(document)).encode()))
 
 
 def write_weights(path: Path, weights: Weights) -> None:
     """Write a state dict as safetensors."""
-    _publish(path, lambda temporary: temporary.write_bytes(save(weights)))
-
-
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the file and rename, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    publish(path, lambda file: file.write(save(weights)))
 
 
 def _empty_folder(out: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hpo import registry
 from hpo.choices import OPTIMIZERS
 from hpo.config import TrialConfig
-from hpo.training.member import Member, Weights
+from hpo.training.member import Member, State, Weights
 from hpo.training.models import build, parameter_count
 
 __all__ = ["Evaluation", "Learner", "ModuleLearner", "loss_function", "make_optimizer"]
@@ -57,6 +57,15 @@ class Learner(Protocol):
 
     def weights(self, member: Member) -> Weights:
         """A copy of a member's weights, on the CPU."""
+
+    def state(self, member: Member) -> State:
+        """What that member's training goes on from, also in the midst of an epoch: weights, running statistics,
+        the optimizer's state, and the record of the epoch's steps so far. Its tensors may be the ones in training,
+        in their own layout: write them before the next step.
+        """
+
+    def load_state(self, member: Member, state: State) -> None:
+        """Take up, and keep, what `state` gave; after `begin_epoch`, for the record is of an epoch that has begun."""
 
     def drop(self, member: Member) -> None:
         """Train that member no longer."""
@@ -119,6 +128,7 @@ class ModuleLearner:
         self.module = (module or build(config, shape, classes)).to(device)
         self.members = [Member(config, number, parameter_count(self.module))]
         self._config = config
+        self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer = make_optimizer(config, self._parameters)
         self._loss = loss_function(config)
@@ -181,6 +191,25 @@ class ModuleLearner:
         assert member is self.members[0]
         return {name: _copy(value) for name, value in self.module.state_dict().items()}
 
+    def state(self, member: Member) -> State:
+        """See `Learner`."""
+        assert member is self.members[0]
+        # In the layout they are in: a fused kernel walks weights and moments side by side through memory.
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "record": self._record.state(),
+        }
+
+    def load_state(self, member: Member, state: State) -> None:
+        """See `Learner`."""
+        assert member is self.members[0]
+        self.load(state["module"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if state["record"] is not None:
+            outputs, y = (tensor.to(self._device) for tensor in state["record"])
+            self._record.add(outputs, y)
+
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take up weights that `weights` gave."""
         self.module.load_state_dict(weights)
@@ -237,3 +266,7 @@ class Record:
         assert self._outputs is not None
         assert self._labels is not None
         return self._outputs[: self._used], self._labels[: self._used]
+
+    def state(self) -> list[Tensor] | None:
+        """A copy of the epoch's outputs and labels so far, or None before its first step."""
+        return [tensor.clone() for tensor in self.read()] if self._used else None

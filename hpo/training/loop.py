@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from hpo.config import TrialConfig
-from hpo.errors import ConfigError, OutOfMemoryError
+from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.registry import BUILTIN_METRICS, Direction, MetricEntry
 from hpo.training.callbacks import Callback
-from hpo.training.data import Data, epoch_seed
+from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
+from hpo.training.data import Batch, Data, epoch_seed
 from hpo.training.learner import Evaluation, Learner, ModuleLearner
 from hpo.training.member import Member, Metrics, Outcome
-from hpo.training.memory import keep_freed_memory
+from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at
 
-__all__ = ["Callback", "Member", "Outcome", "device", "evaluate", "set_threads", "train"]
+__all__ = ["Callback", "CheckpointSpec", "Member", "Outcome", "device", "evaluate", "set_threads", "train"]
 
-# What the CPU's allocator says instead of raising an exception of its own.
-ALLOCATOR_WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "Cannot allocate memory")
 CONSTANT = ("parameter_count", "train_seconds")
 
 
@@ -35,13 +35,14 @@ def train(
     metrics: Sequence[MetricEntry] = (),
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoints: Sequence[CheckpointSpec | None] | None = None,
 ) -> list[Outcome]:
     """Train configurations, each to its end, and say what came out, in their order.
 
     A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
     before its step; val_loss (without label smoothing) and val_accuracy after the epoch; the registered `metrics`;
-    learning_rate, which the next step would use; seconds since training began. A trial ends as diverged
-    after an epoch whose loss is not finite; that row is the last of its history.
+    learning_rate, which the next step would use; seconds of training so far, those before an interruption too. A trial
+    ends as diverged after an epoch whose loss is not finite; that row is the last of its history.
 
     Args:
         configs: what to train.
@@ -52,14 +53,28 @@ def train(
         metrics: registered metrics, computed over the validation split after every epoch.
         callbacks: called after every epoch.
         should_stop: asked between steps; once true, every trial ends as interrupted, with its whole epochs.
+        checkpoints: of each configuration, or of none. A trial that ends as interrupted has left one. A trial that
+            begins from one ends with the same bits as if it had never been interrupted, on the same machine with as
+            many threads; where the data set gives batches, as long as an epoch's batches follow from torch's global
+            generator or never change: those of the epoch's steps already done are read again, and passed over.
 
     Raises:
+        CheckpointError: a checkpoint to begin from is missing, damaged or another trial's; no callback has been called
+            for its trial.
         ConfigError: a model cannot take the data's samples.
         OutOfMemoryError: the device has too little memory.
     """
     keep_freed_memory()
     if monitor in CONSTANT:
         monitor, direction = "val_accuracy", "maximize"
+    registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
+    names = [entry.name for entry in registered]
+    specs = [None] * len(configs) if checkpoints is None else checkpoints
+    files = {
+        number: CheckpointFile(spec, fingerprint(config, data, monitor, direction, names, spec.owner))
+        for number, (config, spec) in enumerate(zip(configs, specs, strict=True))
+        if spec is not None
+    }
     with _memory_errors(), _own_randomness(data.device):
         return [
             outcome
@@ -69,15 +84,18 @@ def train(
                 data,
                 monitor,
                 direction,
-                [entry for entry in metrics if entry.name not in BUILTIN_METRICS],
+                registered,
                 callbacks,
                 should_stop,
+                files,
             ).train()
         ]
 
 
 class Run:
-    """One learner's way through the epochs. Its members share the batch size, the number of epochs and the seed."""
+    """One learner's way through the epochs. Its members share the batch size, the number of epochs, the seed, and the
+    place where they begin.
+    """
 
     def __init__(
         self,
@@ -88,6 +106,7 @@ class Run:
         metrics: Sequence[MetricEntry],
         callbacks: Sequence[Callback],
         should_stop: Callable[[], bool],
+        files: Mapping[int, CheckpointFile],
     ) -> None:
         self._learner = learner
         self._data = data
@@ -96,36 +115,100 @@ class Run:
         self._metrics = [(entry.name, entry.load()) for entry in metrics]
         self._callbacks = callbacks
         self._should_stop = should_stop
+        self._files = files
         self._members = list(learner.members)
         first = self._members[0].config
         self._batch_size, self._epochs = first.batch_size, first.epochs
         self._steps = data.steps(self._batch_size)
+        self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
+        self._generators: list[torch.Tensor] = []
         self._begun = time.perf_counter()
 
     def train(self) -> list[Outcome]:
         """All epochs, or fewer."""
+        self._learner.begin_epoch(len(self._data.y_train))  # which a checkpoint may have been taken in the midst of
+        for member in self._members:
+            self._resume(member)
         for member in self._members:
             for callback in self._callbacks:
                 callback.on_start(member)
-        for epoch in range(1, self._epochs + 1):
-            if not self._learner.members or not self._train_epoch(epoch):
-                break
-            self._close_epoch(epoch)
+        while self._epoch <= self._epochs and self._learner.members and self._train_epoch():
+            self._close_epoch(self._epoch)
+            self._epoch, self._step = self._epoch + 1, 0
         return [self._outcome(member) for member in self._members]
 
-    def _train_epoch(self, epoch: int) -> bool:
-        """The steps of an epoch; false when asked to stop in its midst."""
-        torch.manual_seed(epoch_seed(self._data.seed, epoch))
-        learner, step, total = self._learner, (epoch - 1) * self._steps, self._epochs * self._steps
-        learner.begin_epoch(len(self._data.y_train))
-        for x, y in self._data.batches(self._batch_size, epoch):
-            if self._should_stop():
-                for member in learner.members:
-                    member.stop("interrupted")
+    def _resume(self, member: Member) -> None:
+        """Begin where the member's checkpoint was taken, where it is to begin from one."""
+        file = self._files.get(member.number)
+        found = file.load() if file else None
+        if file is None or found is None:
+            return
+        with file.taking_up():
+            self._learner.load_state(member, found.learner)
+        member.history, member.best_epoch, member.best_weights = found.history, found.best_epoch, found.best_weights
+        member.resumed_from = len(found.history)
+        self._epoch, self._step, self._generators = found.epoch, found.step, found.generators
+        self._begun = time.perf_counter() - found.seconds
+
+    def _train_epoch(self) -> bool:
+        """The steps of the epoch that are not done yet; false when asked to stop in its midst."""
+        torch.manual_seed(epoch_seed(self._data.seed, self._epoch))
+        batches = self._data.batches(self._batch_size, self._epoch)
+        if not self._step:
+            self._learner.begin_epoch(len(self._data.y_train))
+        elif not self._pass_over(batches):
+            return False
+        before, total = (self._epoch - 1) * self._steps, self._epochs * self._steps
+        # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators.
+        while not self._interrupted():
+            self._write_due()
+            batch = next(batches, None)
+            if batch is None:
+                return True
+            rates = [rate_at(member.config, before + self._step, total) for member in self._learner.members]
+            self._learner.step(*batch, rates)
+            self._step += 1
+        for member in self._learner.members:
+            self._write(member)
+        return False
+
+    def _pass_over(self, batches: Iterator[Batch]) -> bool:
+        """Go to the step where a checkpoint was taken; false when asked to stop, with nothing new to write."""
+        for _ in range(self._step):
+            if self._interrupted():
                 return False
-            learner.step(x, y, [rate_at(member.config, step, total) for member in learner.members])
-            step += 1
+            next(batches, None)
+        _restore_generators(self._generators, self._data.device)
         return True
+
+    def _interrupted(self) -> bool:
+        """Whether to stop; then every member has been told."""
+        if not self._should_stop():
+            return False
+        for member in self._learner.members:
+            member.stop("interrupted")
+        return True
+
+    def _write_due(self) -> None:
+        for member in self._learner.members:
+            if (file := self._files.get(member.number)) and file.due(len(member.history)):
+                self._write(member)
+
+    def _write(self, member: Member) -> None:
+        """Write a member's checkpoint, where it is to have any."""
+        if file := self._files.get(member.number):
+            file.write(
+                Checkpoint(
+                    epoch=self._epoch,
+                    step=self._step,
+                    seconds=time.perf_counter() - self._begun,
+                    generators=_generators(self._data.device),
+                    history=member.history,
+                    best_epoch=member.best_epoch,
+                    best_weights=member.best_weights,
+                    learner=self._learner.state(member),
+                )
+            )
 
     def _close_epoch(self, epoch: int) -> None:
         """Measure every member, tell the callbacks, and drop those that are done."""
@@ -144,7 +227,7 @@ class Run:
             "val_accuracy": evaluation.accuracy,
             "learning_rate": rate_at(member.config, epoch * self._steps, total),
             "seconds": time.perf_counter() - self._begun,
-            **{name: float(function(evaluation.outputs, self._data.y_val)) for name, function in self._metrics},
+            **{name: _measured(name, metric, evaluation.outputs, self._data.y_val) for name, metric in self._metrics},
         }
 
     def _record(self, member: Member, row: Metrics) -> None:
@@ -173,6 +256,21 @@ class Run:
         for callback in self._callbacks:
             callback.on_end(member, outcome)
         return outcome
+
+
+def _measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor, y: torch.Tensor) -> float:
+    """A registered metric's value.
+
+    Raises:
+        RunError: the metric raised, or returned no number.
+    """
+    try:
+        return float(metric(outputs, y))
+    except Exception as error:  # a metric of the user's can raise anything
+        if is_out_of_memory(error):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        raise RunError(f"metric '{name}': {type(error).__name__}: {first}") from error
 
 
 def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> Evaluation:
@@ -217,10 +315,8 @@ def _memory_errors() -> Iterator[None]:
     """Turn each of torch's ways to say that memory is short into ours."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(_first_line(error)) from error
-    except RuntimeError as error:
-        if any(words in str(error) for words in ALLOCATOR_WORDS):
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
             raise OutOfMemoryError(_first_line(error)) from error
         raise
 
@@ -235,3 +331,14 @@ def _own_randomness(where: torch.device) -> Iterator[None]:
     """Leave torch's global generators as they were: training may run inside a person's own program."""
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         yield
+
+
+def _generators(where: torch.device) -> list[torch.Tensor]:
+    """The states of torch's global generators: the CPU's, then the device's where that is another."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(where)] if where.type == "cuda" else [])]
+
+
+def _restore_generators(states: Sequence[torch.Tensor], where: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if where.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], where)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from hpo.config import TrialConfig
 from hpo.registry import Direction
 
-__all__ = ["Member", "Metrics", "Outcome", "Status", "Weights"]
+__all__ = ["Member", "Metrics", "Outcome", "State", "Status", "Weights"]
 
 Metrics = dict[str, float]
 Weights = dict[str, Tensor]
+State = dict[str, Any]  # tensors and plain values, as torch reads back with weights_only
 Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]
 
 
@@ -30,6 +31,7 @@ class Member:
         best_epoch: the epoch (from 1) of the best value of the monitor; None while there is none.
         best_weights: the weights of that epoch, on the CPU.
         stopped: why it ended, or None while it trains.
+        resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
     """
 
     config: TrialConfig
@@ -39,6 +41,7 @@ class Member:
     best_epoch: int | None = None
     best_weights: Weights | None = None
     stopped: Status | None = None
+    resumed_from: int = 0
 
     def stop(self, reason: Status) -> None:
         """End this trial after the present epoch; the first reason counts."""
@@ -55,9 +58,9 @@ class Member:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     def improves(self, monitor: str, direction: Direction) -> bool:
-        """Whether the last epoch is the best so far. The first of equals is; a value that is not a number never is."""
+        """Whether the last epoch is the best so far. The first of equals is; a value that is not finite never is."""
         value = self.history[-1][monitor]
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         if self.best is None:
             return True

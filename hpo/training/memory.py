@@ -1,4 +1,4 @@
-"""The process's allocator, set once for training."""
+"""Memory: the process's allocator, set once for training, and the many ways to be told that none is left."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import ctypes
 import sys
 from functools import cache
 
-__all__ = ["keep_freed_memory"]
+import torch
+
+__all__ = ["is_out_of_memory", "keep_freed_memory"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGE = 64 << 20  # blocks above this, such as a data set, still go back to the system when they are freed
 KEPT = 256 << 20
+# What the CPU's allocator says instead of raising an exception of its own.
+ALLOCATOR_WORDS = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "Cannot allocate memory")
 
 
 @cache
@@ -25,3 +29,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is one of torch's ways, or Python's, to say that memory is short."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)

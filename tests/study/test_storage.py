@@ -73,18 +73,21 @@ def test_trials_are_created_below_the_budget_only(storage: StudyStorage) -> None
     assert numbers == list(range(30))
 
 
-def test_a_released_trial_waits_with_its_parameters_and_without_reports(storage: StudyStorage) -> None:
+def test_a_released_trial_waits_with_its_parameters_and_reports(storage: StudyStorage) -> None:
     study_id = _study(storage)
     trial_id = storage.create_below(study_id, 1, {"worker": "w"})
     assert trial_id is not None
     trial = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
     x = trial.suggest_float("x", 0, 1)
-    trial.report(0.5, 1)
-    storage.record_epoch(study_id, trial_id, 1, 1, {"epoch": 1})
+    for epoch in (1, 2, 3):
+        trial.report(epoch / 10, epoch)
+        storage.record_epoch(study_id, trial_id, 1, epoch, {"epoch": epoch})
     storage.release(trial_id)
-    frozen = storage.get_trial(trial_id)
-    assert (frozen.state, frozen.intermediate_values, storage.epochs(study_id)) == (TrialState.WAITING, {}, {})
+    assert storage.get_trial(trial_id).state == TrialState.WAITING
     assert storage.claim_waiting(study_id, {}) == trial_id
+    storage.discard_reports(trial_id, after=2)
+    assert storage.get_trial(trial_id).intermediate_values == {1: 0.1, 2: 0.2}
+    assert storage.epochs(study_id) == {trial_id: [{"epoch": 1}, {"epoch": 2}]}
     again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
     assert again.suggest_float("x", 0, 1) == x
 

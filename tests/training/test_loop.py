@@ -12,7 +12,7 @@ from torch import nn
 from hpo import datasets, registry
 from hpo.config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
-from hpo.errors import ConfigError, OutOfMemoryError
+from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training import loop
 from hpo.training.callbacks import COLUMNS, Callback
 from hpo.training.data import Data, DataCache, prepare
@@ -314,3 +314,17 @@ def test_a_cnn_learns_mnist():
     given = TrialConfig(model="cnn", channels=8, epochs=1, validation=500, batch_size=32)
     small = prepare(Dataset((x[:4500], y[:4500]), classes=10), given, CPU)
     assert one(given, small).best["val_accuracy"] > 0.85
+
+
+def test_a_metric_that_raises_is_named():
+    def bad(outputs, targets):
+        raise ValueError("line one\nline two")
+
+    with pytest.raises(RunError, match="metric 'bad': ValueError: line one$"):
+        one(config(), metrics=[registry.MetricEntry("bad", bad, "tests")])
+
+
+def test_a_metric_that_is_not_finite_never_makes_the_best_epoch():
+    values = iter([0.5, math.inf, 0.4])
+    entry = registry.MetricEntry("odd", lambda outputs, targets: next(values), "tests")
+    assert one(config(), monitor="odd", metrics=[entry]).best_epoch == 1

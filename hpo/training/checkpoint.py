@@ -1,0 +1,231 @@
+"""Checkpoints: from one, a trial goes on as if it had never been interrupted, to the same bits.
+
+A checkpoint is taken between two steps, also in the midst of an epoch: an epoch may take minutes, and an orderly stop
+has seconds. Three things are not in it, for they follow from the configuration and the place: the order of the data
+(from seed and epoch), the learning rate (from the step), and early stopping (from the history and the best epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from hpo.config import TrialConfig
+from hpo.errors import CheckpointError
+from hpo.registry import Direction
+from hpo.training.data import Data
+from hpo.training.files import publish
+from hpo.training.member import Metrics, State, Weights
+from hpo.training.memory import is_out_of_memory
+
+__all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "load", "save"]
+
+log = logging.getLogger("hpo.training")
+FORMAT = 1  # of the file; a checkpoint of another is refused
+EVERY = 30.0
+Fingerprint = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointSpec:
+    """Where a trial's checkpoints go, how often, and whether it begins from the one that is there.
+
+    Attributes:
+        path: the file; its folder is made.
+        resume: begin from the file, which must then be there and fit.
+        every: seconds between checkpoints; 0 is after each epoch. An orderly stop writes one in any case.
+        owner: whose checkpoint it is, such as a study's id and a trial's number; that of another owner is refused.
+        may_write: asked before each; false where the trial has passed to another worker, whose file it now is.
+        clock: seconds that only grow.
+    """
+
+    path: Path
+    resume: bool = False
+    every: float = EVERY
+    owner: str = ""
+    may_write: Callable[[], bool] = lambda: True
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A member of a run between two steps.
+
+    Attributes:
+        epoch: the one in training, from 1.
+        step: how many of its steps are done; none where the last epoch has been closed.
+        seconds: of training and validation so far.
+        generators: the states of torch's generators, the CPU's first; only dropout in the midst of an epoch needs
+            them, for each epoch begins with a seed of its own.
+        history, best_epoch, best_weights: see `Member`.
+        learner: what `Learner.state` gave.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    generators: list[Tensor]
+    history: list[Metrics]
+    best_epoch: int | None
+    best_weights: Weights | None
+    learner: State
+
+
+class CheckpointFile:
+    """One member's checkpoints, as its spec asks."""
+
+    def __init__(self, spec: CheckpointSpec, belongs_to: Fingerprint) -> None:
+        self._spec = spec
+        self._belongs_to = belongs_to
+        self._written_at = spec.clock()
+        self._epochs = 0
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint to begin from, or None where the spec asks for none.
+
+        Raises:
+            CheckpointError: see `load`.
+        """
+        if not self._spec.resume:
+            return None
+        found = load(self._spec.path, self._belongs_to)
+        self._epochs = len(found.history)
+        return found
+
+    def due(self, epochs: int) -> bool:
+        """Whether to write one now, after so many whole epochs."""
+        if self._spec.every:
+            return self._spec.clock() - self._written_at >= self._spec.every
+        return epochs > self._epochs
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """Replace the file. Where that fails the trial need not: it is logged, and the last checkpoint stays."""
+        if not self._spec.may_write():
+            return
+        try:
+            save(self._spec.path, checkpoint, self._belongs_to)
+        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+            why = error.__context__ if isinstance(error.__context__, OSError) else error
+            log.warning("checkpoint %s: not written (%s); training goes on without it", self._spec.path, _line(why))
+        self._written_at = self._spec.clock()
+        self._epochs = len(checkpoint.history)
+
+    @contextmanager
+    def taking_up(self) -> Iterator[None]:
+        """Turn what a learner raises over a state that it cannot take into one line.
+
+        Raises:
+            CheckpointError: the state is another model's or optimizer's.
+        """
+        with _one_line(self._spec.path, "does not fit the model or the optimizer"):
+            yield
+
+
+def fingerprint(
+    config: TrialConfig,
+    data: Data,
+    monitor: str,
+    direction: Direction,
+    metrics: Sequence[str] = (),
+    owner: str = "",
+) -> Fingerprint:
+    """What a checkpoint belongs to, in plain values: with any of them changed, the trial would be another one."""
+    return {
+        "format": FORMAT,
+        "torch": str(torch.__version__),
+        "owner": owner,
+        "monitor": monitor,
+        "direction": direction,
+        "metrics": list(metrics),
+        "train samples": len(data.y_train),
+        "validation samples": len(data.y_val),
+        "sample shape": list(data.shape),
+        "classes": data.classes,
+        "data seed": data.seed,
+        "data scaling": data.input_scaling,
+        "data digest": _digest(data),
+        **config.effective(),
+    }
+
+
+def _digest(data: Data) -> str:
+    """Of the labels on both sides of the split, and of the scaling, for which every training sample was read."""
+    arrays = [data.y_train.cpu().numpy(), data.y_val.cpu().numpy()]
+    arrays += [data.scaling.shift, data.scaling.scale] if data.scaling else []
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+
+
+def save(path: Path, checkpoint: Checkpoint, belongs_to: Fingerprint) -> None:
+    """Publish a checkpoint: a reader finds the old one or the new one, whole.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written; the one that was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"fingerprint": belongs_to, **vars(checkpoint)}
+    publish(path, lambda file: torch.save(content, file))
+
+
+def load(path: Path, belongs_to: Fingerprint) -> Checkpoint:
+    """Read a checkpoint, its tensors to the CPU.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, it is damaged, or it is another trial's.
+    """
+    with _one_line(path, "is damaged"):
+        try:
+            with path.open("rb") as file:
+                content = _read(file)
+        except FileNotFoundError:
+            raise CheckpointError(f"checkpoint {path}: there is none") from None
+        except OSError as error:
+            raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror or error})") from error
+        _check(path, content.pop("fingerprint"), belongs_to)
+        return Checkpoint(**content)
+
+
+def _read(file: BinaryIO) -> dict[str, Any]:
+    """The content of a file whose every byte of data has been checked: torch itself does not look at the sums."""
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise pickle.UnpicklingError(f"the sum of its part {damaged} is wrong")
+    file.seek(0)
+    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    return content
+
+
+def _check(path: Path, found: Fingerprint, expected: Fingerprint) -> None:
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        if found.get(name) != expected.get(name):
+            was, now = (repr(values.get(name, "nothing")) for values in (found, expected))
+            raise CheckpointError(f"checkpoint {path}: is of another trial: its {name} is {was}, and must be {now}")
+
+
+@contextmanager
+def _one_line(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong into a CheckpointError, but for a want of memory, which is no fault of the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can make its reader raise anything
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"checkpoint {path}: {what} ({_line(error)})") from error
+
+
+def _line(error: BaseException) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return first or type(error).__name__
