@@ -9,7 +9,7 @@ import yaml
 from hpo.errors import RequestError
 from hpo.report.export import export_config
 from hpo.report.results import read_results
-from hpo.study.file import read_config
+from hpo.study.config_file import read_config
 from tests.report.helpers import BASELINE, add_foreign, filled
 from tests.study.helpers import make_study
 

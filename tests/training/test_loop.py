@@ -320,7 +320,7 @@ def test_a_metric_that_raises_is_named():
     def bad(outputs, targets):
         raise ValueError("line one\nline two")
 
-    with pytest.raises(RunError, match="metric 'bad': ValueError: line one$"):
+    with pytest.raises(RunError, match=r"metric 'bad': ValueError: line one$"):
         one(config(), metrics=[registry.MetricEntry("bad", bad, "tests")])
 
 
