@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
+import sqlalchemy.exc
 from optuna.trial import TrialState
 
 from hpo import registry
@@ -133,6 +135,9 @@ class Worker:
             # This machine lacks what the study needs; another may have it.
             self.study.storage.release(claim.id)
             raise
+        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            # The database's trouble is not the trial's fault; it was tried again for minutes.
+            raise RunError(f"trial {claim.number}: {self.study.storage.explain(error)}") from error
         except OutOfMemoryError as error:
             self._tell(claim, TrialState.PRUNED, kind="out_of_memory", message=str(error))
         except Exception as error:  # a bug in user code fails its trial, not the worker

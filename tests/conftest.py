@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import servers
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +17,22 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPTUNA_STORAGE", "HPO_IMPORT", "HPO_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    if servers.POSTGRES is None:
+        pytest.skip("PostgreSQL's programs are missing")
+    with servers.postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    if servers.MARIADB is None:
+        pytest.skip("mariadbd is missing")
+    with servers.mariadb() as url:
+        yield url
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -47,6 +47,20 @@ def trials_of(folder: Path, name: str = "small") -> list[tuple[int, TrialState, 
     return [(t.number, t.state, t.params) for t in Study(StudyStorage(url(folder)), name).trials()]
 
 
+@pytest.mark.parametrize(("sampler", "database"), [("random", "mariadb_url"), ("tpe", "postgres_url")])
+def test_four_workers_share_a_server(
+    tmp_path: Path, sampler: str, database: str, request: pytest.FixtureRequest
+) -> None:
+    storage: str = request.getfixturevalue(database)
+    study, name = write_study(tmp_path, sampler=sampler), f"shared by {sampler}"
+    keys = ("--name", name, "--storage", storage)
+    done = hpo("launch", study, "--workers", "4", *keys, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trials = Study(StudyStorage(storage), name).trials()
+    assert [trial.number for trial in trials] == list(range(40))
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_four_workers_make_exactly_the_budget(tmp_path: Path, sampler: str) -> None:
     study = write_study(tmp_path, sampler=sampler)

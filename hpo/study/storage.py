@@ -24,10 +24,12 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
 from hpo.config import Value
 from hpo.errors import StorageError, StorageMissingError
+from hpo.study.retry import patient, retried
 
 __all__ = ["EpochMetrics", "StudyStorage", "mask", "normalised"]
 
@@ -99,6 +101,24 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _keep_fractions(engine: sa.Engine) -> None:
+    """Let a new MySQL or MariaDB database keep fractions of a second, which its plain DATETIME drops.
+
+    Optuna's own contract of a storage asks for them, and a short trial would take 0 seconds. One with studies is left
+    as it is: whoever made it may not want its tables rebuilt.
+    """
+    columns = {column["name"]: column["type"] for column in sa.inspect(engine).get_columns("trials")}
+    times = {name: kind for name, kind in columns.items() if isinstance(kind, mysql.DATETIME)}
+    with engine.begin() as connection:
+        if (
+            all(kind.fsp for kind in times.values())
+            or connection.execute(sa.select(STUDIES.c.study_id).limit(1)).first()
+        ):
+            return
+        changes = ", ".join(f"MODIFY {name} DATETIME(6)" for name in times)
+        connection.exec_driver_sql(f"ALTER TABLE trials {changes}")
+
+
 class StudyStorage(BaseStorage):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
@@ -118,7 +138,7 @@ class StudyStorage(BaseStorage):
         self._check_file(create)
         try:
             self._connect_once()
-            self._rdb = self._open()
+            self._rdb = patient(self._open())
         except (
             sqlalchemy.exc.SQLAlchemyError,
             ImportError,
@@ -188,6 +208,8 @@ class StudyStorage(BaseStorage):
         # RDBStorage passes the URL through str.format.
         rdb = RDBStorage(text.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
         metadata.create_all(rdb.engine)
+        if self.url.get_backend_name() == "mysql":
+            _keep_fractions(rdb.engine)
         return rdb
 
     def _why(self, error: Exception) -> str:
@@ -201,9 +223,13 @@ class StudyStorage(BaseStorage):
                 else "use sqlite, postgresql or mysql"
             )
             return f"storage {self.masked_url}: the driver for {self.url.drivername} is missing; {advice}"
+        return self.explain(error, "cannot be opened")
+
+    def explain(self, error: Exception, what: str = "does not answer") -> str:
+        """One line for a database's error, in its own words."""
         cause = error.__cause__ or error
         text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        return f"storage {self.masked_url}: cannot be opened: {text}"
+        return f"storage {self.masked_url}: {what}: {text}"
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
@@ -215,6 +241,7 @@ class StudyStorage(BaseStorage):
 
     # Whole steps, one transaction each.
 
+    @retried
     def create_study(
         self,
         name: str,
@@ -249,6 +276,7 @@ class StudyStorage(BaseStorage):
         except sqlalchemy.exc.IntegrityError as error:
             raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
 
+    @retried
     def update_study(
         self,
         study_id: int,
@@ -276,6 +304,7 @@ class StudyStorage(BaseStorage):
             _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
             return True
 
+    @retried
     def claim_waiting(self, study_id: int, user_attrs: Mapping[str, Any]) -> int | None:
         """Make the WAITING trial with the lowest number RUNNING and return its id, or None where none waits.
 
@@ -293,6 +322,7 @@ class StudyStorage(BaseStorage):
                     _replace_attrs(connection, trial_id, user_attrs)
                     return int(trial_id)
 
+    @retried
     def create_below(self, study_id: int, budget: int, user_attrs: Mapping[str, Any]) -> int | None:
         """Add a RUNNING trial and return its id, or None where the study has `budget` trials already."""
         with self._write() as connection:
@@ -312,6 +342,7 @@ class StudyStorage(BaseStorage):
             _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
             return trial_id
 
+    @retried
     def release(self, trial_id: int) -> None:
         """Put a RUNNING trial back to WAITING under its number, its parameters fixed."""
         params = self.get_trial(trial_id).params
@@ -323,12 +354,14 @@ class StudyStorage(BaseStorage):
             connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
             _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, [(trial_id, {"fixed_params": params})])
 
+    @retried
     def discard_reports(self, trial_id: int, after: int) -> None:
         """Remove what a trial reported of the epochs after that one: it goes on from there."""
         with self._write() as connection:
             for table, epoch in ((EPOCHS, EPOCHS.c.epoch), (INTERMEDIATE_VALUES, INTERMEDIATE_VALUES.c.step)):
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
 
+    @retried
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """How many trials a study has in each state."""
         query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
@@ -342,13 +375,14 @@ class StudyStorage(BaseStorage):
 
     # All metrics of every epoch.
 
+    @retried
     def record_epoch(self, study_id: int, trial_id: int, attempt: int, epoch: int, metrics: EpochMetrics) -> None:
         """Store the metrics of one epoch of one attempt at a trial; once more is an update."""
-        row = {"trial_id": trial_id, "attempt": attempt, "epoch": epoch}
+        row = {"trial_id": trial_id, "attempt": attempt, "epoch": epoch, "study_id": study_id}
         with self._write() as connection:
-            connection.execute(sa.delete(EPOCHS).where(*(EPOCHS.c[key] == value for key, value in row.items())))
-            connection.execute(sa.insert(EPOCHS).values(study_id=study_id, metrics=json.dumps(metrics), **row))
+            _upsert(connection, EPOCHS, {**row, "metrics": json.dumps(metrics)})
 
+    @retried
     def epochs(self, study_id: int) -> dict[int, list[EpochMetrics]]:
         """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
         query = (
@@ -369,6 +403,10 @@ class StudyStorage(BaseStorage):
 
     def delete_study(self, study_id: int) -> None:
         self._rdb.delete_study(study_id)
+        self._delete_epochs(study_id)
+
+    @retried
+    def _delete_epochs(self, study_id: int) -> None:
         with self._write() as connection:
             connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.study_id == study_id))
 
@@ -429,6 +467,20 @@ class StudyStorage(BaseStorage):
 
     def remove_session(self) -> None:
         self._rdb.remove_session()
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
+    """Insert a row, or update the one with its primary key; a delete before the insert would invite deadlocks."""
+    values = {name: value for name, value in row.items() if not table.c[name].primary_key}
+    match connection.dialect.name:
+        case "mysql":
+            connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(values))
+        case "postgresql":
+            insert = postgresql.insert(table).values(row)
+            connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
+        case _:
+            insert_or = sqlite.insert(table).values(row)
+            connection.execute(insert_or.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
 
 
 def _now() -> datetime:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
@@ -23,13 +24,13 @@ from tests.study.helpers import sqlite_url
 
 class TestOptunasContract(StorageTestCase):
     @pytest.fixture
-    def storage(self, tmp_path: Path) -> StudyStorage:
-        return StudyStorage(sqlite_url(tmp_path))
+    def storage(self, storage: StudyStorage) -> StudyStorage:
+        return storage
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> StudyStorage:
-    return StudyStorage(sqlite_url(tmp_path))
+def reopened(storage: StudyStorage) -> str:
+    """Its URL for Optuna's own storage."""
+    return storage.url.render_as_string(hide_password=False)
 
 
 def _study(storage: StudyStorage, slots: int = 0) -> int:
@@ -41,13 +42,13 @@ def test_it_is_a_drop_in_for_optuna(storage: StudyStorage) -> None:
     study = optuna.create_study(storage=storage, study_name="plain")
     assert study._storage is storage
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    again = optuna.load_study(study_name="plain", storage=str(storage.url))
+    again = optuna.load_study(study_name="plain", storage=reopened(storage))
     assert [t.value for t in again.trials] == [t.value for t in study.trials]
 
 
 def test_a_study_is_made_whole(storage: StudyStorage) -> None:
     study_id = _study(storage, 3)
-    plain = optuna.load_study(study_name="s", storage=str(storage.url))
+    plain = optuna.load_study(study_name="s", storage=reopened(storage))
     assert plain.metric_names == ["val_accuracy"]
     assert [(t.number, t.state) for t in plain.trials] == [(n, TrialState.WAITING) for n in range(3)]
     assert plain.ask().suggest_int("n", 0, 9) == 0
@@ -137,9 +138,14 @@ def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> N
     assert storage.epochs(study_id) == {}
 
 
-def test_many_processes_open_one_empty_database_at_once(tmp_path: Path) -> None:
+def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
+    engine = sa.create_engine(any_url)
+    everything = sa.MetaData()
+    everything.reflect(engine)
+    everything.drop_all(engine)
+    engine.dispose()
     code = "import sys; from hpo.study import StudyStorage; print(len(StudyStorage(sys.argv[1]).get_all_studies()))"
-    command = [sys.executable, "-c", code, sqlite_url(tmp_path)]
+    command = [sys.executable, "-c", code, any_url]
     processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(10)
     ]
@@ -147,7 +153,8 @@ def test_many_processes_open_one_empty_database_at_once(tmp_path: Path) -> None:
     assert [out.strip() for out, _ in done] == ["0"] * 10, [err for _, err in done]
 
 
-def test_sqlite_writes_ahead(storage: StudyStorage) -> None:
+def test_sqlite_writes_ahead(tmp_path: Path) -> None:
+    storage = StudyStorage(sqlite_url(tmp_path))
     with storage.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1

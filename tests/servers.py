@@ -1,0 +1,130 @@
+"""Real database servers, each started on a free port with a folder of its own, as an ordinary user also under root."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+__all__ = ["MARIADB", "POSTGRES", "mariadb", "postgres"]
+
+
+def _program(name: str, *folders: str) -> str | None:
+    """The path of a program; Debian keeps the servers' out of the way."""
+    places = [str(folder) for pattern in folders for folder in sorted(Path("/").glob(pattern), reverse=True)]
+    return shutil.which(name, path=os.pathsep.join([*places, os.environ["PATH"], "/usr/sbin"]))
+
+
+POSTGRES = _program("initdb", "usr/lib/postgresql/*/bin")
+MARIADB = _program("mariadbd")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _user(name: str) -> str | None:
+    """The user to run a server as: neither server runs as root."""
+    return name if os.geteuid() == 0 and name in {entry.pw_name for entry in pwd.getpwall()} else None
+
+
+@contextmanager
+def _folder(user: str | None) -> Iterator[Path]:
+    """A folder of the user's, outside pytest's own, which nobody else may enter."""
+    path = Path(tempfile.mkdtemp(prefix="hpo-server-"))
+    try:
+        if user:
+            shutil.chown(path, user)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    engine = create_engine(url)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except OperationalError:
+            time.sleep(0.1)
+        else:
+            return
+    raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server; gives the URL of an empty database."""
+    assert POSTGRES is not None
+    user, port = _user("postgres"), _free_port()
+    with _folder(user) as folder:
+        data, log = folder / "data", folder / "log"
+        initdb = [POSTGRES, "-D", str(data), "-U", "hpo", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=folder)
+        server = [
+            str(Path(POSTGRES).resolve().with_name("postgres")),
+            "-D",
+            str(data),
+            "-p",
+            str(port),
+            "-k",
+            str(folder),
+        ]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*server, "-h", "127.0.0.1", "-F"], user=user, stdout=output, stderr=output, cwd=folder
+            )
+        try:
+            url = f"postgresql+psycopg://hpo@127.0.0.1:{port}/postgres"
+            _wait(url, process, log)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for clients
+            process.wait(30)
+
+
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """A MariaDB server; gives the URL of an empty database."""
+    assert MARIADB is not None
+    user, port = _user("mysql"), _free_port()
+    with _folder(user) as folder:
+        data, log = folder / "data", folder / "log"
+        install = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+        ]
+        subprocess.run([*install, "--skip-test-db"], user=user, check=True, capture_output=True, cwd=folder)
+        server = [MARIADB, "--no-defaults", f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*server, f"--socket={folder / 'socket'}", "--innodb-flush-log-at-trx-commit=0"],
+                user=user, stdout=output, stderr=output, cwd=folder,
+            )  # fmt: skip
+        try:
+            root = f"mysql+pymysql://root@127.0.0.1:{port}"
+            _wait(f"{root}/mysql", process, log)
+            with create_engine(f"{root}/mysql", isolation_level="AUTOCOMMIT").connect() as connection:
+                connection.execute(text("CREATE DATABASE studies CHARACTER SET utf8mb4"))
+            yield f"{root}/studies"
+        finally:
+            process.terminate()
+            process.wait(30)
