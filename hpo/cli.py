@@ -22,7 +22,7 @@ from hpo.errors import HpoError, RequestError, RunError
 
 if TYPE_CHECKING:
     from hpo.launch import Plan
-    from hpo.study import Study
+    from hpo.study import Study, StudyStorage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -256,10 +256,16 @@ def train(
 @storage_option
 def list_(style: str, storage: str | None) -> None:
     """List the studies of a storage."""
+    from hpo.errors import StorageMissingError
+    from hpo.home import default_storage
     from hpo.study.listing import listing
 
-    opened = _opened(storage)
-    rows = [] if opened is None else listing(opened)
+    try:
+        rows = listing(storage or default_storage())
+    except StorageMissingError:
+        if storage:
+            raise
+        rows = []  # nobody has launched anything here yet
     if not rows:
         say(f"no studies in {_masked(storage)}; launch one with: {program()} launch quickstart")
     print_rows(rows, style)
@@ -356,7 +362,7 @@ def dashboard(name: str | None, host: str, port: int, allow_remote: bool, storag
 
     study = _found(name, storage) if name else None
     return serve(
-        study.storage if study else _opened(storage, required=True),
+        study.storage if study else _opened(storage),
         host=host,
         port=port,
         study=study,
@@ -406,23 +412,16 @@ def datasets(style: str, imports: Sequence[str]) -> None:
 # From words to objects.
 
 
-def _opened(storage: str | None, required: bool = False) -> Any:
-    """The storage, or None where it is the default file and does not exist yet."""
-    from hpo.errors import StorageError
+def _opened(storage: str | None) -> StudyStorage:
     from hpo.home import default_storage
     from hpo.study import StudyStorage
 
-    try:
-        return StudyStorage(storage or default_storage(), create=False)
-    except StorageError:
-        if storage or required or os.path.exists(default_storage().removeprefix("sqlite:///")):  # noqa: PTH110
-            raise
-        return None
+    return StudyStorage(storage or default_storage(), create=False)
 
 
 def _masked(storage: str | None) -> str:
     from hpo.home import default_storage
-    from hpo.study.storage import mask
+    from hpo.study.opening import mask
 
     return mask(storage or default_storage())
 
@@ -431,7 +430,7 @@ def _found(name: str, storage: str | None) -> Study:
     """The study, whatever its definition needs."""
     from hpo.study import Study
 
-    return Study(_opened(storage, required=True), name)
+    return Study(_opened(storage), name)
 
 
 def _study(name: str, storage: str | None, imports: Sequence[str]) -> Study:

@@ -27,7 +27,7 @@ from hpo.report.words import (
 )
 from hpo.space import Constant
 from hpo.study import Objective
-from hpo.study.storage import mask
+from hpo.study.opening import mask
 
 __all__ = ["Content", "Setting", "Table", "content"]
 

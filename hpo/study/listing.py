@@ -2,36 +2,90 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from optuna.study._frozen import FrozenStudy
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
-from hpo.study.definition import Definition
-from hpo.study.storage import StudyStorage
-from hpo.study.study import DEFINITION, Study
+from hpo.study.opening import check_file, connect_once, normalised, opening_errors
+from hpo.study.storage import DIRECTIONS, STUDIES, STUDY_USER_ATTRS, TRIALS
+from hpo.study.study import BUDGET, DEFINITION
 
 __all__ = ["listing"]
 
-
-def listing(storage: StudyStorage) -> list[dict[str, Any]]:
-    """A row per study: how far it is, its best value, what it is about. Studies that others made are named as such."""
-    return [_row(storage, study) for study in sorted(storage.get_all_studies(), key=lambda study: study.study_name)]
+VALUES = models.TrialValueModel.__table__
 
 
-def _row(storage: StudyStorage, frozen: FrozenStudy) -> dict[str, Any]:
-    counts = {state.name.lower(): count for state, count in storage.count_trials(frozen._study_id).items()}
-    row: dict[str, Any] = {"name": frozen.study_name}
-    if DEFINITION not in frozen.user_attrs:
-        return {**row, "trials": sum(counts.values()), **counts, "note": "not made by hpo"}
-    study = Study(storage, frozen.study_name)
-    definition = Definition.model_validate(frozen.user_attrs[DEFINITION])
-    best = study.best()
+def listing(url: str) -> list[dict[str, Any]]:
+    """A row per study: how far it is, its best value, what it is about. Studies that others made are named as such.
+
+    Five statements in all, whatever the studies hold; no trial is read.
+
+    Raises:
+        StorageError: the storage cannot be opened.
+    """
+    parsed = normalised(url)
+    check_file(parsed, create=False)
+    with opening_errors(parsed):
+        if not connect_once(parsed):
+            return []
+        engine = sa.create_engine(parsed)
+        with engine.connect() as connection:
+            rows = _rows(connection)
+        engine.dispose()
+    return rows
+
+
+def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
+    ours = sa.select(STUDY_USER_ATTRS.c.study_id, STUDY_USER_ATTRS.c.key, STUDY_USER_ATTRS.c.value_json).where(
+        STUDY_USER_ATTRS.c.key.in_([DEFINITION, BUDGET])
+    )
+    attrs = {(row.study_id, row.key): json.loads(row.value_json) for row in connection.execute(ours)}
+    grouped = sa.select(TRIALS.c.study_id, TRIALS.c.state, sa.func.count()).group_by(TRIALS.c.study_id, TRIALS.c.state)
+    counts = {(row[0], row[1]): int(row[2]) for row in connection.execute(grouped)}
+    best = _best(connection)
+    studies = connection.execute(sa.select(STUDIES.c.study_id, STUDIES.c.study_name).order_by(STUDIES.c.study_name))
+    return [_row(study_id, name, attrs, counts, best.get(study_id)) for study_id, name in studies]
+
+
+def _best(connection: sa.Connection) -> dict[int, float]:
+    """The best finite first objective of each study's COMPLETE trials."""
+    told = TRIALS.join(VALUES, VALUES.c.trial_id == TRIALS.c.trial_id)
+    finite = VALUES.c.value_type == models.TrialValueModel.TrialValueType.FINITE
+    query = (
+        sa.select(TRIALS.c.study_id, sa.func.max(VALUES.c.value), sa.func.min(VALUES.c.value))
+        .select_from(told)
+        .where(TRIALS.c.state == TrialState.COMPLETE, VALUES.c.objective == 0, finite)
+        .group_by(TRIALS.c.study_id)
+    )
+    first = sa.select(DIRECTIONS.c.study_id, DIRECTIONS.c.direction).where(DIRECTIONS.c.objective == 0)
+    directions = {row[0]: row[1] for row in connection.execute(first)}
     return {
-        **row,
-        "trials": study.budget.trials,
-        **counts,
-        "best": best.values[0] if best else None,
-        "objective": ", ".join(objective.metric for objective in definition.objectives),
-        "dataset": definition.dataset.name,
-        "sampler": definition.sampler.name,
+        study_id: float(largest if directions[study_id] == StudyDirection.MAXIMIZE else smallest)
+        for study_id, largest, smallest in connection.execute(query)
+    }
+
+
+def _row(
+    study_id: int,
+    name: str,
+    attrs: dict[tuple[int, str], Any],
+    counts: dict[tuple[int, TrialState], int],
+    best: float | None,
+) -> dict[str, Any]:
+    states = {state.name.lower(): counts.get((study_id, state), 0) for state in TrialState}
+    definition = attrs.get((study_id, DEFINITION))
+    if definition is None:
+        return {"name": name, "trials": sum(states.values()), **states, "best": best, "note": "not made by hpo"}
+    return {
+        "name": name,
+        "trials": attrs[study_id, BUDGET]["trials"],
+        **states,
+        "best": best,
+        "objective": ", ".join(objective["metric"] for objective in definition["objectives"]),
+        "dataset": definition["dataset"]["name"],
+        "sampler": definition["sampler"]["name"],
     }

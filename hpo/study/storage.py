@@ -11,7 +11,6 @@ import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,13 +24,12 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
 
 from hpo.config import Value
-from hpo.errors import StorageError, StorageMissingError
+from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
 from hpo.study.retry import patient, retried
 
-__all__ = ["EpochMetrics", "StudyStorage", "mask", "normalised"]
+__all__ = ["EpochMetrics", "StudyStorage"]
 
 EpochMetrics = dict[str, float]
 
@@ -56,49 +54,6 @@ EPOCHS = sa.Table(
     # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
     sa.Column("metrics", sa.Text, nullable=False),
 )
-
-SECRETS = {"password", "passwd", "sslpassword", "passfile"}
-DRIVERS = {
-    "postgres": ("postgresql+psycopg", "postgres"),
-    "postgresql": ("postgresql+psycopg", "postgres"),
-    "mysql": ("mysql+pymysql", "mysql"),
-    # Optuna tests the dialect's name for "mysql", and SQLAlchemy would call this one "mariadb".
-    "mariadb": ("mysql+pymysql", "mysql"),
-    "mariadb+pymysql": ("mysql+pymysql", "mysql"),
-}
-
-
-def normalised(url: str) -> URL:
-    """A storage URL as people write it, with its driver, and for SQLite with an absolute path.
-
-    Raises:
-        StorageError: it is no URL; the line says what one looks like.
-    """
-    try:
-        parsed = make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
-        shown = url if "@" not in url else "(not shown: it may hold a password)"
-        raise StorageError(
-            f"storage {shown!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name or mysql://user@host/name"
-        ) from error
-    if parsed.drivername in DRIVERS:
-        return parsed.set(drivername=DRIVERS[parsed.drivername][0])
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
-    return parsed
-
-
-def mask(url: str | URL) -> str:
-    """The URL without its passwords, to be shown: that of the user, and those that drivers take as options."""
-    parsed = normalised(url) if isinstance(url, str) else url
-    shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
-    return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
-
-
-def _tune_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log: readers and the one writer do not wait for each other."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _keep_fractions(engine: sa.Engine) -> None:
@@ -135,20 +90,13 @@ class StudyStorage(BaseStorage):
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = normalised(url)
-        self._check_file(create)
-        try:
-            self._connect_once()
+        check_file(self.url, create)
+        with opening_errors(self.url):
+            connect_once(self.url)
             self._rdb = patient(self._open())
-        except (
-            sqlalchemy.exc.SQLAlchemyError,
-            ImportError,
-            RuntimeError,
-            optuna.exceptions.StorageInternalError,
-        ) as error:
-            raise StorageError(self._why(error)) from error
         self.engine: sa.Engine = self._rdb.engine
-        if self._sqlite and not self._in_memory:
-            sa.event.listen(self.engine, "connect", _tune_sqlite)
+        if is_file(self.url):
+            sa.event.listen(self.engine, "connect", tune_sqlite)
             self.engine.dispose()  # the connection that is open already has not been tuned
 
     def __getstate__(self) -> dict[str, Any]:
@@ -164,34 +112,6 @@ class StudyStorage(BaseStorage):
         """The URL without its password."""
         return mask(self.url)
 
-    @property
-    def _in_memory(self) -> bool:
-        return self._sqlite and self.url.database in (None, "", ":memory:")
-
-    @property
-    def _sqlite(self) -> bool:
-        return self.url.get_backend_name() == "sqlite"
-
-    def _check_file(self, create: bool) -> None:
-        if not self._sqlite or self._in_memory:
-            return
-        path = Path(str(self.url.database))
-        if create:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StorageError(f"storage {self.masked_url}: cannot make its folder: {error.strerror}") from error
-        elif not path.exists():
-            raise StorageMissingError(
-                f"storage {self.masked_url}: the file does not exist; give another --storage, or launch a study first"
-            )
-
-    def _connect_once(self) -> None:
-        """Fail at once where nobody answers; only what comes after is worth a retry."""
-        engine = sa.create_engine(self.url)
-        sa.inspect(engine).has_table("studies")
-        engine.dispose()
-
     # Several processes may open an empty database at once: whoever loses a race for a table, a version row or the
     # file's lock finds the work done on the next try.
     @tenacity.retry(
@@ -203,7 +123,7 @@ class StudyStorage(BaseStorage):
     def _open(self) -> RDBStorage:
         text = self.url.render_as_string(hide_password=False)
         options: dict[str, Any] = {"pool_pre_ping": True}
-        if self._sqlite:
+        if self.url.get_backend_name() == "sqlite":
             options["connect_args"] = {"timeout": 60}  # seconds to wait for another writer
         # RDBStorage passes the URL through str.format.
         rdb = RDBStorage(text.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
@@ -212,30 +132,15 @@ class StudyStorage(BaseStorage):
             _keep_fractions(rdb.engine)
         return rdb
 
-    def _why(self, error: Exception) -> str:
-        """One line for an error of opening: the masked URL, the database's own words, what to do."""
-        if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
-            backend = self.url.get_backend_name()
-            extras = {"postgresql": "postgres", "mysql": "mysql"}
-            advice = (
-                f"pip install 'torch-hpo[{extras[backend]}]'"
-                if backend in extras
-                else "use sqlite, postgresql or mysql"
-            )
-            return f"storage {self.masked_url}: the driver for {self.url.drivername} is missing; {advice}"
-        return self.explain(error, "cannot be opened")
-
-    def explain(self, error: Exception, what: str = "does not answer") -> str:
+    def explain(self, error: Exception) -> str:
         """One line for a database's error, in its own words."""
-        cause = error.__cause__ or error
-        text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        return f"storage {self.masked_url}: {what}: {text}"
+        return explain(self.url, error, "does not answer")
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
         """A transaction that holds the write lock from its start, so that what it reads stays true until it writes."""
         with self.engine.begin() as connection:
-            if self._sqlite:
+            if connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 

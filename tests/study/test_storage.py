@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import StorageError
 from hpo.study import StudyStorage
-from hpo.study.storage import mask, normalised
+from hpo.study.opening import mask, normalised
 from tests.study.helpers import sqlite_url
 
 

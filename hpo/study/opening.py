@@ -1,0 +1,131 @@
+"""Storage URLs as people write them, and the one line for each way in which one cannot be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+import sqlalchemy.exc
+from sqlalchemy.engine import URL, make_url
+
+from hpo.errors import StorageError, StorageMissingError
+
+__all__ = [
+    "check_file",
+    "connect_once",
+    "explain",
+    "is_file",
+    "mask",
+    "normalised",
+    "opening_errors",
+    "tune_sqlite",
+]
+
+SECRETS = {"password", "passwd", "sslpassword", "passfile"}
+EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
+DRIVERS = {
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    # Optuna tests the dialect's name for "mysql", and SQLAlchemy would call this one "mariadb".
+    "mariadb": "mysql+pymysql",
+    "mariadb+pymysql": "mysql+pymysql",
+}
+
+
+def normalised(url: str) -> URL:
+    """A storage URL as people write it, with its driver, and for SQLite with an absolute path.
+
+    Raises:
+        StorageError: it is no URL; the line says what one looks like.
+    """
+    try:
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        shown = url if "@" not in url else "(not shown: it may hold a password)"
+        raise StorageError(
+            f"storage {shown!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name "
+            "or mysql://user@host/name"
+        ) from error
+    if parsed.drivername in DRIVERS:
+        return parsed.set(drivername=DRIVERS[parsed.drivername])
+    if is_file(parsed):
+        return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
+    return parsed
+
+
+def mask(url: str | URL) -> str:
+    """The URL without its passwords, to be shown: that of the user, and those that drivers take as options."""
+    parsed = normalised(url) if isinstance(url, str) else url
+    shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
+    return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def is_file(url: URL) -> bool:
+    """Whether the storage is a SQLite file."""
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def check_file(url: URL, create: bool) -> None:
+    """Make the folder of a SQLite file that is to be created, or refuse one that does not exist.
+
+    Raises:
+        StorageMissingError: the file does not exist, and is not to be created.
+        StorageError: its folder cannot be made.
+    """
+    if not is_file(url):
+        return
+    path = Path(str(url.database))
+    if create:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"storage {mask(url)}: cannot make its folder: {error.strerror}") from error
+    elif not path.exists():
+        raise StorageMissingError(
+            f"storage {mask(url)}: the file does not exist; give another --storage, or launch a study first"
+        )
+
+
+def connect_once(url: URL) -> bool:
+    """Fail at once where nobody answers; only what comes after is worth a retry. Says whether there are tables."""
+    engine = sa.create_engine(url)
+    try:
+        return sa.inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opening_errors(url: URL) -> Iterator[None]:
+    """Turn each way in which a storage cannot be opened into one line.
+
+    Raises:
+        StorageError: with the URL, without its password, the database's own words, and what to do.
+    """
+    try:
+        yield
+    except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+        backend = url.get_backend_name()
+        known = f"pip install 'torch-hpo[{EXTRAS.get(backend)}]'"
+        advice = known if backend in EXTRAS else "use sqlite, postgresql or mysql"
+        raise StorageError(f"storage {mask(url)}: the driver for {url.drivername} is missing; {advice}") from error
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+        raise StorageError(explain(url, error, "cannot be opened")) from error
+
+
+def explain(url: URL, error: Exception, what: str) -> str:
+    """One line for a database's error, in its own words."""
+    cause = error.__cause__ or error
+    text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+    return f"storage {mask(url)}: {what}: {text}"
+
+
+def tune_sqlite(connection: Any, _record: Any) -> None:
+    """Write-ahead log: readers and the one writer do not wait for each other."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
