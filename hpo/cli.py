@@ -134,7 +134,11 @@ def launch(
         if found.left() and workers != 0:
             found.start_clock()
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
-            run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
+            try:
+                run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
+            except RunError:
+                _say_state(found)  # the workers that did not fail may have done all there is
+                raise
     _say_state(found)
     paths = _write_report(found, None) if report and not stop() else None
     _print_ending(found, paths, imports)
@@ -238,6 +242,8 @@ def train(
         raise RunError(
             f"diverged in epoch {epochs}: a loss is not finite; lower learning_rate (metrics in {result.out})"
         )
+    if outcome.status == "interrupted":
+        say(f"interrupted after {len(outcome.history)} of {given.config.epochs} epochs")
     if (best := outcome.best) is not None:
         click.echo(
             f"best epoch {outcome.best_epoch}: val_accuracy {best['val_accuracy']:.4f}, val_loss {best['val_loss']:.4f}"

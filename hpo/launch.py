@@ -70,7 +70,7 @@ def plan(
     """
     registry.import_modules(imports)
     if study is not None:
-        existing = go_on(study, storage, imports=imports, parameters=parameters, **keys)
+        existing = go_on(study, storage, parameters, **keys)
         return existing or Plan(*read_study(study, parameters, **keys))
     given = {key: value for key, value in keys.items() if value is not None}
     if "name" not in given:
@@ -78,14 +78,7 @@ def plan(
     return Plan(*define({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
 
 
-def go_on(
-    study: str,
-    storage: str | None,
-    *,
-    imports: Sequence[str] = (),
-    parameters: Mapping[str, Any] | None = None,
-    **keys: Any,
-) -> Plan | None:
+def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any) -> Plan | None:
     """The plan to go on with the study of that name, where `study` is neither a file nor a template; else None.
 
     Only the budget's keys may be given: the definition is the stored one.
@@ -101,7 +94,6 @@ def go_on(
         found = Study(StudyStorage(storage or default_storage(), create=False), study)
     except (StorageMissingError, StudyNotFoundError) as error:
         raise type(error)(f"{unknown('study template', study, templates.names('studies'))}, and {error}") from error
-    registry.import_modules(imports)
     found.definition.check_registered()
     given = {key: value for key, value in keys.items() if value is not None}
     other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from types import FrameType
+from typing import Any
 
 __all__ = ["StopRequest"]
 
@@ -21,7 +22,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._raised = False
-        self._before: dict[int, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._received) for number in SIGNALS}
@@ -29,7 +30,7 @@ class StopRequest:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def __call__(self) -> bool:
         """Whether a stop was asked for."""

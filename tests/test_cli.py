@@ -140,6 +140,20 @@ def test_a_signal_stops_in_order_and_gives_the_trials_back(
     assert {state for _, state, _ in trials_of(tmp_path)} == {TrialState.WAITING}
 
 
+def test_an_interrupted_training_says_so(tmp_path: Path) -> None:
+    data = str(small_npz(tmp_path / "small.npz"))
+    process = start_hpo("train", "--dataset", data, "--set", "epochs=100000", "--out", "run", cwd=tmp_path)
+    metrics, deadline = tmp_path / "run" / "metrics.csv", time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "of 100000 epochs" in errors.splitlines()[-1]
+    assert "best epoch" in output
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
 def test_json_goes_to_standard_output_alone(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))

@@ -242,7 +242,7 @@ class Float(Range):
         return min(max(value, self.low), self.high)
 
     def exact(self, value: Value) -> Value:
-        return value if self.step is None else round(value, DIGITS)  # type: ignore[arg-type]
+        return value if self.step is None else round(float(value), DIGITS)
 
     def points(self) -> Sequence[Value]:
         if self.step is None:

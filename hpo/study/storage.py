@@ -103,7 +103,7 @@ class StudyStorage(BaseStorage):
         return {"url": self.url.render_as_string(hide_password=False)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["url"])  # type: ignore[misc]
+        StudyStorage.__init__(self, state["url"])
 
     # Opening.
 

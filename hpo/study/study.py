@@ -180,7 +180,7 @@ class Study:
 
         A waiting trial comes first; an adaptive study then adds one, as long as it is below its budget.
         """
-        if self.budget.timeout is not None and DEADLINE not in self._attrs:
+        if self.budget.timeout is not None and self._attrs.get(DEADLINE) is None:
             self.start_clock()
         if self.ended():
             return None

@@ -299,7 +299,9 @@ def test_a_timeout_counts_from_the_first_claim_where_nobody_launched(
 ) -> None:
     now = 1_000_000.0
     monkeypatch.setattr(study_module.time, "time", lambda: now)
-    study = make_study(tmp_path, timeout="1h")
+    study = make_study(tmp_path)
+    study.start_clock()  # a launch before there was a timeout
+    study.extend(Budget(trials=12, timeout=3600))
     assert study.claim({}) is not None
     now += 3601
     assert study.claim({}) is None
