@@ -66,7 +66,15 @@ class Found:
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker that the database knows of: when it was last heard of, in seconds ago, and whether it is gone."""
+    """A worker that the database knows of.
+
+    Attributes:
+        name, host, pid, device: as it has announced itself.
+        seen: how many seconds ago it was last heard of.
+        gone: whether its leases have run out.
+        stop: whether it is asked to stop.
+        trial_ids: the trials it holds.
+    """
 
     name: str
     host: str
@@ -74,6 +82,7 @@ class WorkerRow:
     device: str
     seen: float
     gone: bool
+    stop: bool
     trial_ids: list[int]
 
 
@@ -240,6 +249,15 @@ def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
     query = sa.select(WORKERS, (now - WORKERS.c.seen).label("ago"), (WORKERS.c.gone < now).label("is_gone"))
     rows = connection.execute(query.where(WORKERS.c.study_id == study_id).order_by(WORKERS.c.worker))
     return [
-        WorkerRow(row.worker, row.host, row.pid, row.device, row.ago, bool(row.is_gone), held.get(row.worker, []))
+        WorkerRow(
+            name=row.worker,
+            host=row.host,
+            pid=row.pid,
+            device=row.device,
+            seen=max(0.0, row.ago),
+            gone=bool(row.is_gone),
+            stop=row.stop,
+            trial_ids=held.get(row.worker, []),
+        )
         for row in rows
     ]

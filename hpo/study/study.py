@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import TrialConfig, Value
-from hpo.errors import StudyConflictError, StudyNotFoundError, closest
+from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest
 from hpo.study.leases import Holder
@@ -253,6 +254,22 @@ class Study:
         if self.is_baseline(trial.number):
             return self.definition.baseline_config(self.space)
         return self.definition.config(self.space.values(trial.params))
+
+    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
+        """Put FAIL trials back under their own numbers, their reports cleared; returns the numbers.
+
+        Args:
+            numbers: which; None is all that failed.
+
+        Raises:
+            RequestError: one of them has not failed, or does not exist.
+        """
+        states = {trial.number: trial.state for trial in self.trials()}
+        for number in numbers or ():
+            if states.get(number) != TrialState.FAIL:
+                what = states[number].name if number in states else "not there"
+                raise RequestError(f"study '{self.name}': trial {number} is {what}; only FAIL trials are tried again")
+        return self.storage.retry(self.id, numbers)
 
     def ended(self) -> str | None:
         """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""
