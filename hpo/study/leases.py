@@ -210,9 +210,10 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
     return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
 
-def others(connection: sa.Connection, study_id: int) -> int:
-    """How many trials of a study are held by a worker, gone or not."""
-    query = sa.select(sa.func.count()).where(LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None))
+def others(connection: sa.Connection, study_id: int, held: Collection[int]) -> int:
+    """How many trials of a study are held by workers, gone or not, apart from those `held`."""
+    theirs = LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None), LEASES.c.trial_id.not_in(held)
+    query = sa.select(sa.func.count()).select_from(LEASES).where(*theirs)
     return int(connection.execute(query).scalar_one())
 
 

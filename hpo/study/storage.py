@@ -359,7 +359,7 @@ class StudyStorage(BufferedStorage):
                     pulse = leases.beat(connection, holder)
                 self._heard(holder, pulse, began)
         except sqlalchemy.exc.SQLAlchemyError as error:
-            self._in_trouble(error)
+            self._trouble_with(error)
             raise
         return pulse.stop
 
@@ -402,7 +402,7 @@ class StudyStorage(BufferedStorage):
     def held_by_others(self, study_id: int) -> int:
         """How many trials of a study are held by workers, living or not; this process's are not counted."""
         with self._turn, self.engine.connect() as connection:
-            return leases.others(connection, study_id) - len(self._held)
+            return leases.others(connection, study_id, list(self._held))
 
 
 # Opening.
@@ -438,9 +438,9 @@ def _engine_options(url: URL) -> dict[str, Any]:
             connect = {"check_same_thread": False}
             options["poolclass"] = sa.StaticPool
         case "postgresql":  # a server that is gone without a word is noticed within a minute
-            connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            connect = {"connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         case "mysql":
-            connect = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+            connect = {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60}
             # By default a transaction counts rows as they were at its first look, not as they are under its lock.
             options["isolation_level"] = "READ COMMITTED"
     options["connect_args"] = {name: value for name, value in connect.items() if name not in url.query}
