@@ -27,6 +27,7 @@ from hpo.errors import LeaseLostError
 from hpo.study import leases
 from hpo.study.buffered import BufferedStorage, add_trial, count_trials
 from hpo.study.leases import Holder, Pulse, WorkerRow
+from hpo.study.network import refuse_network
 from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
 from hpo.study.retry import retried
 from hpo.study.tables import (
@@ -82,6 +83,7 @@ class StudyStorage(BufferedStorage):
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = normalised(url)
+        refuse_network(self.url)
         check_file(self.url, create)
         with opening_errors(self.url):
             connect_once(self.url)
