@@ -183,6 +183,7 @@ def worker(
     from hpo.signals import StopRequest
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
     with StopRequest() as stop:  # before torch is imported: a stop may come at any time
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores

@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from alembic.script import ScriptDirectory
 from optuna.storages import _rdb
 from optuna.storages._rdb import models
 
@@ -77,6 +76,8 @@ def check_schema(schema: Schema, shown: str) -> None:
         )
     if schema.revision is None and not schema.ancient:
         return
+    from alembic.script import ScriptDirectory  # late: it takes as long to import as a light command may take
+
     scripts = ScriptDirectory(str(Path(_rdb.__file__).parent / "alembic"))
     head = scripts.get_current_head()
     if schema.revision == head:

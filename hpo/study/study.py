@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import TrialConfig, Value
-from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError, closest
+from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest
 from hpo.study.leases import Holder
@@ -59,7 +59,8 @@ class Study:
     """A study in a storage. Nothing is kept here but its identity: the storage has the truth.
 
     Raises:
-        StudyNotFoundError: the storage has no study of that name, or one that we did not make.
+        StudyNotFoundError: the storage has no study of that name.
+        StudyForeignError: it has one that we did not make.
     """
 
     def __init__(self, storage: StudyStorage, name: str) -> None:
@@ -70,8 +71,10 @@ class Study:
         except KeyError:
             raise StudyNotFoundError(self._not_found()) from None
         if DEFINITION not in storage.get_study_user_attrs(self.id):
-            raise StudyNotFoundError(
-                f"study '{name}' in {storage.masked_url} was not made by hpo launch; it has no definition"
+            raise StudyForeignError(
+                f"study '{name}' in {storage.masked_url} was not made by hpo launch: it has no definition to train or "
+                f"report by; see it with: hpo dashboard --storage {shlex.quote(storage.masked_url)}; go on with it in "
+                f"Python: optuna.load_study(study_name={name!r}, storage=hpo.StudyStorage(URL))"
             )
 
     def _not_found(self) -> str:
