@@ -478,6 +478,29 @@ def datasets(style: str, imports: Sequence[str]) -> None:
     print_rows([asdict(row) for row in describe()], style)
 
 
+@app.command()
+@click.option("--recipe", is_flag=True, help="Print how to run a PostgreSQL of your own, without root; check nothing.")
+@format_option("table", "json")
+@storage_option
+def doctor(recipe: bool, style: str, storage: str | None) -> int:
+    """Check Python, torch, CUDA, the storage, the data sets and the disk, and say what to do.
+
+    Nothing is altered. The exit code is 1 if there is a problem; a warning is none.
+    """
+    from hpo import doctor as checks
+
+    if recipe:
+        click.echo(checks.recipe(), nl=False)
+        return 0
+    from dataclasses import asdict
+
+    from hpo.home import default_storage
+
+    findings = checks.examine(storage or default_storage())
+    print_rows([asdict(finding) for finding in findings], style)
+    return int(any(finding.state == "problem" for finding in findings))
+
+
 # From words to objects.
 
 

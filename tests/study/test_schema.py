@@ -75,7 +75,10 @@ def test_a_plain_study_is_read_as_optuna_reads_it(tmp_path: Path, version: str) 
     states = {trial.number: trial.state.name for trial in study.trials}
     assert states == {
         **dict.fromkeys((0, 1, 3, 4, 6, 7, 9), "COMPLETE"),
-        **{2: "PRUNED", 5: "FAIL", 8: "PRUNED", 10: "RUNNING", 11: "WAITING"},
+        **dict.fromkeys((2, 8), "PRUNED"),
+        5: "FAIL",
+        10: "RUNNING",
+        11: "WAITING",
     }
     for trial in study.trials[:10]:
         assert len(trial.intermediate_values) == make.STEPS
