@@ -16,7 +16,9 @@ from hpo.errors import StorageError
 
 __all__ = ["VERSION", "Schema", "check_schema", "metadata", "read_schema"]
 
-VERSION = 1  # of our own tables; larger once their columns change or what is in them
+# Of our own tables. Whoever changes a column, or what it means, raises it and brings older tables up to date; a new
+# table is no reason, for `create_all` adds it. Older installations then refuse what they would misread.
+VERSION = 1
 
 metadata = sa.MetaData()
 VERSIONS = sa.Table("hpo_version", metadata, sa.Column("version", sa.Integer, primary_key=True, autoincrement=False))

@@ -194,12 +194,14 @@ def test_the_upgrade_is_printed_without_the_password(postgres_url: str) -> None:
     url = postgres_url.replace("hpo@", "hpo:secret@")
     storage = StudyStorage(url)
     with storage.engine.begin() as connection:
+        head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
     try:
         line = refusal(url)
     finally:
         with storage.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.2.0.a'")
+            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{head}'")
+        storage.engine.dispose()
     assert "secret" not in line
     assert line.endswith(f"optuna storage upgrade --storage '{storage.masked_url}'")
 
