@@ -52,6 +52,7 @@ from hpo import templates
 from hpo.space import Space
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.file import define, read_toml
+from hpo.study.leases import Holder
 from hpo.study.opening import normalised
 from tests import servers
 from tests.data import small_npz
@@ -279,7 +280,7 @@ class Race:
 
 def do_nothing(study: Study) -> bool:
     """Claim one trial of ours, ask for its configuration and tell a value; whether there was one to claim."""
-    claim = study.claim({"worker": f"race-{os.getpid()}"})
+    claim = study.claim(Holder(f"race-{os.getpid()}", "race", os.getpid(), "none", seconds=600))
     if claim is None:
         return False
     study.config(claim)
