@@ -34,9 +34,11 @@ from hpo.errors import LeaseLostError
 from hpo.study import leases
 from hpo.study.known import FINAL, Buffer, Known, copied
 from hpo.study.retry import PATIENCE, Patience, is_transient, patient, retried
-from hpo.study.snapshot import Snapshot, read_snapshot
+from hpo.study.snapshot import Snapshot, Wanted, read_snapshot
 from hpo.study.tables import (
+    EPOCHS,
     INTERMEDIATE_VALUES,
+    LEASES,
     PARAMS,
     STUDIES,
     STUDY_SYSTEM_ATTRS,
@@ -189,11 +191,11 @@ class BufferedStorage(BaseStorage):
         """What others have changed of a study; one statement, unless it is another study than before."""
         with self._memory:
             known = self._known.setdefault(study_id, Known())
-            condition, anchor = known.changed(also), known.anchor
-        snapshot = read_snapshot(connection, study_id, condition, anchor)
+            wanted = known.changed(also)
+        snapshot = read_snapshot(connection, study_id, wanted)
         if known.replaced_by(snapshot):
             self._forget(study_id)
-            snapshot = read_snapshot(connection, study_id, sa.true())
+            snapshot = read_snapshot(connection, study_id, Wanted())
         if snapshot.name is None:
             raise KeyError(models.NOT_FOUND_MSG)
         return snapshot
@@ -371,7 +373,9 @@ class BufferedStorage(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         def create(connection: sa.Connection) -> int:
             lock_study(connection, study_id)
-            return add_trial(connection, study_id, count_trials(connection, study_id), template_trial)
+            trial_id = add_trial(connection, study_id, count_trials(connection, study_id), template_trial)
+            purge_trials(connection, LEASES, [trial_id])
+            return trial_id
 
         trial_id = self._transact(study_id, create)
         if template_trial is None or template_trial.state == TrialState.RUNNING:
@@ -466,8 +470,9 @@ class BufferedStorage(BaseStorage):
     ) -> list[FrozenTrial]:
         known = self._fresh(study_id)
         with self._memory:
-            found = [trial for trial in known.trials.values() if states is None or trial.state in states]
-        found.sort(key=lambda trial: trial.number)
+            found = known.in_order()
+        if states is not None:
+            found = [trial for trial in found if trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
@@ -553,7 +558,7 @@ def add_trial(connection: sa.Connection, study_id: int, number: int, template: F
     ended = template and template.datetime_complete and utc_time(template.datetime_complete)
     values = {"number": number, "state": state, "datetime_start": began, "datetime_complete": ended}
     trial_id = insert_one(connection, TRIALS, study_id=study_id, **values)
-    purge_trials(connection, [trial_id])
+    purge_trials(connection, EPOCHS, [trial_id])
     if template is not None:
         _rows_of(trial_id, template).write(connection)
     return trial_id

@@ -12,14 +12,13 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.snapshot import Snapshot
+from hpo.study.snapshot import Snapshot, Wanted
 from hpo.study.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     PARAMS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
-    TRIALS,
     VALUES,
     upsert,
 )
@@ -69,7 +68,8 @@ class Known:
         self._waiting: set[int] = set()
         self._open: set[int] = set()
         self._last = -1
-        self.anchor: int | None = None
+        self._anchor: int | None = None
+        self._order: list[int] = []
 
     def take(self, snapshot: Snapshot) -> None:
         """Take over what was read, except of the trials that this process runs."""
@@ -90,13 +90,13 @@ class Known:
         (self._waiting.add if fresh else self._waiting.discard)(trial_id)
         (self._open.discard if fresh or final else self._open.add)(trial_id)
         if final:
-            self.anchor = trial_id
+            self._anchor = trial_id
         for name, distribution in trial.distributions.items():
             self._distributions.setdefault(name, distribution)
 
     def replaced_by(self, snapshot: Snapshot) -> bool:
         """Whether this is another study than the one known: SQLite gives the ids of a deleted one away again."""
-        ended: datetime | None = self.trials[self.anchor].datetime_complete if self.anchor is not None else None
+        ended: datetime | None = self.trials[self._anchor].datetime_complete if self._anchor is not None else None
         return (self.name is not None and snapshot.name != self.name) or ended != snapshot.anchor
 
     def check_distribution(self, name: str, distribution: BaseDistribution) -> None:
@@ -108,8 +108,8 @@ class Known:
         if name in self._distributions:
             check_distribution_compatibility(self._distributions[name], distribution)
 
-    def changed(self, also: Iterable[int] = ()) -> sa.ColumnElement[bool]:
-        """The condition on the table of trials for all that others may have changed since the last read.
+    def changed(self, also: Iterable[int] = ()) -> Wanted:
+        """All that others may have changed since the last read.
 
         New trials; unfinished and failed ones; and slots that wait no longer. Slots come in a row, so their range says
         which: naming 2,700 of them would be a statement of its own length.
@@ -117,11 +117,14 @@ class Known:
         Args:
             also: trials of this process that are to be read as well.
         """
-        cases = [TRIALS.c.trial_id > self._last, TRIALS.c.trial_id.in_((self._open - self.own).union(also))]
-        if self._waiting:
-            begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
-            cases.append(TRIALS.c.trial_id.between(min(self._waiting), max(self._waiting)) & begun)
-        return sa.or_(*cases)
+        slots = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
+        return Wanted(self._last, tuple((self._open - self.own).union(also)), slots, self._anchor)
+
+    def in_order(self) -> list[FrozenTrial]:
+        """The trials by number; samplers and pruners ask for them often."""
+        if len(self._order) != len(self.trials):
+            self._order = sorted(self.trials, key=lambda trial_id: self.trials[trial_id].number)
+        return [self.trials[trial_id] for trial_id in self._order]
 
 
 class Buffer:

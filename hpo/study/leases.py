@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -179,14 +181,19 @@ class Standing:
 
 def standings(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, Standing]:
     """Where trials stand, by id; their rows are locked. Those that are gone are left out."""
-    query = (
+    rows = connection.execute(_standings(), {"ids": list(trial_ids)})
+    return {row.trial_id: Standing(row.state, row.attempt, row.worker) for row in rows}
+
+
+@cache
+def _standings() -> sa.Select[Any]:
+    return (
         sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt, LEASES.c.worker)
         .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
-        .where(TRIALS.c.trial_id.in_(trial_ids))
+        .where(TRIALS.c.trial_id.in_(sa.bindparam("ids", expanding=True)))
         .order_by(TRIALS.c.trial_id)
         .with_for_update(of=TRIALS)
     )
-    return {row.trial_id: Standing(row.state, row.attempt, row.worker) for row in connection.execute(query)}
 
 
 @dataclass(frozen=True)

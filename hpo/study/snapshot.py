@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +25,7 @@ from hpo.study.tables import (
     local_time,
 )
 
-__all__ = ["Snapshot", "read_snapshot"]
+__all__ = ["Snapshot", "Wanted", "read_snapshot"]
 
 STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
 
@@ -45,15 +45,42 @@ class Snapshot:
     trials: list[FrozenTrial]
 
 
-def read_snapshot(
-    connection: sa.Connection, study_id: int, condition: sa.ColumnElement[bool], anchor: int | None = None
-) -> Snapshot:
-    """The study's name, when its trial of id `anchor` ended, and its trials that meet `condition`, in one statement.
+@dataclass(frozen=True)
+class Wanted:
+    """Which trials of a study to read: all after an id, those named, and those in a range of ids that wait no longer.
 
-    A union of the tables that hold a trial: every row has a kind, the trial's id, a number, two texts, a float, and two
-    times.
+    Attributes:
+        after: ids above this one.
+        named: ids.
+        slots: the first and the last id of slots that nobody had begun, as far as is known; an empty range is (1, 0).
+        anchor: the trial whose end tells this study from another that was given its ids.
     """
-    mine = (TRIALS.c.study_id == study_id) & condition
+
+    after: int = -1
+    named: tuple[int, ...] = ()
+    slots: tuple[int, int] = (1, 0)
+    anchor: int | None = None
+
+
+def read_snapshot(connection: sa.Connection, study_id: int, wanted: Wanted) -> Snapshot:
+    """The study's name, when its trial `wanted.anchor` ended, and the trials wanted, in one statement."""
+    given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
+    first, last = wanted.slots
+    return _assembled(connection.execute(_query(), {**given, "first": first, "last": last}))
+
+
+@cache  # building it takes longer than running it
+def _query() -> sa.CompoundSelect[Any]:
+    """A union of the tables that hold a trial: every row has a kind, the trial's id, a number, two texts, a float, and
+    two times.
+    """
+    study_id: sa.BindParameter[int] = sa.bindparam("study", type_=sa.Integer)
+    begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
+    mine = (TRIALS.c.study_id == study_id) & (
+        (TRIALS.c.trial_id > sa.bindparam("after"))
+        | TRIALS.c.trial_id.in_(sa.bindparam("named", expanding=True))
+        | (TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")) & begun)
+    )
     ids = sa.select(TRIALS.c.trial_id).where(mine)
     text, real = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.Double)
     time = sa.cast(sa.null(), sa.DateTime)
@@ -72,15 +99,16 @@ def read_snapshot(
         TRIALS.c.datetime_start.label("began"),
         TRIALS.c.datetime_complete.label("ended"),
     ).where(mine)
-    ended = sa.select(TRIALS.c.datetime_complete).where(TRIALS.c.trial_id == anchor, TRIALS.c.study_id == study_id)
+    anchor = TRIALS.c.trial_id == sa.bindparam("anchor", type_=sa.Integer), TRIALS.c.study_id == study_id
+    ended = sa.select(TRIALS.c.datetime_complete).where(*anchor).scalar_subquery()
     zero: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)
     none = sa.cast(sa.null(), sa.Integer)
-    study = sa.select(
-        sa.literal_column(str(STUDY)), none, none, STUDIES.c.study_name, text, real, time, ended.scalar_subquery()
-    ).where(STUDIES.c.study_id == study_id)
+    study = sa.select(sa.literal_column(str(STUDY)), none, none, STUDIES.c.study_name, text, real, time, ended).where(
+        STUDIES.c.study_id == study_id
+    )
     i, v, p = INTERMEDIATE_VALUES.c, VALUES.c, PARAMS.c
     i_type, v_type = sa.cast(i.intermediate_value_type, sa.Text), sa.cast(v.value_type, sa.Text)
-    query = sa.union_all(
+    return sa.union_all(
         trials,
         study,
         part(PARAM, PARAMS, p.param_id, p.param_name, p.distribution_json, p.param_value),
@@ -89,7 +117,6 @@ def read_snapshot(
         part(SYSTEM_ATTR, TRIAL_SYSTEM_ATTRS, zero, TRIAL_SYSTEM_ATTRS.c.key, TRIAL_SYSTEM_ATTRS.c.value_json, real),
         part(INTERMEDIATE, INTERMEDIATE_VALUES, i.step, i_type, text, i.intermediate_value),
     ).order_by("kind", "trial_id", "number")
-    return _assembled(connection.execute(query))
 
 
 @lru_cache(maxsize=1024)

@@ -224,7 +224,7 @@ class StudyStorage(BufferedStorage):
         def step(connection: sa.Connection) -> Claimed | None:
             while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
                 if leases.take(connection, study_id, found, holder):
-                    return self._named(connection, Claimed(found.trial_id, found.attempt + 1), holder)
+                    return Claimed(found.trial_id, found.attempt + 1)
             if budget is None or abandoned:
                 return None
             lock_study(connection, study_id)
@@ -233,18 +233,13 @@ class StudyStorage(BufferedStorage):
                 return None
             trial_id = add_trial(connection, study_id, number)
             leases.grant(connection, study_id, trial_id, 1, holder)
-            return self._named(connection, Claimed(trial_id, 1), holder)
+            return Claimed(trial_id, 1)
 
         claimed = self._transact(study_id, step)
         if claimed is not None:
             self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
-        return claimed
-
-    def _named(self, connection: sa.Connection, claimed: Claimed, holder: Holder) -> Claimed:
-        """Note on the trial who trains it."""
-        attrs = {WORKER: holder.name, ATTEMPT: claimed.attempt}
-        rows = [{"trial_id": claimed.trial_id, "key": key, "value_json": json.dumps(v)} for key, v in attrs.items()]
-        upsert(connection, TRIAL_USER_ATTRS, ("trial_id", "key"), rows)
+            self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
+            self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
         return claimed
 
     def release(self, trial_id: int) -> bool:
@@ -477,7 +472,8 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapp
         .order_by(TRIALS.c.number)
     )
     ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
-    purge_trials(connection, ids)
+    for table in (EPOCHS, LEASES):
+        purge_trials(connection, table, ids)
     fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
     _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -120,16 +121,16 @@ def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], ro
     A delete before the insert would invite deadlocks.
     """
     if rows:
-        connection.execute(_upsert(connection, table, keys, list(rows[0])), rows)
+        connection.execute(_upsert(connection.dialect.name, table, keys, tuple(rows[0])), rows)
 
 
 def upsert_one(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], **values: Any) -> None:
     """Insert a row, or update the one whose unique `keys` are there already; values may be SQL expressions."""
-    connection.execute(_upsert(connection, table, keys, list(values)).values(values))
+    connection.execute(_upsert(connection.dialect.name, table, keys, tuple(values)).values(values))
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], names: list[str]) -> Any:
-    dialect = connection.dialect.name
+@cache
+def _upsert(dialect: str, table: sa.Table, keys: tuple[str, ...], names: tuple[str, ...]) -> Any:
     statement = INSERTS[dialect](table)
     given = statement.inserted if dialect == "mysql" else statement.excluded
     fresh = {name: given[name] for name in names if name not in keys}
@@ -138,12 +139,10 @@ def _upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], n
     return statement.on_conflict_do_update(index_elements=keys, set_=fresh)
 
 
-def purge_trials(connection: sa.Connection, trial_ids: Iterable[int]) -> None:
-    """Remove what earlier trials with these ids have left in our tables. Only SQLite gives an id away twice."""
+def purge_trials(connection: sa.Connection, table: sa.Table, trial_ids: Collection[int]) -> None:
+    """Remove what earlier trials with these ids have left in a table of ours. Only SQLite gives an id away twice."""
     if connection.dialect.name == "sqlite":
-        ids = list(trial_ids)
-        for table in (EPOCHS, LEASES):
-            connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
+        connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))
 
 
 def keep_fractions(engine: sa.Engine) -> None:
