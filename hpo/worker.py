@@ -17,12 +17,14 @@ from optuna.trial import TrialState
 from hpo import registry
 from hpo.config import TrialConfig
 from hpo.errors import CheckpointError, DataError, HpoError, OutOfMemoryError, RegistryError, RunError
-from hpo.home import cores, folder
+from hpo.home import cores
 from hpo.study import Claim, Study
+from hpo.study.keeping import StudyFiles
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import DataCache
 from hpo.training.files import remove
+from hpo.training.job import write_weights
 from hpo.training.loop import Member, Outcome, device, set_threads, train
 
 __all__ = ["Worker", "share_of_cores", "worker_name"]
@@ -102,6 +104,7 @@ class Worker:
             set_threads(self.threads)
         self.data = DataCache(self.study.definition.dataset, self.device)
         self.data.load()  # what is wrong with it must be said before a trial is claimed
+        self.files = StudyFiles(self.study)
         self.name = worker_name()
         self.finished: dict[str, int] = {}
         self._errors = 0
@@ -181,8 +184,7 @@ class Worker:
         )[0]
 
     def _checkpoint(self, claim: Claim) -> Path:
-        """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""
-        return folder("checkpoints", self.study.name) / f"{claim.number}.pt"
+        return self.files.checkpoint(claim.number)
 
     def _told(self, claim: Claim, config: TrialConfig, outcome: Outcome) -> None:
         if outcome.status == "interrupted":
@@ -195,8 +197,12 @@ class Worker:
             self._tell(claim, TrialState.PRUNED, values, kind="diverged", message="a loss was not finite")
         elif values is None:
             self._tell(claim, TrialState.FAIL, kind="error", message="an objective was never finite")
+        elif outcome.status == "pruned":
+            self._tell(claim, TrialState.PRUNED, values)
         else:
-            self._tell(claim, TrialState.PRUNED if outcome.status == "pruned" else TrialState.COMPLETE, values)
+            weights = outcome.weights or {}
+            with self.files.telling(claim.number, values[0], lambda path, about: write_weights(path, weights, about)):
+                self._tell(claim, TrialState.COMPLETE, values)
 
     def _describe(self, claim: Claim, config: TrialConfig, outcome: Outcome) -> None:
         """Attributes that Optuna's tools show beside the value."""
