@@ -177,10 +177,11 @@ class StudyFiles:
             log.warning("weights %s: not written (%s); the trial counts without them", path, error)
 
     def _remove_beaten(self) -> None:
-        self._best = best(self.study)
         here = numbered(self._folders["weights"], ".safetensors")
-        others = here.keys() - {number for _, number in self._best}
-        for number in _complete(self.study, sorted(others)) if others else ():
+        # In this order: a trial that is told in between must not be taken for one that the best have beaten.
+        complete = _complete(self.study, list(here))
+        self._best = best(self.study)
+        for number in complete - {number for _, number in self._best}:
             try:
                 here[number].unlink(missing_ok=True)
             except OSError as error:

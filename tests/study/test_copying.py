@@ -40,10 +40,12 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Study
 
 
 def _empty(request: pytest.FixtureRequest, kind: str, file: Path) -> StudyStorage:
-    storage = StudyStorage(f"sqlite:///{file}" if kind == "sqlite" else request.getfixturevalue(f"{kind}_url"))
-    for study in storage.get_all_studies():
-        storage.delete_study(study._study_id)
-    return storage
+    url = f"sqlite:///{file}" if kind == "sqlite" else request.getfixturevalue(f"{kind}_url")
+    engine, everything = sa.create_engine(url), sa.MetaData()
+    everything.reflect(engine)
+    everything.drop_all(engine)
+    engine.dispose()
+    return StudyStorage(url)
 
 
 def _made(storage: StudyStorage, folder: Path, **keys: Any) -> Study:
@@ -124,7 +126,7 @@ def test_a_worker_there_goes_on_to_the_budget(pair: tuple[StudyStorage, StudySto
 def test_a_taken_name_is_refused_and_nothing_arrives(pair: tuple[StudyStorage, StudyStorage], tmp_path: Path) -> None:
     source, target = pair
     study = _made(source, tmp_path)
-    with pytest.raises(StudyConflictError, match="has a study 'there before' already; .*--as NEWNAME"):
+    with pytest.raises(StudyConflictError, match=r"has a study 'there before' already; .*--as NEWNAME"):
         copy_study(study, target, "there before")
     with pytest.raises(DefinitionError, match=r"name = '\.\./x'"):
         copy_study(study, target, "../x")
