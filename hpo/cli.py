@@ -360,8 +360,8 @@ def gc(name: str | None, dry_run: bool, unknown: bool, style: str, storage: str 
         rows = [{**row, "size": size_in_words(each.size)} for row, each in zip(rows, found, strict=True)]
     print_rows(rows, style)
     say(f"{done}: {size_in_words(sum(each.size for each in gone))}")
-    if any(each.stays and each.why.startswith("unknown") for each in found):
-        say("note: --unknown removes the folders that do not say whose they are, too")
+    if any(each.stays for each in found):
+        say("note: of what stays, --unknown removes the folders that do not say whose they are")
 
 
 @app.command()

@@ -43,8 +43,8 @@ class Leftover:
     Attributes:
         path: where.
         size: in bytes, with all that it holds.
-        why: why it is not needed, or why it stays all the same.
-        stays: whether it stays unless it is asked for by `--unknown`, or for good.
+        why: why it is not needed, or may be needed.
+        stays: whether it is not to be removed.
     """
 
     path: Path
