@@ -157,11 +157,24 @@ def launch(
     show_default=True,
     help="Seconds between checkpoints of a trial; 0 writes one after each epoch.",
 )
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Seconds for which a trial stays this worker's without a sign of life; then another takes it over.",
+)
 @device_option
 @import_option
 @storage_option
 def worker(
-    name: str, storage: str | None, threads: int | None, checkpoint_every: float, device: str, imports: Sequence[str]
+    name: str,
+    storage: str | None,
+    threads: int | None,
+    checkpoint_every: float,
+    lease: float,
+    device: str,
+    imports: Sequence[str],
 ) -> int:
     """Attach a worker to the study NAME: it trains trials until nothing is left to begin.
 
@@ -174,7 +187,7 @@ def worker(
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
 
-        Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every).run()
+        Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease).run()
     return stop.exit_code
 
 

@@ -13,6 +13,7 @@ HpoError
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
+    ├── LeaseLostError      another worker has taken the trial over
     ├── DivergedError       a loss that is not finite
     └── OutOfMemoryError    the device has too little memory for the trial
 """
@@ -29,6 +30,7 @@ __all__ = [
     "DefinitionError",
     "DivergedError",
     "HpoError",
+    "LeaseLostError",
     "OutOfMemoryError",
     "RegistryError",
     "RequestError",
@@ -95,6 +97,10 @@ class RunError(HpoError):
 
 class CheckpointError(RunError):
     """A checkpoint is missing, cannot be read, is damaged, or is another trial's."""
+
+
+class LeaseLostError(RunError):
+    """Another worker has taken the trial over, or the trial is gone: nothing more may be written of it."""
 
 
 class DivergedError(RunError):

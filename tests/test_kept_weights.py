@@ -25,7 +25,7 @@ from hpo.training.learner import ModuleLearner
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import holder, sqlite_url
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}
 
@@ -90,7 +90,7 @@ def die(trial_id, state, values=None):
         os.kill(os.getpid(), signal.SIGKILL)
     return tell(trial_id, state, values)
 storage.set_trial_state_values = die
-Worker(Study(storage, "small"), "cpu", 1).run()
+Worker(Study(storage, "small"), "cpu", 1, lease=1.0).run()
 """
 
 
@@ -100,9 +100,6 @@ def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_p
     done = subprocess.run([sys.executable, "-c", KILLED, sqlite_url(tmp_path), when], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert set(best(study)) <= set(weights_here(study))
-    for trial in study.trials():
-        if trial.state == TrialState.RUNNING:
-            study.storage.release(trial._trial_id)
     Worker(study, "cpu", 1).run()
     assert study.left() == 0
     assert set(best(study)) <= set(weights_here(study))
@@ -160,7 +157,7 @@ def test_show_names_the_weights_and_delete_frees_them(tmp_path: Path) -> None:
 
 def test_a_study_that_is_copied_is_gone_on_with_there(tmp_path: Path) -> None:
     study = make(tmp_path, trials=4)
-    claim = study.claim({"worker": "here-1"})  # in training for ever
+    claim = study.claim(holder("here"))  # in training for ever
     assert claim is not None
     study.config(claim)
     there = f"sqlite:///{tmp_path / 'there.db'}"

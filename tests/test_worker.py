@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hpo.study.file import define
 from hpo.study.keeping import StudyFiles
 from hpo.worker import Worker, share_of_cores
 from tests.data import small_npz
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import holder, sqlite_url
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -249,7 +250,8 @@ def test_a_worker_takes_its_share_of_the_cores(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("hpo.worker.cores", lambda: 8)
     study = make(tmp_path)
     assert share_of_cores(study) == 8
-    host = Worker(study, "cpu", 1).name.rpartition("-")[0]
-    study.claim({"worker": f"{host}-1"})
-    study.claim({"worker": "elsewhere-1"})
+    for other in (holder("a", host=socket.gethostname()), holder("b", host="elsewhere")):
+        study.storage.announce(study.id, other)
+    assert share_of_cores(study) == 4
+    study.storage.announce(study.id, holder("c", host=socket.gethostname(), seconds=-1))  # it is gone
     assert share_of_cores(study) == 4

@@ -19,34 +19,34 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyConflictError
 from hpo.study.file import check_name
 from hpo.study.keeping import KEY, StudyFiles, weights_here
-from hpo.study.retry import retried
-from hpo.study.storage import (
-    DIRECTIONS,
+from hpo.study.storage import StudyStorage
+from hpo.study.study import Study
+from hpo.study.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
+    LEASES,
+    PARAMS,
     STUDIES,
+    STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
-    StudyStorage,
+    VALUES,
+    insert_one,
     metadata,
 )
-from hpo.study.study import Study
 
 __all__ = ["copy_study"]
 
 log = logging.getLogger("hpo.study")
-PARAMS = models.TrialParamModel.__table__
-VALUES = models.TrialValueModel.__table__
 REPORTS = (INTERMEDIATE_VALUES, EPOCHS)
 BATCH = 2000  # rows read and inserted at a time
 
@@ -74,17 +74,20 @@ def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
     return copied
 
 
-@retried
 def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
-    with _snapshot(study.storage) as source, target._write() as connection:
+    study.storage.flush()  # what this process has yet to write
+
+    def step(connection: sa.Connection) -> None:
         try:
-            inserted = connection.execute(sa.insert(STUDIES).values(study_name=name)).inserted_primary_key
+            new_study_id = insert_one(connection, STUDIES, study_name=name)
         except IntegrityError as error:
             raise StudyConflictError(
                 f"{target.masked_url} has a study '{name}' already; give the copy another name with --as NEWNAME"
             ) from error
-        assert inserted is not None  # every supported database returns it
-        _Copy(source, connection, study.id, int(inserted[0])).run()
+        with _snapshot(study.storage) as source:
+            _Copy(source, connection, study.id, new_study_id).run()
+
+    target._do(step)
 
 
 @contextmanager
@@ -117,18 +120,22 @@ class _Copy:
     def run(self) -> None:
         """Copy everything; trials first, since the rest refers to them."""
         self._trials()
-        for table in (DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
+        for table in (STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
             self._copy(table, self._of_study(table), self._in_study)
-        for table in (PARAMS, VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, *REPORTS):
+        for table in (PARAMS, VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, *REPORTS, LEASES):
             self._copy(table, self._of_trials(table), partial(self._in_trial, table))
         self._fix_parameters()
 
     def _trials(self) -> None:
         """Insert the trials in order, and find out which ids they were given."""
-        mine = sa.select(TRIALS).where(TRIALS.c.study_id == self.study_id).order_by(TRIALS.c.number, TRIALS.c.trial_id)
-        old = [dict(row) for row in self.source.execute(mine).mappings()]
+        query = sa.select(TRIALS).where(TRIALS.c.study_id == self.study_id)
+        ordered = query.order_by(TRIALS.c.number, TRIALS.c.trial_id)
+        old = [dict(row) for row in self.source.execute(ordered).mappings()]
         self.running = {row["trial_id"] for row in old if row["state"] == TrialState.RUNNING}
-        self._insert(TRIALS, ({**row, "study_id": self.new_study_id, **_begun_anew(row)} for row in old))
+        # They keep the time of their start, as a trial does that its worker gives back.
+        waits = {"state": TrialState.WAITING}
+        mine = {"study_id": self.new_study_id}
+        self._insert(TRIALS, ({**row, **mine, **(waits if row["trial_id"] in self.running else {})} for row in old))
         query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
         new = self.target.execute(query.order_by(TRIALS.c.number, TRIALS.c.trial_id)).scalars()
         self.ids = {row["trial_id"]: int(trial_id) for row, trial_id in zip(old, new, strict=True)}
@@ -171,6 +178,8 @@ class _Copy:
         row["trial_id"] = self.ids[row["trial_id"]]
         if "study_id" in row:
             row["study_id"] = self.new_study_id
+        if table is LEASES:
+            row |= {"worker": None, "expires": 0.0}  # nobody's yet; the number of its last attempt stays
         return row
 
     def _fix_parameters(self) -> None:
@@ -197,16 +206,11 @@ class _Copy:
 
     def _insert(self, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert rows; the database gives them ids of their own."""
-        own = table.primary_key.columns
-        given = own[0].name if len(own) == 1 else None
-        ready = [{name: value for name, value in row.items() if name != given} for row in rows]
+        given = table.autoincrement_column
+        own = None if given is None else given.name
+        ready = [{name: value for name, value in row.items() if name != own} for row in rows]
         for start in range(0, len(ready), BATCH):
             self.target.execute(sa.insert(table), ready[start : start + BATCH])
-
-
-def _begun_anew(row: Row) -> Row:
-    """What changes in the row of a trial in training."""
-    return {"state": TrialState.WAITING, "datetime_start": None} if row["state"] == TrialState.RUNNING else {}
 
 
 def _copy_weights(study: Study, copied: Study) -> None:

@@ -19,7 +19,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,14 +31,23 @@ from sqlalchemy.engine import URL
 from hpo import __version__
 from hpo.home import folder, home
 from hpo.study.opening import is_file, mask
-from hpo.study.retry import retried
-from hpo.study.storage import TRIALS
 from hpo.study.study import Study
+from hpo.study.tables import TRIALS, VALUES
 
-__all__ = ["KEPT", "KEY", "KINDS", "MARKER", "StudyFiles", "best", "folder_of", "place", "weights_here", "weights_path"]
+__all__ = [
+    "KEPT",
+    "KEY",
+    "KINDS",
+    "MARKER",
+    "StudyFiles",
+    "folder_of",
+    "place",
+    "ranking",
+    "weights_here",
+    "weights_path",
+]
 
 log = logging.getLogger("hpo.study")
-VALUES = models.TrialValueModel.__table__
 KEY = "hpo:key"  # a study's user attribute
 KEPT = 5
 KINDS = ("checkpoints", "weights")
@@ -82,30 +91,28 @@ def numbered(found: Path, suffix: str) -> dict[int, Path]:
     return {int(path.stem): path for path in sorted(found.glob(f"*{suffix}")) if path.stem.isdecimal()}
 
 
-@retried
-def best(study: Study) -> list[tuple[float, int]]:
-    """Value and number of the `KEPT` best COMPLETE trials with a finite first objective, the best first."""
-    order = VALUES.c.value.desc() if study.maximize else VALUES.c.value.asc()
-    query = (
-        sa.select(VALUES.c.value, TRIALS.c.number)
+def ranking(study: Study, numbers: Collection[int] = ()) -> tuple[list[tuple[float, int]], set[int]]:
+    """The `KEPT` best COMPLETE trials with a finite first objective, and which of `numbers` they have beaten.
+
+    Both in one statement: a trial that is told between two would seem beaten by those that were the best before.
+
+    Returns:
+        Value and number of the best, the best first; numbers of trials that are COMPLETE, and not among them.
+    """
+    value = VALUES.c.value
+    order = value.desc() if study.maximize else value.asc()
+    place = sa.func.row_number().over(order_by=[order, TRIALS.c.number]).label("place")
+    told = (
+        sa.select(TRIALS.c.number, value, place)
         .join_from(TRIALS, VALUES, VALUES.c.trial_id == TRIALS.c.trial_id)
         .where(TRIALS.c.study_id == study.id, TRIALS.c.state == TrialState.COMPLETE, VALUES.c.objective == 0)
         .where(VALUES.c.value_type == models.TrialValueModel.TrialValueType.FINITE)
-        .order_by(order, TRIALS.c.number)
-        .limit(KEPT)
+        .subquery()
     )
-    with study.storage.engine.connect() as connection:
-        return [(float(value), int(number)) for value, number in connection.execute(query)]
-
-
-@retried
-def _complete(study: Study, numbers: Sequence[int]) -> set[int]:
-    """Those of the numbers whose trial is COMPLETE."""
-    query = sa.select(TRIALS.c.number).where(
-        TRIALS.c.study_id == study.id, TRIALS.c.state == TrialState.COMPLETE, TRIALS.c.number.in_(numbers)
-    )
-    with study.storage.engine.connect() as connection:
-        return set(connection.execute(query).scalars())
+    query = sa.select(told).where((told.c.place <= KEPT) | told.c.number.in_(numbers)).order_by(told.c.place)
+    rows = study.storage.read(lambda connection: connection.execute(query).all())
+    best = [(float(row.value), int(row.number)) for row in rows if row.place <= KEPT]
+    return best, {int(row.number) for row in rows if row.place > KEPT}
 
 
 class StudyFiles:
@@ -117,7 +124,7 @@ class StudyFiles:
             study.storage.update_study(study.id, {KEY: None}, {KEY: secrets.token_hex(4)})
         self.key = key
         self._folders = {kind: self._make(kind) for kind in KINDS}
-        self._best: list[tuple[float, int]] = []
+        self._best, _ = ranking(study)  # as last seen
 
     def checkpoint(self, number: int) -> Path:
         """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""
@@ -141,19 +148,13 @@ class StudyFiles:
             write: writes the weights to a path, with a table of texts that says what they are. Where that fails, the
                 trial counts all the same: it is logged.
         """
-        kept = self._will_be_best(number, value)
+        # Those seen last may be fewer or worse than there are by now: then this is kept for a moment too many.
+        kept = math.isfinite(value) and not self._beaten(number, value)
         if kept:
             self._publish(number, value, write)
         yield
         if kept:
             self._remove_beaten()
-
-    def _will_be_best(self, number: int, value: float) -> bool:
-        """Whether fewer than `KEPT` trials are better. The database is asked only where those seen last do not tell."""
-        if not math.isfinite(value) or self._beaten(number, value):
-            return False
-        self._best = best(self.study)
-        return not self._beaten(number, value)
 
     def _beaten(self, number: int, value: float) -> bool:
         sign = -1 if self.study.maximize else 1
@@ -178,10 +179,8 @@ class StudyFiles:
 
     def _remove_beaten(self) -> None:
         here = numbered(self._folders["weights"], ".safetensors")
-        # In this order: a trial that is told in between must not be taken for one that the best have beaten.
-        complete = _complete(self.study, list(here))
-        self._best = best(self.study)
-        for number in complete - {number for _, number in self._best}:
+        self._best, beaten = ranking(self.study, here)
+        for number in beaten:
             try:
                 here[number].unlink(missing_ok=True)
             except OSError as error:

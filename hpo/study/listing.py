@@ -11,12 +11,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.study.opening import check_file, connect_once, normalised, opening_errors
-from hpo.study.storage import DIRECTIONS, STUDIES, STUDY_USER_ATTRS, TRIALS
 from hpo.study.study import BUDGET, DEFINITION
+from hpo.study.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
 
 __all__ = ["listing"]
-
-VALUES = models.TrialValueModel.__table__
 
 
 def listing(url: str) -> list[dict[str, Any]]:
@@ -61,7 +59,8 @@ def _best(connection: sa.Connection) -> dict[int, float]:
         .where(TRIALS.c.state == TrialState.COMPLETE, VALUES.c.objective == 0, finite)
         .group_by(TRIALS.c.study_id)
     )
-    first = sa.select(DIRECTIONS.c.study_id, DIRECTIONS.c.direction).where(DIRECTIONS.c.objective == 0)
+    d = STUDY_DIRECTIONS.c
+    first = sa.select(d.study_id, d.direction).where(d.objective == 0)
     directions = {row[0]: row[1] for row in connection.execute(first)}
     return {
         study_id: float(largest if directions[study_id] == StudyDirection.MAXIMIZE else smallest)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, cast
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import optuna
 import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
-__all__ = ["is_transient", "patient", "retried"]
+__all__ = ["PATIENCE", "Patience", "is_transient", "patient", "retried"]
 
-PATIENCE = 300  # seconds: a server's restart takes less
-MYSQL_CODES = {1205, 1213, 2003, 2006, 2013}  # lock wait timeout, deadlock, cannot connect, gone away, lost
+log = logging.getLogger("hpo.study")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+PATIENCE = 300.0  # seconds: a server's restart takes less
+NOTICED = 3  # tries after which the trouble is worth a line in the log
+MYSQL_CODES = {1053, 1205, 1213, 2003, 2006, 2013}  # shutting down, lock wait timeout, deadlock, connection errors
 # Classes of SQLSTATE: rolled back (deadlock among them), connection, intervention of an operator, out of resources.
 POSTGRES_CLASSES = ("40", "08", "57", "53")
 
@@ -35,25 +45,90 @@ def is_transient(error: BaseException) -> bool:
     return "locked" in str(origin) or "busy" in str(origin)  # SQLite
 
 
-retried = tenacity.retry(
-    retry=tenacity.retry_if_exception(is_transient),
-    stop=tenacity.stop_after_delay(PATIENCE),
-    wait=tenacity.wait_random_exponential(multiplier=0.05, max=10),
-    reraise=True,
-)
+class Patience:
+    """Tries again what may succeed in a moment, for five minutes.
+
+    Attributes:
+        asked_to_stop: asked between tries; once true, the next failure counts.
+    """
+
+    def __init__(self) -> None:
+        self.asked_to_stop: Callable[[], bool] = lambda: False
+
+    def __call__(self, call: Callable[[], Result]) -> Result:
+        """The call's result, or its last error."""
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(is_transient),
+            stop=tenacity.stop_any(tenacity.stop_after_delay(PATIENCE), _Asked(self)),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=10),
+            sleep=self._sleep,
+            before_sleep=_say,
+            reraise=True,
+        )
+        return trying(call)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait, but not past a request to stop: there are ten seconds for that."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.asked_to_stop():
+            time.sleep(min(left, 0.2))
+
+
+class _Asked(tenacity.stop.stop_base):
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+
+    def __call__(self, _: tenacity.RetryCallState) -> bool:
+        return self._patience.asked_to_stop()
+
+
+def _say(state: tenacity.RetryCallState) -> None:
+    if state.attempt_number == NOTICED and state.outcome is not None:
+        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", state.outcome.exception())
+
+
+class Retrying(Protocol):
+    """What has methods that are tried again."""
+
+    @property
+    def patience(self) -> Patience: ...
+
+
+Self = TypeVar("Self", bound=Retrying)
+
+
+def retried(method: Callable[Concatenate[Self, Given], Result]) -> Callable[Concatenate[Self, Given], Result]:
+    """A method that is tried again, as its object's patience has it."""
+
+    @functools.wraps(method)
+    def trying(self: Self, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return self.patience(lambda: method(self, *args, **kwargs))
+
+    return cast(Callable[Concatenate[Self, Given], Result], trying)
 
 
 class _Patient:
-    """An object whose every method is tried again."""
+    """An object whose every method is tried again, one call at a time."""
 
-    def __init__(self, target: object) -> None:
-        self._target = target
+    def __init__(self, target: object, patience: Patience, turn: AbstractContextManager[Any]) -> None:
+        self._target, self._patience, self._turn = target, patience, turn
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
-        return functools.wraps(value)(retried(value)) if callable(value) else value
+        if not callable(value):
+            return value
+
+        @functools.wraps(value)
+        def trying(*args: Any, **kwargs: Any) -> Any:
+            def once() -> Any:
+                with self._turn:
+                    return value(*args, **kwargs)
+
+            return self._patience(once)
+
+        return trying
 
 
-def patient(rdb: RDBStorage) -> RDBStorage:
+def patient(rdb: RDBStorage, patience: Patience, turn: AbstractContextManager[Any] | None = None) -> RDBStorage:
     """Optuna's storage with every method tried again; it does so for the creation of a trial only."""
-    return cast(RDBStorage, _Patient(rdb))
+    return cast(RDBStorage, _Patient(rdb, patience, turn or threading.RLock()))

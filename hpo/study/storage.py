@@ -1,80 +1,72 @@
 """`StudyStorage`: an Optuna storage on Optuna's own schema, with tables and transactions of ours.
 
 Any Optuna tool reads our studies, and `optuna.create_study(storage=StudyStorage(url))` works as with any storage. Ours
-are the table `hpo_epochs` (all metrics of every epoch; Optuna keeps one float a step), and whole steps as one
-transaction each: creating a study with its slots, claiming a trial, adding one below the budget.
+are whole steps as one transaction each: creating a study with its slots, claiming a trial under a lease, giving it
+back; and all metrics of every epoch, for Optuna keeps one float a step.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 import sqlalchemy.exc
 import tenacity
-from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb import models
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import URL
 
 from hpo.config import Value
+from hpo.errors import LeaseLostError
+from hpo.study import leases
+from hpo.study.buffered import BufferedStorage, add_trial, count_trials
+from hpo.study.leases import Holder, Pulse, WorkerRow
 from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
-from hpo.study.retry import patient, retried
-
-__all__ = ["EpochMetrics", "StudyStorage"]
-
-EpochMetrics = dict[str, float]
-
-TRIALS = models.TrialModel.__table__
-STUDIES = models.StudyModel.__table__
-DIRECTIONS = models.StudyDirectionModel.__table__
-STUDY_USER_ATTRS = models.StudyUserAttributeModel.__table__
-STUDY_SYSTEM_ATTRS = models.StudySystemAttributeModel.__table__
-TRIAL_USER_ATTRS = models.TrialUserAttributeModel.__table__
-TRIAL_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
-INTERMEDIATE_VALUES = models.TrialIntermediateValueModel.__table__
-
-metadata = sa.MetaData()
-EPOCHS = sa.Table(
-    "hpo_epochs",
+from hpo.study.retry import Result, retried
+from hpo.study.tables import (
+    EPOCHS,
+    INTERMEDIATE_VALUES,
+    LEASES,
+    STUDIES,
+    STUDY_DIRECTIONS,
+    STUDY_SYSTEM_ATTRS,
+    STUDY_USER_ATTRS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
+    WORKERS,
+    begin,
+    insert_one,
+    keep_fractions,
+    lock_study,
     metadata,
-    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
-    # SQLite gives a deleted trial's id away again, so rows are found by their study as well.
-    sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
-    sa.Column("metrics", sa.Text, nullable=False),
+    purge_trials,
+    upsert,
 )
 
+__all__ = ["Claimed", "EpochMetrics", "StudyStorage"]
 
-def _keep_fractions(engine: sa.Engine) -> None:
-    """Let a new MySQL or MariaDB database keep fractions of a second, which its plain DATETIME drops.
-
-    Optuna's own contract of a storage asks for them, and a short trial would take 0 seconds. One with studies is left
-    as it is: whoever made it may not want its tables rebuilt.
-    """
-    columns = {column["name"]: column["type"] for column in sa.inspect(engine).get_columns("trials")}
-    times = {name: kind for name, kind in columns.items() if isinstance(kind, mysql.DATETIME)}
-    with engine.begin() as connection:
-        if (
-            all(kind.fsp for kind in times.values())
-            or connection.execute(sa.select(STUDIES.c.study_id).limit(1)).first()
-        ):
-            return
-        changes = ", ".join(f"MODIFY {name} DATETIME(6)" for name in times)
-        connection.exec_driver_sql(f"ALTER TABLE trials {changes}")
+EpochMetrics = dict[str, float]
+ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
+FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 
 
-class StudyStorage(BaseStorage):
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that a worker has claimed, and the number of this attempt at it, from 1."""
+
+    trial_id: int
+    attempt: int
+
+
+class StudyStorage(BufferedStorage):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
     Args:
@@ -93,8 +85,9 @@ class StudyStorage(BaseStorage):
         check_file(self.url, create)
         with opening_errors(self.url):
             connect_once(self.url)
-            self._rdb = patient(self._open())
-        self.engine: sa.Engine = self._rdb.engine
+            rdb = _open(self.url)
+        super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
+        self._until: dict[str, float] = {}
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
             self.engine.dispose()  # the connection that is open already has not been tuned
@@ -105,48 +98,36 @@ class StudyStorage(BaseStorage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         StudyStorage.__init__(self, state["url"])
 
-    # Opening.
-
     @property
     def masked_url(self) -> str:
         """The URL without its password."""
         return mask(self.url)
 
-    # Several processes may open an empty database at once: whoever loses a race for a table, a version row or the
-    # file's lock finds the work done on the next try.
-    @tenacity.retry(
-        retry=tenacity.retry_if_exception_type((sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)),
-        stop=tenacity.stop_after_attempt(12),
-        wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
-        reraise=True,
-    )
-    def _open(self) -> RDBStorage:
-        text = self.url.render_as_string(hide_password=False)
-        options: dict[str, Any] = {"pool_pre_ping": True}
-        if self.url.get_backend_name() == "sqlite":
-            options["connect_args"] = {"timeout": 60}  # seconds to wait for another writer
-        # RDBStorage passes the URL through str.format.
-        rdb = RDBStorage(text.replace("{", "{{").replace("}", "}}"), engine_kwargs=options)
-        metadata.create_all(rdb.engine)
-        if self.url.get_backend_name() == "mysql":
-            _keep_fractions(rdb.engine)
-        return rdb
-
     def explain(self, error: Exception) -> str:
         """One line for a database's error, in its own words."""
         return explain(self.url, error, "does not answer")
 
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        """A transaction that holds the write lock from its start, so that what it reads stays true until it writes."""
-        with self.engine.begin() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
+    def _do(self, step: Callable[[sa.Connection], Any]) -> Any:
+        """A transaction that neither takes the buffer along nor reads back."""
 
-    # Whole steps, one transaction each.
+        def once() -> Any:
+            with self._turn, self.engine.begin() as connection:
+                begin(connection)
+                return step(connection)
 
-    @retried
+        return self.patience(once)
+
+    def read(self, step: Callable[[sa.Connection], Result]) -> Result:
+        """What `step` reads, apart from all that is known here or waits to be written."""
+
+        def once() -> Result:
+            with self._turn, self.engine.connect() as connection:
+                return step(connection)
+
+        return self.patience(once)
+
+    # Studies.
+
     def create_study(
         self,
         name: str,
@@ -167,21 +148,23 @@ class StudyStorage(BaseStorage):
         Raises:
             optuna.exceptions.DuplicatedStudyError: the name is taken.
         """
+
+        def create(connection: sa.Connection) -> int:
+            study_id = insert_one(connection, STUDIES, study_name=name)
+            rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
+            connection.execute(sa.insert(STUDY_DIRECTIONS), rows)
+            names = {"study:metric_names": list(metric_names)}
+            _insert_attrs(connection, STUDY_SYSTEM_ATTRS, [(study_id, names)])
+            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
+            _purge_study(connection, study_id)
+            _insert_slots(connection, study_id, slots)
+            return study_id
+
         try:
-            with self._write() as connection:
-                study_id = _insert_one(connection, STUDIES, study_name=name)
-                rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
-                connection.execute(sa.insert(DIRECTIONS), rows)
-                names = {"study:metric_names": list(metric_names)}
-                _insert_attrs(connection, STUDY_SYSTEM_ATTRS, [(study_id, names)])
-                _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
-                connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.study_id == study_id))
-                _insert_slots(connection, study_id, slots)
-                return study_id
+            return int(self._do(create))
         except sqlalchemy.exc.IntegrityError as error:
             raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
 
-    @retried
     def update_study(
         self,
         study_id: int,
@@ -196,213 +179,276 @@ class StudyStorage(BaseStorage):
         or, with slots, where the study does not have exactly `start` trials.
         """
         mine = STUDY_USER_ATTRS.c.study_id == study_id, STUDY_USER_ATTRS.c.key.in_([*held, *user_attrs])
-        with self._write() as connection:
-            self._lock(connection, study_id)
+
+        def update(connection: sa.Connection) -> bool:
+            lock_study(connection, study_id)
             rows = connection.execute(sa.select(STUDY_USER_ATTRS.c.key, STUDY_USER_ATTRS.c.value_json).where(*mine))
             stored = {row.key: json.loads(row.value_json) for row in rows}
             if any(stored.get(key) != value for key, value in held.items()):
                 return False
-            if slots and _count(connection, study_id) != start:
+            if slots and count_trials(connection, study_id) != start:
                 return False
             _insert_slots(connection, study_id, slots)
             connection.execute(sa.delete(STUDY_USER_ATTRS).where(*mine))
             _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
             return True
 
-    @retried
-    def claim_waiting(self, study_id: int, user_attrs: Mapping[str, Any]) -> int | None:
-        """Make the WAITING trial with the lowest number RUNNING and return its id, or None where none waits.
+        return bool(self._do(update))
 
-        Of several workers exactly one gets a trial: the row's state is part of the update's condition.
-        """
-        waiting = TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.WAITING
-        while True:
-            with self._write() as connection:
-                query = sa.select(TRIALS.c.trial_id).where(*waiting).order_by(TRIALS.c.number).limit(1)
-                trial_id = connection.execute(query).scalar()
-                if trial_id is None:
-                    return None
-                claim = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, *waiting)
-                if connection.execute(claim.values(state=TrialState.RUNNING, datetime_start=_now())).rowcount == 1:
-                    _replace_attrs(connection, trial_id, user_attrs)
-                    return int(trial_id)
-
-    @retried
-    def create_below(self, study_id: int, budget: int, user_attrs: Mapping[str, Any]) -> int | None:
-        """Add a RUNNING trial and return its id, or None where the study has `budget` trials already."""
-        with self._write() as connection:
-            self._lock(connection, study_id)
-            number = _count(connection, study_id)
-            if number >= budget:
-                return None
-            values = {
-                "study_id": study_id,
-                "number": number,
-                "state": TrialState.RUNNING,
-                "datetime_start": _now(),
-            }
-            trial_id = _insert_one(connection, TRIALS, **values)
-            # SQLite may have given the id of a deleted trial.
-            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.trial_id == trial_id))
-            _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
-            return trial_id
-
-    @retried
-    def release(self, trial_id: int) -> None:
-        """Put a RUNNING trial back to WAITING under its number, its parameters fixed."""
-        params = self.get_trial(trial_id).params
-        with self._write() as connection:
-            running = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
-            if connection.execute(running.values(state=TrialState.WAITING, datetime_start=None)).rowcount == 0:
-                return
-            mine = TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key == "fixed_params"
-            connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
-            _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, [(trial_id, {"fixed_params": params})])
-
-    @retried
-    def discard_reports(self, trial_id: int, after: int) -> None:
-        """Remove what a trial reported of the epochs after that one: it goes on from there."""
-        with self._write() as connection:
-            for table, epoch in ((EPOCHS, EPOCHS.c.epoch), (INTERMEDIATE_VALUES, INTERMEDIATE_VALUES.c.step)):
-                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study with its trials, and all that our tables hold of them."""
+        super().delete_study(study_id)
+        self._do(lambda connection: _purge_study(connection, study_id))
 
     @retried
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """How many trials a study has in each state."""
         query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
-        with self.engine.connect() as connection:
+        with self._turn, self.engine.connect() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
-    def _lock(self, connection: sa.Connection, study_id: int) -> None:
-        """Hold the study's row, as Optuna does when it numbers a trial."""
-        connection.execute(sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update())
+    # Trials, under leases.
+
+    def claim(
+        self, study_id: int, holder: Holder, budget: int | None = None, *, abandoned: bool = False
+    ) -> Claimed | None:
+        """Claim the next trial for a worker, or None where there is none; it is RUNNING, and held for a while.
+
+        One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
+        exactly one gets a trial.
+
+        Args:
+            study_id: whose trial.
+            holder: for whom.
+            budget: up to how many trials in all a new one is made; None makes none.
+            abandoned: only one whose worker is gone.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+
+        def step(connection: sa.Connection) -> Claimed | None:
+            while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
+                if leases.take(connection, study_id, found, holder):
+                    return self._named(connection, Claimed(found.trial_id, found.attempt + 1), holder)
+            if budget is None or abandoned:
+                return None
+            lock_study(connection, study_id)
+            number = count_trials(connection, study_id)
+            if number >= budget:
+                return None
+            trial_id = add_trial(connection, study_id, number)
+            leases.grant(connection, study_id, trial_id, 1, holder)
+            return self._named(connection, Claimed(trial_id, 1), holder)
+
+        claimed = self._transact(study_id, step)
+        if claimed is not None:
+            self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
+        return claimed
+
+    def _named(self, connection: sa.Connection, claimed: Claimed, holder: Holder) -> Claimed:
+        """Note on the trial who trains it."""
+        attrs = {WORKER: holder.name, ATTEMPT: claimed.attempt}
+        rows = [{"trial_id": claimed.trial_id, "key": key, "value_json": json.dumps(v)} for key, v in attrs.items()]
+        upsert(connection, TRIAL_USER_ATTRS, ("trial_id", "key"), rows)
+        return claimed
+
+    def release(self, trial_id: int) -> bool:
+        """Put a RUNNING trial back to WAITING under its number, its parameters fixed; false where it is not ours."""
+        study_id, held = self._study_of[trial_id], self._held.get(trial_id)
+
+        def step(connection: sa.Connection) -> None:
+            running = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
+            # It keeps the time of its start: so others see that it is no slot that nobody has touched.
+            connection.execute(running.values(state=TrialState.WAITING))
+            _fix(connection, self.get_trial(trial_id))
+            if held is not None:
+                leases.give_back(connection, study_id, trial_id, held.attempt)
+
+        try:
+            self._transact(study_id, step, trial_id=trial_id, settles=True)
+        except (LeaseLostError, KeyError, optuna.exceptions.UpdateFinishedTrialError):
+            return False
+        return True
+
+    def discard_reports(self, trial_id: int, after: int) -> None:
+        """Remove what a trial of this process reported of the epochs after that one: it goes on from there.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+        """
+
+        def step(connection: sa.Connection) -> None:
+            for table, epoch in ((EPOCHS, EPOCHS.c.epoch), (INTERMEDIATE_VALUES, INTERMEDIATE_VALUES.c.step)):
+                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
+
+        trial = self.get_trial(trial_id)
+        study_id = self._study_of[trial_id]
+        self._transact(study_id, step, trial_id=trial_id)
+        trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= after}
+        with self._memory:
+            self._known[study_id].put(trial)
+
+    def retry(self, study_id: int, numbers: Collection[int] | None = None) -> list[int]:
+        """Put FAIL trials back to WAITING under their own numbers, their reports cleared; returns the numbers.
+
+        Args:
+            study_id: whose trials.
+            numbers: which; None is all of them. Those that are not FAIL are passed over.
+        """
+        failed = [
+            trial
+            for trial in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.FAIL,))
+            if numbers is None or trial.number in numbers
+        ]
+
+        def step(connection: sa.Connection) -> list[int]:
+            return [trial.number for trial in failed if _reset(connection, study_id, trial)]
+
+        return self._transact(study_id, step)
 
     # All metrics of every epoch.
 
-    @retried
-    def record_epoch(self, study_id: int, trial_id: int, attempt: int, epoch: int, metrics: EpochMetrics) -> None:
-        """Store the metrics of one epoch of one attempt at a trial; once more is an update."""
-        row = {"trial_id": trial_id, "attempt": attempt, "epoch": epoch, "study_id": study_id}
-        with self._write() as connection:
-            _upsert(connection, EPOCHS, {**row, "metrics": json.dumps(metrics)})
+    def record_epoch(self, trial_id: int, epoch: int, metrics: EpochMetrics) -> None:
+        """Keep the metrics of one epoch of an unfinished trial; once more is an update.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+        """
+        held = self._held.get(trial_id)
+        self._trial(trial_id)
+        place = {"attempt": held.attempt if held else 1, "epoch": epoch, "study_id": self._study_of[trial_id]}
+        self._change(trial_id, EPOCHS, {**place, "metrics": json.dumps(metrics)}, lambda _: None)
+
+    def epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
+        """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
+        self.flush()
+        return self._epochs(study_id, trial_id)
 
     @retried
-    def epochs(self, study_id: int) -> dict[int, list[EpochMetrics]]:
-        """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
+    def _epochs(self, study_id: int, trial_id: int | None) -> dict[int, list[EpochMetrics]]:
         query = (
             sa.select(EPOCHS)
-            .where(EPOCHS.c.study_id == study_id)
+            .where(EPOCHS.c.study_id == study_id, *([EPOCHS.c.trial_id == trial_id] if trial_id is not None else []))
             .order_by(EPOCHS.c.trial_id, EPOCHS.c.epoch, EPOCHS.c.attempt)
         )
         found: dict[int, dict[int, EpochMetrics]] = {}
-        with self.engine.connect() as connection:
+        with self._turn, self.engine.connect() as connection:
             for row in connection.execute(query):
                 found.setdefault(row.trial_id, {})[row.epoch] = json.loads(row.metrics)
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
 
-    # Optuna's storage.
+    # Workers.
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        return self._rdb.create_new_study(directions, study_name)
+    def announce(self, study_id: int, holder: Holder) -> None:
+        """List a worker with its study."""
+        self._do(lambda connection: leases.announce(connection, study_id, holder))
+        self._until[holder.name] = _awake() + holder.seconds
 
-    def delete_study(self, study_id: int) -> None:
-        self._rdb.delete_study(study_id)
-        self._delete_epochs(study_id)
+    def beat(self, holder: Holder) -> bool:
+        """Renew all leases of a worker, one try; returns whether it is asked to stop.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
+        """
+        began = _awake()
+        try:
+            with self._turn:
+                with self.engine.begin() as connection:
+                    begin(connection)
+                    pulse = leases.beat(connection, holder)
+                self._heard(holder, pulse, began)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            self._in_trouble(error)
+            raise
+        return pulse.stop
+
+    def _heard(self, holder: Holder, pulse: Pulse, began: float) -> None:
+        with self._memory:
+            self._recovered()
+            self._until[holder.name] = began + holder.seconds
+            gone = [
+                trial_id
+                for trial_id, held in self._held.items()
+                if held.worker == holder.name and pulse.held.get(trial_id) != held.attempt
+            ]
+            self._give_up({trial_id: LeaseLostError() for trial_id in gone}, None)
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether a trial is this process's for certain: its lease was renewed less than its length ago.
+
+        Asked before a file is written that the next holder would write as well. The clock goes on while this process,
+        or its machine, is suspended.
+        """
+        held = self._held.get(trial_id)
+        return held is not None and _awake() < self._until.get(held.worker, 0.0)
+
+    def retire(self, holder: Holder) -> None:
+        """List a worker no longer; one try, for it is on its way out."""
+        with self._turn, self.engine.begin() as connection:
+            leases.retire(connection, holder)
+
+    def ask_workers_to_stop(self, study_id: int) -> int:
+        """Ask all workers of a study to stop; returns how many live."""
+        return int(self._do(lambda connection: leases.ask_to_stop(connection, study_id)))
 
     @retried
-    def _delete_epochs(self, study_id: int) -> None:
-        with self._write() as connection:
-            connection.execute(sa.delete(EPOCHS).where(EPOCHS.c.study_id == study_id))
+    def workers(self, study_id: int) -> list[WorkerRow]:
+        """The workers of a study, by name."""
+        with self._turn, self.engine.connect() as connection:
+            return leases.read_workers(connection, study_id)
 
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._rdb.set_study_user_attr(study_id, key, value)
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._rdb.set_study_system_attr(study_id, key, value)
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return self._rdb.get_study_id_from_name(study_name)
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        return self._rdb.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._rdb.get_study_directions(study_id)
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._rdb.get_study_user_attrs(study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._rdb.get_study_system_attrs(study_id)
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        return self._rdb.get_all_studies()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self._rdb.create_new_trial(study_id, template_trial)
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        self._rdb.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        return self._rdb.get_trial_id_from_study_id_trial_number(study_id, trial_number)
-
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        return self._rdb.set_trial_state_values(trial_id, state, values)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._rdb.set_trial_intermediate_value(trial_id, step, intermediate_value)
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._rdb.set_trial_user_attr(trial_id, key, value)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._rdb.set_trial_system_attr(trial_id, key, value)
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._rdb.get_trial(trial_id)
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return self._rdb.get_all_trials(study_id, deepcopy, states)
-
-    def remove_session(self) -> None:
-        self._rdb.remove_session()
+    @retried
+    def held_by_others(self, study_id: int) -> int:
+        """How many trials of a study are held by workers, living or not; this process's are not counted."""
+        with self._turn, self.engine.connect() as connection:
+            return leases.others(connection, study_id) - len(self._held)
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> None:
-    """Insert a row, or update the one with its primary key; a delete before the insert would invite deadlocks."""
-    values = {name: value for name, value in row.items() if not table.c[name].primary_key}
-    match connection.dialect.name:
+# Opening.
+
+
+# Several processes may open an empty database at once: whoever loses a race for a table, a version row or the file's
+# lock finds the work done on the next try.
+@tenacity.retry(
+    retry=tenacity.retry_if_exception_type((sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError)),
+    stop=tenacity.stop_after_attempt(12),
+    wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
+    reraise=True,
+)
+def _open(url: URL) -> RDBStorage:
+    """Optuna's storage there, its tables and ours made where they are missing."""
+    # RDBStorage passes the URL through str.format.
+    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
+    metadata.create_all(rdb.engine)
+    if url.get_backend_name() == "mysql":
+        keep_fractions(rdb.engine)
+    return rdb
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    """What each database needs; what the URL says itself counts."""
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    connect: dict[str, Any] = {}
+    match url.get_backend_name():
+        case "sqlite" if is_file(url):
+            connect = {"timeout": 60}  # seconds to wait for another writer
+        case "sqlite":  # in memory: every thread must see the same
+            connect = {"check_same_thread": False}
+            options["poolclass"] = sa.StaticPool
+        case "postgresql":  # a server that is gone without a word is noticed within a minute
+            connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         case "mysql":
-            connection.execute(mysql.insert(table).values(row).on_duplicate_key_update(values))
-        case "postgresql":
-            insert = postgresql.insert(table).values(row)
-            connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
-        case _:
-            insert_or = sqlite.insert(table).values(row)
-            connection.execute(insert_or.on_conflict_do_update(index_elements=list(table.primary_key), set_=values))
+            connect = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+            # By default a transaction counts rows as they were at its first look, not as they are under its lock.
+            options["isolation_level"] = "READ COMMITTED"
+    options["connect_args"] = {name: value for name, value in connect.items() if name not in url.query}
+    return options
 
 
-def _now() -> datetime:
-    """The time as Optuna's tables hold it: UTC without a zone."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:
-    """Insert a row; returns the id that the database gave it."""
-    key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
-    assert key is not None  # every supported database returns it
-    return int(key[0])
-
-
-def _count(connection: sa.Connection, study_id: int) -> int:
-    query = sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id)
-    return int(connection.execute(query).scalar_one())
+# Parts of transactions.
 
 
 def _insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
@@ -417,17 +463,11 @@ def _insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[t
         connection.execute(sa.insert(table), rows)
 
 
-def _replace_attrs(connection: sa.Connection, trial_id: int, user_attrs: Mapping[str, Any]) -> None:
-    mine = TRIAL_USER_ATTRS.c.trial_id == trial_id, TRIAL_USER_ATTRS.c.key.in_(list(user_attrs))
-    connection.execute(sa.delete(TRIAL_USER_ATTRS).where(*mine))
-    _insert_attrs(connection, TRIAL_USER_ATTRS, [(trial_id, user_attrs)])
-
-
 def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapping[str, Value]]) -> None:
     """WAITING trials with fixed parameters, as Optuna's `enqueue_trial` leaves them."""
-    first = _count(connection, study_id)
     if not slots:
         return
+    first = count_trials(connection, study_id)
     rows = [{"study_id": study_id, "number": first + i, "state": TrialState.WAITING} for i in range(len(slots))]
     connection.execute(sa.insert(TRIALS), rows)
     query = (
@@ -436,8 +476,38 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapp
         .order_by(TRIALS.c.number)
     )
     ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
-    _insert_attrs(
-        connection,
-        TRIAL_SYSTEM_ATTRS,
-        [(i, {"fixed_params": dict(params)}) for i, params in zip(ids, slots, strict=True)],
-    )
+    purge_trials(connection, ids)
+    fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
+    _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
+
+
+def _purge_study(connection: sa.Connection, study_id: int) -> None:
+    for table in (EPOCHS, LEASES, WORKERS):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+
+
+def _fix(connection: sa.Connection, trial: FrozenTrial) -> None:
+    """Let a trial that waits begin with the parameters that it had."""
+    params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    row = {"trial_id": trial._trial_id, "key": FIXED, "value_json": json.dumps(params)}
+    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), [row])
+
+
+def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
+    """Let a FAIL trial wait again, without its results; false where somebody was faster."""
+    trial_id = trial._trial_id
+    failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.FAIL)
+    if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
+        return False
+    for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS):
+        connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
+    told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
+    connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message"])))
+    _fix(connection, trial)
+    leases.give_back(connection, study_id, trial_id, int(trial.user_attrs.get(ATTEMPT, 1)))
+    return True
+
+
+def _awake() -> float:
+    """Seconds of a clock that only grows, also while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

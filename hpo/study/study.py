@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,10 +17,11 @@ from hpo.config import TrialConfig, Value
 from hpo.errors import StudyConflictError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest
+from hpo.study.leases import Holder
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import build_sampler
 from hpo.study.slots import slots
-from hpo.study.storage import StudyStorage
+from hpo.study.storage import Claimed, StudyStorage
 
 __all__ = ["Claim", "Study", "study_names"]
 
@@ -30,9 +30,13 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this worker has claimed: Optuna's handle on it. Its configuration is asked for by `Study.config`."""
+    """A trial that this worker has claimed: Optuna's handle on it, and the number of this attempt, from 1.
+
+    Its configuration is asked for by `Study.config`.
+    """
 
     trial: optuna.trial.Trial
+    attempt: int
 
     @property
     def number(self) -> int:
@@ -175,26 +179,44 @@ class Study:
         """Whether trial `number` is the baseline."""
         return number == 0 and self.definition.baseline is not None
 
-    def claim(self, user_attrs: Mapping[str, Any]) -> Claim | None:
-        """The next trial to train, or None where nothing is left to begin.
+    def claim(self, holder: Holder) -> Claim | None:
+        """The next trial for a worker to train, or None where nothing is left to begin.
 
-        A waiting trial comes first; an adaptive study then adds one, as long as it is below its budget.
+        One whose worker is gone comes first, then one that waits; an adaptive study then adds one, as long as it is
+        below its budget.
+
+        Raises:
+            StudyNotFoundError: the study was deleted.
         """
-        if self.budget.timeout is not None and self._attrs.get(DEADLINE) is None:
-            self.start_clock()
-        if self.ended():
-            return None
-        trial_id = self.storage.claim_waiting(self.id, user_attrs)
-        if trial_id is None and not self.definition.fixed:
-            trial_id = self.storage.create_below(self.id, self.budget.trials, user_attrs)
-        return None if trial_id is None else self._claimed(trial_id)
+        try:
+            budget = self._budget_on_the_clock()
+            if self._why_ended(*budget):
+                self._release_abandoned(holder)
+                return None
+            claimed = self.storage.claim(self.id, holder, None if self.definition.fixed else budget[0].trials)
+            return None if claimed is None else self._claimed(claimed)
+        except KeyError:
+            raise StudyNotFoundError(f"study '{self.name}' is not in {self.storage.masked_url} any more") from None
 
-    def _claimed(self, trial_id: int) -> Claim:
+    def _budget_on_the_clock(self) -> tuple[Budget, float | None]:
+        """The budget and the deadline, in one look; a worker attached before any launch starts the clock."""
+        attrs = self._attrs
+        budget, deadline = Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE)
+        if budget.timeout is not None and deadline is None:
+            self.start_clock()
+        return budget, deadline
+
+    def _release_abandoned(self, holder: Holder) -> None:
+        """Trials whose workers are gone wait for the next launch: none stays RUNNING for good."""
+        while claimed := self.storage.claim(self.id, holder, abandoned=True):
+            self.storage.release(claimed.trial_id)
+
+    def _claimed(self, claimed: Claimed) -> Claim:
         sampler = self.definition.sampler
-        number = self.storage.get_trial_number_from_id(trial_id)
+        number = self.storage.get_trial_number_from_id(claimed.trial_id)
         # Optuna's Trial samples its relative parameters as it is built, so the sampler has to be in place before.
         self.optuna_study.sampler = build_sampler(sampler.name, sampler.options, self.definition.seed, number)
-        return Claim(optuna.trial.Trial(self.optuna_study, trial_id))
+        return Claim(optuna.trial.Trial(self.optuna_study, claimed.trial_id), claimed.attempt)
 
     def config(self, claim: Claim) -> TrialConfig:
         """The configuration of a claimed trial; its parameters are sampled and stored.
@@ -234,7 +256,10 @@ class Study:
 
     def ended(self) -> str | None:
         """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""
-        deadline, budget = self._attrs.get(DEADLINE), self.budget
+        attrs = self._attrs
+        return self._why_ended(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
+
+    def _why_ended(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):

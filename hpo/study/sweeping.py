@@ -23,10 +23,10 @@ from optuna.trial import TrialState
 
 from hpo.errors import RunError
 from hpo.home import home
-from hpo.study.keeping import KEY, KINDS, MARKER, best, folder_of, place
-from hpo.study.retry import retried
-from hpo.study.storage import TRIALS, StudyStorage
+from hpo.study.keeping import KEY, KINDS, MARKER, folder_of, place, ranking
+from hpo.study.storage import StudyStorage
 from hpo.study.study import Study
+from hpo.study.tables import TRIALS
 
 __all__ = ["Leftover", "folders_of", "leftovers", "remove"]
 
@@ -135,18 +135,16 @@ def _marker(path: Path) -> dict[str, Any] | None:
     return found if known else None
 
 
-@retried
 def _states(study: Study) -> dict[int, TrialState]:
     """The state of each trial, by number."""
     query = sa.select(TRIALS.c.number, TRIALS.c.state).where(TRIALS.c.study_id == study.id)
-    with study.storage.engine.connect() as connection:
-        return {row.number: row.state for row in connection.execute(query)}
+    return {row.number: row.state for row in study.storage.read(lambda connection: connection.execute(query).all())}
 
 
 def _of_study(found: _Folder, study: Study) -> Iterator[Leftover]:
     """What is not needed of a study that is there."""
     states = _states(study)
-    kept = {number for _, number in best(study)} if found.kind == "weights" else set()
+    kept = {number for _, number in ranking(study)[0]} if found.kind == "weights" else set()
     for path in found.files:
         size, age = _size(path), time.time() - _written(path)
         if TEMPORARY.fullmatch(path.name):

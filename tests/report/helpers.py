@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.study import Study
-from tests.study.helpers import make_study
+from tests.study.helpers import holder, make_study
 
 SPACE: Mapping[str, Any] = {
     "epochs": 4,
@@ -38,7 +38,7 @@ def filled(folder: Path, name: str = "filled", *, states: Sequence[str] = ("COMP
 
 def tell_all(study: Study, states: Sequence[str] = ("COMPLETE",)) -> None:
     for turn in range(study.budget.trials):
-        claim = study.claim({"worker": f"host-{turn % 3}"})
+        claim = study.claim(holder(f"host-{turn % 3}"))
         if claim is None:
             return
         tell(study, claim, states[turn % len(states)])
@@ -61,7 +61,7 @@ def tell(study: Study, claim: Any, state: str) -> None:
             "learning_rate": config.learning_rate,
             "seconds": 0.5 * epoch,
         }
-        storage.record_epoch(study.id, claim.id, 1, epoch, metrics)
+        storage.record_epoch(claim.id, epoch, metrics)
     attrs: dict[str, Any] = {"parameter_count": 1000 * (1 + config.depth), "train_seconds": 0.5 * epochs}
     if state == "FAIL":
         attrs |= {"failure": "error", "message": "ValueError: </script><script>alert(1)</script> | `x`"}

@@ -11,7 +11,7 @@ from hpo.report.export import export_config
 from hpo.report.results import read_results
 from hpo.study.config_file import read_config
 from tests.report.helpers import BASELINE, add_foreign, filled
-from tests.study.helpers import make_study
+from tests.study.helpers import holder, make_study
 
 
 def test_toml_comes_back_as_the_same_configuration(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     add_foreign(study, {"colour": "red"}, 0.9)
     with pytest.raises(RequestError, match=r"trial 3 .* has no configuration: it was added by others"):
         export_config(study, 3)
-    claim = waiting.claim({"worker": "w"})
+    claim = waiting.claim(holder())
     assert claim is not None
     with pytest.raises(RequestError, match=r"trial 0 .* has no configuration: it has no parameters yet"):
         export_config(waiting, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
+from hpo.study.leases import Holder
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -15,6 +16,11 @@ SPACE = {
     "width": [32, 64],
     "momentum": {"low": 0.0, "high": 0.9},
 }
+
+
+def holder(name: str = "w", *, host: str = "here", seconds: float = 60) -> Holder:
+    """A worker that claims trials."""
+    return Holder(name, host, 1, "cpu", seconds)
 
 
 def sqlite_url(folder: Path) -> str:

@@ -17,10 +17,10 @@ from optuna.trial import TrialState
 from hpo.errors import StudyNotFoundError
 from hpo.home import home
 from hpo.study import Study, StudyStorage
-from hpo.study.keeping import KEPT, MARKER, StudyFiles, place, weights_here, weights_path
+from hpo.study.keeping import KEPT, MARKER, StudyFiles, place, ranking, weights_here, weights_path
 from hpo.study.opening import normalised
 from hpo.study.sweeping import folders_of, leftovers, remove
-from tests.study.helpers import make_study, sqlite_url
+from tests.study.helpers import holder, make_study, sqlite_url
 
 
 def write(path: Path, about: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ def write(path: Path, about: Mapping[str, str]) -> None:
 
 def finish(files: StudyFiles, value: float, state: TrialState = TrialState.COMPLETE) -> int:
     """Claim a trial, and tell it as a worker does; returns its number."""
-    claim = files.study.claim({})
+    claim = files.study.claim(holder())
     assert claim is not None
     if state != TrialState.COMPLETE:
         files.study.storage.set_trial_state_values(claim.id, state, None if state == TrialState.FAIL else [value])
@@ -69,7 +69,7 @@ def test_of_several_objectives_the_first_decides(tmp_path: Path) -> None:
     study = make_study(tmp_path, trials=8, objective=["val_accuracy", "parameter_count"])
     files = StudyFiles(study)
     for n in range(8):
-        claim = study.claim({})
+        claim = study.claim(holder())
         assert claim is not None
         with files.telling(n, n / 10, write):
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [n / 10, float(n)])
@@ -78,35 +78,37 @@ def test_of_several_objectives_the_first_decides(tmp_path: Path) -> None:
 
 def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: str, tmp_path: Path) -> None:
     made = make_study(tmp_path, trials=80)
-    storage = StudyStorage(any_url)
-    study = Study.create(storage, "raced", made.definition, made.budget)
+    study = Study.create(StudyStorage(any_url), "raced", made.definition, made.budget)
     rng = random.Random(1)
     values = [rng.random() for _ in range(80)]
     missing: list[set[int]] = []
 
-    def work(_: int) -> None:
-        files = StudyFiles(study)  # each worker has seen other trials
-        while (claim := study.claim({})) is not None:
+    def work(number: int) -> None:
+        mine = Study(StudyStorage(any_url), "raced")
+        files = StudyFiles(mine)  # each worker has seen other trials
+        while (claim := mine.claim(holder(f"w{number}"))) is not None:
             with files.telling(claim.number, values[claim.number], write):
-                storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [values[claim.number]])
-            before, here, after = ranked(study), set(weights_here(study)), ranked(study)
-            missing.append(set(before) & set(after) - here)  # among the best all the while
+                mine.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [values[claim.number]])
+            before, here, after = ranking(mine)[0], set(weights_here(mine)), ranking(mine)[0]
+            missing.append({number for _, number in set(before) & set(after)} - here)  # the best all the while
+        mine.storage.engine.dispose()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert missing == [set()] * 80
+    study = Study(StudyStorage(any_url), "raced")
     assert set(ranked(study)) <= set(weights_here(study))
-    for each in leftovers(storage, "raced"):
+    for each in leftovers(study.storage, "raced"):
         remove(each.path)
     assert sorted(weights_here(study)) == sorted(ranked(study))
-    storage.engine.dispose()
+    study.storage.engine.dispose()
 
 
 def test_killed_between_publishing_and_telling_a_trial_keeps_what_it_needs(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     files = StudyFiles(study)
     numbers = [finish(files, 0.1 * n) for n in range(5)]
-    claim = study.claim({})
+    claim = study.claim(holder())
     assert claim is not None
     with pytest.raises(KeyboardInterrupt), files.telling(claim.number, 0.9, write):
         raise KeyboardInterrupt
@@ -125,7 +127,7 @@ def test_weights_that_cannot_be_written_do_not_cost_the_trial(tmp_path: Path, ca
         with open("/dev/full", "w") as disk:  # noqa: PTH123
             disk.write("x")
 
-    claim = study.claim({})
+    claim = study.claim(holder())
     assert claim is not None
     with caplog.at_level(logging.WARNING), files.telling(claim.number, 0.5, full):
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
@@ -169,7 +171,7 @@ def test_finished_trials_lose_their_checkpoints_and_others_never(tmp_path: Path)
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     for state in states:
         finish(files, 0.5, state)
-    assert study.claim({}) is not None  # trial 3 is in training, the rest waits
+    assert study.claim(holder()) is not None  # trial 3 is in training, the rest waits
     for number in (0, 1, 2, 3, 4, 99):
         files.checkpoint(number).write_bytes(b"x" * 1000)
     (files.checkpoint(0).parent / "notes.txt").write_text("the user's own")
@@ -188,7 +190,7 @@ def test_weights_beyond_the_best_are_swept_and_those_of_a_trial_about_to_be_told
     for n in range(6):
         finish(files, n / 10)
     finish(files, 0.9, TrialState.PRUNED)
-    assert study.claim({}) is not None
+    assert study.claim(holder()) is not None
     for number in (0, 6, 7, 8):
         files.weights(number).write_bytes(b"left")
     assert [Path(name).name for name in names(study)] == ["0.safetensors", "6.safetensors"]

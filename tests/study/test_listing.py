@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.listing import listing
+from tests.study.helpers import holder
 
 
 def test_a_row_per_study_with_its_best_in_its_direction(any_url: str, tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_a_row_per_study_with_its_best_in_its_direction(any_url: str, tmp_path: 
         table = {"objective": objective, "trials": 5, "sampler": "random", "parameters": {"width": [8, 16]}}
         study = Study.create(storage, *define(table, name, tmp_path))
         for value in (0.25, 0.75, float("inf")):
-            claim = study.claim({})
+            claim = study.claim(holder())
             assert claim is not None
             storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
         best = study.best()

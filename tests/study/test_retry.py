@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 import optuna
 import psycopg
 import pymysql
 import pytest
 import sqlalchemy.exc
-import tenacity
+from optuna.trial import TrialState
 
-from hpo.study import StudyStorage
-from hpo.study import storage as storage_module
+from hpo.study import StudyStorage, leases
 from hpo.study.retry import is_transient
-from tests.study.helpers import make_study
+from tests.study.helpers import holder, make_study
 
 
 def operational(origin: Exception) -> sqlalchemy.exc.OperationalError:
@@ -45,29 +45,28 @@ def test_what_is_transient(origin: Exception, transient: bool) -> None:
 def test_a_deadlock_costs_no_trial(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(tmp_path)
     tries = 0
-    real = storage_module._upsert
+    real = leases.take
 
-    def unlucky(*arguments) -> None:
+    def unlucky(*arguments: Any) -> bool:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise operational(pymysql.err.OperationalError(1213, "Deadlock found"))
-        real(*arguments)
+        return real(*arguments)
 
-    monkeypatch.setattr(storage_module, "_upsert", unlucky)
-    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda seconds: None)
-    study.storage.record_epoch(study.id, 1, 1, 1, {"epoch": 1})
+    monkeypatch.setattr(leases, "take", unlucky)
+    assert study.claim(holder()) is not None
     assert tries == 3
-    assert study.storage.epochs(study.id) == {1: [{"epoch": 1}]}
+    assert study.storage.count_trials(study.id)[TrialState.RUNNING] == 1
 
 
 def test_a_lasting_error_is_said_at_once(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage: StudyStorage = make_study(tmp_path).storage
 
-    def read_only(*_) -> None:
+    def read_only(*_: Any, **__: Any) -> None:
         raise operational(sqlite3.OperationalError("attempt to write a readonly database"))
 
-    monkeypatch.setattr(storage_module, "_upsert", read_only)
+    monkeypatch.setattr(leases, "find", read_only)
     with pytest.raises(sqlalchemy.exc.OperationalError) as error:
-        storage.record_epoch(1, 1, 1, 1, {"epoch": 1})
+        storage.claim(1, holder())
     assert storage.explain(error.value).endswith("does not answer: attempt to write a readonly database")

@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 from hpo.errors import StorageError
 from hpo.study import StudyStorage
 from hpo.study.opening import mask, normalised
-from tests.study.helpers import sqlite_url
+from hpo.study.storage import Claimed
+from tests.study.helpers import holder, sqlite_url
 
 
 class TestOptunasContract(StorageTestCase):
@@ -57,11 +58,15 @@ def test_a_study_is_made_whole(storage: StudyStorage) -> None:
     assert storage.get_study_user_attrs(study_id) == {"a": 1}
 
 
+def claim(storage: StudyStorage, study_id: int, worker: str = "w", budget: int | None = None) -> Claimed | None:
+    return storage.claim(study_id, holder(worker), budget)
+
+
 def test_waiting_trials_are_claimed_once_each_in_order(storage: StudyStorage) -> None:
     study_id = _study(storage, 40)
     with ThreadPoolExecutor(8) as pool:
-        claimed = list(pool.map(lambda _: storage.claim_waiting(study_id, {"worker": "w"}), range(48)))
-    ids = [trial_id for trial_id in claimed if trial_id is not None]
+        claimed = list(pool.map(lambda i: claim(storage, study_id, f"w{i}"), range(48)))
+    ids = [each.trial_id for each in claimed if each is not None]
     assert sorted(storage.get_trial_number_from_id(i) for i in ids) == list(range(40))
     assert claimed.count(None) == 8
 
@@ -69,28 +74,37 @@ def test_waiting_trials_are_claimed_once_each_in_order(storage: StudyStorage) ->
 def test_trials_are_created_below_the_budget_only(storage: StudyStorage) -> None:
     study_id = _study(storage)
     with ThreadPoolExecutor(8) as pool:
-        created = list(pool.map(lambda _: storage.create_below(study_id, 30, {"worker": "w"}), range(48)))
-    numbers = sorted(storage.get_trial_number_from_id(i) for i in created if i is not None)
+        created = list(pool.map(lambda i: claim(storage, study_id, f"w{i}", 30), range(48)))
+    numbers = sorted(storage.get_trial_number_from_id(each.trial_id) for each in created if each is not None)
     assert numbers == list(range(30))
 
 
 def test_a_released_trial_waits_with_its_parameters_and_reports(storage: StudyStorage) -> None:
     study_id = _study(storage)
-    trial_id = storage.create_below(study_id, 1, {"worker": "w"})
-    assert trial_id is not None
-    trial = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
+    claimed = claim(storage, study_id, budget=1)
+    assert claimed is not None
+    assert claimed.attempt == 1
+    trial = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), claimed.trial_id)
     x = trial.suggest_float("x", 0, 1)
     for epoch in (1, 2, 3):
         trial.report(epoch / 10, epoch)
-        storage.record_epoch(study_id, trial_id, 1, epoch, {"epoch": epoch})
-    storage.release(trial_id)
-    assert storage.get_trial(trial_id).state == TrialState.WAITING
-    assert storage.claim_waiting(study_id, {}) == trial_id
-    storage.discard_reports(trial_id, after=2)
-    assert storage.get_trial(trial_id).intermediate_values == {1: 0.1, 2: 0.2}
-    assert storage.epochs(study_id) == {trial_id: [{"epoch": 1}, {"epoch": 2}]}
-    again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), trial_id)
+        storage.record_epoch(claimed.trial_id, epoch, {"epoch": epoch})
+    assert storage.release(claimed.trial_id)
+    assert storage.get_trial(claimed.trial_id).state == TrialState.WAITING
+    assert claim(storage, study_id) == Claimed(claimed.trial_id, 2)
+    storage.discard_reports(claimed.trial_id, after=2)
+    assert storage.get_trial(claimed.trial_id).intermediate_values == {1: 0.1, 2: 0.2}
+    assert storage.epochs(study_id) == {claimed.trial_id: [{"epoch": 1}, {"epoch": 2}]}
+    again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), claimed.trial_id)
     assert again.suggest_float("x", 0, 1) == x
+
+
+def test_a_slot_that_is_released_before_it_was_read_keeps_its_parameters(storage: StudyStorage) -> None:
+    study_id = _study(storage, 1)
+    claimed = claim(storage, study_id)
+    assert claimed is not None
+    storage.release(claimed.trial_id)
+    assert storage.get_trial(claimed.trial_id).system_attrs["fixed_params"] == {"n": 0}
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
@@ -99,9 +113,10 @@ def test_times_are_read_as_local_ones(storage: StudyStorage, monkeypatch: pytest
     time.tzset()
     try:
         study_id = _study(storage, 1)
-        for trial_id in (storage.claim_waiting(study_id, {}), storage.create_below(study_id, 2, {})):
-            assert trial_id is not None
-            started = storage.get_trial(trial_id).datetime_start
+        for _ in range(2):
+            claimed = claim(storage, study_id, budget=2)
+            assert claimed is not None
+            started = storage.get_trial(claimed.trial_id).datetime_start
             assert started is not None
             assert abs(started - datetime.now()) < timedelta(minutes=1)
     finally:
@@ -128,9 +143,11 @@ def test_it_holds_studies_in_memory() -> None:
 
 def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> None:
     study_id = _study(storage, 1)
+    claimed = claim(storage, study_id)
+    assert claimed is not None
     for epoch, loss in ((2, float("nan")), (1, 0.25)):
-        storage.record_epoch(study_id, 1, 1, epoch, {"epoch": epoch, "val_loss": loss})
-    rows = storage.epochs(study_id)[1]
+        storage.record_epoch(claimed.trial_id, epoch, {"epoch": epoch, "val_loss": loss})
+    rows = storage.epochs(study_id)[claimed.trial_id]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0]["val_loss"] == 0.25
     assert rows[1]["val_loss"] != rows[1]["val_loss"]

@@ -15,13 +15,13 @@ from hpo.study import Budget, Study, StudyStorage
 from hpo.study import study as study_module
 from hpo.study.file import define, override, parse_duration, read_study
 from hpo.study.samplers import SAMPLERS
-from tests.study.helpers import SPACE, make_study, sqlite_url
+from tests.study.helpers import SPACE, holder, make_study, sqlite_url
 
 
 def run_all(study: Study, value: float = 0.5) -> list[TrialConfig]:
     """Claim everything, tell a value; configurations in the order of the claims."""
     configs = []
-    while (claim := study.claim({"worker": "w"})) is not None:
+    while (claim := study.claim(holder())) is not None:
         configs.append(study.config(claim))
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value + claim.number / 1000])
     return configs
@@ -139,9 +139,9 @@ def test_a_target_and_a_deadline_end_a_study(tmp_path: Path, monkeypatch: pytest
     assert study.ended() is None
     now += 3601
     assert study.ended() == "its time is up"
-    assert study.claim({}) is None
+    assert study.claim(holder()) is None
     study.start_clock()
-    assert study.claim({}) is not None
+    assert study.claim(holder()) is not None
 
 
 def test_another_definition_is_refused_with_the_difference_and_the_ways_out(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_best_is_the_lowest_number_of_equals_in_either_direction(tmp_path: Path)
     for objective, expected in (("val_accuracy", 1), ("val_loss", 0)):
         study = make_study(tmp_path, objective, objective=objective, trials=4)
         for value in (0.1, 0.9, 0.9, 0.1):
-            claim = study.claim({})
+            claim = study.claim(holder())
             assert claim is not None
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
         best = study.best()
@@ -302,17 +302,17 @@ def test_a_timeout_counts_from_the_first_claim_where_nobody_launched(
     study = make_study(tmp_path)
     study.start_clock()  # a launch before there was a timeout
     study.extend(Budget(trials=12, timeout=3600))
-    assert study.claim({}) is not None
+    assert study.claim(holder()) is not None
     now += 3601
-    assert study.claim({}) is None
+    assert study.claim(holder()) is None
 
 
 def test_left_counts_what_is_not_finished(tmp_path: Path) -> None:
     for sampler, steps in itertools.product(("random", "tpe"), (0, 2)):
         study = make_study(tmp_path, f"{sampler}{steps}", sampler=sampler, trials=5)
         for _ in range(steps):
-            claim = study.claim({})
+            claim = study.claim(holder())
             assert claim is not None
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
-        study.claim({})
+        study.claim(holder())
         assert study.left() == 5 - steps

@@ -1,0 +1,52 @@
+"""A worker's sign of life: a thread that renews its leases and hears whether it is asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+
+import sqlalchemy.exc
+
+from hpo.study.leases import Holder
+from hpo.study.storage import StudyStorage
+
+__all__ = ["LEASE", "Heartbeat"]
+
+log = logging.getLogger("hpo.study")
+LEASE = 60.0  # seconds: long enough for a busy machine, and what a trial waits after its worker has died
+OFTEN = 5.0  # seconds between beats at most: `hpo stop` is heard as soon as that
+
+
+class Heartbeat:
+    """While it lasts, a worker is listed with its study and its leases are renewed, by a thread of their own.
+
+    A training step may take longer than a lease; a worker whose process is stopped or killed loses its leases.
+
+    Attributes:
+        stop: whether the worker is asked to stop.
+    """
+
+    def __init__(self, storage: StudyStorage, study_id: int, holder: Holder) -> None:
+        self._storage, self._study_id, self._holder = storage, study_id, holder
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hpo-heartbeat", daemon=True)
+        self.stop = False
+
+    def __enter__(self) -> Heartbeat:
+        self._storage.announce(self._study_id, self._holder)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(OFTEN)
+        try:
+            self._storage.retire(self._holder)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            log.warning("worker %s will be listed as gone: %s", self._holder.name, self._storage.explain(error))
+
+    def _run(self) -> None:
+        while not self._ended.wait(min(OFTEN, self._holder.seconds / 4)):
+            with suppress(sqlalchemy.exc.SQLAlchemyError):  # the storage has noted it, and says so once
+                self.stop = self._storage.beat(self._holder) or self.stop

@@ -1,0 +1,166 @@
+"""What a process knows of a study's trials, and what it has yet to write."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.study.snapshot import Snapshot
+from hpo.study.tables import (
+    EPOCHS,
+    INTERMEDIATE_VALUES,
+    PARAMS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
+    upsert,
+)
+
+__all__ = ["FINAL", "Buffer", "Known", "copied"]
+
+FINAL = (TrialState.COMPLETE, TrialState.PRUNED)  # FAIL is not: a failed trial may be tried again
+KEYS: dict[sa.Table, tuple[str, ...]] = {
+    PARAMS: ("trial_id", "param_name"),
+    INTERMEDIATE_VALUES: ("trial_id", "step"),
+    TRIAL_USER_ATTRS: ("trial_id", "key"),
+    TRIAL_SYSTEM_ATTRS: ("trial_id", "key"),
+    VALUES: ("trial_id", "objective"),
+    EPOCHS: ("trial_id", "attempt", "epoch"),
+}
+
+
+def copied(trial: FrozenTrial) -> FrozenTrial:
+    """A trial to be changed without changing this one."""
+    twin = copy.copy(trial)
+    twin.params = dict(trial.params)
+    twin.distributions = dict(trial.distributions)
+    twin.user_attrs = dict(trial.user_attrs)
+    twin.system_attrs = dict(trial.system_attrs)
+    twin.intermediate_values = dict(trial.intermediate_values)
+    return twin
+
+
+class Known:
+    """The trials of one study as last read, and those that this process runs as it has written them.
+
+    Frozen trials are replaced, never changed, so that a reader may keep the one it was given.
+
+    Attributes:
+        name: of the study.
+        trials: by id.
+        own: ids of the trials that this process runs; what it holds of them counts, not what is read.
+        read_at: when others' changes were last read, in seconds of a clock that only grows.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.trials: dict[int, FrozenTrial] = {}
+        self.own: set[int] = set()
+        self.read_at = float("-inf")
+        self._distributions: dict[str, BaseDistribution] = {}
+        self._waiting: set[int] = set()
+        self._open: set[int] = set()
+        self._last = -1
+        self.anchor: int | None = None
+
+    def take(self, snapshot: Snapshot) -> None:
+        """Take over what was read, except of the trials that this process runs."""
+        self.name = snapshot.name
+        for trial in snapshot.trials:
+            if trial._trial_id not in self.own:
+                self.put(trial)
+        self.read_at = time.monotonic()
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Take over one trial."""
+        trial_id = trial._trial_id
+        self.trials[trial_id] = trial
+        self._last = max(self._last, trial_id)
+        # A slot that nobody has begun yet; one that was given back keeps the time of its start.
+        fresh = trial.state == TrialState.WAITING and trial.datetime_start is None
+        final = trial.state in FINAL
+        (self._waiting.add if fresh else self._waiting.discard)(trial_id)
+        (self._open.discard if fresh or final else self._open.add)(trial_id)
+        if final:
+            self.anchor = trial_id
+        for name, distribution in trial.distributions.items():
+            self._distributions.setdefault(name, distribution)
+
+    def replaced_by(self, snapshot: Snapshot) -> bool:
+        """Whether this is another study than the one known: SQLite gives the ids of a deleted one away again."""
+        ended: datetime | None = self.trials[self.anchor].datetime_complete if self.anchor is not None else None
+        return (self.name is not None and snapshot.name != self.name) or ended != snapshot.anchor
+
+    def check_distribution(self, name: str, distribution: BaseDistribution) -> None:
+        """Refuse another kind of distribution for a parameter than the study has.
+
+        Raises:
+            ValueError: the distributions are not compatible.
+        """
+        if name in self._distributions:
+            check_distribution_compatibility(self._distributions[name], distribution)
+
+    def changed(self, also: Iterable[int] = ()) -> sa.ColumnElement[bool]:
+        """The condition on the table of trials for all that others may have changed since the last read.
+
+        New trials; unfinished and failed ones; and slots that wait no longer. Slots come in a row, so their range says
+        which: naming 2,700 of them would be a statement of its own length.
+
+        Args:
+            also: trials of this process that are to be read as well.
+        """
+        cases = [TRIALS.c.trial_id > self._last, TRIALS.c.trial_id.in_((self._open - self.own).union(also))]
+        if self._waiting:
+            begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
+            cases.append(TRIALS.c.trial_id.between(min(self._waiting), max(self._waiting)) & begun)
+        return sa.or_(*cases)
+
+
+class Buffer:
+    """Rows of trials that are yet to be written; a later row with the same key replaces an earlier one."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[sa.Table, tuple[Any, ...]], dict[str, Any]] = {}
+        self.since: float | None = None
+
+    def add(self, table: sa.Table, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        self._rows[table, tuple(row[name] for name in KEYS[table])] = row
+        if self.since is None:
+            self.since = time.monotonic()
+
+    def take(self) -> Buffer:
+        """All rows, leaving none."""
+        taken = Buffer()
+        taken._rows, taken.since = self._rows, self.since
+        self._rows, self.since = {}, None
+        return taken
+
+    def put_back(self, taken: Buffer) -> None:
+        """Return rows that could not be written, under those that have come since."""
+        self._rows = {**taken._rows, **self._rows}
+        self.since = taken.since if taken.since is not None else self.since
+
+    @property
+    def trial_ids(self) -> set[int]:
+        """Whose rows there are."""
+        return {row["trial_id"] for row in self._rows.values()}
+
+    def drop(self, trial_ids: Iterable[int]) -> None:
+        """Forget the rows of trials that are not ours to write."""
+        dropped = set(trial_ids)
+        self._rows = {key: row for key, row in self._rows.items() if row["trial_id"] not in dropped}
+        self.since = self.since if self._rows else None
+
+    def write(self, connection: sa.Connection) -> None:
+        """One statement a table."""
+        for table, keys in KEYS.items():
+            upsert(connection, table, keys, [row for (of, _), row in self._rows.items() if of is table])

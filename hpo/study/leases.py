@@ -1,0 +1,245 @@
+"""Leases: a worker's time-limited claims on trials, and the workers themselves. All times are the database's.
+
+Every function is a part of a transaction. A lease carries the number of the attempt; whoever takes an expired one over
+raises it, and the old holder, which no longer finds its own number there, may write nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo.study.tables import LEASES, TRIALS, WORKERS, clock, upsert_one, utc_time
+
+__all__ = [
+    "Found",
+    "Held",
+    "Holder",
+    "Pulse",
+    "Standing",
+    "WorkerRow",
+    "announce",
+    "ask_to_stop",
+    "beat",
+    "drop",
+    "find",
+    "give_back",
+    "grant",
+    "others",
+    "read_workers",
+    "retire",
+    "standings",
+    "take",
+]  # fmt: skip
+
+FORGET = 86400.0  # seconds after which a worker that died is no longer listed
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A worker as the database knows it.
+
+    Attributes:
+        name: unique to this process.
+        host, pid, device: where it runs.
+        seconds: how long its leases last unless they are renewed.
+    """
+
+    name: str
+    host: str
+    pid: int
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A trial that may be claimed, and the number of its last attempt; `waiting` unless its worker is gone."""
+
+    trial_id: int
+    attempt: int
+    waiting: bool
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker that the database knows of: when it was last heard of, in seconds ago, and whether it is gone."""
+
+    name: str
+    host: str
+    pid: int
+    device: str
+    seen: float
+    gone: bool
+    trial_ids: list[int]
+
+
+# Claiming.
+
+
+def find(
+    connection: sa.Connection, study_id: int, holder: Holder, held: Collection[int], *, waiting: bool = True
+) -> Found | None:
+    """The trial to claim next, locked: one that has been begun and whose worker is gone, else the first that waits.
+
+    A lease of the holder's own which it does not know it holds counts as gone: its connection was lost after the
+    database had done as asked, and before it could say so.
+
+    Args:
+        connection: of the transaction.
+        study_id: whose trial.
+        holder: for whom.
+        held: ids of the trials that the holder knows it holds.
+        waiting: whether one that waits will do.
+    """
+    orphan = (LEASES.c.worker == holder.name) & LEASES.c.trial_id.not_in(held)
+    gone = (TRIALS.c.state == TrialState.RUNNING) & (orphan | (LEASES.c.expires < clock(connection)))
+    waits = TRIALS.c.state == TrialState.WAITING
+    query = (
+        sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt)
+        .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
+        .where(TRIALS.c.study_id == study_id, waits | gone if waiting else gone)
+        .order_by(sa.case((waits, 1), else_=0), TRIALS.c.number)
+        .limit(1)
+        .with_for_update(of=TRIALS, skip_locked=True)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else Found(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
+
+
+def take(connection: sa.Connection, study_id: int, found: Found, holder: Holder) -> bool:
+    """Claim what was found, as its next attempt; returns whether nobody was faster."""
+    if found.waiting:
+        mine = TRIALS.c.trial_id == found.trial_id, TRIALS.c.state == TrialState.WAITING
+        begun = sa.update(TRIALS).where(*mine).values(state=TrialState.RUNNING, datetime_start=utc_time())
+        if connection.execute(begun).rowcount == 0:
+            return False
+        grant(connection, study_id, found.trial_id, found.attempt + 1, holder)
+        return True
+    now = clock(connection)
+    lease = sa.update(LEASES).where(
+        LEASES.c.trial_id == found.trial_id,
+        LEASES.c.attempt == found.attempt,
+        # Once more: its worker may have renewed it since.
+        (LEASES.c.worker == holder.name) | (LEASES.c.expires < now),
+    )
+    taken = lease.values(worker=holder.name, attempt=found.attempt + 1, expires=now + holder.seconds)
+    return connection.execute(taken).rowcount == 1
+
+
+def grant(connection: sa.Connection, study_id: int, trial_id: int, attempt: int, holder: Holder) -> None:
+    """Write the lease of a trial that nobody holds."""
+    expires = clock(connection) + holder.seconds
+    values = {"study_id": study_id, "attempt": attempt, "worker": holder.name, "expires": expires}
+    upsert_one(connection, LEASES, ("trial_id",), trial_id=trial_id, **values)
+
+
+def give_back(connection: sa.Connection, study_id: int, trial_id: int, attempt: int) -> None:
+    """Let a trial that waits again keep the number of its last attempt."""
+    values = {"study_id": study_id, "attempt": attempt, "worker": None, "expires": 0.0}
+    upsert_one(connection, LEASES, ("trial_id",), trial_id=trial_id, **values)
+
+
+def drop(connection: sa.Connection, trial_id: int) -> None:
+    """Remove the lease of a trial that is finished."""
+    connection.execute(sa.delete(LEASES).where(LEASES.c.trial_id == trial_id))
+
+
+# Holding.
+
+
+@dataclass(frozen=True)
+class Held:
+    """A lease as its holder remembers it."""
+
+    worker: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial's state, and who holds it as which attempt."""
+
+    state: TrialState
+    attempt: int | None
+    worker: str | None
+
+
+def standings(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, Standing]:
+    """Where trials stand, by id; their rows are locked. Those that are gone are left out."""
+    query = (
+        sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt, LEASES.c.worker)
+        .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
+        .where(TRIALS.c.trial_id.in_(trial_ids))
+        .order_by(TRIALS.c.trial_id)
+        .with_for_update(of=TRIALS)
+    )
+    return {row.trial_id: Standing(row.state, row.attempt, row.worker) for row in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a worker hears as it renews its leases: which attempts it holds by trial id, and whether it is to stop."""
+
+    held: dict[int, int]
+    stop: bool
+
+
+def beat(connection: sa.Connection, holder: Holder) -> Pulse:
+    """Renew all leases of a worker, with one statement, say that it lives, and hear what is asked of it."""
+    now = clock(connection)
+    mine = LEASES.c.worker == holder.name
+    connection.execute(sa.update(LEASES).where(mine).values(expires=now + holder.seconds))
+    me = WORKERS.c.worker == holder.name
+    connection.execute(sa.update(WORKERS).where(me).values(seen=now, gone=now + holder.seconds))
+    held = sa.select(LEASES.c.trial_id, LEASES.c.attempt).where(mine)
+    asked = sa.select(sa.literal_column("-1"), WORKERS.c.stop).where(me)
+    rows = {row[0]: row[1] for row in connection.execute(held.union_all(asked))}
+    return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
+
+
+def others(connection: sa.Connection, study_id: int) -> int:
+    """How many trials of a study are held by a worker, gone or not."""
+    query = sa.select(sa.func.count()).where(LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None))
+    return int(connection.execute(query).scalar_one())
+
+
+# Workers.
+
+
+def announce(connection: sa.Connection, study_id: int, holder: Holder) -> None:
+    """List a worker with its study; those that died long ago are listed no longer."""
+    now = clock(connection)
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET))
+    values = {"host": holder.host, "pid": holder.pid, "device": holder.device, "seen": now, "stop": False}
+    values |= {"study_id": study_id, "gone": now + holder.seconds}
+    upsert_one(connection, WORKERS, ("worker",), worker=holder.name, **values)
+
+
+def retire(connection: sa.Connection, holder: Holder) -> None:
+    """List a worker no longer."""
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.worker == holder.name))
+
+
+def ask_to_stop(connection: sa.Connection, study_id: int) -> int:
+    """Ask all workers of a study to stop; returns how many live."""
+    live = WORKERS.c.study_id == study_id, WORKERS.c.gone > clock(connection)
+    return connection.execute(sa.update(WORKERS).where(*live).values(stop=True)).rowcount
+
+
+def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
+    """The workers of a study by name, with the trials they hold; two statements."""
+    now = clock(connection)
+    leases = sa.select(LEASES.c.worker, LEASES.c.trial_id).where(LEASES.c.study_id == study_id)
+    held: dict[str, list[int]] = {}
+    for name, trial_id in connection.execute(leases.where(LEASES.c.worker.is_not(None)).order_by(LEASES.c.trial_id)):
+        held.setdefault(name, []).append(trial_id)
+    query = sa.select(WORKERS, (now - WORKERS.c.seen).label("ago"), (WORKERS.c.gone < now).label("is_gone"))
+    rows = connection.execute(query.where(WORKERS.c.study_id == study_id).order_by(WORKERS.c.worker))
+    return [
+        WorkerRow(row.worker, row.host, row.pid, row.device, row.ago, bool(row.is_gone), held.get(row.worker, []))
+        for row in rows
+    ]

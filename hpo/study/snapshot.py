@@ -1,0 +1,144 @@
+"""A study's trials read from the database: whatever is asked for, in one statement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.study.tables import (
+    INTERMEDIATE_VALUES,
+    PARAMS,
+    STUDIES,
+    TRIAL_SYSTEM_ATTRS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
+    local_time,
+)
+
+__all__ = ["Snapshot", "read_snapshot"]
+
+STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one statement read.
+
+    Attributes:
+        name: of the study; None where it does not exist.
+        anchor: when the trial that was named as anchor ended; None where there is none.
+        trials: those that were asked for, by their ids.
+    """
+
+    name: str | None
+    anchor: datetime | None
+    trials: list[FrozenTrial]
+
+
+def read_snapshot(
+    connection: sa.Connection, study_id: int, condition: sa.ColumnElement[bool], anchor: int | None = None
+) -> Snapshot:
+    """The study's name, when its trial of id `anchor` ended, and its trials that meet `condition`, in one statement.
+
+    A union of the tables that hold a trial: every row has a kind, the trial's id, a number, two texts, a float, and two
+    times.
+    """
+    mine = (TRIALS.c.study_id == study_id) & condition
+    ids = sa.select(TRIALS.c.trial_id).where(mine)
+    text, real = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.Double)
+    time = sa.cast(sa.null(), sa.DateTime)
+
+    def part(kind: int, table: sa.Table, number: Any, first: Any, second: Any, value: Any) -> sa.Select[Any]:
+        row: list[Any] = [sa.literal_column(str(kind)), table.c.trial_id, number, first, second, value, time, time]
+        return sa.select(*row).where(table.c.trial_id.in_(ids))
+
+    trials = sa.select(
+        sa.literal_column(str(TRIAL)).label("kind"),
+        TRIALS.c.trial_id.label("trial_id"),
+        TRIALS.c.number.label("number"),
+        sa.cast(TRIALS.c.state, sa.Text).label("first"),
+        text.label("second"),
+        real.label("value"),
+        TRIALS.c.datetime_start.label("began"),
+        TRIALS.c.datetime_complete.label("ended"),
+    ).where(mine)
+    ended = sa.select(TRIALS.c.datetime_complete).where(TRIALS.c.trial_id == anchor, TRIALS.c.study_id == study_id)
+    zero: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)
+    none = sa.cast(sa.null(), sa.Integer)
+    study = sa.select(
+        sa.literal_column(str(STUDY)), none, none, STUDIES.c.study_name, text, real, time, ended.scalar_subquery()
+    ).where(STUDIES.c.study_id == study_id)
+    i, v, p = INTERMEDIATE_VALUES.c, VALUES.c, PARAMS.c
+    i_type, v_type = sa.cast(i.intermediate_value_type, sa.Text), sa.cast(v.value_type, sa.Text)
+    query = sa.union_all(
+        trials,
+        study,
+        part(PARAM, PARAMS, p.param_id, p.param_name, p.distribution_json, p.param_value),
+        part(VALUE, VALUES, v.objective, v_type, text, v.value),
+        part(USER_ATTR, TRIAL_USER_ATTRS, zero, TRIAL_USER_ATTRS.c.key, TRIAL_USER_ATTRS.c.value_json, real),
+        part(SYSTEM_ATTR, TRIAL_SYSTEM_ATTRS, zero, TRIAL_SYSTEM_ATTRS.c.key, TRIAL_SYSTEM_ATTRS.c.value_json, real),
+        part(INTERMEDIATE, INTERMEDIATE_VALUES, i.step, i_type, text, i.intermediate_value),
+    ).order_by("kind", "trial_id", "number")
+    return _assembled(connection.execute(query))
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    """Parsed once: every trial of a study stores the same few again."""
+    return json_to_distribution(text)
+
+
+def _empty(trial_id: int, number: int, state: str, began: datetime | None, ended: datetime | None) -> FrozenTrial:
+    return FrozenTrial(
+        number=number,
+        state=TrialState[state],
+        value=None,
+        datetime_start=began and local_time(began),
+        datetime_complete=ended and local_time(ended),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=trial_id,
+    )
+
+
+def _assembled(rows: Iterable[Any]) -> Snapshot:
+    name: str | None = None
+    anchor: datetime | None = None
+    found: dict[int, FrozenTrial] = {}
+    values: dict[int, list[float]] = {}
+    value_kinds = models.TrialValueModel.TrialValueType
+    step_kinds = models.TrialIntermediateValueModel.TrialIntermediateValueType
+    for kind, trial_id, number, first, second, value, began, ended in rows:
+        if kind == STUDY:
+            name, anchor = first, ended and local_time(ended)
+        elif kind == TRIAL:
+            found[trial_id] = _empty(trial_id, number, first, began, ended)
+        elif kind == PARAM:
+            distribution = _distribution(second)
+            found[trial_id].distributions[first] = distribution
+            found[trial_id].params[first] = distribution.to_external_repr(value)
+        elif kind == VALUE:
+            told = models.TrialValueModel.stored_repr_to_value(value, value_kinds[first])
+            values.setdefault(trial_id, []).append(told)
+        elif kind == INTERMEDIATE:
+            read = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
+            found[trial_id].intermediate_values[number] = read(value, step_kinds[first])
+        else:
+            attrs = found[trial_id].user_attrs if kind == USER_ATTR else found[trial_id].system_attrs
+            attrs[first] = json.loads(second)
+    for trial_id, told_values in values.items():
+        found[trial_id].values = told_values
+    return Snapshot(name, anchor, list(found.values()))

@@ -1,0 +1,160 @@
+"""The tables: Optuna's own, ours beside them, and what the databases do differently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.storages._rdb import models
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+__all__ = [
+    "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
+    "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORKERS", "begin", "clock",
+    "insert_one", "keep_fractions", "local_time", "lock_study", "metadata", "purge_trials", "upsert", "upsert_one",
+    "utc_time",
+]  # fmt: skip
+
+STUDIES = models.StudyModel.__table__
+STUDY_DIRECTIONS = models.StudyDirectionModel.__table__
+STUDY_USER_ATTRS = models.StudyUserAttributeModel.__table__
+STUDY_SYSTEM_ATTRS = models.StudySystemAttributeModel.__table__
+TRIALS = models.TrialModel.__table__
+PARAMS = models.TrialParamModel.__table__
+VALUES = models.TrialValueModel.__table__
+TRIAL_USER_ATTRS = models.TrialUserAttributeModel.__table__
+TRIAL_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
+INTERMEDIATE_VALUES = models.TrialIntermediateValueModel.__table__
+
+metadata = sa.MetaData()
+# SQLite gives a deleted trial's id away again, so our rows carry their study as well, and are purged on creation.
+EPOCHS = sa.Table(
+    "hpo_epochs",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
+    sa.Column("metrics", sa.Text, nullable=False),
+)
+LEASES = sa.Table(
+    "hpo_leases",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    # Whose trial it is; NULL where it was given back and waits, so that its next attempt has a higher number.
+    sa.Column("worker", sa.String(255), index=True),
+    # Seconds of the database's clock.
+    sa.Column("expires", sa.Double, nullable=False),
+)
+WORKERS = sa.Table(
+    "hpo_workers",
+    metadata,
+    sa.Column("worker", sa.String(255), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("device", sa.String(64), nullable=False),
+    # By the database's clock: when it was last heard of, and when it is to be taken for gone.
+    sa.Column("seen", sa.Double, nullable=False),
+    sa.Column("gone", sa.Double, nullable=False),
+    sa.Column("stop", sa.Boolean, nullable=False),
+)
+
+CLOCKS = {
+    # unixepoch('subsec') is NULL in SQLite 3.40.
+    "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
+    "postgresql": "extract(epoch from clock_timestamp())::double precision",
+    "mysql": "UNIX_TIMESTAMP(SYSDATE(6))",
+}
+INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert, "mysql": mysql.insert}
+
+
+def utc_time(moment: datetime | None = None) -> datetime:
+    """A local time, by default the present one, as Optuna's tables hold it: UTC without a zone."""
+    return (moment or datetime.now()).astimezone(UTC).replace(tzinfo=None)
+
+
+def local_time(moment: datetime) -> datetime:
+    """A time of Optuna's tables as Optuna shows it: in the reader's zone, without naming it."""
+    return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def clock(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Seconds since 1970 by the database's clock, with fractions: one clock for all workers."""
+    return sa.literal_column(CLOCKS[connection.dialect.name], sa.Double)
+
+
+def begin(connection: sa.Connection) -> None:
+    """Hold SQLite's write lock from a transaction's start, so that what it reads stays true until it writes."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def lock_study(connection: sa.Connection, study_id: int) -> None:
+    """Hold the study's row, as Optuna does when it numbers a trial. SQLite's transaction holds everything already.
+
+    Raises:
+        KeyError: there is no such study.
+    """
+    row = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
+    if connection.dialect.name != "sqlite" and connection.execute(row).first() is None:
+        raise KeyError(models.NOT_FOUND_MSG)
+
+
+def insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:
+    """Insert a row; returns the id that the database gave it."""
+    key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
+    assert key is not None  # every supported database returns it
+    return int(key[0])
+
+
+def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Insert rows, or update those whose unique `keys` are there already; one statement.
+
+    A delete before the insert would invite deadlocks.
+    """
+    if rows:
+        connection.execute(_upsert(connection, table, keys, list(rows[0])), rows)
+
+
+def upsert_one(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], **values: Any) -> None:
+    """Insert a row, or update the one whose unique `keys` are there already; values may be SQL expressions."""
+    connection.execute(_upsert(connection, table, keys, list(values)).values(values))
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], names: list[str]) -> Any:
+    dialect = connection.dialect.name
+    statement = INSERTS[dialect](table)
+    given = statement.inserted if dialect == "mysql" else statement.excluded
+    fresh = {name: given[name] for name in names if name not in keys}
+    if dialect == "mysql":
+        return statement.on_duplicate_key_update(**fresh)
+    return statement.on_conflict_do_update(index_elements=keys, set_=fresh)
+
+
+def purge_trials(connection: sa.Connection, trial_ids: Iterable[int]) -> None:
+    """Remove what earlier trials with these ids have left in our tables. Only SQLite gives an id away twice."""
+    if connection.dialect.name == "sqlite":
+        ids = list(trial_ids)
+        for table in (EPOCHS, LEASES):
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
+
+
+def keep_fractions(engine: sa.Engine) -> None:
+    """Let a new MySQL or MariaDB database keep fractions of a second, which its plain DATETIME drops.
+
+    Optuna's own contract of a storage asks for them, and a short trial would take 0 seconds. One with studies is left
+    as it is: whoever made it may not want its tables rebuilt.
+    """
+    columns = {column["name"]: column["type"] for column in sa.inspect(engine).get_columns("trials")}
+    times = {name: kind for name, kind in columns.items() if isinstance(kind, mysql.DATETIME)}
+    with engine.begin() as connection:
+        if all(kind.fsp for kind in times.values()) or connection.execute(sa.select(STUDIES).limit(1)).first():
+            return
+        changes = ", ".join(f"MODIFY {name} DATETIME(6)" for name in times)
+        connection.exec_driver_sql(f"ALTER TABLE trials {changes}")
