@@ -244,12 +244,14 @@ def test_thousands_of_trials_take_seconds(pair: tuple[StudyStorage, StudyStorage
     began = time.monotonic()
     copied = copy_study(study, target, "small")
     assert time.monotonic() - began < 30
-    assert [_told(t) for t in copied.trials()[::500]] == [_told(t) for t in study.trials()[::500]]
+    with_reports = Study(StudyStorage(source.url.render_as_string(hide_password=False)), "small").trials()
+    assert {trial.state for trial in with_reports} == {TrialState.COMPLETE}
+    assert [_told(t) for t in copied.trials()[::500]] == [_told(t) for t in with_reports[::500]]
     assert len(target.epochs(copied.id)) == 3000
 
 
 def _grow(study: Study, epochs: int) -> None:
-    """Reports for every trial, in bulk."""
+    """Every trial COMPLETE with reports, in bulk; nothing that is open sees it."""
     ids = [trial._trial_id for trial in study.trials()]
     engine = study.storage.engine
     tables = sa.MetaData()
@@ -257,6 +259,7 @@ def _grow(study: Study, epochs: int) -> None:
     reports, rows = tables.tables["trial_intermediate_values"], tables.tables["hpo_epochs"]
     steps = [(trial_id, epoch) for trial_id in ids for epoch in range(1, epochs + 1)]
     with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE trials SET state = 'COMPLETE'"))
         connection.execute(
             sa.insert(reports),
             [
