@@ -24,6 +24,7 @@ tests: $(VENV)/installed-test
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -m benchmarks.storage
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

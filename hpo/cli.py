@@ -183,6 +183,7 @@ def worker(
     from hpo.signals import StopRequest
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
     with StopRequest() as stop:  # before torch is imported: a stop may come at any time
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
@@ -311,7 +312,14 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 
     click.echo(preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives")})
+    tables = {"workers": shown["workers"], "failed": shown["failed"]}
+    print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
+    for title, rows in tables.items():
+        if rows:
+            click.echo(f"\n{title}:")
+            print_rows(rows, "table")
+    if shown["unattended"]:
+        click.echo(f"\n{_unattended(study, imports)}")
 
 
 @app.command()
@@ -324,6 +332,48 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     from hpo.report.results import read_results, trial_table
 
     print_rows(trial_table(read_results(_study(name, storage, imports))), style)
+
+
+@app.command()
+@click.argument("name")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait until all have stopped; 0 only asks.",
+)
+@storage_option
+def stop(name: str, wait: float, storage: str | None) -> int:
+    """Ask all workers of a study, on all machines, to checkpoint, give their trials back, and end.
+
+    hpo launch NAME goes on where they stopped.
+    """
+    from hpo.study.workers import stop_workers
+
+    study = _found(name, storage)
+    asked, left = stop_workers(study, wait)
+    say(f"study {name}: {asked} workers were asked to stop" if asked else f"study {name}: no worker lives")
+    for worker in left if wait else ():
+        say(f"{worker.name} on {worker.host} has not stopped yet; last heard of {worker.seen:.0f} s ago")
+    return 1 if left and wait else 0
+
+
+@app.command()
+@click.argument("name")
+@click.option("--trial", "numbers", type=int, multiple=True, help="Only that trial; may be repeated.")
+@storage_option
+def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
+    """Put the failed trials of a study back, each under its own number and with its own parameters.
+
+    Their reports are cleared; the next worker trains them again. Trials that diverged or were out of memory are PRUNED,
+    and stay so.
+    """
+    study = _found(name, storage)
+    again = study.retry(numbers or None)
+    say(f"study {name}: {len(again)} trials wait again{': ' if again else ''}{', '.join(map(str, again))}")
+    if again:
+        say(f"run: {_command('launch', study)}")
 
 
 @app.command()
@@ -487,6 +537,29 @@ def datasets(style: str, imports: Sequence[str]) -> None:
     print_rows([asdict(row) for row in describe()], style)
 
 
+@app.command()
+@click.option("--recipe", is_flag=True, help="Print how to run a PostgreSQL of your own, without root; check nothing.")
+@format_option("table", "json")
+@storage_option
+def doctor(recipe: bool, style: str, storage: str | None) -> int:
+    """Check Python, torch, CUDA, the storage, the data sets and the disk, and say what to do.
+
+    Nothing is altered. The exit code is 1 if there is a problem; a warning is none.
+    """
+    from hpo import doctor as checks
+
+    if recipe:
+        click.echo(checks.recipe(), nl=False)
+        return 0
+    from dataclasses import asdict
+
+    from hpo.home import default_storage
+
+    findings = checks.examine(storage or default_storage())
+    print_rows([asdict(finding) for finding in findings], style)
+    return int(any(finding.state == "problem" for finding in findings))
+
+
 # From words to objects.
 
 
@@ -538,6 +611,18 @@ def _write_report(study: Study, out: Path | None) -> Any:
 # What is printed.
 
 
+def _unattended(study: Study, imports: Sequence[str]) -> str:
+    why = f"it has ended, {ended}" if (ended := study.ended()) else "no live worker"
+    return f"{study.left()} trials left, {why}; run: {_command('launch', study, imports)}"
+
+
+def _command(command: str, study: Study, imports: Sequence[str] = ()) -> str:
+    """A command on the study, to be typed as it stands."""
+    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
+    name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
+    return f"{program()} {command} {name} --storage {storage}{modules}"
+
+
 def _say_state(study: Study) -> None:
     left, trials = study.left(), study.budget.trials
     if left == 0:
@@ -552,8 +637,6 @@ def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     """The best configuration, the report's path, and what to type next."""
     from hpo.report.export import export_config
 
-    hpo, storage, name = program(), shlex.quote(study.storage.masked_url), shlex.quote(study.name)
-    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
     best, objectives = study.best(), study.definition.objectives
     if best is not None:
         which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
@@ -562,9 +645,9 @@ def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     if paths is not None:
         click.echo(f"report:            {paths.html}")
     else:
-        click.echo(f"write the report:  {hpo} report {name} --storage {storage}{modules}")
-    click.echo(f"open a dashboard:  {hpo} dashboard --storage {storage}")
-    click.echo(f"attach a worker:   {hpo} worker {name} --storage {storage}{modules}")
+        click.echo(f"write the report:  {_command('report', study, imports)}")
+    click.echo(f"open a dashboard:  {_command('dashboard', study)}")
+    click.echo(f"attach a worker:   {_command('worker', study, imports)}")
 
 
 # The way in and out.

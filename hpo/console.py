@@ -74,8 +74,12 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value == ():
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_cell, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

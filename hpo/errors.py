@@ -10,6 +10,7 @@ HpoError
 │   ├── StorageError        a storage URL that cannot be opened
 │   │   └── StorageMissingError   a SQLite file that does not exist
 │   ├── StudyNotFoundError  no study of that name in the storage
+│   ├── StudyForeignError   a study that plain Optuna made: it has no definition
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
@@ -39,6 +40,7 @@ __all__ = [
     "StorageError",
     "StorageMissingError",
     "StudyConflictError",
+    "StudyForeignError",
     "StudyNotFoundError",
 ]
 
@@ -85,6 +87,10 @@ class StorageMissingError(StorageError):
 
 class StudyNotFoundError(RequestError):
     """The storage holds no study of that name."""
+
+
+class StudyForeignError(RequestError):
+    """The study was made by others, so that nobody here knows how to train its trials."""
 
 
 class StudyConflictError(RequestError):

@@ -13,8 +13,8 @@ Kind = Literal["studies", "search_spaces"]
 KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
 
 
-def folder(kind: Kind) -> Path:
-    """Where templates of a kind are: inside the package in a wheel, beside it in a checkout or an editable install."""
+def folder(kind: Kind | Literal["docs"]) -> Path:
+    """Where files of a kind are: inside the package in a wheel, beside it in a checkout or an editable install."""
     package = Path(__file__).parent
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind

@@ -23,9 +23,11 @@ ALLOWED = {
     "backends": BASE | {"space", "study"},
     "report": BASE | {"space", "study"},
     "dashboard": BASE | {"study"},
+    "doctor": BASE | {"study"},
     "launch": BASE | {"space", "study", "backends", "worker"},
     "console": frozenset(),
-    "cli": BASE | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "launch"},
+    "cli": BASE
+    | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launch"},
     "__init__": BASE | {"space", "study", "launch"},
     "__main__": {"cli"},
 }

@@ -20,6 +20,7 @@ from hpo import templates
 print(templates.__file__)
 print(templates.find("studies", "quickstart"))
 print(templates.names("search_spaces"))
+print((templates.folder("docs") / "postgresql.md").is_file())
 """
 
 
@@ -36,8 +37,8 @@ def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:
 
 
 def test_in_a_checkout(tmp_path: Path) -> None:
-    _, path, names = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
-    assert (path, names) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'mlp']")
+    _, path, names, docs = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
+    assert (path, names, docs) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'mlp']", "True")
 
 
 @pytest.mark.parametrize("how", ["wheel", "editable"])
@@ -62,11 +63,11 @@ def test_in_an_install(tmp_path: Path, how: str) -> None:
     subprocess.run([*pip, *(["--editable"] if how == "editable" else []), str(source)], check=True, timeout=240)
     shared = [path for path in sys.path if path.endswith("site-packages")]
     (site / "lib" / f"python3.{sys.version_info.minor}" / "site-packages" / "shared.pth").write_text("\n".join(shared))
-    where, path, names = _found(python, tmp_path)
+    where, path, names, docs = _found(python, tmp_path)
     root = source if how == "editable" else site
     assert Path(where).is_relative_to(root)
     assert Path(path).is_relative_to(root)
-    assert names == "['cnn', 'mlp']"
+    assert (names, docs) == ("['cnn', 'mlp']", "True")
     data = Path(where).parent / "data" / "mnist" / "train-images-idx3-ubyte.gz"
     assert data.stat().st_size > 9_000_000
 

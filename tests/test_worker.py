@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo
 from hpo import registry
-from hpo.errors import DataError, OutOfMemoryError, RegistryError, RunError
+from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.keeping import StudyFiles
+from hpo.study.tables import LEASES
+from hpo.study.workers import stop_workers, worker_states
 from hpo.worker import Worker, share_of_cores
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
@@ -225,6 +229,102 @@ def test_a_registered_metric_is_an_objective(tmp_path: Path) -> None:
     rows = study.storage.epochs(study.id)
     for trial in study.trials():
         assert trial.value == min(row["share_of_zero"] for row in rows[trial._trial_id])
+
+
+class Meanwhile:
+    """Does something once, from another connection, while the worker trains a trial; never asks to stop."""
+
+    def __init__(self, study: Study, epochs: int, what: Callable[[Study], object]) -> None:
+        self.study = Study(StudyStorage(study.storage.url.render_as_string(hide_password=False)), study.name)
+        self.epochs, self.what, self.done = epochs, what, False
+
+    def __call__(self) -> bool:
+        running = [t for t in self.study.trials() if t.state == TrialState.RUNNING and not self.done]
+        if running and len(self.study.storage.epochs(self.study.id).get(running[0]._trial_id, [])) >= self.epochs:
+            self.done = True
+            self.what(self.study)
+        return False
+
+
+def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    study = make_other_with_data(tmp_path, {**SMALL, "epochs": 100_000}, trials=2)
+
+    def ask(seen: Study) -> None:
+        [worker] = worker_states(seen, seen.trials())
+        assert (worker.trials, worker.gone, worker.device, worker.epochs) == ((0,), False, "cpu", 100_000)
+        assert worker.epoch > 0
+        asked, left = stop_workers(seen, wait=0)
+        assert (asked, [row.name for row in left]) == (1, [worker.name])
+
+    Worker(study, "cpu", 1, Meanwhile(study, 1, ask), lease=0.4).run()
+    assert "stopped, as hpo stop asked" in caplog.text
+    assert [t.state for t in study.trials()] == [TrialState.WAITING] * 2
+    assert study.storage.workers(study.id) == []
+    assert study.storage.held_by_others(study.id) == 0
+    assert checkpoints(study) == ["0.pt"]
+
+
+def test_a_trial_that_another_worker_has_taken_over_is_dropped_quietly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    study = make_other_with_data(tmp_path, {**SMALL, "epochs": 200}, trials=3)
+    rival = holder("rival", seconds=3600)
+
+    def take_over(seen: Study) -> None:
+        with seen.storage.engine.begin() as connection:
+            connection.execute(sa.update(LEASES).values(expires=0.0))
+        claim = seen.claim(rival)
+        assert claim is not None
+        assert (claim.number, claim.attempt) == (0, 2)
+        seen.storage.discard_reports(claim.id, 0)
+
+    def rival_is_done(seen: Study) -> None:
+        seen.storage.set_trial_state_values(seen.trials()[0]._trial_id, TrialState.COMPLETE, [0.125])
+
+    meanwhile = Meanwhile(study, 1, take_over)
+    worker = Worker(study, "cpu", 1, meanwhile, lease=60)
+    waiting = iter([lambda: rival_is_done(meanwhile.study)])
+    worker._wait = lambda _: next(waiting)()  # type: ignore[method-assign]  # it waits for the rival to end or die
+    worker.run()
+    assert "trial 0 is not this worker's any more" in caplog.text
+    assert worker.finished == {"COMPLETE": 2}
+    first, *others = study.trials()
+    assert (first.value, first.intermediate_values) == (0.125, {})
+    assert first._trial_id not in study.storage.epochs(study.id)
+    assert [t.state for t in others] == [TrialState.COMPLETE] * 2
+
+
+def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> None:
+    works = False
+
+    @hpo.model("moody")
+    def moody(config: Any, shape: Any, classes: int) -> Any:
+        from torch import nn
+
+        if not works:
+            raise KeyError("not today")
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, classes))
+
+    parameters = {"model": "moody", "learning_rate": {"low": 0.001, "high": 0.1}, "epochs": 2}
+    study = make_other_with_data(tmp_path, parameters, trials=3)
+    Worker(study, "cpu", 1).run()
+    before = [t.params for t in study.trials()]
+    watching = Study(StudyStorage(sqlite_url(tmp_path)), "other")
+    assert {t.state for t in watching.trials()} == {TrialState.FAIL}
+    works = True
+    assert study.retry([1]) == [1]
+    with pytest.raises(RequestError, match="trial 1 is WAITING; only FAIL trials are tried again"):
+        study.retry([1])
+    assert study.retry() == [0, 2]
+    assert {t.state for t in watching.trials()} == {TrialState.WAITING}
+    Worker(study, "cpu", 1).run()
+    for trials in (study.trials(), watching.trials()):
+        assert [t.params for t in trials] == before
+        assert {t.state for t in trials} == {TrialState.COMPLETE}
+        assert {t.user_attrs["attempt"] for t in trials} == {2}
+        assert not any("failure" in t.user_attrs for t in trials)
 
 
 def test_launch_from_python_runs_in_this_process(tmp_path: Path) -> None:

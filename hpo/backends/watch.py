@@ -87,7 +87,8 @@ class _Terminal:
     def show(self, now: Progress) -> None:
         table = Table("worker", "trial", "epoch", box=None, header_style="dim", pad_edge=False)
         for worker in now.workers:
-            table.add_row(worker.name, str(worker.trial), f"{worker.epoch}/{worker.epochs}")
+            at = f"{worker.epoch}/{worker.epochs}" if worker.trials else "gone" if worker.gone else ""
+            table.add_row(worker.name, " ".join(map(str, worker.trials)), at)
         self.live.update(Group(Text(f"{self.name}: {now.text}", style="bold"), table), refresh=True)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from hpo.report.words import finite
 from hpo.space import Space
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.storage import EpochMetrics
+from hpo.study.workers import WorkerState, worker_states
 
 __all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
 
@@ -90,6 +91,7 @@ class Results:
         trials: all of them, by number.
         left: trials of the budget that are not finished.
         ended: why no trial is begun any more although some may be left, or None.
+        workers: those that are listed with it.
     """
 
     name: str
@@ -100,6 +102,12 @@ class Results:
     trials: tuple[TrialRow, ...]
     left: int
     ended: str | None
+    workers: tuple[WorkerState, ...] = ()
+
+    @property
+    def unattended(self) -> bool:
+        """Whether trials are left to begin or to resume, and no worker lives to do it."""
+        return self.left > 0 and all(worker.gone for worker in self.workers)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -221,6 +229,7 @@ def read_results(study: Study) -> Results:
         trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
         left=study.left(),
         ended=study.ended(),
+        workers=tuple(worker_states(study, trials)),
     )
 
 
@@ -317,7 +326,8 @@ def show(results: Results) -> dict[str, Any]:
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
-    `workers` (what is being trained now). A trial has `number`, `state`, `values` (by metric), `config` (the parameters
+    `failed` (each failed trial), `workers` (see `hpo.study.workers.WorkerState`), `unattended` (whether trials are
+    left and no worker lives). A trial has `number`, `state`, `values` (by metric), `config` (the parameters
     that have an effect, or None), `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`,
     `message`.
     """
@@ -334,10 +344,12 @@ def show(results: Results) -> dict[str, Any]:
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
             "failures": results.failures,
+            "failed": [_failed(row) for row in results.trials if row.failure],
             "best": trial_json(results, results.best),
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
-            "workers": [_running(row) for row in results.trials if row.state == "RUNNING"],
+            "workers": [asdict(worker) for worker in results.workers],
+            "unattended": results.unattended,
         }
     )
     return told
@@ -363,11 +375,5 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
     }
 
 
-def _running(row: TrialRow) -> dict[str, Any]:
-    return {
-        "worker": row.worker,
-        "trial": row.number,
-        "epoch": len(row.epochs),
-        "epochs": row.config.epochs if row.config else None,
-        "started": row.started,
-    }
+def _failed(row: TrialRow) -> dict[str, Any]:
+    return {"trial": row.number, "state": row.state, "failure": row.failure, "message": row.message}

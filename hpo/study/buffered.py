@@ -237,7 +237,7 @@ class BufferedStorage(BaseStorage):
         except sqlalchemy.exc.SQLAlchemyError as error:
             if not is_transient(error):
                 raise
-            self._in_trouble(error)
+            self._trouble_with(error)
             return known
         finally:
             self._turn.release()
@@ -330,7 +330,7 @@ class BufferedStorage(BaseStorage):
             elif trouble:
                 self._ping()
         except sqlalchemy.exc.SQLAlchemyError as error:
-            self._in_trouble(error)
+            self._trouble_with(error)
         except Exception:  # nobody above would see it; the next change of a state meets it again
             log.exception("what waits could not be written")
 
@@ -342,7 +342,7 @@ class BufferedStorage(BaseStorage):
 
     # Trouble.
 
-    def _in_trouble(self, error: Exception) -> None:
+    def _trouble_with(self, error: Exception) -> None:
         with self._memory:
             if self._trouble is None:
                 log.warning("the database does not answer; training goes on for up to 5 minutes (%s)", error)
@@ -354,6 +354,11 @@ class BufferedStorage(BaseStorage):
         if self._trouble is not None:
             log.warning("the database answers again after %.0f s", time.monotonic() - self._trouble.since)
             self._trouble = None
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the database did not answer when it was last asked."""
+        return self._trouble is not None
 
     @property
     def given_up(self) -> Exception | None:

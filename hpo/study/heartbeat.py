@@ -41,6 +41,8 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(OFTEN)
+        if self._storage.in_trouble:
+            return  # there are ten seconds to stop in; it will be listed as gone
         try:
             self._storage.retire(self._holder)
         except sqlalchemy.exc.SQLAlchemyError as error:

@@ -66,7 +66,15 @@ class Found:
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker that the database knows of: when it was last heard of, in seconds ago, and whether it is gone."""
+    """A worker that the database knows of.
+
+    Attributes:
+        name, host, pid, device: as it has announced itself.
+        seen: how many seconds ago it was last heard of.
+        gone: whether its leases have run out.
+        stop: whether it is asked to stop.
+        trial_ids: the trials it holds.
+    """
 
     name: str
     host: str
@@ -74,6 +82,7 @@ class WorkerRow:
     device: str
     seen: float
     gone: bool
+    stop: bool
     trial_ids: list[int]
 
 
@@ -201,9 +210,10 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
     return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
 
-def others(connection: sa.Connection, study_id: int) -> int:
-    """How many trials of a study are held by a worker, gone or not."""
-    query = sa.select(sa.func.count()).where(LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None))
+def others(connection: sa.Connection, study_id: int, held: Collection[int]) -> int:
+    """How many trials of a study are held by workers, gone or not, apart from those `held`."""
+    theirs = LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None), LEASES.c.trial_id.not_in(held)
+    query = sa.select(sa.func.count()).select_from(LEASES).where(*theirs)
     return int(connection.execute(query).scalar_one())
 
 
@@ -240,6 +250,15 @@ def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
     query = sa.select(WORKERS, (now - WORKERS.c.seen).label("ago"), (WORKERS.c.gone < now).label("is_gone"))
     rows = connection.execute(query.where(WORKERS.c.study_id == study_id).order_by(WORKERS.c.worker))
     return [
-        WorkerRow(row.worker, row.host, row.pid, row.device, row.ago, bool(row.is_gone), held.get(row.worker, []))
+        WorkerRow(
+            name=row.worker,
+            host=row.host,
+            pid=row.pid,
+            device=row.device,
+            seen=max(0.0, row.ago),
+            gone=bool(row.is_gone),
+            stop=row.stop,
+            trial_ids=held.get(row.worker, []),
+        )
         for row in rows
     ]

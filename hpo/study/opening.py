@@ -13,6 +13,7 @@ import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import StorageError, StorageMissingError
+from hpo.study.schema import check_schema, read_schema
 
 __all__ = [
     "check_file",
@@ -92,12 +93,22 @@ def check_file(url: URL, create: bool) -> None:
 
 
 def connect_once(url: URL) -> bool:
-    """Fail at once where nobody answers; only what comes after is worth a retry. Says whether there are tables."""
+    """Fail at once where nobody answers; only what comes after is worth a retry. Says whether there are tables.
+
+    Nothing is written, so that tables which are refused stay as they are.
+
+    Raises:
+        StorageError: the tables are older or newer than ours; the line has the command that helps.
+    """
     engine = sa.create_engine(url)
     try:
-        return sa.inspect(engine).has_table("studies")
+        with engine.connect() as connection:
+            schema = read_schema(connection)
     finally:
         engine.dispose()
+    if schema is not None:
+        check_schema(schema, mask(url))
+    return schema is not None
 
 
 @contextmanager

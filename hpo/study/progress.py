@@ -8,18 +8,9 @@ from datetime import datetime
 from optuna.trial import TrialState
 
 from hpo.study.study import Study
+from hpo.study.workers import WorkerState, worker_states
 
-__all__ = ["Progress", "WorkerProgress", "progress"]
-
-
-@dataclass(frozen=True)
-class WorkerProgress:
-    """What a worker trains now; `epochs` is 0 where the trial has not told its parameters yet."""
-
-    name: str
-    trial: int
-    epoch: int
-    epochs: int
+__all__ = ["Progress", "progress"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +22,7 @@ class Progress:
     left: int
     best_value: float | None
     best_number: int | None
-    workers: list[WorkerProgress]
+    workers: list[WorkerState]
     seconds_left: float | None
 
     @property
@@ -59,12 +50,6 @@ class Progress:
 def progress(study: Study, since: datetime | None = None) -> Progress:
     """A study's progress. `since` is when the present workers began; the time left follows from their pace."""
     trials = study.trials()
-    epochs = study.storage.epochs(study.id)
-    workers = []
-    for trial in (t for t in trials if t.state == TrialState.RUNNING):
-        rows = epochs.get(trial._trial_id, [])
-        total = int(trial.params.get("epochs", _constant_epochs(study)))
-        workers.append(WorkerProgress(str(trial.user_attrs.get("worker", "?")), trial.number, len(rows), total))
     best = study.best()
     left = study.left()
     recent = [t for t in trials if t.datetime_complete and (since is None or t.datetime_complete >= since)]
@@ -74,13 +59,9 @@ def progress(study: Study, since: datetime | None = None) -> Progress:
         left=left,
         best_value=best.values[0] if best else None,
         best_number=best.number if best else None,
-        workers=sorted(workers, key=lambda worker: worker.name),
+        workers=worker_states(study, trials),
         seconds_left=_estimate(len(recent), left, since),
     )
-
-
-def _constant_epochs(study: Study) -> int:
-    return study.definition.baseline_config(study.space).epochs
 
 
 def _estimate(finished: int, left: int, since: datetime | None) -> float | None:

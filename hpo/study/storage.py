@@ -27,6 +27,7 @@ from hpo.errors import LeaseLostError
 from hpo.study import leases
 from hpo.study.buffered import BufferedStorage, add_trial, count_trials
 from hpo.study.leases import Holder, Pulse, WorkerRow
+from hpo.study.network import refuse_network
 from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
 from hpo.study.retry import Result, retried
 from hpo.study.tables import (
@@ -82,6 +83,7 @@ class StudyStorage(BufferedStorage):
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = normalised(url)
+        refuse_network(self.url)
         check_file(self.url, create)
         with opening_errors(self.url):
             connect_once(self.url)
@@ -339,6 +341,14 @@ class StudyStorage(BufferedStorage):
                 found.setdefault(row.trial_id, {})[row.epoch] = json.loads(row.metrics)
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
 
+    @retried
+    def last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
+        """The last epoch that each of these trials has in the database, by id."""
+        mine = EPOCHS.c.study_id == study_id, EPOCHS.c.trial_id.in_(trial_ids)
+        query = sa.select(EPOCHS.c.trial_id, sa.func.max(EPOCHS.c.epoch)).where(*mine).group_by(EPOCHS.c.trial_id)
+        with self._turn, self.engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)} if trial_ids else {}
+
     # Workers.
 
     def announce(self, study_id: int, holder: Holder) -> None:
@@ -360,7 +370,7 @@ class StudyStorage(BufferedStorage):
                     pulse = leases.beat(connection, holder)
                 self._heard(holder, pulse, began)
         except sqlalchemy.exc.SQLAlchemyError as error:
-            self._in_trouble(error)
+            self._trouble_with(error)
             raise
         return pulse.stop
 
@@ -403,7 +413,7 @@ class StudyStorage(BufferedStorage):
     def held_by_others(self, study_id: int) -> int:
         """How many trials of a study are held by workers, living or not; this process's are not counted."""
         with self._turn, self.engine.connect() as connection:
-            return leases.others(connection, study_id) - len(self._held)
+            return leases.others(connection, study_id, list(self._held))
 
 
 # Opening.
@@ -439,9 +449,9 @@ def _engine_options(url: URL) -> dict[str, Any]:
             connect = {"check_same_thread": False}
             options["poolclass"] = sa.StaticPool
         case "postgresql":  # a server that is gone without a word is noticed within a minute
-            connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            connect = {"connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         case "mysql":
-            connect = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
+            connect = {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60}
             # By default a transaction counts rows as they were at its first look, not as they are under its lock.
             options["isolation_level"] = "READ COMMITTED"
     options["connect_args"] = {name: value for name, value in connect.items() if name not in url.query}

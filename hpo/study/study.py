@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import TrialConfig, Value
-from hpo.errors import StudyConflictError, StudyNotFoundError, closest
+from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest
 from hpo.study.leases import Holder
@@ -58,7 +59,8 @@ class Study:
     """A study in a storage. Nothing is kept here but its identity: the storage has the truth.
 
     Raises:
-        StudyNotFoundError: the storage has no study of that name, or one that we did not make.
+        StudyNotFoundError: the storage has no study of that name.
+        StudyForeignError: it has one that we did not make.
     """
 
     def __init__(self, storage: StudyStorage, name: str) -> None:
@@ -69,8 +71,10 @@ class Study:
         except KeyError:
             raise StudyNotFoundError(self._not_found()) from None
         if DEFINITION not in storage.get_study_user_attrs(self.id):
-            raise StudyNotFoundError(
-                f"study '{name}' in {storage.masked_url} was not made by hpo launch; it has no definition"
+            raise StudyForeignError(
+                f"study '{name}' in {storage.masked_url} was not made by hpo launch: it has no definition to train or "
+                f"report by; see it with: hpo dashboard --storage {shlex.quote(storage.masked_url)}; go on with it in "
+                f"Python: optuna.load_study(study_name={name!r}, storage=hpo.StudyStorage(URL))"
             )
 
     def _not_found(self) -> str:
@@ -253,6 +257,22 @@ class Study:
         if self.is_baseline(trial.number):
             return self.definition.baseline_config(self.space)
         return self.definition.config(self.space.values(trial.params))
+
+    def retry(self, numbers: Collection[int] | None = None) -> list[int]:
+        """Put FAIL trials back under their own numbers, their reports cleared; returns the numbers.
+
+        Args:
+            numbers: which; None is all that failed.
+
+        Raises:
+            RequestError: one of them has not failed, or does not exist.
+        """
+        states = {trial.number: trial.state for trial in self.trials()}
+        for number in numbers or ():
+            if states.get(number) != TrialState.FAIL:
+                what = states[number].name if number in states else "not there"
+                raise RequestError(f"study '{self.name}': trial {number} is {what}; only FAIL trials are tried again")
+        return self.storage.retry(self.id, numbers)
 
     def ended(self) -> str | None:
         """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""

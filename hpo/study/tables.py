@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from hpo.study.schema import metadata
+
 __all__ = [
     "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
     "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORKERS", "begin", "clock",
@@ -28,7 +30,6 @@ TRIAL_USER_ATTRS = models.TrialUserAttributeModel.__table__
 TRIAL_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
 INTERMEDIATE_VALUES = models.TrialIntermediateValueModel.__table__
 
-metadata = sa.MetaData()
 # SQLite gives a deleted trial's id away again, so our rows carry their study as well, and are purged on creation.
 EPOCHS = sa.Table(
     "hpo_epochs",

@@ -164,10 +164,10 @@ def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
     code = "import sys; from hpo.study import StudyStorage; print(len(StudyStorage(sys.argv[1]).get_all_studies()))"
     command = [sys.executable, "-c", code, any_url]
     processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(10)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(20)
     ]
     done = [process.communicate(timeout=120) for process in processes]
-    assert [out.strip() for out, _ in done] == ["0"] * 10, [err for _, err in done]
+    assert [out.strip() for out, _ in done] == ["0"] * 20, [err for _, err in done]
 
 
 def test_sqlite_writes_ahead(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.config import TrialConfig
-from hpo.errors import DefinitionError, RegistryError, RequestError, StudyConflictError, StudyNotFoundError
+from hpo.errors import (
+    DefinitionError,
+    RegistryError,
+    RequestError,
+    StudyConflictError,
+    StudyForeignError,
+    StudyNotFoundError,
+)
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study import study as study_module
 from hpo.study.file import define, override, parse_duration, read_study
@@ -158,7 +165,7 @@ def test_a_study_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None
     with pytest.raises(StudyNotFoundError, match=r"no study 'smal' in sqlite.*did you mean 'small'\? it holds: small"):
         Study(storage, "smal")
     optuna.create_study(storage=storage, study_name="plain")
-    with pytest.raises(StudyNotFoundError, match="not made by hpo launch"):
+    with pytest.raises(StudyForeignError, match="not made by hpo launch"):
         Study(storage, "plain")
 
 

@@ -1,0 +1,309 @@
+"""`hpo doctor`: what this machine and a storage have, what is wrong with them, and what to do about it.
+
+Nothing is altered: no table and no file is made that was not there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import sqlalchemy as sa
+from packaging.requirements import Requirement
+from sqlalchemy.engine import URL
+
+from hpo import templates
+from hpo.datasets import describe
+from hpo.errors import StorageError
+from hpo.home import cores, home
+from hpo.study.network import ALLOW, RECIPE, network_file_system
+from hpo.study.opening import is_file, mask, normalised, opening_errors
+from hpo.study.schema import check_schema, read_schema
+
+__all__ = ["Finding", "examine", "recipe"]
+
+State = Literal["ok", "warning", "problem"]
+
+SHOWN = ("optuna", "optuna-dashboard", "sqlalchemy")
+ROUND_TRIPS = 15
+SLOW = 20.0  # milliseconds of a round trip: a trial of 25 statements then waits half a second
+CLOCK = 2.0  # seconds between two clocks that run by the same time server, with much to spare
+LITTLE_DISK, NO_DISK = 2.0, 0.2  # GB: the checkpoints and weights of a few studies; of one trial
+MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+CLOCKS = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: what was looked at.
+        state: `ok`; `warning`, where things work, but not as they could; `problem`, where they do not.
+        found: what there is.
+        advice: what to do; empty where all is well.
+    """
+
+    check: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(storage: str) -> list[Finding]:
+    """Look at Python, torch, the packages, the storage, the data sets and the disk; nothing is altered.
+
+    Args:
+        storage: URL of the storage; its password is not in the findings.
+    """
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        _python, _torch, _packages, lambda: _storage(storage), _datasets, _home
+    ]  # fmt: skip
+    return [finding for check in checks for finding in check()]
+
+
+def recipe() -> str:
+    """How to run a PostgreSQL of one's own without root; Markdown."""
+    return (templates.folder("docs") / "postgresql.md").read_text(encoding="utf-8")
+
+
+# What runs here.
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library that torch needs may be missing
+        yield Finding("torch", "problem", f"cannot be imported: {_line(error)}", "pip install torch")
+        return
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads on {cores()} cores")
+    if torch.version.cuda is None:
+        yield Finding("cuda", "ok", "none: this torch is built for the CPU")
+    elif not torch.cuda.is_available():
+        advice = (
+            "trials run on the CPU; if there is a GPU, see whether nvidia-smi lists it and its driver is new enough"
+        )
+        yield Finding("cuda", "warning", f"torch is built for CUDA {torch.version.cuda}, and no device answers", advice)
+    for index in range(torch.cuda.device_count()):
+        yield _device(index)
+
+
+def _device(index: int) -> Finding:
+    """Whether a device computes: one that is listed may be broken, full, or too new for this torch."""
+    import torch
+
+    name = f"cuda:{index}"
+    try:
+        ones = torch.ones(64, 64, device=name)
+        total = float((ones @ ones).sum().item())
+        free, memory = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:
+        advice = "see who uses it with nvidia-smi; a device that this torch does not know needs a newer torch"
+        return Finding(name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {_line(error)}", advice)
+    if total != 64**3:
+        return Finding(name, "problem", f"computes {total} for {64**3}", "do not use this device")
+    told = f"{torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free"
+    return Finding(name, "ok", f"{told}, CUDA {torch.version.cuda}")
+
+
+def _packages() -> Iterator[Finding]:
+    """The versions of what the storage stands on, and every package that is not as this one needs it."""
+    found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in SHOWN)
+    wanted = [Requirement(text) for text in importlib.metadata.requires("torch-hpo") or ()]
+    wrong = [need for need in wanted if (need.marker is None or need.marker.evaluate({"extra": ""})) and not _met(need)]
+    if not wrong:
+        yield Finding("packages", "ok", found)
+    for need in wrong:
+        version = _version(need.name) or "missing"
+        yield Finding(
+            "packages", "problem", f"{need.name} is {version}", f"pip install -U '{need.name}{need.specifier}'"
+        )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _met(need: Requirement) -> bool:
+    version = _version(need.name)
+    return version is not None and need.specifier.contains(version, prereleases=True)
+
+
+# The storage.
+
+
+def _storage(text: str) -> Iterator[Finding]:
+    try:
+        url = normalised(text)
+        if is_file(url):
+            yield from _place(url)
+            if not Path(str(url.database)).exists():
+                yield Finding("storage", "ok", f"{mask(url)}: will be made by the first launch")
+                return
+        with opening_errors(url):
+            yield from _database(url)
+    except StorageError as error:
+        yield _refused("storage", error)
+
+
+def _refused(check: str, error: StorageError) -> Finding:
+    """A refusal's line as a finding: what is wrong, and after a semicolon what to do."""
+    found, _, advice = str(error).partition("; ")
+    otherwise = "see that the server runs, that this machine reaches it, and the URL's user, password and database"
+    return Finding(check, "problem", found, advice or otherwise)
+
+
+def _place(url: URL) -> Iterator[Finding]:
+    """Where a SQLite file lies, or will lie."""
+    path = Path(str(url.database))
+    if where := network_file_system(url):
+        known = bool(os.environ.get(ALLOW))
+        advice = f"{ALLOW} allows it: no second machine may open it" if known else f"a local disk; or {RECIPE}"
+        yield Finding("storage's disk", "warning" if known else "problem", f"network file system ({where})", advice)
+    elif why := _unwritable(path.parent):
+        yield Finding("storage's disk", "problem", why, "give a --storage in a folder that you may write to")
+    elif path.exists() and not os.access(path, os.W_OK):
+        yield Finding("storage's disk", "problem", f"{path} is read-only for you", "see its owner with ls -l")
+    else:
+        yield Finding("storage's disk", "ok", f"{_existing(path.parent)} is local and writable")
+
+
+def _database(url: URL) -> Iterator[Finding]:
+    engine = sa.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            yield _server(connection, url)
+            yield _schema(connection, url)
+            yield _latency(connection)
+            if (clock := CLOCKS.get(connection.dialect.name)) is not None:
+                yield _clock(connection, clock)
+    finally:
+        engine.dispose()
+
+
+def _server(connection: sa.Connection, url: URL) -> Finding:
+    dialect = connection.dialect
+    kind = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    version = ".".join(map(str, dialect.server_version_info or ()))
+    found = f"{mask(url)}: {kind} {version}"
+    if dialect.name == "sqlite":
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        found += (
+            ", write-ahead log" if mode == "wal" else f", journal {mode}: becomes a write-ahead log when it is opened"
+        )
+    return Finding("storage", "ok", found)
+
+
+def _schema(connection: sa.Connection, url: URL) -> Finding:
+    schema = read_schema(connection)
+    if schema is None:
+        if connection.dialect.name == "postgresql" and not connection.exec_driver_sql(MAY_CREATE).scalar():
+            advice = "let the database's owner: GRANT CREATE ON SCHEMA public TO this user"
+            return Finding("storage's schema", "problem", "no tables, and this user may not make any", advice)
+        return Finding("storage's schema", "ok", "no tables: will be made by the first launch")
+    try:
+        check_schema(schema, mask(url))
+    except StorageError as error:
+        return _refused("storage's schema", error)
+    ours = "none of torch-hpo yet" if schema.ours is None else f"torch-hpo {schema.ours}"
+    return Finding("storage's schema", "ok", f"Optuna {schema.revision or 'just being made'}, {ours}")
+
+
+def _latency(connection: sa.Connection) -> Finding:
+    """The median of some round trips on one connection, as a worker keeps one."""
+    times = []
+    for _ in range(ROUND_TRIPS):
+        begin = time.perf_counter()
+        connection.exec_driver_sql("SELECT 1").scalar()
+        times.append(1000 * (time.perf_counter() - begin))
+    median = statistics.median(times)
+    found = f"{median:.2f} ms for a round trip, the median of {ROUND_TRIPS}"
+    if median > SLOW:
+        return Finding("storage's latency", "warning", found, "use a server that is nearer to the workers")
+    return Finding("storage's latency", "ok", found)
+
+
+def _clock(connection: sa.Connection, query: str) -> Finding:
+    """How far the server's clock is from ours, as of the middle of the quickest round trip."""
+    tries = []
+    for _ in range(5):
+        begin = time.time()
+        theirs = float(connection.exec_driver_sql(query).scalar_one())
+        end = time.time()
+        tries.append((end - begin, theirs - (begin + end) / 2))
+    ahead = min(tries)[1]
+    found = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    if abs(ahead) > CLOCK:
+        return Finding("storage's clock", "warning", found, "set both machines' clocks by a time server (NTP)")
+    return Finding("storage's clock", "ok", found)
+
+
+# Data and disk.
+
+
+def _datasets() -> Iterator[Finding]:
+    for row in describe():
+        check = f"data set {row.name}"
+        if row.module:
+            yield Finding(check, "ok", f"registered by {row.module}; not read")
+        elif not row.problem:
+            yield Finding(check, "ok", f"{row.path}, checksums right ({row.checksum[:12]}…)")
+        else:
+            found, _, advice = row.problem.partition("; ")
+            yield Finding(check, "problem" if row.path else "warning", found, advice)
+
+
+def _home() -> Iterator[Finding]:
+    path = home()
+    if why := _unwritable(path):
+        yield Finding("HPO_HOME", "problem", why, "set HPO_HOME to a folder of yours")
+        return
+    yield Finding(
+        "HPO_HOME", "ok", f"{path} is writable" if path.exists() else f"{path}: will be made by the first launch"
+    )
+    free = shutil.disk_usage(_existing(path)).free / 1e9
+    found = f"{free:.1f} GB free for {path}"
+    if free < LITTLE_DISK:
+        state: State = "problem" if free < NO_DISK else "warning"
+        yield Finding("disk", state, found, "make room, or set HPO_HOME to a larger disk")
+    else:
+        yield Finding("disk", "ok", found)
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why nothing can be written to a folder, or to where it will be made; None where it can."""
+    folder = _existing(path)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"cannot write to {folder}: {error.strerror}"
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

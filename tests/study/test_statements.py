@@ -1,0 +1,128 @@
+"""How many SQL statements a trial costs: 7 parameters, 10 reports, TPE and the median pruner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+
+from hpo.study import Budget, Study, StudyStorage
+from hpo.study.file import define
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.statements import Statements
+from tests.study.helpers import sqlite_url
+
+MOST = 25
+REPORTS = 10
+STARTUP, MEASURED, FILLED = 10, 30, 70
+
+SPACE = {
+    "widths": ["4", "8"],
+    "batch_size": [64, 128],
+    "activation": ["relu", "tanh"],
+    "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+    "dropout": {"low": 0.0, "high": 0.5},
+    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
+    "patience": {"low": REPORTS, "high": REPORTS + 5},
+    "optimizer": "adamw",
+    "epochs": REPORTS,
+}
+
+
+def objective(trial: optuna.trial.Trial) -> float:
+    x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", -1, 1)
+    rate, decay = trial.suggest_float("rate", 1e-4, 1e-1, log=True), trial.suggest_float("decay", 1e-6, 1e-2, log=True)
+    depth, width = trial.suggest_int("depth", 1, 4), trial.suggest_int("width", 16, 512, log=True)
+    value = x + y * y + rate + decay + depth / width + len(trial.suggest_categorical("activation", ["relu", "tanh"]))
+    for step in range(1, REPORTS + 1):
+        trial.report(value / step, step)
+        trial.should_prune()  # but never is: all trials shall have all reports
+    return value
+
+
+def fill(url: str, name: str, count: int) -> None:
+    """Add finished trials like those of the study, as another process would."""
+    storage = StudyStorage(url)
+    study = optuna.load_study(study_name=name, storage=storage)
+    models = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    for n in range(count):
+        model, state = models[n % len(models)], states[n % len(states)]
+        trial = create_trial(
+            state=state,
+            value=None if state == TrialState.FAIL else model.value,
+            params=model.params,
+            distributions=model.distributions,
+            intermediate_values=model.intermediate_values,
+        )
+        study.add_trial(trial)
+    storage.engine.dispose()
+
+
+def optimize(study: optuna.Study, statements: Statements, trials: int) -> float:
+    """Statements per trial."""
+    return statements.per(trials, lambda: study.optimize(objective, n_trials=trials))
+
+
+def check(early: float, late: float) -> None:
+    assert early <= MOST, f"{early:.1f} statements per trial, later {late:.1f}"
+    assert late == pytest.approx(early, abs=1)
+
+
+def test_a_trial_of_plain_optuna_shows_that_the_count_counts(tmp_path: Path) -> None:
+    storage = RDBStorage(sqlite_url(tmp_path))
+    study = optuna.create_study(storage=storage, sampler=TPESampler(seed=0), pruner=optuna.pruners.MedianPruner())
+    statements = Statements(storage.engine)
+    optimize(study, statements, STARTUP)
+    assert optimize(study, statements, MEASURED) > 150
+
+
+def test_a_transaction_of_one_statement_counts_two(storage: StudyStorage) -> None:
+    statements = Statements(storage.engine)
+    with storage.engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.execute(sa.text("SELECT 1"))
+    assert statements.count == 2
+
+
+def test_plain_optimize_costs_few_statements_however_many_trials_there_are(storage: StudyStorage, any_url: str) -> None:
+    study = optuna.create_study(
+        study_name="flat", storage=storage, sampler=TPESampler(seed=0), pruner=optuna.pruners.MedianPruner()
+    )
+    statements = Statements(storage.engine)
+    optimize(study, statements, STARTUP)
+    early = optimize(study, statements, MEASURED)
+    fill(any_url, "flat", FILLED)
+    late = optimize(study, statements, MEASURED)
+    trials = study.trials
+    assert [trial.number for trial in trials] == list(range(STARTUP + MEASURED + FILLED + MEASURED))
+    assert all((len(trial.params), len(trial.intermediate_values)) == (7, REPORTS) for trial in trials)
+    check(early, late)
+
+
+def test_a_worker_costs_few_statements_however_many_trials_there_are(
+    storage: StudyStorage, any_url: str, tmp_path: Path
+) -> None:
+    # A pruner asks the storage for the same before it has seen enough trials; here it never has, so that all trials
+    # have all reports.
+    pruner = {"name": "median", "n_startup_trials": 1000}
+    dataset = str(small_npz(tmp_path / "small.npz"))
+    table = {"dataset": dataset, "trials": MEASURED, "sampler": "tpe", "pruner": pruner, "parameters": SPACE}
+    name, definition, budget = define(table, "small", tmp_path)
+    study = Study.create(storage, name, definition, budget)
+    statements = Statements(storage.engine)
+    early = statements.per(MEASURED, lambda: Worker(study, "cpu", 1).run())
+    fill(any_url, name, FILLED)
+    study.extend(Budget(trials=MEASURED + FILLED + MEASURED))
+    late = statements.per(MEASURED, lambda: Worker(study, "cpu", 1).run())
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(MEASURED + FILLED + MEASURED))
+    assert all((len(trial.params), len(trial.intermediate_values)) == (7, REPORTS) for trial in trials)
+    check(early, late)
