@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hpo.console import print_json, print_rows, print_tree, program, say
+from hpo.console import print_json, print_rows, print_tree, program, say, size_in_words
 from hpo.errors import HpoError, RequestError, RunError
 
 if TYPE_CHECKING:
@@ -300,9 +300,11 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.results import read_results
     from hpo.report.results import show as summary
+    from hpo.study.keeping import weights_here
 
     study = _study(name, storage, imports)
     shown = summary(read_results(study))
+    shown["weights"] = [{"trial": number, "path": str(path)} for number, path in weights_here(study).items()]
     if style == "json":
         print_json(shown)
         return
@@ -379,15 +381,72 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
-    """Delete a study and all its trials. Logs and reports stay."""
+    """Delete a study and all its trials, and its checkpoints and weights in HPO_HOME. Logs and reports stay."""
+    from hpo.study.sweeping import folders_of, remove
+
     study = _found(name, storage)
     count = len(study.trials())
     if not yes:
         if not sys.stdin.isatty():
             raise RequestError(f"delete {name}: {count} trials would be lost; say so with --yes")
         click.confirm(f"Delete study {name} with {count} trials from {study.storage.masked_url}?", abort=True, err=True)
+    folders = folders_of(study)
     study.storage.delete_study(study.id)
-    say(f"study {name} deleted: {count} trials")
+    for each in folders:
+        remove(each.path)
+    say(f"study {name} deleted: {count} trials, {size_in_words(sum(each.size for each in folders))} freed on disk")
+
+
+@app.command()
+@click.argument("name", required=False)
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
+@click.option("--unknown", is_flag=True, help="Remove also folders that do not say which study they belong to.")
+@format_option("table", "json")
+@storage_option
+def gc(name: str | None, dry_run: bool, unknown: bool, style: str, storage: str | None) -> None:
+    """Remove from HPO_HOME what no trial of the storage needs any more, or of the study NAME alone.
+
+    That is: checkpoints of finished trials, files that killed writers left, weights of trials that are not among the
+    five best, and all checkpoints and weights of deleted studies. Logs, reports and what belongs to studies of another
+    storage stay.
+    """
+    from hpo.study.sweeping import leftovers, remove
+
+    found = leftovers(_opened(storage), name, unknown=unknown)
+    gone = [each for each in found if not each.stays]
+    if not dry_run:
+        for each in gone:
+            remove(each.path)
+    done = "to remove" if dry_run else "removed"
+    rows = [{"what": "stays" if e.stays else done, "size": e.size, "why": e.why, "path": str(e.path)} for e in found]
+    if style == "table":
+        rows = [{**row, "size": size_in_words(each.size)} for row, each in zip(rows, found, strict=True)]
+    print_rows(rows, style)
+    say(f"{done}: {size_in_words(sum(each.size for each in gone))}")
+    if any(each.stays for each in found):
+        say("note: of what stays, --unknown removes the folders that do not say whose they are")
+
+
+@app.command()
+@click.argument("name")
+@click.option("--to", "target", required=True, metavar="URL", help="The database to copy to.")
+@click.option("--as", "new_name", metavar="NEWNAME", help="The name there; by default the same.")
+@storage_option
+def copy(name: str, target: str, new_name: str | None, storage: str | None) -> None:
+    """Copy the study NAME into another database, with all its trials; workers there go on with it.
+
+    A trial in training arrives as waiting, and begins anew there; here it goes on.
+
+    Example: hpo copy mine --to postgresql://me@host/studies
+    """
+    from hpo.study import StudyStorage
+    from hpo.study.copying import copy_study
+
+    study = _found(name, storage)
+    copied = copy_study(study, StudyStorage(target), new_name or name)
+    masked = copied.storage.masked_url
+    say(f"study {copied.name} is in {masked} now: {sum(copied.storage.count_trials(copied.id).values())} trials")
+    say(f"go on with it:  {program()} launch {shlex.quote(copied.name)} --storage {shlex.quote(masked)}")
 
 
 @app.command()

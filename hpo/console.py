@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-__all__ = ["print_json", "print_rows", "print_tree", "program", "say"]
+__all__ = ["print_json", "print_rows", "print_tree", "program", "say", "size_in_words"]
 
 
 def program() -> str:
@@ -29,6 +29,14 @@ def program() -> str:
 def say(text: str) -> None:
     """A line on standard error."""
     click.echo(text, err=True)
+
+
+def size_in_words(size: int) -> str:
+    """A number of bytes for people, in powers of 1000."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
 
 
 def print_json(value: Any) -> None:

@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,15 +21,18 @@ from optuna.trial import TrialState
 from hpo import registry
 from hpo.config import TrialConfig
 from hpo.errors import CheckpointError, DataError, HpoError, LeaseLostError, OutOfMemoryError, RegistryError, RunError
-from hpo.home import cores, folder
+from hpo.home import cores
 from hpo.study import Claim, Study
 from hpo.study.heartbeat import LEASE, Heartbeat
+from hpo.study.keeping import StudyFiles
 from hpo.study.leases import Holder
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import DataCache
 from hpo.training.files import remove
+from hpo.training.job import write_weights
 from hpo.training.loop import Member, Outcome, device, set_threads, train
+from hpo.training.member import Weights
 
 __all__ = ["Worker", "share_of_cores"]
 
@@ -119,6 +123,7 @@ class Worker:
             set_threads(self.threads)
         self.data = DataCache(self.study.definition.dataset, self.device)
         self.data.load()  # what is wrong with it must be said before a trial is claimed
+        self.files = StudyFiles(self.study)
         host, pid = socket.gethostname(), os.getpid()
         # Process numbers come again, and containers share them.
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"
@@ -244,8 +249,7 @@ class Worker:
         return outcome
 
     def _checkpoint(self, claim: Claim) -> Path:
-        """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""
-        return folder("checkpoints", self.study.name) / f"{claim.number}.pt"
+        return self.files.checkpoint(claim.number)
 
     def _told(self, claim: Claim, config: TrialConfig, outcome: Outcome) -> None:
         if outcome.status == "interrupted":
@@ -258,8 +262,17 @@ class Worker:
             self._tell(claim, TrialState.PRUNED, values, attrs, kind="diverged", message="a loss was not finite")
         elif values is None:
             self._tell(claim, TrialState.FAIL, None, attrs, kind="error", message="an objective was never finite")
+        elif outcome.status == "pruned":
+            self._tell(claim, TrialState.PRUNED, values, attrs)
         else:
-            self._tell(claim, TrialState.PRUNED if outcome.status == "pruned" else TrialState.COMPLETE, values, attrs)
+            with self._keeping(claim, values[0], outcome.weights or {}):
+                self._tell(claim, TrialState.COMPLETE, values, attrs)
+
+    def _keeping(self, claim: Claim, value: float, weights: Weights) -> AbstractContextManager[None]:
+        """Keep the weights of a trial that is told COMPLETE, if it is among the best, and still this worker's."""
+        if not self.study.storage.holds(claim.id):
+            return nullcontext()
+        return self.files.telling(claim.number, value, lambda path, about: write_weights(path, weights, about))
 
     def _interrupted(self, claim: Claim) -> None:
         if self.study.storage.given_up is None and self.study.storage.release(claim.id):

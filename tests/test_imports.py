@@ -73,6 +73,7 @@ def test_imports_run_one_way(path: Path) -> None:
         "import hpo",
         "import hpo; hpo.Space, hpo.Float, hpo.launch, hpo.StudyStorage, hpo.Dataset, hpo.TrialConfig",
         "import hpo.report, hpo.dashboard",
+        "import hpo.study.keeping, hpo.study.sweeping, hpo.study.copying",
         "from hpo.cli import main; main(['list'])",
         "from hpo.cli import main; main(['templates'])",
         "from hpo.cli import main; main(['parameters'])",

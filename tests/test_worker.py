@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 import hpo
 from hpo import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
-from hpo.home import home
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
+from hpo.study.keeping import StudyFiles
 from hpo.study.tables import LEASES
 from hpo.study.workers import stop_workers, worker_states
 from hpo.worker import Worker, share_of_cores
@@ -155,6 +155,10 @@ class StopIn:
         return self.asked
 
 
+def checkpoints(study: Study) -> list[str]:
+    return [path.name for path in StudyFiles(study).checkpoint(0).parent.glob("*.pt*")]
+
+
 def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_path: Path) -> None:
     outcomes = []
     for name, stop in (("whole", False), ("interrupted", True)):
@@ -163,12 +167,12 @@ def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_pa
             Worker(study, "cpu", 1, StopIn(study, number=1, epochs=2)).run()
             assert [t.state for t in study.trials()] == [TrialState.COMPLETE, TrialState.WAITING]
             assert len(study.trials()[1].intermediate_values) == 2
-            assert [p.name for p in (home() / "checkpoints" / name).iterdir()] == ["1.pt"]
+            assert checkpoints(study) == ["1.pt"]
         Worker(study, "cpu", 1).run()
         assert study.left() == 0
         rows = study.storage.epochs(study.id)
         outcomes.append([(t.params, t.value, t.intermediate_values, len(rows[t._trial_id])) for t in study.trials()])
-        assert list((home() / "checkpoints" / name).iterdir()) == []
+        assert checkpoints(study) == []
     assert outcomes[0] == outcomes[1]
 
 
@@ -178,7 +182,7 @@ def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
 ) -> None:
     study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5}, trials=1)
     Worker(study, "cpu", 1, StopIn(study, number=0, epochs=3)).run()
-    damage(home() / "checkpoints" / "other" / "0.pt")
+    damage(StudyFiles(study).checkpoint(0))
     Worker(study, "cpu", 1).run()
     assert "trial 0 begins anew" in caplog.text
     [trial] = study.trials()
@@ -258,7 +262,7 @@ def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCa
     assert [t.state for t in study.trials()] == [TrialState.WAITING] * 2
     assert study.storage.workers(study.id) == []
     assert study.storage.held_by_others(study.id) == 0
-    assert [p.name for p in (home() / "checkpoints" / "other").iterdir()] == ["0.pt"]
+    assert checkpoints(study) == ["0.pt"]
 
 
 def test_a_trial_that_another_worker_has_taken_over_is_dropped_quietly(

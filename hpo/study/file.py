@@ -22,6 +22,7 @@ from hpo.study.samplers import check_sampler
 
 __all__ = [
     "budget_of",
+    "check_name",
     "define",
     "get_table",
     "get_text",
@@ -89,7 +90,7 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     for key in table:
         if key not in KEYS:
             raise DefinitionError(unknown("key", key, KEYS))
-    name = _name(get_text(table, "name", default_name))
+    name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
     objectives = objectives_of(table.get("objective", "val_accuracy"))
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
@@ -123,8 +124,12 @@ def _in(where: str, check: Callable[[], object]) -> None:
         raise type(error)(f"{where} {error}") from error
 
 
-def _name(name: str) -> str:
-    """A name that can be a folder's and an argument everywhere."""
+def check_name(name: str) -> str:
+    """A name that can be a folder's and an argument everywhere.
+
+    Raises:
+        DefinitionError: it cannot.
+    """
     if not re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) or name != name.strip():
         raise DefinitionError(
             f"name = {name!r}: use up to 100 letters, digits, spaces and . _ + @ = , - beginning with a letter or digit"

@@ -29,7 +29,7 @@ from hpo.study.buffered import BufferedStorage, add_trial, count_trials
 from hpo.study.leases import Holder, Pulse, WorkerRow
 from hpo.study.network import refuse_network
 from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
-from hpo.study.retry import retried
+from hpo.study.retry import Result, retried
 from hpo.study.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -115,6 +115,15 @@ class StudyStorage(BufferedStorage):
         def once() -> Any:
             with self._turn, self.engine.begin() as connection:
                 begin(connection)
+                return step(connection)
+
+        return self.patience(once)
+
+    def read(self, step: Callable[[sa.Connection], Result]) -> Result:
+        """What `step` reads, apart from all that is known here or waits to be written."""
+
+        def once() -> Result:
+            with self._turn, self.engine.connect() as connection:
                 return step(connection)
 
         return self.patience(once)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,9 @@ def write_config(
     publish(path, lambda file: file.write((comment + tomli_w.dumps(document)).encode()))
 
 
-def write_weights(path: Path, weights: Weights) -> None:
-    """Write a state dict as safetensors."""
-    publish(path, lambda file: file.write(save(weights)))
+def write_weights(path: Path, weights: Weights, about: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, with texts for its header that say what it is."""
+    publish(path, lambda file: file.write(save(weights, metadata=dict(about) if about else None)))
 
 
 def _empty_folder(out: Path) -> None:

@@ -1,0 +1,234 @@
+"""Copying a study into another database: its rows as they are, under ids of the new place.
+
+Rows are copied raw, table by table, so that times, types and internal values arrive exactly. Only three things change:
+ids, which the target gives anew, also where they are part of a study attribute's key or value; trials in training,
+which arrive as WAITING; and the study's key, for a copy keeps its checkpoints and weights in folders of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import json_to_distribution
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError
+
+from hpo.errors import StudyConflictError
+from hpo.study.file import check_name
+from hpo.study.keeping import KEY, StudyFiles, weights_here
+from hpo.study.storage import StudyStorage
+from hpo.study.study import Study
+from hpo.study.tables import (
+    EPOCHS,
+    INTERMEDIATE_VALUES,
+    LEASES,
+    PARAMS,
+    STUDIES,
+    STUDY_DIRECTIONS,
+    STUDY_SYSTEM_ATTRS,
+    STUDY_USER_ATTRS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIAL_USER_ATTRS,
+    TRIALS,
+    VALUES,
+    insert_one,
+    metadata,
+)
+
+__all__ = ["copy_study"]
+
+log = logging.getLogger("hpo.study")
+REPORTS = (INTERMEDIATE_VALUES, EPOCHS)
+BATCH = 2000  # rows read and inserted at a time
+
+# Keys and values of study attributes that hold ids of trials: notes, artifacts and skipped trials of optuna-dashboard
+# 0.21, and the parents that Optuna's genetic samplers have chosen for a generation.
+KEYS_WITH_ID = re.compile(r"(dashboard:|dashboard:artifacts:|preference:skip_trial:)(\d+)(:.*|)")
+VALUES_OF_IDS = re.compile(r"\w+:parent:\d+")
+
+Row = dict[str, Any]
+
+
+def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
+    """Copy a study with all its trials, in one transaction of the target, and the weights of its best trials.
+
+    The source is read as it is at one moment, and stays as it is. A trial that is RUNNING there arrives as WAITING, its
+    parameters fixed and its reports left behind, for its checkpoint belongs to the one in training.
+
+    Raises:
+        DefinitionError: no study can be called so.
+        StudyConflictError: the target has a study of that name.
+    """
+    _copy_rows(study, target, check_name(name))
+    copied = Study(target, name)
+    _copy_weights(study, copied)
+    return copied
+
+
+def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
+    study.storage.flush()  # what this process has yet to write
+
+    def step(connection: sa.Connection) -> None:
+        try:
+            new_study_id = insert_one(connection, STUDIES, study_name=name)
+        except IntegrityError as error:
+            raise StudyConflictError(
+                f"{target.masked_url} has a study '{name}' already; give the copy another name with --as NEWNAME"
+            ) from error
+        with _snapshot(study.storage) as source:
+            _Copy(source, connection, study.id, new_study_id).run()
+
+    target._do(step)
+
+
+@contextmanager
+def _snapshot(storage: StudyStorage) -> Iterator[sa.Connection]:
+    """A connection that sees the storage as it is now, whatever others write meanwhile."""
+    with storage.engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")  # its driver begins no transaction for reading
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+class _Copy:
+    """One study on its way from one database to another.
+
+    Attributes:
+        source, target: the two connections.
+        study_id, new_study_id: its ids there.
+    """
+
+    def __init__(self, source: sa.Connection, target: sa.Connection, study_id: int, new_study_id: int) -> None:
+        self.source = source
+        self.target = target
+        self.study_id = study_id
+        self.new_study_id = new_study_id
+        self.ids: dict[int, int] = {}  # of the trials: new by old
+        self.running: set[int] = set()  # old ids of the trials in training
+
+    def run(self) -> None:
+        """Copy everything; trials first, since the rest refers to them."""
+        self._trials()
+        for table in (STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
+            self._copy(table, self._of_study(table), self._in_study)
+        for table in (PARAMS, VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, *REPORTS, LEASES):
+            self._copy(table, self._of_trials(table), partial(self._in_trial, table))
+        self._fix_parameters()
+
+    def _trials(self) -> None:
+        """Insert the trials in order, and find out which ids they were given."""
+        query = sa.select(TRIALS).where(TRIALS.c.study_id == self.study_id)
+        ordered = query.order_by(TRIALS.c.number, TRIALS.c.trial_id)
+        old = [dict(row) for row in self.source.execute(ordered).mappings()]
+        self.running = {row["trial_id"] for row in old if row["state"] == TrialState.RUNNING}
+        # They keep the time of their start, as a trial does that its worker gives back.
+        waits = {"state": TrialState.WAITING}
+        mine = {"study_id": self.new_study_id}
+        self._insert(TRIALS, ({**row, **mine, **(waits if row["trial_id"] in self.running else {})} for row in old))
+        query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
+        new = self.target.execute(query.order_by(TRIALS.c.number, TRIALS.c.trial_id)).scalars()
+        self.ids = {row["trial_id"]: int(trial_id) for row, trial_id in zip(old, new, strict=True)}
+        self._purge()
+
+    def _purge(self) -> None:
+        """Remove from tables of ours what trials have left that were deleted: SQLite gives their ids away again."""
+        given = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
+        for table in metadata.sorted_tables:
+            if "trial_id" in table.c:
+                self.target.execute(sa.delete(table).where(table.c.trial_id.in_(given)))
+            if "study_id" in table.c:
+                self.target.execute(sa.delete(table).where(table.c.study_id == self.new_study_id))
+
+    def _of_study(self, table: sa.Table) -> sa.Select[Any]:
+        return sa.select(table).where(table.c.study_id == self.study_id)
+
+    def _of_trials(self, table: sa.Table) -> sa.Select[Any]:
+        mine = sa.select(table).join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        return mine.where(TRIALS.c.study_id == self.study_id).order_by(*table.primary_key)
+
+    def _in_study(self, row: Row) -> Row | None:
+        """A row of the study in its new place; None for one that stays behind."""
+        if row.get("key") == KEY:
+            return None
+        row["study_id"] = self.new_study_id
+        if (match := KEYS_WITH_ID.fullmatch(row.get("key") or "")) is not None:
+            if int(match[2]) not in self.ids:
+                return None  # of a trial that is no more
+            row["key"] = f"{match[1]}{self.ids[int(match[2])]}{match[3]}"
+        elif VALUES_OF_IDS.fullmatch(row.get("key") or ""):
+            parents = json.loads(row["value_json"])
+            row["value_json"] = json.dumps([self.ids[parent] for parent in parents if parent in self.ids])
+        return row
+
+    def _in_trial(self, table: sa.Table, row: Row) -> Row | None:
+        """A row of a trial in its new place; None for one that stays behind."""
+        if row["trial_id"] in self.running and table in REPORTS:
+            return None
+        row["trial_id"] = self.ids[row["trial_id"]]
+        if "study_id" in row:
+            row["study_id"] = self.new_study_id
+        if table is LEASES:
+            row |= {"worker": None, "expires": 0.0}  # nobody's yet; the number of its last attempt stays
+        return row
+
+    def _fix_parameters(self) -> None:
+        """Fix the parameters of the trials in training: those sampled so far, and those that were fixed already."""
+        if not self.running:
+            return
+        key = "fixed_params"
+        new_ids = [self.ids[trial_id] for trial_id in self.running]
+        mine = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == key
+        fixed: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in new_ids}
+        for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*mine)):
+            fixed[row.trial_id] |= json.loads(row.value_json)
+        for row in self.target.execute(sa.select(PARAMS).where(PARAMS.c.trial_id.in_(new_ids))):
+            distribution = json_to_distribution(row.distribution_json)
+            fixed[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
+        self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
+        rows = [{"trial_id": id_, "key": key, "value_json": json.dumps(params)} for id_, params in fixed.items()]
+        self._insert(TRIAL_SYSTEM_ATTRS, rows)
+
+    def _copy(self, table: sa.Table, query: sa.Select[Any], change: Callable[[Row], Row | None]) -> None:
+        result = self.source.execute(query.execution_options(yield_per=BATCH))
+        for part in result.mappings().partitions():
+            self._insert(table, (row for found in part if (row := change(dict(found))) is not None))
+
+    def _insert(self, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows; the database gives them ids of their own."""
+        given = table.autoincrement_column
+        own = None if given is None else given.name
+        ready = [{name: value for name, value in row.items() if name != own} for row in rows]
+        for start in range(0, len(ready), BATCH):
+            self.target.execute(sa.insert(table), ready[start : start + BATCH])
+
+
+def _copy_weights(study: Study, copied: Study) -> None:
+    """Give the copy the weights that are here. They say in their header which study they come from."""
+    here = weights_here(study)
+    if not here:
+        return
+    files = StudyFiles(copied)
+    for number, path in here.items():
+        try:
+            _link(path, files.weights(number))
+        except OSError as error:
+            log.warning("weights %s: not copied (%s)", path, error.strerror)
+
+
+def _link(path: os.PathLike[str], to: os.PathLike[str]) -> None:
+    """One file under two names where the file system has that: weights are replaced as a whole, never written to."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copy2(path, to)
