@@ -212,7 +212,7 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
     me = WORKERS.c.worker == holder.name
     connection.execute(sa.update(WORKERS).where(me).values(seen=now, gone=now + holder.seconds))
     held = sa.select(LEASES.c.trial_id, LEASES.c.attempt).where(mine)
-    asked = sa.select(sa.literal_column("-1"), WORKERS.c.stop).where(me)
+    asked = sa.select(sa.literal_column("-1"), sa.case((WORKERS.c.stop, 1), else_=0)).where(me)
     rows = {row[0]: row[1] for row in connection.execute(held.union_all(asked))}
     return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
