@@ -130,13 +130,14 @@ class BufferedStorage(BaseStorage):
         with self._turn:
             with self._memory:
                 rows = self._buffer.take()
-                studies = {self._study_of[i] for i in rows.trial_ids} if study_id is None else {study_id}
             try:
                 with self.engine.begin() as connection:
                     begin(connection)
                     refused = self._write_rows(connection, rows, trial_id)
                     if trial_id not in refused:
                         result = step(connection)
+                    # Of what was refused the study may be gone as well.
+                    studies = self._studies_of(rows.trial_ids) if study_id is None else {study_id}
                     also = {trial_id} if settles and trial_id is not None else set()
                     read = {each: self._read(connection, each, also) for each in studies}
             except BaseException:
@@ -163,13 +164,18 @@ class BufferedStorage(BaseStorage):
         rows.write(connection)
         return refused
 
+    def _studies_of(self, trial_ids: Iterable[int]) -> set[int]:
+        with self._memory:
+            return {self._study_of[i] for i in trial_ids}
+
     def _refusal(self, trial_id: int, now: leases.Standing | None) -> Exception | None:
         if now is None:
             return KeyError(models.NOT_FOUND_MSG)
         if now.state.is_finished():
             return optuna.exceptions.UpdateFinishedTrialError(f"trial {trial_id} is finished and cannot be changed")
         held = self._held.get(trial_id)
-        if held is not None and (now.worker, now.attempt) != (held.worker, held.attempt):
+        taken = held is not None and (now.worker, now.attempt) != (held.worker, held.attempt)
+        if taken or trial_id in self._lost:  # what has been lost is held no longer, and refused still
             return LeaseLostError(f"trial {trial_id} has been taken over by another worker")
         return None
 
