@@ -97,7 +97,8 @@ class Known:
     def replaced_by(self, snapshot: Snapshot) -> bool:
         """Whether this is another study than the one known: SQLite gives the ids of a deleted one away again."""
         ended: datetime | None = self.trials[self._anchor].datetime_complete if self._anchor is not None else None
-        return (self.name is not None and snapshot.name != self.name) or ended != snapshot.anchor
+        missing = self._asked() - {trial._trial_id for trial in snapshot.trials}
+        return (self.name is not None and snapshot.name != self.name) or ended != snapshot.anchor or bool(missing)
 
     def check_distribution(self, name: str, distribution: BaseDistribution) -> None:
         """Refuse another kind of distribution for a parameter than the study has.
@@ -107,6 +108,10 @@ class Known:
         """
         if name in self._distributions:
             check_distribution_compatibility(self._distributions[name], distribution)
+
+    def _asked(self) -> set[int]:
+        """The trials that every read asks for by their ids: the unfinished and failed ones of others, and one slot."""
+        return (self._open - self.own) | ({max(self._waiting)} if self._waiting else set())
 
     def changed(self, also: Iterable[int] = ()) -> Wanted:
         """All that others may have changed since the last read.
@@ -118,7 +123,7 @@ class Known:
             also: trials of this process that are to be read as well.
         """
         slots = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
-        return Wanted(self._last, tuple((self._open - self.own).union(also)), slots, self._anchor)
+        return Wanted(self._last, tuple(self._asked().union(also)), slots, self._anchor)
 
     def in_order(self) -> list[FrozenTrial]:
         """The trials by number; samplers and pruners ask for them often."""
