@@ -65,9 +65,18 @@ class Reporting(Callback):
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
     def on_start(self, member: Member) -> None:
-        """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones."""
-        if self.claim.attempt == 1:
-            return
+        """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones.
+
+        Raises:
+            LeaseLostError: the trial is not this worker's any more.
+        """
+        if self.claim.attempt > 1:
+            try:
+                self._take_up(member)
+            except NOT_OURS as error:
+                raise LeaseLostError(LOST % self.claim.number) from error
+
+    def _take_up(self, member: Member) -> None:
         if member.resumed_from:
             log.info("trial %d goes on after epoch %d", self.claim.number, member.resumed_from)
         self.study.rewind(self.claim, member.resumed_from)
@@ -197,7 +206,7 @@ class Worker:
             raise
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError):
             raise  # the database's trouble is not the trial's fault; it was tried again for minutes
-        except LeaseLostError:
+        except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             log.info(LOST, claim.number)
         except OutOfMemoryError as error:
             self._tell(claim, TrialState.PRUNED, kind="out_of_memory", message=str(error))

@@ -1,0 +1,1 @@
+"""Workers that are killed and suspended, and a database that goes away: nothing may be lost."""
