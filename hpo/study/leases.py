@@ -218,9 +218,13 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
 
 
 def others(connection: sa.Connection, study_id: int, held: Collection[int]) -> int:
-    """How many trials of a study are held by workers, gone or not, apart from those `held`."""
+    """How many running trials of a study are held by workers, gone or not, apart from those `held`.
+
+    Another tool may have ended a trial without knowing of its lease.
+    """
     theirs = LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None), LEASES.c.trial_id.not_in(held)
-    query = sa.select(sa.func.count()).select_from(LEASES).where(*theirs)
+    joined = LEASES.join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
+    query = sa.select(sa.func.count()).select_from(joined).where(*theirs, TRIALS.c.state == TrialState.RUNNING)
     return int(connection.execute(query).scalar_one())
 
 

@@ -233,6 +233,20 @@ def test_workers_their_leases_and_what_is_asked_of_them(writer: Peer, reader: St
     assert reader.workers(study_id) == []
 
 
+def test_a_trial_that_another_tool_has_ended_is_waited_for_by_nobody(
+    any_url: str, writer: Peer, reader: StudyStorage
+) -> None:
+    study_id = make(reader, slots=1)
+    mine = claimed(writer(StudyStorage.claim, study_id, holder("w")))
+    plain = optuna.load_study(study_name="s", storage=any_url)
+    plain.tell(0, 0.5)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        writer(StudyStorage.set_trial_state_values, mine.trial_id, TrialState.COMPLETE, [0.75])
+    assert writer(StudyStorage.held_by_others, study_id) == 0
+    assert reader.held_by_others(study_id) == 0
+    assert reader.get_trial(mine.trial_id).value == 0.5
+
+
 # What may wait for a second.
 
 Look = Callable[[FrozenTrial], object]
