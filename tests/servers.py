@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["MARIADB", "POSTGRES", "mariadb", "postgres"]
+__all__ = ["MARIADB", "POSTGRES", "Postgres", "mariadb", "postgres", "postgres_server"]
 
 
 def _program(name: str, *folders: str) -> str | None:
@@ -68,35 +68,59 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"the server did not start: {log.read_text()[-2000:]}")
 
 
+class Postgres:
+    """A PostgreSQL server that can be stopped and started again.
+
+    Attributes:
+        url: of an empty database.
+    """
+
+    def __init__(self, folder: Path, user: str | None) -> None:
+        assert POSTGRES is not None
+        self._folder, self._user, port = folder, user, _free_port()
+        self.url = f"postgresql+psycopg://hpo@127.0.0.1:{port}/postgres"
+        data = str(folder / "data")
+        initdb = [POSTGRES, "-D", data, "-U", "hpo", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=folder)
+        program = str(Path(POSTGRES).resolve().with_name("postgres"))
+        self._command = [program, "-D", data, "-p", str(port), "-k", str(folder), "-h", "127.0.0.1", "-F"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, user=self._user, stdout=output, stderr=output, cwd=self._folder
+            )
+        _wait(self.url, self._process, log)
+
+    def stop(self) -> None:
+        """Stop it, as an operator would who does not wait for clients."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+            self._process.wait(30)
+            self._process = None
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server that runs."""
+    user = _user("postgres")
+    with _folder(user) as folder:
+        server = Postgres(folder, user)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL server; gives the URL of an empty database."""
-    assert POSTGRES is not None
-    user, port = _user("postgres"), _free_port()
-    with _folder(user) as folder:
-        data, log = folder / "data", folder / "log"
-        initdb = [POSTGRES, "-D", str(data), "-U", "hpo", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"]
-        subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=folder)
-        server = [
-            str(Path(POSTGRES).resolve().with_name("postgres")),
-            "-D",
-            str(data),
-            "-p",
-            str(port),
-            "-k",
-            str(folder),
-        ]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*server, "-h", "127.0.0.1", "-F"], user=user, stdout=output, stderr=output, cwd=folder
-            )
-        try:
-            url = f"postgresql+psycopg://hpo@127.0.0.1:{port}/postgres"
-            _wait(url, process, log)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown: it does not wait for clients
-            process.wait(30)
+    with postgres_server() as server:
+        yield server.url
 
 
 @contextmanager

@@ -507,6 +507,10 @@ class BufferedStorage(BaseStorage):
         self._rdb.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        with self._memory:  # Optuna's Hyperband asks at every check of a trial
+            for study_id, known in self._known.items():
+                if known.own and known.name == study_name:
+                    return study_id
         return self._rdb.get_study_id_from_name(study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:

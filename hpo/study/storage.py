@@ -381,13 +381,14 @@ class StudyStorage(BufferedStorage):
             self._give_up({trial_id: LeaseLostError() for trial_id in gone}, None)
 
     def holds(self, trial_id: int) -> bool:
-        """Whether a trial is this process's for certain: its lease was renewed less than its length ago.
+        """Whether a trial is this process's, as far as can be told: its lease was renewed less than its length ago.
 
         Asked before a file is written that the next holder would write as well. The clock goes on while this process,
-        or its machine, is suspended.
+        or its machine, is suspended. While the database does not answer, a trial counts as held: training goes on, and
+        what it has done is to be kept for when the database is back.
         """
         held = self._held.get(trial_id)
-        return held is not None and _awake() < self._until.get(held.worker, 0.0)
+        return held is not None and (self._trouble is not None or _awake() < self._until.get(held.worker, 0.0))
 
     def retire(self, holder: Holder) -> None:
         """List a worker no longer; one try, for it is on its way out."""
@@ -406,7 +407,7 @@ class StudyStorage(BufferedStorage):
 
     @retried
     def held_by_others(self, study_id: int) -> int:
-        """How many trials of a study are held by workers, living or not; this process's are not counted."""
+        """How many running trials of a study are held by workers, living or not; this process's are not counted."""
         with self._turn, self.engine.connect() as connection:
             return leases.others(connection, study_id, list(self._held))
 
