@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,8 +248,10 @@ class StudyStorage(BufferedStorage):
         claimed = self._transact(study_id, step)
         if claimed is not None:
             self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
-            self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
-            self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
+            # Where it has passed to another already, this process was suspended: its next write says so again.
+            with suppress(LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
+                self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
+                self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
         return claimed
 
     def release(self, trial_id: int) -> bool:
