@@ -94,7 +94,7 @@ class WorkerRow:
 def find(
     connection: sa.Connection, study_id: int, holder: Holder, held: Collection[int], *, waiting: bool = True
 ) -> Found | None:
-    """The trial to claim next, locked: one that has been begun and whose worker is gone, else the first that waits.
+    """The trial to claim next: one that has been begun and whose worker is gone, else the first that waits.
 
     A lease of the holder's own which it does not know it holds counts as gone: its connection was lost after the
     database had done as asked, and before it could say so.
@@ -115,8 +115,11 @@ def find(
         .where(TRIALS.c.study_id == study_id, waits | gone if waiting else gone)
         .order_by(sa.case((waits, 1), else_=0), TRIALS.c.number)
         .limit(1)
-        .with_for_update(of=TRIALS, skip_locked=True)
     )
+    if connection.dialect.name == "postgresql":
+        # What others are claiming just now is passed over. InnoDB would lock, on its way, rows that it does not return,
+        # so that of several who look at once nobody finds any: there, as everywhere, `take` decides.
+        query = query.with_for_update(of=TRIALS, skip_locked=True)
     row = connection.execute(query).first()
     return None if row is None else Found(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
 
@@ -130,6 +133,8 @@ def take(connection: sa.Connection, study_id: int, found: Found, holder: Holder)
             return False
         grant(connection, study_id, found.trial_id, found.attempt + 1, holder)
         return True
+    # Whoever writes to the trial holds its row meanwhile; afterwards he will find that it is not his.
+    connection.execute(sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id == found.trial_id).with_for_update())
     now = clock(connection)
     lease = sa.update(LEASES).where(
         LEASES.c.trial_id == found.trial_id,

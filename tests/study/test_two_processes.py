@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -55,10 +56,12 @@ def writer(more: Callable[..., list[Peer]]) -> Peer:
 
 
 @pytest.fixture
-def reader(storage: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> StudyStorage:
+def reader(storage: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[StudyStorage]:
     """This process, which reads."""
     monkeypatch.setattr(buffered, "STALE", NEVER)
-    return storage
+    yield storage
+    with suppress(KeyError):  # the study may be deleted
+        storage.flush()
 
 
 def make(storage: StudyStorage, slots: int = 0, name: str = "s") -> int:
@@ -143,7 +146,6 @@ def test_a_claim_is_seen_and_so_is_what_is_given_back(writer: Peer, reader: Stud
     assert states(reader, study_id) == [TrialState.WAITING]
     mine = claimed(writer(StudyStorage.claim, study_id, holder("w")))
     assert reader.get_trial(mine.trial_id).state == TrialState.RUNNING
-    assert reader.get_trial(mine.trial_id).user_attrs == {"worker": "w", "attempt": 1}
     assert reader.claim(study_id, holder("r")) is None
     assert reader.held_by_others(study_id) == 1
     [lease] = rows(reader, LEASES)
@@ -153,9 +155,11 @@ def test_a_claim_is_seen_and_so_is_what_is_given_back(writer: Peer, reader: Stud
     assert writer(StudyStorage.release, mine.trial_id)
     seen = reader.get_trial(mine.trial_id)
     assert (seen.state, seen.params) == (TrialState.WAITING, {"y": 0.125})
+    assert seen.user_attrs == {"worker": "w", "attempt": 1}
     assert seen.system_attrs == {"fixed_params": {"x": 0.5, "y": 0.125}}
     assert reader.held_by_others(study_id) == 0
     assert reader.claim(study_id, holder("r")) == Claimed(mine.trial_id, 2)
+    reader.flush()
     assert writer(StudyStorage.get_trial, mine.trial_id).user_attrs == {"worker": "r", "attempt": 2}
 
 
@@ -356,6 +360,23 @@ def test_of_several_exactly_one_takes_a_trial_over(more: Callable[..., list[Peer
         for i, other in enumerate(others):
             other.begin(StudyStorage.claim, study_id, holder(f"o{i}"), 1)
         assert [found for other in others if (found := other.result())] == [Claimed(begun.trial_id, attempt)]
+
+
+def test_several_that_claim_at_once_leave_nothing(more: Callable[..., list[Peer]], reader: StudyStorage) -> None:
+    peers = more(3)
+    study_id = make(reader, slots=30)
+    for i, peer in enumerate(peers):
+        peer.begin(claim_all, study_id, f"w{i}")
+    ids = [trial_id for peer in peers for trial_id in peer.result()]
+    assert sorted(ids) == sorted(trial._trial_id for trial in reader.get_all_trials(study_id))
+
+
+def claim_all(storage: StudyStorage, study_id: int, name: str) -> list[int]:
+    ids = []
+    while found := storage.claim(study_id, holder(name)):
+        ids.append(found.trial_id)
+        storage.set_trial_state_values(found.trial_id, TrialState.COMPLETE, [0.5])
+    return ids
 
 
 def test_one_that_comes_back_too_late_can_write_nothing_more(writer: Peer, reader: StudyStorage) -> None:
