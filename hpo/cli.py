@@ -6,6 +6,7 @@ Only what `--help` needs is imported here; each command imports what it calls, s
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shlex
@@ -61,6 +62,30 @@ set_option = click.option(
 )
 
 
+def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
+
+
+checkpoint_option = click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    callback=_finite,
+    help="Seconds between checkpoints of a trial; 0 writes one after each epoch.",
+)
+lease_option = click.option(
+    "--lease",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    callback=_finite,
+    help="Seconds for which a trial stays a worker's without a sign of life; then another takes it over.",
+)
+
+
 def format_option(*formats: str) -> Callable[[Command], Command]:
     """`--format`, the first one being the default."""
     return click.option(
@@ -98,6 +123,8 @@ def app(debug: bool) -> None:
     "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
 )
 @click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@checkpoint_option
+@lease_option
 @device_option
 @import_option
 @storage_option
@@ -110,12 +137,15 @@ def launch(
     sets: Sequence[str],
     dry_run: bool,
     report: bool,
+    checkpoint_every: float,
+    lease: float,
     **keys: Any,
 ) -> int:
     """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
+    from hpo.backends.options import WorkerOptions
     from hpo.home import cores, folder
     from hpo.launch import run
     from hpo.signals import StopRequest
@@ -130,12 +160,13 @@ def launch(
     for notice in planned.definition.space.notices():
         say(f"note: {notice}")
     found = planned.create(storage)
-    with StopRequest() as stop:
+    with StopRequest(within=20) as stop:  # the workers take half of it
         if found.left() and workers != 0:
             found.start_clock()
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             try:
-                run(found, workers or cores(), device=device, imports=imports, should_stop=stop, debug=DEBUG)
+                started = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, DEBUG)
+                run(found, started, stop)
             except RunError:
                 _say_state(found)  # the workers that did not fail may have done all there is
                 raise
@@ -150,20 +181,8 @@ def launch(
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
 )
-@click.option(
-    "--checkpoint-every",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
-    help="Seconds between checkpoints of a trial; 0 writes one after each epoch.",
-)
-@click.option(
-    "--lease",
-    type=click.FloatRange(min=1),
-    default=60.0,
-    show_default=True,
-    help="Seconds for which a trial stays this worker's without a sign of life; then another takes it over.",
-)
+@checkpoint_option
+@lease_option
 @device_option
 @import_option
 @storage_option
@@ -184,11 +203,17 @@ def worker(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
-    with StopRequest() as stop:  # before torch is imported: a stop may come at any time
+    with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
 
-        Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease).run()
+        attached = Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease)
+        try:
+            attached.run()
+        except RunError as error:
+            if not stop():
+                raise
+            say(f"hpo: {error}")  # on the way out, as it was asked
     return stop.exit_code
 
 

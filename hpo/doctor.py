@@ -29,6 +29,7 @@ from hpo.home import cores, home
 from hpo.study.network import ALLOW, RECIPE, network_file_system
 from hpo.study.opening import is_file, mask, normalised, opening_errors
 from hpo.study.schema import check_schema, read_schema
+from hpo.study.tables import clock
 
 __all__ = ["Finding", "examine", "recipe"]
 
@@ -40,10 +41,6 @@ SLOW = 20.0  # milliseconds of a round trip: a trial of 25 statements then waits
 CLOCK = 2.0  # seconds between two clocks that run by the same time server, with much to spare
 LITTLE_DISK, NO_DISK = 2.0, 0.2  # GB: the checkpoints and weights of a few studies; of one trial
 MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
-CLOCKS = {
-    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
-    "mysql": "SELECT UNIX_TIMESTAMP(NOW(6))",
-}
 
 
 @dataclass(frozen=True)
@@ -195,8 +192,8 @@ def _database(url: URL) -> Iterator[Finding]:
             yield _server(connection, url)
             yield _schema(connection, url)
             yield _latency(connection)
-            if (clock := CLOCKS.get(connection.dialect.name)) is not None:
-                yield _clock(connection, clock)
+            if connection.dialect.name != "sqlite":
+                yield _clock(connection)
     finally:
         engine.dispose()
 
@@ -243,12 +240,12 @@ def _latency(connection: sa.Connection) -> Finding:
     return Finding("storage's latency", "ok", found)
 
 
-def _clock(connection: sa.Connection, query: str) -> Finding:
+def _clock(connection: sa.Connection) -> Finding:
     """How far the server's clock is from ours, as of the middle of the quickest round trip."""
     tries = []
     for _ in range(5):
         begin = time.time()
-        theirs = float(connection.exec_driver_sql(query).scalar_one())
+        theirs = float(connection.execute(sa.select(clock(connection))).scalar_one())
         end = time.time()
         tries.append((end - begin, theirs - (begin + end) / 2))
     ahead = min(tries)[1]

@@ -12,6 +12,7 @@ import optuna
 
 from hpo import registry, templates
 from hpo.backends.local import start_workers
+from hpo.backends.options import WorkerOptions
 from hpo.backends.watch import watch
 from hpo.errors import (
     RequestError,
@@ -21,7 +22,7 @@ from hpo.errors import (
     StudyNotFoundError,
     unknown,
 )
-from hpo.home import cores, default_storage
+from hpo.home import default_storage
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage
 from hpo.study.file import budget_of, define, read_study
@@ -106,23 +107,15 @@ def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None,
     return Plan(study, found.definition, budget)
 
 
-def run(
-    study: Study,
-    workers: int,
-    *,
-    device: str = "auto",
-    imports: Sequence[str] = (),
-    should_stop: Callable[[], bool] = lambda: False,
-    debug: bool = False,
-) -> None:
+def run(study: Study, options: WorkerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run a study with local worker processes until nothing is left to begin.
 
     Raises:
         RunError: a worker failed; the line has its last words and its log.
     """
+    study.storage.patience.asked_to_stop = should_stop
     study.start_clock()
-    threads = max(1, cores() // workers)
-    started = start_workers(study, workers, threads=threads, device=device, modules=imports, debug=debug)
+    started = start_workers(study, options)
     failures = watch(study, started, should_stop)
     if failures and not should_stop():
         raise RunError("; ".join(failures))
@@ -166,5 +159,5 @@ def launch(
         created.start_clock()
         Worker(created, device).run()
     elif workers > 1:
-        run(created, workers, device=device, imports=imports)
+        run(created, WorkerOptions(workers, device, imports))
     return created.optuna_study

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -17,18 +18,28 @@ class StopRequest:
 
     What runs may still give back what it holds as the exception passes; a third signal does not wait for that. The exit
     code is 128 plus the signal's number.
+
+    Args:
+        within: seconds after the first signal in which the process ends, whatever it waits for; None is no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: float | None = None) -> None:
         self.signal: int | None = None
+        self._within = within
         self._raised = False
+        self._last: threading.Timer | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.signal(number, self._received) for number in SIGNALS}
+        # nohup has SIGHUP ignored, and that is to stay so.
+        kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        wanted = [number for number in SIGNALS if number not in kept]
+        self._before = {number: signal.signal(number, self._received) for number in wanted}
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._last is not None:
+            self._last.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -48,3 +59,7 @@ class StopRequest:
             self._raised = True
             raise SystemExit(128 + number)
         self.signal = number
+        if self._within is not None:
+            self._last = threading.Timer(self._within, os._exit, [128 + number])
+            self._last.daemon = True
+            self._last.start()

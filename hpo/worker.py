@@ -33,11 +33,14 @@ from hpo.training.files import remove
 from hpo.training.job import write_weights
 from hpo.training.loop import Member, Outcome, device, set_threads, train
 from hpo.training.member import Weights
+from hpo.training.memory import give_memory_back
 
 __all__ = ["Worker", "share_of_cores"]
 
 log = logging.getLogger("hpo.worker")
 ERRORS_IN_A_ROW = 5
+DEATHS = 5  # attempts in a row that may end with their worker
+LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
 # What a storage raises of a trial that another worker has taken over, that somebody else has told, or that is deleted.
 LOST = "trial %d is not this worker's any more: another has taken it over, or it was told or deleted by somebody"
 NOT_OURS = (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError, KeyError)
@@ -183,8 +186,8 @@ class Worker:
             log.info("stopped, as hpo stop asked")
 
     def _others(self) -> int:
-        """How many trials are with other workers; none that matters once the study has ended."""
-        return 0 if self.study.ended() else self.study.storage.held_by_others(self.study.id)
+        """How many trials others have, or are just claiming; once the study has ended nobody claims those that wait."""
+        return self.study.storage.held_by_others(self.study.id, waiting=self.study.ended() is None)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -193,6 +196,10 @@ class Worker:
 
     def work_on(self, claim: Claim) -> None:
         """Train one claimed trial and tell the result, whatever it is."""
+        if claim.taken_over and (deaths := self._count_death(claim)) >= DEATHS:
+            why = f"{deaths} workers died of it, or were cut off, and it came no further"
+            self._tell(claim, TrialState.FAIL, kind="error", message=why)
+            return
         try:
             config = self.study.config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
@@ -215,6 +222,20 @@ class Worker:
         else:
             self._told(claim, config, outcome)
 
+    def _count_death(self, claim: Claim) -> int:
+        """How many attempts in a row, the last one included, have died without an epoch or a checkpoint more.
+
+        What kills its worker, such as the system's want of memory, would kill one worker after the other.
+        """
+        storage, path = self.study.storage, self._checkpoint(claim)
+        epoch = storage.last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
+        place = [epoch, path.stat().st_mtime_ns if path.exists() else 0]
+        before = storage.get_trial(claim.id).user_attrs.get("deaths", {})
+        count = before.get("count", 0) + 1 if before.get("place") == place else 1
+        storage.set_trial_user_attr(claim.id, "deaths", {"count": count, "place": place})
+        storage.flush()  # before this worker may die as well
+        return count
+
     def _train(self, config: TrialConfig, claim: Claim) -> Outcome:
         """Train, from the checkpoint where there is one that can be used.
 
@@ -227,6 +248,7 @@ class Worker:
             remove(self._checkpoint(claim))
         except OutOfMemoryError:
             log.warning("trial %d: out of memory, tried once more", claim.number)
+        give_memory_back()
         return self._train_once(config, claim)
 
     def _train_once(self, config: TrialConfig, claim: Claim) -> Outcome:
@@ -241,7 +263,7 @@ class Worker:
             may_write=lambda: storage.holds(claim.id),
         )
         if claim.attempt > 1 and not spec.resume:
-            log.warning("trial %d begins anew: it was interrupted, and %s is not here", claim.number, path)
+            log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
         reporting = Reporting(self.study, claim)
         (outcome,) = train(
             [config],
@@ -250,10 +272,10 @@ class Worker:
             direction=objective.direction,
             metrics=[registry.metrics.get(o.metric) for o in definition.objectives],
             callbacks=[reporting],
-            should_stop=self._stopping,
+            should_stop=lambda: self._stopping() or storage.is_lost(claim.id),
             checkpoints=[spec],
         )
-        if reporting.lost:
+        if reporting.lost or storage.is_lost(claim.id):
             raise LeaseLostError(LOST % claim.number)
         return outcome
 
@@ -332,13 +354,15 @@ class Worker:
             RunError: too many trials in a row failed by an error.
         """
         storage, optuna_study = self.study.storage, self.study.optuna_study
-        failure = {"failure": kind, "message": message} if kind else {}
+        failure = {"failure": kind, "message": message[:LONGEST_MESSAGE]} if kind else {}
         try:
             for key, value in {**attrs, **failure}.items():
                 storage.set_trial_user_attr(claim.id, key, value)
             optuna_study.sampler.after_trial(optuna_study, storage.get_trial(claim.id), state, values)
             storage.set_trial_state_values(claim.id, state, values)
-        except NOT_OURS:
+        except NOT_OURS as error:
+            if isinstance(error, KeyError) and self._exists(claim):
+                raise  # a sampler's own
             log.info(LOST, claim.number)
             return
         remove(self._checkpoint(claim))
@@ -347,6 +371,13 @@ class Worker:
         log.info("trial %d %s%s%s", claim.number, state.name, told, why)
         if state == TrialState.FAIL:
             self._count_error(claim, message)
+
+    def _exists(self, claim: Claim) -> bool:
+        try:
+            self.study.storage.get_trial(claim.id)
+        except KeyError:
+            return False
+        return True
 
     def _count_error(self, claim: Claim, message: str) -> None:
         self._errors += 1

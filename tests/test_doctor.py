@@ -13,7 +13,7 @@ import torch
 from hpo import doctor
 from hpo.doctor import Finding, examine
 from hpo.home import home
-from hpo.study import StudyStorage, network
+from hpo.study import StudyStorage, network, tables
 from tests.helpers import hpo
 from tests.study import fixtures
 from tests.study.helpers import sqlite_url
@@ -159,11 +159,13 @@ def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_clock_that_is_wrong_and_a_server_that_is_far(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
-        clock = doctor._clock(connection, "SELECT strftime('%s', 'now') - 100")
+        monkeypatch.setitem(tables.CLOCKS, "sqlite", "strftime('%s', 'now') - 100")
+        clock = doctor._clock(connection)
         assert clock.state == "warning"
         assert 99 < float(clock.found.split()[0]) < 102
         assert "behind" in clock.found
-        assert doctor._clock(connection, "SELECT strftime('%s', 'now') + 100").found.endswith("ahead of this machine's")
+        monkeypatch.setitem(tables.CLOCKS, "sqlite", "strftime('%s', 'now') + 100")
+        assert doctor._clock(connection).found.endswith("ahead of this machine's")
         monkeypatch.setattr(doctor, "SLOW", 0.0)
         assert doctor._latency(connection).state == "warning"
 

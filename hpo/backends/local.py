@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hpo.home import folder
+from hpo.backends.options import WorkerOptions
+from hpo.home import cores, folder
 from hpo.study import Study
 
 __all__ = ["LocalWorker", "start_workers"]
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -34,8 +37,8 @@ class LocalWorker:
     def failure(self) -> str | None:
         """The last line of its log if it ended with an error, else None."""
         code = self.process.poll()
-        # Asked before it could install its handlers, a worker dies of the signal itself.
-        if code in (None, 0) or (self.asked and code in (128 + signal.SIGTERM, -signal.SIGTERM)):
+        # Whoever asked it to stop. Before it could install its handlers, a worker dies of the signal itself.
+        if code is None or code == 0 or code - 128 in STOPS or (self.asked and -code in STOPS):
             return None
         if code < 0:
             return f"worker {self.process.pid} was killed by signal {-code} (log: {self.log})"
@@ -50,28 +53,18 @@ class LocalWorker:
             self.process.send_signal(signal.SIGTERM)
 
 
-def start_workers(
-    study: Study, workers: int, *, threads: int, device: str, modules: Sequence[str], debug: bool = False
-) -> list[LocalWorker]:
-    """Start worker processes for a study.
-
-    Args:
-        study: what they work on.
-        workers: how many.
-        threads: torch's threads in each: more threads than cores in all would make every one several times slower.
-        device: as `--device`.
-        modules: what they import to find the user's models, data sets and metrics.
-        debug: whether their errors show tracebacks.
-    """
+def start_workers(study: Study, options: WorkerOptions) -> list[LocalWorker]:
+    """Start worker processes for a study, with threads for this machine's cores in all: more would be much slower."""
     logs = folder("logs", study.name)
     launch = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    return [_start(study, logs / f"{launch}-{i}.log", threads, device, modules, debug) for i in range(workers)]
+    threads = max(1, cores() // options.count)
+    arguments = options.arguments(study.name, threads)
+    return [_start(study, logs / f"{launch}-{i}.log", arguments, threads) for i in range(options.count)]
 
 
-def _start(study: Study, log: Path, threads: int, device: str, modules: Sequence[str], debug: bool) -> LocalWorker:
+def _start(study: Study, log: Path, arguments: Sequence[str], threads: int) -> LocalWorker:
     # -P: a file of the user's called like a module of ours or of Python's must not be taken for it.
-    command = [sys.executable, "-P", "-m", "hpo", "worker", study.name, "--threads", str(threads), "--device", device]
-    command += [part for module in modules for part in ("--import", module)] + (["--debug"] if debug else [])
+    command = [sys.executable, "-P", "-m", "hpo", *arguments]
     environment = {
         **os.environ,
         # The URL may hold a password, and arguments are there for every user of the machine to read.

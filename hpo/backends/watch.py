@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
+import optuna
+import sqlalchemy.exc
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -29,7 +31,7 @@ def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[]
     """
     console = Console(stderr=True, highlight=False, markup=False)
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
-    began, asked, looked = datetime.now(), False, 0.0
+    began, asked, looked, said = datetime.now(), False, 0.0, False
     try:
         while any(worker.alive for worker in workers):
             if should_stop() and not asked:
@@ -39,7 +41,7 @@ def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[]
                     worker.stop()
             if time.monotonic() - looked >= REFRESH:
                 looked = time.monotonic()
-                display.show(progress(study, began))
+                said = _show(display, study, began, console, said)
             time.sleep(POLL)
     except BaseException:  # a second signal, or a fault of ours: nobody would be left to stop them
         for worker in workers:
@@ -48,6 +50,17 @@ def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[]
     finally:
         display.close()
     return [why for worker in workers if (why := worker.failure)]
+
+
+def _show(display: _Display, study: Study, began: datetime, console: Console, said: bool) -> bool:
+    """Show progress, or say once that the database gives none; the workers have patience of their own."""
+    try:
+        display.show(progress(study, began))
+    except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        if not said:
+            console.print(f"{study.storage.explain(error)}; the workers go on for up to 5 minutes", soft_wrap=True)
+        return True
+    return False
 
 
 class _Display(Protocol):

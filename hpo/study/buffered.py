@@ -59,6 +59,7 @@ __all__ = ["BufferedStorage"]
 
 log = logging.getLogger("hpo.study")
 Result = TypeVar("Result")
+LARGEST, LONGEST = 2**31 - 1, 512  # of a step, and of a name, in Optuna's tables
 STALE = 0.8  # seconds that a write may wait, and that what is known of others may be old while a trial runs here
 
 
@@ -140,9 +141,11 @@ class BufferedStorage(BaseStorage):
                     studies = self._studies_of(rows.trial_ids) if study_id is None else {study_id}
                     also = {trial_id} if settles and trial_id is not None else set()
                     read = {each: self._read(connection, each, also) for each in studies}
-            except BaseException:
-                with self._memory:
-                    self._buffer.put_back(rows)
+            except BaseException as error:
+                # What the database refuses for good would be refused with every later transaction as well.
+                if not isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError):
+                    with self._memory:
+                        self._buffer.put_back(rows)
                 raise
             with self._memory:
                 self._recovered()
@@ -158,7 +161,9 @@ class BufferedStorage(BaseStorage):
         ids = rows.trial_ids | ({trial_id} if trial_id is not None else set())
         if not ids:
             return {}
-        found = leases.standings(connection, ids)
+        held = ids & self._held.keys()
+        found = leases.standings(connection, held, leased=True)
+        found |= leases.standings(connection, ids - held, leased=False)
         refused = {i: why for i in ids if (why := self._refusal(i, found.get(i)))}
         rows.drop(refused)
         rows.write(connection)
@@ -169,8 +174,10 @@ class BufferedStorage(BaseStorage):
             return {self._study_of[i] for i in trial_ids}
 
     def _refusal(self, trial_id: int, now: leases.Standing | None) -> Exception | None:
-        if now is None:
+        if now is None and trial_id not in self._held:
             return KeyError(models.NOT_FOUND_MSG)
+        if now is None:
+            return LeaseLostError(f"trial {trial_id} is not this worker's any more")
         if now.state.is_finished():
             return optuna.exceptions.UpdateFinishedTrialError(f"trial {trial_id} is finished and cannot be changed")
         held = self._held.get(trial_id)
@@ -182,7 +189,7 @@ class BufferedStorage(BaseStorage):
     def _give_up(self, refused: Mapping[int, Exception], settled: int | None) -> None:
         """Trials that are ours no longer: what is known of them comes from the database from now on."""
         for trial_id, why in refused.items():
-            if isinstance(why, LeaseLostError):
+            if isinstance(why, LeaseLostError) or trial_id in self._held:
                 self._lost.add(trial_id)
         gone = {*refused} if settled is None else {*refused, settled}
         self._buffer.drop(gone)
@@ -339,8 +346,8 @@ class BufferedStorage(BaseStorage):
                 self._ping()
         except sqlalchemy.exc.SQLAlchemyError as error:
             self._trouble_with(error)
-        except Exception:  # nobody above would see it; the next change of a state meets it again
-            log.exception("what waits could not be written")
+        except Exception as error:  # nobody above would see it; the next change of a state meets it again
+            log.warning("what waits could not be written: %s: %s", type(error).__name__, error)
 
     def _ping(self) -> None:
         with self._turn, self.engine.connect() as connection:
@@ -362,6 +369,10 @@ class BufferedStorage(BaseStorage):
         if self._trouble is not None:
             log.warning("the database answers again after %.0f s", time.monotonic() - self._trouble.since)
             self._trouble = None
+
+    def is_lost(self, trial_id: int) -> bool:
+        """Whether a trial that this process held is known to be another's by now."""
+        return trial_id in self._lost
 
     @property
     def in_trouble(self) -> bool:
@@ -404,11 +415,14 @@ class BufferedStorage(BaseStorage):
             trial.params[param_name] = distribution.to_external_repr(param_value_internal)
             trial.distributions[param_name] = distribution
 
+        _check_name(param_name)
         row = {"param_value": param_value_internal, "distribution_json": distribution_to_json(distribution)}
         self._change(trial_id, PARAMS, {"param_name": param_name, **row}, edit)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         value = float(intermediate_value)
+        if abs(step) > LARGEST:
+            raise ValueError(f"step = {step}: must be at most {LARGEST}")
         stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
         row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
@@ -425,6 +439,7 @@ class BufferedStorage(BaseStorage):
 
     def _set_attr(self, trial_id: int, table: sa.Table, key: str, value: Any) -> None:
         text = json.dumps(value)
+        _check_name(key)
 
         def edit(trial: FrozenTrial) -> None:
             attrs = trial.user_attrs if table is TRIAL_USER_ATTRS else trial.system_attrs
@@ -550,6 +565,12 @@ def _flush_at_exit(reference: weakref.ref[BufferedStorage]) -> None:
             storage.flush()
         except Exception as error:
             log.warning("the last second of reports could not be written: %s", error)
+
+
+def _check_name(name: str) -> None:
+    """Refuse at once what the database would refuse a second later, with all that is written along."""
+    if len(name) > LONGEST:
+        raise ValueError(f"name '{name[:40]}…' has {len(name)} characters; it must have at most {LONGEST}")
 
 
 # Parts of transactions.

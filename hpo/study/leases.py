@@ -107,7 +107,9 @@ def find(
         waiting: whether one that waits will do.
     """
     orphan = (LEASES.c.worker == holder.name) & LEASES.c.trial_id.not_in(held)
-    gone = (TRIALS.c.state == TrialState.RUNNING) & (orphan | (LEASES.c.expires < clock(connection)))
+    # One that waited again may be run by another tool, which knows no leases: that one has no holder.
+    expired = LEASES.c.worker.is_not(None) & (LEASES.c.expires < clock(connection))
+    gone = (TRIALS.c.state == TrialState.RUNNING) & (orphan | expired)
     waits = TRIALS.c.state == TrialState.WAITING
     query = (
         sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt)
@@ -184,20 +186,27 @@ class Standing:
     worker: str | None
 
 
-def standings(connection: sa.Connection, trial_ids: Collection[int]) -> dict[int, Standing]:
-    """Where trials stand, by id; their rows are locked. Those that are gone are left out."""
-    rows = connection.execute(_standings(), {"ids": list(trial_ids)})
+def standings(connection: sa.Connection, trial_ids: Collection[int], *, leased: bool) -> dict[int, Standing]:
+    """Where trials stand, by id; their rows are locked. Those that are gone are left out.
+
+    Args:
+        connection: of the transaction.
+        trial_ids: which.
+        leased: only those that have a lease, whose rows are locked as well: PostgreSQL reads a row that it does not
+            lock as it was before it waited for those it does.
+    """
+    rows = connection.execute(_standings(leased), {"ids": list(trial_ids)}) if trial_ids else ()
     return {row.trial_id: Standing(row.state, row.attempt, row.worker) for row in rows}
 
 
 @cache
-def _standings() -> sa.Select[Any]:
+def _standings(leased: bool) -> sa.Select[Any]:
     return (
         sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt, LEASES.c.worker)
-        .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
+        .select_from(TRIALS.join(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id, isouter=not leased))
         .where(TRIALS.c.trial_id.in_(sa.bindparam("ids", expanding=True)))
         .order_by(TRIALS.c.trial_id)
-        .with_for_update(of=TRIALS)
+        .with_for_update(of=[TRIALS, LEASES] if leased else TRIALS)
     )
 
 
@@ -222,14 +231,21 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
     return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
 
-def others(connection: sa.Connection, study_id: int, held: Collection[int]) -> int:
+def others(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
     """How many running trials of a study are held by workers, gone or not, apart from those `held`.
 
     Another tool may have ended a trial without knowing of its lease.
+
+    Args:
+        connection: to read with.
+        study_id: whose trials.
+        held: ids of trials that are not counted.
+        waiting: whether those that wait count as well: others are claiming them just now.
     """
-    theirs = LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None), LEASES.c.trial_id.not_in(held)
-    joined = LEASES.join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
-    query = sa.select(sa.func.count()).select_from(joined).where(*theirs, TRIALS.c.state == TrialState.RUNNING)
+    theirs = (TRIALS.c.state == TrialState.RUNNING) & LEASES.c.worker.is_not(None) & LEASES.c.trial_id.not_in(held)
+    counted = theirs | (TRIALS.c.state == TrialState.WAITING) if waiting else theirs
+    joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
+    query = sa.select(sa.func.count()).select_from(joined).where(TRIALS.c.study_id == study_id, counted)
     return int(connection.execute(query).scalar_one())
 
 
@@ -259,9 +275,13 @@ def ask_to_stop(connection: sa.Connection, study_id: int) -> int:
 def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
     """The workers of a study by name, with the trials they hold; two statements."""
     now = clock(connection)
-    leases = sa.select(LEASES.c.worker, LEASES.c.trial_id).where(LEASES.c.study_id == study_id)
+    leases = (
+        sa.select(LEASES.c.worker, LEASES.c.trial_id)
+        .join_from(LEASES, TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
+        .where(LEASES.c.study_id == study_id, LEASES.c.worker.is_not(None), TRIALS.c.state == TrialState.RUNNING)
+    )
     held: dict[str, list[int]] = {}
-    for name, trial_id in connection.execute(leases.where(LEASES.c.worker.is_not(None)).order_by(LEASES.c.trial_id)):
+    for name, trial_id in connection.execute(leases.order_by(LEASES.c.trial_id)):
         held.setdefault(name, []).append(trial_id)
     query = sa.select(WORKERS, (now - WORKERS.c.seen).label("ago"), (WORKERS.c.gone < now).label("is_gone"))
     rows = connection.execute(query.where(WORKERS.c.study_id == study_id).order_by(WORKERS.c.worker))

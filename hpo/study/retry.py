@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 
 PATIENCE = 300.0  # seconds: a server's restart takes less
 NOTICED = 3  # tries after which the trouble is worth a line in the log
-MYSQL_CODES = {1053, 1205, 1213, 2003, 2006, 2013}  # shutting down, lock wait timeout, deadlock, connection errors
+# Too many connections, shutting down, lock wait timeout, deadlock, and what goes wrong with a connection.
+MYSQL_CODES = {1040, 1053, 1205, 1213, 2003, 2006, 2013}
 # Classes of SQLSTATE: rolled back (deadlock among them), connection, intervention of an operator, out of resources.
 POSTGRES_CLASSES = ("40", "08", "57", "53")
 

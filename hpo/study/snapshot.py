@@ -81,7 +81,8 @@ def _query() -> sa.CompoundSelect[Any]:
         | TRIALS.c.trial_id.in_(sa.bindparam("named", expanding=True))
         | (TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")) & begun)
     )
-    ids = sa.select(TRIALS.c.trial_id).where(mine)
+    wanted = sa.select(TRIALS.c.trial_id).where(mine).cte("wanted")
+    ids = sa.select(wanted.c.trial_id)
     text, real = sa.cast(sa.null(), sa.Text), sa.cast(sa.null(), sa.Double)
     time = sa.cast(sa.null(), sa.DateTime)
 
@@ -98,7 +99,7 @@ def _query() -> sa.CompoundSelect[Any]:
         real.label("value"),
         TRIALS.c.datetime_start.label("began"),
         TRIALS.c.datetime_complete.label("ended"),
-    ).where(mine)
+    ).where(TRIALS.c.trial_id.in_(ids))
     anchor = TRIALS.c.trial_id == sa.bindparam("anchor", type_=sa.Integer), TRIALS.c.study_id == study_id
     ended = sa.select(TRIALS.c.datetime_complete).where(*anchor).scalar_subquery()
     zero: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -62,10 +62,17 @@ FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued
 
 @dataclass(frozen=True)
 class Claimed:
-    """A trial that a worker has claimed, and the number of this attempt at it, from 1."""
+    """A trial that a worker has claimed, and the number of this attempt at it, from 1.
+
+    Attributes:
+        trial_id: the trial's id.
+        attempt: the number of this attempt at it, from 1.
+        taken_over: whether its worker died, or was cut off, in the last attempt.
+    """
 
     trial_id: int
     attempt: int
+    taken_over: bool = field(default=False, compare=False)
 
 
 class StudyStorage(BufferedStorage):
@@ -200,8 +207,9 @@ class StudyStorage(BufferedStorage):
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study with its trials, and all that our tables hold of them."""
-        super().delete_study(study_id)
+        # First, for SQLite may give the id away again at once.
         self._do(lambda connection: _purge_study(connection, study_id))
+        super().delete_study(study_id)
 
     @retried
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
@@ -234,7 +242,7 @@ class StudyStorage(BufferedStorage):
         def step(connection: sa.Connection) -> Claimed | None:
             while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
                 if leases.take(connection, study_id, found, holder):
-                    return Claimed(found.trial_id, found.attempt + 1)
+                    return Claimed(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
             if budget is None or abandoned:
                 return None
             lock_study(connection, study_id)
@@ -295,13 +303,11 @@ class StudyStorage(BufferedStorage):
 
         Args:
             study_id: whose trials.
-            numbers: which; None is all of them. Those that are not FAIL are passed over.
+            numbers: which, also RUNNING ones that have no lease; None is all that are FAIL. Others are passed over.
         """
-        failed = [
-            trial
-            for trial in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.FAIL,))
-            if numbers is None or trial.number in numbers
-        ]
+        states = (TrialState.FAIL,) if numbers is None else (TrialState.FAIL, TrialState.RUNNING)
+        trials = self.get_all_trials(study_id, deepcopy=False, states=states)
+        failed = [trial for trial in trials if numbers is None or trial.number in numbers]
 
         def step(connection: sa.Connection) -> list[int]:
             return [trial.number for trial in failed if _reset(connection, study_id, trial)]
@@ -409,10 +415,15 @@ class StudyStorage(BufferedStorage):
             return leases.read_workers(connection, study_id)
 
     @retried
-    def held_by_others(self, study_id: int) -> int:
-        """How many running trials of a study are held by workers, living or not; this process's are not counted."""
+    def held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
+        """How many running trials of a study are held by workers, living or not; this process's are not counted.
+
+        Args:
+            study_id: whose trials.
+            waiting: whether those that wait are counted as well.
+        """
         with self._turn, self.engine.connect() as connection:
-            return leases.others(connection, study_id, list(self._held))
+            return leases.others(connection, study_id, list(self._held), waiting=waiting)
 
 
 # Opening.
@@ -449,6 +460,7 @@ def _engine_options(url: URL) -> dict[str, Any]:
             options["poolclass"] = sa.StaticPool
         case "postgresql":  # a server that is gone without a word is noticed within a minute
             connect = {"connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            connect["tcp_user_timeout"] = 60_000  # milliseconds
         case "mysql":
             connect = {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60}
             # By default a transaction counts rows as they were at its first look, not as they are under its lock.
@@ -504,15 +516,18 @@ def _fix(connection: sa.Connection, trial: FrozenTrial) -> None:
 
 
 def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
-    """Let a FAIL trial wait again, without its results; false where somebody was faster."""
+    """Let a trial that failed, or was left, wait again, without its results; false where somebody was faster."""
     trial_id = trial._trial_id
-    failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.FAIL)
+    failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == trial.state)
+    if trial.state == TrialState.RUNNING:
+        held = sa.select(LEASES.c.trial_id).where(LEASES.c.worker.is_not(None))
+        failed = failed.where(TRIALS.c.trial_id.not_in(held))
     if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
         return False
     for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS):
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
-    connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message"])))
+    connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
     _fix(connection, trial)
     leases.give_back(connection, study_id, trial_id, int(trial.user_attrs.get(ATTEMPT, 1)))
     return True

@@ -31,13 +31,17 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that this worker has claimed: Optuna's handle on it, and the number of this attempt, from 1.
+    """A trial that this worker has claimed. Its configuration is asked for by `Study.config`.
 
-    Its configuration is asked for by `Study.config`.
+    Attributes:
+        trial: Optuna's handle on it.
+        attempt: the number of this attempt at it, from 1.
+        taken_over: whether its worker died, or was cut off, in the last attempt.
     """
 
     trial: optuna.trial.Trial
     attempt: int
+    taken_over: bool = False
 
     @property
     def number(self) -> int:
@@ -198,9 +202,15 @@ class Study:
                 self._release_abandoned(holder)
                 return None
             claimed = self.storage.claim(self.id, holder, None if self.definition.fixed else budget[0].trials)
-            return None if claimed is None else self._claimed(claimed)
         except KeyError:
             raise StudyNotFoundError(f"study '{self.name}' is not in {self.storage.masked_url} any more") from None
+        if claimed is None:
+            return None
+        try:
+            return self._claimed(claimed)
+        except BaseException:  # whatever a sampler raises, its trial is not to stay with us
+            self.storage.release(claimed.trial_id)
+            raise
 
     def _budget_on_the_clock(self) -> tuple[Budget, float | None]:
         """The budget and the deadline, in one look; a worker attached before any launch starts the clock."""
@@ -220,7 +230,8 @@ class Study:
         number = self.storage.get_trial_number_from_id(claimed.trial_id)
         # Optuna's Trial samples its relative parameters as it is built, so the sampler has to be in place before.
         self.optuna_study.sampler = build_sampler(sampler.name, sampler.options, self.definition.seed, number)
-        return Claim(optuna.trial.Trial(self.optuna_study, claimed.trial_id), claimed.attempt)
+        trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
+        return Claim(trial, claimed.attempt, claimed.taken_over)
 
     def config(self, claim: Claim) -> TrialConfig:
         """The configuration of a claimed trial; its parameters are sampled and stored.
@@ -262,15 +273,19 @@ class Study:
         """Put FAIL trials back under their own numbers, their reports cleared; returns the numbers.
 
         Args:
-            numbers: which; None is all that failed.
+            numbers: which, also RUNNING ones that no worker of ours holds: another tool has left them. None is all that
+                failed.
 
         Raises:
             RequestError: one of them has not failed, or does not exist.
         """
-        states = {trial.number: trial.state for trial in self.trials()}
+        trials = {trial.number: trial for trial in self.trials()}
+        held = {trial_id for worker in self.storage.workers(self.id) for trial_id in worker.trial_ids}
         for number in numbers or ():
-            if states.get(number) != TrialState.FAIL:
-                what = states[number].name if number in states else "not there"
+            trial = trials.get(number)
+            left = trial is not None and trial.state == TrialState.RUNNING and trial._trial_id not in held
+            if trial is None or not (trial.state == TrialState.FAIL or left):
+                what = "not there" if trial is None else trial.state.name
                 raise RequestError(f"study '{self.name}': trial {number} is {what}; only FAIL trials are tried again")
         return self.storage.retry(self.id, numbers)
 

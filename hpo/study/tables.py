@@ -71,7 +71,8 @@ CLOCKS = {
     # unixepoch('subsec') is NULL in SQLite 3.40.
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
     "postgresql": "extract(epoch from clock_timestamp())::double precision",
-    "mysql": "UNIX_TIMESTAMP(SYSDATE(6))",
+    # UNIX_TIMESTAMP takes its time for local, and gives an hour twice when summer time ends.
+    "mysql": "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) / 1e6)",
 }
 INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert, "mysql": mysql.insert}
 

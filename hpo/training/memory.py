@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from functools import cache
 
 import torch
 
-__all__ = ["is_out_of_memory", "keep_freed_memory"]
+__all__ = ["give_memory_back", "is_out_of_memory", "keep_freed_memory"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGE = 64 << 20  # blocks above this, such as a data set, still go back to the system when they are freed
@@ -29,6 +30,13 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGE)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def give_memory_back() -> None:
+    """Free what nobody refers to any more, on CUDA also what torch keeps of it for itself."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,36 @@
+"""How workers are to run, wherever they do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["WorkerOptions"]
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers of a launch.
+
+    Attributes:
+        count: how many.
+        device: as `--device`.
+        imports: what they import to find the user's models, data sets and metrics.
+        checkpoint_every: seconds between checkpoints of a trial.
+        lease: seconds for which a worker holds a trial without a sign of life.
+        debug: whether their errors show tracebacks.
+    """
+
+    count: int = 1
+    device: str = "auto"
+    imports: Sequence[str] = ()
+    checkpoint_every: float = 30.0
+    lease: float = 60.0
+    debug: bool = False
+
+    def arguments(self, study: str, threads: int) -> list[str]:
+        """Of `hpo` for one of them. The storage's URL comes by environment, for it may hold a password."""
+        times = ["--checkpoint-every", str(self.checkpoint_every), "--lease", str(self.lease)]
+        modules = [part for module in self.imports for part in ("--import", module)]
+        debug = ["--debug"] if self.debug else []
+        return ["worker", study, "--threads", str(threads), "--device", self.device, *times, *modules, *debug]

@@ -1,0 +1,144 @@
+"""Fencing where it is hard: writes that wait for a takeover, other tools that know no leases, refusals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hpo.errors import LeaseLostError
+from hpo.study import StudyStorage, leases
+from hpo.study.storage import Claimed
+from hpo.study.tables import LEASES, begin
+from tests.study.helpers import holder
+
+
+def open_again(storage: StudyStorage) -> StudyStorage:
+    return StudyStorage(storage.url.render_as_string(hide_password=False))
+
+
+def plain(storage: StudyStorage) -> RDBStorage:
+    return RDBStorage(storage.url.render_as_string(hide_password=False))
+
+
+def claimed(storage: StudyStorage, worker: str, study_id: int | None = None) -> tuple[int, Claimed]:
+    if study_id is None:
+        study_id = storage.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {})
+    found = storage.claim(study_id, holder(worker), 1)
+    assert found is not None
+    return study_id, found
+
+
+def expire(storage: StudyStorage) -> None:
+    with storage.engine.begin() as connection:
+        connection.execute(sa.update(LEASES).values(expires=0.0))
+
+
+@contextmanager
+def taking_over(storage: StudyStorage, study_id: int) -> Iterator[None]:
+    """Another worker has taken the trial over in a transaction that is not at its end."""
+    rival = holder("rival")
+    with storage.engine.begin() as connection:
+        begin(connection)
+        found = leases.find(connection, study_id, rival, [])
+        assert found is not None
+        assert leases.take(connection, study_id, found, rival)
+        yield
+
+
+@pytest.mark.parametrize("call", ["flush", "tell"])
+def test_a_write_that_waits_for_a_takeover_is_refused_after_it(storage: StudyStorage, call: str) -> None:
+    study_id, mine = claimed(storage, "old")
+    storage.set_trial_user_attr(mine.trial_id, "stale", 1)
+    expire(storage)
+    other = open_again(storage)
+    refused: list[bool] = []
+
+    def write() -> None:
+        try:
+            if call == "flush":
+                storage.flush()
+                storage.set_trial_user_attr(mine.trial_id, "more", 1)
+            else:
+                storage.set_trial_state_values(mine.trial_id, TrialState.COMPLETE, [1.0])
+        except LeaseLostError:
+            refused.append(True)
+
+    writer = threading.Thread(target=write)
+    with taking_over(other, study_id):
+        writer.start()
+        writer.join(0.5)  # it waits for the row, or for the file, that the other holds
+        assert writer.is_alive()
+    writer.join(60)
+    assert refused == [True]
+    trial = plain(storage).get_trial(mine.trial_id)
+    assert trial.state == TrialState.RUNNING
+    assert "stale" not in trial.user_attrs
+
+
+def test_what_another_tool_ended_and_was_tried_again_is_not_the_first_workers(storage: StudyStorage) -> None:
+    study_id, mine = claimed(storage, "old")
+    plain(storage).set_trial_state_values(mine.trial_id, TrialState.FAIL)
+    storage.set_trial_user_attr(mine.trial_id, "stale", 1)
+    storage.flush()
+    other = open_again(storage)
+    assert other.retry(study_id) == [0]
+    _, again = claimed(other, "new", study_id)
+    assert again == Claimed(mine.trial_id, 2)
+    with pytest.raises(LeaseLostError):
+        storage.set_trial_user_attr(mine.trial_id, "stale", 2)
+    with pytest.raises(LeaseLostError):
+        storage.set_trial_state_values(mine.trial_id, TrialState.COMPLETE, [1.0])
+    other.set_trial_state_values(again.trial_id, TrialState.COMPLETE, [2.0])
+    assert plain(storage).get_trial(mine.trial_id).values == [2.0]
+
+
+def test_a_trial_that_another_tool_runs_is_not_taken_from_it(storage: StudyStorage) -> None:
+    study_id, mine = claimed(storage, "w")
+    assert storage.release(mine.trial_id)
+    assert plain(storage).set_trial_state_values(mine.trial_id, TrialState.RUNNING)
+    assert storage.claim(study_id, holder("other"), 1) is None
+    assert storage.held_by_others(study_id) == 0
+    assert storage.retry(study_id) == []
+    assert storage.retry(study_id, [0]) == [0]  # unless a person says so
+    assert storage.claim(study_id, holder("other"), 1) == Claimed(mine.trial_id, 2)
+
+
+def test_a_trial_that_is_being_claimed_counts_as_somebody_elses(storage: StudyStorage) -> None:
+    study_id = storage.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {}, [{"x": 1}])
+    assert storage.held_by_others(study_id, waiting=True) == 1
+    assert storage.held_by_others(study_id) == 0
+    claimed(storage, "w", study_id)
+    assert storage.held_by_others(study_id, waiting=True) == 0
+    assert open_again(storage).held_by_others(study_id) == 1
+
+
+def test_what_the_database_would_refuse_is_refused_at_once_and_costs_nothing_else(storage: StudyStorage) -> None:
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    trial.report(0.5, 1)
+    with pytest.raises(ValueError, match="step = 2147483648"):
+        trial.report(0.5, 2**31)
+    with pytest.raises(ValueError, match="600 characters"):
+        trial.set_user_attr("k" * 600, 1)
+    study.tell(trial, 0.5)
+    assert study.trials[0].intermediate_values == {1: 0.5}
+    assert study.ask().number == 1
+
+
+def test_thousands_of_failed_trials_are_read_in_one_statement(storage: StudyStorage) -> None:
+    study = optuna.create_study(storage=storage, study_name="failed")
+    rows = [{"study_id": study._study_id, "number": n, "state": "FAIL"} for n in range(3000)]
+    with storage.engine.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO trials (study_id, number, state) VALUES (:study_id, :number, :state)"), rows
+        )
+    assert len(study.get_trials()) == 3000
+    assert len(study.get_trials()) == 3000  # now by their ids
