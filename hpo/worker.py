@@ -306,7 +306,11 @@ class Worker:
         return self.files.telling(claim.number, value, lambda path, about: write_weights(path, weights, about))
 
     def _interrupted(self, claim: Claim) -> None:
-        if self.study.storage.given_up is None and self.study.storage.release(claim.id):
+        if self.study.storage.in_trouble:
+            log.info(
+                "trial %d is another worker's once its lease has run out: the database does not answer", claim.number
+            )
+        elif self.study.storage.release(claim.id):
             log.info("trial %d released: the worker was asked to stop", claim.number)
 
     def _described(self, config: TrialConfig, outcome: Outcome) -> dict[str, object]:

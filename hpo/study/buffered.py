@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.errors import LeaseLostError
 from hpo.study import leases
 from hpo.study.known import FINAL, Buffer, Known, copied
-from hpo.study.retry import PATIENCE, Patience, is_transient, patient, retried
+from hpo.study.retry import PATIENCE, Patience, is_transient, patient, retried, words
 from hpo.study.snapshot import Snapshot, Wanted, read_snapshot
 from hpo.study.tables import (
     EPOCHS,
@@ -360,7 +360,7 @@ class BufferedStorage(BaseStorage):
     def _trouble_with(self, error: Exception) -> None:
         with self._memory:
             if self._trouble is None:
-                log.warning("the database does not answer; training goes on for up to 5 minutes (%s)", error)
+                log.warning("the database does not answer; training goes on for up to 5 minutes (%s)", words(error))
                 self._trouble = Trouble(error, time.monotonic())
             if self.given_up is None:
                 self._arm(random.uniform(0.5, 5))
@@ -559,12 +559,12 @@ class BufferedStorage(BaseStorage):
 
 def _flush_at_exit(reference: weakref.ref[BufferedStorage]) -> None:
     """An orderly end of the process loses nothing; a database that does not answer now is not waited for."""
-    if (storage := reference()) is not None:
+    if (storage := reference()) is not None and not storage.in_trouble:
         storage.patience.asked_to_stop = lambda: True
         try:
             storage.flush()
         except Exception as error:
-            log.warning("the last second of reports could not be written: %s", error)
+            log.warning("the last second of reports could not be written: %s", words(error))
 
 
 def _check_name(name: str) -> None:

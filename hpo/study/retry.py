@@ -15,7 +15,7 @@ import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
-__all__ = ["PATIENCE", "Patience", "is_transient", "patient", "retried"]
+__all__ = ["PATIENCE", "Patience", "is_transient", "patient", "retried", "words"]
 
 log = logging.getLogger("hpo.study")
 Given = ParamSpec("Given")
@@ -27,6 +27,12 @@ NOTICED = 3  # tries after which the trouble is worth a line in the log
 MYSQL_CODES = {1040, 1053, 1205, 1213, 2003, 2006, 2013}
 # Classes of SQLSTATE: rolled back (deadlock among them), connection, intervention of an operator, out of resources.
 POSTGRES_CLASSES = ("40", "08", "57", "53")
+
+
+def words(error: BaseException) -> str:
+    """What the database said, in one line."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def is_transient(error: BaseException) -> bool:
@@ -84,8 +90,9 @@ class _Asked(tenacity.stop.stop_base):
 
 
 def _say(state: tenacity.RetryCallState) -> None:
-    if state.attempt_number == NOTICED and state.outcome is not None:
-        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", state.outcome.exception())
+    error = state.outcome and state.outcome.exception()
+    if state.attempt_number == NOTICED and error:
+        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", words(error))
 
 
 class Retrying(Protocol):
