@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types tests bench clean
+.PHONY: quickstart test lint types tests chaos bench clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed
@@ -21,6 +21,10 @@ types: $(VENV)/installed-test
 # Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for.
 tests: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Ten minutes of workers that are killed and suspended, and of a database that goes away; needs PostgreSQL's programs.
+chaos: $(VENV)/installed-test
+	$(BIN)/python -m tests.chaos
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py
