@@ -102,8 +102,10 @@ class WorkerProcess:
                 begun = at
             elif what == RESUMED:
                 found[-1].resumed = int(rest)
-            elif found and found[-1].number == number:
+            elif found and found[-1].number == number and not found[-1].end:
                 found[-1].end, found[-1].seconds = what, self._awake(begun, at)
+            else:
+                found.append(Attempt(number, end=what))  # it was lost before it had been sampled
         if found and not found[-1].end and self.killed_at is not None:
             found[-1].seconds = self._awake(begun, self.killed_at)
         return found
