@@ -140,7 +140,7 @@ class Mischief:
 
     def strike(self, event: str) -> bool:
         """Do that to a worker which holds a trial, at a random moment; false where there is none."""
-        until = time.monotonic() + self._random.uniform(0, 0.5)
+        until = time.monotonic() + self._random.uniform(0, 0.3)
         while time.monotonic() < until:
             self.tick()
         held = {row.pid: row for row in query(self._study, HELD)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.chaos.harness import Case, run, undisturbed
 from tests.study.helpers import sqlite_url
 
-SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=12, samples=3000, kills=6, stops=1, limit=120)
+SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=16, samples=3000, kills=6, stops=1, limit=120)
 
 
 def test_every_trial_is_what_it_would_have_been_undisturbed(tmp_path: Path) -> None:
