@@ -228,7 +228,9 @@ class Study:
     def _claimed(self, claimed: Claimed) -> Claim:
         sampler = self.definition.sampler
         number = self.storage.get_trial_number_from_id(claimed.trial_id)
-        # Optuna's Trial samples its relative parameters as it is built, so the sampler has to be in place before.
+        # What Optuna's own ask does: a sampler looks at the trials as they were when this was last forgotten.
+        self.optuna_study._thread_local.cached_all_trials = None
+        # The trial asks the study's sampler for its relative parameters.
         self.optuna_study.sampler = build_sampler(sampler.name, sampler.options, self.definition.seed, number)
         trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
         return Claim(trial, claimed.attempt, claimed.taken_over)

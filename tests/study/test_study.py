@@ -323,3 +323,13 @@ def test_left_counts_what_is_not_finished(tmp_path: Path) -> None:
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
         study.claim(holder())
         assert study.left() == 5 - steps
+
+
+def test_an_adaptive_sampler_learns_from_what_has_finished_since_it_was_last_asked(tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler={"name": "tpe", "n_startup_trials": 2})
+    for i in range(5):
+        claim = study.claim(holder())
+        assert claim is not None
+        study.config(claim)
+        assert bool(claim.trial.relative_params) == (i >= 2)
+        study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [i / 10])
