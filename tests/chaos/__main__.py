@@ -15,9 +15,9 @@ from tests.chaos.outage import outage
 from tests.study.helpers import sqlite_url
 
 # By seed: fixed parameters, of which every trial must be the same to the last bit; and an adaptive study with pruning.
-SAME = Case("random", "none", 1, workers=6, trials=60, epochs=20, samples=4000, kills=30, stops=6, limit=900)
+SAME = Case("random", "none", 1, workers=6, trials=60, epochs=20, samples=4000, kills=30, stops=6, limit=900, least=30)
 CASES = {1: SAME, 2: replace(SAME, sampler="tpe", pruner="median", seed=2)}
-AWAY = Case("random", "none", 1, workers=4, trials=6, epochs=300, samples=3000, kills=0, stops=0, limit=600)
+AWAY = Case("random", "none", 1, workers=4, trials=6, epochs=300, samples=3000, kills=0, stops=0, limit=600, least=0)
 NAMES = ("sqlite-1", "sqlite-2", "postgres-1", "postgres-2", "outage")
 
 

@@ -36,6 +36,7 @@ class Case:
         workers: at a time; one that is killed is replaced.
         trials, epochs, samples: the size of the study, of a trial and of the data.
         kills, stops: how many workers are killed, and how many suspended until their trial has been taken over.
+        least: so many kills there must have been before the study ended.
         limit: seconds in which all must have ended.
     """
 
@@ -49,6 +50,7 @@ class Case:
     kills: int
     stops: int
     limit: float
+    least: int
 
 
 @dataclass
@@ -186,12 +188,14 @@ def run(case: Case, url: str, folder: Path, say: Callable[[str], None]) -> Rows:
         random.Random(case.seed).shuffle(events)
         for i, event in enumerate(events):
             # Spread over the study: all of them while a part of it is left.
-            while mischief.done() < SPREAD * case.trials * i / len(events) or not mischief.strike(event):
+            struck = False
+            while fleet.live and not struck:
+                struck = mischief.done() >= SPREAD * case.trials * i / len(events) and mischief.strike(event)
                 mischief.tick()
-                assert fleet.live, f"the study had ended after {i} of {len(events)} events"
                 assert time.monotonic() - began < case.limit, "the study does not come to its end"
-            outcome.kills += event == "kill"
-            outcome.stops += event == "stop"
+            outcome.kills += struck and event == "kill"
+            outcome.stops += struck and event == "stop"
+        assert outcome.kills >= case.least, f"the study had ended after {outcome.kills} kills"
         while fleet.live:
             mischief.tick()
             assert time.monotonic() - began < case.limit, "the study does not come to its end"

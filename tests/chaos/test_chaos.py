@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.harness import Case, run, undisturbed
 from tests.study.helpers import sqlite_url
 
-SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=16, samples=3000, kills=6, stops=1, limit=120)
+SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=16, samples=3000, kills=6, stops=1, limit=240, least=3)
 
 
+@pytest.mark.timeout(600)
 def test_every_trial_is_what_it_would_have_been_undisturbed(tmp_path: Path) -> None:
     assert run(SHORT, sqlite_url(tmp_path), tmp_path, print) == undisturbed(SHORT, tmp_path / "undisturbed")
 
 
+@pytest.mark.timeout(600)
 def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: str) -> None:
     run(replace(SHORT, sampler="tpe", pruner="median", seed=2), postgres_url, tmp_path, print)

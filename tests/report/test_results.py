@@ -10,7 +10,7 @@ import pytest
 from hpo.errors import RequestError
 from hpo.report.results import read_results, show, trial_table
 from tests.report.helpers import BASELINE, add_foreign, filled
-from tests.study.helpers import make_study
+from tests.study.helpers import holder, make_study
 
 MIXED = ("COMPLETE", "COMPLETE", "PRUNED", "FAIL", "diverged", "RUNNING")
 
@@ -98,9 +98,15 @@ def test_table_is_flat_and_even(tmp_path: Path) -> None:
 
 
 def test_summary_is_valid_json(tmp_path: Path) -> None:
-    summary = show(read_results(filled(tmp_path, states=MIXED, trials=12, baseline=BASELINE)))
+    study = filled(tmp_path, states=MIXED, trials=12, baseline=BASELINE)
+    study.storage.announce(study.id, holder("host-0"))
+    summary = show(read_results(study))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert summary["workers"][0]["epochs"] == 4
+    [worker] = summary["workers"]
+    assert (worker["name"], worker["host"], worker["gone"]) == ("host-0", "here", False)
+    assert worker["epochs"] in (0, 4)
+    assert {row["state"] for row in summary["failed"]} <= {"FAIL", "PRUNED"}
+    assert not summary["unattended"]
     assert summary["baseline"]["number"] == 0
     assert summary["best"]["config"]["epochs"] == 4
 
