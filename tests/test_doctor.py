@@ -148,6 +148,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mounts"
     table.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
+    monkeypatch.delenv(network.ALLOW, raising=False)
     monkeypatch.setattr(network, "MOUNTS", table)
     disk = found(sqlite_url(tmp_path))["storage's disk"]
     assert (disk.state, disk.found) == ("problem", f"network file system (nfs4 at {tmp_path})")

@@ -54,6 +54,7 @@ def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p"])
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     url = sqlite_url(tmp_path)
+    monkeypatch.delenv(network.ALLOW, raising=False)
     monkeypatch.setattr(network, "MOUNTS", mounts(tmp_path, (str(tmp_path), kind)))
     with pytest.raises(StorageError) as error:
         StudyStorage(url)
