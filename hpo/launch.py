@@ -80,24 +80,28 @@ def plan(
 
 
 def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any) -> Plan | None:
-    """The plan to go on with the study of that name, where `study` is neither a file nor a template; else None.
+    """The plan to go on with the study of that name; None where `study` is a file, or a template to launch.
 
-    Only the budget's keys may be given: the definition is the stored one.
+    Only the budget's keys may be given: the definition is the stored one. A template's name means the stored study too,
+    where there is one and nothing is asked for that would change it: it may have been launched with changes.
 
     Raises:
         RequestError: the others would change the definition, or the budget is wrong.
         StudyNotFoundError: the storage holds no such study.
         StorageError: the storage cannot be opened.
     """
-    if study.endswith(".toml") or os.sep in study or study in templates.names("studies"):
+    template = study in templates.names("studies")
+    given = {key: value for key, value in keys.items() if value is not None}
+    other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]
+    if study.endswith(".toml") or os.sep in study or (template and other):
         return None
     try:
         found = Study(StudyStorage(storage or default_storage(), create=False), study)
     except (StorageMissingError, StudyNotFoundError) as error:
+        if template:
+            return None
         raise type(error)(f"{unknown('study template', study, templates.names('studies'))}, and {error}") from error
     found.definition.check_registered()
-    given = {key: value for key, value in keys.items() if value is not None}
-    other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]
     if other:
         raise StudyConflictError(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "

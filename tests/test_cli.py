@@ -323,6 +323,20 @@ def test_a_dry_run_shows_and_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_template_that_was_launched_with_changes_goes_on_by_its_name(tmp_path: Path) -> None:
+    storage = ("--storage", url(tmp_path))
+    first = hpo("launch", "quickstart", "--workers", "0", "--trials", "3", "--set", "epochs=1", *storage, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = hpo("launch", "quickstart", "--workers", "0", "--trials", "5", *storage, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "5 of 5 trials are left" in again.stderr
+    study = Study(StudyStorage(storage[1]), "quickstart")
+    assert study.definition.baseline_config(study.space).epochs == 1
+    other = hpo("launch", "quickstart", "--workers", "0", "--set", "epochs=7", *storage, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "exists with another definition" in other.stderr
+
+
 def test_a_stored_study_is_extended_only_as_its_definition_allows(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))
