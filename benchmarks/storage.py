@@ -56,20 +56,9 @@ from hpo.study.leases import Holder
 from hpo.study.opening import normalised
 from tests import servers
 from tests.data import small_npz
-from tests.statements import Statements
+from tests.statements import FLAT, REPORTS, Statements
 
-HISTORY, REPORTS = 500, 10
-FLAT = {
-    "widths": ["4", "8"],
-    "batch_size": [64, 128],
-    "activation": ["relu", "tanh"],
-    "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
-    "dropout": {"low": 0.0, "high": 0.5},
-    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
-    "patience": {"low": REPORTS, "high": REPORTS + 5},
-    "optimizer": "adamw",
-    "epochs": REPORTS,
-}
+HISTORY = 500
 PATIENCE = 600  # seconds that a process of the race waits for the others
 
 

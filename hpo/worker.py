@@ -169,7 +169,10 @@ class Worker:
     def _work(self) -> None:
         told = False
         while not self._stopping():
-            claim = self.study.claim(self.holder)
+            try:
+                claim = self.study.claim(self.holder)
+            except LeaseLostError:
+                continue  # this process was suspended as it claimed, for longer than a lease
             if claim is not None:
                 self.work_on(claim)
             elif others := self._others():
@@ -196,11 +199,9 @@ class Worker:
 
     def work_on(self, claim: Claim) -> None:
         """Train one claimed trial and tell the result, whatever it is."""
-        if claim.taken_over and (deaths := self._count_death(claim)) >= DEATHS:
-            why = f"{deaths} workers died of it, or were cut off, and it came no further"
-            self._tell(claim, TrialState.FAIL, kind="error", message=why)
-            return
         try:
+            if claim.taken_over:
+                self._count_death(claim)
             config = self.study.config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
             outcome = self._train(config, claim)
@@ -222,10 +223,11 @@ class Worker:
         else:
             self._told(claim, config, outcome)
 
-    def _count_death(self, claim: Claim) -> int:
-        """How many attempts in a row, the last one included, have died without an epoch or a checkpoint more.
+    def _count_death(self, claim: Claim) -> None:
+        """Note that the last attempt died; what kills its worker would kill one after the other.
 
-        What kills its worker, such as the system's want of memory, would kill one worker after the other.
+        Raises:
+            RunError: that many in a row have died without an epoch or a checkpoint more.
         """
         storage, path = self.study.storage, self._checkpoint(claim)
         epoch = storage.last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
@@ -234,7 +236,8 @@ class Worker:
         count = before.get("count", 0) + 1 if before.get("place") == place else 1
         storage.set_trial_user_attr(claim.id, "deaths", {"count": count, "place": place})
         storage.flush()  # before this worker may die as well
-        return count
+        if count >= DEATHS:
+            raise RunError(f"{count} workers died of it, or were cut off, and it came no further")
 
     def _train(self, config: TrialConfig, claim: Claim) -> Outcome:
         """Train, from the checkpoint where there is one that can be used.

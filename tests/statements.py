@@ -7,7 +7,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["Statements"]
+__all__ = ["FLAT", "REPORTS", "Statements"]
+
+REPORTS = 10
+# Seven parameters, none of them conditional.
+FLAT = {
+    "widths": ["4", "8"],
+    "batch_size": [64, 128],
+    "activation": ["relu", "tanh"],
+    "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
+    "dropout": {"low": 0.0, "high": 0.5},
+    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
+    "patience": {"low": REPORTS, "high": REPORTS + 5},
+    "optimizer": "adamw",
+    "epochs": REPORTS,
+}
 
 
 class Statements:

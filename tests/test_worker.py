@@ -20,7 +20,7 @@ from hpo.study.file import define
 from hpo.study.keeping import StudyFiles
 from hpo.study.tables import LEASES
 from hpo.study.workers import stop_workers, worker_states
-from hpo.worker import Worker, share_of_cores
+from hpo.worker import DEATHS, Worker, share_of_cores
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
 
@@ -325,6 +325,31 @@ def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> No
         assert {t.state for t in trials} == {TrialState.COMPLETE}
         assert {t.user_attrs["attempt"] for t in trials} == {2}
         assert not any("failure" in t.user_attrs for t in trials)
+
+
+class Killed(BaseException):
+    """What a worker's process does not survive."""
+
+
+def test_a_trial_that_kills_every_worker_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(tmp_path, trials=1)
+
+    def kill(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    monkeypatch.setattr("hpo.worker.train", kill)
+    for _ in range(DEATHS):
+        with pytest.raises(Killed):
+            Worker(study, "cpu", 1).run()
+        assert study.trials()[0].state == TrialState.RUNNING
+        with study.storage.engine.begin() as connection:
+            connection.execute(sa.update(LEASES).values(expires=0.0))
+        study = Study(StudyStorage(sqlite_url(tmp_path)), study.name)  # another process
+    Worker(study, "cpu", 1).run()
+    [trial] = study.trials()
+    assert trial.state == TrialState.FAIL
+    assert "5 workers died of it" in trial.user_attrs["message"]
+    assert study.retry() == [0]
 
 
 def test_launch_from_python_runs_in_this_process(tmp_path: Path) -> None:

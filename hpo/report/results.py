@@ -21,7 +21,7 @@ from hpo.errors import RequestError
 from hpo.report.words import finite
 from hpo.space import Space
 from hpo.study import Budget, Definition, Objective, Study
-from hpo.study.storage import EpochMetrics
+from hpo.study.storage import FIXED, EpochMetrics
 from hpo.study.workers import WorkerState, worker_states
 
 __all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
@@ -259,7 +259,7 @@ def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> Tr
 
 
 def _params(trial: FrozenTrial) -> dict[str, Value]:
-    fixed = trial.system_attrs.get("fixed_params") if trial.state == TrialState.WAITING else None
+    fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
     return dict(fixed or trial.params)
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from hpo.errors import StudyConflictError
 from hpo.study.file import check_name
 from hpo.study.keeping import KEY, StudyFiles, weights_here
-from hpo.study.storage import StudyStorage
+from hpo.study.storage import FIXED, StudyStorage
 from hpo.study.study import Study
 from hpo.study.tables import (
     EPOCHS,
@@ -87,7 +87,7 @@ def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
         with _snapshot(study.storage) as source:
             _Copy(source, connection, study.id, new_study_id).run()
 
-    target._do(step)
+    target.write(step)
 
 
 @contextmanager
@@ -186,9 +186,8 @@ class _Copy:
         """Fix the parameters of the trials in training: those sampled so far, and those that were fixed already."""
         if not self.running:
             return
-        key = "fixed_params"
         new_ids = [self.ids[trial_id] for trial_id in self.running]
-        mine = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == key
+        mine = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == FIXED
         fixed: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in new_ids}
         for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*mine)):
             fixed[row.trial_id] |= json.loads(row.value_json)
@@ -196,7 +195,7 @@ class _Copy:
             distribution = json_to_distribution(row.distribution_json)
             fixed[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
         self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
-        rows = [{"trial_id": id_, "key": key, "value_json": json.dumps(params)} for id_, params in fixed.items()]
+        rows = [{"trial_id": id_, "key": FIXED, "value_json": json.dumps(params)} for id_, params in fixed.items()]
         self._insert(TRIAL_SYSTEM_ATTRS, rows)
 
     def _copy(self, table: sa.Table, query: sa.Select[Any], change: Callable[[Row], Row | None]) -> None:

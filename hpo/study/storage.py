@@ -53,7 +53,7 @@ from hpo.study.tables import (
     upsert,
 )
 
-__all__ = ["Claimed", "EpochMetrics", "StudyStorage"]
+__all__ = ["FIXED", "Claimed", "EpochMetrics", "StudyStorage"]
 
 EpochMetrics = dict[str, float]
 ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
@@ -117,10 +117,10 @@ class StudyStorage(BufferedStorage):
         """One line for a database's error, in its own words."""
         return explain(self.url, error, "does not answer")
 
-    def _do(self, step: Callable[[sa.Connection], Any]) -> Any:
-        """A transaction that neither takes the buffer along nor reads back."""
+    def write(self, step: Callable[[sa.Connection], Result]) -> Result:
+        """Do `step` in a transaction that neither takes along what waits here nor reads back."""
 
-        def once() -> Any:
+        def once() -> Result:
             with self._turn, self.engine.begin() as connection:
                 begin(connection)
                 return step(connection)
@@ -171,7 +171,7 @@ class StudyStorage(BufferedStorage):
             return study_id
 
         try:
-            return int(self._do(create))
+            return self.write(create)
         except sqlalchemy.exc.IntegrityError as error:
             raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
 
@@ -203,12 +203,12 @@ class StudyStorage(BufferedStorage):
             _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
             return True
 
-        return bool(self._do(update))
+        return self.write(update)
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study with its trials, and all that our tables hold of them."""
         # First, for SQLite may give the id away again at once.
-        self._do(lambda connection: _purge_study(connection, study_id))
+        self.write(lambda connection: _purge_study(connection, study_id))
         super().delete_study(study_id)
 
     @retried
@@ -357,7 +357,7 @@ class StudyStorage(BufferedStorage):
 
     def announce(self, study_id: int, holder: Holder) -> None:
         """List a worker with its study."""
-        self._do(lambda connection: leases.announce(connection, study_id, holder))
+        self.write(lambda connection: leases.announce(connection, study_id, holder))
         self._until[holder.name] = _awake() + holder.seconds
 
     def beat(self, holder: Holder) -> bool:
@@ -406,7 +406,7 @@ class StudyStorage(BufferedStorage):
 
     def ask_workers_to_stop(self, study_id: int) -> int:
         """Ask all workers of a study to stop; returns how many live."""
-        return int(self._do(lambda connection: leases.ask_to_stop(connection, study_id)))
+        return self.write(lambda connection: leases.ask_to_stop(connection, study_id))
 
     @retried
     def workers(self, study_id: int) -> list[WorkerRow]:

@@ -99,12 +99,16 @@ def test_table_is_flat_and_even(tmp_path: Path) -> None:
 
 def test_summary_is_valid_json(tmp_path: Path) -> None:
     study = filled(tmp_path, states=MIXED, trials=12, baseline=BASELINE)
-    study.storage.announce(study.id, holder("host-0"))
+    for host in range(3):
+        study.storage.announce(study.id, holder(f"host-{host}"))
     summary = show(read_results(study))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    [worker] = summary["workers"]
-    assert (worker["name"], worker["host"], worker["gone"]) == ("host-0", "here", False)
-    assert worker["epochs"] in (0, 4)
+    running = [row["number"] for row in trial_table(read_results(study)) if row["state"] == "RUNNING"]
+    assert running
+    assert sorted(number for worker in summary["workers"] for number in worker["trials"]) == running
+    for worker in summary["workers"]:
+        assert (worker["host"], worker["gone"]) == ("here", False)
+        assert (worker["epoch"], worker["epochs"]) == ((2, 4) if worker["trials"] else (0, 0))
     assert {row["state"] for row in summary["failed"]} <= {"FAIL", "PRUNED"}
     assert not summary["unattended"]
     assert summary["baseline"]["number"] == 0

@@ -15,24 +15,11 @@ from hpo.study import Budget, Study, StudyStorage
 from hpo.study.file import define
 from hpo.worker import Worker
 from tests.data import small_npz
-from tests.statements import Statements
+from tests.statements import FLAT, REPORTS, Statements
 from tests.study.helpers import sqlite_url
 
 MOST = 25
-REPORTS = 10
 STARTUP, MEASURED, FILLED = 10, 30, 70
-
-SPACE = {
-    "widths": ["4", "8"],
-    "batch_size": [64, 128],
-    "activation": ["relu", "tanh"],
-    "learning_rate": {"low": 1e-3, "high": 1e-1, "log": True},
-    "dropout": {"low": 0.0, "high": 0.5},
-    "weight_decay": {"low": 1e-6, "high": 1e-3, "log": True},
-    "patience": {"low": REPORTS, "high": REPORTS + 5},
-    "optimizer": "adamw",
-    "epochs": REPORTS,
-}
 
 
 def objective(trial: optuna.trial.Trial) -> float:
@@ -114,7 +101,7 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     # have all reports.
     pruner = {"name": "median", "n_startup_trials": 1000}
     dataset = str(small_npz(tmp_path / "small.npz"))
-    table = {"dataset": dataset, "trials": MEASURED, "sampler": "tpe", "pruner": pruner, "parameters": SPACE}
+    table = {"dataset": dataset, "trials": MEASURED, "sampler": "tpe", "pruner": pruner, "parameters": FLAT}
     name, definition, budget = define(table, "small", tmp_path)
     study = Study.create(storage, name, definition, budget)
     statements = Statements(storage.engine)
