@@ -27,9 +27,11 @@ ALLOWED = {
     "dashboard": BASE | {"study"},
     "doctor": BASE | {"study"},
     "launch": BASE | {"space", "study", "backends", "worker"},
+    "pricing": BASE | {"study", "training", "launch"},
     "console": frozenset(),
     "cli": BASE
-    | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launch"},
+    | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launch"}
+    | {"pricing"},
     "__init__": BASE | {"space", "study", "launch"},
     "__main__": {"cli"},
 }
@@ -81,6 +83,7 @@ def test_imports_run_one_way(path: Path) -> None:
         "from hpo.cli import main; main(['parameters'])",
         "from hpo.cli import main; main(['datasets'])",
         "from hpo.cli import main; main(['launch', 'quickstart', '--dry-run'])",
+        "from hpo.cli import main; main(['launch', 'grid_2700', '--set', 'optimizer=adam', '--dry-run'])",
     ],
 )
 def test_no_torch_where_nothing_is_trained(code: str) -> None:

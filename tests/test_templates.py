@@ -79,8 +79,19 @@ def test_every_study_template_is_valid_and_says_what_it_is() -> None:
         found, definition, budget = read_study(name)
         assert found == name
         assert budget.trials >= 16
-        assert definition.baseline is not None
+        # A grid is asked about its own points alone.
+        assert (definition.baseline is None) == (definition.sampler.name == "grid")
         assert definition.space.notices() == []
+
+
+def test_the_grid_has_2700_points_each_once_and_any_slice_of_it_is_a_study() -> None:
+    _, definition, budget = read_study("grid_2700")
+    points = [definition.config(definition.space.values(params)) for params in definition.space.grid()]
+    assert len({tuple(point.effective().items()) for point in points}) == budget.trials == 2700
+    axes = ("epochs", "optimizer", "depth", "width", "batch_size", "learning_rate")
+    assert [len({getattr(point, axis) for point in points}) for axis in axes] == [6, 3, 5, 5, 6, 1]
+    _, _, slice_ = read_study("grid_2700", {"epochs": [1, 2], "optimizer": ["adam", "sgd"]})
+    assert slice_.trials == 2 * 2 * 5 * 5 * 6
 
 
 def test_an_unknown_template_is_named_with_the_closest() -> None:
