@@ -29,6 +29,7 @@ chaos: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python -m benchmarks.storage
+	$(BIN)/python -m benchmarks.cohorts
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

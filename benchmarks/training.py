@@ -33,14 +33,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hpo import datasets
+from hpo import datasets, registry
+from hpo.choices import OPTIMIZERS
 from hpo.config import TrialConfig
 from hpo.training.data import Data, prepare
-from hpo.training.learner import ModuleLearner
+from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build
 from hpo.training.schedules import rate_at
 
+CPU = torch.device("cpu")
 BATCH = 128
 MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, as everybody writes them
 
@@ -87,13 +89,16 @@ def normalise(tensor: Tensor) -> Tensor:
 class Rival:
     """The loop people write."""
 
-    def __init__(self, case: Case, pictures: Pictures, shape: tuple[int, ...]) -> None:
-        self.loader = DataLoader(pictures, batch_size=BATCH, shuffle=True)
+    def __init__(
+        self, config: TrialConfig, pictures: Pictures, shape: tuple[int, ...], device: torch.device = CPU
+    ) -> None:
+        self.device = device
+        self.loader = DataLoader(pictures, batch_size=config.batch_size, shuffle=True)
         # The layout that torch gives a model; ours chooses a faster one for convolutions.
-        self.model = build(case.config, shape, 10).to(  # type: ignore[call-overload]
-            memory_format=torch.contiguous_format
+        self.model = build(config, shape, 10).to(  # type: ignore[call-overload]
+            device=device, memory_format=torch.contiguous_format
         )
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=case.config.learning_rate)
+        self.optimizer = plain_optimizer(config, self.model.parameters())
         self.loss = nn.CrossEntropyLoss()
         self.batches = self.forever()
 
@@ -105,7 +110,7 @@ class Rival:
         self.model.train()
         running = 0.0
         for _ in range(steps):
-            x, y = next(self.batches)
+            x, y = (tensor.to(self.device) for tensor in next(self.batches))
             self.optimizer.zero_grad()
             loss = self.loss(self.model(x), y)
             loss.backward()
@@ -114,24 +119,38 @@ class Rival:
         return running / steps
 
 
-class Ours:
-    """What `hpo.training.loop` does in a step."""
+def plain_optimizer(config: TrialConfig, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """As people make it: torch's own defaults, where ours takes fused kernels."""
+    arguments = OPTIMIZERS[config.optimizer].arguments.items()
+    keywords = {
+        name: getattr(config, source) if isinstance(source, str) else tuple(getattr(config, part) for part in source)
+        for name, source in arguments
+    }
+    fixed = OPTIMIZERS[config.optimizer].fixed
+    optimizer: torch.optim.Optimizer = registry.resolve(OPTIMIZERS[config.optimizer].target)(
+        parameters, **keywords, **fixed
+    )
+    return optimizer
 
-    def __init__(self, case: Case, data: Data) -> None:
-        self.case = case
+
+class Ours:
+    """What `hpo.training.loop` does in a step, with any learner."""
+
+    def __init__(self, learner: Learner, data: Data) -> None:
+        self.learner = learner
         self.data = data
-        self.learner = ModuleLearner(case.config, data.shape, data.classes, data.device)
+        self.config = learner.members[0].config
         self.epoch = 0
         self.batches = self.forever()
 
     def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             self.epoch += 1
-            self.learner.begin_epoch(len(self.data.y_train))
-            yield from self.data.batches(BATCH, self.epoch)
+            yield from self.data.batches(self.config.batch_size, self.epoch)
 
     def run(self, steps: int) -> float:
-        total = self.case.config.epochs * self.data.steps(BATCH)
+        total = self.config.epochs * self.data.steps(self.config.batch_size)
+        self.learner.begin_epoch(len(self.data.y_train))  # so that the end of a turn reads the steps of this turn alone
         for step in range(steps):
             x, y = next(self.batches)
             self.learner.step(x, y, [rate_at(member.config, step, total) for member in self.learner.members])
@@ -146,7 +165,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def compare(case: Case, data: Data, pictures: Pictures, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds per step of ours and of the rival, by round."""
-    ours, rival = Ours(case, data), Rival(case, pictures, data.shape)
+    ours = Ours(ModuleLearner(case.config, data.shape, data.classes, data.device), data)
+    rival = Rival(case.config, pictures, data.shape)
     ours.run(case.steps // 2)
     rival.run(case.steps // 4)
     pairs = []
@@ -164,12 +184,12 @@ def sgemm_rate(size: int = 2048) -> float:
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a)) for _ in range(5))
 
 
-def mlp_flops(widths: tuple[int, ...]) -> int:
+def mlp_flops(widths: tuple[int, ...], batch: int = BATCH) -> int:
     """Floating-point operations of the matrix products of one step: forward, gradients of the weights, and of the
     inputs of each layer but the first, which needs none.
     """
     products = [inputs * outputs for inputs, outputs in pairwise(widths)]
-    return 2 * BATCH * (3 * sum(products) - products[0])
+    return 2 * batch * (3 * sum(products) - products[0])
 
 
 WORKER = """
@@ -202,9 +222,9 @@ def command_seconds(*arguments: str) -> float | None:
     return min(seconds(lambda: subprocess.run(run, check=True, capture_output=True)) for _ in range(5))
 
 
-def load() -> tuple[Data, Pictures]:
+def load(device: torch.device = CPU) -> tuple[Data, Pictures]:
     dataset = datasets.load(datasets.reference("mnist"))
-    data = prepare(dataset, TrialConfig(), torch.device("cpu"), "mnist")
+    data = prepare(dataset, TrialConfig(), device, "mnist")
     assert isinstance(dataset.train, tuple)
     images, labels = dataset.train
     return data, Pictures(images[:50_000], labels[:50_000])
