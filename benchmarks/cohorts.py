@@ -292,7 +292,9 @@ def main() -> None:
     chosen = arguments.rows.split(",") if arguments.rows else names
     if wrong := set(chosen) - set(names):
         raise SystemExit(f"benchmarks.cohorts: --rows {','.join(sorted(wrong))}: must be of {', '.join(names)}")
-    print(f"{where}, {arguments.threads} threads, torch {torch.__version__}, {arguments.rounds} rounds\n")
+    # Other programs' load: two threads on a busy machine wait for each other.
+    print(f"{where}, load {os.getloadavg()[0]:.1f}; torch {torch.__version__}, {arguments.threads} threads", end=", ")
+    print(f"{arguments.rounds} rounds\n")
     keep_freed_memory()
     bench = Bench(device, arguments)
     print(HEADER)
