@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpo.cohorts import ALONE
 from hpo.config import TrialConfig
-from hpo.errors import StorageMissingError, StudyNotFoundError
+from hpo.errors import HpoError
 from hpo.home import default_storage
 from hpo.launch import Plan
 from hpo.study import Definition, Study, StudyStorage
@@ -88,7 +88,7 @@ def measured(configs: Sequence[TrialConfig], definition: Definition, threads: in
 def _stored(name: str, storage: str | None) -> Study | None:
     try:
         return Study(StudyStorage(storage or default_storage(), create=False), name)
-    except (StorageMissingError, StudyNotFoundError):
+    except HpoError:  # mostly that there is none yet; whatever else it is, the launch itself will meet it
         return None
 
 
