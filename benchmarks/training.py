@@ -150,10 +150,11 @@ class Ours:
 
     def run(self, steps: int) -> float:
         total = self.config.epochs * self.data.steps(self.config.batch_size)
-        self.learner.begin_epoch(len(self.data.y_train))  # so that the end of a turn reads the steps of this turn alone
-        for step in range(steps):
-            x, y = next(self.batches)
-            self.learner.step(x, y, [rate_at(member.config, step, total) for member in self.learner.members])
+        rates = [[rate_at(member.config, step, total) for step in range(steps)] for member in self.learner.members]
+        # An epoch for each turn, so that its end reads the steps of this turn alone.
+        self.learner.begin_epoch(len(self.data.y_train), rates)
+        for _ in range(steps):
+            self.learner.step(*next(self.batches))
         return self.learner.end_epoch()[0][0]
 
 

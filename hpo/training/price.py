@@ -91,13 +91,13 @@ def seconds_in_all(
 def seconds_per_step(config: TrialConfig, data: Data) -> float:
     """The mean seconds of a configuration's first steps, its batches included."""
     learner = ModuleLearner(config, data.shape, data.classes, data.device)
-    learner.begin_epoch(len(data.y_train))
-    rate = rate_at(config, 0, config.epochs * data.steps(config.batch_size))
+    total = config.epochs * data.steps(config.batch_size)
+    learner.begin_epoch(len(data.y_train), [[rate_at(config, step, total) for step in range(1 + STEPS)]])
     batches = data.batches(config.batch_size, 1)
-    learner.step(*next(batches), [rate])
+    learner.step(*next(batches))
     begun, done = time.perf_counter(), 0
     for batch in islice(batches, STEPS):
-        learner.step(*batch, [rate])
+        learner.step(*batch)
         done += 1
     learner.end_epoch()  # waits for the device
     return (time.perf_counter() - begun) / max(done, 1)

@@ -75,9 +75,9 @@ def test_a_step_is_measured_with_the_real_learner(data: Data, monkeypatch: pytes
     steps: list[int] = []
     real = prices.ModuleLearner.step
 
-    def step(self: prices.ModuleLearner, x: torch.Tensor, y: torch.Tensor, rates: list[float]) -> None:
+    def step(self: prices.ModuleLearner, x: torch.Tensor, y: torch.Tensor) -> None:
         steps.append(len(y))
-        real(self, x, y, rates)
+        real(self, x, y)
 
     monkeypatch.setattr(prices.ModuleLearner, "step", step)
     ticks = iter([10.0, 12.5])
