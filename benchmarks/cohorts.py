@@ -40,6 +40,7 @@ from hpo.space import Space
 from hpo.study.file import read_study, read_toml
 from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
+from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build, parameter_count
 from hpo.training.stacked import StackedLearner
@@ -110,8 +111,8 @@ class Bench:
     def contenders(self, cohort: Sequence[TrialConfig], rivals: Sequence[TrialConfig]) -> list[Contender]:
         """The cohort, and each rival with its configurations, measured."""
         data, device = self.data, self.device
-        stacked = StackedLearner(cohort, data.shape, data.classes, device)
-        alone = [Ours(ModuleLearner(config, data.shape, data.classes, device), data) for config in rivals]
+        stacked = StackedLearner(members(cohort), data.shape, data.classes, device)
+        alone = [Ours(ModuleLearner(Member(config), data.shape, data.classes, device), data) for config in rivals]
         loader = [Rival(config, self.pictures, data.shape, device) for config in rivals]
         found = [
             Contender([Ours(stacked, data)], len(cohort)),
@@ -124,6 +125,10 @@ class Bench:
             for contender in found if turn % 2 else reversed(found):
                 contender.times.append(contender.turn())
         return found
+
+
+def members(configs: Sequence[TrialConfig]) -> list[Member]:
+    return [Member(config, number) for number, config in enumerate(configs)]
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float], target: float | None) -> str:
@@ -211,7 +216,7 @@ def evaluate_all(learners: Sequence[Learner], data: Data) -> float:
 def sgemm_row(bench: Bench) -> None:
     """25 MLPs 2x50 at batch 128 on one thread; floating-point operations of the models as they are, unpadded."""
     cohort = [same_size(2, 50, 128, rate) for rate in np.geomspace(0.001, 0.1, 25).tolist()]
-    contender = Contender([Ours(StackedLearner(cohort, bench.data.shape, 10, bench.device), bench.data)], 25)
+    contender = Contender([Ours(StackedLearner(members(cohort), bench.data.shape, 10, bench.device), bench.data)], 25)
     contender.settle(1, bench.data.steps(128))
     peaks, shares = list[float](), list[float]()
     for _ in range(bench.rounds):

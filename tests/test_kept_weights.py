@@ -22,6 +22,7 @@ from hpo.study.file import define
 from hpo.study.keeping import KEPT, StudyFiles, weights_here, weights_path
 from hpo.training.data import DataCache
 from hpo.training.learner import ModuleLearner
+from hpo.training.member import Member
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo
@@ -51,8 +52,8 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
         trial = study.trials()[number]
         config = study.config_of(trial)
         loaded = data.get(config)
-        learner = ModuleLearner(config, loaded.shape, loaded.classes, loaded.device)
-        learner.load(load_file(path))
+        learner = ModuleLearner(Member(config), loaded.shape, loaded.classes, loaded.device)
+        learner.load(learner.members[0], load_file(path))
         assert learner.evaluate(loaded.x_val, loaded.y_val)[0].accuracy == trial.value
     with safe_open(here[best(study)[0]], "pt") as file:
         about = file.metadata()

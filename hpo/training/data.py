@@ -5,8 +5,10 @@ Everything random follows from the seed alone: the split from (seed), the order 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,13 @@ class Data:
     def streams(self) -> bool:
         """Whether training goes through the data set's own batches instead of resident samples."""
         return not is_split(self.dataset.train)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the labels on both sides of the split, and of the scaling, for which every training sample was read."""
+        arrays = [self.y_train.cpu().numpy(), self.y_val.cpu().numpy()]
+        arrays += [self.scaling.shift, self.scaling.scale] if self.scaling else []
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
         """Steps of one epoch. Of resident data, a last batch of one sample is left out: it has no batch statistics."""

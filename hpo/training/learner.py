@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,9 +16,10 @@ from hpo.config import TrialConfig
 from hpo.training.member import Member, State, Weights
 from hpo.training.models import build, parameter_count
 
-__all__ = ["Evaluation", "Learner", "ModuleLearner", "loss_function", "make_optimizer"]
+__all__ = ["Evaluation", "Learner", "ModuleLearner", "Rates", "loss_function", "make_optimizer"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+Rates = Sequence[Sequence[float]]  # of each member, at each step
 # Samples per forward pass of an evaluation: the activations of a CNN's first block stay below 30 MB.
 EVALUATION_BATCH = 256
 # A fused CPU kernel updates all of a parameter at once. Measured on 2 cores, batch 128, per step, MLP 512-256:
@@ -43,11 +44,13 @@ class Learner(Protocol):
 
     members: list[Member]
 
-    def begin_epoch(self, samples: int) -> None:
-        """Prepare for an epoch of at most that many samples; 0 where it is not known."""
+    def begin_epoch(self, samples: int, rates: Rates) -> None:
+        """Prepare for an epoch of at most that many samples, 0 where it is not known, with each member's learning rates
+        at the steps to come.
+        """
 
-    def step(self, x: Tensor, y: Tensor, rates: Sequence[float]) -> None:
-        """One optimizer step on a batch, x (n, *shape) and y (n,), with each member's learning rate."""
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One optimizer step on a batch, x (n, *shape) and y (n,)."""
 
     def end_epoch(self) -> list[tuple[float, float]]:
         """Mean loss and accuracy over the epoch's steps, each measured before its step."""
@@ -57,6 +60,9 @@ class Learner(Protocol):
 
     def weights(self, member: Member) -> Weights:
         """A copy of a member's weights, on the CPU."""
+
+    def load(self, member: Member, weights: Weights) -> None:
+        """Take up weights that `weights` gave."""
 
     def state(self, member: Member) -> State:
         """What that member's training goes on from, also in the midst of an epoch: weights, running statistics,
@@ -108,25 +114,25 @@ class ModuleLearner:
     """A cohort of one: any `nn.Module`, any torch optimizer.
 
     Args:
-        config: the configuration.
+        member: the trial.
         shape: of one sample.
         classes: the number of outputs.
         device: where the model is trained.
-        module: instead of the model that the configuration names.
-        number: of the member.
+        module: instead of the model that its configuration names.
     """
 
     def __init__(
         self,
-        config: TrialConfig,
+        member: Member,
         shape: tuple[int, ...],
         classes: int,
         device: torch.device,
         module: nn.Module | None = None,
-        number: int = 0,
     ) -> None:
+        config = member.config
         self.module = (module or build(config, shape, classes)).to(device)
-        self.members = [Member(config, number, parameter_count(self.module))]
+        member.parameter_count = parameter_count(self.module)
+        self.members = [member]
         self._config = config
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -136,15 +142,17 @@ class ModuleLearner:
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
         self._record = Record()
 
-    def begin_epoch(self, samples: int) -> None:
+    def begin_epoch(self, samples: int, rates: Rates) -> None:
         """See `Learner`."""
         self.module.train()
         self._record.begin(samples)
+        self._rates = iter(rates[0])
 
-    def step(self, x: Tensor, y: Tensor, rates: Sequence[float]) -> None:
+    def step(self, x: Tensor, y: Tensor) -> None:
         """See `Learner`."""
+        rate = next(self._rates)
         for group in self._optimizer.param_groups:
-            group["lr"] = rates[0]
+            group["lr"] = rate
         if self._closure_steps:
             self._step_by_closure(x, y)
             return
@@ -204,14 +212,15 @@ class ModuleLearner:
     def load_state(self, member: Member, state: State) -> None:
         """See `Learner`."""
         assert member is self.members[0]
-        self.load(state["module"])
+        self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["record"] is not None:
             outputs, y = (tensor.to(self._device) for tensor in state["record"])
             self._record.add(outputs, y)
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Take up weights that `weights` gave."""
+    def load(self, member: Member, weights: Weights) -> None:
+        """See `Learner`."""
+        assert member is self.members[0]
         self.module.load_state_dict(weights)
 
     def drop(self, member: Member) -> None:

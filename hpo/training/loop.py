@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from hpo.cohorts import one_run, shared
 from hpo.config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.registry import BUILTIN_METRICS, Direction, MetricEntry
@@ -17,9 +19,10 @@ from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.data import Batch, Data, epoch_seed
 from hpo.training.learner import Evaluation, Learner, ModuleLearner
-from hpo.training.member import Member, Metrics, Outcome
+from hpo.training.member import Member, Metrics, Outcome, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
-from hpo.training.schedules import rate_at
+from hpo.training.schedules import rate_at, rates
+from hpo.training.stacked import StackedLearner
 
 __all__ = ["Callback", "CheckpointSpec", "Member", "Outcome", "device", "evaluate", "set_threads", "train"]
 
@@ -39,10 +42,14 @@ def train(
 ) -> list[Outcome]:
     """Train configurations, each to its end, and say what came out, in their order.
 
+    Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
+    `hpo.cohorts`. The others, and those that begin from another place than the rest, are trained one after the other.
+
     A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
     before its step; val_loss (without label smoothing) and val_accuracy after the epoch; the registered `metrics`;
-    learning_rate, which the next step would use; seconds of training so far, those before an interruption too. A trial
-    ends as diverged after an epoch whose loss is not finite; that row is the last of its history.
+    learning_rate, which the next step would use; seconds of training so far, those before an interruption too, where a
+    cohort's are divided evenly among its trials. A trial ends as diverged after an epoch whose loss is not finite; that
+    row is the last of its history.
 
     Args:
         configs: what to train.
@@ -51,12 +58,13 @@ def train(
             not tell one epoch from another (parameter_count, train_seconds) leaves that to val_accuracy.
         direction: which way the monitor is better.
         metrics: registered metrics, computed over the validation split after every epoch.
-        callbacks: called after every epoch.
+        callbacks: called after every epoch; one that has ended is told of that before its cohort's next epoch.
         should_stop: asked between steps; once true, every trial ends as interrupted, with its whole epochs.
         checkpoints: of each configuration, or of none. A trial that ends as interrupted has left one. A trial that
             begins from one ends with the same bits as if it had never been interrupted, on the same machine with as
-            many threads; where the data set gives batches, as long as an epoch's batches follow from torch's global
-            generator or never change: those of the epoch's steps already done are read again, and passed over.
+            many threads; but for rounding and dropout where it is, or was, trained with others. Where the data set
+            gives batches, that holds as long as an epoch's batches follow from torch's global generator or never
+            change: those of the epoch's steps already done are read again, and passed over.
 
     Raises:
         CheckpointError: a checkpoint to begin from is missing, damaged or another trial's; no callback has been called
@@ -76,30 +84,34 @@ def train(
         if spec is not None
     }
     with _memory_errors(), _own_randomness(data.device):
-        return [
-            outcome
-            for number, config in enumerate(configs)
-            for outcome in Run(
-                ModuleLearner(config, data.shape, data.classes, data.device, number=number),
-                data,
-                monitor,
-                direction,
-                registered,
-                callbacks,
-                should_stop,
-                files,
-            ).train()
-        ]
+        found = {number: file.load() for number, file in files.items()}
+        outcomes: dict[int, Outcome] = {}
+        for numbers in _together(configs, found):
+            members = [Member(configs[number], number) for number in numbers]
+            run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files)
+            outcomes |= run.train({number: found.get(number) for number in numbers})
+        return [outcomes[number] for number in range(len(configs))]
+
+
+def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | None]) -> list[list[int]]:
+    """The numbers of the trials of each run, in the order of their first."""
+    runs: dict[object, list[int]] = {}
+    for number, config in enumerate(configs):
+        checkpoint = found.get(number)
+        place = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
+        runs.setdefault((shared(config) or one_run(config), place), []).append(number)
+    return list(runs.values())
 
 
 class Run:
-    """One learner's way through the epochs. Its members share the batch size, the number of epochs, the seed, and the
-    place where they begin.
+    """A cohort's way through the epochs: one or more models, each of which answers one or more trials.
+
+    Its trials have in common what `hpo.cohorts.SHARED` names, and the place where they begin.
     """
 
     def __init__(
         self,
-        learner: Learner,
+        members: Sequence[Member],
         data: Data,
         monitor: str,
         direction: Direction,
@@ -108,7 +120,7 @@ class Run:
         should_stop: Callable[[], bool],
         files: Mapping[int, CheckpointFile],
     ) -> None:
-        self._learner = learner
+        self._members = members
         self._data = data
         self._monitor = monitor
         self._direction = direction
@@ -116,60 +128,77 @@ class Run:
         self._callbacks = callbacks
         self._should_stop = should_stop
         self._files = files
-        self._members = list(learner.members)
-        first = self._members[0].config
-        self._batch_size, self._epochs = first.batch_size, first.epochs
+        # Of those that one run answers, the longest is the one that is trained.
+        self._answers = _by_run(members)
+        self._learner = _learner([longest for longest, _ in self._answers.values()], data)
+        for longest, answered in self._answers.values():
+            for member in answered:
+                member.parameter_count = longest.parameter_count
+        self._batch_size = members[0].config.batch_size
         self._steps = data.steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
         self._generators: list[torch.Tensor] = []
-        self._begun = time.perf_counter()
+        self._outcomes: dict[int, Outcome] = {}
+        self._since = time.perf_counter()
 
-    def train(self) -> list[Outcome]:
-        """All epochs, or fewer."""
-        self._learner.begin_epoch(len(self._data.y_train))  # which a checkpoint may have been taken in the midst of
+    def train(self, found: Mapping[int, Checkpoint | None]) -> dict[int, Outcome]:
+        """All epochs, or fewer, from the checkpoints of those that begin from one; the outcomes by number."""
+        places = [(each.epoch, each.step, each.generators) for each in found.values() if each]
+        if places:
+            self._epoch, self._step, self._generators = places[0]
+        self._begin_epoch()  # which a checkpoint may have been taken in the midst of
         for member in self._members:
-            self._resume(member)
+            self._resume(member, found.get(member.number))
         for member in self._members:
             for callback in self._callbacks:
                 callback.on_start(member)
-        while self._epoch <= self._epochs and self._learner.members and self._train_epoch():
-            self._close_epoch(self._epoch)
+        while self._learner.members and self._train_epoch():
+            self._close_epoch()
             self._epoch, self._step = self._epoch + 1, 0
-        return [self._outcome(member) for member in self._members]
+        self._end(self._members)
+        return self._outcomes
 
-    def _resume(self, member: Member) -> None:
-        """Begin where the member's checkpoint was taken, where it is to begin from one."""
-        file = self._files.get(member.number)
-        found = file.load() if file else None
-        if file is None or found is None:
+    def _resume(self, member: Member, found: Checkpoint | None) -> None:
+        """Begin where the member's checkpoint was taken."""
+        if found is None:
             return
-        with file.taking_up():
-            self._learner.load_state(member, found.learner)
+        if member in self._learner.members:
+            with self._files[member.number].taking_up():
+                self._learner.load_state(member, found.learner)
         member.history, member.best_epoch, member.best_weights = found.history, found.best_epoch, found.best_weights
-        member.resumed_from = len(found.history)
-        self._epoch, self._step, self._generators = found.epoch, found.step, found.generators
-        self._begun = time.perf_counter() - found.seconds
+        member.resumed_from, member.seconds = len(found.history), found.seconds
+
+    @property
+    def _live(self) -> list[Member]:
+        """The trials in training."""
+        return [member for member in self._members if member.number not in self._outcomes]
+
+    def _begin_epoch(self) -> None:
+        """Let the learner prepare for the steps of the epoch that are not done yet."""
+        rates = [self._rates(member.config) for member in self._learner.members]
+        self._learner.begin_epoch(len(self._data.y_train), rates)
+
+    def _rates(self, config: TrialConfig) -> list[float]:
+        first = (self._epoch - 1) * self._steps
+        return rates(config, range(first + self._step, first + self._steps), config.epochs * self._steps)
 
     def _train_epoch(self) -> bool:
         """The steps of the epoch that are not done yet; false when asked to stop in its midst."""
         torch.manual_seed(epoch_seed(self._data.seed, self._epoch))
         batches = self._data.batches(self._batch_size, self._epoch)
         if not self._step:
-            self._learner.begin_epoch(len(self._data.y_train))
+            self._begin_epoch()
         elif not self._pass_over(batches):
             return False
-        before, total = (self._epoch - 1) * self._steps, self._epochs * self._steps
         # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators.
         while not self._interrupted():
             self._write_due()
             batch = next(batches, None)
             if batch is None:
                 return True
-            rates = [rate_at(member.config, before + self._step, total) for member in self._learner.members]
-            self._learner.step(*batch, rates)
+            self._learner.step(*batch)
             self._step += 1
-        for member in self._learner.members:
-            self._write(member)
+        self._write()
         return False
 
     def _pass_over(self, batches: Iterator[Batch]) -> bool:
@@ -185,77 +214,109 @@ class Run:
         """Whether to stop; then every member has been told."""
         if not self._should_stop():
             return False
-        for member in self._learner.members:
+        for member in self._live:
             member.stop("interrupted")
         return True
 
     def _write_due(self) -> None:
-        for member in self._learner.members:
+        """Write all checkpoints where one is due: those of a cohort are written together."""
+        for member in self._members:
+            if member.number in self._outcomes:
+                continue
             if (file := self._files.get(member.number)) and file.due(len(member.history)):
-                self._write(member)
+                self._write()
+            return
 
-    def _write(self, member: Member) -> None:
-        """Write a member's checkpoint, where it is to have any."""
-        if file := self._files.get(member.number):
-            file.write(
-                Checkpoint(
-                    epoch=self._epoch,
-                    step=self._step,
-                    seconds=time.perf_counter() - self._begun,
-                    generators=_generators(self._data.device),
-                    history=member.history,
-                    best_epoch=member.best_epoch,
-                    best_weights=member.best_weights,
-                    learner=self._learner.state(member),
-                )
-            )
+    def _write(self) -> None:
+        """Write the checkpoints of those that are to have any."""
+        self._share_time()
+        for longest, answered in self._answers.values():
+            files = [(member, self._files[member.number]) for member in answered if member.number in self._files]
+            for member, file in files:
+                if member.number not in self._outcomes:
+                    file.write(
+                        Checkpoint(
+                            epoch=self._epoch,
+                            step=self._step,
+                            seconds=member.seconds,
+                            generators=_generators(self._data.device),
+                            history=member.history,
+                            best_epoch=member.best_epoch,
+                            best_weights=member.best_weights,
+                            learner=self._learner.state(longest),
+                        )
+                    )
 
-    def _close_epoch(self, epoch: int) -> None:
-        """Measure every member, tell the callbacks, and drop those that are done."""
+    def _share_time(self) -> None:
+        """Divide the time that has passed among the trials in training."""
+        now, live = time.perf_counter(), self._live
+        for member in live:
+            member.seconds += (now - self._since) / len(live)
+        self._since = now
+
+    def _close_epoch(self) -> None:
+        """Measure every model, tell the callbacks, and drop what is done."""
         trained = self._learner.end_epoch()
         evaluated = self._learner.evaluate(self._data.x_val, self._data.y_val)
-        for member, (loss, accuracy), evaluation in zip(list(self._learner.members), trained, evaluated, strict=True):
-            row: Metrics = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy}
-            self._record(member, row | self._measure(member, evaluation, epoch))
-            if member.stopped:
-                self._learner.drop(member)
+        self._share_time()
+        for longest, (loss, accuracy), evaluation in zip(list(self._learner.members), trained, evaluated, strict=True):
+            row: Metrics = {"epoch": self._epoch, "train_loss": loss, "train_accuracy": accuracy}
+            row |= self._measure(evaluation)
+            _, answered = self._answers[longest.number]
+            weights = cache(partial(self._learner.weights, longest))
+            for member in [member for member in answered if member.number not in self._outcomes]:
+                self._record(member, {**row, **self._of_its_own(member)}, weights)
+            if all(member.stopped for member in answered):
+                self._learner.drop(longest)
+        self._end([member for member in self._live if member.stopped])
 
-    def _measure(self, member: Member, evaluation: Evaluation, epoch: int) -> Metrics:
-        total = self._epochs * self._steps
+    def _measure(self, evaluation: Evaluation) -> Metrics:
         return {
             "val_loss": evaluation.loss,
             "val_accuracy": evaluation.accuracy,
-            "learning_rate": rate_at(member.config, epoch * self._steps, total),
-            "seconds": time.perf_counter() - self._begun,
             **{name: _measured(name, metric, evaluation.outputs, self._data.y_val) for name, metric in self._metrics},
         }
 
-    def _record(self, member: Member, row: Metrics) -> None:
+    def _of_its_own(self, member: Member) -> Metrics:
+        done, total = self._epoch * self._steps, member.config.epochs * self._steps
+        return {"learning_rate": rate_at(member.config, done, total), "seconds": member.seconds}
+
+    def _record(self, member: Member, row: Metrics, weights: Callable[[], Weights]) -> None:
         member.history.append(row)
         if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
             member.stop("diverged")
         elif member.improves(self._monitor, self._direction):
-            member.best_epoch = len(member.history)
-            member.best_weights = self._learner.weights(member)
+            member.best_epoch, member.best_weights = len(member.history), weights()
         elif member.config.patience and len(member.history) - (member.best_epoch or 0) >= member.config.patience:
             member.stop("early_stopped")
         for callback in self._callbacks:
             callback.on_epoch(member, row)
+        if self._epoch >= member.config.epochs:
+            member.stop("completed")
 
-    def _outcome(self, member: Member) -> Outcome:
-        outcome = Outcome(
-            member.config,
-            member.stopped or "completed",
-            member.history,
-            member.best_epoch,
-            member.best,
-            member.parameter_count,
-            member.train_seconds,
-            member.best_weights,
-        )
-        for callback in self._callbacks:
-            callback.on_end(member, outcome)
-        return outcome
+    def _end(self, members: Sequence[Member]) -> None:
+        """Say what came out of trials that have ended."""
+        for member in members:
+            if member.number not in self._outcomes:
+                self._outcomes[member.number] = outcome = Outcome.of(member)
+                for callback in self._callbacks:
+                    callback.on_end(member, outcome)
+
+
+def _by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]:
+    """By the number of the longest: each trial that has a model trained, and all that its run answers, it included."""
+    runs: dict[object, list[Member]] = {}
+    for member in members:
+        runs.setdefault(one_run(member.config), []).append(member)
+    longest = [(max(answered, key=lambda member: member.config.epochs), answered) for answered in runs.values()]
+    return {member.number: (member, answered) for member, answered in longest}
+
+
+def _learner(members: Sequence[Member], data: Data) -> Learner:
+    """The learner of a cohort."""
+    if shared(members[0].config) is None:
+        return ModuleLearner(members[0], data.shape, data.classes, data.device)
+    return StackedLearner(members, data.shape, data.classes, data.device)
 
 
 def _measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor, y: torch.Tensor) -> float:
@@ -281,8 +342,9 @@ def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> 
     """
     assert outcome.weights is not None
     with _memory_errors():
-        learner = ModuleLearner(outcome.config, data.shape, data.classes, data.device)
-        learner.load(outcome.weights)
+        member = Member(outcome.config)
+        learner = _learner([member], data)
+        learner.load(member, outcome.weights)
         return learner.evaluate(x, y)[0]
 
 

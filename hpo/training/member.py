@@ -19,14 +19,15 @@ State = dict[str, Any]  # tensors and plain values, as torch reads back with wei
 Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """A trial in training.
 
     Attributes:
         config: its configuration.
         number: its position among the configurations that `train` was given.
-        parameter_count: how many numbers its model learns.
+        parameter_count: how many numbers its model learns; 0 until that is built.
+        seconds: of training and validation so far; a cohort's are divided evenly among its trials.
         history: a row of metrics per epoch; see `hpo.training.loop.train`.
         best_epoch: the epoch (from 1) of the best value of the monitor; None while there is none.
         best_weights: the weights of that epoch, on the CPU.
@@ -35,8 +36,9 @@ class Member:
     """
 
     config: TrialConfig
-    number: int
-    parameter_count: int
+    number: int = 0
+    parameter_count: int = 0
+    seconds: float = 0.0
     history: list[Metrics] = field(default_factory=list)
     best_epoch: int | None = None
     best_weights: Weights | None = None
@@ -91,3 +93,17 @@ class Outcome:
     parameter_count: int
     train_seconds: float
     weights: Weights | None
+
+    @classmethod
+    def of(cls, member: Member) -> Outcome:
+        """What came out of a trial that has ended."""
+        return cls(
+            member.config,
+            member.stopped or "completed",
+            member.history,
+            member.best_epoch,
+            member.best,
+            member.parameter_count,
+            member.train_seconds,
+            member.best_weights,
+        )

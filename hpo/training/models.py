@@ -61,7 +61,9 @@ def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     widths = (features, *config.hidden_widths)
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), *_hidden(config, nn.BatchNorm1d, outputs), *_dropout(config)]
+        # Normalisation takes the mean away, and a bias with it: Adam would follow the rounding noise of its gradient.
+        linear = nn.Linear(inputs, outputs, bias=not config.batch_norm)
+        layers += [linear, *_hidden(config, nn.BatchNorm1d, outputs), *_dropout(config)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 

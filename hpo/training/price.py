@@ -12,6 +12,7 @@ from hpo.cohorts import one_run
 from hpo.config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
+from hpo.training.member import Member
 from hpo.training.schedules import rate_at
 
 __all__ = ["Price", "distinct_runs", "price", "seconds_in_all", "seconds_per_step"]
@@ -90,7 +91,7 @@ def seconds_in_all(
 
 def seconds_per_step(config: TrialConfig, data: Data) -> float:
     """The mean seconds of a configuration's first steps, its batches included."""
-    learner = ModuleLearner(config, data.shape, data.classes, data.device)
+    learner = ModuleLearner(Member(config), data.shape, data.classes, data.device)
     total = config.epochs * data.steps(config.batch_size)
     learner.begin_epoch(len(data.y_train), [[rate_at(config, step, total) for step in range(1 + STEPS)]])
     batches = data.batches(config.batch_size, 1)

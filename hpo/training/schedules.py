@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpo.choices import SCHEDULES
 from hpo.config import TrialConfig
 
-__all__ = ["rate_at"]
+__all__ = ["rate_at", "rates"]
 
 
 def rate_at(config: TrialConfig, step: int, steps: int) -> float:
@@ -19,3 +19,10 @@ def rate_at(config: TrialConfig, step: int, steps: int) -> float:
     if step < warmup:
         return config.learning_rate * ((step + 1) / warmup)
     return schedule.rate(config.learning_rate, config.final_rate, (step - warmup) / (steps - warmup))
+
+
+def rates(config: TrialConfig, which: range, steps: int) -> list[float]:
+    """The learning rates of the steps `which` of `steps`."""
+    if config.schedule == "constant" and not config.warmup:
+        return [config.learning_rate] * len(which)
+    return [rate_at(config, step, steps) for step in which]

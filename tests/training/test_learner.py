@@ -1,4 +1,4 @@
-"""The learner against the NumPy oracle, in float64."""
+"""The learners against the NumPy oracle, in float64."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from torch import nn
 
 from hpo.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config import TrialConfig
-from hpo.training.learner import ModuleLearner, loss_function
-from hpo.training.models import build
+from hpo.training.learner import Learner, ModuleLearner, loss_function
+from hpo.training.member import Member
+from hpo.training.stacked import StackedLearner
 from tests.training import oracle
 
 CPU = torch.device("cpu")
@@ -31,20 +32,36 @@ STEPS = {
 }
 
 
-def paired(config: TrialConfig) -> tuple[ModuleLearner, oracle.Mlp]:
-    """A learner in float64 and the oracle, of equal weights."""
-    learner = ModuleLearner(config, WIDTHS[:1], WIDTHS[-1], CPU, build(config, WIDTHS[:1], WIDTHS[-1]).double())
-    weights = [value.detach().numpy().copy() for value in learner.module.parameters()]
-    return learner, oracle.Mlp(weights, config.activation)
+@pytest.fixture(autouse=True)
+def in_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+LEARNERS = {"module": ModuleLearner, "stacked": lambda member, *rest: StackedLearner([member], *rest)}
+both = pytest.mark.parametrize("kind", LEARNERS)
+
+
+def weights_of(learner: Learner) -> list[np.ndarray]:
+    return [value.numpy() for value in learner.weights(learner.members[0]).values()]
+
+
+def paired(config: TrialConfig, kind: str = "module") -> tuple[Learner, oracle.Mlp]:
+    """A learner and the oracle, of equal weights."""
+    learner = LEARNERS[kind](Member(config), WIDTHS[:1], WIDTHS[-1], CPU)
+    return learner, oracle.Mlp(weights_of(learner), config.activation)
 
 
 def oracle_loss(config: TrialConfig, outputs, y):
     return oracle.mse(outputs, y) if config.loss == "mse" else oracle.cross_entropy(outputs, y, config.label_smoothing)
 
 
+@both
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_forward(activation):
-    learner, reference = paired(TrialConfig(widths="5-4", activation=activation))
+def test_forward(activation, kind):
+    learner, reference = paired(TrialConfig(widths="5-4", activation=activation), kind)
     outputs = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].outputs
     np.testing.assert_allclose(outputs.numpy(), reference.forward(X[0])[0], atol=1e-12)
 
@@ -67,11 +84,12 @@ def test_every_optimizer_has_a_reference():
     assert {name.split()[0] for name in STEPS} == set(OPTIMIZERS) - {"lbfgs"}
 
 
+@both
 @pytest.mark.parametrize("name", STEPS)
-def test_steps(name):
+def test_steps(name, kind):
     optimizer, extra = name.split()[0], STEPS[name]
     config = TrialConfig(widths="5-4", activation="tanh", optimizer=optimizer, **extra)
-    learner, reference = paired(config)
+    learner, reference = paired(config, kind)
     rules = [
         oracle.Optimizer(
             optimizer, 0.0, config.momentum, config.beta1, config.beta2, config.epsilon, config.weight_decay
@@ -79,26 +97,24 @@ def test_steps(name):
         for _ in reference.parameters
     ]
     exact = 1e-6 if optimizer == "nadam" else 1e-9  # torch keeps NAdam's product of momenta in single precision
-    learner.begin_epoch(X[0].size)
+    learner.begin_epoch(X[0].size, [RATES])
     for x, y, rate in zip(X, Y, RATES, strict=True):
-        learner.step(torch.from_numpy(x), torch.from_numpy(y), [rate])
+        learner.step(torch.from_numpy(x), torch.from_numpy(y))
         grads = reference.gradients(x, oracle_loss(config, reference.forward(x)[0], y)[1])
         for i, (rule, grad) in enumerate(zip(rules, grads, strict=True)):
             rule.rate = rate
             reference.parameters[i] = rule.step(reference.parameters[i], grad)
-        for parameter, expected in zip(learner.module.parameters(), reference.parameters, strict=True):
-            np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=exact, atol=exact)
+        for found, expected in zip(weights_of(learner), reference.parameters, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=exact, atol=exact)
 
 
-def test_gradient_clip():
+@both
+def test_gradient_clip(kind):
     config = TrialConfig(widths="5-4", optimizer="sgd", gradient_clip=0.01)
-    learner, reference = paired(config)
-    learner.begin_epoch(16)
-    learner.step(torch.from_numpy(X[0]), torch.from_numpy(Y[0]), [1.0])
-    moved = [
-        before - after.detach().numpy()
-        for before, after in zip(reference.parameters, learner.module.parameters(), strict=True)
-    ]
+    learner, reference = paired(config, kind)
+    learner.begin_epoch(16, [[1.0]])
+    learner.step(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))
+    moved = [before - after for before, after in zip(reference.parameters, weights_of(learner), strict=True)]
     assert np.sqrt(sum((part**2).sum() for part in moved)) == pytest.approx(0.01, rel=1e-3)
 
 
@@ -107,24 +123,25 @@ def test_lbfgs_learns():
     learner, _ = paired(config)
     x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
     before = learner.evaluate(x, y)[0].loss
-    learner.begin_epoch(64)
+    learner.begin_epoch(64, [[0.5] * 4])
     for _ in range(4):
-        learner.step(x, y, [0.5])
+        learner.step(x, y)
     assert learner.evaluate(x, y)[0].loss < before / 2
     assert len(learner._record.read()[1]) == 64
 
 
-def test_epoch_measures_are_the_means_over_the_steps():
+@both
+def test_epoch_measures_are_the_means_over_the_steps(kind):
     config = TrialConfig(widths="5-4", optimizer="sgd")
-    learner, reference = paired(config)
-    learner.begin_epoch(0)  # the number of samples is not known beforehand
+    learner, reference = paired(config, kind)
+    learner.begin_epoch(0, [[0.1] * len(X)])  # the number of samples is not known beforehand
     losses, right = [], 0
     for x, y in zip(X, Y, strict=True):
         outputs = reference.forward(x)[0]
         loss, by_outputs = oracle_loss(config, outputs, y)
         losses.append(loss)
         right += int((outputs.argmax(1) == y).sum())
-        learner.step(torch.from_numpy(x), torch.from_numpy(y), [0.1])
+        learner.step(torch.from_numpy(x), torch.from_numpy(y))
         grads = reference.gradients(x, by_outputs)
         reference.parameters = [w - 0.1 * g for w, g in zip(reference.parameters, grads, strict=True)]
     ((loss, accuracy),) = learner.end_epoch()
@@ -132,14 +149,15 @@ def test_epoch_measures_are_the_means_over_the_steps():
     assert accuracy == right / 64
 
 
-def test_validation_loss_is_not_smoothed():
-    learner, reference = paired(TrialConfig(widths="5-4", label_smoothing=0.5))
+@both
+def test_validation_loss_is_not_smoothed(kind):
+    learner, reference = paired(TrialConfig(widths="5-4", label_smoothing=0.5), kind)
     loss = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].loss
     assert loss == pytest.approx(oracle.cross_entropy(reference.forward(X[0])[0], Y[0])[0], rel=1e-9)
 
 
 def test_evaluation_leaves_out_dropout():
     module = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 3))
-    learner = ModuleLearner(TrialConfig(), (6,), 3, CPU, module.double())
+    learner = ModuleLearner(Member(TrialConfig()), (6,), 3, CPU, module.double())
     x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
     assert torch.equal(learner.evaluate(x, y)[0].outputs, learner.evaluate(x, y)[0].outputs)

@@ -1,0 +1,425 @@
+"""Multilayer perceptrons as one: forward and backward by hand, for all of them at a time.
+
+Everything is feature-major: activations are (members, units, samples), weights (members, outputs, inputs), so that the
+first layer of all members is one product on the batch they share, and each deeper layer one batched product. Members
+are sorted, deepest first: each layer belongs to a prefix of them. Narrower members are padded; padded weights are zero,
+and stay zero, for their gradients are. A layer's bias is its last column of weights, and its input has a row of ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ALIGNED", "DenseStack", "Network"]
+
+aten: Any = torch.ops.aten
+# Row lengths of the first layer are multiples of this: with 785 columns a product into the weights of 100 members has
+# 73 Gflop/s of 98, with 792 all of them (one thread, batch 128).
+ALIGNED = 8
+MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
+
+
+@dataclass(frozen=True)
+class Network:
+    """One member: units per hidden layer, what follows each of them, and the names of its tensors by layer.
+
+    Attributes:
+        widths: units per hidden layer.
+        activation: see `hpo.choices.ACTIVATIONS`.
+        dropout: the share of hidden units dropped in training.
+        linear: what the names of each layer's weight and bias begin with, the output layer's last.
+        norm: of each batch normalisation's; empty where there is none.
+    """
+
+    widths: tuple[int, ...]
+    activation: str
+    dropout: float
+    linear: tuple[str, ...]
+    norm: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function of sums z, and its gradient by them; both write to `out`. `of_result`: takes h instead of z."""
+
+    forward: Callable[[Tensor, Tensor], object]
+    backward: Callable[[Tensor, Tensor], object]
+    of_result: bool = False
+    keeps_zero: bool = True
+
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": Activation(
+        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda dz, h: aten.threshold_backward.grad_input(dz, h, 0, grad_input=dz),
+        of_result=True,
+    ),
+    "tanh": Activation(
+        lambda z, out: torch.tanh(z, out=out),
+        lambda dz, h: aten.tanh_backward.grad_input(dz, h, grad_input=dz),
+        of_result=True,
+    ),
+    "sigmoid": Activation(
+        lambda z, out: torch.sigmoid(z, out=out),
+        lambda dz, h: aten.sigmoid_backward.grad_input(dz, h, grad_input=dz),
+        of_result=True,
+        keeps_zero=False,
+    ),
+    "elu": Activation(
+        lambda z, out: aten.elu.out(z, 1, 1, 1, out=out),
+        lambda dz, z: aten.elu_backward.grad_input(dz, 1, 1, 1, False, z, grad_input=dz),
+    ),
+    "gelu": Activation(
+        lambda z, out: aten.gelu.out(z, out=out), lambda dz, z: aten.gelu_backward.grad_input(dz, z, grad_input=dz)
+    ),
+    "silu": Activation(
+        lambda z, out: aten.silu.out(z, out=out), lambda dz, z: aten.silu_backward.grad_input(dz, z, grad_input=dz)
+    ),
+    "leaky_relu": Activation(
+        lambda z, out: aten.leaky_relu.out(z, 0.01, out=out),
+        lambda dz, z: aten.leaky_relu_backward.grad_input(dz, z, 0.01, False, grad_input=dz),
+    ),
+}
+
+
+class Dropout:
+    """Inverted dropout (Srivastava et al., 2014), each member with its own share, in 65536ths.
+
+    A unit takes 16 random bits; drawing them takes an eleventh of the time of torch's Bernoulli numbers on a CPU.
+    """
+
+    def __init__(self, shares: Sequence[float], like: Tensor) -> None:
+        dropped = torch.tensor([round(share * 65536) for share in shares], device=like.device).view(-1, 1, 1)
+        self._least = (dropped - 32768).to(torch.int16)
+        self._scale = 65536 / (65536 - dropped).to(like.dtype)
+
+    def draw(self, bits: Tensor, factors: Tensor) -> None:
+        """Fill `factors` (members, units, samples) from torch's generator: 0, or 1 over the share that is kept."""
+        bits.random_(-(2**63), None)
+        torch.ge(bits.view(torch.int16)[: factors.numel()].view(factors.shape), self._least, out=factors)
+        factors.mul_(self._scale)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A hidden layer of the first `count` members, padded to the widest.
+
+    Attributes:
+        weight: (count, width, inputs); the last used column is the bias, unless the layer is normalised.
+        gamma, beta: of batch normalisation, (count, width, 1); None without it.
+        mean, variance: its running statistics, (count * width,).
+        dropout: None where no member drops.
+    """
+
+    count: int
+    width: int
+    weight: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    mean: Tensor
+    variance: Tensor
+    dropout: Dropout | None
+
+    @property
+    def learned(self) -> list[Tensor]:
+        """What is learned."""
+        return [tensor for tensor in (self.weight, self.gamma, self.beta) if tensor is not None]
+
+
+@dataclass
+class Trace:
+    """What a layer's forward pass leaves for its backward pass, and the room for both; for one size of batch.
+
+    Attributes:
+        source: the layer's input, (count, inputs, n); the first layer's is the batch.
+        sums: its products, (count, width, n).
+        z: what the activation takes: the sums, or where they are normalised, the result of that.
+        h: the activations, with a last row of ones.
+        dz: the gradient by h, then by z, then by the sums.
+        runs: of each activation: the function, its parts of z, h and dz, and where padded units are to be zeroed by it.
+        ends: h and dz of the members that end here, and their parts of the last activations and the gradient by those.
+        noise: random bits of dropout, its factors, and the units that they multiply in h.
+        seen: the means and inverse deviations that batch normalisation found in the batch.
+    """
+
+    source: Tensor | None
+    sums: Tensor
+    z: Tensor
+    h: Tensor
+    dz: Tensor
+    runs: list[tuple[Activation, Tensor, Tensor, Tensor, Tensor | None]]
+    ends: tuple[Tensor, Tensor, Tensor, Tensor] | None
+    noise: tuple[Tensor, Tensor, Tensor] | None
+    seen: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What batches of one size need: a trace per layer, the last activations, the gradient by them, the outputs."""
+
+    traces: list[Trace]
+    last: Tensor
+    d_last: Tensor
+    outputs: Tensor
+
+
+class DenseStack:
+    """See the module. All members have batch normalisation, or none; all have hidden layers, or none.
+
+    Args:
+        networks: the members, deepest first; those of equal depth and activation side by side.
+        features: of a sample.
+        classes: the number of outputs.
+        like: a tensor whose type and device the weights get; they are zero until they are taken up.
+
+    Attributes:
+        parameters: all that is learned, (members, …, …) each, where the members are the first ones of the stack.
+        inputs: the width of a batch: the features, a one, and zeros up to a multiple of `ALIGNED`.
+    """
+
+    def __init__(self, networks: Sequence[Network], features: int, classes: int, like: Tensor) -> None:
+        self.networks = list(networks)
+        self.features, self.classes = features, classes
+        self.inputs = -(-(features + 1) // ALIGNED) * ALIGNED
+        self.tracked = 0  # batches that the running statistics have seen
+        self._normed = bool(networks[0].norm)
+        depth = len(networks[0].widths)
+        self._widths = [max(net.widths[i] for net in networks if len(net.widths) > i) for i in range(depth)]
+        self.layers = [self._layer(index, like) for index in range(depth)]
+        self._widest = max((net.widths[-1] for net in networks if net.widths), default=0)
+        self.output = like.new_zeros(len(networks), classes, self._widest + 1 if depth else self.inputs)
+        self.parameters = [*(tensor for layer in self.layers for tensor in layer.learned), self.output]
+        self._rooms: dict[int, Room] = {}
+        # Views that every step needs: making one takes as long as a small product.
+        self._first = (self.layers[0].weight if depth else self.output).flatten(0, 1)
+        self._back = [layer.weight[..., :width].mT for layer, width in zip(self.layers[1:], self._widths, strict=False)]
+        self._output_back = self.output[..., : self._widest].mT
+
+    def _layer(self, index: int, like: Tensor) -> Layer:
+        networks = [net for net in self.networks if len(net.widths) > index]
+        count, width = len(networks), self._widths[index]
+        inputs = self._widths[index - 1] + (not self._normed) if index else self._batch_width
+        gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self._normed else (None, None)
+        shares = [net.dropout for net in networks]
+        return Layer(
+            count,
+            width,
+            like.new_zeros(count, width, inputs),
+            gamma,
+            beta,
+            like.new_zeros(count * width),
+            like.new_ones(count * width),
+            Dropout(shares, like) if any(shares) else None,
+        )
+
+    @property
+    def _batch_width(self) -> int:
+        """Columns of a batch that the first hidden layer reads: a normalised one has no bias."""
+        return self.features if self._normed else self.inputs
+
+    # Forward.
+
+    def forward(self, x: Tensor, *, train: bool) -> Tensor:
+        """The outputs (members, classes, n), of which the next call may reuse the memory, for a batch (n, inputs)."""
+        room = self._room(len(x))
+        self.tracked += train
+        for index, (layer, trace) in enumerate(zip(self.layers, room.traces, strict=True)):
+            if index:
+                torch.bmm(layer.weight, trace.source, out=trace.sums)  # type: ignore[arg-type]
+            else:
+                torch.mm(self._first, x[:, : self._batch_width].t(), out=trace.sums.view(-1, len(x)))
+            if layer.gamma is not None:
+                self._normalise(layer, trace, train)
+            for activation, z, h, _, mask in trace.runs:
+                activation.forward(z, h)
+                if mask is not None:
+                    h.mul_(mask)
+            if train and layer.dropout is not None and trace.noise is not None:
+                bits, factors, h = trace.noise
+                layer.dropout.draw(bits, factors)
+                h.mul_(factors)
+            if trace.ends is not None:
+                h, _, last, _ = trace.ends
+                last.copy_(h)
+        if self.layers:
+            return torch.bmm(self.output, room.last, out=room.outputs)
+        torch.mm(self._first, x.t(), out=room.outputs.view(-1, len(x)))
+        return room.outputs
+
+    def _normalise(self, layer: Layer, trace: Trace, train: bool) -> None:
+        """Batch normalisation (Ioffe and Szegedy, 2015): every unit of every member is a channel."""
+        assert layer.gamma is not None
+        assert layer.beta is not None
+        shape = (1, layer.count * layer.width, -1)
+        seen = trace.seen if train else (layer.mean.new_empty(0), layer.mean.new_empty(0))
+        aten.native_batch_norm.out(
+            trace.sums.view(shape),
+            layer.gamma.flatten(),
+            layer.beta.flatten(),
+            layer.mean,
+            layer.variance,
+            train,
+            MOMENTUM,
+            EPSILON,
+            out=trace.z.view(shape),
+            save_mean=seen[0],
+            save_invstd=seen[1],
+        )
+
+    # Backward.
+
+    def backward(self, x: Tensor, by_outputs: Tensor, into: Sequence[Tensor], *, add: bool) -> None:
+        """Write the gradient by each parameter to `into`, or add it: to the parameters themselves, for plain descent.
+
+        Backpropagation is linear in the gradient by the outputs, so what that is scaled by scales all. Each weight is
+        used for the last time before its own gradient is added.
+
+        Args:
+            x: the batch of the last training forward pass, (n, inputs).
+            by_outputs: the gradient by its outputs, (members, classes, n).
+            into: in the order of `parameters`.
+            add: whether to add.
+        """
+        room, beta, left = self._room(len(x)), int(add), list(into)
+        if not self.layers:
+            left.pop().flatten(0, 1).addmm_(by_outputs.flatten(0, 1), x, beta=beta)
+            return
+        torch.bmm(self._output_back, by_outputs, out=room.d_last)
+        left.pop().baddbmm_(by_outputs, room.last.mT, beta=beta)
+        for index in reversed(range(len(self.layers))):
+            layer, trace = self.layers[index], room.traces[index]
+            if index + 1 < len(self.layers):
+                above = room.traces[index + 1].dz
+                torch.bmm(self._back[index], above, out=trace.dz[: len(above)])
+                left.pop().baddbmm_(above, room.traces[index + 1].source.mT, beta=beta)  # type: ignore[union-attr]
+            self._back_through(layer, trace, left, add)
+        dz = room.traces[0].dz.flatten(0, 1)
+        left.pop().flatten(0, 1).addmm_(dz, x[:, : self._batch_width], beta=beta)
+
+    def _back_through(self, layer: Layer, trace: Trace, left: list[Tensor], add: bool) -> None:
+        """From the gradient by a layer's activations to the one by its sums."""
+        if trace.ends is not None:
+            _, dz, _, d_last = trace.ends
+            dz.copy_(d_last)
+        if layer.dropout is not None and trace.noise is not None:
+            trace.dz.mul_(trace.noise[1])
+        for activation, z, h, dz, _ in trace.runs:
+            activation.backward(dz, h if activation.of_result else z)
+        if layer.gamma is not None:
+            shape = (1, layer.count * layer.width, -1)
+            by_sums, by_gamma, by_beta = aten.native_batch_norm_backward(
+                trace.dz.view(shape),
+                trace.sums.view(shape),
+                layer.gamma.flatten(),
+                layer.mean,
+                layer.variance,
+                *trace.seen,
+                True,
+                EPSILON,
+                (True, True, True),
+            )
+            for gradient in (by_beta, by_gamma):
+                target = left.pop()
+                (target.add_ if add else target.copy_)(gradient.view(target.shape))
+            trace.dz.copy_(by_sums.view(trace.dz.shape))
+
+    # Room.
+
+    def _room(self, n: int) -> Room:
+        """For batches of that size; that of the two sizes before is kept: an epoch's usual one, and its last one."""
+        if n not in self._rooms:
+            while len(self._rooms) > 2:
+                del self._rooms[next(iter(self._rooms))]
+            self._rooms[n] = self._make_room(n)
+        return self._rooms[n]
+
+    def _make_room(self, n: int) -> Room:
+        new, count = self.output.new_empty, len(self.networks)
+        outputs = new(count, self.classes, n)
+        if not self.layers:
+            return Room([], outputs, outputs, outputs)
+        one_depth = self.layers[-1].count == count
+        last, d_last = new(count, self._widest + 1, n).fill_(0), new(count, self._widest, n)
+        last[:, -1] = 1
+        traces: list[Trace] = []
+        for index, layer in enumerate(self.layers):
+            trace = self._make_trace(index, layer, n, traces[-1].h if traces else None)
+            below = self.layers[index + 1].count if index + 1 < len(self.layers) else 0
+            if not one_depth and below < layer.count:
+                ending = slice(below, layer.count)
+                width = min(layer.width, self._widest)  # of those that end none is wider
+                h, dz = (tensor[ending, :width] for tensor in (trace.h, trace.dz))
+                trace.ends = h, dz, last[ending, :width], d_last[ending, :width]
+            traces.append(trace)
+        if one_depth:
+            last, d_last = traces[-1].h, traces[-1].dz
+        return Room(traces, last, d_last, outputs)
+
+    def _make_trace(self, index: int, layer: Layer, n: int, below: Tensor | None) -> Trace:
+        shape = (layer.count, layer.width, n)
+        new = layer.weight.new_empty
+        h = new(layer.count, layer.width + 1, n).fill_(1)
+        sums, dz = new(shape), layer.weight.new_zeros(shape)
+        z = new(shape) if self._normed else sums
+        units = h[:, : layer.width]
+        noise = None
+        if layer.dropout is not None:
+            noise = torch.empty(-(-sums.numel() // 4), dtype=torch.int64, device=sums.device), new(shape), units
+        source = None if below is None else below[: layer.count, : layer.weight.shape[2]]
+        runs = [
+            (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
+            for activation, part in self._runs(layer.count)
+        ]
+        seen = torch.empty_like(layer.mean), torch.empty_like(layer.mean)
+        return Trace(source, sums, z, h, dz, runs, None, noise, seen)
+
+    def _runs(self, count: int) -> Iterator[tuple[Activation, slice]]:
+        """The activations of the first `count` members, and which of them have each."""
+        start = 0
+        for name, members in groupby(net.activation for net in self.networks[:count]):
+            stop = start + len(list(members))
+            yield ACTIVATIONS[name], slice(start, stop)
+            start = stop
+
+    def _mask(self, index: int, part: slice) -> Tensor | None:
+        """1 for the units that members have, 0 for those that pad them; None where none does, (members, width, 1)."""
+        widths = torch.tensor([net.widths[index] for net in self.networks[part]]).view(-1, 1, 1)
+        units = torch.arange(self._widths[index]).view(1, -1, 1) < widths
+        return None if bool(units.all()) else units.to(self.output)
+
+    # Its members, one by one.
+
+    def views(self, index: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """A member's own part of tensors shaped as `parameters`, under the names of its module's parameters."""
+        network, left, inputs, padded = self.networks[index], list(tensors), self.features, self.features
+        found: dict[str, Tensor] = {}
+        for position, (width, layer) in enumerate(zip(network.widths, self.layers, strict=False)):
+            mine = [left.pop(0)[index, :width] for _ in layer.learned]
+            found[f"{network.linear[position]}.weight"] = mine[0][:, :inputs]
+            if self._normed:
+                found[f"{network.norm[position]}.weight"] = mine[1][:, 0]
+                found[f"{network.norm[position]}.bias"] = mine[2][:, 0]
+            else:
+                found[f"{network.linear[position]}.bias"] = mine[0][:, padded]
+            inputs, padded = width, self._widths[position]
+        output = tensors[-1][index]
+        found[f"{network.linear[-1]}.weight"] = output[:, :inputs]
+        found[f"{network.linear[-1]}.bias"] = output[:, self._widest if self.layers else self.features]
+        return found
+
+    def statistics(self, index: int) -> dict[str, Tensor]:
+        """A member's part of the running statistics, under the names of its module's buffers."""
+        found: dict[str, Tensor] = {}
+        for name, width, layer in zip(
+            self.networks[index].norm, self.networks[index].widths, self.layers, strict=False
+        ):
+            for kind, tensor in (("mean", layer.mean), ("var", layer.variance)):
+                found[f"{name}.running_{kind}"] = tensor.view(layer.count, layer.width)[index, :width]
+            found[f"{name}.num_batches_tracked"] = torch.tensor(self.tracked)
+        return found

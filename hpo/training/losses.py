@@ -1,0 +1,138 @@
+"""Losses of stacked outputs, and what an epoch's steps had of them. Outputs are (members, classes, samples)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hpo.config import TrialConfig
+
+__all__ = ["StackLoss", "StackRecord", "correct"]
+
+CHUNK = 1024  # samples measured at once
+
+
+class StackLoss:
+    """One loss for all members of a stack, each with its own label smoothing; see `hpo.training.learner.loss_function`.
+
+    Args:
+        configs: the members, all with the same `loss`.
+        classes: the number of outputs.
+        like: a tensor of the weights' type and device.
+    """
+
+    def __init__(self, configs: Sequence[TrialConfig], classes: int, like: Tensor) -> None:
+        self._squared = configs[0].loss == "mse"
+        self._classes = classes
+        shares = [config.label_smoothing for config in configs]
+        self._smoothing = like.new_tensor(shares).view(-1, 1, 1) if any(shares) and not self._squared else None
+
+    def gradient(self, outputs: Tensor, one_hot: Tensor, scale: Tensor | float) -> Tensor:
+        """The gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+
+        Args:
+            outputs: (members, classes, n).
+            one_hot: the labels, (classes, n).
+            scale: for the mean loss, 1 / n.
+        """
+        p = torch.softmax(outputs, 1)
+        if self._squared:
+            by_p = p.sub(one_hot).mul_(2 / self._classes)
+            return p.mul_(by_p.sub_((by_p * p).sum(1, keepdim=True))).mul_(scale)
+        return p.sub_(one_hot if self._smoothing is None else self._target(one_hot)).mul_(scale)
+
+    def _target(self, one_hot: Tensor) -> Tensor:
+        assert self._smoothing is not None
+        return one_hot * (1 - self._smoothing) + self._smoothing / self._classes
+
+    def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
+        """The summed loss of each member against labels (n,), in float64: (members,)."""
+        if self._squared:
+            one_hot = torch.nn.functional.one_hot(y, self._classes).t().to(outputs.dtype)
+            return (outputs.softmax(1) - one_hot).square_().mean(1).sum(1, dtype=torch.float64)
+        logs = torch.log_softmax(outputs, 1)
+        losses = -_at_label(logs, y)
+        if smoothing and self._smoothing is not None:
+            share = self._smoothing[:, 0]
+            losses = losses * (1 - share) - logs.sum(1) * (share / self._classes)
+        return losses.sum(1, dtype=torch.float64)
+
+
+def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
+    """The outputs of the right classes, (members, n)."""
+    return outputs.gather(1, y.expand(len(outputs), 1, -1)).squeeze(1)
+
+
+def correct(outputs: Tensor, y: Tensor) -> Tensor:
+    """How many samples each member has right, (members,); the first of equal largest outputs counts, as in argmax."""
+    if outputs.device.type == "cpu":
+        # argmax over a dimension that is not the last takes a hundred times as long as the largest values.
+        largest = outputs.amax(1, keepdim=True)
+        if bool((outputs >= largest).sum() == largest.numel()):  # neither ties nor NaN
+            return (_at_label(outputs, y) >= largest.squeeze(1)).sum(1)
+    return (outputs.argmax(1) == y).sum(1)
+
+
+class StackRecord:
+    """Losses and right answers of an epoch's steps, each measured before its step; measured many samples at a time."""
+
+    def __init__(self, loss: StackLoss, members: int, classes: int, like: Tensor) -> None:
+        self._loss = loss
+        self._outputs = like.new_empty(members, classes, 0)
+        self._labels = torch.empty(0, dtype=torch.int64, device=like.device)
+        self._sums = torch.zeros(members, 2, dtype=torch.float64, device=like.device)
+        self._used = self._samples = 0
+
+    def begin(self) -> None:
+        """Start an epoch."""
+        self._sums.zero_()
+        self._used = self._samples = 0
+
+    def add(self, outputs: Tensor, y: Tensor) -> None:
+        """Copy a step's outputs (members, classes, n) and labels (n,)."""
+        n = len(y)
+        if self._used + n > len(self._labels):
+            self._measure()
+            if n > len(self._labels):
+                self._grow(max(CHUNK, n))
+        part = slice(self._used, self._used + n)
+        self._outputs[:, :, part] = outputs
+        self._labels[part] = y
+        self._used += n
+        self._samples += n
+
+    def _grow(self, samples: int) -> None:
+        self._outputs = self._outputs.new_empty(*self._outputs.shape[:2], samples)
+        self._labels = self._labels.new_empty(samples)
+
+    def _measure(self) -> None:
+        if self._used:
+            self._sums += self._sum()
+            self._used = 0
+
+    def _sum(self) -> Tensor:
+        outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
+        return torch.stack([self._loss.value(outputs, y), correct(outputs, y).double()], 1)
+
+    def read(self) -> list[tuple[float, float]]:
+        """Each member's mean loss and accuracy."""
+        means = (self._sums + self._sum() if self._used else self._sums) / self._samples
+        return [(loss, accuracy) for loss, accuracy in means.tolist()]
+
+    def state(self, member: int) -> list[Tensor] | None:
+        """What a member's record goes on from: sums, samples, and what is not measured yet; None before any step."""
+        if not self._samples:
+            return None
+        rest = self._outputs[member, :, : self._used].clone(), self._labels[: self._used].clone()
+        return [self._sums[member].clone(), torch.tensor(self._samples), *rest]
+
+    def load(self, member: int, state: Sequence[Tensor]) -> None:
+        """Take up what `state` gave, after `begin`; all members have seen the same samples."""
+        sums, samples, outputs, labels = state
+        if len(labels) > len(self._labels):
+            self._grow(max(CHUNK, len(labels)))
+        self._sums[member], self._samples, self._used = sums.to(self._sums), int(samples), len(labels)
+        self._outputs[member, :, : self._used] = outputs.to(self._outputs)
+        self._labels[: self._used] = labels.to(self._labels)

@@ -1,0 +1,283 @@
+"""A learner of many dense models at once, and of one where that is faster too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpo.config import TrialConfig
+from hpo.training.dense import DenseStack, Network
+from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
+from hpo.training.losses import StackLoss, StackRecord, correct
+from hpo.training.member import Member, State, Weights
+from hpo.training.models import build, parameter_count
+from hpo.training.updates import family, make_update
+
+__all__ = ["StackedLearner"]
+
+# Steps that one stack does before the next stack's turn: its weights, and what its optimizer remembers, then stay in
+# the processor's cache.
+BLOCK = 8
+
+
+@dataclass
+class Model:
+    """A member with all that its training goes on from.
+
+    Attributes:
+        member: the trial.
+        network: its shape.
+        weights: as its module's state dict, running statistics included.
+        slots: of its optimizer by name, each as the weights are; empty before the first step.
+        steps: how many its optimizer has done.
+    """
+
+    member: Member
+    network: Network
+    weights: Weights
+    slots: dict[str, Weights] = field(default_factory=dict)
+    steps: int = 0
+
+
+class StackedLearner:
+    """A cohort of dense models. Those that one optimizer serves, and that are of a size, are one stack.
+
+    Args:
+        members: the trials, equal in what `hpo.cohorts.SHARED` names, each with its own number.
+        shape: of one sample.
+        classes: the number of outputs.
+        device: where the models are trained.
+    """
+
+    def __init__(self, members: Sequence[Member], shape: tuple[int, ...], classes: int, device: torch.device) -> None:
+        self._device, self._classes = device, classes
+        self._features = torch.Size(shape).numel()
+        self.members = list(members)
+        models: list[Model] = []
+        for member in members:
+            module = build(member.config, shape, classes)
+            member.parameter_count = parameter_count(module)
+            models.append(Model(member, _network(member.config, module), module.state_dict()))
+        self._stacks = self._stacked(models)
+        self._eye = torch.eye(classes, dtype=self._stacks[0].dense.output.dtype, device=device)
+        self._batches = self._eye.new_empty(BLOCK, 0, 0)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._dropped = False
+
+    def _stacked(self, models: Sequence[Model]) -> list[Stack]:
+        ordered = sorted(models, key=lambda model: (_kind(model), _place(model)))
+        return [
+            Stack(list(group), self._features, self._classes, self._device) for _, group in groupby(ordered, key=_kind)
+        ]
+
+    def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
+        """See `Learner`. Members that have been dropped leave their stacks."""
+        self._waiting.clear()
+        if self._dropped:
+            models = [stack.model(member.number) for stack, member in self._places()]
+            self._stacks, self._dropped = self._stacked(models), False
+        rows = dict(zip((member.number for member in self.members), rates, strict=True))
+        for stack in self._stacks:
+            stack.begin_epoch(np.array([rows[model.member.number] for model in stack.models]))
+
+    def _places(self) -> list[tuple[Stack, Member]]:
+        """Each member with its stack."""
+        stacks = {model.member.number: stack for stack in self._stacks for model in stack.models}
+        return [(stacks[member.number], member) for member in self.members]
+
+    @torch.no_grad()
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """See `Learner`. With several stacks it is done once `BLOCK` of them wait, or something is asked."""
+        batch = self._with_ones(x, len(self._waiting))
+        self._waiting.append((batch, y, self._eye.index_select(1, y)))
+        if len(self._waiting) >= BLOCK or len(self._stacks) == 1:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Do the steps that wait, stack by stack."""
+        for stack in self._stacks:
+            for batch, y, one_hot in self._waiting:
+                stack.step(batch, y, one_hot)
+        self._waiting.clear()
+
+    def _with_ones(self, x: Tensor, place: int = 0) -> Tensor:
+        """The batch as stacks read it: features, a one, and zeros; in memory that the next one at that place reuses."""
+        if len(x) > self._batches.shape[1]:
+            self._batches = self._eye.new_zeros(BLOCK, len(x), self._stacks[0].dense.inputs)
+            self._batches[..., self._features] = 1
+        batch = self._batches[place, : len(x)]
+        batch[:, : self._features] = x.flatten(1)
+        return batch
+
+    @torch.no_grad()
+    def end_epoch(self) -> list[tuple[float, float]]:
+        """See `Learner`."""
+        self._catch_up()
+        found = {
+            model.member.number: pair
+            for stack in self._stacks
+            for model, pair in zip(stack.models, stack.record.read(), strict=True)
+        }
+        return [found[member.number] for member in self.members]
+
+    @torch.no_grad()
+    def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
+        """See `Learner`."""
+        parts: list[list[Tensor]] = [[] for _ in self._stacks]
+        for chunk in torch.split(x, EVALUATION_BATCH):
+            batch = self._with_ones(chunk)
+            for stack, outputs in zip(self._stacks, parts, strict=True):
+                outputs.append(stack.dense.forward(batch, train=False).clone())
+        found: dict[int, Evaluation] = {}
+        for stack, chunks in zip(self._stacks, parts, strict=True):
+            whole = torch.cat(chunks, 2)
+            losses = (stack.loss.value(whole, y, smoothing=False) / len(y)).tolist()
+            right = correct(whole, y).tolist()
+            for model, each, loss, count in zip(stack.models, whole, losses, right, strict=True):
+                found[model.member.number] = Evaluation(each.t(), loss, count / len(y))
+        return [found[member.number] for member in self.members]
+
+    def weights(self, member: Member) -> Weights:
+        """See `Learner`."""
+        model = self._stack_of(member).model(member.number)
+        return {name: value.to("cpu", copy=True) for name, value in model.weights.items()}
+
+    @torch.no_grad()
+    def load(self, member: Member, weights: Weights) -> None:
+        """See `Learner`."""
+        stack = self._stack_of(member)
+        stack.take(stack.index(member.number), weights, {}, 0)
+
+    @torch.no_grad()
+    def state(self, member: Member) -> State:
+        """See `Learner`."""
+        self._catch_up()
+        stack = self._stack_of(member)
+        model = stack.model(member.number)
+        return {
+            "weights": model.weights,
+            "slots": model.slots,
+            "steps": model.steps,
+            "record": stack.record.state(stack.index(member.number)),
+        }
+
+    @torch.no_grad()
+    def load_state(self, member: Member, state: State) -> None:
+        """See `Learner`."""
+        stack = self._stack_of(member)
+        index = stack.index(member.number)
+        stack.take(index, state["weights"], state["slots"], state["steps"])
+        if state["record"] is not None:
+            stack.record.load(index, state["record"])
+
+    def _stack_of(self, member: Member) -> Stack:
+        return next(stack for stack, each in self._places() if each is member)
+
+    def drop(self, member: Member) -> None:
+        """See `Learner`."""
+        self.members.remove(member)
+        self._dropped = True
+
+
+class Stack:
+    """Models that are trained by the same operations.
+
+    Attributes:
+        models: in the order of the stack; their tensors are those they came with, not those in training.
+    """
+
+    def __init__(self, models: Sequence[Model], features: int, classes: int, device: torch.device) -> None:
+        self.models = list(models)
+        configs = [model.member.config for model in models]
+        like = next(iter(models[0].weights.values())).new_empty(0, device=device)
+        self.dense = DenseStack([model.network for model in models], features, classes, like)
+        self.loss = StackLoss(configs, classes, like)
+        self.record = StackRecord(self.loss, len(models), classes, like)
+        self._update = make_update(configs, self.dense.parameters)
+        self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
+        for index, model in enumerate(models):
+            self.take(index, model.weights, model.slots, model.steps)
+
+    def begin_epoch(self, rates: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
+        """Take the learning rates of the epoch's steps, (members, steps)."""
+        self.record.begin()
+        self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
+        self._step = 0
+
+    def step(self, x: Tensor, y: Tensor, one_hot: Tensor) -> None:
+        """One step on a batch (n, inputs) with its labels (n,), which are also given as (classes, n)."""
+        rate = self._rates[self._step]
+        outputs = self.dense.forward(x, train=True)
+        self.record.add(outputs, y)
+        if self._update is None:
+            down = self.loss.gradient(outputs, one_hot, rate / -len(y))
+            self.dense.backward(x, down, self.dense.parameters, add=True)
+        else:
+            gradient = self.loss.gradient(outputs, one_hot, 1 / len(y))
+            self.dense.backward(x, gradient, self._gradients, add=False)
+            self._update.step(self._gradients, rate)
+        self._step += 1
+
+    def index(self, number: int) -> int:
+        """The place of the member with that number."""
+        return next(index for index, model in enumerate(self.models) if model.member.number == number)
+
+    def model(self, number: int) -> Model:
+        """The member with that number, with a copy of what is in training."""
+        index = self.index(number)
+        slots = self._update.slots if self._update else {}
+        steps = self._update.steps if self._update else 0
+        model = self.models[index]
+        weights = self._weights(index)
+        return Model(
+            model.member,
+            model.network,
+            {name: weights[name].clone() for name in model.weights},
+            {
+                name: {key: view.clone() for key, view in self.dense.views(index, slot).items()}
+                for name, slot in slots.items()
+            },
+            steps,
+        )
+
+    def _weights(self, index: int) -> Weights:
+        return {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
+
+    def take(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
+        """Take up the weights of a member, what its optimizer remembers, and how far it is."""
+        for name, view in self._weights(index).items():
+            view.copy_(weights[name])
+            if name.endswith("num_batches_tracked"):
+                self.dense.tracked = int(weights[name])
+        if self._update is None:
+            return
+        for key, held in slots.items():
+            for name, view in self.dense.views(index, self._update.slots[key]).items():
+                view.copy_(held[name])
+        if steps:
+            self._update.steps = steps
+
+
+def _network(config: TrialConfig, module: nn.Module) -> Network:
+    """The shape of a dense module, and the names of its tensors."""
+    linear = tuple(name for name, part in module.named_modules() if isinstance(part, nn.Linear))
+    norm = tuple(name for name, part in module.named_modules() if isinstance(part, nn.BatchNorm1d))
+    return Network(config.hidden_widths, config.activation, config.dropout, linear, norm)
+
+
+def _kind(model: Model) -> tuple[str, bool, str, int]:
+    """Equal for models of one stack."""
+    config, network = model.member.config, model.network
+    return family(config), bool(network.norm), config.loss, max(network.widths, default=0)
+
+
+def _place(model: Model) -> tuple[object, ...]:
+    """The order in a stack: deepest first; equal activations, and equal settings of the optimizer, side by side."""
+    config = model.member.config
+    settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
+    return -len(model.network.widths), config.activation, *settings, config.epsilon, config.final_rate, config.warmup

@@ -1,0 +1,260 @@
+"""Optimizers over stacked weights: each formula once for all members, their settings broadcast over the stack.
+
+The formulas, and the order of their operations, are those of torch.optim; the sources are named there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.config import TrialConfig
+
+__all__ = ["Update", "family", "make_update"]
+
+
+class Update(Protocol):
+    """One optimizer for all members of a stack.
+
+    Attributes:
+        slots: what it remembers, by name: a tensor per parameter, of the parameter's shape.
+        steps: how many it has done.
+    """
+
+    slots: dict[str, list[Tensor]]
+    steps: int
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """Change the parameters at these learning rates, (members, 1, 1). The gradients may be used up."""
+
+
+def family(config: TrialConfig) -> str:
+    """Which members one update serves. `descent` is SGD that remembers nothing and changes no gradient."""
+    kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
+    plain = not (config.momentum or config.weight_decay or config.gradient_clip)
+    return "descent" if kind == "sgd" and plain else kind
+
+
+def make_update(configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> Update | None:
+    """The update of members of one family; None for `descent`, whose step is a part of backpropagation."""
+    kinds: dict[str, Callable[[Sequence[TrialConfig], Sequence[Tensor]], Update]] = {
+        "sgd": Sgd, "rmsprop": RmsProp, "adam": Adam, "adamw": Adam, "nadam": Nadam
+    }  # fmt: skip
+    kind = family(configs[0])
+    return None if kind == "descent" else kinds[kind](configs, parameters)
+
+
+def setting(values: Sequence[float], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """A number per member, broadcast over each parameter, (its members, 1, 1)."""
+    whole = parameters[-1].new_tensor(values).view(-1, 1, 1)
+    return [whole[: len(parameter)] for parameter in parameters]
+
+
+def zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """A slot."""
+    return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+class Clip:
+    """Gradients scaled down to a largest norm, member by member (Pascanu et al., 2013), as clip_grad_norm_ does."""
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self._on = any(config.gradient_clip for config in configs)
+        self._largest = setting([config.gradient_clip or float("inf") for config in configs], parameters)[-1]
+
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        if not self._on:
+            return
+        squares = self._largest.new_zeros(len(self._largest))
+        for gradient in gradients:
+            norms = torch.linalg.vector_norm(gradient, dim=(1, 2))
+            squares[: len(gradient)].addcmul_(norms, norms)
+        factors = (self._largest / (squares.sqrt() + 1e-6).view(-1, 1, 1)).clamp_(max=1)
+        for gradient in gradients:
+            gradient.mul_(factors[: len(gradient)])
+
+
+class Decay:
+    """Weight decay as a part of the gradient."""
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self._on = any(config.weight_decay for config in configs)
+        self._shares = setting([config.weight_decay for config in configs], parameters)
+
+    def __call__(self, gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+        if self._on:
+            for gradient, parameter, share in zip(gradients, parameters, self._shares, strict=True):
+                gradient.addcmul_(parameter, share)
+
+
+class Sgd:
+    """SGD with momentum, also Nesterov's, weight decay and clipping: see torch.optim.SGD."""
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self.steps = 0
+        self.slots = {"momentum": zeros(parameters)}
+        self._parameters = parameters
+        self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._momentum = setting([config.momentum for config in configs], parameters)
+        # The step is along a * velocity + b * gradient.
+        nesterov = [config.optimizer == "nesterov" for config in configs]
+        ahead = [config.momentum if each else 1.0 for config, each in zip(configs, nesterov, strict=True)]
+        self._a = setting(ahead, parameters)
+        self._b = setting([float(each) for each in nesterov], parameters) if any(nesterov) else None
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """See `Update`."""
+        self.steps += 1
+        self._clip(gradients)
+        self._decay(gradients, self._parameters)
+        down = -rate
+        each = zip(self._parameters, gradients, self.slots["momentum"], strict=True)
+        for index, (parameter, gradient, velocity) in enumerate(each):
+            torch.addcmul(gradient, velocity, self._momentum[index], out=velocity)
+            along = down[: len(parameter)]
+            parameter.addcmul_(velocity, along if self._b is None else along * self._a[index])
+            if self._b is not None:
+                parameter.addcmul_(gradient, along * self._b[index])
+
+
+class RmsProp:
+    """See torch.optim.RMSprop, with its smoothing of 0.99."""
+
+    SMOOTHING = 0.99
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self.steps = 0
+        self.slots = {"square": zeros(parameters)}
+        if any(config.momentum for config in configs):
+            self.slots["momentum"] = zeros(parameters)
+        self._parameters = parameters
+        self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._momentum = setting([config.momentum for config in configs], parameters)
+        self._epsilon = setting([config.epsilon for config in configs], parameters)
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """See `Update`."""
+        self.steps += 1
+        self._clip(gradients)
+        self._decay(gradients, self._parameters)
+        for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
+            square = self.slots["square"][index]
+            square.mul_(self.SMOOTHING).addcmul_(gradient, gradient, value=1 - self.SMOOTHING)
+            along = gradient.div_(square.sqrt().add_(self._epsilon[index]))
+            if "momentum" in self.slots:
+                velocity = self.slots["momentum"][index]
+                along = torch.addcmul(along, velocity, self._momentum[index], out=velocity)
+            parameter.addcmul_(along, -rate[: len(parameter)])
+
+
+class Adam:
+    """Adam and AdamW: see torch.optim.Adam. Torch's fused kernel goes over members of equal settings in one call."""
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self.slots = {"mean": zeros(parameters), "square": zeros(parameters)}
+        self._clip = Clip(configs, parameters)
+        self._kernel: Any = torch._fused_adamw_ if configs[0].optimizer == "adamw" else torch._fused_adam_
+        self._count = torch.zeros((), dtype=torch.float32, device=parameters[0].device)
+        self._parameters = parameters
+        self._runs: list[tuple[int, dict[str, Any], list[tuple[int, slice]]]] = []
+        start = 0
+        for _, members in groupby(configs, key=_adam_settings):
+            run = list(members)
+            part = slice(start, start + len(run))
+            parts = [(i, part) for i, parameter in enumerate(parameters) if start < len(parameter)]
+            one = run[0]
+            numbers: dict[str, Any] = {
+                "beta1": one.beta1,
+                "beta2": one.beta2,
+                "weight_decay": one.weight_decay,
+                "eps": one.epsilon,
+            }
+            self._runs.append((start, numbers, parts))
+            start = part.stop
+        self._lists: list[list[list[Tensor]]] = []
+
+    @property
+    def steps(self) -> int:
+        """See `Update`."""
+        return int(self._count.item())
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._count.fill_(count)
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """See `Update`."""
+        self._clip(gradients)
+        self._count.add_(1)
+        if not self._lists:  # the gradients' memory never changes either
+            four = self._parameters, gradients, self.slots["mean"], self.slots["square"]
+            self._lists = [[[tensors[i][part] for i, part in parts] for tensors in four] for _, _, parts in self._runs]
+        rates = rate.flatten().unbind()
+        for (start, numbers, parts), lists in zip(self._runs, self._lists, strict=True):
+            counts = [self._count] * len(parts)
+            self._kernel(*lists, [], counts, lr=rates[start], amsgrad=False, maximize=False, **numbers)
+
+
+def _adam_settings(config: TrialConfig) -> tuple[object, ...]:
+    """Equal for members whose steps have the same settings throughout."""
+    decays = config.schedule, config.warmup, config.final_rate, config.epochs
+    return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays
+
+
+class Nadam:
+    """See torch.optim.NAdam, with its momentum decay of 0.004."""
+
+    DECAY = 0.004
+
+    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+        self._done = 0
+        self.slots = {"mean": zeros(parameters), "square": zeros(parameters)}
+        self._parameters = parameters
+        self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._beta1 = np.array([config.beta1 for config in configs])
+        self._beta2 = np.array([config.beta2 for config in configs])
+        self._mu_product = np.ones(len(configs))
+        one_minus = [[1 - value for value in values.tolist()] for values in (self._beta1, self._beta2)]
+        self._new1, self._new2 = (setting(values, parameters) for values in one_minus)
+        self._keep2 = setting(self._beta2.tolist(), parameters)
+        self._epsilon = setting([config.epsilon for config in configs], parameters)
+
+    @property
+    def steps(self) -> int:
+        """See `Update`."""
+        return self._done
+
+    @steps.setter
+    def steps(self, count: int) -> None:
+        self._done = count
+        self._mu_product = np.prod([self._mu(step) for step in range(1, count + 1)], axis=0) * np.ones_like(self._beta1)
+
+    def _mu(self, step: int) -> Any:
+        return self._beta1 * (1 - 0.5 * 0.96 ** (step * self.DECAY))
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """See `Update`."""
+        self._done += 1
+        self._clip(gradients)
+        self._decay(gradients, self._parameters)
+        mu, after = self._mu(self._done), self._mu(self._done + 1)
+        self._mu_product = self._mu_product * mu
+        whole = [
+            (1 - mu) / (1 - self._mu_product),
+            after / (1 - self._mu_product * after),
+            1 - self._beta2**self._done,
+        ]
+        by_gradient, by_mean, correction = (setting(values.tolist(), self._parameters) for values in whole)
+        for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
+            mean, square = self.slots["mean"][index], self.slots["square"][index]
+            mean.addcmul_(gradient - mean, self._new1[index])
+            square.mul_(self._keep2[index]).addcmul_(gradient * gradient, self._new2[index])
+            below = square.div(correction[index]).sqrt_().add_(self._epsilon[index])
+            here = rate[: len(parameter)]
+            parameter.sub_(gradient.div_(below).mul_(by_gradient[index] * here))
+            parameter.sub_(torch.div(mean, below, out=gradient).mul_(by_mean[index] * here))
