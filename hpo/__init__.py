@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpo.config import TrialConfig
     from hpo.datasets import Dataset
     from hpo.errors import HpoError
-    from hpo.launch import launch
+    from hpo.launching import launch
     from hpo.space import Choices, Constant, Float, Int, Space
     from hpo.study import StudyStorage
 
@@ -47,7 +47,7 @@ _LAZY = {
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",
     "TrialConfig": "hpo.config",
-    "launch": "hpo.launch",
+    "launch": "hpo.launching",
 }
 
 

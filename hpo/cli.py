@@ -22,7 +22,7 @@ from hpo.console import print_json, print_rows, print_tree, program, say, size_i
 from hpo.errors import HpoError, RequestError, RunError
 
 if TYPE_CHECKING:
-    from hpo.launch import Plan
+    from hpo.launching import Plan
     from hpo.study import Study, StudyStorage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -147,7 +147,7 @@ def launch(
     """
     from hpo.backends.options import WorkerOptions
     from hpo.home import cores, folder
-    from hpo.launch import run
+    from hpo.launching import run
     from hpo.signals import StopRequest
 
     planned = _plan(study, storage, imports, sets, keys)
@@ -622,7 +622,7 @@ def _study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
 
 
 def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
-    from hpo.launch import plan
+    from hpo.launching import plan
     from hpo.study.file import override
 
     return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)

@@ -11,7 +11,7 @@ from hpo.cohorts import ALONE
 from hpo.config import TrialConfig
 from hpo.errors import HpoError
 from hpo.home import default_storage
-from hpo.launch import Plan
+from hpo.launching import Plan
 from hpo.study import Definition, Study, StudyStorage
 from hpo.study.slots import slots
 

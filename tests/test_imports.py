@@ -26,13 +26,13 @@ ALLOWED = {
     "report": BASE | {"space", "study"},
     "dashboard": BASE | {"study"},
     "doctor": BASE | {"study"},
-    "launch": BASE | {"space", "study", "backends", "worker"},
-    "pricing": BASE | {"study", "training", "launch"},
+    "launching": BASE | {"space", "study", "backends", "worker"},
+    "pricing": BASE | {"study", "training", "launching"},
     "console": frozenset(),
     "cli": BASE
-    | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launch"}
+    | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
     | {"pricing"},
-    "__init__": BASE | {"space", "study", "launch"},
+    "__init__": BASE | {"space", "study", "launching"},
     "__main__": {"cli"},
 }
 FORBIDDEN = {
@@ -109,3 +109,8 @@ def test_public_names_change_only_on_purpose() -> None:
     ]  # fmt: skip
     for name in hpo.__all__:
         assert getattr(hpo, name) is not None
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """Python sets a module that somebody imports as an attribute of the package."""
+    assert not {part_of(path) for path in FILES} & set(hpo.__all__)

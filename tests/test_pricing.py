@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from hpo.config import TrialConfig
 from hpo.errors import DataError
-from hpo.launch import Plan, plan
+from hpo.launching import Plan, plan
 from hpo.pricing import price_notice
 from hpo.study import Definition
 from hpo.study.slots import slots
