@@ -23,6 +23,9 @@ __all__ = ["StackedLearner"]
 # Steps that one stack does before the next stack's turn: its weights, and what its optimizer remembers, then stay in
 # the processor's cache.
 BLOCK = 8
+# Models whose widest layers are within the same this many units are padded to one size. The grid of 2,700's 50 widths,
+# depths and optimizers, per model and step at batch 4, 32 and 128: 95, 147 and 378 us; unpadded 118, 160 and 382.
+CLASS = 25
 
 
 @dataclass
@@ -273,7 +276,7 @@ def _network(config: TrialConfig, module: nn.Module) -> Network:
 def _kind(model: Model) -> tuple[str, bool, str, int]:
     """Equal for models of one stack."""
     config, network = model.member.config, model.network
-    return family(config), bool(network.norm), config.loss, max(network.widths, default=0)
+    return family(config), bool(network.norm), config.loss, -(-max(network.widths, default=0) // CLASS)
 
 
 def _place(model: Model) -> tuple[object, ...]:
