@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["ALIGNED", "DenseStack", "Network"]
@@ -75,8 +76,9 @@ ACTIVATIONS: Mapping[str, Activation] = {
         lambda z, out: aten.elu.out(z, 1, 1, 1, out=out),
         lambda dz, z: aten.elu_backward.grad_input(dz, 1, 1, 1, False, z, grad_input=dz),
     ),
+    # Given strided memory to write to, torch's float32 kernel on CPUs writes as if it were contiguous.
     "gelu": Activation(
-        lambda z, out: aten.gelu.out(z, out=out), lambda dz, z: aten.gelu_backward.grad_input(dz, z, grad_input=dz)
+        lambda z, out: out.copy_(F.gelu(z)), lambda dz, z: aten.gelu_backward.grad_input(dz, z, grad_input=dz)
     ),
     "silu": Activation(
         lambda z, out: aten.silu.out(z, out=out), lambda dz, z: aten.silu_backward.grad_input(dz, z, grad_input=dz)

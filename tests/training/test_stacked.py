@@ -1,0 +1,368 @@
+"""A trial in a cohort is the trial alone: stacks against one module each, and against themselves."""
+
+from dataclasses import replace
+from itertools import product
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from hpo.config import TrialConfig
+from hpo.training import loop, sizing
+from hpo.training.callbacks import Callback
+from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.data import Data
+from hpo.training.dense import Dropout
+from hpo.training.learner import ModuleLearner
+from hpo.training.loop import train
+from hpo.training.losses import correct
+from hpo.training.member import Member
+from hpo.training.stacked import StackedLearner
+from tests.training.resumable import CPU, bits, config, data, stop_after
+
+STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
+PROFILES = ("uniform", "decreasing", "increasing")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def in_float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def doubled(on: Data) -> Data:
+    return replace(on, x_train=on.x_train.double(), x_val=on.x_val.double())
+
+
+def alone(configs, on: Data, **keywords) -> list[loop.Outcome]:
+    """Each by itself, by autograd and torch's optimizers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "StackedLearner", lambda members, *rest: ModuleLearner(members[0], *rest))
+        return [outcome for each in configs for outcome in train([each], on, **keywords)]
+
+
+def assert_close(found: loop.Outcome, expected: loop.Outcome, exact: float) -> None:
+    assert (found.status, found.best_epoch) == (expected.status, expected.best_epoch)
+    for row, other in zip(found.history, expected.history, strict=True):
+        for name in row.keys() - {"seconds"}:
+            assert row[name] == pytest.approx(other[name], rel=exact), (name, found.config)
+    assert found.weights.keys() == expected.weights.keys()
+    for name, weight in found.weights.items():
+        other = expected.weights[name].double()
+        assert (weight.double() - other).abs().max() <= exact * max(1.0, other.abs().max().item()), (name, found.config)
+
+
+# The same answer.
+
+
+members = st.builds(
+    lambda rate, **parameters: config(widths=None, learning_rate=10**rate, epochs=2, **parameters),
+    rate=st.floats(-3, -1.5),
+    optimizer=st.sampled_from(STACKED),
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    depth=st.sampled_from([0, 1, 2, 3, 5]),
+    width=st.sampled_from([3, 8, 13, 30]),
+    width_profile=st.sampled_from(PROFILES),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    init=st.sampled_from(sorted(INITIALISATIONS)),
+    batch_norm=st.booleans(),
+    weight_decay=st.sampled_from([0.0, 1e-3]),
+    gradient_clip=st.sampled_from([0.0, 0.5]),
+    momentum=st.sampled_from([0.0, 0.7]),
+    loss=st.sampled_from(LOSSES),
+    label_smoothing=st.sampled_from([0.0, 0.1]),
+)
+
+
+@pytest.mark.usefixtures("in_float64")
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(members, min_size=1, max_size=8))
+def test_any_cohort(configs):
+    on = doubled(data(configs[0]))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_every_choice(batch_norm):
+    """All optimizers under all schedules; each activation, initialisation, loss and profile beside them in turn."""
+    configs = [
+        config(
+            widths=None,
+            depth=1 + i % 3,
+            width=5 + i % 7,
+            width_profile=PROFILES[i % 3],
+            optimizer=optimizer,
+            schedule=schedule,
+            activation=sorted(ACTIVATIONS)[i % 7],
+            init=sorted(INITIALISATIONS)[i % 5],
+            loss=LOSSES[i % 2],
+            gradient_clip=(0, 0.3)[i % 2],
+            batch_norm=batch_norm,
+            learning_rate=0.01,
+            epochs=2,
+        )
+        for i, (optimizer, schedule) in enumerate(product(STACKED, SCHEDULES))
+    ]
+    on = doubled(data(configs[0]))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
+def test_one_step_in_float32():
+    configs = [
+        config(widths=widths, optimizer=optimizer, activation=activation, epochs=1, batch_size=140)
+        for optimizer, activation, widths in product(STACKED, ACTIVATIONS, ("16-8", "9", "8-8-8"))
+    ]
+    on = data(configs[0])
+    assert on.steps(140) == 1
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-5)
+
+
+def test_a_cohort_of_one_has_the_same_bits_in_every_run():
+    given = config(dropout=0.3, batch_norm=True)
+    first, second = (bits(train([given], data(given))[0]) for _ in range(2))
+    assert first == second
+
+
+# Dropout.
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(share):
+    dropout, factors = Dropout([share, 0.0], torch.empty(0)), torch.empty(2, 100, 1000)
+    torch.manual_seed(0)
+    dropout.draw(torch.empty(50_000, dtype=torch.int64), factors)
+    dropped = (factors[0] == 0).double().mean().item()
+    assert dropped == pytest.approx(share, abs=5 * (share * (1 - share) / 1e5) ** 0.5)
+    assert factors[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-4)
+    assert torch.equal(factors[1], torch.ones(100, 1000))
+    # No unit follows another: not in the number that they share, nor in the next one.
+    kept = factors[0].flatten() != 0
+    for lag in (1, 2, 3, 4, 1000):
+        together = (kept[:-lag] & kept[lag:]).double().mean().item()
+        assert together == pytest.approx((1 - share) ** 2, abs=5 * (0.25 / 1e5) ** 0.5)
+
+
+def test_with_dropout_the_distributions_agree(monkeypatch):
+    """Over 60 draws of the noise, the validation loss after an epoch is distributed as alone, in each member."""
+    configs = [config(dropout=share, epochs=1, optimizer="sgd", learning_rate=0.3) for share in (0.2, 0.5)]
+    on = data(configs[0])
+
+    def losses(run) -> np.ndarray:
+        found = []
+        for noise in range(60):
+            monkeypatch.setattr(loop, "epoch_seed", lambda seed, epoch, noise=noise: noise)
+            found.append([outcome.history[0]["val_loss"] for outcome in run(configs, on)])
+        return np.array(found)
+
+    together, apart = losses(train), losses(alone)
+    for member in range(2):
+        assert np.std(together[:, member]) > 0
+        assert scipy.stats.ks_2samp(together[:, member], apart[:, member]).pvalue > 1e-3
+
+
+# Members that leave.
+
+
+class Prunes(Callback):
+    """Stops members at epochs, by number, and keeps what it was told."""
+
+    def __init__(self, **at):
+        self.at, self.told = {int(number[1:]): epoch for number, epoch in at.items()}, []
+
+    def on_epoch(self, member, metrics):
+        self.told.append((member.number, int(metrics["epoch"])))
+        if metrics["epoch"] == self.at.get(member.number):
+            member.stop("pruned")
+
+    def on_end(self, member, outcome):
+        self.told.append((member.number, outcome.status))
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_members_that_are_pruned_leave_the_others_as_they_are():
+    configs = [config(widths=None, depth=1 + i, width=6 + i, optimizer="momentum", epochs=4) for i in range(4)]
+    on, prunes = doubled(data(configs[0])), Prunes(_1=2, _3=1)
+    found = train(configs, on, callbacks=[prunes])
+    assert [outcome.status for outcome in found] == ["completed", "pruned", "completed", "pruned"]
+    assert [len(outcome.history) for outcome in found] == [4, 2, 4, 1]
+    assert prunes.told.index((3, "pruned")) < prunes.told.index((0, 2))  # told before the next epoch
+    expected = alone(configs, on)
+    for number in (0, 2):
+        assert_close(found[number], expected[number], 1e-9)
+
+
+def test_the_stack_is_compacted():
+    all_members = [Member(config(widths=widths), number) for number, widths in enumerate(["16-8", "16-8-8", "20"])]
+    learner = StackedLearner(all_members, (8,), 3, CPU)
+    learner.begin_epoch(0, [[0.1]] * 3)
+    (stack,) = learner._stacks
+    assert [tuple(tensor.shape[:2]) for tensor in stack.dense.parameters] == [(3, 20), (2, 8), (1, 8), (3, 3)]
+    learner.drop(all_members[1])
+    learner.drop(all_members[2])
+    learner.begin_epoch(0, [[0.1]])
+    (stack,) = learner._stacks
+    assert [tuple(tensor.shape[:2]) for tensor in stack.dense.parameters] == [(1, 16), (1, 8), (1, 3)]
+
+
+@pytest.mark.parametrize("optimizer", STACKED)
+def test_a_member_that_diverges_changes_no_other(optimizer):
+    def cohort(rate: float):
+        rates = (0.01, rate, 0.02)
+        configs = [config(optimizer=optimizer, learning_rate=each, activation="relu", epochs=2) for each in rates]
+        return train(configs, data(configs[0]))
+
+    calm, wild = cohort(0.015), cohort(1000.0)
+    # Enough for NaN everywhere in it, where the optimizer does not bound a step.
+    assert wild[1].status == "diverged" or optimizer in ("rmsprop", "adam", "adamw", "nadam")
+    for number in (0, 2):
+        assert bits(calm[number]) == bits(wild[number])
+
+
+# One run for several trials.
+
+
+class Counting(StackedLearner):
+    models: ClassVar[list[int]] = []
+
+    def __init__(self, members, *rest):
+        self.models.append(len(members))
+        super().__init__(members, *rest)
+
+
+def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
+    configs = [config(epochs=epochs) for epochs in (1, 4, 2)] + [config(epochs=2, widths="9")]
+    on, prunes = data(configs[0]), Prunes()
+    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    Counting.models.clear()
+    found = train(configs[:3], on, callbacks=[prunes])
+    assert Counting.models == [1]
+    for outcome, each in zip(found, configs[:3], strict=True):
+        assert bits(outcome) == bits(train([each], on)[0])
+    assert prunes.told.index((0, "completed")) < prunes.told.index((1, 2))
+    Counting.models.clear()
+    train(configs, on)
+    assert Counting.models == [2]
+
+
+def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
+    configs = [config(epochs=epochs, schedule="cosine") for epochs in (1, 2)]
+    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    Counting.models.clear()
+    found = train(configs, data(configs[0]))
+    assert Counting.models == [2]
+    for outcome, each in zip(found, configs, strict=True):
+        assert_close(outcome, train([each], data(each))[0], 1e-5)
+
+
+def test_the_longest_may_be_pruned_before_the_others_end():
+    configs = [config(epochs=epochs) for epochs in (4, 3)]
+    found = train(configs, data(configs[0]), callbacks=[Prunes(_0=1)])
+    assert [(outcome.status, len(outcome.history)) for outcome in found] == [("pruned", 1), ("completed", 3)]
+    assert bits(found[1]) == bits(train([configs[1]], data(configs[1]))[0])
+
+
+def test_lbfgs_answers_several_epochs_in_one_run_too():
+    configs = [config(optimizer="lbfgs", learning_rate=0.5, epochs=epochs) for epochs in (1, 2)]
+    found = train(configs, data(configs[0]))
+    assert found[0].history[0] | {"seconds": 0} == found[1].history[0] | {"seconds": 0}
+    assert [len(outcome.history) for outcome in found] == [1, 2]
+
+
+def test_what_does_not_fit_is_trained_apart(monkeypatch):
+    batches = [config(batch_size=size) for size in (32, 16, 32)] + [config(optimizer="lbfgs")]
+    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    Counting.models.clear()
+    found = train([replace_seedless(each, i) for i, each in enumerate(batches)], data(batches[0]))
+    assert Counting.models == [2, 1]
+    assert [outcome.status for outcome in found] == ["completed"] * 4
+
+
+def replace_seedless(each: TrialConfig, number: int) -> TrialConfig:
+    """Another learning rate, so that no two are one run."""
+    return TrialConfig(**each.effective() | {"learning_rate": 0.001 * (number + 1)})
+
+
+# Checkpoints and time.
+
+
+@pytest.mark.parametrize("optimizer", STACKED)
+@pytest.mark.parametrize("answers", [3, 7, 11])
+def test_a_cohort_goes_on_from_its_checkpoints(optimizer, answers, tmp_path):
+    configs = [config(optimizer=optimizer, widths=widths, batch_norm=True) for widths in ("16-8", "9", "12-8-8")]
+    on = data(configs[0])
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
+    stopped = train(configs, on, checkpoints=specs, should_stop=stop_after(answers))
+    assert {outcome.status for outcome in stopped} == {"interrupted"}
+    again = [replace(spec, resume=True) for spec in specs]
+    whole = train(configs, on)
+    for found, expected in zip(train(configs, on, checkpoints=again), whole, strict=True):
+        assert bits(found) == bits(expected)
+    (by_itself,) = train(configs[1:2], on, checkpoints=again[1:2])
+    assert_close(by_itself, whole[1], 1e-3)
+
+
+def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):
+    now = iter(range(0, 10**6, 6))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(now)))
+    found = train([config(learning_rate=rate) for rate in (0.1, 0.2, 0.3)], data(config()))
+    assert [[row["seconds"] for row in outcome.history] for outcome in found] == [[2.0, 4.0, 6.0]] * 3
+
+
+# Right answers, and how many at once.
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_the_first_of_equal_outputs_counts(seed, ties):
+    rng = np.random.default_rng(seed)
+    outputs = rng.integers(0, 3, (2, 4, 30)).astype(float) if ties else rng.normal(size=(2, 4, 30))
+    y = rng.integers(0, 4, 30)
+    expected = (outputs.argmax(1) == y).sum(1).tolist()
+    assert correct(torch.from_numpy(outputs), torch.from_numpy(y)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "expected"),
+    [
+        (lambda size: 1.0, 128, 128),  # a step of all takes no longer than a step of one
+        (lambda size: 1.0, 10, 10),
+        (lambda size: float(size), 128, 1),
+        (lambda size: 1 + size / 2, 128, 32),  # within a twentieth of the best
+        (lambda size: 1.0 if size <= 8 else size, 128, 8),
+    ],
+)
+def test_cohort_size(seconds, most, expected, monkeypatch):
+    monkeypatch.setattr(sizing, "LONGEST", float("inf"))
+    monkeypatch.setattr(sizing, "_seconds", lambda learner, *rest: seconds(len(learner.members)))
+    configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(128)]
+    assert sizing.cohort_size(configs, data(configs[0]), most) == expected
+
+
+def test_memory_bounds_a_cohort(monkeypatch):
+    monkeypatch.setattr(sizing, "_seconds", lambda *_: 0.001)
+    monkeypatch.setattr(sizing, "_free", lambda _: 4 * 5 * 4 * (6 * 339 + 2 * 20 * 3))
+    configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
+    assert sizing.cohort_size(configs, data(configs[0]), 64) == 5
+
+
+def test_one_where_nothing_can_be_stacked():
+    configs = [config(optimizer="lbfgs")] * 4
+    assert sizing.cohort_size(configs, data(configs[0]), 4) == 1
