@@ -23,6 +23,7 @@ aten: Any = torch.ops.aten
 # Row lengths of the first layer are multiples of this: with 785 columns a product into the weights of 100 members has
 # 73 Gflop/s of 98, with 792 all of them (one thread, batch 128).
 ALIGNED = 8
+FEW = 16  # samples
 MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
 
 
@@ -134,13 +135,26 @@ class Layer:
         return [tensor for tensor in (self.weight, self.gamma, self.beta) if tensor is not None]
 
 
+Product = tuple[Tensor, Tensor, Tensor]  # what is multiplied, and where the result goes
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> Product:
+    """The batched product a b, or where its place lies transposed in memory, the transposed product."""
+    return (a, b, out) if out.is_contiguous() else (b.mT, a.mT, out.mT)
+
+
+def _multiply(product: Product) -> None:
+    a, b, out = product
+    torch.bmm(a, b, out=out)
+
+
 @dataclass
 class Trace:
     """What a layer's forward pass leaves for its backward pass, and the room for both; for one size of batch.
 
     Attributes:
-        source: the layer's input, (count, inputs, n); the first layer's is the batch.
-        sums: its products, (count, width, n).
+        up: the product that gives the sums, (count, width, n); None in the first layer.
+        sums: see above.
         z: what the activation takes: the sums, or where they are normalised, the result of that.
         h: the activations, with a last row of ones.
         dz: the gradient by h, then by z, then by the sums.
@@ -148,9 +162,11 @@ class Trace:
         ends: h and dz of the members that end here, and their parts of the last activations and the gradient by those.
         noise: random bits of dropout, its factors, and the units that they multiply in h.
         seen: the means and inverse deviations that batch normalisation found in the batch.
+        down: the product that gives the gradient by the layer below's activations; None in the first layer.
+        by_weight: what the gradient by the weights is the product of; None in the first layer.
     """
 
-    source: Tensor | None
+    up: Product | None
     sums: Tensor
     z: Tensor
     h: Tensor
@@ -159,16 +175,24 @@ class Trace:
     ends: tuple[Tensor, Tensor, Tensor, Tensor] | None
     noise: tuple[Tensor, Tensor, Tensor] | None
     seen: tuple[Tensor, Tensor]
+    down: Product | None
+    by_weight: tuple[Tensor, Tensor] | None
 
 
 @dataclass(frozen=True)
 class Room:
-    """What batches of one size need: a trace per layer, the last activations, the gradient by them, the outputs."""
+    """What batches of one size need: a trace per layer, the outputs, and the gradient by them.
+
+    `up` gives the outputs, `down` the gradient by the last activations, and `by_weight` makes the gradient by the
+    output layer's weights; see `Trace`. Without hidden layers they are not used.
+    """
 
     traces: list[Trace]
-    last: Tensor
-    d_last: Tensor
     outputs: Tensor
+    by_outputs: Tensor
+    up: Product | None = None
+    down: Product | None = None
+    by_weight: tuple[Tensor, Tensor] | None = None
 
 
 class DenseStack:
@@ -198,10 +222,7 @@ class DenseStack:
         self.output = like.new_zeros(len(networks), classes, self._widest + 1 if depth else self.inputs)
         self.parameters = [*(tensor for layer in self.layers for tensor in layer.learned), self.output]
         self._rooms: dict[int, Room] = {}
-        # Views that every step needs: making one takes as long as a small product.
         self._first = (self.layers[0].weight if depth else self.output).flatten(0, 1)
-        self._back = [layer.weight[..., :width].mT for layer, width in zip(self.layers[1:], self._widths, strict=False)]
-        self._output_back = self.output[..., : self._widest].mT
 
     def _layer(self, index: int, like: Tensor) -> Layer:
         networks = [net for net in self.networks if len(net.widths) > index]
@@ -231,11 +252,11 @@ class DenseStack:
         """The outputs (members, classes, n), of which the next call may reuse the memory, for a batch (n, inputs)."""
         room = self._room(len(x))
         self.tracked += train
-        for index, (layer, trace) in enumerate(zip(self.layers, room.traces, strict=True)):
-            if index:
-                torch.bmm(layer.weight, trace.source, out=trace.sums)  # type: ignore[arg-type]
-            else:
+        for layer, trace in zip(self.layers, room.traces, strict=True):
+            if trace.up is None:
                 torch.mm(self._first, x[:, : self._batch_width].t(), out=trace.sums.view(-1, len(x)))
+            else:
+                _multiply(trace.up)
             if layer.gamma is not None:
                 self._normalise(layer, trace, train)
             for activation, z, h, _, mask in trace.runs:
@@ -249,9 +270,10 @@ class DenseStack:
             if trace.ends is not None:
                 h, _, last, _ = trace.ends
                 last.copy_(h)
-        if self.layers:
-            return torch.bmm(self.output, room.last, out=room.outputs)
-        torch.mm(self._first, x.t(), out=room.outputs.view(-1, len(x)))
+        if room.up is None:
+            torch.mm(self._first, x.t(), out=room.outputs.view(-1, len(x)))
+        else:
+            _multiply(room.up)
         return room.outputs
 
     def _normalise(self, layer: Layer, trace: Trace, train: bool) -> None:
@@ -289,20 +311,20 @@ class DenseStack:
             add: whether to add.
         """
         room, beta, left = self._room(len(x)), int(add), list(into)
-        if not self.layers:
-            left.pop().flatten(0, 1).addmm_(by_outputs.flatten(0, 1), x, beta=beta)
+        room.by_outputs.copy_(by_outputs)
+        if room.down is None or room.by_weight is None:
+            left.pop().flatten(0, 1).addmm_(room.by_outputs.flatten(0, 1), x, beta=beta)
             return
-        torch.bmm(self._output_back, by_outputs, out=room.d_last)
-        left.pop().baddbmm_(by_outputs, room.last.mT, beta=beta)
-        for index in reversed(range(len(self.layers))):
-            layer, trace = self.layers[index], room.traces[index]
-            if index + 1 < len(self.layers):
-                above = room.traces[index + 1].dz
-                torch.bmm(self._back[index], above, out=trace.dz[: len(above)])
-                left.pop().baddbmm_(above, room.traces[index + 1].source.mT, beta=beta)  # type: ignore[union-attr]
+        _multiply(room.down)
+        left.pop().baddbmm_(*room.by_weight, beta=beta)
+        for layer, trace in zip(reversed(self.layers), reversed(room.traces), strict=True):
             self._back_through(layer, trace, left, add)
-        dz = room.traces[0].dz.flatten(0, 1)
-        left.pop().flatten(0, 1).addmm_(dz, x[:, : self._batch_width], beta=beta)
+            if trace.down is None or trace.by_weight is None:
+                dz = trace.dz.flatten(0, 1)
+                left.pop().flatten(0, 1).addmm_(dz, x[:, : self._batch_width], beta=beta)
+            else:
+                _multiply(trace.down)
+                left.pop().baddbmm_(*trace.by_weight, beta=beta)
 
     def _back_through(self, layer: Layer, trace: Trace, left: list[Tensor], add: bool) -> None:
         """From the gradient by a layer's activations to the one by its sums."""
@@ -342,44 +364,71 @@ class DenseStack:
         return self._rooms[n]
 
     def _make_room(self, n: int) -> Room:
-        new, count = self.output.new_empty, len(self.networks)
-        outputs = new(count, self.classes, n)
+        count, like = len(self.networks), self.output
+        outputs, by_outputs = (self._space(count, self.classes, n) for _ in range(2))
         if not self.layers:
-            return Room([], outputs, outputs, outputs)
-        one_depth = self.layers[-1].count == count
-        last, d_last = new(count, self._widest + 1, n).fill_(0), new(count, self._widest, n)
+            return Room([], outputs, by_outputs)
+        last, d_last = self._space(count, self._widest + 1, n), self._space(count, self._widest, n)
         last[:, -1] = 1
         traces: list[Trace] = []
-        for index, layer in enumerate(self.layers):
-            trace = self._make_trace(index, layer, n, traces[-1].h if traces else None)
-            below = self.layers[index + 1].count if index + 1 < len(self.layers) else 0
-            if not one_depth and below < layer.count:
-                ending = slice(below, layer.count)
-                width = min(layer.width, self._widest)  # of those that end none is wider
-                h, dz = (tensor[ending, :width] for tensor in (trace.h, trace.dz))
-                trace.ends = h, dz, last[ending, :width], d_last[ending, :width]
-            traces.append(trace)
-        if one_depth:
+        for index in range(len(self.layers)):
+            traces.append(self._make_trace(index, n, traces[-1] if traces else None, last, d_last))
+        if self.layers[-1].count == count:
             last, d_last = traces[-1].h, traces[-1].dz
-        return Room(traces, last, d_last, outputs)
+        up = _product(like, last, outputs)
+        return Room(
+            traces,
+            outputs,
+            by_outputs,
+            up,
+            _product(like[..., : self._widest].mT, by_outputs, d_last),
+            (by_outputs, last.mT),
+        )
 
-    def _make_trace(self, index: int, layer: Layer, n: int, below: Tensor | None) -> Trace:
-        shape = (layer.count, layer.width, n)
-        new = layer.weight.new_empty
-        h = new(layer.count, layer.width + 1, n).fill_(1)
-        sums, dz = new(shape), layer.weight.new_zeros(shape)
-        z = new(shape) if self._normed else sums
-        units = h[:, : layer.width]
-        noise = None
+    def _space(self, count: int, width: int, n: int) -> Tensor:
+        """Zeros (count, width, n). A few samples lie one after the other in memory.
+
+        BLAS multiplies four of them by 50 x 50 weights in 0.6 us a member then, else in 2.8; from 16 on that is slower.
+        """
+        if n < FEW and not self._normed:
+            return self.output.new_zeros(count, n, width).mT
+        return self.output.new_zeros(count, width, n)
+
+    def _make_trace(self, index: int, n: int, below: Trace | None, last: Tensor, d_last: Tensor) -> Trace:
+        layer = self.layers[index]
+        count, width, inputs = layer.weight.shape
+        sums = self._space(count, width, n) if below else layer.weight.new_zeros(count, width, n)
+        z = torch.zeros_like(sums) if self._normed else sums
+        h, dz = self._space(count, width + 1, n), self._space(count, width, n)
+        h[:, -1] = 1
+        units, noise = h[:, :width], None
         if layer.dropout is not None:
-            noise = torch.empty(-(-sums.numel() // 4), dtype=torch.int64, device=sums.device), new(shape), units
-        source = None if below is None else below[: layer.count, : layer.weight.shape[2]]
+            bits = torch.empty(-(-sums.numel() // 4), dtype=torch.int64, device=sums.device)
+            noise = bits, sums.new_empty(count, width, n), units
         runs = [
             (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
-            for activation, part in self._runs(layer.count)
+            for activation, part in self._runs(count)
         ]
         seen = torch.empty_like(layer.mean), torch.empty_like(layer.mean)
-        return Trace(source, sums, z, h, dz, runs, None, noise, seen)
+        trace = Trace(None, sums, z, h, dz, runs, self._ends(index, h, dz, last, d_last), noise, seen, None, None)
+        if below is not None:
+            source = below.h[:count, :inputs]
+            trace.up = _product(layer.weight, source, sums)
+            back = layer.weight[..., : self._widths[index - 1]].mT
+            trace.down = _product(back, dz, below.dz[:count])
+            trace.by_weight = dz, source.mT
+        return trace
+
+    def _ends(
+        self, index: int, h: Tensor, dz: Tensor, last: Tensor, d_last: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """See `Trace`; None where no member ends with that layer, or all do, and its own tensors are the last."""
+        count = self.layers[index].count
+        longer = self.layers[index + 1].count if index + 1 < len(self.layers) else 0
+        if longer == count or self.layers[-1].count == len(self.networks):
+            return None
+        part, width = slice(longer, count), min(self._widths[index], self._widest)  # of those that end none is wider
+        return h[part, :width], dz[part, :width], last[part, :width], d_last[part, :width]
 
     def _runs(self, count: int) -> Iterator[tuple[Activation, slice]]:
         """The activations of the first `count` members, and which of them have each."""

@@ -91,8 +91,9 @@ members = st.builds(
 
 @pytest.mark.usefixtures("in_float64")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(members, min_size=1, max_size=8))
-def test_any_cohort(configs):
+@given(st.lists(members, min_size=1, max_size=8), st.sampled_from([6, 32]))
+def test_any_cohort(drawn, batch_size):
+    configs = [TrialConfig(**each.effective() | {"batch_size": batch_size}) for each in drawn]
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
         assert_close(found, expected, 1e-9)
