@@ -85,6 +85,7 @@ class Telling:
             return
         ended, self._ended = self._ended, []
         for entry, _ in ended:
+            entry.lost = entry.lost or self.study.storage.is_lost(entry.claim.id)
             if entry.lost:
                 self.lost(entry.claim)
         ended = [(entry, outcome) for entry, outcome in ended if not entry.lost]

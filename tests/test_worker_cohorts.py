@@ -334,7 +334,10 @@ def test_a_lost_one_leaves_the_others(tmp_path: Path, stack: Stack, caplog: pyte
     assert fresh[1].value == 0.125
 
 
-def test_when_all_are_lost_training_stops_at_once(tmp_path: Path, stack: Stack) -> None:
+def test_when_all_are_lost_training_stops_at_once(
+    tmp_path: Path, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     study = make(tmp_path, trials=2)
     other = Study(StudyStorage(sqlite_url(tmp_path)), "small")
     worker = Worker(study, "cpu", 1, lease=3600)
@@ -352,6 +355,7 @@ def test_when_all_are_lost_training_stops_at_once(tmp_path: Path, stack: Stack) 
     stack.before = steal
     worker.run()
     assert epochs == [1, 2]
+    assert [f"trial {n} is not this worker's any more" in caplog.text for n in (0, 1)] == [True, True]
     assert worker.finished == {}
 
 
