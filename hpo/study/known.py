@@ -116,9 +116,9 @@ class Known:
     def changed(self, also: Iterable[int] = ()) -> Wanted:
         """All that others may have changed since the last read.
 
-        New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their range
-        says which, with those in it that are known to wait no longer: naming 2,700 of them would be a statement of its
-        own length.
+        New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their
+        range says which, with those in it that are known to wait no longer: naming 2,700 of them would be a statement
+        of its own length.
 
         Args:
             also: trials of this process that are to be read as well.
