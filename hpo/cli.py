@@ -349,7 +349,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     from hpo.study.keeping import weights_here
 
     study = _study(name, storage, imports)
-    shown = summary(read_results(study))
+    results = read_results(study)
+    shown = summary(results)
     shown["weights"] = [{"trial": number, "path": str(path)} for number, path in weights_here(study).items()]
     if style == "json":
         print_json(shown)
@@ -359,6 +360,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     click.echo(preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
     tables = {"workers": shown["workers"], "failed": shown["failed"]}
+    shown["work"] = results.work.text if results.work else None
     print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
     for title, rows in tables.items():
         if rows:

@@ -86,6 +86,14 @@ class WorkSummary:
     storage: float
     sampling: float
 
+    @property
+    def text(self) -> str:
+        """One plain line."""
+        size = "no trials yet" if self.cohort_size is None else f"{self.cohort_size:g} on average"
+        rate = f"{self.trials_per_hour:,.0f} trials per hour, " if self.trials_per_hour else ""
+        shares = ", ".join(f"{getattr(self, name):.1%} {name}" for name in ACTIVITIES)
+        return f"{rate}cohorts of {size}; of the workers' time {shares}"
+
 
 def summary(rows: Sequence[WorkRow]) -> WorkSummary | None:
     """All workers taken together; None where there has been none."""
