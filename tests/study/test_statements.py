@@ -16,9 +16,9 @@ from hpo.study import Budget, Study, StudyStorage
 from hpo.study.file import define
 from hpo.worker import Worker
 from tests.data import small_npz
+from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
 from tests.study.helpers import sqlite_url
-from tests.test_worker_cohorts import Stack
 
 MOST = 25
 MOST_OF_A_COHORT = 10
