@@ -347,6 +347,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     from hpo.report.results import read_results
     from hpo.report.results import show as summary
     from hpo.study.keeping import weights_here
+    from hpo.study.workers import in_short
 
     study = _study(name, storage, imports)
     results = read_results(study)
@@ -359,7 +360,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 
     click.echo(preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    tables = {"workers": shown["workers"], "failed": shown["failed"]}
+    workers = [{**row, "trials": in_short(row["trials"])} for row in shown["workers"]]
+    tables = {"workers": workers, "failed": shown["failed"]}
     shown["work"] = results.work.text if results.work else None
     print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
     for title, rows in tables.items():

@@ -145,7 +145,8 @@ class LeasedStorage(BufferedStorage):
             found = leases.find_all(connection, study_id, holder, list(self._held), waiting=not abandoned)
             workers = max(1, leases.count_live(connection, study_id))
             chosen, new = choose(Offer([each.trial_id for each in found], room, workers))
-            wanted = [each for each in found if each.trial_id in set(chosen)]
+            ids = set(chosen)
+            wanted = [each for each in found if each.trial_id in ids]
             if abandoned:
                 taken = [each for each in wanted if leases.take(connection, study_id, each, holder)]
             else:
