@@ -300,6 +300,30 @@ def test_when_all_are_lost_training_stops_at_once(
     assert worker.finished == {}
 
 
+class Killed(BaseException):
+    """What a worker's process does not survive."""
+
+
+def test_a_trial_that_kills_its_workers_takes_no_other_along(tmp_path: Path, stack: Stack) -> None:
+    def kill(call: int, _epoch: int) -> None:
+        if any(config.widths == "8" for config in stack.trained[call - 1]):
+            raise Killed
+
+    stack.before = kill
+    study = grid(tmp_path, widths=["4", "8", "16", "32"])
+    for _ in range(10):
+        try:
+            Worker(study, "cpu", 1).run()
+            break
+        except Killed:
+            with study.storage.engine.begin() as connection:
+                connection.execute(sa.update(LEASES).values(expires=0.0))
+            study = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # another process
+    assert states(study) == [COMPLETE, FAIL, COMPLETE, COMPLETE]
+    assert "5 workers died of it" in study.trials()[1].user_attrs["message"]
+    check_whole(study)
+
+
 def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
     study = make(tmp_path, trials=4, parameters={**SMALL, "epochs": 4})
     asked = []
