@@ -86,6 +86,23 @@ lease_option = click.option(
 )
 
 
+def _cohort(_context: click.Context, _option: click.Parameter, value: str) -> int | None:
+    if value != "auto" and not (value.isascii() and value.isdigit() and int(value) >= 1):
+        raise click.BadParameter(f"{value!r} is neither auto nor a number of trials from 1")
+    return None if value == "auto" else int(value)
+
+
+cohort_option = click.option(
+    "--cohort",
+    metavar="auto|K",
+    default="auto",
+    show_default=True,
+    callback=_cohort,
+    help="How many trials a worker trains at the same time, at most; 1 trains one by one. auto: as many as its device "
+    "trains well, of an adaptive sampler's up to 8.",
+)
+
+
 def format_option(*formats: str) -> Callable[[Command], Command]:
     """`--format`, the first one being the default."""
     return click.option(
@@ -123,6 +140,7 @@ def app(debug: bool) -> None:
     "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
 )
 @click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@cohort_option
 @checkpoint_option
 @lease_option
 @device_option
@@ -137,6 +155,7 @@ def launch(
     sets: Sequence[str],
     dry_run: bool,
     report: bool,
+    cohort: int | None,
     checkpoint_every: float,
     lease: float,
     **keys: Any,
@@ -167,7 +186,7 @@ def launch(
             found.start_clock()
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             try:
-                started = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, DEBUG)
+                started = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, DEBUG, cohort)
                 run(found, started, stop)
             except RunError:
                 _say_state(found)  # the workers that did not fail may have done all there is
@@ -183,6 +202,7 @@ def launch(
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
 )
+@cohort_option
 @checkpoint_option
 @lease_option
 @device_option
@@ -192,6 +212,7 @@ def worker(
     name: str,
     storage: str | None,
     threads: int | None,
+    cohort: int | None,
     checkpoint_every: float,
     lease: float,
     device: str,
@@ -209,7 +230,7 @@ def worker(
         study = _study(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
 
-        attached = Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease)
+        attached = Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease, cohort)
         try:
             attached.run()
         except RunError as error:
@@ -328,9 +349,11 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     from hpo.report.results import read_results
     from hpo.report.results import show as summary
     from hpo.study.keeping import weights_here
+    from hpo.study.workers import in_short
 
     study = _study(name, storage, imports)
-    shown = summary(read_results(study))
+    results = read_results(study)
+    shown = summary(results)
     shown["weights"] = [{"trial": number, "path": str(path)} for number, path in weights_here(study).items()]
     if style == "json":
         print_json(shown)
@@ -339,7 +362,9 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 
     click.echo(preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    tables = {"workers": shown["workers"], "failed": shown["failed"]}
+    workers = [{**row, "trials": in_short(row["trials"])} for row in shown["workers"]]
+    tables = {"workers": workers, "failed": shown["failed"]}
+    shown["work"] = results.work.text if results.work else None
     print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
     for title, rows in tables.items():
         if rows:

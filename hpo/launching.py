@@ -134,6 +134,7 @@ def launch(
     imports: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
     space: Space | str | None = None,
+    cohort: int | None = None,
     **keys: Any,
 ) -> optuna.Study:
     """Launch a study, as `hpo launch` does, and return it as Optuna's when nothing is left to begin.
@@ -148,6 +149,7 @@ def launch(
         imports: modules that register the user's models, data sets and metrics.
         parameters: domains that add to those of the space, or override them.
         space: a space, or a template's name.
+        cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
         keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
 
     Raises:
@@ -156,12 +158,14 @@ def launch(
     """
     if workers < 0:
         raise RequestError(f"workers = {workers}: must be at least 0")
+    if cohort is not None and cohort < 1:
+        raise RequestError(f"cohort = {cohort}: must be at least 1")
     created = plan(study, storage, imports=imports, parameters=parameters, space=space, **keys).create(storage)
     if workers == 1:
         from hpo.worker import Worker  # torch
 
         created.start_clock()
-        Worker(created, device).run()
+        Worker(created, device, cohort=cohort).run()
     elif workers > 1:
-        run(created, WorkerOptions(workers, device, imports))
+        run(created, WorkerOptions(workers, device, imports, cohort=cohort))
     return created.optuna_study

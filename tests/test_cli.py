@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -412,3 +413,24 @@ def test_templates_are_printed_to_copy(tmp_path: Path) -> None:
     printed = hpo("templates", "mnist_mlp").stdout
     (tmp_path / "mine.toml").write_text(printed)
     assert hpo("launch", "./mine.toml", "--dry-run", cwd=tmp_path).returncode == 0
+
+
+def test_show_says_what_limits(tmp_path: Path) -> None:
+    study = write_study(tmp_path, trials=6)
+    storage = ("--storage", url(tmp_path))
+    done = hpo("launch", study, "--workers", "1", "--cohort", "3", *storage, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(hpo("show", "small", *storage, "--format", "json", cwd=tmp_path).stdout)["work"]
+    assert (shown["workers"], shown["told"], shown["cohort_size"]) == (1, 6, 3)
+    text = hpo("show", "small", *storage, cwd=tmp_path).stdout
+    assert re.search(r"work: [\d,]+ trials per hour, cohorts of 3 on average; of the workers' time \S+% training", text)
+
+
+@pytest.mark.parametrize("command", ["launch", "worker"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "2.5", ""])
+def test_a_cohort_that_cannot_be_is_one_clear_line(tmp_path: Path, command: str, value: str) -> None:
+    done = hpo(command, "quickstart", "--cohort", value, cwd=tmp_path)
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"hpo: Invalid value for '--cohort': {value!r} is neither auto nor a number of trials from 1\n"
+    )

@@ -83,14 +83,14 @@ from hpo.study import Study, StudyStorage
 from hpo.worker import Worker
 
 storage = StudyStorage(sys.argv[1])
-tell = storage.set_trial_state_values
-def die(trial_id, state, values=None):
-    if storage.get_trial(trial_id).number == 6:
+tell = storage.tell
+def die(results):
+    if 6 in [storage.get_trial(told.trial_id).number for told in results]:
         if sys.argv[2] == "after":
-            tell(trial_id, state, values)
+            tell(results)
         os.kill(os.getpid(), signal.SIGKILL)
-    return tell(trial_id, state, values)
-storage.set_trial_state_values = die
+    return tell(results)
+storage.tell = die
 Worker(Study(storage, "small"), "cpu", 1, lease=1.0).run()
 """
 

@@ -164,7 +164,7 @@ def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_pa
     for name, stop in (("whole", False), ("interrupted", True)):
         study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5, "dropout": 0.2}, name, sampler="tpe", trials=2)
         if stop:
-            Worker(study, "cpu", 1, StopIn(study, number=1, epochs=2)).run()
+            Worker(study, "cpu", 1, StopIn(study, number=1, epochs=2), cohort=1).run()
             assert [t.state for t in study.trials()] == [TrialState.COMPLETE, TrialState.WAITING]
             assert len(study.trials()[1].intermediate_values) == 2
             assert checkpoints(study) == ["1.pt"]
@@ -181,7 +181,7 @@ def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
     tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5}, trials=1)
-    Worker(study, "cpu", 1, StopIn(study, number=0, epochs=3)).run()
+    Worker(study, "cpu", 1, StopIn(study, number=0, epochs=3), cohort=1).run()
     damage(StudyFiles(study).checkpoint(0))
     Worker(study, "cpu", 1).run()
     assert "trial 0 begins anew" in caplog.text
@@ -257,7 +257,7 @@ def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCa
         asked, left = stop_workers(seen, wait=0)
         assert (asked, [row.name for row in left]) == (1, [worker.name])
 
-    Worker(study, "cpu", 1, Meanwhile(study, 1, ask), lease=0.4).run()
+    Worker(study, "cpu", 1, Meanwhile(study, 1, ask), lease=0.4, cohort=1).run()
     assert "stopped, as hpo stop asked" in caplog.text
     assert [t.state for t in study.trials()] == [TrialState.WAITING] * 2
     assert study.storage.workers(study.id) == []
@@ -284,7 +284,7 @@ def test_a_trial_that_another_worker_has_taken_over_is_dropped_quietly(
         seen.storage.set_trial_state_values(seen.trials()[0]._trial_id, TrialState.COMPLETE, [0.125])
 
     meanwhile = Meanwhile(study, 1, take_over)
-    worker = Worker(study, "cpu", 1, meanwhile, lease=60)
+    worker = Worker(study, "cpu", 1, meanwhile, lease=60, cohort=1)
     waiting = iter([lambda: rival_is_done(meanwhile.study)])
     worker._wait = lambda _: next(waiting)()  # type: ignore[method-assign]  # it waits for the rival to end or die
     worker.run()

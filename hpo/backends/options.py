@@ -19,6 +19,7 @@ class WorkerOptions:
         checkpoint_every: seconds between checkpoints of a trial.
         lease: seconds for which a worker holds a trial without a sign of life.
         debug: whether their errors show tracebacks.
+        cohort: how many trials each trains at the same time, at most; None leaves that to them.
     """
 
     count: int = 1
@@ -27,10 +28,12 @@ class WorkerOptions:
     checkpoint_every: float = 30.0
     lease: float = 60.0
     debug: bool = False
+    cohort: int | None = None
 
     def arguments(self, study: str, threads: int) -> list[str]:
         """Of `hpo` for one of them. The storage's URL comes by environment, for it may hold a password."""
         times = ["--checkpoint-every", str(self.checkpoint_every), "--lease", str(self.lease)]
         modules = [part for module in self.imports for part in ("--import", module)]
         debug = ["--debug"] if self.debug else []
-        return ["worker", study, "--threads", str(threads), "--device", self.device, *times, *modules, *debug]
+        how = ["--threads", str(threads), "--device", self.device, "--cohort", str(self.cohort or "auto")]
+        return ["worker", study, *how, *times, *modules, *debug]

@@ -17,6 +17,7 @@ from rich.text import Text
 from hpo.backends.local import LocalWorker
 from hpo.study import Study
 from hpo.study.progress import Progress, progress
+from hpo.study.workers import in_short
 
 __all__ = ["watch"]
 
@@ -101,7 +102,7 @@ class _Terminal:
         table = Table("worker", "trial", "epoch", box=None, header_style="dim", pad_edge=False)
         for worker in now.workers:
             at = f"{worker.epoch}/{worker.epochs}" if worker.trials else "gone" if worker.gone else ""
-            table.add_row(worker.name, " ".join(map(str, worker.trials)), at)
+            table.add_row(worker.name, in_short(worker.trials), at)
         self.live.update(Group(Text(f"{self.name}: {now.text}", style="bold"), table), refresh=True)
 
     def close(self) -> None:

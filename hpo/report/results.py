@@ -22,6 +22,7 @@ from hpo.report.words import finite
 from hpo.space import Space
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.storage import FIXED, EpochMetrics
+from hpo.study.work import WorkSummary, summary
 from hpo.study.workers import WorkerState, worker_states
 
 __all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
@@ -92,6 +93,7 @@ class Results:
         left: trials of the budget that are not finished.
         ended: why no trial is begun any more although some may be left, or None.
         workers: those that are listed with it.
+        work: what its workers have done with their time, those that have ended too; None before the first.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Results:
     left: int
     ended: str | None
     workers: tuple[WorkerState, ...] = ()
+    work: WorkSummary | None = None
 
     @property
     def unattended(self) -> bool:
@@ -230,6 +233,7 @@ def read_results(study: Study) -> Results:
         left=study.left(),
         ended=study.ended(),
         workers=tuple(worker_states(study, trials)),
+        work=summary(study.storage.work_done(study.id)),
     )
 
 
@@ -326,10 +330,10 @@ def show(results: Results) -> dict[str, Any]:
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
-    `failed` (each failed trial), `workers` (see `hpo.study.workers.WorkerState`), `unattended` (whether trials are
-    left and no worker lives). A trial has `number`, `state`, `values` (by metric), `config` (the parameters
-    that have an effect, or None), `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`,
-    `message`.
+    `failed` (each failed trial), `workers` (see `hpo.study.workers.WorkerState`), `work` (what they have done, those
+    that have ended too: see `hpo.study.work.WorkSummary`; or None), `unattended` (whether trials are left and no worker
+    lives). A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
+    `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
     """
     told: dict[str, Any] = finite(
         {
@@ -349,6 +353,7 @@ def show(results: Results) -> dict[str, Any]:
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
             "workers": [asdict(worker) for worker in results.workers],
+            "work": asdict(results.work) if results.work else None,
             "unattended": results.unattended,
         }
     )

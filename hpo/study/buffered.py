@@ -16,9 +16,9 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import optuna
 import sqlalchemy as sa
@@ -128,19 +128,38 @@ class BufferedStorage(BaseStorage):
     def _transact_once(
         self, study_id: int | None, step: Callable[[sa.Connection], Result], trial_id: int | None, settles: bool
     ) -> Result:
+        ids = () if trial_id is None else (trial_id,)
+        # Where the trial is refused there is no result, and nobody asks for it.
+        result, refused = self._transact_each(
+            study_id, lambda connection, ours: step(connection) if ours or not ids else None, ids, settles
+        )
+        for error in refused.values():
+            raise error
+        return cast(Result, result)
+
+    def _transact_each(
+        self,
+        study_id: int | None,
+        step: Callable[[sa.Connection, Sequence[int]], Result],
+        trial_ids: Collection[int],
+        settles: bool,
+    ) -> tuple[Result, dict[int, Exception]]:
+        """As `_transact`, with several trials and one try: `step` is told which of them are ours to write.
+
+        Returns:
+            What `step` returned, and why the others were refused, by id.
+        """
         with self._turn:
             with self._memory:
                 rows = self._buffer.take()
             try:
                 with self.engine.begin() as connection:
                     begin(connection)
-                    refused = self._write_rows(connection, rows, trial_id)
-                    if trial_id not in refused:
-                        result = step(connection)
+                    refused = self._write_rows(connection, rows, trial_ids)
+                    result = step(connection, [trial_id for trial_id in trial_ids if trial_id not in refused])
                     # Of what was refused the study may be gone as well.
                     studies = self._studies_of(rows.trial_ids) if study_id is None else {study_id}
-                    also = {trial_id} if settles and trial_id is not None else set()
-                    read = {each: self._read(connection, each, also) for each in studies}
+                    read = {each: self._read(connection, each, trial_ids if settles else ()) for each in studies}
             except BaseException as error:
                 # What the database refuses for good would be refused with every later transaction as well.
                 if not isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError):
@@ -149,16 +168,14 @@ class BufferedStorage(BaseStorage):
                 raise
             with self._memory:
                 self._recovered()
-                self._give_up(refused, trial_id if settles else None)
+                self._give_up(refused, trial_ids if settles else ())
                 for each, snapshot in read.items():
                     self._take(each, snapshot)
-            if trial_id in refused:
-                raise refused[trial_id]
-            return result
+            return result, {trial_id: why for trial_id, why in refused.items() if trial_id in trial_ids}
 
-    def _write_rows(self, connection: sa.Connection, rows: Buffer, trial_id: int | None) -> dict[int, Exception]:
+    def _write_rows(self, connection: sa.Connection, rows: Buffer, trial_ids: Iterable[int]) -> dict[int, Exception]:
         """Write what waited, but of trials that are not ours to write any more: those are returned, with the reason."""
-        ids = rows.trial_ids | ({trial_id} if trial_id is not None else set())
+        ids = rows.trial_ids.union(trial_ids)
         if not ids:
             return {}
         held = ids & self._held.keys()
@@ -186,12 +203,12 @@ class BufferedStorage(BaseStorage):
             return LeaseLostError(f"trial {trial_id} has been taken over by another worker")
         return None
 
-    def _give_up(self, refused: Mapping[int, Exception], settled: int | None) -> None:
+    def _give_up(self, refused: Mapping[int, Exception], settled: Iterable[int]) -> None:
         """Trials that are ours no longer: what is known of them comes from the database from now on."""
         for trial_id, why in refused.items():
             if isinstance(why, LeaseLostError) or trial_id in self._held:
                 self._lost.add(trial_id)
-        gone = {*refused} if settled is None else {*refused, settled}
+        gone = {*refused, *settled}
         self._buffer.drop(gone)
         for trial_id in gone:
             self._held.pop(trial_id, None)
@@ -317,6 +334,16 @@ class BufferedStorage(BaseStorage):
     def _check_held(self, trial_id: int) -> None:
         if trial_id in self._lost:
             raise LeaseLostError(f"trial {trial_id} has been taken over by another worker")
+
+    def write(self, step: Callable[[sa.Connection], Result]) -> Result:
+        """Do `step` in a transaction that neither takes along what waits here nor reads back."""
+
+        def once() -> Result:
+            with self._turn, self.engine.begin() as connection:
+                begin(connection)
+                return step(connection)
+
+        return self.patience(once)
 
     def flush(self) -> None:
         """Write what waits in the buffer; of trials that have been lost meanwhile, nothing."""
@@ -460,7 +487,7 @@ class BufferedStorage(BaseStorage):
                 return False
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
             if state.is_finished():
-                leases.drop(connection, trial_id)
+                leases.drop(connection, [trial_id])
             return True
 
         running = state == TrialState.RUNNING

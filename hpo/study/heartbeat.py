@@ -10,6 +10,7 @@ import sqlalchemy.exc
 
 from hpo.study.leases import Holder
 from hpo.study.storage import StudyStorage
+from hpo.study.work import Work
 
 __all__ = ["LEASE", "Heartbeat"]
 
@@ -19,7 +20,8 @@ OFTEN = 5.0  # seconds between beats at most: `hpo stop` is heard as soon as tha
 
 
 class Heartbeat:
-    """While it lasts, a worker is listed with its study and its leases are renewed, by a thread of their own.
+    """While it lasts, a worker is listed with its study, its leases are renewed, and what it has done is written, by a
+    thread of their own.
 
     A training step may take longer than a lease; a worker whose process is stopped or killed loses its leases.
 
@@ -27,8 +29,8 @@ class Heartbeat:
         stop: whether the worker is asked to stop.
     """
 
-    def __init__(self, storage: StudyStorage, study_id: int, holder: Holder) -> None:
-        self._storage, self._study_id, self._holder = storage, study_id, holder
+    def __init__(self, storage: StudyStorage, study_id: int, holder: Holder, work: Work | None = None) -> None:
+        self._storage, self._study_id, self._holder, self._work = storage, study_id, holder, work
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hpo-heartbeat", daemon=True)
         self.stop = False
@@ -44,11 +46,11 @@ class Heartbeat:
         if self._storage.in_trouble:
             return  # there are ten seconds to stop in; it will be listed as gone
         try:
-            self._storage.retire(self._holder)
+            self._storage.retire(self._holder, self._work)
         except sqlalchemy.exc.SQLAlchemyError as error:
             log.warning("worker %s will be listed as gone: %s", self._holder.name, self._storage.explain(error))
 
     def _run(self) -> None:
         while not self._ended.wait(min(OFTEN, self._holder.seconds / 4)):
             with suppress(sqlalchemy.exc.SQLAlchemyError):  # the storage has noted it, and says so once
-                self.stop = self._storage.beat(self._holder) or self.stop
+                self.stop = self._storage.beat(self._holder, self._work) or self.stop

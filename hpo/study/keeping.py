@@ -19,7 +19,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,19 +138,27 @@ class StudyFiles:
     def telling(self, number: int, value: float, write: Write) -> Iterator[None]:
         """Around telling a trial COMPLETE: keep its weights if it will be among the best, and no others' after.
 
-        They are published before, so that no trial among the best is ever without; those of others are removed after,
-        and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever finishes meanwhile.
-        Whoever is killed in between leaves a file too many at worst, for `hpo gc`.
-
         Args:
             number: the trial's.
             value: its first objective.
             write: writes the weights to a path, with a table of texts that says what they are. Where that fails, the
                 trial counts all the same: it is logged.
         """
-        # Those seen last may be fewer or worse than there are by now: then this is kept for a moment too many.
-        kept = math.isfinite(value) and not self._beaten(number, value)
-        if kept:
+        with self.telling_all([(number, value, write)]):
+            yield
+
+    @contextmanager
+    def telling_all(self, ended: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
+        """Around telling trials COMPLETE at the same time: as `telling`, with each one's number, value and `write`.
+
+        They are published before, so that no trial among the best is ever without; those of others are removed after,
+        and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever finishes meanwhile.
+        Whoever is killed in between leaves a file too many at worst, for `hpo gc`. Of those that are told together
+        each may be refused, so that they do not beat each other before.
+        """
+        # Those seen last may be fewer or worse than there are by now: then these are kept for a moment too many.
+        kept = [each for each in ended if math.isfinite(each[1]) and not self._beaten(each[0], each[1])]
+        for number, value, write in kept:
             self._publish(number, value, write)
         yield
         if kept:

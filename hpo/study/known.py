@@ -116,14 +116,17 @@ class Known:
     def changed(self, also: Iterable[int] = ()) -> Wanted:
         """All that others may have changed since the last read.
 
-        New trials; unfinished and failed ones; and slots that wait no longer. Slots come in a row, so their range says
-        which: naming 2,700 of them would be a statement of its own length.
+        New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their
+        range says which, with those in it that are known to wait no longer: naming 2,700 of them would be a statement
+        of its own length.
 
         Args:
             also: trials of this process that are to be read as well.
         """
-        slots = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
-        return Wanted(self._last, tuple(self._asked().union(also)), slots, self._anchor)
+        first, last = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
+        # A cohort takes slots from among others.
+        passed = tuple(i for i in self.trials if first < i < last and i not in self._waiting)
+        return Wanted(self._last, tuple(self._asked().union(also)), (first, last), passed, self._anchor)
 
     def in_order(self) -> list[FrozenTrial]:
         """The trials by number; samplers and pruners ask for them often."""

@@ -53,12 +53,14 @@ class Wanted:
         after: ids above this one.
         named: ids.
         slots: the first and the last id of slots that nobody had begun, as far as is known; an empty range is (1, 0).
+        passed: ids in that range that are not read.
         anchor: the trial whose end tells this study from another that was given its ids.
     """
 
     after: int = -1
     named: tuple[int, ...] = ()
     slots: tuple[int, int] = (1, 0)
+    passed: tuple[int, ...] = ()
     anchor: int | None = None
 
 
@@ -66,7 +68,7 @@ def read_snapshot(connection: sa.Connection, study_id: int, wanted: Wanted) -> S
     """The study's name, when its trial `wanted.anchor` ended, and the trials wanted, in one statement."""
     given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
     first, last = wanted.slots
-    return _assembled(connection.execute(_query(), {**given, "first": first, "last": last}))
+    return _assembled(connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed}))
 
 
 @cache  # building it takes longer than running it
@@ -79,7 +81,11 @@ def _query() -> sa.CompoundSelect[Any]:
     mine = (TRIALS.c.study_id == study_id) & (
         (TRIALS.c.trial_id > sa.bindparam("after"))
         | TRIALS.c.trial_id.in_(sa.bindparam("named", expanding=True))
-        | (TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")) & begun)
+        | sa.and_(
+            TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")),
+            begun,
+            TRIALS.c.trial_id.not_in(sa.bindparam("passed", expanding=True)),
+        )
     )
     wanted = sa.select(TRIALS.c.trial_id).where(mine).cte("wanted")
     ids = sa.select(wanted.c.trial_id)

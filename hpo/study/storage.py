@@ -8,10 +8,7 @@ back; and all metrics of every epoch, for Optuna keeps one float a step.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -24,10 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from hpo.config import Value
-from hpo.errors import LeaseLostError
 from hpo.study import leases
-from hpo.study.buffered import BufferedStorage, add_trial, count_trials
-from hpo.study.leases import Holder, Pulse, WorkerRow
+from hpo.study.buffered import count_trials
+from hpo.study.leased import ATTEMPT, FIXED, Claimed, LeasedStorage, fix
 from hpo.study.network import refuse_network
 from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
 from hpo.study.retry import Result, retried
@@ -43,39 +39,21 @@ from hpo.study.tables import (
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
+    WORK,
     WORKERS,
-    begin,
     insert_one,
     keep_fractions,
     lock_study,
     metadata,
     purge_trials,
-    upsert,
 )
 
 __all__ = ["FIXED", "Claimed", "EpochMetrics", "StudyStorage"]
 
 EpochMetrics = dict[str, float]
-ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
-FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """A trial that a worker has claimed, and the number of this attempt at it, from 1.
-
-    Attributes:
-        trial_id: the trial's id.
-        attempt: the number of this attempt at it, from 1.
-        taken_over: whether its worker died, or was cut off, in the last attempt.
-    """
-
-    trial_id: int
-    attempt: int
-    taken_over: bool = field(default=False, compare=False)
-
-
-class StudyStorage(BufferedStorage):
+class StudyStorage(LeasedStorage):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
     Args:
@@ -97,7 +75,6 @@ class StudyStorage(BufferedStorage):
             connect_once(self.url)
             rdb = _open(self.url)
         super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
-        self._until: dict[str, float] = {}
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
             self.engine.dispose()  # the connection that is open already has not been tuned
@@ -116,16 +93,6 @@ class StudyStorage(BufferedStorage):
     def explain(self, error: Exception) -> str:
         """One line for a database's error, in its own words."""
         return explain(self.url, error, "does not answer")
-
-    def write(self, step: Callable[[sa.Connection], Result]) -> Result:
-        """Do `step` in a transaction that neither takes along what waits here nor reads back."""
-
-        def once() -> Result:
-            with self._turn, self.engine.begin() as connection:
-                begin(connection)
-                return step(connection)
-
-        return self.patience(once)
 
     def read(self, step: Callable[[sa.Connection], Result]) -> Result:
         """What `step` reads, apart from all that is known here or waits to be written."""
@@ -219,66 +186,7 @@ class StudyStorage(BufferedStorage):
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
-    # Trials, under leases.
-
-    def claim(
-        self, study_id: int, holder: Holder, budget: int | None = None, *, abandoned: bool = False
-    ) -> Claimed | None:
-        """Claim the next trial for a worker, or None where there is none; it is RUNNING, and held for a while.
-
-        One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
-        exactly one gets a trial.
-
-        Args:
-            study_id: whose trial.
-            holder: for whom.
-            budget: up to how many trials in all a new one is made; None makes none.
-            abandoned: only one whose worker is gone.
-
-        Raises:
-            KeyError: there is no such study.
-        """
-
-        def step(connection: sa.Connection) -> Claimed | None:
-            while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
-                if leases.take(connection, study_id, found, holder):
-                    return Claimed(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
-            if budget is None or abandoned:
-                return None
-            lock_study(connection, study_id)
-            number = count_trials(connection, study_id)
-            if number >= budget:
-                return None
-            trial_id = add_trial(connection, study_id, number)
-            leases.grant(connection, study_id, trial_id, 1, holder)
-            return Claimed(trial_id, 1)
-
-        claimed = self._transact(study_id, step)
-        if claimed is not None:
-            self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
-            # Where it has passed to another already, this process was suspended: its next write says so again.
-            with suppress(LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
-                self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
-                self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
-        return claimed
-
-    def release(self, trial_id: int) -> bool:
-        """Put a RUNNING trial back to WAITING under its number, its parameters fixed; false where it is not ours."""
-        study_id, held = self._study_of[trial_id], self._held.get(trial_id)
-
-        def step(connection: sa.Connection) -> None:
-            running = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == TrialState.RUNNING)
-            # It keeps the time of its start: so others see that it is no slot that nobody has touched.
-            connection.execute(running.values(state=TrialState.WAITING))
-            _fix(connection, self.get_trial(trial_id))
-            if held is not None:
-                leases.give_back(connection, study_id, trial_id, held.attempt)
-
-        try:
-            self._transact(study_id, step, trial_id=trial_id, settles=True)
-        except (LeaseLostError, KeyError, optuna.exceptions.UpdateFinishedTrialError):
-            return False
-        return True
+    # Trials.
 
     def discard_reports(self, trial_id: int, after: int) -> None:
         """Remove what a trial of this process reported of the epochs after that one: it goes on from there.
@@ -352,78 +260,6 @@ class StudyStorage(BufferedStorage):
         query = sa.select(EPOCHS.c.trial_id, sa.func.max(EPOCHS.c.epoch)).where(*mine).group_by(EPOCHS.c.trial_id)
         with self._turn, self.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query)} if trial_ids else {}
-
-    # Workers.
-
-    def announce(self, study_id: int, holder: Holder) -> None:
-        """List a worker with its study."""
-        self.write(lambda connection: leases.announce(connection, study_id, holder))
-        self._until[holder.name] = _awake() + holder.seconds
-
-    def beat(self, holder: Holder) -> bool:
-        """Renew all leases of a worker, one try; returns whether it is asked to stop.
-
-        Raises:
-            sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
-        """
-        began = _awake()
-        try:
-            with self._turn:
-                with self.engine.begin() as connection:
-                    begin(connection)
-                    pulse = leases.beat(connection, holder)
-                self._heard(holder, pulse, began)
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            self._trouble_with(error)
-            raise
-        return pulse.stop
-
-    def _heard(self, holder: Holder, pulse: Pulse, began: float) -> None:
-        with self._memory:
-            self._recovered()
-            self._until[holder.name] = began + holder.seconds
-            gone = [
-                trial_id
-                for trial_id, held in self._held.items()
-                if held.worker == holder.name and pulse.held.get(trial_id) != held.attempt
-            ]
-            self._give_up({trial_id: LeaseLostError() for trial_id in gone}, None)
-
-    def holds(self, trial_id: int) -> bool:
-        """Whether a trial is this process's, as far as can be told: its lease was renewed less than its length ago.
-
-        Asked before a file is written that the next holder would write as well. The clock goes on while this process,
-        or its machine, is suspended. While the database does not answer, a trial counts as held: training goes on, and
-        what it has done is to be kept for when the database is back.
-        """
-        held = self._held.get(trial_id)
-        return held is not None and (self._trouble is not None or _awake() < self._until.get(held.worker, 0.0))
-
-    def retire(self, holder: Holder) -> None:
-        """List a worker no longer; one try, for it is on its way out."""
-        with self._turn, self.engine.begin() as connection:
-            leases.retire(connection, holder)
-
-    def ask_workers_to_stop(self, study_id: int) -> int:
-        """Ask all workers of a study to stop; returns how many live."""
-        return self.write(lambda connection: leases.ask_to_stop(connection, study_id))
-
-    @retried
-    def workers(self, study_id: int) -> list[WorkerRow]:
-        """The workers of a study, by name."""
-        with self._turn, self.engine.connect() as connection:
-            return leases.read_workers(connection, study_id)
-
-    @retried
-    def held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
-        """How many running trials of a study are held by workers, living or not; this process's are not counted.
-
-        Args:
-            study_id: whose trials.
-            waiting: whether those that wait are counted as well.
-        """
-        with self._turn, self.engine.connect() as connection:
-            return leases.others(connection, study_id, list(self._held), waiting=waiting)
 
 
 # Opening.
@@ -504,15 +340,8 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapp
 
 
 def _purge_study(connection: sa.Connection, study_id: int) -> None:
-    for table in (EPOCHS, LEASES, WORKERS):
+    for table in (EPOCHS, LEASES, WORK, WORKERS):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
-
-
-def _fix(connection: sa.Connection, trial: FrozenTrial) -> None:
-    """Let a trial that waits begin with the parameters that it had."""
-    params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
-    row = {"trial_id": trial._trial_id, "key": FIXED, "value_json": json.dumps(params)}
-    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), [row])
 
 
 def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
@@ -528,11 +357,6 @@ def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
-    _fix(connection, trial)
-    leases.give_back(connection, study_id, trial_id, int(trial.user_attrs.get(ATTEMPT, 1)))
+    fix(connection, [trial])
+    leases.give_back(connection, study_id, {trial_id: int(trial.user_attrs.get(ATTEMPT, 1))})
     return True
-
-
-def _awake() -> float:
-    """Seconds of a clock that only grows, also while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -35,11 +35,13 @@ class Claim:
 
     Attributes:
         trial: Optuna's handle on it.
+        sampler: that asks for its parameters; every trial has one of its own.
         attempt: the number of this attempt at it, from 1.
         taken_over: whether its worker died, or was cut off, in the last attempt.
     """
 
     trial: optuna.trial.Trial
+    sampler: optuna.samplers.BaseSampler
     attempt: int
     taken_over: bool = False
 
@@ -207,7 +209,7 @@ class Study:
         if claimed is None:
             return None
         try:
-            return self._claimed(claimed)
+            return self.claim_of(claimed)
         except BaseException:  # whatever a sampler raises, its trial is not to stay with us
             self.storage.release(claimed.trial_id)
             raise
@@ -225,15 +227,20 @@ class Study:
         while claimed := self.storage.claim(self.id, holder, abandoned=True):
             self.storage.release(claimed.trial_id)
 
-    def _claimed(self, claimed: Claimed) -> Claim:
-        sampler = self.definition.sampler
+    def claim_of(self, claimed: Claimed) -> Claim:
+        """The handle on a trial that the storage has claimed."""
+        options = self.definition.sampler
         number = self.storage.get_trial_number_from_id(claimed.trial_id)
+        sampler = build_sampler(options.name, options.options, self.definition.seed, number)
+        self._ask(sampler)
+        trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
+        return Claim(trial, sampler, claimed.attempt, claimed.taken_over)
+
+    def _ask(self, sampler: optuna.samplers.BaseSampler) -> None:
+        """Let a trial's own sampler be the study's: Optuna's trial asks that one."""
         # What Optuna's own ask does: a sampler looks at the trials as they were when this was last forgotten.
         self.optuna_study._thread_local.cached_all_trials = None
-        # The trial asks the study's sampler for its relative parameters.
-        self.optuna_study.sampler = build_sampler(sampler.name, sampler.options, self.definition.seed, number)
-        trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
-        return Claim(trial, claimed.attempt, claimed.taken_over)
+        self.optuna_study.sampler = sampler
 
     def config(self, claim: Claim) -> TrialConfig:
         """The configuration of a claimed trial; its parameters are sampled and stored.
@@ -241,6 +248,7 @@ class Study:
         Raises:
             ConfigError: somebody enqueued values that cannot be.
         """
+        self._ask(claim.sampler)
         values = self.space.suggest(claim.trial) if not self.is_baseline(claim.number) else self._baseline_values(claim)
         return self.definition.config(values)
 

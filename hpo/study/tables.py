@@ -15,9 +15,9 @@ from hpo.study.schema import metadata
 
 __all__ = [
     "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
-    "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORKERS", "begin", "clock",
-    "insert_one", "keep_fractions", "local_time", "lock_study", "metadata", "purge_trials", "upsert", "upsert_one",
-    "utc_time",
+    "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORK", "WORKERS", "begin",
+    "clock", "insert_one", "keep_fractions", "local_time", "lock_study", "metadata", "purge_trials", "upsert",
+    "upsert_one", "utc_time",
 ]  # fmt: skip
 
 STUDIES = models.StudyModel.__table__
@@ -65,6 +65,24 @@ WORKERS = sa.Table(
     sa.Column("seen", sa.Double, nullable=False),
     sa.Column("gone", sa.Double, nullable=False),
     sa.Column("stop", sa.Boolean, nullable=False),
+)
+# One row a worker, kept after it has ended: `hpo show` adds them up.
+WORK = sa.Table(
+    "hpo_work",
+    metadata,
+    sa.Column("worker", sa.String(255), primary_key=True),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # Trials that it has told, cohorts that it has begun, and the trials in them.
+    sa.Column("told", sa.Integer, nullable=False),
+    sa.Column("cohorts", sa.Integer, nullable=False),
+    sa.Column("members", sa.Integer, nullable=False),
+    # Seconds by its own clock.
+    sa.Column("training", sa.Double, nullable=False),
+    sa.Column("storage", sa.Double, nullable=False),
+    sa.Column("sampling", sa.Double, nullable=False),
+    # By the database's clock: when it was announced, and when it last wrote this.
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
 )
 
 CLOCKS = {

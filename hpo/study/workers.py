@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial
 from hpo.study.leases import WorkerRow
 from hpo.study.study import Study
 
-__all__ = ["WorkerState", "stop_workers", "worker_states"]
+__all__ = ["WorkerState", "in_short", "stop_workers", "worker_states"]
 
+SHOWN = 6  # trials of a cohort that are named in a line
 POLL = 0.25  # seconds between looks at who has stopped
 
 
@@ -39,6 +40,12 @@ class WorkerState:
     epochs: int
     seen: float
     gone: bool
+
+
+def in_short(numbers: Sequence[int]) -> str:
+    """A cohort's trials in a line: the first ones, and how many there are."""
+    named = " ".join(map(str, numbers[:SHOWN]))
+    return f"{named} … ({len(numbers)} trials)" if len(numbers) > SHOWN else named
 
 
 def worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[WorkerState]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ hpo.study.buffered.PATIENCE = hpo.study.retry.PATIENCE = {}
 from hpo.cli import main
 main()
 """
-RESUMED, LOST = "goes on after epoch", "is not this"
+BEGINS, RESUMED, LOST = "begins:", "goes on after epoch", "is not this"
 
 
 @dataclass
@@ -87,27 +87,35 @@ class WorkerProcess:
     @property
     def went_on(self) -> bool:
         """Whether it began another trial after it had lost one."""
-        return LOST in [attempt.end for attempt in self.attempts()[:-1]]
+        lost = False
+        for line in self.text.splitlines():
+            if match := LINE.match(line):
+                if lost and match[3] == BEGINS:
+                    return True
+                lost = lost or match[3] == LOST
+        return False
 
     def attempts(self) -> list[Attempt]:
-        """What it worked on, as its log has it."""
+        """What it worked on, as its log has it; of a cohort's trials each by itself."""
         found: list[Attempt] = []
-        begun = 0.0
+        open_: dict[int, tuple[Attempt, float]] = {}  # by number, with the time of its beginning
         for line in self.text.splitlines():
             if not (match := LINE.match(line)):
                 continue
             at, number, what, rest = _seconds(match[1]), int(match[2]), match[3], match[4]
-            if what == "begins:":
+            if what == BEGINS:
                 found.append(Attempt(number))
-                begun = at
+                open_[number] = found[-1], at
             elif what == RESUMED:
-                found[-1].resumed = int(rest)
-            elif found and found[-1].number == number and not found[-1].end:
-                found[-1].end, found[-1].seconds = what, self._awake(begun, at)
+                open_[number][0].resumed = int(rest)
+            elif number in open_:
+                attempt, begun = open_.pop(number)
+                attempt.end, attempt.seconds = what, self._awake(begun, at)
             else:
                 found.append(Attempt(number, end=what))  # it was lost before it had been sampled
-        if found and not found[-1].end and self.killed_at is not None:
-            found[-1].seconds = self._awake(begun, self.killed_at)
+        for attempt, begun in open_.values():
+            if self.killed_at is not None:
+                attempt.seconds = self._awake(begun, self.killed_at)
         return found
 
     def _awake(self, begun: float, ended: float) -> float:
@@ -128,10 +136,21 @@ class Fleet:
         home: `HPO_HOME` of the workers; their logs go there too.
         lease: seconds.
         patience: seconds for which the database may be away, instead of five minutes.
+        cohorts: how many trials a worker trains at the same time, worker by worker, from the first again after the
+            last.
     """
 
-    def __init__(self, name: str, url: str, home: Path, lease: float = 2.0, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        home: Path,
+        lease: float = 2.0,
+        patience: float | None = None,
+        cohorts: Sequence[int] = (1,),
+    ) -> None:
         self._name, self._url, self.home, self._lease, self._patience = name, url, home, lease, patience
+        self._cohorts = cohorts
         self.workers: list[WorkerProcess] = []
         home.mkdir(parents=True, exist_ok=True)
 
@@ -149,9 +168,10 @@ class Fleet:
         }
         for _ in range(count):
             log = self.home / f"worker-{len(self.workers)}.log"
+            cohort = ["--cohort", str(self._cohorts[len(self.workers) % len(self._cohorts)])]
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+                    [*command, *cohort], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
                 )
             self.workers.append(WorkerProcess(process, log))
 

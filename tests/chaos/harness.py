@@ -38,6 +38,7 @@ class Case:
         kills, stops: how many workers are killed, and how many suspended until their trial has been taken over.
         least: so many kills there must have been before the study ended.
         limit: seconds in which all must have ended.
+        cohorts: how many trials a worker trains at the same time, worker by worker.
     """
 
     sampler: str
@@ -51,6 +52,7 @@ class Case:
     stops: int
     limit: float
     least: int
+    cohorts: tuple[int, ...] = (1,)
 
 
 @dataclass
@@ -181,7 +183,7 @@ def run(case: Case, url: str, folder: Path, say: Callable[[str], None]) -> Rows:
     study = make_study(url, folder, case)
     outcome = Outcome()
     began = time.monotonic()
-    with Fleet(STUDY, url, folder / "home") as fleet:
+    with Fleet(STUDY, url, folder / "home", cohorts=case.cohorts) as fleet:
         fleet.start(case.workers)
         mischief = Mischief(fleet, study, case.seed)
         events = ["kill"] * case.kills + ["stop"] * case.stops

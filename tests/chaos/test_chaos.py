@@ -21,3 +21,11 @@ def test_every_trial_is_what_it_would_have_been_undisturbed(tmp_path: Path) -> N
 @pytest.mark.timeout(600)
 def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: str) -> None:
     run(replace(SHORT, sampler="tpe", pruner="median", seed=2), postgres_url, tmp_path, print)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_cohorts_lose_nothing(sampler: str, tmp_path: Path) -> None:
+    pruner = "median" if sampler == "tpe" else "none"
+    case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1))
+    run(case, sqlite_url(tmp_path), tmp_path, print)

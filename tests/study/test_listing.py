@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.listing import listing
+from hpo.study.workers import in_short
 from tests.study.helpers import holder
 
 
@@ -43,3 +44,9 @@ def test_a_database_without_tables_has_no_studies_and_gets_no_tables(tmp_path: P
     (tmp_path / "empty.db").touch()
     assert listing(url) == []
     assert sa.inspect(engine).get_table_names() == []
+
+
+def test_a_cohort_s_trials_are_told_in_a_line() -> None:
+    assert in_short([]) == ""
+    assert in_short([3, 1]) == "3 1"
+    assert in_short(range(40)) == "0 1 2 3 4 5 … (40 trials)"

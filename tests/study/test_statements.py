@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import optuna
 import pytest
@@ -15,10 +16,14 @@ from hpo.study import Budget, Study, StudyStorage
 from hpo.study.file import define
 from hpo.worker import Worker
 from tests.data import small_npz
+from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
 from tests.study.helpers import sqlite_url
 
 MOST = 25
+MOST_OF_A_COHORT = 10
+# What a cohort shares does not vary.
+SHARING = {**FLAT, "batch_size": 64}
 STARTUP, MEASURED, FILLED = 10, 30, 70
 
 
@@ -113,3 +118,20 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     assert [trial.number for trial in trials] == list(range(MEASURED + FILLED + MEASURED))
     assert all((len(trial.params), len(trial.intermediate_values)) == (7, REPORTS) for trial in trials)
     check(early, late)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: Path, sampler: str) -> None:
+    per_trial = []
+    for cohort in (1, 8):
+        table = {"dataset": str(small_npz(tmp_path / "small.npz")), "trials": 32, "sampler": sampler}
+        name, definition, budget = define({**table, "parameters": SHARING}, f"cohorts-of-{cohort}", tmp_path)
+        study = Study.create(storage, name, definition, budget)
+        worker = Worker(study, "cpu", 1, cohort=cohort)
+        statements = Statements(storage.engine)
+        with mock.patch("hpo.worker.train", Stack()):
+            per_trial.append(statements.per(32, worker.run))
+        assert worker.finished == {"COMPLETE": 32}
+    alone, together = per_trial
+    assert together <= MOST_OF_A_COHORT, f"{together:.1f} statements per trial, alone {alone:.1f}"
+    assert together < alone / 2

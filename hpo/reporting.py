@@ -1,0 +1,132 @@
+"""What a worker reports while a cohort trains: every epoch of every trial, and how each has ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import optuna
+from typing_extensions import override
+
+from hpo.config import TrialConfig
+from hpo.errors import LeaseLostError
+from hpo.study import Claim, Study
+from hpo.study.work import Work
+from hpo.training.callbacks import Callback
+from hpo.training.member import Member, Metrics, Outcome
+
+__all__ = ["LOST", "NOT_OURS", "Entry", "Reporting"]
+
+log = logging.getLogger("hpo.worker")
+# What a storage raises of a trial that another worker has taken over, that somebody else has told, or that is deleted.
+LOST = "trial %d is not this worker's any more: another has taken it over, or it was told or deleted by somebody"
+NOT_OURS = (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError, KeyError)
+
+
+@dataclass
+class Entry:
+    """A claimed trial in training.
+
+    Attributes:
+        claim: the trial.
+        config: its configuration.
+        cohort: how many trials are trained with it, itself among them.
+        begun: whether its training has begun in this attempt.
+        lost: whether the trial is not this worker's any more; nothing more of it is to be told.
+        ended: whether its training has ended.
+    """
+
+    claim: Claim
+    config: TrialConfig
+    cohort: int = 1
+    begun: bool = False
+    lost: bool = False
+    ended: bool = False
+
+
+class Reporting(Callback):
+    """Stores every epoch of a cohort's trials in the study, and stops those of which the pruner says so.
+
+    Args:
+        study: whose trials.
+        entries: the trials, in the order in which they are given to `train`.
+        ended: told of each trial as soon as its training has ended.
+        work: takes the time that pruners need.
+    """
+
+    def __init__(
+        self, study: Study, entries: Sequence[Entry], ended: Callable[[Entry, Outcome], None], work: Work
+    ) -> None:
+        self.study = study
+        self.entries = entries
+        self.ended = ended
+        self.work = work
+        objectives = study.definition.objectives
+        self.metric = objectives[0].metric if len(objectives) == 1 else None
+
+    @property
+    def all_lost(self) -> bool:
+        """Whether no trial that is still in training is this worker's."""
+        return all(entry.ended or entry.lost or self.study.storage.is_lost(entry.claim.id) for entry in self.entries)
+
+    @override
+    def on_start(self, member: Member) -> None:
+        """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones."""
+        entry = self.entries[member.number]
+        again, entry.begun = entry.begun or entry.claim.attempt > 1, True
+        if again:
+            try:
+                self._take_up(entry, member)
+            except NOT_OURS:
+                self._lose(entry, member)
+
+    def _take_up(self, entry: Entry, member: Member) -> None:
+        claim = entry.claim
+        if member.resumed_from:
+            log.info("trial %d goes on after epoch %d", claim.number, member.resumed_from)
+        self.study.rewind(claim, member.resumed_from)
+        stored = len(self.study.storage.epochs(self.study.id, claim.id).get(claim.id, []))
+        for metrics in member.history[stored:]:
+            self._store(claim, metrics)
+
+    @override
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
+        entry = self.entries[member.number]
+        try:
+            reported = self._store(entry.claim, metrics)
+            if reported and metrics["epoch"] < member.config.epochs and self._should_prune(entry):
+                member.stop("pruned")
+        except NOT_OURS:
+            self._lose(entry, member)
+
+    @override
+    def on_end(self, member: Member, outcome: Outcome) -> None:
+        """Pass on what came out."""
+        self.end(self.entries[member.number], outcome)
+
+    def end(self, entry: Entry, outcome: Outcome) -> None:
+        """Pass on what came out of a trial, once."""
+        if not entry.ended:
+            entry.ended = True
+            self.ended(entry, outcome)
+
+    def _should_prune(self, entry: Entry) -> bool:
+        with self.work.of("sampling"):
+            return entry.claim.trial.should_prune()
+
+    def _lose(self, entry: Entry, member: Member) -> None:
+        """The others of its cohort go on."""
+        entry.lost = True
+        member.stop("interrupted")
+
+    def _store(self, claim: Claim, metrics: Metrics) -> bool:
+        """Record an epoch, and report it to Optuna where there is one objective and it is finite."""
+        epoch = int(metrics["epoch"])
+        self.study.storage.record_epoch(claim.id, epoch, metrics)
+        value = metrics.get(self.metric, math.nan) if self.metric else math.nan
+        if math.isfinite(value):
+            claim.trial.report(value, epoch)
+        return math.isfinite(value)

@@ -1,0 +1,352 @@
+"""A storage whose trials are held by workers, under leases: claimed, told and given back, one or a cohort at a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import optuna
+import sqlalchemy as sa
+import sqlalchemy.exc
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.errors import LeaseLostError
+from hpo.study import leases, work
+from hpo.study.buffered import BufferedStorage, add_trial, count_trials, value_row
+from hpo.study.leases import Holder, Pulse, WorkerRow
+from hpo.study.retry import retried
+from hpo.study.tables import TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
+from hpo.study.work import Work, WorkRow
+
+__all__ = ["ATTEMPT", "FIXED", "Claimed", "LeasedStorage", "Offer", "Told", "fix"]
+
+ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
+FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A trial that a worker has claimed, and the number of this attempt at it, from 1.
+
+    Attributes:
+        trial_id: the trial's id.
+        attempt: the number of this attempt at it, from 1.
+        taken_over: whether its worker died, or was cut off, in the last attempt.
+        made: whether it was made for this claim: it has no parameters, not even fixed ones.
+    """
+
+    trial_id: int
+    attempt: int
+    taken_over: bool = field(default=False, compare=False)
+    made: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a worker may take along with a trial that it has claimed.
+
+    Attributes:
+        trial_ids: of trials that wait, or whose workers are gone, by number.
+        new: how many may be made below the budget.
+        workers: how many live, and share them; at least one.
+    """
+
+    trial_ids: list[int]
+    new: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """The end of a trial: its state, and its values where it has any."""
+
+    trial_id: int
+    state: TrialState
+    values: Sequence[float] | None = None
+
+
+class LeasedStorage(BufferedStorage):
+    """See the module."""
+
+    def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
+        super().__init__(rdb, write_behind=write_behind)
+        self._until: dict[str, float] = {}
+
+    # Trials, under leases.
+
+    def claim(
+        self, study_id: int, holder: Holder, budget: int | None = None, *, abandoned: bool = False
+    ) -> Claimed | None:
+        """Claim the next trial for a worker, or None where there is none; it is RUNNING, and held for a while.
+
+        One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
+        exactly one gets a trial.
+
+        Args:
+            study_id: whose trial.
+            holder: for whom.
+            budget: up to how many trials in all a new one is made; None makes none.
+            abandoned: only one whose worker is gone.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+
+        def step(connection: sa.Connection) -> Claimed | None:
+            while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
+                if leases.take(connection, study_id, found, holder):
+                    return Claimed(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
+            if budget is None or abandoned:
+                return None
+            lock_study(connection, study_id)
+            number = count_trials(connection, study_id)
+            if number >= budget:
+                return None
+            trial_id = add_trial(connection, study_id, number)
+            leases.grant(connection, study_id, trial_id, 1, holder)
+            return Claimed(trial_id, 1)
+
+        claimed = self._transact(study_id, step)
+        if claimed is not None:
+            self._begin(study_id, holder, claimed)
+        return claimed
+
+    def claim_more(
+        self,
+        study_id: int,
+        holder: Holder,
+        choose: Callable[[Offer], tuple[Collection[int], int]],
+        budget: int | None = None,
+        *,
+        abandoned: bool = False,
+    ) -> list[Claimed]:
+        """Claim what is to be trained along with a trial, in one transaction; fewer where others are faster.
+
+        Args:
+            study_id: whose trials.
+            holder: for whom.
+            choose: which of what is offered: their ids, and how many new ones.
+            budget: up to how many trials in all new ones are made; None makes none.
+            abandoned: those whose workers are gone are offered, else those that wait, and new ones.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+
+        def step(connection: sa.Connection) -> list[Claimed]:
+            room = 0
+            if budget is not None and not abandoned:
+                lock_study(connection, study_id)
+                room = max(0, budget - count_trials(connection, study_id))
+            found = leases.find_all(connection, study_id, holder, list(self._held), waiting=not abandoned)
+            workers = max(1, leases.count_live(connection, study_id))
+            chosen, new = choose(Offer([each.trial_id for each in found], room, workers))
+            ids = set(chosen)
+            wanted = [each for each in found if each.trial_id in ids]
+            if abandoned:
+                taken = [each for each in wanted if leases.take(connection, study_id, each, holder)]
+            else:
+                taken = leases.take_all(connection, study_id, wanted, holder)
+            claimed = [Claimed(each.trial_id, each.attempt + 1, taken_over=abandoned) for each in taken]
+            return claimed + _make(connection, study_id, min(new, room), holder)
+
+        claimed = self._transact(study_id, step)
+        for each in claimed:
+            self._begin(study_id, holder, each)
+        return claimed
+
+    def _begin(self, study_id: int, holder: Holder, claimed: Claimed) -> None:
+        self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
+        # Where it has passed to another already, this process was suspended: its next write says so again.
+        with suppress(LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
+            self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
+            self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
+
+    def release(self, trial_id: int) -> bool:
+        """Put a RUNNING trial back to WAITING under its number, its parameters fixed; false where it is not ours."""
+        return bool(self.release_all([trial_id]))
+
+    def release_all(self, trial_ids: Collection[int]) -> list[int]:
+        """Put RUNNING trials of one study back to WAITING, in one transaction; returns the ids of those that were ours.
+
+        Each waits under its number, its parameters fixed.
+        """
+
+        def step(connection: sa.Connection, ours: Sequence[int]) -> None:
+            running = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(ours), TRIALS.c.state == TrialState.RUNNING)
+            # They keep the time of their start: so others see that they are no slots that nobody has touched.
+            connection.execute(running.values(state=TrialState.WAITING))
+            fix(connection, [self._trial(trial_id) for trial_id in ours])
+            attempts = {trial_id: held.attempt for trial_id in ours if (held := self._held.get(trial_id))}
+            leases.give_back(connection, self._study_of[ours[0]], attempts)
+
+        try:
+            refused = self._settle(trial_ids, step)
+        except KeyError:  # the study was deleted
+            return []
+        return [trial_id for trial_id in trial_ids if trial_id not in refused]
+
+    def tell(self, results: Sequence[Told]) -> dict[int, Exception]:
+        """End RUNNING trials of one study that this process runs, in one transaction.
+
+        Returns:
+            Of those that are not ours any more, why, by id: as `set_trial_state_values` raises. They are left as they
+            are, and the others are ended all the same.
+
+        Raises:
+            KeyError: the study was deleted.
+        """
+        states = {told.trial_id: told.state for told in results}
+        tried: set[int] = set()
+
+        def step(connection: sa.Connection, ours: Sequence[int]) -> None:
+            tried.update(ours)
+            for state in {states[trial_id] for trial_id in ours}:
+                ended = TRIALS.c.trial_id.in_([trial_id for trial_id in ours if states[trial_id] == state])
+                now = {"state": state, "datetime_complete": utc_time()}
+                connection.execute(sa.update(TRIALS).where(ended).values(now))
+            mine = [told for told in results if told.trial_id in ours]
+            rows = [value_row(told.trial_id, i, value) for told in mine for i, value in enumerate(told.values or ())]
+            upsert(connection, VALUES, ("trial_id", "objective"), rows)
+            leases.drop(connection, ours)
+
+        def landed(trial_id: int, why: Exception) -> bool:
+            # The connection may have been lost after the database had done it, and before it could say so.
+            finished = trial_id in tried and isinstance(why, optuna.exceptions.UpdateFinishedTrialError)
+            return finished and self._trial(trial_id).state == states[trial_id]
+
+        return {trial_id: why for trial_id, why in self._settle(states, step).items() if not landed(trial_id, why)}
+
+    def _settle(
+        self, trial_ids: Collection[int], step: Callable[[sa.Connection, Sequence[int]], None]
+    ) -> dict[int, Exception]:
+        """Do `step` to those trials that are ours still, and are so no longer afterwards; why the others were refused.
+
+        Raises:
+            KeyError: the study was deleted.
+        """
+        with self._memory:
+            studies = {self._study_of[trial_id] for trial_id in trial_ids if trial_id in self._study_of}
+        if not studies:
+            return {trial_id: KeyError(f"there is no trial {trial_id}") for trial_id in trial_ids}
+        [study_id] = studies
+
+        def ours(connection: sa.Connection, ids: Sequence[int]) -> None:
+            if ids:
+                step(connection, ids)
+
+        return self.patience(lambda: self._transact_each(study_id, ours, trial_ids, True))[1]
+
+    # Workers.
+
+    def announce(self, study_id: int, holder: Holder) -> None:
+        """List a worker with its study."""
+
+        def step(connection: sa.Connection) -> None:
+            leases.announce(connection, study_id, holder)
+            work.begin_work(connection, study_id, holder.name)
+
+        self.write(step)
+        self._until[holder.name] = _awake() + holder.seconds
+
+    def beat(self, holder: Holder, done: Work | None = None) -> bool:
+        """Renew all leases of a worker, and say what it has done, one try; returns whether it is asked to stop.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
+        """
+        began = _awake()
+        try:
+            with self._turn:
+                with self.engine.begin() as connection:
+                    begin(connection)
+                    pulse = leases.beat(connection, holder)
+                    if done is not None:
+                        work.record(connection, holder.name, done)
+                self._heard(holder, pulse, began)
+        except sqlalchemy.exc.SQLAlchemyError as error:
+            self._trouble_with(error)
+            raise
+        return pulse.stop
+
+    def _heard(self, holder: Holder, pulse: Pulse, began: float) -> None:
+        with self._memory:
+            self._recovered()
+            self._until[holder.name] = began + holder.seconds
+            gone = [
+                trial_id
+                for trial_id, held in self._held.items()
+                if held.worker == holder.name and pulse.held.get(trial_id) != held.attempt
+            ]
+            self._give_up({trial_id: LeaseLostError() for trial_id in gone}, ())
+
+    def holds(self, trial_id: int) -> bool:
+        """Whether a trial is this process's, as far as can be told: its lease was renewed less than its length ago.
+
+        Asked before a file is written that the next holder would write as well. The clock goes on while this process,
+        or its machine, is suspended. While the database does not answer, a trial counts as held: training goes on, and
+        what it has done is to be kept for when the database is back.
+        """
+        held = self._held.get(trial_id)
+        return held is not None and (self._trouble is not None or _awake() < self._until.get(held.worker, 0.0))
+
+    def retire(self, holder: Holder, done: Work | None = None) -> None:
+        """List a worker no longer, and say what it has done; one try, for it is on its way out."""
+        with self._turn, self.engine.begin() as connection:
+            if done is not None:
+                work.record(connection, holder.name, done)
+            leases.retire(connection, holder)
+
+    def ask_workers_to_stop(self, study_id: int) -> int:
+        """Ask all workers of a study to stop; returns how many live."""
+        return self.write(lambda connection: leases.ask_to_stop(connection, study_id))
+
+    @retried
+    def work_done(self, study_id: int) -> list[WorkRow]:
+        """What each of a study's workers has done, living or not."""
+        with self._turn, self.engine.connect() as connection:
+            return work.read_work(connection, study_id)
+
+    @retried
+    def workers(self, study_id: int) -> list[WorkerRow]:
+        """The workers of a study, by name."""
+        with self._turn, self.engine.connect() as connection:
+            return leases.read_workers(connection, study_id)
+
+    @retried
+    def held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
+        """How many running trials of a study are held by workers, living or not; this process's are not counted.
+
+        Args:
+            study_id: whose trials.
+            waiting: whether those that wait are counted as well.
+        """
+        with self._turn, self.engine.connect() as connection:
+            return leases.others(connection, study_id, list(self._held), waiting=waiting)
+
+
+def fix(connection: sa.Connection, trials: Collection[FrozenTrial]) -> None:
+    """Let trials that wait begin with the parameters that they had."""
+    rows = [
+        {"trial_id": t._trial_id, "key": FIXED, "value_json": json.dumps({**t.system_attrs.get(FIXED, {}), **t.params})}
+        for t in trials
+    ]
+    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), rows)
+
+
+def _make(connection: sa.Connection, study_id: int, count: int, holder: Holder) -> list[Claimed]:
+    """New trials, held."""
+    first = count_trials(connection, study_id) if count > 0 else 0
+    ids = [add_trial(connection, study_id, first + i) for i in range(count)]
+    if ids:
+        leases.grant_all(connection, study_id, dict.fromkeys(ids, 1), holder)
+    return [Claimed(trial_id, 1, made=True) for trial_id in ids]
+
+
+def _awake() -> float:
+    """Seconds of a clock that only grows, also while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

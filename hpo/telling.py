@@ -1,0 +1,243 @@
+"""How trials end: what a worker tells the study of them, those that ended together in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from optuna.trial import TrialState
+
+from hpo.errors import HpoError, RunError
+from hpo.reporting import LOST, NOT_OURS, Entry
+from hpo.study import Claim, Study
+from hpo.study.keeping import StudyFiles
+from hpo.study.leased import Told
+from hpo.study.work import Work
+from hpo.training.files import remove
+from hpo.training.job import write_weights
+from hpo.training.member import Outcome, Weights
+
+__all__ = ["Telling"]
+
+log = logging.getLogger("hpo.worker")
+ERRORS_IN_A_ROW = 5
+LATER = "trial %d is another worker's once its lease has run out: the database does not answer"
+LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
+
+
+@dataclass(frozen=True)
+class Result:
+    """What becomes of a trial.
+
+    Attributes:
+        claim: the trial.
+        state, values: as Optuna has them.
+        attrs: attributes that Optuna's tools show beside the value.
+        failure: the kind of failure, or nothing.
+        message: the failure in a line.
+        weights: of its best epoch; they are kept if the trial is among the best.
+    """
+
+    claim: Claim
+    state: TrialState
+    values: list[float] | None = None
+    attrs: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    failure: str = ""
+    message: str = ""
+    weights: Weights | None = None
+
+
+class Telling:
+    """Tells the study how the trials of one worker ended.
+
+    Args:
+        study: whose trials.
+        files: of the study.
+        work: takes the time and the count.
+
+    Attributes:
+        open: the worker's trials that are neither told nor lost nor released, by id.
+        finished: how many trials it has told, by state.
+    """
+
+    def __init__(self, study: Study, files: StudyFiles, work: Work) -> None:
+        self.study = study
+        self.files = files
+        self.work = work
+        self.open: dict[int, Claim] = {}
+        self.finished: dict[str, int] = {}
+        self._ended: list[tuple[Entry, Outcome]] = []
+        self._errors = 0
+        self._too_many: RunError | None = None
+
+    def ended(self, entry: Entry, outcome: Outcome) -> None:
+        """Note that a trial has ended; `tell` tells it."""
+        self._ended.append((entry, outcome))
+
+    def tell(self) -> None:
+        """Tell all that has ended since, in one transaction; give back what was interrupted."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, []
+        for entry, _ in ended:
+            entry.lost = entry.lost or self.study.storage.is_lost(entry.claim.id)
+            if entry.lost:
+                self.lost(entry.claim)
+        ended = [(entry, outcome) for entry, outcome in ended if not entry.lost]
+        self._interrupted([entry.claim for entry, outcome in ended if outcome.status == "interrupted"])
+        self._tell([self._result(entry, outcome) for entry, outcome in ended if outcome.status != "interrupted"])
+
+    def check(self) -> None:
+        """Go no further once too much has failed.
+
+        Raises:
+            RunError: too many trials in a row failed by an error.
+        """
+        if self._too_many is not None:
+            raise self._too_many
+
+    def lost(self, claim: Claim) -> None:
+        """A trial is another's, and nothing is told of it."""
+        self.open.pop(claim.id, None)
+        log.info(LOST, claim.number)
+
+    def failed(self, claim: Claim, error: Exception) -> None:
+        """A trial failed by an error."""
+        text = f"{type(error).__name__}: {error}".splitlines()[0] if not isinstance(error, HpoError) else str(error)
+        log.error(
+            "trial %d failed: %s", claim.number, text, exc_info=error.__cause__ or not isinstance(error, HpoError)
+        )
+        self._tell([Result(claim, TrialState.FAIL, failure="error", message=text)])
+
+    def out_of_memory(self, claim: Claim, error: Exception) -> None:
+        """A trial needs more memory than there is."""
+        self._tell([Result(claim, TrialState.PRUNED, failure="out_of_memory", message=str(error))])
+
+    def release(self) -> None:
+        """Give back all that is open."""
+        with self.work.of("storage"):
+            self.study.storage.release_all(list(self.open))
+        self.open.clear()
+
+    def _interrupted(self, claims: Collection[Claim]) -> None:
+        storage = self.study.storage
+        if not claims:
+            return
+        in_trouble = storage.in_trouble  # and then it is not waited for
+        with self.work.of("storage"):
+            released = [] if in_trouble else storage.release_all([claim.id for claim in claims])
+        for claim in claims:
+            self.open.pop(claim.id, None)
+            if in_trouble:
+                log.info(
+                    "trial %d is another worker's once its lease has run out: the database does not answer",
+                    claim.number,
+                )
+            elif claim.id in released:
+                log.info("trial %d released: the worker was asked to stop", claim.number)
+
+    # What came out.
+
+    def _result(self, entry: Entry, outcome: Outcome) -> Result:
+        claim, values, attrs = entry.claim, self._values(outcome), self._described(entry, outcome)
+        if outcome.status == "diverged":
+            return Result(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
+        if values is None:
+            return Result(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
+        if outcome.status == "pruned":
+            return Result(claim, TrialState.PRUNED, values, attrs)
+        return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights or {})
+
+    def _described(self, entry: Entry, outcome: Outcome) -> dict[str, object]:
+        attrs: dict[str, object] = {
+            "parameter_count": outcome.parameter_count,
+            "train_seconds": round(outcome.train_seconds, 3),
+            "cohort": entry.cohort,
+        }
+        if outcome.best_epoch is not None:
+            attrs["best_epoch"] = outcome.best_epoch
+        if entry.config.model == "mlp":
+            attrs["widths"] = "-".join(map(str, entry.config.hidden_widths))
+        if outcome.history:
+            attrs["last_epoch"] = outcome.history[-1]
+        return attrs
+
+    def _values(self, outcome: Outcome) -> list[float] | None:
+        """One value per objective at the best epoch, or None where one is not finite."""
+        if outcome.best is None:
+            return None
+        known = {**outcome.best, "parameter_count": outcome.parameter_count, "train_seconds": outcome.train_seconds}
+        values = [float(known[objective.metric]) for objective in self.study.definition.objectives]
+        return values if all(map(math.isfinite, values)) else None
+
+    # Telling it.
+
+    def _tell(self, results: Sequence[Result]) -> None:
+        """End trials, but those that are another worker's by now."""
+        with self.work.of("storage"):
+            mine = [result for result in results if self._described_there(result)]
+            told = [Told(result.claim.id, result.state, result.values) for result in mine]
+            with self.files.telling_all([kept for result in mine if (kept := self._kept(result))]):
+                try:
+                    refused = self.study.storage.tell(told) if told else {}
+                except KeyError as error:  # the study was deleted
+                    refused = {each.trial_id: error for each in told}
+            for result in mine:
+                self.lost(result.claim) if result.claim.id in refused else self._settled(result)
+
+    def _described_there(self, result: Result) -> bool:
+        """Write what is told beside the value; false where the trial is another's."""
+        storage, optuna_study, claim = self.study.storage, self.study.optuna_study, result.claim
+        failure = {"failure": result.failure, "message": result.message[:LONGEST_MESSAGE]} if result.failure else {}
+        try:
+            for key, value in {**result.attrs, **failure}.items():
+                storage.set_trial_user_attr(claim.id, key, value)
+            claim.sampler.after_trial(optuna_study, storage.get_trial(claim.id), result.state, result.values)
+        except NOT_OURS as error:
+            if isinstance(error, KeyError) and self._exists(claim):
+                raise  # a sampler's own
+            self.lost(claim)
+            return False
+        return True
+
+    def _exists(self, claim: Claim) -> bool:
+        try:
+            self.study.storage.get_trial(claim.id)
+        except KeyError:
+            return False
+        return True
+
+    def _kept(self, result: Result) -> tuple[int, float, partial[None]] | None:
+        """What is needed to keep its weights, where it is told COMPLETE and still this worker's."""
+        if result.weights is None or result.values is None or not self.study.storage.holds(result.claim.id):
+            return None
+        return result.claim.number, result.values[0], partial(_write, result.weights)
+
+    def _settled(self, result: Result) -> None:
+        claim, state = result.claim, result.state
+        self.open.pop(claim.id, None)
+        remove(self.files.checkpoint(claim.number))
+        self.finished[state.name] = self.finished.get(state.name, 0) + 1
+        self.work.told += 1
+        told = f" {result.values}" if result.values else ""
+        why = f" ({result.failure}: {result.message})" if result.failure else ""
+        log.info("trial %d %s%s%s", claim.number, state.name, told, why)
+        if state == TrialState.FAIL:
+            self._count_error(claim, result.message)
+        elif result.failure != "out_of_memory":
+            self._errors = 0
+
+    def _count_error(self, claim: Claim, message: str) -> None:
+        self._errors += 1
+        if self._errors == ERRORS_IN_A_ROW:
+            text = f"{self._errors} trials in a row failed, the last one ({claim.number}) with {message}"
+            self._too_many = RunError(text)
+
+
+def _write(weights: Weights, path: Path, about: Mapping[str, str]) -> None:
+    write_weights(path, weights, about)

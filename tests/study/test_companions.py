@@ -1,0 +1,252 @@
+"""Which trials a worker takes along with one that it has claimed."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo.cohorts import shared
+from hpo.config import TrialConfig
+from hpo.study import Claim, Study, StudyStorage
+from hpo.study.companions import SUSPECT, Companions
+from hpo.study.leased import FIXED, Told
+from hpo.study.tables import LEASES, WORKERS
+from tests.statements import Statements
+from tests.study.helpers import holder, make_study
+
+GRID = {"epochs": [1, 2, 4], "optimizer": ["adam", "sgd", "lbfgs"], "width": [8, 16], "batch_size": [32, 64]}
+MOST = 13  # statements
+TPE = {"name": "tpe", "n_startup_trials": 2}
+
+
+def grid(folder: Path, **parameters: Any) -> Study:
+    """A study of all slots; those with lbfgs are trained alone."""
+    space = {**GRID, **parameters}
+    slots = math.prod(len(values) for values in space.values())
+    return make_study(folder, sampler="grid", trials=slots, parameters=space)
+
+
+def take(study: Study, size: int, name: str = "w") -> tuple[Claim, TrialConfig, list[Claim]]:
+    """The next trial, its configuration, and what is taken along."""
+    study.storage.announce(study.id, holder(name))
+    claim = study.claim(holder(name))
+    assert claim is not None
+    config = study.config(claim)
+    return claim, config, Companions(study).claim(holder(name), claim, config, size)
+
+
+def configs(study: Study, claims: list[Claim]) -> list[TrialConfig]:
+    return [study.config(claim) for claim in claims]
+
+
+def test_slots_that_fit_are_taken_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    study = grid(tmp_path, epochs=[1])
+    claim, config, more = take(study, 3)
+    every = {t.number: study.space.values(t.system_attrs[FIXED]) for t in study.trials()[1:] if FIXED in t.system_attrs}
+    fit = [n for n, v in every.items() if v["batch_size"] == config.batch_size and v["optimizer"] != "lbfgs"]
+    assert claim.number == 0
+    assert [each.number for each in more] == fit[:2]
+    assert {shared(each) for each in configs(study, more)} == {shared(config)}
+    states = [t.state for t in study.trials()]
+    assert [n for n, state in enumerate(states) if state == TrialState.RUNNING] == [0, *fit[:2]]
+
+
+def test_epochs_that_one_run_answers_come_along_free(tmp_path: Path) -> None:
+    study = grid(tmp_path)
+    _, config, more = take(study, 2)
+    taken = [config, *configs(study, more)]
+    assert sorted(c.epochs for c in taken) == [1, 1, 2, 2, 4, 4]
+    assert len({(c.optimizer, c.width) for c in taken}) == 2
+    assert len({c.batch_size for c in taken}) == 1
+
+
+def test_a_worker_takes_its_share_and_no_more(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=30, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    for name in ("a", "b", "c"):
+        study.storage.announce(study.id, holder(name))
+    study.storage.announce(study.id, holder("gone", seconds=-1))
+    taken = [1 + len(take(study, 100, name)[2]) for name in ("a", "b", "c")]
+    assert taken == [10, 7, 5]  # a third of what is left, rounded up
+
+
+def test_what_is_trained_alone_takes_nothing_along(tmp_path: Path) -> None:
+    study = grid(tmp_path, optimizer=["lbfgs"])
+    assert take(study, 8)[2] == []
+
+
+def test_what_others_enqueue_with_values_that_cannot_be_is_left_to_itself(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=3, parameters={"learning_rate": {"low": 0.01, "high": 0.1}, "width": [8, 16]})
+    for params in ({"learning_rate": 99.0, "width": 8}, {"learning_rate": "much", "width": 8}, {"width": 8}):
+        study.optuna_study.enqueue_trial(params)
+    study.optuna_study.enqueue_trial({"learning_rate": 0.05, "width": 16})
+    assert [each.number for each in take(study, 100)[2]] == [1, 2, 6]
+
+
+def test_a_cohort_is_claimed_in_one_transaction_however_many_wait(storage: StudyStorage, tmp_path: Path) -> None:
+    counts = []
+    for trials in (20, 200):
+        made = make_study(
+            tmp_path, name=f"s{trials}", trials=trials, parameters={"learning_rate": {"low": 0.01, "high": 0.1}}
+        )
+        study = Study.create(storage, made.name, made.definition, made.budget)
+        statements = Statements(storage.engine)
+        companions = Companions(study)
+        claim = study.claim(holder())
+        assert claim is not None
+        config = study.config(claim)
+        storage.flush()
+        before = statements.count
+        assert len(companions.claim(holder(), claim, config, 16)) == 15
+        counts.append(statements.count - before)
+    assert counts[0] == counts[1]
+    assert counts[0] <= MOST
+
+
+def test_workers_that_claim_at_once_never_share_a_trial(storage: StudyStorage, any_url: str, tmp_path: Path) -> None:
+    made = make_study(tmp_path, trials=60, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    Study.create(storage, "raced", made.definition, made.budget)
+
+    def work(name: str) -> list[int]:
+        mine = Study(StudyStorage(any_url), "raced")
+        companions, numbers = Companions(mine), []
+        while (claim := mine.claim(holder(name))) is not None:
+            config = mine.config(claim)
+            cohort = [claim, *companions.claim(holder(name), claim, config, 4)]
+            assert mine.storage.tell([Told(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
+            numbers += [each.number for each in cohort]
+        mine.storage.engine.dispose()
+        return numbers
+
+    with ThreadPoolExecutor(3) as pool:
+        numbers = [number for each in pool.map(work, "abc") for number in each]
+    assert sorted(numbers) == list(range(60))
+
+
+# Adaptive studies.
+
+CONDITIONAL = {
+    "learning_rate": {"low": 0.01, "high": 0.1},
+    "optimizer": ["adam", "sgd"],
+    "batch_size": [
+        {"choices": [16, 32, 64], "when": {"optimizer": "adam"}},
+        {"choices": [16, 32, 64], "when": {"optimizer": "sgd"}},
+    ],
+    "input_scaling": ["standard", "unit", "symmetric"],
+}
+
+
+@pytest.mark.parametrize("sampler", [TPE, "nsga2"])
+def test_new_trials_are_asked_with_what_a_cohort_shares(tmp_path: Path, sampler: Any) -> None:
+    study = make_study(tmp_path, sampler=sampler, trials=40, parameters=CONDITIONAL)
+    for _ in range(3):
+        claim, config, more = take(study, 8)
+        others = configs(study, more)
+        assert len(others) == 7
+        assert {shared(each) for each in others} == {shared(config)}
+        assert len({each.learning_rate for each in [config, *others]}) == 8
+        told = [Told(each.id, TrialState.COMPLETE, [0.5]) for each in (claim, *more)]
+        assert study.storage.tell(told) == {}
+    assert len({(t.params.get("batch_size[optimizer=adam]"), t.params["input_scaling"]) for t in study.trials()}) > 1
+
+
+def test_the_budget_is_exact(tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=TPE, trials=11, parameters=CONDITIONAL)
+    assert [1 + len(take(study, 8)[2]) for _ in range(2)] == [8, 3]
+    assert study.claim(holder()) is None
+    assert [t.number for t in study.trials()] == list(range(11))
+
+
+def test_a_baseline_that_the_space_does_not_hold_is_trained_alone(tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=TPE, trials=9, parameters=CONDITIONAL, baseline={"batch_size": 100})
+    assert take(study, 8)[2] == []
+    assert len(take(study, 8)[2]) == 7
+
+
+def test_trials_given_back_come_along_again(tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=TPE, trials=8, parameters=CONDITIONAL)
+    claim, _, more = take(study, 4)
+    before = [(each.number, study.config(each)) for each in (claim, *more)]
+    assert study.storage.release_all([claim.id, *(each.id for each in more)]) == [claim.id, *(each.id for each in more)]
+    claim, _, more = take(study, 4)
+    assert [(each.number, study.config(each)) for each in (claim, *more)] == before
+    assert {each.attempt for each in (claim, *more)} == {2}
+
+
+# Workers that died.
+
+
+def abandon(study: Study) -> None:
+    study.storage.flush()
+    with study.storage.engine.begin() as connection:
+        connection.execute(sa.update(LEASES).values(expires=0.0))
+        connection.execute(sa.update(WORKERS).values(gone=0.0))
+
+
+def reopened(study: Study) -> Study:
+    """As another process sees it."""
+    return Study(StudyStorage(study.storage.url.render_as_string(hide_password=False)), study.name)
+
+
+def test_trials_of_a_dead_worker_are_taken_over_together_and_with_no_others(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=30, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    claim, _, more = take(study, 4, "dead")
+    configs(study, more)
+    abandon(study)
+    study = reopened(study)
+    again, _, others = take(study, 8)
+    assert [again.number, *(each.number for each in others)] == [claim.number, *(each.number for each in more)]
+    assert all(each.taken_over and each.attempt == 2 for each in (again, *others))
+
+
+def test_a_trial_that_may_have_killed_its_workers_is_taken_over_alone(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=30, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    _, _, more = take(study, 4, "dead")
+    configs(study, more)
+    for each in more[1:]:
+        study.storage.set_trial_user_attr(each.id, "deaths", {"count": SUSPECT, "place": [0, 0]})
+    abandon(study)
+    study = reopened(study)
+    assert [each.number for each in take(study, 8)[2]] == [more[0].number]
+    for suspect in more[1:]:
+        claim, _, others = take(study, 8)
+        assert (claim.number, others) == (suspect.number, [])
+
+
+# Telling several at once.
+
+
+def test_one_that_is_lost_does_not_keep_the_others_from_being_told(
+    storage: StudyStorage, any_url: str, tmp_path: Path
+) -> None:
+    made = make_study(tmp_path, trials=6, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    study = Study.create(storage, "told", made.definition, made.budget)
+    claim, _, more = take(study, 4)
+    configs(study, more)
+    storage.flush()
+    stolen, finished = more[0], more[1]
+    with storage.engine.begin() as connection:
+        connection.execute(sa.update(LEASES).where(LEASES.c.trial_id == stolen.id).values(expires=0.0))
+    other = StudyStorage(any_url)
+    assert other.claim(study.id, holder("thief")) is not None
+    with other.engine.begin() as connection:
+        connection.execute(sa.text(f"UPDATE trials SET state = 'FAIL' WHERE trial_id = {finished.id}"))
+    told = [Told(claim.id, TrialState.COMPLETE, [0.5]), Told(stolen.id, TrialState.COMPLETE, [0.75])]
+    told += [Told(finished.id, TrialState.PRUNED), Told(more[2].id, TrialState.PRUNED, [0.25])]
+    refused = storage.tell(told)
+    assert {i: type(error).__name__ for i, error in refused.items()} == {
+        stolen.id: "LeaseLostError",
+        finished.id: "UpdateFinishedTrialError",
+    }
+    seen = {t._trial_id: (t.state, t.values) for t in Study(StudyStorage(any_url), "told").trials()}
+    assert seen[claim.id] == (TrialState.COMPLETE, [0.5])
+    assert seen[more[2].id] == (TrialState.PRUNED, [0.25])
+    assert seen[stolen.id] == (TrialState.RUNNING, None)
+    assert seen[finished.id] == (TrialState.FAIL, None)
+    assert all(t.datetime_complete for t in study.trials() if t._trial_id in (claim.id, more[2].id))
+    other.engine.dispose()

@@ -1,0 +1,366 @@
+"""A worker that trains several trials at the same time: each is told, pruned, lost and given back by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+import hpo
+import hpo.worker
+from hpo import registry
+from hpo.config import TrialConfig
+from hpo.errors import OutOfMemoryError, RunError
+from hpo.report.results import read_results, show
+from hpo.study import Study, StudyStorage
+from hpo.study.file import define
+from hpo.study.keeping import StudyFiles, ranking, weights_here
+from hpo.study.leased import Told
+from hpo.study.tables import LEASES, WORK
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.stack import Stack
+from tests.study.helpers import holder, sqlite_url
+
+SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+COMPLETE, PRUNED, FAIL, WAITING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING
+
+
+def make(folder: Path, **keys: Any) -> Study:
+    table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 6, "sampler": "random", "parameters": SMALL}
+    return Study.create(StudyStorage(sqlite_url(folder)), *define({**table, **keys}, "small", folder))
+
+
+def grid(folder: Path, **parameters: list[Any]) -> Study:
+    slots = 1
+    for values in parameters.values():
+        slots *= len(values)
+    return make(folder, sampler="grid", trials=slots, parameters={**SMALL, "learning_rate": [0.01], **parameters})
+
+
+def states(study: Study) -> list[TrialState]:
+    return [t.state for t in study.trials()]
+
+
+def check_whole(study: Study) -> None:
+    """Every COMPLETE trial has each of its epochs once, and its best one's value."""
+    rows = study.storage.epochs(study.id)
+    for trial in study.trials():
+        if trial.state == COMPLETE:
+            epochs = rows[trial._trial_id]
+            assert [row["epoch"] for row in epochs] == list(range(1, study.config_of(trial).epochs + 1))
+            assert trial.intermediate_values == {int(row["epoch"]): row["val_accuracy"] for row in epochs}
+            assert trial.value == max(row["val_accuracy"] for row in epochs)
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
+    made = Stack()
+    monkeypatch.setattr(hpo.worker, "train", made)
+    return made
+
+
+class Tells:
+    """What a storage is told, call by call."""
+
+    def __init__(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[list[Told]] = []
+        tell = study.storage.tell
+
+        def noted(results: Sequence[Told]) -> dict[int, Exception]:
+            self.calls.append(list(results))
+            return tell(results)
+
+        monkeypatch.setattr(study.storage, "tell", noted)
+
+
+# Sizes.
+
+
+def test_all_that_fits_is_trained_at_once_and_says_so(tmp_path: Path, stack: Stack) -> None:
+    study = make(tmp_path)
+    worker = Worker(study, "cpu", 1)
+    worker.run()
+    assert [len(configs) for configs in stack.trained] == [6]
+    assert worker.finished == {"COMPLETE": 6}
+    assert {t.user_attrs["cohort"] for t in study.trials()} == {6}
+    check_whole(study)
+
+
+@pytest.mark.parametrize(("cohort", "sizes"), [(1, [1] * 6), (4, [4, 2]), (6, [6]), (99, [6])])
+@pytest.mark.parametrize("sampler", ["random", {"name": "tpe", "n_startup_trials": 2}])
+def test_a_cohort_is_as_large_as_asked(
+    tmp_path: Path, stack: Stack, cohort: int, sizes: list[int], sampler: Any
+) -> None:
+    study = make(tmp_path, sampler=sampler)
+    Worker(study, "cpu", 1, cohort=cohort).run()
+    assert [len(configs) for configs in stack.trained] == sizes
+    assert [t.number for t in study.trials()] == list(range(6))
+    assert set(states(study)) == {COMPLETE}
+
+
+def test_a_sampler_is_asked_for_eight_at_once(tmp_path: Path, stack: Stack) -> None:
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 2}, trials=20)
+    Worker(study, "cpu", 1).run()
+    assert [len(configs) for configs in stack.trained] == [8, 8, 4]
+    assert len({t.params["learning_rate"] for t in study.trials()}) == 20
+
+
+def test_a_device_is_measured_once_for_what_a_cohort_shares(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def size(configs: Sequence[TrialConfig], _data: object, most: int) -> int:
+        asked.append((configs[0].batch_size, len({c.batch_size for c in configs}), most))
+        return 2
+
+    monkeypatch.setattr(hpo.worker, "cohort_size", size)
+    study = grid(tmp_path, batch_size=[32, 64], widths=["4", "8", "16", "32"], epochs=[1, 2])
+    Worker(study, "cpu", 1).run()
+    assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size
+    assert sorted(len(configs) for configs in stack.trained) == [4] * 4  # two runs, and their prefixes
+    assert set(states(study)) == {COMPLETE}
+
+
+def test_what_does_not_fit_after_all_is_trained_apart(tmp_path: Path, stack: Stack) -> None:
+    space = {**SMALL, "optimizer": ["adam", "lbfgs"]}
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=12, parameters=space)
+    Worker(study, "cpu", 1, cohort=12).run()
+    alone = [configs for configs in stack.trained if configs[0].optimizer == "lbfgs"]
+    assert alone
+    assert {len(configs) for configs in alone} == {1}
+    assert all(c.optimizer == "adam" for configs in stack.trained if len(configs) > 1 for c in configs)
+    for trial in study.trials():
+        assert trial.user_attrs["cohort"] == 1 or trial.params["optimizer"] == "adam"
+    assert set(states(study)) == {COMPLETE}
+
+
+# Telling.
+
+
+def test_who_ends_earlier_is_told_earlier_and_those_who_end_together_at_once(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = grid(tmp_path, epochs=[1, 2, 4], widths=["4", "8"])
+    other = Study(StudyStorage(sqlite_url(tmp_path)), "small")
+    done: list[int] = []
+    stack.before = lambda _, epoch: done.append(states(other).count(COMPLETE)) if epoch > 1 else None
+    tells = Tells(study, monkeypatch)
+    Worker(study, "cpu", 1).run()
+    assert [len(call) for call in tells.calls] == [2, 2, 2]
+    # What ended with an epoch is told as the next one begins, not when all have ended.
+    assert done == [0, 2, 4]
+    check_whole(study)
+
+
+def test_the_best_of_those_told_at_once_keep_their_weights(tmp_path: Path) -> None:
+    study = make(tmp_path, trials=12)
+    Worker(study, "cpu", 1).run()
+    assert sorted(weights_here(study)) == sorted(number for _, number in ranking(study)[0])
+
+
+def test_epochs_that_one_run_answers_are_all_told(tmp_path: Path) -> None:
+    study = grid(tmp_path, epochs=[1, 2, 4], widths=["4", "8"])
+    Worker(study, "cpu", 1).run()
+    assert states(study) == [COMPLETE] * 6
+    check_whole(study)
+
+
+# One member's trouble.
+
+
+def test_a_pruned_one_leaves_the_others(tmp_path: Path, stack: Stack) -> None:
+    pruner = {"name": "percentile", "percentile": 50.0, "n_startup_trials": 1}
+    space = {**SMALL, "learning_rate": [0.09, 0.01, 0.1]}
+    study = make(tmp_path, sampler="grid", pruner=pruner, trials=3, parameters=space)
+    Worker(study, "cpu", 1, cohort=1).work_on(study.claim(holder("before")))  # type: ignore[arg-type]
+    Worker(study, "cpu", 1).run()
+    assert [len(configs) for configs in stack.trained] == [1, 2]
+    assert states(study) == [COMPLETE, PRUNED, COMPLETE]
+    assert list(study.trials()[1].intermediate_values) == [1]
+    check_whole(study)
+
+
+def test_a_diverged_one_leaves_the_others(tmp_path: Path) -> None:
+    monster = {"optimizer": "sgd", "depth": 16, "width": 8, "activation": "relu", "epochs": 2, "batch_size": 32}
+    space = {**monster, "learning_rate": [0.01, 1000.0, 0.02]}
+    study = make(tmp_path, sampler="grid", trials=3, parameters=space)
+    Worker(study, "cpu", 1).run()
+    assert states(study) == [COMPLETE, PRUNED, COMPLETE]
+    assert study.trials()[1].user_attrs["failure"] == "diverged"
+    check_whole(study)
+
+
+def test_an_error_in_the_midst_costs_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.metrics, "_entries", dict(registry.metrics._entries))
+    calls = []
+
+    @hpo.metric("moody", direction="maximize")
+    def moody(outputs: Any, targets: Any) -> float:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyError("not now")
+        return float((outputs.argmax(1) == targets).float().mean())
+
+    study = make(tmp_path, objective="moody", trials=4)
+    Worker(study, "cpu", 1).run()
+    assert states(study) == [COMPLETE] * 4
+    rows = study.storage.epochs(study.id)
+    for trial in study.trials():
+        assert [row["epoch"] for row in rows[trial._trial_id]] == [1, 2, 3]
+        assert trial.intermediate_values == {int(row["epoch"]): row["moody"] for row in rows[trial._trial_id]}
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "kind"),
+    [(RunError("metric 'm': KeyError: 0"), FAIL, "error"), (OutOfMemoryError("1 MiB"), PRUNED, "out_of_memory")],
+)
+def test_an_error_hits_the_trial_that_has_it(
+    tmp_path: Path, stack: Stack, error: Exception, state: TrialState, kind: str
+) -> None:
+    def fail(call: int, epoch: int) -> None:
+        if epoch == 2 and any(config.widths == "8" for config in stack.trained[call - 1]):
+            raise error
+
+    stack.before = fail
+    study = grid(tmp_path, widths=["4", "8", "16"])
+    Worker(study, "cpu", 1).run()
+    assert states(study) == [COMPLETE, state, COMPLETE]
+    assert study.trials()[1].user_attrs["failure"] == kind
+    assert [t.user_attrs.get("cohort") for t in study.trials()] == [1, None, 1]
+    check_whole(study)
+
+
+def test_too_many_errors_stop_the_worker_and_give_the_rest_back(tmp_path: Path, stack: Stack) -> None:
+    def fail(_call: int, _epoch: int) -> None:
+        raise ValueError("always")
+
+    stack.before = fail
+    study = make(tmp_path, trials=9)
+    with pytest.raises(RunError, match="5 trials in a row failed"):
+        Worker(study, "cpu", 1).run()
+    assert states(study) == [FAIL] * 5 + [WAITING] * 4
+    assert study.storage.held_by_others(study.id) == 0
+
+
+def test_a_lost_one_leaves_the_others(tmp_path: Path, stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    study = make(tmp_path, trials=3)
+    other = Study(StudyStorage(sqlite_url(tmp_path)), "small")
+
+    def steal(_call: int, epoch: int) -> None:
+        if epoch == 2:
+            study.storage.flush()
+            lost = other.trials()[1]._trial_id
+            with other.storage.engine.begin() as connection:
+                connection.execute(sa.update(LEASES).where(LEASES.c.trial_id == lost).values(expires=0.0))
+            claim = other.claim(holder("thief", seconds=3600))
+            assert claim is not None
+            assert claim.number == 1
+            other.storage.set_trial_state_values(claim.id, COMPLETE, [0.125])
+
+    stack.before = steal
+    worker = Worker(study, "cpu", 1, lease=3600)
+    worker.run()
+    assert worker.finished == {"COMPLETE": 2}
+    assert "trial 1 is not this worker's any more" in caplog.text
+    fresh = Study(StudyStorage(sqlite_url(tmp_path)), "small").trials()
+    assert [t.state for t in fresh] == [COMPLETE] * 3
+    assert [len(t.intermediate_values) for t in fresh] == [3, 1, 3]
+    assert fresh[1].value == 0.125
+
+
+def test_when_all_are_lost_training_stops_at_once(
+    tmp_path: Path, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    study = make(tmp_path, trials=2)
+    other = Study(StudyStorage(sqlite_url(tmp_path)), "small")
+    worker = Worker(study, "cpu", 1, lease=3600)
+    epochs = []
+
+    def steal(_call: int, epoch: int) -> None:
+        epochs.append(epoch)
+        if epoch == 2:
+            with other.storage.engine.begin() as connection:
+                connection.execute(sa.update(LEASES).values(expires=0.0))
+            while (claim := other.claim(holder("thief", seconds=3600))) is not None:
+                other.storage.set_trial_state_values(claim.id, COMPLETE, [0.125])
+            study.storage.beat(worker.holder)
+
+    stack.before = steal
+    worker.run()
+    assert epochs == [1, 2]
+    assert [f"trial {n} is not this worker's any more" in caplog.text for n in (0, 1)] == [True, True]
+    assert worker.finished == {}
+
+
+class Killed(BaseException):
+    """What a worker's process does not survive."""
+
+
+def test_a_trial_that_kills_its_workers_takes_no_other_along(tmp_path: Path, stack: Stack) -> None:
+    def kill(call: int, _epoch: int) -> None:
+        if any(config.widths == "8" for config in stack.trained[call - 1]):
+            raise Killed
+
+    stack.before = kill
+    study = grid(tmp_path, widths=["4", "8", "16", "32"])
+    for _ in range(10):
+        try:
+            Worker(study, "cpu", 1).run()
+            break
+        except Killed:
+            with study.storage.engine.begin() as connection:
+                connection.execute(sa.update(LEASES).values(expires=0.0))
+            study = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # another process
+    assert states(study) == [COMPLETE, FAIL, COMPLETE, COMPLETE]
+    assert "5 workers died of it" in study.trials()[1].user_attrs["message"]
+    check_whole(study)
+
+
+def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
+    study = make(tmp_path, trials=4, parameters={**SMALL, "epochs": 4})
+    asked = []
+
+    def stop() -> bool:
+        running = [t for t in study.trials() if t.state == TrialState.RUNNING]
+        asked.extend(t.number for t in running if len(t.intermediate_values) == 2)
+        return bool(asked)
+
+    Worker(study, "cpu", 1, stop, checkpoint_every=0).run()
+    assert WAITING in states(study)
+    assert set(states(study)) <= {WAITING, COMPLETE}
+    assert study.storage.workers(study.id) == []
+    assert study.storage.held_by_others(study.id) == 0
+    waiting = [t.number for t in study.trials() if t.state == WAITING]
+    files = [int(path.stem) for path in StudyFiles(study).checkpoint(0).parent.glob("*.pt")]
+    assert sorted(files) == waiting
+    Worker(study, "cpu", 1).run()
+    assert set(states(study)) == {COMPLETE}
+    check_whole(study)
+
+
+# What it says of itself.
+
+
+def test_what_workers_did_is_told_after_they_have_ended(tmp_path: Path, stack: Stack) -> None:
+    study = make(tmp_path, trials=10)
+    assert show(read_results(study))["work"] is None
+    Worker(study, "cpu", 1, cohort=4).run()
+    Worker(study, "cpu", 1).run()  # which finds nothing to do
+    work = show(read_results(study))["work"]
+    assert (work["workers"], work["told"]) == (2, 10)
+    assert work["cohort_size"] == pytest.approx(10 / len(stack.trained), abs=0.01)
+    assert work["trials_per_hour"] > 0
+    shares = [work[name] for name in ("training", "storage", "sampling")]
+    assert all(share > 0 for share in shares)
+    assert sum(shares) <= 1.001
+    study.storage.delete_study(study.id)
+    with study.storage.engine.connect() as connection:
+        assert connection.execute(sa.select(WORK)).all() == []
