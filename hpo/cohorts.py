@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpo.config import TrialConfig, Value
 
-__all__ = ["SHARED", "one_run", "shared"]
+__all__ = ["ALONE", "SHARED", "one_run", "shared", "together"]
 
 # What the trials of a cohort have in common, for they see the same batches, in the same order.
 SHARED = ("model", "validation", "input_scaling", "batch_size", "seed")
@@ -28,3 +28,8 @@ def one_run(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     if config.schedule == "constant" and not config.warmup:
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
+
+
+def together(config: TrialConfig) -> tuple[object, ...]:
+    """Equal for trials that are trained at the same time: a cohort's, or those that one run answers."""
+    return shared(config) or one_run(config)

@@ -134,10 +134,7 @@ class Telling:
         for claim in claims:
             self.open.pop(claim.id, None)
             if in_trouble:
-                log.info(
-                    "trial %d is another worker's once its lease has run out: the database does not answer",
-                    claim.number,
-                )
+                log.info(LATER, claim.number)
             elif claim.id in released:
                 log.info("trial %d released: the worker was asked to stop", claim.number)
 

@@ -16,7 +16,7 @@ import optuna
 import sqlalchemy.exc
 
 from hpo import registry
-from hpo.cohorts import shared
+from hpo.cohorts import shared, together
 from hpo.config import Value
 from hpo.errors import CheckpointError, DataError, HpoError, LeaseLostError, OutOfMemoryError, RegistryError, RunError
 from hpo.home import cores
@@ -175,8 +175,7 @@ class Worker:
         entries = [first, *filter(None, map(self._begin, self._more(first)))]
         cohorts: dict[object, list[Entry]] = {}
         for entry in entries:
-            key = shared(entry.config)
-            cohorts.setdefault(entry.claim.id if key is None else key, []).append(entry)
+            cohorts.setdefault(together(entry.config), []).append(entry)
         return list(cohorts.values())
 
     def _begin(self, claim: Claim) -> Entry | None:
@@ -193,9 +192,10 @@ class Worker:
 
     def _more(self, first: Entry) -> list[Claim]:
         """Claim what is trained along with a trial."""
-        if self.cohort == 1 or (key := shared(first.config)) is None:
-            return []
-        size = self.cohort or self._size(first, key)
+        if self.cohort == 1 or any(o.metric == "train_seconds" for o in self.study.definition.objectives):
+            return []  # a time is a trial's own only where it is trained alone
+        key = shared(first.config)
+        size = 1 if key is None else self.cohort or self._size(first, key)
         with self.work.of("storage"):
             try:
                 claims = self._companions.claim(self.holder, first.claim, first.config, size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.cohorts import SHARED, one_run, shared
+from hpo.cohorts import SHARED, one_run, shared, together
 from hpo.config import TrialConfig, Value
 from hpo.errors import HpoError, LeaseLostError
 from hpo.study.leased import FIXED, Claimed, Offer
@@ -24,9 +24,9 @@ SUSPECT = 2  # deaths in a row after which a trial is tried alone: it may have k
 
 @dataclass(frozen=True)
 class Key:
-    """What decides whether trials fit: equal `shared` fit in one cohort, equal `run` even in one run."""
+    """What decides whether trials fit: equal `together` are trained at the same time, equal `run` even in one run."""
 
-    shared: int
+    together: int
     run: int
     config: TrialConfig
 
@@ -45,11 +45,9 @@ class Companions:
     def configs(self, claim: Claim, config: TrialConfig) -> list[TrialConfig]:
         """What could be trained along, this configuration first: the longest of each run."""
         first = self._key(config)
-        if first is None:
-            return [config]
         longest: dict[int, TrialConfig] = {first.run: config}
         for key in self._candidates(claim).values():
-            if key.shared == first.shared and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
+            if key.together == first.together and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
                 longest[key.run] = key.config
         return list(longest.values())
 
@@ -69,10 +67,11 @@ class Companions:
             KeyError: the study was deleted.
         """
         first = self._key(config)
-        if first is None or (claim.taken_over and self._suspect(claim.id)):
+        if claim.taken_over and self._suspect(claim.id):
             return []
         candidates = self._candidates(claim)
-        pins = None if claim.taken_over or self.study.definition.fixed else self._pins(config)
+        adapts = not (claim.taken_over or self.study.definition.fixed or shared(config) is None)
+        pins = self._pins(config) if adapts else None
         budget = None if pins is None or size == 1 else self.study.budget.trials
         if (budget is None or len(self.study.trials()) >= budget) and not _fitting(first, candidates, candidates):
             return []
@@ -100,13 +99,10 @@ class Companions:
             raise
         return claims
 
-    def _key(self, config: TrialConfig) -> Key | None:
-        """None for what is trained alone."""
-        if (same := shared(config)) is None:
-            return None
+    def _key(self, config: TrialConfig) -> Key:
         # Numbers in place of the keys themselves: thousands are compared at each claim.
         numbered = self._numbered
-        fits = numbered.setdefault(("shared", same), len(numbered))
+        fits = numbered.setdefault(("together", together(config)), len(numbered))
         return Key(fits, numbered.setdefault(("run", one_run(config)), len(numbered)), config)
 
     def _candidates(self, claim: Claim) -> Mapping[int, Key]:
@@ -164,4 +160,4 @@ def _chosen(first: Key, candidates: Mapping[int, Key], offer: Offer, size: int) 
 
 
 def _fitting(first: Key, candidates: Mapping[int, Key], trial_ids: Iterable[int]) -> list[int]:
-    return [i for i in trial_ids if i in candidates and candidates[i].shared == first.shared]
+    return [i for i in trial_ids if i in candidates and candidates[i].together == first.together]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hpo.cohorts import one_run, shared
+from hpo.cohorts import one_run, shared, together
 from hpo.config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.registry import BUILTIN_METRICS, Direction, MetricEntry
@@ -99,7 +99,7 @@ def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | N
     for number, config in enumerate(configs):
         checkpoint = found.get(number)
         place = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        runs.setdefault((shared(config) or one_run(config), place), []).append(number)
+        runs.setdefault((together(config), place), []).append(number)
     return list(runs.values())
 
 
@@ -152,6 +152,7 @@ class Run:
         for member in self._members:
             for callback in self._callbacks:
                 callback.on_start(member)
+        self._leave()  # a callback may know already that one need not begin
         while self._learner.members and self._train_epoch():
             self._close_epoch()
             self._epoch, self._step = self._epoch + 1, 0
@@ -266,7 +267,12 @@ class Run:
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in answered if member.number not in self._outcomes]:
                 self._record(member, {**row, **self._of_its_own(member)}, weights)
-            if all(member.stopped for member in answered):
+        self._leave()
+
+    def _leave(self) -> None:
+        """Say what came out of the trials that have stopped; train those models no longer that answer no other."""
+        for longest, answered in self._answers.values():
+            if longest in self._learner.members and all(member.stopped for member in answered):
                 self._learner.drop(longest)
         self._end([member for member in self._live if member.stopped])
 

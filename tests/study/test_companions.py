@@ -75,9 +75,14 @@ def test_a_worker_takes_its_share_and_no_more(tmp_path: Path) -> None:
     assert taken == [10, 7, 5]  # a third of what is left, rounded up
 
 
-def test_what_is_trained_alone_takes_nothing_along(tmp_path: Path) -> None:
+def test_what_is_trained_alone_takes_along_what_its_run_answers(tmp_path: Path) -> None:
     study = grid(tmp_path, optimizer=["lbfgs"])
-    assert take(study, 8)[2] == []
+    _, config, more = take(study, 1)
+    taken = configs(study, more)
+    assert sorted(each.epochs for each in taken) == [2, 4]
+    assert {(each.width, each.batch_size) for each in taken} == {(config.width, config.batch_size)}
+    (tmp_path / "decays").mkdir()
+    assert take(grid(tmp_path / "decays", optimizer=["lbfgs"], schedule=["cosine"]), 1)[2] == []
 
 
 def test_what_others_enqueue_with_values_that_cannot_be_is_left_to_itself(tmp_path: Path) -> None:

@@ -211,6 +211,21 @@ def test_members_that_are_pruned_leave_the_others_as_they_are():
         assert_close(found[number], expected[number], 1e-9)
 
 
+def test_one_that_need_not_begin_is_not_trained():
+    class Knows(Callback):
+        def on_start(self, member):
+            if member.number == 1:
+                member.stop("interrupted")
+
+    configs = [config(widths=widths) for widths in ("8", "9", "10")]
+    found = train(configs, data(configs[0]), callbacks=[Knows()])
+    assert [(outcome.status, len(outcome.history)) for outcome in found] == [
+        ("completed", 3),
+        ("interrupted", 0),
+        ("completed", 3),
+    ]
+
+
 def test_the_stack_is_compacted():
     all_members = [Member(config(widths=widths), number) for number, widths in enumerate(["16-8", "16-8-8", "20"])]
     learner = StackedLearner(all_members, (8,), 3, CPU)
