@@ -70,9 +70,10 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
 
 def test_trials_that_are_pruned_or_fail_keep_none(tmp_path: Path) -> None:
     pruner = {"name": "percentile", "percentile": 1.0, "n_startup_trials": 1}
-    space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7]}
+    # Trials of equal parameters would be one run, and end together.
+    space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7], "epsilon": {"low": 1e-9, "high": 1e-8}}
     study = make(tmp_path, pruner=pruner, parameters=space)
-    Worker(study, "cpu", 1).run()
+    Worker(study, "cpu", 1, cohort=2).run()
     assert TrialState.PRUNED in {t.state for t in study.trials()}
     assert sorted(weights_here(study)) == best(study)
 

@@ -191,11 +191,13 @@ def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
     assert [row["epoch"] for row in study.storage.epochs(study.id)[trial._trial_id]] == [1, 2, 3, 4, 5]
 
 
-def test_the_pruner_prunes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cohort", [1, 3])
+def test_the_pruner_prunes(tmp_path: Path, cohort: int) -> None:
     pruner = {"name": "percentile", "percentile": 1.0, "n_startup_trials": 1}
-    space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7]}
-    study = make_other_with_data(tmp_path, space, pruner=pruner, trials=10)
-    Worker(study, "cpu", 1).run()
+    # Trials of equal parameters would be one run, and end together.
+    space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7], "epsilon": {"low": 1e-9, "high": 1e-8}}
+    study = make_other_with_data(tmp_path, space, pruner=pruner, trials=12)
+    Worker(study, "cpu", 1, cohort=cohort).run()
     pruned = [t for t in study.trials() if t.state == TrialState.PRUNED]
     assert pruned
     assert all(t.intermediate_values and max(t.intermediate_values) < 6 for t in pruned)

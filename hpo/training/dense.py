@@ -365,9 +365,10 @@ class DenseStack:
 
     def _make_room(self, n: int) -> Room:
         count, like = len(self.networks), self.output
-        outputs, by_outputs = (self._space(count, self.classes, n) for _ in range(2))
         if not self.layers:
+            outputs, by_outputs = like.new_zeros(2, count, self.classes, n)
             return Room([], outputs, by_outputs)
+        outputs, by_outputs = (self._space(count, self.classes, n) for _ in range(2))
         last, d_last = self._space(count, self._widest + 1, n), self._space(count, self._widest, n)
         last[:, -1] = 1
         traces: list[Trace] = []

@@ -70,8 +70,16 @@ def assert_close(found: loop.Outcome, expected: loop.Outcome, exact: float) -> N
 # The same answer.
 
 
+def member(rate: float, **parameters) -> TrialConfig:
+    if parameters["activation"] == "relu":
+        # Where all units of a layer are dead, classes that are as frequent have equal outputs, but for rounding, and
+        # which of them is the answer is nobody's to say.
+        parameters |= {"width": 30, "width_profile": "uniform"}
+    return config(widths=None, learning_rate=10**rate, epochs=2, **parameters)
+
+
 members = st.builds(
-    lambda rate, **parameters: config(widths=None, learning_rate=10**rate, epochs=2, **parameters),
+    member,
     rate=st.floats(-3, -1.5),
     optimizer=st.sampled_from(STACKED),
     schedule=st.sampled_from(sorted(SCHEDULES)),
@@ -91,8 +99,9 @@ members = st.builds(
 
 @pytest.mark.usefixtures("in_float64")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(members, min_size=1, max_size=8), st.sampled_from([6, 32]))
+@given(st.lists(members, min_size=1, max_size=8), st.sampled_from([7, 32]))
 def test_any_cohort(drawn, batch_size):
+    # Either divides the 140 samples or leaves 12: normalising two of them would turn rounding into differences.
     configs = [TrialConfig(**each.effective() | {"batch_size": batch_size}) for each in drawn]
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
