@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -66,32 +66,31 @@ class StackedLearner:
             module = build(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             models.append(Model(member, _network(member.config, module), module.state_dict()))
-        self._stacks = self._stacked(models)
+        self._arrange(models)
         self._eye = torch.eye(classes, dtype=self._stacks[0].dense.output.dtype, device=device)
         self._batches = self._eye.new_empty(BLOCK, 0, 0)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._dropped = False
 
-    def _stacked(self, models: Sequence[Model]) -> list[Stack]:
+    def _arrange(self, models: Sequence[Model]) -> None:
+        """Put models into stacks, each at its place in one."""
         ordered = sorted(models, key=lambda model: (_kind(model), _place(model)))
-        return [
-            Stack(list(group), self._features, self._classes, self._device) for _, group in groupby(ordered, key=_kind)
-        ]
+        groups = [list(group) for _, group in groupby(ordered, key=_kind)]
+        self._stacks = [Stack(group, self._features, self._classes, self._device) for group in groups]
+        self._places = {
+            model.member.number: (stack, index) for stack in self._stacks for index, model in enumerate(stack.models)
+        }
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
         """See `Learner`. Members that have been dropped leave their stacks."""
         self._waiting.clear()
-        if self._dropped:
-            models = [stack.model(member.number) for stack, member in self._places()]
-            self._stacks, self._dropped = self._stacked(models), False
+        if len(self.members) < len(self._places):
+            self._arrange([stack.model(index) for stack, index in map(self._place_of, self.members)])
         rows = dict(zip((member.number for member in self.members), rates, strict=True))
         for stack in self._stacks:
             stack.begin_epoch(np.array([rows[model.member.number] for model in stack.models]))
 
-    def _places(self) -> list[tuple[Stack, Member]]:
-        """Each member with its stack."""
-        stacks = {model.member.number: stack for stack in self._stacks for model in stack.models}
-        return [(stacks[member.number], member) for member in self.members]
+    def _place_of(self, member: Member) -> tuple[Stack, int]:
+        return self._places[member.number]
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> None:
@@ -147,44 +146,34 @@ class StackedLearner:
 
     def weights(self, member: Member) -> Weights:
         """See `Learner`."""
-        model = self._stack_of(member).model(member.number)
-        return {name: value.to("cpu", copy=True) for name, value in model.weights.items()}
+        stack, index = self._place_of(member)
+        return {name: value.to("cpu", copy=True) for name, value in stack.weights(index).items()}
 
     @torch.no_grad()
     def load(self, member: Member, weights: Weights) -> None:
         """See `Learner`."""
-        stack = self._stack_of(member)
-        stack.take(stack.index(member.number), weights, {}, 0)
+        stack, index = self._place_of(member)
+        stack.take(index, weights, {}, 0)
 
     @torch.no_grad()
     def state(self, member: Member) -> State:
         """See `Learner`."""
         self._catch_up()
-        stack = self._stack_of(member)
-        model = stack.model(member.number)
-        return {
-            "weights": model.weights,
-            "slots": model.slots,
-            "steps": model.steps,
-            "record": stack.record.state(stack.index(member.number)),
-        }
+        stack, index = self._place_of(member)
+        model, record = stack.model(index), stack.record.state(index)
+        return {"weights": model.weights, "slots": model.slots, "steps": model.steps, "record": record}
 
     @torch.no_grad()
     def load_state(self, member: Member, state: State) -> None:
         """See `Learner`."""
-        stack = self._stack_of(member)
-        index = stack.index(member.number)
+        stack, index = self._place_of(member)
         stack.take(index, state["weights"], state["slots"], state["steps"])
         if state["record"] is not None:
             stack.record.load(index, state["record"])
 
-    def _stack_of(self, member: Member) -> Stack:
-        return next(stack for stack, each in self._places() if each is member)
-
     def drop(self, member: Member) -> None:
         """See `Learner`."""
         self.members.remove(member)
-        self._dropped = True
 
 
 class Stack:
@@ -226,34 +215,24 @@ class Stack:
             self._update.step(self._gradients, rate)
         self._step += 1
 
-    def index(self, number: int) -> int:
-        """The place of the member with that number."""
-        return next(index for index, model in enumerate(self.models) if model.member.number == number)
-
-    def model(self, number: int) -> Model:
-        """The member with that number, with a copy of what is in training."""
-        index = self.index(number)
-        slots = self._update.slots if self._update else {}
-        steps = self._update.steps if self._update else 0
-        model = self.models[index]
-        weights = self._weights(index)
-        return Model(
-            model.member,
-            model.network,
-            {name: weights[name].clone() for name in model.weights},
-            {
-                name: {key: view.clone() for key, view in self.dense.views(index, slot).items()}
-                for name, slot in slots.items()
-            },
-            steps,
+    def model(self, index: int) -> Model:
+        """The member at that place, with a copy of what is in training."""
+        slots: dict[str, Weights] = {}
+        for name, slot in self._update.slots.items() if self._update else ():
+            slots[name] = {key: view.clone() for key, view in self.dense.views(index, slot).items()}
+        weights = {name: view.clone() for name, view in self.weights(index).items()}
+        return replace(
+            self.models[index], weights=weights, slots=slots, steps=self._update.steps if self._update else 0
         )
 
-    def _weights(self, index: int) -> Weights:
-        return {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
+    def weights(self, index: int) -> Weights:
+        """A member's part of what is in training, as its module's state dict."""
+        views = {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
+        return {name: views[name] for name in self.models[index].weights}
 
     def take(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
         """Take up the weights of a member, what its optimizer remembers, and how far it is."""
-        for name, view in self._weights(index).items():
+        for name, view in self.weights(index).items():
             view.copy_(weights[name])
             if name.endswith("num_batches_tracked"):
                 self.dense.tracked = int(weights[name])
