@@ -18,7 +18,8 @@ __all__ = ["cohort_size"]
 
 LARGEST = 128
 ENOUGH = 0.95  # share of the best speed that will do
-LONGEST = 1.0  # seconds of one measurement, after which no larger one is begun
+LONGEST = 2.0  # seconds after which no larger cohort is measured
+FEW = 8  # models from whose size the others' is guessed
 COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best epoch's, and a checkpoint's
 MEMORY = 0.25  # share of what is free that a cohort may take
 
@@ -28,7 +29,8 @@ def cohort_size(
 ) -> int:
     """How many of these configurations to train at once, at least 1: the least that is about as fast as any number.
 
-    Sizes are doubled until two in a row bring nothing.
+    A cohort is measured against its two halves, one after the other, for models differ in what they take; then one of
+    twice the size, until two in a row are no faster.
 
     Args:
         configs: that may be one cohort, each a run of its own.
@@ -39,17 +41,23 @@ def cohort_size(
     most = min(most, len(configs), LARGEST)
     if most <= 1 or shared(configs[0]) is None:
         return 1
-    seconds: dict[int, float] = {}  # of one model's step, by the cohort's size
-    size = 1
-    while len(seconds) < 3 or min(seconds, key=seconds.__getitem__) in list(seconds)[-2:]:
-        learner = _learner(configs[:size], data)
-        spent = _seconds(learner, configs[0].batch_size, data, clock)
-        seconds[size] = spent / size
-        largest = min(most, _fitting(learner, data))
-        if size >= largest or spent * BLOCK > LONGEST:
+    spread, begun = _spread(configs), clock()
+    most = min(most, _fitting(_learner(spread[:FEW], data), data))
+    size, cost = 1, {1: 1.0}  # of a model's step, by the cohort's size; alone it is 1
+    while size < most and clock() - begun < LONGEST:
+        half, size = size, min(2 * size, most)
+        parts = spread[:size], spread[:half], spread[half:size]
+        spent, *apart = (_seconds(_learner(part, data), configs[0].batch_size, data, clock) for part in parts)
+        cost[size] = cost[half] * spent / sum(apart)
+        if len(cost) > 2 and min(cost, key=cost.__getitem__) not in list(cost)[-2:]:
             break
-        size = min(2 * size, largest)
-    return min(size for size, each in seconds.items() if each * ENOUGH <= min(seconds.values()))
+    return min(size for size, each in cost.items() if each * ENOUGH <= min(cost.values()))
+
+
+def _spread(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """In an order of which every beginning is spread evenly: neighbours in a grid are alike."""
+    golden = (5**0.5 - 1) / 2
+    return [config for _, config in sorted(enumerate(configs), key=lambda each: each[0] * golden % 1)]
 
 
 def _learner(configs: Sequence[TrialConfig], data: Data) -> StackedLearner:

@@ -367,17 +367,25 @@ def test_the_first_of_equal_outputs_counts(seed, ties):
 @pytest.mark.parametrize(
     ("seconds", "most", "expected"),
     [
-        (lambda size: 1.0, 128, 128),  # a step of all takes no longer than a step of one
-        (lambda size: 1.0, 10, 10),
-        (lambda size: float(size), 128, 1),
-        (lambda size: 1 + size / 2, 128, 32),  # within a twentieth of the best
-        (lambda size: 1.0 if size <= 8 else size, 128, 8),
+        (lambda costs: 1.0, 128, 128),  # a step of all takes no longer than a step of one
+        (lambda costs: 1.0, 10, 10),
+        (sum, 128, 1),
+        (lambda costs: 1 + sum(costs) / 100, 128, 64),
+        (lambda costs: 25 + sum(costs), 128, 16),  # within a twentieth of the best
+        (lambda costs: 1.0 if len(costs) <= 8 else sum(costs), 128, 8),
     ],
 )
 def test_cohort_size(seconds, most, expected, monkeypatch):
+    """Whatever the models cost: the later ones are deep, and take ten times as long."""
     monkeypatch.setattr(sizing, "LONGEST", float("inf"))
-    monkeypatch.setattr(sizing, "_seconds", lambda learner, *rest: seconds(len(learner.members)))
-    configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(128)]
+    costs = {1: 5, 10: 50}
+    monkeypatch.setattr(
+        sizing, "_seconds", lambda learner, *_: seconds([costs[m.config.depth] for m in learner.members])
+    )
+    depths = [1] * 64 + [10] * 64
+    configs = [
+        config(widths=None, depth=depth, width=3, learning_rate=1e-3 * (i + 1)) for i, depth in enumerate(depths)
+    ]
     assert sizing.cohort_size(configs, data(configs[0]), most) == expected
 
 
