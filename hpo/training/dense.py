@@ -8,23 +8,21 @@ and stay zero, for their gradients are. A layer's bias is its last column of wei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from hpo.training.units import ACTIVATIONS, Activation, BatchNorm, Dropout
 
 __all__ = ["ALIGNED", "DenseStack", "Network"]
 
-aten: Any = torch.ops.aten
 # Row lengths of the first layer are multiples of this: with 785 columns a product into the weights of 100 members has
 # 73 Gflop/s of 98, with 792 all of them (one thread, batch 128).
 ALIGNED = 8
 FEW = 16  # samples
-MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
 
 
 @dataclass(frozen=True)
@@ -44,69 +42,6 @@ class Network:
     dropout: float
     linear: tuple[str, ...]
     norm: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A function of sums z, and its gradient by them; both write to `out`. `of_result`: takes h instead of z."""
-
-    forward: Callable[[Tensor, Tensor], object]
-    backward: Callable[[Tensor, Tensor], object]
-    of_result: bool = False
-    keeps_zero: bool = True
-
-
-ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": Activation(
-        lambda z, out: torch.clamp_min(z, 0, out=out),
-        lambda dz, h: aten.threshold_backward.grad_input(dz, h, 0, grad_input=dz),
-        of_result=True,
-    ),
-    "tanh": Activation(
-        lambda z, out: torch.tanh(z, out=out),
-        lambda dz, h: aten.tanh_backward.grad_input(dz, h, grad_input=dz),
-        of_result=True,
-    ),
-    "sigmoid": Activation(
-        lambda z, out: torch.sigmoid(z, out=out),
-        lambda dz, h: aten.sigmoid_backward.grad_input(dz, h, grad_input=dz),
-        of_result=True,
-        keeps_zero=False,
-    ),
-    "elu": Activation(
-        lambda z, out: aten.elu.out(z, 1, 1, 1, out=out),
-        lambda dz, z: aten.elu_backward.grad_input(dz, 1, 1, 1, False, z, grad_input=dz),
-    ),
-    # Given strided memory to write to, torch's float32 kernel on CPUs writes as if it were contiguous.
-    "gelu": Activation(
-        lambda z, out: out.copy_(F.gelu(z)), lambda dz, z: aten.gelu_backward.grad_input(dz, z, grad_input=dz)
-    ),
-    "silu": Activation(
-        lambda z, out: aten.silu.out(z, out=out), lambda dz, z: aten.silu_backward.grad_input(dz, z, grad_input=dz)
-    ),
-    "leaky_relu": Activation(
-        lambda z, out: aten.leaky_relu.out(z, 0.01, out=out),
-        lambda dz, z: aten.leaky_relu_backward.grad_input(dz, z, 0.01, False, grad_input=dz),
-    ),
-}
-
-
-class Dropout:
-    """Inverted dropout (Srivastava et al., 2014), each member with its own share, in 65536ths.
-
-    A unit takes 16 random bits; drawing them takes an eleventh of the time of torch's Bernoulli numbers on a CPU.
-    """
-
-    def __init__(self, shares: Sequence[float], like: Tensor) -> None:
-        dropped = torch.tensor([round(share * 65536) for share in shares], device=like.device).view(-1, 1, 1)
-        self._least = (dropped - 32768).to(torch.int16)
-        self._scale = 65536 / (65536 - dropped).to(like.dtype)
-
-    def draw(self, bits: Tensor, factors: Tensor) -> None:
-        """Fill `factors` (members, units, samples) from torch's generator: 0, or 1 over the share that is kept."""
-        bits.random_(-(2**63), None)
-        torch.ge(bits.view(torch.int16)[: factors.numel()].view(factors.shape), self._least, out=factors)
-        factors.mul_(self._scale)
 
 
 @dataclass(frozen=True)
@@ -157,11 +92,12 @@ class Trace:
         sums: see above.
         z: what the activation takes: the sums, or where they are normalised, the result of that.
         h: the activations, with a last row of ones.
-        dz: the gradient by h, then by z, then by the sums.
+        dz: the gradient by h, then by z.
+        by_sums: the gradient by the sums; dz itself where nothing is normalised.
         runs: of each activation: the function, its parts of z, h and dz, and where padded units are to be zeroed by it.
         ends: h and dz of the members that end here, and their parts of the last activations and the gradient by those.
         noise: random bits of dropout, its factors, and the units that they multiply in h.
-        seen: the means and inverse deviations that batch normalisation found in the batch.
+        norm: batch normalisation, where there is one.
         down: the product that gives the gradient by the layer below's activations; None in the first layer.
         by_weight: what the gradient by the weights is the product of; None in the first layer.
     """
@@ -171,10 +107,11 @@ class Trace:
     z: Tensor
     h: Tensor
     dz: Tensor
+    by_sums: Tensor
     runs: list[tuple[Activation, Tensor, Tensor, Tensor, Tensor | None]]
     ends: tuple[Tensor, Tensor, Tensor, Tensor] | None
     noise: tuple[Tensor, Tensor, Tensor] | None
-    seen: tuple[Tensor, Tensor]
+    norm: BatchNorm | None
     down: Product | None
     by_weight: tuple[Tensor, Tensor] | None
 
@@ -227,7 +164,9 @@ class DenseStack:
     def _layer(self, index: int, like: Tensor) -> Layer:
         networks = [net for net in self.networks if len(net.widths) > index]
         count, width = len(networks), self._widths[index]
-        inputs = self._widths[index - 1] + (not self._normed) if index else self._batch_width
+        inputs = (
+            self._widths[index - 1] + (not self._normed) if index else self.features if self._normed else self.inputs
+        )
         gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self._normed else (None, None)
         shares = [net.dropout for net in networks]
         return Layer(
@@ -241,10 +180,9 @@ class DenseStack:
             Dropout(shares, like) if any(shares) else None,
         )
 
-    @property
-    def _batch_width(self) -> int:
-        """Columns of a batch that the first hidden layer reads: a normalised one has no bias."""
-        return self.features if self._normed else self.inputs
+    def _seen_of(self, x: Tensor) -> Tensor:
+        """The columns of a batch that the first hidden layer reads: a normalised one has no bias."""
+        return x[:, : self.features] if self._normed else x
 
     # Forward.
 
@@ -254,11 +192,11 @@ class DenseStack:
         self.tracked += train
         for layer, trace in zip(self.layers, room.traces, strict=True):
             if trace.up is None:
-                torch.mm(self._first, x[:, : self._batch_width].t(), out=trace.sums.view(-1, len(x)))
+                torch.mm(self._first, self._seen_of(x).t(), out=trace.sums.view(-1, len(x)))
             else:
                 _multiply(trace.up)
-            if layer.gamma is not None:
-                self._normalise(layer, trace, train)
+            if trace.norm is not None:
+                trace.norm.forward(train=train)
             for activation, z, h, _, mask in trace.runs:
                 activation.forward(z, h)
                 if mask is not None:
@@ -275,26 +213,6 @@ class DenseStack:
         else:
             _multiply(room.up)
         return room.outputs
-
-    def _normalise(self, layer: Layer, trace: Trace, train: bool) -> None:
-        """Batch normalisation (Ioffe and Szegedy, 2015): every unit of every member is a channel."""
-        assert layer.gamma is not None
-        assert layer.beta is not None
-        shape = (1, layer.count * layer.width, -1)
-        seen = trace.seen if train else (layer.mean.new_empty(0), layer.mean.new_empty(0))
-        aten.native_batch_norm.out(
-            trace.sums.view(shape),
-            layer.gamma.flatten(),
-            layer.beta.flatten(),
-            layer.mean,
-            layer.variance,
-            train,
-            MOMENTUM,
-            EPSILON,
-            out=trace.z.view(shape),
-            save_mean=seen[0],
-            save_invstd=seen[1],
-        )
 
     # Backward.
 
@@ -320,8 +238,8 @@ class DenseStack:
         for layer, trace in zip(reversed(self.layers), reversed(room.traces), strict=True):
             self._back_through(layer, trace, left, add)
             if trace.down is None or trace.by_weight is None:
-                dz = trace.dz.flatten(0, 1)
-                left.pop().flatten(0, 1).addmm_(dz, x[:, : self._batch_width], beta=beta)
+                by_sums = trace.by_sums.flatten(0, 1)
+                left.pop().flatten(0, 1).addmm_(by_sums, self._seen_of(x), beta=beta)
             else:
                 _multiply(trace.down)
                 left.pop().baddbmm_(*trace.by_weight, beta=beta)
@@ -335,23 +253,10 @@ class DenseStack:
             trace.dz.mul_(trace.noise[1])
         for activation, z, h, dz, _ in trace.runs:
             activation.backward(dz, h if activation.of_result else z)
-        if layer.gamma is not None:
-            shape = (1, layer.count * layer.width, -1)
-            by_sums, by_gamma, by_beta = aten.native_batch_norm_backward(
-                trace.dz.view(shape),
-                trace.sums.view(shape),
-                layer.gamma.flatten(),
-                layer.mean,
-                layer.variance,
-                *trace.seen,
-                True,
-                EPSILON,
-                (True, True, True),
-            )
-            for gradient in (by_beta, by_gamma):
+        if trace.norm is not None:
+            for gradient in reversed(trace.norm.backward()):
                 target = left.pop()
-                (target.add_ if add else target.copy_)(gradient.view(target.shape))
-            trace.dz.copy_(by_sums.view(trace.dz.shape))
+                (target.add_ if add else target.copy_)(gradient)
 
     # Room.
 
@@ -365,10 +270,9 @@ class DenseStack:
 
     def _make_room(self, n: int) -> Room:
         count, like = len(self.networks), self.output
+        outputs, by_outputs = like.new_zeros(2, count, self.classes, n)
         if not self.layers:
-            outputs, by_outputs = like.new_zeros(2, count, self.classes, n)
             return Room([], outputs, by_outputs)
-        outputs, by_outputs = (self._space(count, self.classes, n) for _ in range(2))
         last, d_last = self._space(count, self._widest + 1, n), self._space(count, self._widest, n)
         last[:, -1] = 1
         traces: list[Trace] = []
@@ -398,9 +302,11 @@ class DenseStack:
     def _make_trace(self, index: int, n: int, below: Trace | None, last: Tensor, d_last: Tensor) -> Trace:
         layer = self.layers[index]
         count, width, inputs = layer.weight.shape
-        sums = self._space(count, width, n) if below else layer.weight.new_zeros(count, width, n)
-        z = torch.zeros_like(sums) if self._normed else sums
-        h, dz = self._space(count, width + 1, n), self._space(count, width, n)
+        # The first layer's products are of all members at once.
+        whole = layer.weight.new_zeros(2, count, width, n)
+        sums, dz = (self._space(count, width, n), self._space(count, width, n)) if below else whole
+        z, by_sums = (torch.zeros_like(sums), torch.zeros_like(dz)) if self._normed else (sums, dz)
+        h = self._space(count, width + 1, n)
         h[:, -1] = 1
         units, noise = h[:, :width], None
         if layer.dropout is not None:
@@ -410,14 +316,17 @@ class DenseStack:
             (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
             for activation, part in self._runs(count)
         ]
-        seen = torch.empty_like(layer.mean), torch.empty_like(layer.mean)
-        trace = Trace(None, sums, z, h, dz, runs, self._ends(index, h, dz, last, d_last), noise, seen, None, None)
+        norm = None
+        if layer.gamma is not None and layer.beta is not None:
+            norm = BatchNorm(sums, z, dz, by_sums, layer.gamma, layer.beta, layer.mean, layer.variance)
+        ends = self._ends(index, h, dz, last, d_last)
+        trace = Trace(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
         if below is not None:
             source = below.h[:count, :inputs]
             trace.up = _product(layer.weight, source, sums)
             back = layer.weight[..., : self._widths[index - 1]].mT
-            trace.down = _product(back, dz, below.dz[:count])
-            trace.by_weight = dz, source.mT
+            trace.down = _product(back, by_sums, below.dz[:count])
+            trace.by_weight = by_sums, source.mT
         return trace
 
     def _ends(

@@ -55,6 +55,12 @@ def setting(values: Sequence[float], parameters: Sequence[Tensor]) -> list[Tenso
     return [whole[: len(parameter)] for parameter in parameters]
 
 
+def of_the_first(numbers: Tensor, parameter: Tensor) -> Tensor:
+    """The numbers of the members that a parameter has: a prefix of all."""
+    count = parameter.shape[0]
+    return numbers if numbers.shape[0] == count else numbers[:count]
+
+
 def zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
     """A slot."""
     return [torch.zeros_like(parameter) for parameter in parameters]
@@ -76,7 +82,7 @@ class Clip:
             squares[: len(gradient)].addcmul_(norms, norms)
         factors = (self._largest / (squares.sqrt() + 1e-6).view(-1, 1, 1)).clamp_(max=1)
         for gradient in gradients:
-            gradient.mul_(factors[: len(gradient)])
+            gradient.mul_(of_the_first(factors, gradient))
 
 
 class Decay:
@@ -116,7 +122,7 @@ class Sgd:
         each = zip(self._parameters, gradients, self.slots["momentum"], strict=True)
         for index, (parameter, gradient, velocity) in enumerate(each):
             torch.addcmul(gradient, velocity, self._momentum[index], out=velocity)
-            along = down[: len(parameter)]
+            along = of_the_first(down, parameter)
             parameter.addcmul_(velocity, along if self._b is None else along * self._a[index])
             if self._b is not None:
                 parameter.addcmul_(gradient, along * self._b[index])
@@ -142,6 +148,7 @@ class RmsProp:
         self.steps += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
+        down = -rate
         for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
             square = self.slots["square"][index]
             square.mul_(self.SMOOTHING).addcmul_(gradient, gradient, value=1 - self.SMOOTHING)
@@ -149,7 +156,7 @@ class RmsProp:
             if "momentum" in self.slots:
                 velocity = self.slots["momentum"][index]
                 along = torch.addcmul(along, velocity, self._momentum[index], out=velocity)
-            parameter.addcmul_(along, -rate[: len(parameter)])
+            parameter.addcmul_(along, of_the_first(down, parameter))
 
 
 class Adam:
@@ -255,6 +262,6 @@ class Nadam:
             mean.addcmul_(gradient - mean, self._new1[index])
             square.mul_(self._keep2[index]).addcmul_(gradient * gradient, self._new2[index])
             below = square.div(correction[index]).sqrt_().add_(self._epsilon[index])
-            here = rate[: len(parameter)]
+            here = of_the_first(rate, parameter)
             parameter.sub_(gradient.div_(below).mul_(by_gradient[index] * here))
             parameter.sub_(torch.div(mean, below, out=gradient).mul_(by_mean[index] * here))

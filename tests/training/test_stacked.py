@@ -17,12 +17,12 @@ from hpo.training import loop, sizing
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
-from hpo.training.dense import Dropout
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
 from hpo.training.losses import correct
 from hpo.training.member import Member
 from hpo.training.stacked import StackedLearner
+from hpo.training.units import Dropout
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
 STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
