@@ -61,6 +61,7 @@ def check_whole(study: Study) -> None:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack()
     monkeypatch.setattr(hpo.worker, "train", made)
+    monkeypatch.setattr(hpo.worker, "cohort_size", lambda configs, data, most: most)
     return made
 
 
@@ -103,11 +104,14 @@ def test_a_cohort_is_as_large_as_asked(
     assert set(states(study)) == {COMPLETE}
 
 
-def test_a_sampler_is_asked_for_eight_at_once(tmp_path: Path, stack: Stack) -> None:
-    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 2}, trials=20)
+@pytest.mark.parametrize(("trials", "sizes"), [(70, [8] * 8 + [6]), (20, [2] * 10), (5, [1] * 5)])
+def test_a_sampler_is_asked_for_eight_at_once_and_no_more_than_an_eighth(
+    tmp_path: Path, stack: Stack, trials: int, sizes: list[int]
+) -> None:
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=trials)
     Worker(study, "cpu", 1).run()
-    assert [len(configs) for configs in stack.trained] == [8, 8, 4]
-    assert len({t.params["learning_rate"] for t in study.trials()}) == 20
+    assert [len(configs) for configs in stack.trained] == sizes
+    assert len({t.params["learning_rate"] for t in study.trials()}) == trials
 
 
 def test_a_device_is_measured_once_for_what_a_cohort_shares(

@@ -164,9 +164,8 @@ class DenseStack:
     def _layer(self, index: int, like: Tensor) -> Layer:
         networks = [net for net in self.networks if len(net.widths) > index]
         count, width = len(networks), self._widths[index]
-        inputs = (
-            self._widths[index - 1] + (not self._normed) if index else self.features if self._normed else self.inputs
-        )
+        batch = self.features if self._normed else self.inputs
+        inputs = self._widths[index - 1] + (not self._normed) if index else batch
         gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self._normed else (None, None)
         shares = [net.dropout for net in networks]
         return Layer(
