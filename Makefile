@@ -30,6 +30,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.cohorts
+	$(BIN)/python -m benchmarks.convolutions
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

@@ -209,7 +209,7 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
 
     def ready(trials: int) -> Callable[[], None]:
         study.extend(Budget(trials=study.budget.trials + trials))
-        worker = Worker(study, "cpu", 1)
+        worker = Worker(study, "cpu", 1, cohort=1)
 
         def run() -> None:
             with mock.patch("hpo.worker.train", train):

@@ -37,7 +37,8 @@ from hpo import datasets, registry
 from hpo.choices import OPTIMIZERS
 from hpo.config import TrialConfig
 from hpo.training.data import Data, prepare
-from hpo.training.learner import Learner, ModuleLearner
+from hpo.training.learner import Learner
+from hpo.training.loop import make_learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build
@@ -167,7 +168,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def compare(case: Case, data: Data, pictures: Pictures, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds per step of ours and of the rival, by round."""
-    ours = Ours(ModuleLearner(Member(case.config), data.shape, data.classes, data.device), data)
+    ours = Ours(make_learner([Member(case.config)], data), data)
     rival = Rival(case.config, pictures, data.shape)
     ours.run(case.steps // 2)
     rival.run(case.steps // 4)

@@ -24,7 +24,17 @@ from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at, rates
 from hpo.training.stacked import StackedLearner
 
-__all__ = ["Callback", "CheckpointSpec", "Member", "Outcome", "device", "evaluate", "set_threads", "train"]
+__all__ = [
+    "Callback",
+    "CheckpointSpec",
+    "Member",
+    "Outcome",
+    "device",
+    "evaluate",
+    "make_learner",
+    "set_threads",
+    "train",
+]
 
 CONSTANT = ("parameter_count", "train_seconds")
 
@@ -130,7 +140,7 @@ class Run:
         self._files = files
         # Of those that one run answers, the longest is the one that is trained.
         self._answers = _by_run(members)
-        self._learner = _learner([longest for longest, _ in self._answers.values()], data)
+        self._learner = make_learner([longest for longest, _ in self._answers.values()], data)
         for longest, answered in self._answers.values():
             for member in answered:
                 member.parameter_count = longest.parameter_count
@@ -318,8 +328,8 @@ def _by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]
     return {member.number: (member, answered) for member, answered in longest}
 
 
-def _learner(members: Sequence[Member], data: Data) -> Learner:
-    """The learner of a cohort."""
+def make_learner(members: Sequence[Member], data: Data) -> Learner:
+    """What trains a cohort: its models stacked, where they can be, else its only one."""
     if shared(members[0].config) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device)
@@ -349,7 +359,7 @@ def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> 
     assert outcome.weights is not None
     with _memory_errors():
         member = Member(outcome.config)
-        learner = _learner([member], data)
+        learner = make_learner([member], data)
         learner.load(member, outcome.weights)
         return learner.evaluate(x, y)[0]
 
