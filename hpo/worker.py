@@ -43,6 +43,7 @@ DEATHS = 5  # attempts in a row that may end with their worker
 # the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart 8 of 16 cost half a point.
 ADAPTIVE, SHARE = 8, 8
 MOST = 256  # trials of a cohort, however small
+GIVEN_UP = "; given up after 5 minutes"
 # What is no trial's fault: this machine lacks what the study needs, and another may have it; or the database's trouble,
 # which was tried again for minutes.
 NO_FAULT = (DataError, RegistryError, optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
@@ -115,7 +116,7 @@ class Worker:
             with self._heartbeat:
                 self._work()
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
-            raise RunError(storage.explain(error)) from error
+            raise RunError(f"{storage.explain(error)}{GIVEN_UP if storage.given_up else ''}") from error
         finally:
             storage.patience.asked_to_stop = lambda: False
 
@@ -142,7 +143,7 @@ class Worker:
                 log.info("nothing left to begin%s", f": {why}" if (why := self.study.ended()) else "")
                 return
         if (error := self.study.storage.given_up) is not None:
-            raise RunError(f"{self.study.storage.explain(error)}; given up after 5 minutes")
+            raise RunError(f"{self.study.storage.explain(error)}{GIVEN_UP}")
         if self._heartbeat.stop:
             log.info("stopped, as hpo stop asked")
 

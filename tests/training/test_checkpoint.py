@@ -179,6 +179,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path, mine, seen = Path(sys.argv[1]), {"format": 1}, set()
     random.seed(0)
     for kill in range(40):
+        before = path.stat().st_ino if kill else None
         child = os.fork()
         if not child:
             step = max(seen, default=0)
@@ -186,7 +187,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
                 step += 1
                 weights = torch.full((20000,), float(step))
                 save(path, Checkpoint(1, step, 0.0, [], [], None, None, {"weights": weights}), mine)
-        while not path.exists():
+        while not path.exists() or path.stat().st_ino == before:  # until this one has written, however slow the disk
             time.sleep(0.001)
         time.sleep(random.random() * 0.05)
         os.kill(child, signal.SIGKILL)
