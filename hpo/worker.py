@@ -204,6 +204,11 @@ class Worker:
                 claims = self._companions.claim(self.holder, first.claim, first.config, size)
             except KeyError:  # the study was deleted; the next claim says so
                 return []
+            except (HpoError, *NO_FAULT):
+                raise
+            except Exception as error:  # a sampler's own; what it was asked for waits again
+                log.warning("trial %d is trained alone: %s: %s", first.claim.number, type(error).__name__, error)
+                return []
         self._telling.open |= {claim.id: claim for claim in claims}
         return claims
 
@@ -215,12 +220,15 @@ class Worker:
             configs = self._companions.configs(first.claim, first.config) if fixed else [first.config] * asked
             try:
                 with self.work.of("training"):
-                    self._sizes[key] = cohort_size(configs, self.data.get(first.config), min(len(configs), MOST))
+                    size = cohort_size(configs, self.data.get(first.config), min(len(configs), MOST))
             except NO_FAULT:
                 raise
             except Exception as error:  # the trial's own training meets it again, and answers for it
                 log.warning("how many trials fit in a cohort could not be measured: %s", error)
                 return 1
+            if first.claim.taken_over:
+                return size  # of the few whose workers are gone; those that wait may be more
+            self._sizes[key] = size
         return self._sizes[key]
 
     def _count_death(self, claim: Claim) -> None:

@@ -21,6 +21,7 @@ from hpo.study.file import define
 from hpo.study.keeping import StudyFiles, ranking, weights_here
 from hpo.study.leased import Told
 from hpo.study.tables import LEASES, WORK
+from hpo.study.work import Work
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack
@@ -129,6 +130,42 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
     assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size
     assert sorted(len(configs) for configs in stack.trained) == [4] * 4  # two runs, and their prefixes
     assert set(states(study)) == {COMPLETE}
+
+
+def test_what_was_taken_over_says_nothing_of_what_waits(tmp_path: Path, stack: Stack) -> None:
+    study = make(tmp_path)
+    dead = holder("dead", seconds=-1)
+    study.storage.announce(study.id, dead)
+    assert study.claim(dead) is not None
+    Worker(Study(StudyStorage(sqlite_url(tmp_path)), "small"), "cpu", 1).run()
+    assert [len(configs) for configs in stack.trained] == [1, 5]
+    assert set(states(study)) == {COMPLETE}
+
+
+def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 2})
+    asked, claim_of = [0], study.claim_of
+
+    def fail(*arguments: Any) -> Any:
+        asked[0] += 1
+        if asked[0] == 3:
+            raise ValueError("no idea")
+        return claim_of(*arguments)
+
+    monkeypatch.setattr(study, "claim_of", fail)
+    Worker(study, "cpu", 1, cohort=4).run()
+    assert len(stack.trained[0]) == 1
+    assert states(study) == [COMPLETE] * 6
+
+
+def test_time_in_training_counts_while_it_lasts() -> None:
+    work = Work()
+    with work.of("training"):
+        before = work.so_far()["training"]
+        assert work.so_far()["training"] > before
+    assert work.so_far() == work.seconds
 
 
 def test_what_does_not_fit_after_all_is_trained_apart(tmp_path: Path, stack: Stack) -> None:

@@ -43,6 +43,13 @@ class Work:
         finally:
             self._switch(outer)
 
+    def so_far(self) -> dict[Activity, float]:
+        """Seconds by activity, with what the present one has taken by now; asked by another thread, too."""
+        seconds, activity = dict(self.seconds), self._now
+        if activity is not None:
+            seconds[activity] += time.perf_counter() - self._since
+        return seconds
+
     def _switch(self, activity: Activity | None) -> Activity | None:
         now, before = time.perf_counter(), self._now
         if before is not None:
@@ -143,7 +150,7 @@ def record(connection: sa.Connection, worker: str, work: Work) -> None:
 
 
 def _values(work: Work) -> dict[str, float]:
-    seconds = {str(activity): seconds for activity, seconds in work.seconds.items()}
+    seconds = {str(activity): seconds for activity, seconds in work.so_far().items()}
     return {"told": work.told, "cohorts": work.cohorts, "members": work.members, **seconds}
 
 

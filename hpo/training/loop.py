@@ -245,6 +245,7 @@ class Run:
             files = [(member, self._files[member.number]) for member in answered if member.number in self._files]
             for member, file in files:
                 if member.number not in self._outcomes:
+                    learner = self._learner.state(longest)  # first, for it may draw from the generators
                     file.write(
                         Checkpoint(
                             epoch=self._epoch,
@@ -254,7 +255,7 @@ class Run:
                             history=member.history,
                             best_epoch=member.best_epoch,
                             best_weights=member.best_weights,
-                            learner=self._learner.state(longest),
+                            learner=learner,
                         )
                     )
 

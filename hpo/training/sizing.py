@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from hpo.cohorts import shared
 from hpo.config import TrialConfig
 from hpo.training.data import Data
+from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
 from hpo.training.stacked import BLOCK, StackedLearner
 
@@ -20,7 +22,9 @@ LARGEST = 128
 ENOUGH = 0.95  # share of the best speed that will do
 LONGEST = 2.0  # seconds after which no larger cohort is measured
 FEW = 8  # models from whose size the others' is guessed
+ROOMS = 6  # numbers of a unit and sample that a step or an evaluation keeps
 COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best epoch's, and a checkpoint's
+UNKNOWN = 4 << 30  # bytes that are taken for free where the system does not say
 MEMORY = 0.25  # share of what is free that a cohort may take
 
 
@@ -80,14 +84,29 @@ def _seconds(learner: StackedLearner, batch_size: int, data: Data, clock: Callab
 
 
 def _fitting(learner: StackedLearner, data: Data) -> int:
-    """How many such models the memory has room for, the outputs of an evaluation included."""
-    numbers = sum(member.parameter_count for member in learner.members) / len(learner.members)
-    each = 4 * (COPIES * numbers + 2 * len(data.y_val) * data.classes)
+    """How many such models the memory has room for: weights, activations, and the outputs of an evaluation."""
+    configs = [member.config for member in learner.members]
+    numbers = sum(member.parameter_count for member in learner.members) / len(configs)
+    units = max(sum(config.hidden_widths) for config in configs)  # narrower ones are padded
+    samples = 2 * configs[0].batch_size + EVALUATION_BATCH
+    each = 4 * (COPIES * numbers + ROOMS * units * samples + 2 * len(data.y_val) * data.classes)
     return max(1, int(MEMORY * _free(data.device) / each))
 
 
 def _free(device: torch.device) -> int:
-    """Bytes of memory that are free."""
+    """Bytes of memory that are free: on a CPU those of the machine, or of the container where that has fewer."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = re.search(r"MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"))
+    bounds = [int(available[1]) * 1024] if available else []
+    limit, used = _text("/sys/fs/cgroup/memory.max"), _text("/sys/fs/cgroup/memory.current")
+    if limit.isdigit() and used.isdigit():
+        bounds.append(int(limit) - int(used))
+    return min(bounds, default=UNKNOWN)
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

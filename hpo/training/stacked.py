@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import TrialConfig
+from hpo.errors import ConfigError
 from hpo.training.dense import DenseStack, Network
 from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
 from hpo.training.losses import StackLoss, StackRecord, correct
@@ -95,6 +96,8 @@ class StackedLearner:
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor) -> None:
         """See `Learner`. With several stacks it is done once `BLOCK` of them wait, or something is asked."""
+        if len(x) == 1 and any(stack.normalised for stack in self._stacks):
+            raise ConfigError("batch_norm = true: a batch of one sample has no statistics; use another batch_size")
         batch = self._with_ones(x, len(self._waiting))
         self._waiting.append((batch, y, self._eye.index_select(1, y)))
         if len(self._waiting) >= BLOCK or len(self._stacks) == 1:
@@ -181,10 +184,12 @@ class Stack:
 
     Attributes:
         models: in the order of the stack; their tensors are those they came with, not those in training.
+        normalised: whether they have batch normalisation.
     """
 
     def __init__(self, models: Sequence[Model], features: int, classes: int, device: torch.device) -> None:
         self.models = list(models)
+        self.normalised = bool(models[0].network.norm)
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
         self.dense = DenseStack([model.network for model in models], features, classes, like)

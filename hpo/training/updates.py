@@ -72,6 +72,7 @@ class Clip:
     def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
         self._on = any(config.gradient_clip for config in configs)
         self._largest = setting([config.gradient_clip or float("inf") for config in configs], parameters)[-1]
+        self._free = self._largest.isinf()  # whose norm does not matter, though it may overflow
 
     def __call__(self, gradients: Sequence[Tensor]) -> None:
         if not self._on:
@@ -80,7 +81,7 @@ class Clip:
         for gradient in gradients:
             norms = torch.linalg.vector_norm(gradient, dim=(1, 2))
             squares[: len(gradient)].addcmul_(norms, norms)
-        factors = (self._largest / (squares.sqrt() + 1e-6).view(-1, 1, 1)).clamp_(max=1)
+        factors = (self._largest / (squares.sqrt() + 1e-6).view(-1, 1, 1)).clamp_(max=1).masked_fill_(self._free, 1)
         for gradient in gradients:
             gradient.mul_(of_the_first(factors, gradient))
 
@@ -223,12 +224,13 @@ class Nadam:
         self.slots = {"mean": zeros(parameters), "square": zeros(parameters)}
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
-        self._beta1 = np.array([config.beta1 for config in configs])
-        self._beta2 = np.array([config.beta2 for config in configs])
-        self._mu_product = np.ones(len(configs))
-        one_minus = [[1 - value for value in values.tolist()] for values in (self._beta1, self._beta2)]
-        self._new1, self._new2 = (setting(values, parameters) for values in one_minus)
-        self._keep2 = setting(self._beta2.tolist(), parameters)
+        whole = parameters[-1].new_tensor([0.0], dtype=torch.float64)
+        self._beta1 = whole.new_tensor([config.beta1 for config in configs]).view(-1, 1, 1)
+        self._beta2 = whole.new_tensor([config.beta2 for config in configs]).view(-1, 1, 1)
+        self._mu_product = torch.ones_like(self._beta1)
+        self._new1 = setting([1 - config.beta1 for config in configs], parameters)
+        self._new2 = setting([1 - config.beta2 for config in configs], parameters)
+        self._keep2 = setting([config.beta2 for config in configs], parameters)
         self._epsilon = setting([config.epsilon for config in configs], parameters)
 
     @property
@@ -238,25 +240,31 @@ class Nadam:
 
     @steps.setter
     def steps(self, count: int) -> None:
-        self._done = count
-        self._mu_product = np.prod([self._mu(step) for step in range(1, count + 1)], axis=0) * np.ones_like(self._beta1)
+        if count != self._done:
+            self._done = count
+            shares = np.array([self._share(step) for step in range(1, count + 1)])
+            each = self._beta1.flatten().cpu().numpy() * shares[:, None]
+            self._mu_product.copy_(torch.from_numpy(np.multiply.reduce(each)).view(-1, 1, 1))
 
-    def _mu(self, step: int) -> Any:
-        return self._beta1 * (1 - 0.5 * 0.96 ** (step * self.DECAY))
+    def _share(self, step: int) -> float:
+        """Of beta1 that is momentum at a step."""
+        return float(1 - 0.5 * 0.96 ** (step * self.DECAY))
 
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """See `Update`."""
+        """See `Update`. The factors are tensors throughout: a number from the device would have to be waited for."""
         self._done += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
-        mu, after = self._mu(self._done), self._mu(self._done + 1)
-        self._mu_product = self._mu_product * mu
-        whole = [
+        mu, after = self._beta1 * self._share(self._done), self._beta1 * self._share(self._done + 1)
+        self._mu_product *= mu
+        factors = (
             (1 - mu) / (1 - self._mu_product),
             after / (1 - self._mu_product * after),
             1 - self._beta2**self._done,
-        ]
-        by_gradient, by_mean, correction = (setting(values.tolist(), self._parameters) for values in whole)
+        )
+        by_gradient, by_mean, correction = (
+            [of_the_first(factor.to(rate.dtype), parameter) for parameter in self._parameters] for factor in factors
+        )
         for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
             mean, square = self.slots["mean"][index], self.slots["square"][index]
             mean.addcmul_(gradient - mean, self._new1[index])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 from hpo.config import TrialConfig
+from hpo.errors import ConfigError
 from hpo.training import loop, sizing
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
@@ -23,6 +24,7 @@ from hpo.training.losses import correct
 from hpo.training.member import Member
 from hpo.training.stacked import StackedLearner
 from hpo.training.units import Dropout
+from hpo.training.updates import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
 STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
@@ -262,6 +264,37 @@ def test_a_member_that_diverges_changes_no_other(optimizer):
         assert bits(calm[number]) == bits(wild[number])
 
 
+def test_a_member_that_is_nan_gives_no_other_the_right_answers():
+    """NaN is counted nowhere, and ties are counted twice: over both members that looks like neither."""
+    outputs = torch.tensor([[[float("nan")] * 5] * 2, [[0.0] * 5] * 2])
+    assert correct(outputs, torch.ones(5, dtype=torch.int64)).tolist() == [0, 0]
+
+
+def test_a_norm_that_overflows_hurts_no_member_that_is_not_clipped():
+    configs = [config(gradient_clip=0.0), config(gradient_clip=1.0)]
+    parameters = [torch.zeros(2, 3, 4)]
+    gradient = torch.full((2, 3, 4), 1e30)
+    Clip(configs, parameters)([gradient])
+    assert torch.equal(gradient[0], torch.full((3, 4), 1e30))
+
+
+def test_a_batch_of_one_has_no_statistics():
+    learner = StackedLearner([Member(config(batch_norm=True))], (8,), 3, CPU)
+    learner.begin_epoch(0, [[0.1]])
+    with pytest.raises(ConfigError, match="one sample has no statistics"):
+        learner.step(torch.zeros(1, 8), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_checkpoint_has_the_generators_of_its_weights(tmp_path):
+    """Steps that wait are done for it, and draw the noise of dropout."""
+    configs = [config(dropout=0.5, optimizer=optimizer) for optimizer in ("sgd", "adam")]
+    on = data(configs[0])
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(2)]
+    train(configs, on, checkpoints=specs, should_stop=stop_after(4))
+    first, second = (torch.load(spec.path, weights_only=True)["generators"][0] for spec in specs)
+    assert torch.equal(first, second)
+
+
 # One run for several trials.
 
 
@@ -391,7 +424,7 @@ def test_cohort_size(seconds, most, expected, monkeypatch):
 
 def test_memory_bounds_a_cohort(monkeypatch):
     monkeypatch.setattr(sizing, "_seconds", lambda *_: 0.001)
-    monkeypatch.setattr(sizing, "_free", lambda _: 4 * 5 * 4 * (6 * 339 + 2 * 20 * 3))
+    monkeypatch.setattr(sizing, "_free", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3))
     configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
     assert sizing.cohort_size(configs, data(configs[0]), 64) == 5
 
