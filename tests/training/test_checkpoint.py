@@ -29,15 +29,8 @@ from hpo.training.data import Data, prepare
 from hpo.training.files import remove
 from tests.training.resumable import CPU, EVERYTHING, X, Y, bits, config, data, one, stop_after
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTIONS = 18  # of `should_stop` in a trial of 3 epochs of 5 steps: before each, and at each epoch's end
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -27,16 +27,9 @@ from hpo.training.units import Dropout
 from hpo.training.updates import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
 PROFILES = ("uniform", "decreasing", "increasing")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
