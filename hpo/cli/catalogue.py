@@ -1,0 +1,72 @@
+"""Commands that say what there is: templates, parameters, datasets, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from hpo.cli.options import app, format_option, import_option, storage_option
+from hpo.console import print_rows
+
+
+@app.command()
+@click.argument("name", required=False)
+def templates(name: str | None) -> None:
+    """List the ready-made studies and spaces, or print the one called NAME, to copy."""
+    from hpo import templates as shipped
+
+    if name:
+        click.echo(shipped.find_any(name).read_text(encoding="utf-8"), nl=False)
+        return
+    print_rows([{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.listing()], "table")
+
+
+@app.command()
+@click.option("--model", help="Only the parameters that may have an effect under this model.")
+@format_option("table", "json")
+@import_option
+def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
+    """List every parameter: type, default, bounds, when it has an effect, help."""
+    from hpo import registry
+    from hpo.config import described
+
+    registry.import_modules(imports)
+    print_rows(described(model), style)
+
+
+@app.command()
+@format_option("table", "json")
+@import_option
+def datasets(style: str, imports: Sequence[str]) -> None:
+    """List the data sets: shape, classes, sizes, path and checksum."""
+    from dataclasses import asdict
+
+    from hpo import registry
+    from hpo.datasets import describe
+
+    registry.import_modules(imports)
+    print_rows([asdict(row) for row in describe()], style)
+
+
+@app.command()
+@click.option("--recipe", is_flag=True, help="Print how to run a PostgreSQL of your own, without root; check nothing.")
+@format_option("table", "json")
+@storage_option
+def doctor(recipe: bool, style: str, storage: str | None) -> int:
+    """Check Python, torch, CUDA, the storage, the data sets and the disk, and say what to do.
+
+    Nothing is altered. The exit code is 1 if there is a problem; a warning is none.
+    """
+    from hpo import doctor as checks
+
+    if recipe:
+        click.echo(checks.recipe(), nl=False)
+        return 0
+    from dataclasses import asdict
+
+    from hpo.home import default_storage
+
+    findings = checks.examine(storage or default_storage())
+    print_rows([asdict(finding) for finding in findings], style)
+    return int(any(finding.state == "problem" for finding in findings))

@@ -1,0 +1,137 @@
+"""Commands that read studies: list, show, trials, report, export, dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpo.cli.options import app, format_option, import_option, storage_option
+from hpo.cli.words import found, masked, opened, ready, typed, write_report_of
+from hpo.console import print_json, print_rows, print_tree, program, say
+
+if TYPE_CHECKING:
+    from hpo.study import Study
+
+
+@app.command("list")
+@format_option("table", "json")
+@storage_option
+def list_(style: str, storage: str | None) -> None:
+    """List the studies of a storage."""
+    from hpo.errors import StorageMissingError
+    from hpo.home import default_storage
+    from hpo.study.listing import listing
+
+    try:
+        rows = listing(storage or default_storage())
+    except StorageMissingError:
+        if storage:
+            raise
+        rows = []  # nobody has launched anything here yet
+    if not rows:
+        say(f"no studies in {masked(storage)}; launch one with: {program()} launch quickstart")
+    print_rows(rows, style)
+
+
+@app.command()
+@click.argument("name")
+@format_option("table", "json")
+@import_option
+@storage_option
+def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
+    from hpo.report.results import read_results
+    from hpo.report.results import show as summary
+    from hpo.study.keeping import weights_here
+    from hpo.study.workers import in_short
+
+    study = ready(name, storage, imports)
+    results = read_results(study)
+    shown = summary(results)
+    shown["weights"] = [{"trial": number, "path": str(path)} for number, path in weights_here(study).items()]
+    if style == "json":
+        print_json(shown)
+        return
+    from hpo.study.preview import preview
+
+    click.echo(preview(study.name, study.definition, study.budget, samples=0))
+    click.echo()
+    workers = [{**row, "trials": in_short(row["trials"])} for row in shown["workers"]]
+    tables = {"workers": workers, "failed": shown["failed"]}
+    shown["work"] = results.work.text if results.work else None
+    print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
+    for title, rows in tables.items():
+        if rows:
+            click.echo(f"\n{title}:")
+            print_rows(rows, "table")
+    if shown["unattended"]:
+        click.echo(f"\n{_unattended(study, imports)}")
+
+
+@app.command()
+@click.argument("name")
+@format_option("table", "json", "csv")
+@import_option
+@storage_option
+def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """List the trials of a study."""
+    from hpo.report.results import read_results, trial_table
+
+    print_rows(trial_table(read_results(ready(name, storage, imports))), style)
+
+
+@app.command()
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; by default reports/NAME in HPO_HOME.")
+@import_option
+@storage_option
+def report(name: str, out: Path | None, storage: str | None, imports: Sequence[str]) -> None:
+    """Write the report of a study: report.html, report.md, report.json and best_config.toml.
+
+    Example: hpo report quickstart --out my_report
+    """
+    paths = write_report_of(ready(name, storage, imports), out)
+    click.echo(str(paths.html))
+
+
+@app.command()
+@click.argument("name")
+@click.option("--trial", "number", type=int, help="That trial's configuration instead of the best one's.")
+@format_option("toml", "json", "yaml")
+@import_option
+@storage_option
+def export(name: str, number: int | None, style: str, storage: str | None, imports: Sequence[str]) -> None:
+    """Print the best configuration of a study, as hpo train --config reads it."""
+    from hpo.report.export import export_config
+
+    click.echo(export_config(ready(name, storage, imports), number, style), nl=False)
+
+
+@app.command()
+@click.argument("name", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="Port to listen on.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Listen on an address that others reach, although the dashboard has no login."
+)
+@storage_option
+def dashboard(name: str | None, host: str, port: int, allow_remote: bool, storage: str | None) -> int:
+    """Serve optuna-dashboard on the storage, until Ctrl-C."""
+    from hpo.dashboard import serve
+
+    study = found(name, storage) if name else None
+    return serve(
+        study.storage if study else opened(storage),
+        host=host,
+        port=port,
+        study=study,
+        allow_remote=allow_remote,
+    )
+
+
+def _unattended(study: Study, imports: Sequence[str]) -> str:
+    why = f"it has ended, {ended}" if (ended := study.ended()) else "no live worker"
+    return f"{study.left()} trials left, {why}; run: {typed('launch', study, imports)}"

@@ -1,0 +1,271 @@
+"""Commands that train: launch, worker, train."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpo.cli.options import (
+    app,
+    checkpoint_option,
+    cohort_option,
+    device_option,
+    import_option,
+    lease_option,
+    set_option,
+    storage_option,
+)
+from hpo.cli.words import ready, typed, write_report_of
+from hpo.console import say
+from hpo.errors import RunError
+
+if TYPE_CHECKING:
+    from hpo.launching import Plan
+    from hpo.study import Study
+
+
+@app.command()
+@click.argument("study")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Worker processes on this machine; by default the number of cores; 0 creates the study and starts none.",
+)
+@click.option("--trials", type=int, help="The budget: exactly this many trials in all; a larger one extends a study.")
+@click.option("--timeout", help='No trial is begun after this much time: "2h", "15m", "90".')
+@click.option("--target", type=float, help="End the study once the objective reaches this value.")
+@click.option("--name", help="Name of the study; by default the file's stem.")
+@click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
+@click.option("--objective", help="Metric instead of the file's.")
+@click.option("--sampler", help="Sampler instead of the file's.")
+@click.option("--pruner", help="Pruner instead of the file's.")
+@click.option("--seed", type=int, help="Seed instead of the file's.")
+@set_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
+)
+@click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@cohort_option
+@checkpoint_option
+@lease_option
+@device_option
+@import_option
+@storage_option
+def launch(
+    study: str,
+    workers: int | None,
+    storage: str | None,
+    device: str,
+    imports: Sequence[str],
+    sets: Sequence[str],
+    dry_run: bool,
+    report: bool,
+    cohort: int | None,
+    checkpoint_every: float,
+    lease: float,
+    **keys: Any,
+) -> int:
+    """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
+
+    Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
+    """
+    from hpo.backends.options import WorkerOptions
+    from hpo.home import cores, folder
+    from hpo.launching import run
+    from hpo.signals import StopRequest
+
+    planned = _plan(study, storage, imports, sets, keys)
+    if dry_run:
+        from hpo.study.preview import preview
+
+        click.echo(preview(planned.name, planned.definition, planned.budget))
+        _say_price(planned, storage, workers, device)
+        return 0
+    logs = folder("logs", planned.name)
+    for notice in planned.definition.space.notices():
+        say(f"note: {notice}")
+    _say_price(planned, storage, workers, device)  # while there is no study yet whose definition stands
+    found = planned.create(storage)
+    with StopRequest(within=20) as stop:  # the workers take half of it
+        if found.left() and workers != 0:
+            found.start_clock()
+            say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
+            try:
+                debug = bool(click.get_current_context().obj)
+                started = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, debug, cohort)
+                run(found, started, stop)
+            except RunError:
+                _say_state(found)  # the workers that did not fail may have done all there is
+                raise
+    _say_state(found)
+    paths = write_report_of(found, None) if report and not stop() else None
+    _print_ending(found, paths, imports)
+    return stop.exit_code
+
+
+@app.command()
+@click.argument("name")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
+)
+@cohort_option
+@checkpoint_option
+@lease_option
+@device_option
+@import_option
+@storage_option
+def worker(
+    name: str,
+    storage: str | None,
+    threads: int | None,
+    cohort: int | None,
+    checkpoint_every: float,
+    lease: float,
+    device: str,
+    imports: Sequence[str],
+) -> int:
+    """Attach a worker to the study NAME: it trains trials until nothing is left to begin.
+
+    Example: hpo worker mnist_mlp --storage postgresql://me@db/studies
+    """
+    from hpo.signals import StopRequest
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
+    with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
+        study = ready(name, storage, imports)
+        from hpo.worker import Worker, share_of_cores
+
+        attached = Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease, cohort)
+        try:
+            attached.run()
+        except RunError as error:
+            if not stop():
+                raise
+            say(f"hpo: {error}")  # on the way out, as it was asked
+    return stop.exit_code
+
+
+@app.command()
+@set_option
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A configuration file, as hpo export writes it."
+)
+@click.option("--dataset", help="A name, or the path of an .npz file; by default mnist.")
+@click.option("--objective", help="The metric whose best epoch is kept; by default val_accuracy.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for configuration, metrics, events and weights; by default a new one in HPO_HOME.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default all cores.")
+@click.option("--test", is_flag=True, help="Read the test set, once, at the end.")
+@device_option
+@import_option
+def train(
+    sets: Sequence[str],
+    config_file: Path | None,
+    dataset: str | None,
+    objective: str | None,
+    out: Path | None,
+    threads: int | None,
+    test: bool,
+    device: str,
+    imports: Sequence[str],
+) -> int:
+    """Train one configuration, without a study.
+
+    Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
+    """
+    from hpo import registry
+    from hpo.home import cores, folder
+    from hpo.signals import StopRequest
+    from hpo.study.config_file import read_config
+    from hpo.study.file import override
+
+    registry.import_modules(imports)
+    overrides = dict(override(text) for text in sets)
+    given = read_config(config_file, overrides, dataset, objective)
+    for note in given.notes:
+        say(f"note: {note}")
+    from hpo.training import job  # torch, once the request is known to be right
+
+    out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    with StopRequest() as stop:
+        result = job.run(
+            given.config,
+            given.dataset,
+            out,
+            monitor=given.objective.metric,
+            direction=given.objective.direction,
+            metrics=[registry.metrics.get(given.objective.metric)],
+            device=device,
+            threads=threads or cores(),
+            test=test,
+            should_stop=stop,
+        )
+    outcome = result.outcome
+    if outcome.status == "diverged":
+        epochs = len(outcome.history)
+        raise RunError(
+            f"diverged in epoch {epochs}: a loss is not finite; lower learning_rate (metrics in {result.out})"
+        )
+    if outcome.status == "interrupted":
+        say(f"interrupted after {len(outcome.history)} of {given.config.epochs} epochs")
+    if (best := outcome.best) is not None:
+        click.echo(
+            f"best epoch {outcome.best_epoch}: val_accuracy {best['val_accuracy']:.4f}, val_loss {best['val_loss']:.4f}"
+        )
+    if result.test_accuracy is not None:
+        click.echo(f"test_accuracy {result.test_accuracy:.4f}")
+    click.echo(f"written to {result.out}")
+    return stop.exit_code
+
+
+def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
+    from hpo.launching import plan
+    from hpo.study.file import override
+
+    return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
+
+
+def _say_state(study: Study) -> None:
+    left, trials = study.left(), study.budget.trials
+    if left == 0:
+        say(f"study {study.name} is complete: {trials} trials")
+    elif why := study.ended():
+        say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
+    else:
+        say(f"study {study.name}: {left} of {trials} trials are left")
+
+
+def _say_price(planned: Plan, storage: str | None, workers: int | None, device: str) -> None:
+    from hpo.home import cores
+    from hpo.pricing import price_notice
+
+    notice = price_notice(planned, storage, max(1, cores() // (workers or cores())), device)
+    if notice is not None:
+        say(f"note: {notice}")
+
+
+def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
+    """The best configuration, the report's path, and what to type next."""
+    from hpo.report.export import export_config
+
+    best, objectives = study.best(), study.definition.objectives
+    if best is not None:
+        which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
+        click.echo(f"\n{which} {objectives[0].metric} {best.values[0]:.4g}, trial {best.number}:\n")
+        click.echo(export_config(study, best.number, "toml"))
+    if paths is not None:
+        click.echo(f"report:            {paths.html}")
+    else:
+        click.echo(f"write the report:  {typed('report', study, imports)}")
+    click.echo(f"open a dashboard:  {typed('dashboard', study)}")
+    click.echo(f"attach a worker:   {typed('worker', study, imports)}")

@@ -1,0 +1,63 @@
+"""From words to objects, and back to commands to be typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo.console import program
+
+if TYPE_CHECKING:
+    from hpo.study import Study, StudyStorage
+
+__all__ = ["found", "masked", "opened", "ready", "typed", "write_report_of"]
+
+
+def opened(storage: str | None) -> StudyStorage:
+    """The storage of that URL, or the one that commands use unless told otherwise; it must exist."""
+    from hpo.home import default_storage
+    from hpo.study import StudyStorage
+
+    return StudyStorage(storage or default_storage(), create=False)
+
+
+def masked(storage: str | None) -> str:
+    """Its URL without a password."""
+    from hpo.home import default_storage
+    from hpo.study.opening import mask
+
+    return mask(storage or default_storage())
+
+
+def found(name: str, storage: str | None) -> Study:
+    """The study, whatever its definition needs."""
+    from hpo.study import Study
+
+    return Study(opened(storage), name)
+
+
+def ready(name: str, storage: str | None, imports: Sequence[str]) -> Study:
+    """The study, with everything registered that its definition names."""
+    from hpo import registry
+
+    study = found(name, storage)
+    registry.import_modules(imports)
+    study.definition.check_registered()
+    return study
+
+
+def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
+    """A command on the study, to be typed as it stands."""
+    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
+    name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
+    return f"{program()} {command} {name} --storage {storage}{modules}"
+
+
+def write_report_of(study: Study, out: Path | None) -> Any:
+    """Write the report to `out`, or to the study's folder of reports; returns its paths."""
+    from hpo.home import folder
+    from hpo.report import write_report
+
+    return write_report(study, out or folder("reports", study.name))
