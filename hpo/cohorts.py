@@ -7,7 +7,7 @@ from hpo.config import TrialConfig, Value
 __all__ = ["ALONE", "SHARED", "one_run", "shared", "together"]
 
 # What the trials of a cohort have in common, for they see the same batches, in the same order.
-SHARED = ("model", "validation", "input_scaling", "batch_size", "seed")
+SHARED = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
 STACKED_MODELS = frozenset({"mlp"})
 ALONE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 

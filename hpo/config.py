@@ -190,9 +190,18 @@ class TrialConfig(BaseModel):
 
     validation: Annotated[
         float,
-        Field(gt=0, description="validation samples taken from the training data: a count, or below 1 a fraction"),
+        Field(
+            ge=0,
+            description="validation samples taken from the training data: a count, or below 1 a fraction; 0 trains on "
+            "all, measures no validation, and keeps the last epoch",
+        ),
         Group("data"),
     ] = 1 / 6  # 10,000 of MNIST's 60,000
+    split_seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**32, description="of the split alone; by default seed decides the split, too"),
+        Group("data"),
+    ] = None
     input_scaling: Annotated[
         str,
         OneOf(("standard", "unit", "symmetric")),
@@ -380,6 +389,11 @@ class TrialConfig(BaseModel):
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
         _check_together(resolved)
         return resolved
+
+    @property
+    def seed_of_split(self) -> int:
+        """What decides which samples are for validation."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def final_rate(self) -> float:

@@ -219,9 +219,9 @@ def train(
     if outcome.status == "interrupted":
         say(f"interrupted after {len(outcome.history)} of {given.config.epochs} epochs")
     if (best := outcome.best) is not None:
-        click.echo(
-            f"best epoch {outcome.best_epoch}: val_accuracy {best['val_accuracy']:.4f}, val_loss {best['val_loss']:.4f}"
-        )
+        which = "best" if "val_loss" in best else "last"
+        shown = ("val_accuracy", "val_loss") if "val_loss" in best else ("train_accuracy", "train_loss")
+        click.echo(f"{which} epoch {outcome.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")
     if result.test_accuracy is not None:
         click.echo(f"test_accuracy {result.test_accuracy:.4f}")
     click.echo(f"written to {result.out}")

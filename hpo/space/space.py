@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["Dimension", "Space"]
 Params = dict[str, Value]  # by dimension: what Optuna stores
 Values = dict[str, Value]  # by parameter: what a TrialConfig is made of
 PROBES = 256
+# Of a space whose points are whole configurations that are known by name, as an evaluation's are.
+CONFIGURATION = Parameter("configuration", str, None, "values of many parameters, known by a name", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,29 @@ class Space:
     `Space(learning_rate=hpo.Float(1e-4, 1e-1, log=True), optimizer=["adam", "sgd"], epochs=5)` and the same as a TOML
     table are equal. A parameter that has no effect under the values of the others is not sampled and not stored.
 
+    With `configurations`, sets of values by name, the space may hold the parameter `configuration`: it is sampled and
+    stored by name, and stands for all values of that name.
+
     Raises:
         SpaceError: names the parameter, the value and the rule that is broken.
         RegistryError: a model is not registered.
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        /,
+        *,
+        configurations: Mapping[str, Mapping[str, Value]] = MappingProxyType({}),
+        **more: Any,
+    ) -> None:
         literals = {**(parameters or {}), **more}
         # Without any model's own parameters: `model` must be read first, for it brings in the others.
         chosen = parse("model", literals.get("model", "mlp"), vocabulary())
         self.table = vocabulary(dict.fromkeys(str(v) for domain in chosen for v in domain.points()))
+        self.configurations = configurations
+        if configurations:
+            self.table[CONFIGURATION.name] = CONFIGURATION
         self.domains = {name: parse(name, literal, self.table) for name, literal in literals.items()}
         self.dimensions = self._in_order()
         self.check()
@@ -130,7 +146,8 @@ class Space:
             if self._active(dimension, values):
                 constant = isinstance(dimension.domain, Constant)
                 values[dimension.parameter.name] = dimension.domain.at(0) if constant else choose(dimension)
-        return values
+        named = values.pop(CONFIGURATION.name, None)
+        return values if named is None else {**self.configurations[str(named)], **values}
 
     def suggest(self, trial: optuna.trial.Trial) -> Values:
         """Values of one trial, asked from Optuna's trial, which stores those that are not constant."""

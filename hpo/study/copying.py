@@ -23,8 +23,9 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyConflictError
+from hpo.study.artifacts import artifact_ids
 from hpo.study.file import check_name
-from hpo.study.keeping import KEY, StudyFiles, weights_here
+from hpo.study.keeping import KEY, StudyFiles, folder_of, weights_here
 from hpo.study.storage import FIXED, StudyStorage
 from hpo.study.study import Study
 from hpo.study.tables import (
@@ -59,7 +60,7 @@ Row = dict[str, Any]
 
 
 def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
-    """Copy a study with all its trials, in one transaction of the target, and the weights of its best trials.
+    """Copy a study with all its trials, in one transaction of the target, its best trials' weights and its artifacts.
 
     The source is read as it is at one moment, and stays as it is. A trial that is RUNNING there arrives as WAITING, its
     parameters fixed and its reports left behind, for its checkpoint belongs to the one in training.
@@ -70,7 +71,7 @@ def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
     """
     _copy_rows(study, target, check_name(name))
     copied = Study(target, name)
-    _copy_weights(study, copied)
+    _copy_files(study, copied)
     return copied
 
 
@@ -212,17 +213,19 @@ class _Copy:
             self.target.execute(sa.insert(table), ready[start : start + BATCH])
 
 
-def _copy_weights(study: Study, copied: Study) -> None:
-    """Give the copy the weights that are here. They say in their header which study they come from."""
-    here = weights_here(study)
-    if not here:
+def _copy_files(study: Study, copied: Study) -> None:
+    """Give the copy the weights and artifacts that are here. Weights say in their header where they come from."""
+    weights, kept = weights_here(study), folder_of("artifacts", study)
+    named = [path for each in artifact_ids(study) if kept is not None and (path := kept / each).is_file()]
+    if not weights and not named:
         return
     files = StudyFiles(copied)
-    for number, path in here.items():
+    pairs = [(path, files.weights(number)) for number, path in weights.items()]
+    for path, to in [*pairs, *((path, files.folder("artifacts") / path.name) for path in named)]:
         try:
-            _link(path, files.weights(number))
+            _link(path, to)
         except OSError as error:
-            log.warning("weights %s: not copied (%s)", path, error.strerror)
+            log.warning("%s: not copied (%s)", path, error.strerror)
 
 
 def _link(path: os.PathLike[str], to: os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["Budget", "Definition", "Named", "Objective", "longest"]
+__all__ = ["Budget", "Candidate", "Definition", "Evaluation", "Named", "Objective", "longest"]
 
 VERSION = 1
 
@@ -59,6 +59,36 @@ class Budget(_Frozen):
         )
 
 
+class Candidate(_Frozen):
+    """A configuration that an evaluation trains again.
+
+    Attributes:
+        label: what it is called: `trial 12`, `baseline`, `defaults`.
+        trial: its number in the study that is evaluated; None of the default configuration.
+        baseline: whether it is the rival: the study's baseline, or without one the default configuration.
+        values: its parameters that have an effect, but for the seeds.
+    """
+
+    label: str
+    trial: int | None
+    baseline: bool
+    values: dict[str, Value]
+
+
+class Evaluation(_Frozen):
+    """What makes a study an evaluation: a grid of the parameters `seed` and `configuration`, the latter a label.
+
+    Attributes:
+        of: the name of the study that is evaluated.
+        candidates: its configurations.
+        refit: whether they are trained on training and validation data together, for a fixed number of epochs.
+    """
+
+    of: str
+    candidates: tuple[Candidate, ...]
+    refit: bool = False
+
+
 class Definition(_Frozen):
     """What a study is. Self-contained: a worker needs nothing else."""
 
@@ -71,11 +101,13 @@ class Definition(_Frozen):
     parameters: dict[str, Any]
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
+    evaluation: Evaluation | None = None
 
     @property
     def space(self) -> Space:
         """The space, parsed anew from the stored parameters."""
-        return Space(self.parameters)
+        candidates = self.evaluation.candidates if self.evaluation else ()
+        return Space(self.parameters, configurations={each.label: each.values for each in candidates})
 
     @property
     def fixed(self) -> bool:

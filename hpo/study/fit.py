@@ -17,7 +17,7 @@ def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
     """
     if dataset.samples is not None:
         taken = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
-        if not 1 <= taken < dataset.samples:
+        if config.validation and not 1 <= taken < dataset.samples:
             raise ConfigError(
                 f"validation = {config.validation:g}: takes {taken:g} of {dataset.samples} training samples"
             )

@@ -1,8 +1,9 @@
-"""What a study keeps on disk: checkpoints of its unfinished trials, and the weights of its best ones.
+"""What a study keeps on disk: checkpoints of its unfinished trials, the weights of its best ones, and artifacts.
 
-Both lie in `HPO_HOME`, in a folder of that study alone: `checkpoints/<name>-<key>/<number>.pt` and
-`weights/<name>-<key>/<number>.safetensors`. The key is drawn when the study first keeps something, and stored in it. So
-a study that is deleted and made again under its name, and one of the same name in another storage, have other folders.
+They lie in `HPO_HOME`, in folders of that study alone: `checkpoints/<name>-<key>/<number>.pt`,
+`weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.artifacts`). The key is
+drawn when the study first keeps something, and stored in it. So a study that is deleted and made again under its name,
+and one of the same name in another storage, have other folders.
 A file `study.json` in each says whose it is, for `hpo gc`.
 
 The `KEPT` best COMPLETE trials keep their weights: by the first objective, the lower number of equals. With several
@@ -50,7 +51,7 @@ __all__ = [
 log = logging.getLogger("hpo.study")
 KEY = "hpo:key"  # a study's user attribute
 KEPT = 5
-KINDS = ("checkpoints", "weights")
+KINDS = ("checkpoints", "weights", "artifacts")
 MARKER = "study.json"
 LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1"}
 
@@ -125,6 +126,10 @@ class StudyFiles:
         self.key = key
         self._folders = {kind: self._make(kind) for kind in KINDS}
         self._best, _ = ranking(study)  # as last seen
+
+    def folder(self, kind: str) -> Path:
+        """The study's folder of that kind, one of `KINDS`."""
+        return self._folders[kind]
 
     def checkpoint(self, number: int) -> Path:
         """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""

@@ -170,6 +170,13 @@ class Study:
             if merged == held or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
                 return
 
+    def redefine(self, definition: Definition) -> None:
+        """Replace the definition by one that means the same for all trials there are: whoever calls this knows."""
+        held = self._attrs[DEFINITION]
+        self.storage.update_study(self.id, {DEFINITION: held}, {DEFINITION: definition.model_dump(mode="json")})
+        for name in ("definition", "space"):
+            self.__dict__.pop(name, None)
+
     def start_clock(self) -> None:
         """Let the timeout count from now: a launch gives the study its time anew."""
         timeout = self.budget.timeout

@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import RunError
 from hpo.home import home
+from hpo.study.artifacts import artifact_ids
 from hpo.study.keeping import KEY, KINDS, MARKER, folder_of, place, ranking
 from hpo.study.storage import StudyStorage
 from hpo.study.study import Study
@@ -145,6 +146,7 @@ def _of_study(found: _Folder, study: Study) -> Iterator[Leftover]:
     """What is not needed of a study that is there."""
     states = _states(study)
     kept = {number for _, number in ranking(study)[0]} if found.kind == "weights" else set()
+    named = artifact_ids(study) if found.kind == "artifacts" else set()
     for path in found.files:
         size, age = _size(path), time.time() - _written(path)
         if TEMPORARY.fullmatch(path.name):
@@ -155,6 +157,8 @@ def _of_study(found: _Folder, study: Study) -> Iterator[Leftover]:
             state = states.get(number)
             if (state is None or state.is_finished()) and number not in kept:
                 yield Leftover(path, size, _why(number, state, found.kind))
+        elif found.kind == "artifacts" and path.name != MARKER and path.name not in named and age > TEMPORARY_LIVES:
+            yield Leftover(path, size, "neither the study nor a trial names it")  # its writer was killed
 
 
 def _why(number: int, state: TrialState | None, kind: str) -> str:

@@ -49,7 +49,7 @@ class CsvLog(Callback):
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Write the row."""
-        self._write([int(metrics["epoch"]), *(metrics[name] for name in self._columns[1:])])
+        self._write([int(metrics["epoch"]), *(metrics.get(name, "") for name in self._columns[1:])])
 
     @override
     def on_end(self, member: Member, outcome: Outcome) -> None:
@@ -104,10 +104,11 @@ class Progress(Callback):
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Print the line."""
-        self._console.print(
-            f"epoch {int(metrics['epoch'])}/{member.config.epochs}"
-            f"  train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.4f}"
-            f"  validation loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.4f}"
-            f"  {metrics['seconds']:.1f} s",
-            soft_wrap=True,
-        )
+        told = f"epoch {int(metrics['epoch'])}/{member.config.epochs}  {_measured(metrics, 'train', 'train')}"
+        if "val_loss" in metrics:
+            told += f"  {_measured(metrics, 'validation', 'val')}"
+        self._console.print(f"{told}  {metrics['seconds']:.1f} s", soft_wrap=True)
+
+
+def _measured(metrics: Metrics, name: str, prefix: str) -> str:
+    return f"{name} loss {metrics[f'{prefix}_loss']:.4f} accuracy {metrics[f'{prefix}_accuracy']:.4f}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -167,6 +167,8 @@ class Data:
         classes: the number of classes; labels are below it.
         device: where the tensors are.
         seed: decides the order of the samples.
+
+    Where all samples are for training (`validation` 0), the validation split has none.
     """
 
     x_train: Tensor
@@ -260,6 +262,8 @@ def prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: s
         return _prepare_resident(dataset, config, device, name)
     if dataset.validation is None or dataset.classes is None:
         raise DataError(f"{name}: gives batches, so it must also give `classes` and `validation`")
+    if not config.validation:
+        raise ConfigError(f"validation = 0: {name} gives batches, which its validation data cannot be added to")
     kind, classes = config.input_scaling, dataset.classes
     x_val, y_val = _resident(dataset.validation, f"{name}, validation", kind, classes, device, None, None)
     none = torch.empty(0)
@@ -270,8 +274,8 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
     x, y = dataset.train
     classes = check_split(x, y, f"{name}, train", dataset.classes) if dataset.classes is None else dataset.classes
     samples, labels = _channels_first(x), flat_labels(y, name).astype(np.int64)
-    if dataset.validation is None:
-        train, validation = split(labels, config.validation, config.seed)
+    if dataset.validation is None and config.validation:
+        train, validation = split(labels, config.validation, config.seed_of_split)
     else:
         train, validation = np.arange(len(labels)), np.arange(0)
     scaling = Scaling.fit(config.input_scaling, samples, train)
@@ -282,6 +286,9 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
     else:
         where, shape = f"{name}, validation", tuple(samples.shape[1:])
         x_val, y_val = _resident(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
+    if dataset.validation is not None and not config.validation:  # its own, which is trained on as well
+        x_train, y_train = torch.cat([x_train, x_val]), torch.cat([y_train, y_val])
+        x_val, y_val = x_val[:0], y_val[:0]
     return Data(
         x_train, y_train, x_val, y_val, classes, device, config.seed, dataset, name, config.input_scaling, scaling
     )
@@ -363,9 +370,11 @@ class DataCache:
             DataError, RegistryError: as `hpo.datasets.load`.
             ConfigError: `validation` does not fit the data.
         """
-        key = (config.validation, config.seed, config.input_scaling)
+        key = (config.validation, config.seed_of_split, config.input_scaling)
         if self._data is None or key != self._key:
             self._data = None  # freed first: two splits at a time would double the memory
             self._data = prepare(self.load(), config, self.device, self.reference.name)
             self._key = key
+        elif self._data.seed != config.seed:
+            self._data = replace(self._data, seed=config.seed)  # the same samples, in another order
         return self._data

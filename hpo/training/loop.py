@@ -56,10 +56,10 @@ def train(
     `hpo.cohorts`. The others, and those that begin from another place than the rest, are trained one after the other.
 
     A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
-    before its step; val_loss (without label smoothing) and val_accuracy after the epoch; the registered `metrics`;
-    learning_rate, which the next step would use; seconds of training so far, those before an interruption too, where a
-    cohort's are divided evenly among its trials. A trial ends as diverged after an epoch whose loss is not finite; that
-    row is the last of its history.
+    before its step; val_loss (without label smoothing), val_accuracy and the registered `metrics` after the epoch,
+    where there are validation samples (else the last epoch is the best); learning_rate, which the next step would use;
+    seconds of training so far, those before an interruption too, where a cohort's are divided evenly among its trials.
+    A trial ends as diverged after an epoch whose loss is not finite; that row is the last of its history.
 
     Args:
         configs: what to train.
@@ -85,6 +85,8 @@ def train(
     keep_freed_memory()
     if monitor in CONSTANT:
         monitor, direction = "val_accuracy", "maximize"
+    if not len(data.y_val):  # nothing tells one epoch from another: the last is kept
+        monitor, direction = "epoch", "maximize"
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
     names = [entry.name for entry in registered]
     specs = [None] * len(configs) if checkpoints is None else checkpoints
@@ -269,11 +271,11 @@ class Run:
     def _close_epoch(self) -> None:
         """Measure every model, tell the callbacks, and drop what is done."""
         trained = self._learner.end_epoch()
-        evaluated = self._learner.evaluate(self._data.x_val, self._data.y_val)
+        members = list(self._learner.members)
+        validated = [{} for _ in members] if not len(self._data.y_val) else self._validate()
         self._share_time()
-        for longest, (loss, accuracy), evaluation in zip(list(self._learner.members), trained, evaluated, strict=True):
-            row: Metrics = {"epoch": self._epoch, "train_loss": loss, "train_accuracy": accuracy}
-            row |= self._measure(evaluation)
+        for longest, (loss, accuracy), measured in zip(members, trained, validated, strict=True):
+            row: Metrics = {"epoch": self._epoch, "train_loss": loss, "train_accuracy": accuracy, **measured}
             _, answered = self._answers[longest.number]
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in answered if member.number not in self._outcomes]:
@@ -286,6 +288,10 @@ class Run:
             if longest in self._learner.members and all(member.stopped for member in answered):
                 self._learner.drop(longest)
         self._end([member for member in self._live if member.stopped])
+
+    def _validate(self) -> list[Metrics]:
+        """The validation metrics of every model in training."""
+        return [self._measure(each) for each in self._learner.evaluate(self._data.x_val, self._data.y_val)]
 
     def _measure(self, evaluation: Evaluation) -> Metrics:
         return {
@@ -300,7 +306,7 @@ class Run:
 
     def _record(self, member: Member, row: Metrics, weights: Callable[[], Weights]) -> None:
         member.history.append(row)
-        if not (math.isfinite(row["train_loss"]) and math.isfinite(row["val_loss"])):
+        if not all(math.isfinite(row[loss]) for loss in ("train_loss", "val_loss") if loss in row):
             member.stop("diverged")
         elif member.improves(self._monitor, self._direction):
             member.best_epoch, member.best_weights = len(member.history), weights()

@@ -1,0 +1,268 @@
+"""Evaluations of a study as a report needs them: which configurations were trained again, and how each run ended.
+
+A study's evaluations are studies of their own (see `hpo.study.evaluation`); several that are on the same data, and both
+refit or both not, are one here: a configuration that has been run once is not run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.config import TrialConfig, Value
+from hpo.study import Objective, Study
+from hpo.study.artifacts import find_artifact
+from hpo.study.evaluation import companions, config_of, same_trial, test_metric
+from hpo.study.storage import EpochMetrics
+
+__all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the samples of a split.
+
+    Attributes:
+        labels: (N,), whole numbers.
+        probabilities: (N, classes), softmax of the outputs, float32.
+        mistakes: the samples that it got wrong with the highest probability: (K,), positions in the split.
+        pictures: of the mistakes: (K, H, W) or (K, H, W, 3) of uint8; None where samples are no images.
+    """
+
+    labels: Array
+    probabilities: Array
+    mistakes: Array
+    pictures: Array | None
+
+    @property
+    def correct(self) -> Array:
+        """(N,) of bool: whether the most probable class is the label."""
+        hits: Array = self.probabilities.argmax(1) == self.labels
+        return hits
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration trained from one seed.
+
+    Attributes:
+        study: the name of the evaluation's study.
+        number: the trial's number there.
+        seed: of the weights and of the order of the data.
+        state: COMPLETE, PRUNED (diverged), FAIL, RUNNING or WAITING.
+        validation: metrics of its best epoch on the validation split, by name (`val_accuracy`, …); empty of a refit.
+        test: metrics of that epoch's weights on the test set, by name (`test_accuracy`, …); empty before the look.
+        epochs: metrics of every epoch, in order.
+        parameter_count, train_seconds: as a trial has them.
+        file: where its predictions are, if they are here.
+    """
+
+    study: str
+    number: int
+    seed: int
+    state: str
+    validation: Mapping[str, float] = field(default_factory=dict)
+    test: Mapping[str, float] = field(default_factory=dict)
+    epochs: Sequence[EpochMetrics] = ()
+    parameter_count: int | None = None
+    train_seconds: float | None = None
+    file: Path | None = None
+
+    def predictions(self, split: str) -> Predictions | None:
+        """Of the split `validation` or `test`; None where they are not here."""
+        if self.file is None:
+            return None
+        with np.load(self.file, allow_pickle=False) as held:
+            if f"{split}_labels" not in held:
+                return None
+            pictures = held.get(f"{split}_pictures")
+            return Predictions(
+                held[f"{split}_labels"].astype(np.int64),
+                held[f"{split}_probabilities"].astype(np.float32),
+                held[f"{split}_mistakes"].astype(np.int64),
+                pictures,
+            )
+
+
+@dataclass(frozen=True)
+class CandidateRuns:
+    """A configuration with its runs.
+
+    Attributes:
+        label: `trial 12`, `baseline`, `defaults`.
+        trial: its number in the study; None of the default configuration.
+        baseline: whether it is the rival.
+        config: as its first run has it; its seed is of no meaning.
+        values: the parameters that have an effect, but for the seeds.
+        chosen: the study's own value of the first objective, by which it was chosen; None on another data set, and of
+            the default configuration.
+        runs: by seed.
+    """
+
+    label: str
+    trial: int | None
+    baseline: bool
+    config: TrialConfig
+    values: Mapping[str, Value]
+    chosen: float | None
+    runs: tuple[Run, ...]
+
+    @property
+    def done(self) -> tuple[Run, ...]:
+        """The runs that are COMPLETE."""
+        return tuple(run for run in self.runs if run.state == "COMPLETE")
+
+    def scores(self, metric: str) -> dict[int, float]:
+        """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
+        found = {
+            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric) for run in self.done
+        }
+        return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class EvaluationResults:
+    """The runs of all evaluations of one study on one data set.
+
+    Attributes:
+        studies: names of the evaluations' studies.
+        dataset: the name of the data set.
+        own: whether it is the study's own data set.
+        refit: whether they trained on training and validation data together.
+        objective: the first objective of the study that is evaluated.
+        candidates: the best of the study first, the rival last.
+        left: runs that are not finished.
+    """
+
+    studies: tuple[str, ...]
+    dataset: str
+    own: bool
+    refit: bool
+    objective: Objective
+    candidates: tuple[CandidateRuns, ...]
+    left: int
+
+    @property
+    def validation_metric(self) -> str | None:
+        """The metric of the fresh-seed validation score; None where there is none."""
+        return None if self.refit or test_metric(self.objective.metric) is None else self.objective.metric
+
+    @property
+    def test_metric(self) -> str | None:
+        """The metric of the test score; None where the objective says nothing of data (as `parameter_count`)."""
+        return test_metric(self.objective.metric)
+
+    @cached_property
+    def best(self) -> CandidateRuns | None:
+        """The candidate that the study ranked first; None where no run of it is there."""
+        return next((each for each in self.candidates if each.trial is not None and each.runs), None)
+
+    @property
+    def rival(self) -> CandidateRuns | None:
+        """The baseline, or the default configuration."""
+        return next((each for each in self.candidates if each.baseline), None)
+
+
+def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
+    """All evaluations of a study: its own data first, and of those without a refit first.
+
+    Evaluations of trials that the study does not have any more as they were, for it was deleted and made again, are
+    left out.
+    """
+    merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
+    for companion in companions(study):
+        found = _read(study, companion)
+        key = (not found.own, found.refit, found.dataset)
+        merged[key] = _joined(merged[key], found) if key in merged else found
+    return tuple(replace(merged[key], candidates=_ordered(study, merged[key].candidates)) for key in sorted(merged))
+
+
+def _read(study: Study, companion: Study) -> EvaluationResults:
+    evaluation = companion.definition.evaluation
+    assert evaluation is not None
+    own = companion.definition.dataset.name == study.definition.dataset.name
+    objective = study.definition.objectives[0]
+    chosen = {trial.number: trial.values[0] for trial in study.trials() if trial.values}
+    runs = _runs(companion)
+    candidates = tuple(
+        CandidateRuns(
+            each.label,
+            each.trial,
+            each.baseline,
+            config_of(each),
+            each.values,
+            chosen.get(each.trial) if own and each.trial is not None else None,
+            tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
+        )
+        for each in evaluation.candidates
+        if same_trial(study, each)
+    )
+    dataset = Path(companion.definition.dataset.name).name
+    return EvaluationResults((companion.name,), dataset, own, evaluation.refit, objective, candidates, companion.left())
+
+
+def _runs(companion: Study) -> dict[str, list[Run]]:
+    epochs = companion.storage.epochs(companion.id)
+    found: dict[str, list[Run]] = {}
+    for trial in companion.trials():
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
+        best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
+        run = Run(
+            companion.name,
+            trial.number,
+            int(params["seed"]),
+            trial.state.name,
+            {name: value for name, value in best.items() if name not in NOT_VALIDATION},
+            {name: value for name, value in attrs.items() if name.startswith("test_")},
+            rows,
+            attrs.get("parameter_count"),
+            attrs.get("train_seconds"),
+            find_artifact(companion, "predictions.npz", trial.system_attrs),
+        )
+        found.setdefault(str(params["configuration"]), []).append(run)
+    return found
+
+
+NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
+
+
+def _joined(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
+    """Two evaluations on the same data as one; of a configuration that both have, the runs of both."""
+    mine = {_identity(each): each for each in one.candidates}
+    for each in other.candidates:
+        held = mine.get(_identity(each))
+        if held is None:
+            mine[_identity(each)] = each
+        else:
+            seeds = {run.seed for run in held.runs}
+            more = (run for run in each.runs if run.seed not in seeds)
+            runs = tuple(sorted([*held.runs, *more], key=lambda run: run.seed))
+            mine[_identity(each)] = replace(held, runs=runs, baseline=held.baseline or each.baseline)
+    return replace(
+        one, studies=one.studies + other.studies, candidates=tuple(mine.values()), left=one.left + other.left
+    )
+
+
+def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
+    return candidate.trial, tuple(sorted(candidate.values.items()))
+
+
+def _ordered(study: Study, candidates: Sequence[CandidateRuns]) -> tuple[CandidateRuns, ...]:
+    """The best of the study first, the rival last unless it is the best itself."""
+    sign = -1 if study.maximize else 1
+    values = {trial.number: sign * trial.values[0] for trial in study.trials() if trial.values}
+
+    def value(each: CandidateRuns) -> float:
+        return math.inf if each.trial is None else values.get(each.trial, math.inf)
+
+    ranked = sorted(candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
+    return tuple(sorted(ranked, key=lambda each: each.baseline and each is not ranked[0]))
