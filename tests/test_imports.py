@@ -28,6 +28,7 @@ ALLOWED = {
     "report": BASE | {"space", "study"},
     "dashboard": BASE | {"study"},
     "doctor": BASE | {"study"},
+    "inside": BASE | {"study", "training"},
     "launching": BASE | {"space", "study", "backends", "worker"},
     "pricing": BASE | {"study", "training", "launching"},
     "console": frozenset(),
