@@ -142,13 +142,13 @@ def _layers(model: nn.Module, x: Tensor) -> list[Layer]:
     order = _order(model, x)
     places = [i for i, (_, module) in enumerate(order) if isinstance(module, WEIGHTED)]
     layers: list[Layer] = []
-    for place, following in zip(places, [*places[1:], None], strict=True):
+    for number, place in enumerate(places, start=1):
         name, module = order[place]
         next_module = order[place + 1][1] if place + 1 < len(order) else module
         read = next_module if isinstance(next_module, NORMALISATIONS) else module
         kind: Kind = "linear" if isinstance(module, nn.Linear) else "convolution"
-        taker = None if following is None else order[following][1]
-        layers.append(Layer(name, len(layers) + 1, kind, module, read, taker))
+        taker = order[places[number]][1] if number < len(places) else None
+        layers.append(Layer(name, number, kind, module, read, taker))
     return layers
 
 
