@@ -26,7 +26,7 @@ from hpo.training.landscape import Landscape, landscape
 from hpo.training.learner import loss_function
 from hpo.training.loop import device as device_of
 from hpo.training.models import build
-from hpo.training.responses import Responses, responses
+from hpo.training.responses import Filters, Responses, responses
 
 __all__ = ["look_inside"]
 
@@ -123,7 +123,7 @@ def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset
         "split": subset.split,
         "shape": list(subset.x.shape[1:]),
         "norm": seen.norm,
-        "filters": filters and {"name": filters.name, "of": filters.of, "units": filters.units.tolist()},
+        "filters": filters and _filters(filters),
         "layers": [
             {
                 "name": layer.name,
@@ -139,6 +139,10 @@ def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset
         ],
         "notes": list(seen.notes),
     }
+
+
+def _filters(filters: Filters) -> dict[str, Any]:
+    return {"name": filters.name, "of": filters.of, "units": filters.units.tolist(), "only": filters.only}
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:

@@ -69,6 +69,17 @@ def test_from_kept_weights_to_the_chapter(
     assert sum(len(block.images) for block in chapter.blocks if isinstance(block, Pictures)) >= 4 + 8 + 3
 
 
+def test_a_model_without_hidden_layers_shows_the_weights_of_its_classes(tmp_path: Path) -> None:
+    study = trained(tmp_path, {"depth": 0, "epochs": 1, "learning_rate": [0.01, 0.001]})
+    look_inside(study, "cpu")
+    chapter = inside(study)
+    assert chapter is not None
+    (pictures,) = [block for block in chapter.blocks if isinstance(block, Pictures)]
+    assert pictures.captions == ["class 0", "class 1", "class 2"]
+    text = " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
+    assert "What excites a class most is an input like its weights." in text
+
+
 def test_again_replaces_what_was_kept(tmp_path: Path) -> None:
     study = trained(tmp_path, MLP)
     look_inside(study, "cpu")

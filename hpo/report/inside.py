@@ -168,11 +168,12 @@ def _first_layer(held: Held) -> list[Block]:
         return []
     weights = held.arrays["filters"].astype(np.float32)
     linear = list(weights.shape[1:]) == held.about["shape"]
-    what = "unit" if linear else "channel"
+    what, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
     captions = [f"{what} {unit}" for unit in filters["units"]]
+    chosen = "" if filters["only"] or len(weights) == filters["of"] else ", those with the largest outgoing weights"
     how = (
-        f"{_some(len(weights), filters['of'], what + 's')} of module {one_line(filters['name'])}, those with the "
-        f"largest outgoing weights; each picture on a scale of its own, {_colours(weights.shape[1])}."
+        f"{_some(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}{chosen}; "
+        f"each picture on a scale of its own, {_colours(weights.shape[1])}."
     )
     if linear:
         how += " Pixels that are the same in every sample keep the noise that training began with."
@@ -191,7 +192,7 @@ def _layer(held: Held, place: int, layer: Mapping[str, Any]) -> list[Block]:
     what, plural = NAMES[layer["kind"]]
     inputs = _cropped(held.arrays[f"inputs_{place}"].astype(np.float32))
     if place == 0 and "filters" in held.arrays and _parallel(inputs, held.arrays["filters"].astype(np.float32)):
-        told = [f"What excites a {what} of this layer most is an input like its weights.", *_measured(held, layer)]
+        told = [f"What excites a {what} most is an input like its weights.", *_measured(held, layer)]
         return [Text(" ".join(told), quiet=True)]
     outputs = layer["kind"] == "outputs"
     title = "What speaks for each class" if outputs else f"What excites the {plural} of layer {layer['number']}"

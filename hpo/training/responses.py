@@ -30,7 +30,7 @@ Respond = Callable[[Tensor], Tensor]
 UNITS = 24  # of each layer
 LAYERS = 6
 STEPS = 64
-PART = 256  # samples per forward pass
+PART = 128  # samples per forward pass
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -71,12 +71,14 @@ class Filters:
         of: how many units it has.
         units: (k,), which of them are shown.
         weights: (k, *shape) of a linear layer, (k, channels, height, width) of a convolution.
+        only: whether it is the only layer, so that its units are the classes.
     """
 
     name: str
     of: int
     units: Array
     weights: Array
+    only: bool
 
 
 @dataclass(frozen=True)
@@ -194,14 +196,14 @@ def _filters(layers: Sequence[Layer], shape: tuple[int, ...]) -> Filters | None:
     """The weights of the first layer as the samples are shaped; of the only one, those of each class in order."""
     if not layers:
         return None
-    layer, weight = layers[0], _weight(layers[0].module)
-    units = _strongest(layer) if len(layers) > 1 else torch.arange(min(UNITS, len(weight)))
+    layer, weight, only = layers[0], _weight(layers[0].module), len(layers) == 1
+    units = torch.arange(min(UNITS, len(weight))) if only else _strongest(layer)
     held = weight[units.to(weight.device)].cpu()
     if layer.kind == "linear" and held[0].numel() == math.prod(shape):
         held = held.reshape(-1, *shape)
     elif held.ndim != 4 or held.shape[1] != shape[0]:
         return None
-    return Filters(layer.name, len(weight), units.cpu().numpy(), held.numpy())
+    return Filters(layer.name, len(weight), units.cpu().numpy(), held.numpy(), only)
 
 
 # Finding the inputs.

@@ -124,11 +124,11 @@ def test_pictures_are_red_above_zero_and_blue_below(study: Study) -> None:
 
 def test_inputs_like_the_weights_are_shown_once(study: Study) -> None:
     weights = np.random.default_rng(0).normal(size=(2, 1, 4, 6)).astype(np.float16)
-    about = {"filters": {"name": "1", "of": 9, "units": [4, 2]}}
+    about = {"filters": {"name": "1", "of": 9, "units": [4, 2], "only": False}}
     keep(study, {"filters": weights, "inputs_0": weights * 3}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-1"]
     assert "2 of 9 units of module 1" in words(study)
-    assert "What excites a unit of this layer most is an input like its weights." in words(study)
+    assert "What excites a unit most is an input like its weights." in words(study)
     keep(study, {"filters": weights, "inputs_0": -weights}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-0", "inside-1"]
 
@@ -142,7 +142,7 @@ def test_colour_filters_and_what_a_channel_sees(study: Study) -> None:
     outputs = {"inputs_1": np.ones((2, 3, 8, 8), dtype=np.float16)}
     about = {
         "shape": [3, 8, 8],
-        "filters": {"name": "0", "of": 1, "units": [0]},
+        "filters": {"name": "0", "of": 1, "units": [0], "only": False},
         "layers": [channels, layer("outputs")],
     }
     keep(study, {"filters": filters, "inputs_0": inputs, **outputs}, **about)
