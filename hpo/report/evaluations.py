@@ -18,7 +18,8 @@ import numpy as np
 from hpo.config import TrialConfig, Value
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact
-from hpo.study.evaluation import companions, config_of, same_trial, test_metric
+from hpo.study.definition import test_metric
+from hpo.study.evaluation import companions, config_of, same_trial
 from hpo.study.storage import EpochMetrics
 
 __all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]

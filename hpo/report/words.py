@@ -33,6 +33,8 @@ METRICS = {
     "val_loss": "validation loss",
     "train_accuracy": "training accuracy",
     "train_loss": "training loss",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
     "parameter_count": "number of weights",
     "train_seconds": "training time",
 }

@@ -14,7 +14,7 @@ from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["Budget", "Candidate", "Definition", "Evaluation", "Named", "Objective", "longest"]
+__all__ = ["Budget", "Candidate", "Definition", "Evaluation", "Named", "Objective", "longest", "test_metric"]
 
 VERSION = 1
 
@@ -81,11 +81,14 @@ class Evaluation(_Frozen):
     Attributes:
         of: the name of the study that is evaluated.
         candidates: its configurations.
-        refit: whether they are trained on training and validation data together, for a fixed number of epochs.
+        metrics: what the objectives of that study are.
+        refit: whether they are trained on training and validation data together, for a fixed number of epochs. Then the
+            objectives are those on the test set, for there is no other.
     """
 
     of: str
     candidates: tuple[Candidate, ...]
+    metrics: tuple[str, ...]
     refit: bool = False
 
 
@@ -113,6 +116,11 @@ class Definition(_Frozen):
     def fixed(self) -> bool:
         """Whether every slot's parameters are known from the start."""
         return SAMPLERS[self.sampler.name].fixed
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The registered metrics that are measured for the objectives."""
+        return self.evaluation.metrics if self.evaluation else tuple(each.metric for each in self.objectives)
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """The configuration of a trial with these values; its seed is the study's."""
@@ -168,3 +176,10 @@ def longest(space: Space) -> int:
     domains = [d.domain for d in space.dimensions if d.parameter.name == "epochs"]
     tops = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]
     return int(max(tops, default=TrialConfig().epochs))
+
+
+def test_metric(metric: str) -> str | None:
+    """What a metric of the validation split is called on the test set; None where it says nothing of data."""
+    if metric in ("val_accuracy", "val_loss"):
+        return metric.replace("val_", "test_", 1)
+    return None if metric in registry.BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"

@@ -15,7 +15,7 @@ from hpo.config import TrialConfig, vocabulary
 from hpo.datasets import reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
-from hpo.study.definition import Budget, Definition, Named, Objective, longest
+from hpo.study.definition import Budget, Definition, Named, Objective, longest, test_metric
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -96,6 +96,7 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
+    _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
         _in("[baseline]", lambda: TrialConfig(**baseline))
@@ -114,6 +115,14 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
     return name, definition, budget_of(table, definition, DEFAULT_TRIALS)
+
+
+def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:
+    """Refuse a study that could choose by nothing, for it has no validation samples."""
+    domains = [d.domain for d in space.dimensions if d.parameter.name == "validation"]
+    if any(domain.contains(0.0) for domain in domains) and any(test_metric(o.metric) for o in objectives):
+        metrics = ", ".join(objective.metric for objective in objectives)
+        raise DefinitionError(f"[parameters] validation = 0: leaves nothing to measure {metrics} on; give it samples")
 
 
 def _in(where: str, check: Callable[[], object]) -> None:
