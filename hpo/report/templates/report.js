@@ -20,20 +20,26 @@
 
   drawAll();
   dark.addEventListener("change", drawAll);
-  // Paper is white and narrower than most windows.
+  // Paper is white, narrower than most windows, and cannot be unfolded.
+  const folded = () => document.querySelectorAll("details:not([open])");
+  let opened = [];
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("paper");
+    opened = [...folded()];
+    opened.forEach((details) => (details.open = true));
     drawAll();
     Object.keys(specs).forEach((key) => Plotly.Plots.resize(document.getElementById("figure-" + key)));
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("paper");
+    opened.forEach((details) => (details.open = false));
     drawAll();
   });
   document.querySelectorAll("button[data-copies]").forEach((button) => {
-    if (!navigator.clipboard) return button.remove();
+    if (!navigator.clipboard) return;
+    button.hidden = false;
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
       button.textContent = "copied";
       setTimeout(() => (button.textContent = "copy"), 1500);
     });
