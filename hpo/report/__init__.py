@@ -74,7 +74,7 @@ def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
     texts = {
         "report.html": page(*told),
         "report.md": text,
-        "report.json": json.dumps(document(reading), indent=1, allow_nan=False),
+        "report.json": json.dumps(document(reading), allow_nan=False),
         "best_config.toml": best_config(reading.results)[0],
         "study.toml": study_file(reading.results),
     }

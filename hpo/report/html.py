@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -36,7 +37,9 @@ def page(name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequ
         written: when the study was read.
     """
     blocks = [block for chapter in chapters for block in chapter.blocks]
-    figures = {block.key: block.spec for block in blocks if isinstance(block, Figure) and block.spec is not None}
+    texts = Texts()
+    drawn = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
+    figures = {figure.key: texts.refer(figure.spec) for figure in drawn}
     tables = {block.key: _table(block) for block in blocks if isinstance(block, DataTable)}
     scripts = [_plotly(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
     return _environment().get_template("report.html.j2").render(
@@ -49,7 +52,7 @@ def page(name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequ
         scripts=[Markup(script) for script in scripts],  # ours, not a study's
         # Only these scripts may run, whatever a study's texts hold, and nothing may be fetched.
         policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        figures=_json(figures),
+        figures=_json({"specs": figures, "texts": texts.kept}),
         tables=_json(tables),
     )
 
@@ -75,13 +78,9 @@ def _prose(text: str) -> Markup:
 def _rows(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
     """Blocks with the names of their kinds; small figures that follow each other are one row of them."""
     rows: list[tuple[str, Any]] = []
-    for block in blocks:
-        if not _small(block):
-            rows.append((type(block).__name__, block))
-        elif rows and rows[-1][0] == "Figures":
-            rows[-1][1].append(block)
-        else:
-            rows.append(("Figures", [block]))
+    for small, group in itertools.groupby(blocks, _small):
+        held = list(group)
+        rows += [("Figures", held)] if small and len(held) > 1 else [(type(each).__name__, each) for each in held]
     return rows
 
 
@@ -120,6 +119,31 @@ def _json(data: Any) -> Markup:
     """JSON inside of a script element, which only `</` could end."""
     text = json.dumps(finite(_rounded(data)), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+class Texts:
+    """Long texts kept once: what the pointer shows of a trial is the same in every figure.
+
+    In the figures a text that begins with `~` is the place of the one that is meant.
+    """
+
+    LONG = 32  # longer than a time, which no two share
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    @property
+    def kept(self) -> list[str]:
+        return list(self._places)
+
+    def refer(self, data: Any) -> Any:
+        """The same data with its long texts replaced by references."""
+        if isinstance(data, str):
+            kept = len(data) > self.LONG or data.startswith("~")
+            return f"~{self._places.setdefault(data, len(self._places))}" if kept else data
+        if isinstance(data, dict):
+            return {key: self.refer(value) for key, value in data.items()}
+        return [self.refer(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def _rounded(data: Any) -> Any:

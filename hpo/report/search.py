@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hpo.report.chapter import Chapter, Table, Text
 from hpo.report.figures import history, pareto
 from hpo.report.parallel import parallel
+from hpo.report.plot import POINTS_LIMIT
 from hpo.report.results import Results, TrialRow
 from hpo.report.slices import slices
 from hpo.report.words import duration_text, value_text, values_text
@@ -50,6 +51,8 @@ def over_each(results: Results, order: Sequence[str] = ()) -> Chapter | None:
         "The objective over each parameter, most important first. Filled dots are complete trials, open ones were "
         "pruned, the ring is the best."
     )
+    if max(results.counts["COMPLETE"], results.counts["PRUNED"]) > POINTS_LIMIT:
+        how += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
     return Chapter("slices", "Slices", [Text(how, quiet=True), *figures])
 
 

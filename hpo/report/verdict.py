@@ -16,6 +16,7 @@ from hpo.report.words import gain_text, metric_text, names_text, seeds_text, sta
 __all__ = ["interval_text", "standard_error", "verdict"]
 
 LEVEL = 0.95
+COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
 
 
 def verdict(
@@ -135,10 +136,10 @@ def _chosen(results: Results, best: TrialRow) -> str:
         place = f"the best in the first objective of {len(results.front)} on the Pareto front"
     else:
         place = f"the best of {count} complete trials" if count > 1 else "the only complete trial"
-    told = f"Trial {best.number}: {score}{also}, {place}"
-    if objective.metric in ("parameter_count", "train_seconds"):
-        return f"{told}."
-    return f"{told}{'; having been chosen by it, it flatters' if count > 1 else ''}. The test set has not been read."
+    if objective.metric in COUNTED:
+        return f"Trial {best.number}: {score}{also}, {place}."
+    flatters = "a flattering score: " if count > 1 else ""
+    return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
 
 
 def standard_error(results: Results, row: TrialRow) -> float | None:
@@ -167,20 +168,10 @@ def _validation_samples(results: Results, row: TrialRow) -> int | None:
 def _guessed(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
     rivals = _rivals(results, best)
-    against = f"{_without_score(results)}{_is_baseline(results, best)}"
+    told = [*_baseline_apart(results, best)]
     if not rivals:
-        return against.strip() or "There is no other trial to compare it with."
-    if any(o.metric in ("parameter_count", "train_seconds") for o in results.objectives[:1]):
-        return f"{against}{_leads(results, best, rivals)}.".strip()
-    told = _leads(results, best, rivals)
-    reach = _reach(results, best)
-    if reach is None:
-        return f"{against}{told}: from one seed each no winner can be named.".strip()
-    within = [words for words, row in rivals if abs((best.value or 0.0) - (row.value or 0.0)) < reach]
-    limit = gain_text(results.objective.metric, reach)
-    if not within:
-        return f"{against}{told}, more than chance in the validation samples explains ({limit}); one seed each.".strip()
-    return f"{against}{told}: no winner, for chance in the validation samples alone reaches {limit}.".strip()
+        return " ".join(told) or "There is no other trial to compare it with."
+    return " ".join([*told, *_leads(results, best, rivals)])
 
 
 def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
@@ -192,10 +183,31 @@ def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     return [(words, row) for words, row in found if row is not None and row.number != best.number]
 
 
-def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> str:
-    metric = results.objective.metric
-    leads = [f"{words} by {gain_text(metric, (best.value or 0.0) - (row.value or 0.0))}" for words, row in rivals]
-    return f"It leads {names_text(leads)}"
+def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
+    """The leads that are more than chance, and those that are not: with these no winner is named."""
+    metric, reach = results.objective.metric, _reach(results, best)
+    leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
+    told = [(f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads]
+    clear = [text for text, is_clear in told if is_clear]
+    close = [text for text, is_clear in told if not is_clear]
+    if reach is None:
+        exact = metric in COUNTED
+        more = "." if exact else "; from one seed each no winner can be named."
+        return [f"It leads {names_text(close)}{more}"]
+    lines = []
+    if clear:
+        lines.append(
+            f"It leads {names_text(clear)}, more than chance in the validation samples explains "
+            f"({gain_text(metric, reach)}); from one seed each that is no proof."
+        )
+    if close:
+        also = " also" if clear else ""
+        lines.append(f"No winner: it{also} leads {names_text(close)}, which may be chance{_limit(metric, reach, clear)}.")
+    return lines
+
+
+def _limit(metric: str, reach: float, told: Sequence[str]) -> str:
+    return "" if told else f" (up to {gain_text(metric, reach)} in the validation samples alone)"
 
 
 def _reach(results: Results, best: TrialRow) -> float | None:
@@ -211,17 +223,17 @@ def _reach(results: Results, best: TrialRow) -> float | None:
     return quantile * math.sqrt(2) * error
 
 
-def _without_score(results: Results) -> str:
+def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
+    """What is to be said of a baseline that is no rival: it has no score, or is the best itself."""
     row = results.baseline
-    if row is None or (row.comparable and row.value is not None):
-        return ""
+    if row is None:
+        return []
+    if row.number == best.number:
+        return ["The best trial is the baseline itself: nothing that was tried is better."]
+    if row.comparable:
+        return []
     was = {"PRUNED": "was pruned", "FAIL": "failed"}.get(row.state, f"is {state_text(row.state)}")
-    return f"The baseline (trial {row.number}) has no score to compare with: it {was}. "
-
-
-def _is_baseline(results: Results, best: TrialRow) -> str:
-    same = results.baseline is not None and results.baseline.number == best.number
-    return "The best trial is the baseline itself: nothing that was tried is better. " if same else ""
+    return [f"The baseline (trial {row.number}) has no score to compare with: it {was}."]
 
 
 # What to do.
@@ -236,7 +248,7 @@ def _next(
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
-    if results.best is None or results.left:
+    if results.best is None or (results.left and not results.ended):
         what = "go on with it" if results.trials else "run it"
         return f"Next: {what} with `{command(results, 'launch')}`."
     left = sum(each.left for each in evaluations if each.own)

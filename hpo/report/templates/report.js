@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const specs = JSON.parse(document.getElementById("figures").textContent);
+  const { specs, texts } = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
 
@@ -9,7 +9,9 @@
     if (Array.isArray(value)) return value.map((item) => themed(item, key));
     if (value !== null && typeof value === "object")
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, k)]));
-    return typeof value === "string" && value[0] === "@" && /color$/.test(key) ? colour(value) : value;
+    if (typeof value !== "string") return value;
+    if (value[0] === "~") return texts[value.slice(1)];
+    return value[0] === "@" && /color$/.test(key) ? colour(value) : value;
   };
   const draw = (key) => {
     const place = document.getElementById("figure-" + key);

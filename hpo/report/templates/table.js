@@ -2,7 +2,7 @@
 // Tables of many rows: sorted by a click on a header, filtered by text and by one column's values, shown in pages.
 // Texts come from a study and are trusted with nothing: they reach the page as textContent alone.
 (() => {
-  const PAGE = 50;
+  const PAGE = matchMedia("(max-width: 40rem)").matches ? 20 : 50;
   const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
   const duration = (seconds) => {
     if (Math.round(seconds * 10) / 10 < 60) return seconds.toFixed(1) + " s";
