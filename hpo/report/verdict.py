@@ -133,7 +133,7 @@ def _chosen(results: Results, best: TrialRow) -> str:
     also = f", with {names_text(more)}" if more else ""
     count = len(results.ranked)
     if more:
-        place = f"the best in the first objective of {len(results.front)} on the Pareto front"
+        place = "the best in the first objective"
     else:
         place = f"the best of {count} complete trials" if count > 1 else "the only complete trial"
     if objective.metric in COUNTED:
@@ -168,10 +168,10 @@ def _validation_samples(results: Results, row: TrialRow) -> int | None:
 def _guessed(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
     rivals = _rivals(results, best)
-    told = [*_baseline_apart(results, best)]
-    if not rivals:
-        return " ".join(told) or "There is no other trial to compare it with."
-    return " ".join([*told, *_leads(results, best, rivals)])
+    told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
+    if len(results.front) > 1:
+        told.append(f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another.")
+    return " ".join(told) or "There is no other trial to compare it with."
 
 
 def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
@@ -179,7 +179,7 @@ def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     baseline = results.baseline
     found = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
     if len(results.objectives) == 1:
-        found += [(f"trial {row.number}, the runner-up", row) for row in results.ranked[1:2] if not row.baseline]
+        found += [(f"trial {row.number} (the runner-up)", row) for row in results.ranked[1:2] if not row.baseline]
     return [(words, row) for words, row in found if row is not None and row.number != best.number]
 
 
@@ -248,9 +248,10 @@ def _next(
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
-    if results.best is None or (results.left and not results.ended):
-        what = "go on with it" if results.trials else "run it"
-        return f"Next: {what} with `{command(results, 'launch')}`."
+    if results.left and not results.ended:
+        return f"Next: {'go on' if results.began else 'run it'} with `{command(results, 'launch')}`."
+    if results.best is None:
+        return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
     left = sum(each.left for each in evaluations if each.own)
     if left:
         return f"Next: finish the evaluation, {left} runs are left: `{command(results, 'evaluate')}`."
