@@ -93,13 +93,16 @@ def _rows(study: Study, trial_id: int, number: int) -> Iterator[tuple[sa.Table, 
             )
     metrics = _epochs(config, config.epochs // 2 if state == TrialState.PRUNED else config.epochs, rng)
     for epoch, row in enumerate(metrics, start=1):
-        yield EPOCHS, {
-            "trial_id": trial_id,
-            "attempt": 1,
-            "epoch": epoch,
-            "study_id": study.id,
-            "metrics": json.dumps(row),
-        }
+        yield (
+            EPOCHS,
+            {
+                "trial_id": trial_id,
+                "attempt": 1,
+                "epoch": epoch,
+                "study_id": study.id,
+                "metrics": json.dumps(row),
+            },
+        )
         report = {"step": epoch, "intermediate_value": row["val_accuracy"], "intermediate_value_type": REPORTED}
         yield INTERMEDIATE_VALUES, {"trial_id": trial_id, **report}
     if not diverged:
@@ -136,7 +139,17 @@ def _epochs(config: TrialConfig, count: int, rng: np.random.Generator) -> list[d
 
 def whole(study: Study, out: Path) -> tuple[float, float]:
     """Seconds of `hpo report` as a process, and its peak memory in megabytes."""
-    command = [sys.executable, "-m", "hpo", "report", study.name, "--out", str(out), "--storage", str(study.storage.url)]
+    command = [
+        sys.executable,
+        "-m",
+        "hpo",
+        "report",
+        study.name,
+        "--out",
+        str(out),
+        "--storage",
+        str(study.storage.url),
+    ]
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began

@@ -53,9 +53,7 @@ def facts(reading: Reading) -> list[str]:
         ended = f" ({results.ended})" if results.ended else ""
         told.append(f"not finished: {results.left} of {max(results.budget.trials, len(results.trials))} left{ended}")
     if results.began and results.last:
-        told.append(
-            f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}"
-        )
+        told.append(f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}")
     extra = sum(row.extra for row in results.trials)
     if extra:
         told.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")

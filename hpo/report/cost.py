@@ -111,4 +111,6 @@ def _messages(trials: Sequence[TrialRow]) -> Table:
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
         for row in islice(failed, MESSAGES)
     ]
-    return Table(["trial", "state", "kind", "message"], rows, ["trial"], folded="The first failures, in their own words")
+    return Table(
+        ["trial", "state", "kind", "message"], rows, ["trial"], folded="The first failures, in their own words"
+    )

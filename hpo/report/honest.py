@@ -58,9 +58,7 @@ def _title(evaluation: EvaluationResults) -> str:
     return f"{what}, refit" if evaluation.refit else what
 
 
-def _evaluation(
-    results: Results, evaluation: EvaluationResults, judgement: Judgement, index: int
-) -> list[Block]:
+def _evaluation(results: Results, evaluation: EvaluationResults, judgement: Judgement, index: int) -> list[Block]:
     blocks: list[Block] = [Text(_what(evaluation))]
     if judgement.best is None:
         blocks.append(Text("No run is complete yet."))
@@ -68,9 +66,13 @@ def _evaluation(
         blocks += [_scores(evaluation, judgement), _figure(evaluation, judgement, index), *_compared(judgement)]
     lost = sum(run.state in ("FAIL", "PRUNED") for each in evaluation.candidates for run in each.runs)
     if lost:
-        blocks.append(Text(f"{lost} {'run has' if lost == 1 else 'runs have'} failed or diverged, and {_are(lost)} left out."))
+        blocks.append(
+            Text(f"{lost} {'run has' if lost == 1 else 'runs have'} failed or diverged, and {_are(lost)} left out.")
+        )
     if evaluation.left:
-        blocks.append(Text(f"{evaluation.left} {'run is' if evaluation.left == 1 else 'runs are'} left. To finish them:"))
+        blocks.append(
+            Text(f"{evaluation.left} {'run is' if evaluation.left == 1 else 'runs are'} left. To finish them:")
+        )
         blocks.append(Code(_finish(results, evaluation)))
     return blocks
 
@@ -210,6 +212,8 @@ def _figure(evaluation: EvaluationResults, judgement: Judgement, index: int) -> 
     side = {**value_axis(evaluation.objective, shown, " "), "showgrid": True}
     if metric.endswith("accuracy"):
         side["tickformat"] = ".2%" if max(shown) - min(shown) < 0.02 else ".1%"
+    margin = 0.04 * (max(shown) - min(shown)) or 0.01 * abs(shown[0]) or 0.01
+    side["range"] = [min(shown) - margin, max(shown) + margin]
     spec = build(
         data,
         110 + 54 * len(scores),
@@ -270,7 +274,9 @@ def _chosen(evaluation: EvaluationResults, scores: Sequence[Score]) -> list[Spec
             "name": "chosen by",
             "x": [value for value, _, _ in held],
             "y": [place for _, place, _ in held],
-            "text": [f"{safe(score.candidate.label)}: chosen by {values_text(metric, value)}" for value, _, score in held],
+            "text": [
+                f"{safe(score.candidate.label)}: chosen by {values_text(metric, value)}" for value, _, score in held
+            ],
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {"color": "@muted", "size": 10, "symbol": "diamond-open"},
         }

@@ -42,18 +42,22 @@ def page(name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequ
     figures = {figure.key: texts.refer(figure.spec) for figure in drawn}
     tables = {block.key: _table(block) for block in blocks if isinstance(block, DataTable)}
     scripts = [_plotly(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
-    return _environment().get_template("report.html.j2").render(
-        name=name,
-        verdict=verdict,
-        facts=facts,
-        chapters=chapters,
-        written=written,
-        style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
-        scripts=[Markup(script) for script in scripts],  # ours, not a study's
-        # Only these scripts may run, whatever a study's texts hold, and nothing may be fetched.
-        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        figures=_json({"specs": figures, "texts": texts.kept}),
-        tables=_json(tables),
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=name,
+            verdict=verdict,
+            facts=facts,
+            chapters=chapters,
+            written=written,
+            style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+            scripts=[Markup(script) for script in scripts],  # ours, not a study's
+            # Only these scripts may run, whatever a study's texts hold, and nothing may be fetched.
+            policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+            figures=_json({"specs": figures, "texts": texts.kept}),
+            tables=_json(tables),
+        )
     )
 
 
@@ -72,7 +76,9 @@ def _environment() -> jinja2.Environment:
 def _prose(text: str) -> Markup:
     """Text with what stands between backticks as code."""
     parts = re.split(r"`([^`\n]+)`", text)
-    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
 
 
 def _rows(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
@@ -85,7 +91,9 @@ def _rows(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
 
 
 def _small(block: Block) -> bool:
-    return isinstance(block, Figure) and block.spec is not None and block.spec["layout"].get("height", SMALL + 1) <= SMALL
+    return (
+        isinstance(block, Figure) and block.spec is not None and block.spec["layout"].get("height", SMALL + 1) <= SMALL
+    )
 
 
 def _printed(table: DataTable) -> list[list[str]]:

@@ -17,7 +17,11 @@ def reproduction(results: Results) -> Chapter:
     """The chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
     steps = [
-        ("run the same study anew, from the file beside this report", _launch(results), not results.definition.evaluation),
+        (
+            "run the same study anew, from the file beside this report",
+            _launch(results),
+            not results.definition.evaluation,
+        ),
         ("go on with this one, where trials are left", command(results, "launch"), bool(results.left)),
         ("train the best again from fresh seeds, beside the baseline, and test it", command(results, "evaluate"), best),
         ("write this report", command(results, "report"), True),

@@ -170,7 +170,9 @@ def _guessed(results: Results, best: TrialRow) -> str:
     rivals = _rivals(results, best)
     told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
     if len(results.front) > 1:
-        told.append(f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another.")
+        told.append(
+            f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
+        )
     return " ".join(told) or "There is no other trial to compare it with."
 
 
@@ -202,7 +204,9 @@ def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRo
         )
     if close:
         also = " also" if clear else ""
-        lines.append(f"No winner: it{also} leads {names_text(close)}, which may be chance{_limit(metric, reach, clear)}.")
+        lines.append(
+            f"No winner: it{also} leads {names_text(close)}, which may be chance{_limit(metric, reach, clear)}."
+        )
     return lines
 
 
