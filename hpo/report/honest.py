@@ -49,7 +49,7 @@ def _not_evaluated(results: Results) -> list[Block]:
     bias = ", and having been chosen it flatters a little" if chosen > 1 else ""
     data = "on validation data" if any(o.metric.startswith("val_") for o in results.objectives) else "of this study"
     text = f"This is a score {data}: {among}{bias}. The study has not looked at the test set."
-    how = "An evaluation trains the best again from fresh seeds, beside the baseline, and looks at the test set once each."
+    how = "An evaluation trains the best again from fresh seeds, beside the baseline, and looks at the test set."
     return [Text(text), Text(how), Code(command(results, "evaluate"))]
 
 
@@ -156,8 +156,8 @@ def _compared(judgement: Judgement) -> list[Block]:
     first, metric = judgement.comparisons[0].first, metric_text(judgement.comparisons[0].metric)
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "told apart"]
     how = (
-        f"The {metric} of {first} less that of each other one, seed by seed and sample by sample; above 0 where {first} "
-        "is better. Where the interval holds 0 the two cannot be told apart. Together the intervals are right in 95 % "
+        f"The {metric} of {first} less that of each other one, seed by seed and sample by sample; above 0 where "
+        f"{first} is better. Where the interval holds 0 the two cannot be told apart. Together the intervals are right in 95 % "
         "of evaluations."
     )
     return [Table(columns, rows, columns[1:4]), Text(how, quiet=True)]

@@ -90,7 +90,7 @@ def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterat
         yield _text(figure.caption)
 
 
-def _drawn(figure: Figure) -> str:
+def _drawn(figure: Figure) -> str:  # noqa: ARG001
     return ""
 
 

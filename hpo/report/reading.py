@@ -71,5 +71,5 @@ def read(study: Study) -> Reading:
     return Reading(study, results, evaluations, looks(study), _findings(results, evaluations), datetime.now())
 
 
-def _findings(results: Results, evaluations: Sequence[EvaluationResults]) -> Sequence[Finding]:
+def _findings(results: Results, evaluations: Sequence[EvaluationResults]) -> Sequence[Finding]:  # noqa: ARG001
     return ()

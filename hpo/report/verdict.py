@@ -33,7 +33,8 @@ def verdict(
     """
     found = _decisive(evaluations)
     if found is not None:
-        lines = [_measured(*found), _judged(*found)]
+        evaluation, judgement, score = found
+        lines = [_measured(evaluation, score), _judged(judgement)]
     elif results.best is None:
         lines = [_nothing(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
@@ -53,7 +54,7 @@ def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResul
 # With an evaluation.
 
 
-def _measured(evaluation: EvaluationResults, judgement: Judgement, best: Score) -> str:
+def _measured(evaluation: EvaluationResults, best: Score) -> str:
     metric = evaluation.test_metric if best.test is not None else evaluation.validation_metric
     interval = best.test or best.validation
     assert metric is not None
@@ -77,7 +78,7 @@ def interval_text(metric: str, interval: Interval) -> str:
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
 
-def _judged(evaluation: EvaluationResults, judgement: Judgement, best: Score) -> str:
+def _judged(judgement: Judgement) -> str:
     """Whether the best is better than the rival and the others; a tie is called a tie."""
     rival = next((each.candidate.label for each in judgement.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in judgement.comparisons}
@@ -246,7 +247,7 @@ def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
 def _next(
     results: Results, evaluations: Sequence[EvaluationResults], findings: Sequence[Finding], *, evaluated: bool
 ) -> str:
-    """The advice of the most important warning, for an evaluation of a faulty study measures the fault; or a command."""
+    """The advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
