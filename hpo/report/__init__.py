@@ -55,8 +55,8 @@ def write_report(study: Study, out: Path) -> ReportPaths:
     def path(name: str) -> Path | None:
         return out / name if files[name] else None
 
-    main = (out / name for name in ("report.html", "report.md", "report.json"))
-    return ReportPaths(*main, path("best_config.toml"), path("study.toml"))
+    html, text, data = (out / name for name in ("report.html", "report.md", "report.json"))
+    return ReportPaths(html, text, data, path("best_config.toml"), path("study.toml"))
 
 
 def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:

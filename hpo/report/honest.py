@@ -157,8 +157,8 @@ def _compared(judgement: Judgement) -> list[Block]:
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "told apart"]
     how = (
         f"The {metric} of {first} less that of each other one, seed by seed and sample by sample; above 0 where "
-        f"{first} is better. Where the interval holds 0 the two cannot be told apart. Together the intervals are right in 95 % "
-        "of evaluations."
+        f"{first} is better. Where the interval holds 0 the two cannot be told apart. Together "
+        "the intervals are right in 95 % of evaluations."
     )
     return [Table(columns, rows, columns[1:4]), Text(how, quiet=True)]
 
