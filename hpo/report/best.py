@@ -19,8 +19,10 @@ def best_config(results: Results) -> tuple[str, str]:
         return "", str(error)
 
 
-def best_configuration(results: Results) -> Chapter:
-    """The chapter; without a complete trial it says why there is no best configuration."""
+def best_configuration(results: Results) -> Chapter | None:
+    """The chapter; None without a complete trial, for the verdict has said so."""
+    if results.best is None:
+        return None
     config, why = best_config(results)
     blocks: list[Block] = [*_facts(results), *_settings(results)]
     if config:

@@ -14,7 +14,7 @@ from hpo.report.honest import honest
 from hpo.report.mattered import mattered
 from hpo.report.reading import Reading
 from hpo.report.reproduction import reproduction
-from hpo.report.search import course, front, over_all, over_each
+from hpo.report.search import course, front, over_all, over_each, over_time
 from hpo.report.trials import trials
 from hpo.report.words import count_text, duration_text, state_text, time_text
 
@@ -28,11 +28,12 @@ CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
     lambda it: mattered(it.study, it.results),
     lambda it: curves(it.results),
     lambda it: front(it.results),
-    lambda it: cost(it.results, it.now),
+    lambda it: cost(it.results),
     lambda it: trials(it.results),
     lambda it: course(it.results),
     lambda it: over_each(it.results, list(it.importances)),
     lambda it: over_all(it.results, it.important),
+    lambda it: over_time(it.results, it.now),
     lambda it: definition(it.results),
     lambda it: reproduction(it.results),
 )
@@ -48,7 +49,8 @@ def facts(reading: Reading) -> list[str]:
     """A few words on the study, for under its verdict."""
     results = reading.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
-    told = [f"{count_text(len(results.trials))} trials: {states}" if results.trials else "no trials yet"]
+    trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
+    told = [f"{trials}: {states}" if results.trials else "no trials yet"]
     if results.left:
         ended = f" ({results.ended})" if results.ended else ""
         told.append(f"not finished: {results.left} of {max(results.budget.trials, len(results.trials))} left{ended}")

@@ -1,15 +1,13 @@
-"""What the study cost: time by state, what pruning saved, how fast it went, and who trained when."""
+"""What the study cost: time by state, what pruning saved, how fast it went, and what failed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import islice
 
 from hpo.report.chapter import Block, Chapter, Subtitle, Table, Text
 from hpo.report.results import Results, TrialRow
-from hpo.report.timeline import timeline
 from hpo.report.words import NONE, count_text, duration_text, state_text, time_text
 
 __all__ = ["cost", "saved_by_pruning"]
@@ -17,17 +15,11 @@ __all__ = ["cost", "saved_by_pruning"]
 MESSAGES = 10
 
 
-def cost(results: Results, now: datetime) -> Chapter | None:
-    """The chapter; None of a study without trials.
-
-    Args:
-        results: the study.
-        now: until when running trials are drawn; naive local time.
-    """
-    if not results.trials:
+def cost(results: Results) -> Chapter | None:
+    """The chapter; None before any trial has begun."""
+    if results.began is None:
         return None
-    blocks: list[Block] = [_states(results), *_saved(results), *_pace(results), *_failures(results)]
-    return Chapter("cost", "Cost", [*blocks, timeline(results, now)])
+    return Chapter("cost", "Cost", [_states(results), *_saved(results), *_pace(results), *_failures(results)])
 
 
 def _states(results: Results) -> Table:

@@ -1,8 +1,9 @@
-"""How the search went: every trial by number, over each parameter, and over all at once."""
+"""How the search went: every trial by number, over each parameter, over all at once, and over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from hpo.report.chapter import Chapter, Table, Text
 from hpo.report.figures import history, pareto
@@ -10,9 +11,10 @@ from hpo.report.parallel import parallel
 from hpo.report.plot import POINTS_LIMIT
 from hpo.report.results import Results, TrialRow
 from hpo.report.slices import slices
+from hpo.report.timeline import timeline
 from hpo.report.words import duration_text, value_text, values_text
 
-__all__ = ["course", "front", "over_all", "over_each"]
+__all__ = ["course", "front", "over_all", "over_each", "over_time"]
 
 FRONT = 20
 
@@ -60,3 +62,9 @@ def over_all(results: Results, order: Sequence[str] = ()) -> Chapter | None:
     """Every trial as a line over all parameters; `order` are names, most important first."""
     figure = parallel(results, order)
     return None if figure.spec is None else Chapter("parallel", "Parallel coordinates", [figure])
+
+
+def over_time(results: Results, now: datetime) -> Chapter | None:
+    """Who trained what when; running trials are drawn until `now`, in naive local time."""
+    figure = timeline(results, now)
+    return None if figure.spec is None else Chapter("timeline", "Timeline", [figure])

@@ -170,11 +170,16 @@ def _guessed(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
     rivals = _rivals(results, best)
     told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
-    if len(results.front) > 1:
-        told.append(
-            f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
-        )
+    if len(results.objectives) > 1:
+        told.append(_front(results))
     return " ".join(told) or "There is no other trial to compare it with."
+
+
+def _front(results: Results) -> str:
+    if len(results.front) > 1:
+        return f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
+    others = len(results.ranked) - 1
+    return f"It is the whole Pareto front: none of the {others} others is better in any objective." if others else ""
 
 
 def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:

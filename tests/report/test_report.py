@@ -7,10 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from hpo.errors import RequestError
 from hpo.report import write_report
+from hpo.report.document import schema
 from hpo.report.scales import named_values, round_ticks
 from hpo.report.words import domain_text, duration_text, finite, value_text, values_text
 from hpo.space import Choices, Float, Int
@@ -47,13 +49,29 @@ class Page(html.parser.HTMLParser):
 
     @property
     def figures(self) -> dict[str, Any]:
-        specs: dict[str, Any] = json.loads(self.scripts[0])
+        """The figures as they are drawn: with their long texts in place."""
+        held = json.loads(self.scripts[0])
+        specs: dict[str, Any] = _texts_placed(held["specs"], held["texts"])
         return specs
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        tables: dict[str, Any] = json.loads(self.scripts[1])
+        return tables
+
+
+def _texts_placed(data: Any, texts: list[str]) -> Any:
+    if isinstance(data, str):
+        return texts[int(data[1:])] if data.startswith("~") else data
+    if isinstance(data, dict):
+        return {key: _texts_placed(value, texts) for key, value in data.items()}
+    return [_texts_placed(value, texts) for value in data] if isinstance(data, list) else data
 
 
 def report(study: Study, out: Path) -> tuple[Page, str, dict[str, Any]]:
     paths = write_report(study, out)
     document = json.loads(paths.json.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    jsonschema.Draft202012Validator(schema()).validate(document)
     page = Page(paths.html.read_text())
     # Plotly's own checks of what we hand it.
     import plotly.graph_objects as go
