@@ -46,7 +46,7 @@ class Page:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            piece = self._receive.raw.read(1 << 16)  # type: ignore[attr-defined]
+            piece = self._receive.raw.read(1 << 16)
             assert piece, "the browser has gone"
             self._rest += piece
         text, _, self._rest = self._rest.partition(b"\0")
