@@ -202,6 +202,10 @@ def test_figures_follow_the_colour_scheme(page: Page, tmp_path: Path) -> None:
     ink = "getComputedStyle(document.querySelector('#figure-history .xtick text')).fill"
     light = page.value(ink)
     page.emulate(scheme="dark")
-    dark = page.value(f"new Promise((done) => requestAnimationFrame(() => setTimeout(() => done({ink}))))")
+    # The page is told of the change between two frames.
+    dark = page.value(f"""(async () => {{
+        for (let frame = 0; frame < 100 && {ink} === {json.dumps(light)}; frame++) await new Promise(requestAnimationFrame);
+        return {ink};
+    }})()""")  # noqa: E501
     assert light != dark
     assert page.value("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"

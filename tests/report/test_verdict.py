@@ -43,7 +43,9 @@ def two_best(study: Study) -> list[int]:
 def test_pure_noise_has_no_winner(tmp_path: Path) -> None:
     """Twenty studies of trials that are all right with 0.97 of any sample; 5 % may be taken in."""
     rng = np.random.default_rng(0)
-    seconds = [verdict(told(tmp_path, (rng.binomial(2000, 0.97, 12) / 2000).tolist(), f"noise_{i}"))[1] for i in range(20)]
+    seconds = [
+        verdict(told(tmp_path, (rng.binomial(2000, 0.97, 12) / 2000).tolist(), f"noise_{i}"))[1] for i in range(20)
+    ]
     assert sum("No winner" in line for line in seconds) >= 19
 
 
