@@ -52,8 +52,9 @@ def facts(reading: Reading) -> list[str]:
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
     told = [f"{trials}: {states}" if results.trials else "no trials yet"]
     if results.left:
+        slots = max(results.budget.trials, len(results.trials))
         ended = f" ({results.ended})" if results.ended else ""
-        told.append(f"not finished: {results.left} of {max(results.budget.trials, len(results.trials))} left{ended}")
+        told.append(f"not finished: {count_text(results.left)} of {count_text(slots)} left{ended}")
     if results.began and results.last:
         told.append(f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}")
     extra = sum(row.extra for row in results.trials)

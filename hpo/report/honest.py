@@ -12,7 +12,7 @@ from hpo.report.evaluations import EvaluationResults
 from hpo.report.judgement import Comparison, Interval, Judgement, Score
 from hpo.report.plot import Figure, Spec, build, drawn, missing, safe, short, value_axis
 from hpo.report.results import Results
-from hpo.report.words import NONE, gain_text, metric_text, seeds_text, values_text
+from hpo.report.words import NONE, count_text, gain_text, metric_text, seeds_text, values_text
 from hpo.study.evaluation import Look
 
 __all__ = ["honest"]
@@ -45,7 +45,7 @@ def honest(
 
 def _not_evaluated(results: Results) -> list[Block]:
     chosen = len(results.ranked)
-    among = f"the best of {chosen} complete trials" if chosen > 1 else "of the only complete trial"
+    among = f"the best of {count_text(chosen)} complete trials" if chosen > 1 else "of the only complete trial"
     bias = ", and having been chosen it flatters a little" if chosen > 1 else ""
     data = "on validation data" if any(o.metric.startswith("val_") for o in results.objectives) else "of this study"
     text = f"This is a score {data}: {among}{bias}. The study has not looked at the test set."

@@ -11,7 +11,7 @@ from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
 from hpo.report.judgement import Comparison, Interval, Judgement, Score, judge
 from hpo.report.results import Results, TrialRow
-from hpo.report.words import gain_text, metric_text, names_text, seeds_text, state_text, values_text
+from hpo.report.words import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
 
 __all__ = ["interval_text", "standard_error", "verdict"]
 
@@ -120,7 +120,7 @@ def _label(label: str) -> str:
 
 
 def _nothing(results: Results) -> str:
-    counts = ", ".join(f"{count} {state_text(state)}" for state, count in results.counts.items() if count)
+    counts = ", ".join(f"{count_text(count)} {state_text(state)}" for state, count in results.counts.items() if count)
     return f"No result yet: no trial is complete ({counts or 'no trials yet'})."
 
 
@@ -136,7 +136,7 @@ def _chosen(results: Results, best: TrialRow) -> str:
     if more:
         place = "the best in the first objective"
     else:
-        place = f"the best of {count} complete trials" if count > 1 else "the only complete trial"
+        place = f"the best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
     if objective.metric in COUNTED:
         return f"Trial {best.number}: {score}{also}, {place}."
     flatters = "a flattering score: " if count > 1 else ""

@@ -209,3 +209,14 @@ def test_figures_follow_the_colour_scheme(page: Page, tmp_path: Path) -> None:
     }})()""")  # noqa: E501
     assert light != dark
     assert page.value("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+
+
+def test_after_printing_the_page_is_as_before(page: Page, tmp_path: Path) -> None:
+    open_report(page, filled(tmp_path, states=MIXED, trials=12), tmp_path / "out")
+    heights = "[...document.querySelectorAll('.figure')].map((figure) => figure.getBoundingClientRect().height)"
+    overlaps = "[...document.querySelectorAll('.figure')].filter((f) => f.scrollHeight > f.clientHeight + 1).length"
+    before = page.value(heights)
+    page.pdf()
+    assert page.value(heights) == before
+    assert page.value(overlaps) == 0
+    assert page.value("document.querySelectorAll('details[open]').length") == 0
