@@ -66,7 +66,10 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
         and max(sound) <= NEAR_EDGE * best.config.learning_rate
         and min(above) <= NEAR_EDGE * best.config.learning_rate
     )
-    evidence = f"best learning rate {best.config.learning_rate:.3g}; {len(above)} trials diverged above {max(sound):.3g}, where no other ended well"
+    evidence = (
+        f"best learning rate {best.config.learning_rate:.3g}; {len(above)} trials diverged above "
+        f"{max(sound):.3g}, where no other ended well"
+    )
     return [
         Finding(
             "stability",
@@ -94,7 +97,8 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
             "rising",
             "loss above the best learning rate",
             "note" if bad else "ok",
-            f"{turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and then rose in training loss",
+            f"{turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and then rose in "
+            f"training loss",
             "try gradient clipping, or a schedule that decays" if bad else "",
         )
     ]
@@ -111,7 +115,8 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
             "overfitting",
             "overfitting",
             "warning" if bad else "ok",
-            f"the best trial's validation loss was lowest, {loss.min():.4g}, at its epoch {loss.argmin() + 1}, and {loss[-1]:.4g} at the end",
+            f"the best trial's validation loss was lowest, {loss.min():.4g}, at its epoch {loss.argmin() + 1}, "
+            f"and {loss[-1]:.4g} at the end",
             "regularise: dropout, weight_decay, label_smoothing" if bad else "",
         )
     ]
@@ -130,7 +135,8 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
             "rough",
             "late variance",
             "note" if bad else "ok",
-            f"from one epoch to the next the best trial's validation moves by {step:.3g} late in training, of {np.ptp(values):.3g} in all",
+            f"from one epoch to the next the best trial's validation moves by {step:.3g} late in training, of "
+            f"{np.ptp(values):.3g} in all",
             "take a larger validation set, or let the learning rate decay" if bad else "",
         )
     ]
@@ -215,7 +221,8 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
             "best_epoch",
             "the best epoch",
             "warning" if early else "note" if late else "ok",
-            f"the best epochs of the best {len(shares)} trials lie at {min(shares):.0%} to {max(shares):.0%} of training",
+            f"the best epochs of the best {len(shares)} trials lie at {min(shares):.0%} to {max(shares):.0%} of "
+            f"training",
             advice,
         )
     ]

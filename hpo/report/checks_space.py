@@ -69,7 +69,10 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
         low, high = _widened(domain, side)
         low, high = _legal(dimension.parameter, low, high, domain)
         bound = domain.high if side == "high" else domain.low
-        evidence = f"the best trials of {len(held)} crowd the {side} bound {bound:g} of {dimension.key}: the best one lies at {at[0]:.0%} of the range{caution(results)}"
+        evidence = (
+            f"the best trials of {len(held)} crowd the {side} bound {bound:g} of {dimension.key}: the "
+            f"best one lies at {at[0]:.0%} of the range{caution(results)}"
+        )
         if (low, high) == (domain.low, domain.high):
             found.append(
                 Finding(
@@ -152,7 +155,10 @@ def axis(results: Results, _: Evaluations) -> list[Finding]:
             continue
         p = float(stats.kruskal(*groups.values()).pvalue)
         shown = p < CHANCE
-        evidence = f"{dimension.key}: the objective {'differs' if shown else 'does not visibly differ'} over its values in {len(held)} trials (p = {p:.2g}){caution(results)}"
+        evidence = (
+            f"{dimension.key}: the objective {'differs' if shown else 'does not visibly differ'} over "
+            f"its values in {len(held)} trials (p = {p:.2g}){caution(results)}"
+        )
         advice = "" if shown else "it could be fixed, to spend the trials on what matters"
         found.append(
             Finding(

@@ -33,7 +33,10 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
     low, half, high = np.quantile(values[picks], [0.25, 0.5, 0.75])
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
     more = bool(abs(half - values[0]) > reach)
-    evidence = f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) in place of {values[0]:.4g}"
+    evidence = (
+        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) in "
+        f"place of {values[0]:.4g}"
+    )
     return [
         Finding(
             "budget",
@@ -79,7 +82,8 @@ def _gain(evaluation: EvaluationResults) -> Finding | None:
         "retraining",
         "retraining noise",
         "warning" if bad else "ok",
-        f"the best gains {gain:.4g} over the rival from fresh seeds; retraining moves the difference by {noise:.2g} (standard deviation)",
+        f"the best gains {gain:.4g} over the rival from fresh seeds; retraining moves the difference by "
+        f"{noise:.2g} (standard deviation)",
         "do not count this gain; run more seeds" if bad else "",
     )
 
@@ -105,7 +109,8 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
             "search_seed",
             "another search",
             "note" if bad else "ok",
-            f"the best of random halves of the trials lie up to {apart:.3g} apart (upper quartile; only an estimate of what another seed would find{caution})",
+            f"the best of random halves of the trials lie up to {apart:.3g} apart (upper quartile; only an "
+            f"estimate of what another seed would find{caution})",
             "repeat the study with another seed, or run more trials" if bad else "",
         )
     ]
@@ -140,7 +145,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "noise",
                 "no winner can be named",
                 "warning",
-                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by up to {chance:.2g}",
+                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by "
+                f"up to {chance:.2g}",
                 "no winner can be named: take a larger validation set, or vary what matters more",
             )
         ]
@@ -200,7 +206,8 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {len(results.trials)} trials, {results.left} left, best {results.objective.metric} {value}; seed {results.definition.seed}",
+            f"study {results.name}: {len(results.trials)} trials, {results.left} left, best "
+            f"{results.objective.metric} {value}; seed {results.definition.seed}",
             f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
         )
     ]

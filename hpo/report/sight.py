@@ -60,7 +60,7 @@ def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
     """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
     groups = []
     for evaluation in evaluations:
-        metric = evaluation.validation_metric if evaluation.own else None
+        metric = (evaluation.validation_metric if evaluation.own else None) or ""
         for candidate in evaluation.candidates if metric else ():
             scores = [run.validation.get(metric, math.nan) for run in candidate.runs if run.state == "COMPLETE"]
             groups.append([score for score in scores if math.isfinite(score)])

@@ -127,7 +127,7 @@ CASES: list[Case] = [
     ("axis", lambda: (study(lambda v: 0.8 + 0.1 * math.sin(1e9 * v["learning_rate"])),), lambda: (plain(),)),
     (
         "density",
-        lambda: (study(lambda v: 0.95 if v["learning_rate"] > 10**-1.1 else 0.5, count=20),),
+        lambda: (study(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20),),
         lambda: (study(lambda v: 0.9, count=20),),
     ),
     (
