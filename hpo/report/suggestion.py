@@ -109,7 +109,7 @@ def _warm(results: Results, space: Space) -> list[dict[str, Value]]:
     """The best trials' values, of those that the changed space holds."""
     constants = {d.parameter.name for d in space.dimensions if isinstance(d.domain, Constant)}
     rows = [row for row in results.top(WARM) if row.config is not None and not (row.baseline or row.extra)]
-    tables = []
+    tables: list[dict[str, Value]] = []
     for row in rows:
         values = results.space.values(row.params)
         table = {name: value for name, value in values.items() if name not in constants}

@@ -17,7 +17,8 @@ __all__ = ["slots"]
 def slots(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
     """The Optuna parameters of slots `start` to `stop - 1`.
 
-    Slot 0 is the baseline where there is one, and warm starts follow it. Random slot n is drawn from (study seed, n); quasi-random slot n is
+    Slot 0 is the baseline where there is one, and warm starts follow it.
+    Random slot n is drawn from (study seed, n); quasi-random slot n is
     point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967; scrambling after Matousek,
     1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has slots for its baseline
     and its warm starts alone.
