@@ -13,6 +13,8 @@ from hpo.report.results import read_results
 from hpo.report.suggestion import suggestion, write_suggestion
 from hpo.study import Study
 from hpo.study.file import define, read_study
+from hpo.worker import Worker
+from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled
 from tests.study.helpers import make_study
 
@@ -69,3 +71,20 @@ def test_an_adaptive_study_begins_with_its_baseline_and_warm_starts(tmp_path: Pa
     keys = {"baseline": {"learning_rate": 1e-5}, "warm_start": [{"learning_rate": 1e-4}]}
     study: Study = make_study(tmp_path, "tpe", sampler="tpe", parameters={"learning_rate": LOW}, **keys)
     assert [t.system_attrs["fixed_params"]["learning_rate"] for t in study.trials()] == [1e-5, 1e-4]
+
+
+def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    data = small_npz(tmp_path / "small.npz")
+    low = {"low": 1e-6, "high": 1e-3, "log": True}
+    keys: dict[str, Any] = {"optimizer": "sgd", "learning_rate": low, "epochs": 2, "width": 16, "depth": 1}
+    made = make_study(tmp_path, "low", dataset=str(data), objective="val_loss", parameters=keys, trials=12)
+    Worker(made, "cpu", 1).run()
+    results = read_results(made)
+    assert any(f.check == "boundary" and f.level == "warning" for f in diagnose(results))
+    name, definition, budget = read_study(str(write_suggestion(made, tmp_path / "next.toml")))
+    after = Study.create(made.storage, name, definition, budget)
+    Worker(after, "cpu", 1).run()
+    best, before = read_results(after).best, results.best
+    assert best and before and best.value is not None and before.value is not None
+    assert best.value < before.value
