@@ -86,5 +86,8 @@ def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest
     after = Study.create(made.storage, name, definition, budget)
     Worker(after, "cpu", 1).run()
     best, before = read_results(after).best, results.best
-    assert best and before and best.value is not None and before.value is not None
+    assert best is not None
+    assert best.value is not None
+    assert before is not None
+    assert before.value is not None
     assert best.value < before.value
