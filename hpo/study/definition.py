@@ -104,6 +104,7 @@ class Definition(_Frozen):
     parameters: dict[str, Any]
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
+    warm_start: tuple[dict[str, Value], ...] = ()
     evaluation: Evaluation | None = None
 
     @property

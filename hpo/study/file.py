@@ -19,6 +19,7 @@ from hpo.study.definition import Budget, Definition, Named, Objective, longest, 
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
+from hpo.study.warm import check_warm_start
 
 __all__ = [
     "budget_of",
@@ -35,7 +36,7 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "baseline"),
+    *("space", "parameters", "baseline", "warm_start"),
 )
 DEFAULT_TRIALS = 60
 POINTS_LIMIT = 1_000_000
@@ -111,10 +112,15 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         parameters=space.to_json(),
         baseline=baseline,
         modules=_modules(space, objectives),
+        warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
     )
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
-    return name, definition, budget_of(table, definition, DEFAULT_TRIALS)
+    budget = budget_of(table, definition, DEFAULT_TRIALS)
+    first = len(definition.warm_start) + (baseline is not None)
+    if definition.warm_start and budget.trials < first:
+        raise DefinitionError(f"trials = {budget.trials}: the baseline and warm_start alone are {first} trials")
+    return name, definition, budget
 
 
 def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:
