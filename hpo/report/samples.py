@@ -35,7 +35,10 @@ def samples(study: Study) -> Chapter | None:
     if len(chosen) < len(images):
         text += f" {len(chosen)} of {len(images)} kept ones are shown."
     captions = [str(labels[i]) for i in chosen]
-    blocks: list[Block] = [Text(text, quiet=True), Pictures("samples", [png(images[i]) for i in chosen], captions, each)]
+    blocks: list[Block] = [
+        Text(text, quiet=True),
+        Pictures("samples", [png(images[i]) for i in chosen], captions, each),
+    ]
     return Chapter("samples", "The data", blocks)
 
 
