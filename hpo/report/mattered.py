@@ -224,6 +224,7 @@ def _isolation(study: Study, dimension: Dimension, index: int, trials: Sequence[
     span = limits[1] - limits[0]
     floor = limits[0] - 0.14 * span  # the counts stand below the lowest dot
     data = [_line(objective, [b for b in buckets if b.feasible], limits, "@accent", "circle")]
+    data[0]["mode"] = "lines+markers" if isinstance(dimension.domain, Range) or _numeric(dimension) else "markers"
     data += [_line(objective, [b for b in buckets if not b.feasible], limits, "@fail", "x")]
     data += [_counts(buckets, floor + 0.05 * span)]
     side = value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
@@ -232,11 +233,16 @@ def _isolation(study: Study, dimension: Dimension, index: int, trials: Sequence[
     return Figure(f"isolation-{index}", dimension_text(dimension), "", spec)
 
 
+def _numeric(dimension: Dimension) -> bool:
+    """Whether its choices have an order, so that a line between them means something."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.domain.points())
+
+
 def _line(objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, float], colour: str, mark: str) -> Spec:
     """Best values; infeasible ones are no part of the line."""
     return {
         "type": "scatter",
-        "mode": "lines+markers" if mark == "circle" else "markers",
+        "mode": "markers",
         "x": [bucket.place for bucket in buckets],
         "y": clipped([bucket.best[1] for bucket in buckets], limits),
         "text": [_bucket_text(objective, bucket) for bucket in buckets],

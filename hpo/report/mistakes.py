@@ -102,7 +102,7 @@ def _matrix(table: Array) -> Figure:
         "z": [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in wrong],
         "text": texts,
         "hovertemplate": HOVER,
-        "colorscale": [[0, "rgba(0,0,0,0)"], [1, "@fail"]],
+        "colorscale": [[0, "@surface"], [1, "@fail"]],
         "zmin": 0,
         "showscale": False,
         "xgap": 1,

@@ -198,6 +198,9 @@ class _Panel:
     def _finish(self, side: str) -> None:
         """Title, grid, range and ticks."""
         given, line = self.axes[side], getattr(self.panel, f"{side}axis")
+        if given.get("visible") is False:
+            line.set_visible(False)
+            self.panel.spines["bottom" if side == "x" else "left"].set_visible(False)
         title = given.get("title") or {}
         line.set_label_text(_plain(title.get("text", "") if isinstance(title, dict) else title).strip())
         line.grid(bool(given.get("showgrid", True)), which="major", color=PALETTE["grid"], linewidth=0.8)
@@ -255,7 +258,7 @@ class _Panel:
             self._errors(trace, x, y, _colour(mark.get("color")))
         if trace.get("fill") == "toself":
             self.panel.fill(x, y, color=_colour(trace.get("fillcolor")), linewidth=0)
-        self._name(trace, drawn[-1] if drawn else None)
+        self._name(trace, drawn[0] if drawn else None)
 
     def _line(self, x: Any, y: Any, line: Spec) -> list[Any]:
         steps = "steps-post" if line.get("shape") == "hv" else "default"
