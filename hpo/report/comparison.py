@@ -12,8 +12,9 @@ import numpy as np
 
 from hpo.report.chapter import Block, Chapter, Subtitle, Table, Text
 from hpo.report.figures import SERIES
-from hpo.report.plot import HOVER, Figure, Spec, axis, build, drawn, safe, short, value_axis, whole_axis
+from hpo.report.plot import FEW, HOVER, Figure, Spec, axis, build, drawn, safe, short, value_axis, whole_axis
 from hpo.report.results import Results, TrialRow
+from hpo.report.scales import round_ticks
 from hpo.report.words import METRICS, NONE, count_text, duration_text, value_text, values_text
 from hpo.study import Objective
 from hpo.study.definition import ReportTable
@@ -212,6 +213,7 @@ class _Places:
         self.numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in held)
         numbers = [float(value) for value in held] if self.numeric else []
         self.log = "x" in table.log and bool(numbers) and min(numbers) > 0
+        self.places = sorted(set(numbers)) if len(set(numbers)) <= PLACES else []
         self.edges = self._edges(numbers) if len(set(numbers)) > PLACES else None
 
     def _raw(self, row: TrialRow) -> Any:
@@ -236,7 +238,16 @@ class _Places:
     def axis(self) -> Spec:
         """The axis that they stand on."""
         title = TITLES.get(self.x, self.x)
-        return axis(title, type="log" if self.log else "linear" if self.numeric else "category", showgrid=False)
+        kind = "log" if self.log else "linear" if self.numeric else "category"
+        return axis(title, type=kind, showgrid=False, **self._ticks())
+
+    def _ticks(self) -> Spec:
+        """Few values are named each; on a logarithmic axis round ones, for Plotly's own leave out what they are."""
+        at = self.places if len(self.places) <= FEW else []
+        if self.log and not at:
+            ends = self.places or self.edges or [1.0]
+            at = round_ticks(ends[0], ends[-1])
+        return {"tickvals": at, "ticktext": [f"{value:.4g}" for value in at]} if at else {}
 
 
 def _line(results: Results, places: _Places, measure: str, group: Group, index: int) -> list[Spec]:
@@ -274,10 +285,11 @@ def _line(results: Results, places: _Places, measure: str, group: Group, index: 
 def _fit_words(measure: str) -> str:
     if "loss" not in measure and "accuracy" not in measure:
         return ""
+    part = f"{100 * CHANGE:.0f} %"
     return (
-        f" A triangle up: the trial overfits, its validation loss ended {100 * CHANGE:.0f} % above its minimum while "
-        f"the training loss went on falling. A triangle down: it underfits, both losses still fell by {100 * CHANGE:.0f} % "
-        "over the last fifth of the epochs."
+        f" A triangle up: the trial overfits, its validation loss ended {part} above its minimum while the training "
+        f"loss went on falling. A triangle down: it underfits, both losses still fell by {part} over the last fifth of "
+        "the epochs."
     )
 
 

@@ -240,7 +240,17 @@ class _Panel:
         elif form == "d":
             line.set_major_locator(ticker.MaxNLocator(integer=True))
         if given.get("type") == "log":
-            line.set_minor_formatter(ticker.NullFormatter())
+            self._log_ticks(side, line, named=given.get("tickvals") is not None)
+
+    def _log_ticks(self, side: str, line: Any, *, named: bool) -> None:
+        """Powers of ten as plain numbers, and 2 and 5 of each where few powers are there."""
+        from matplotlib import ticker
+
+        line.set_minor_locator(ticker.NullLocator())
+        if not named:
+            low, high = sorted(getattr(self.panel, f"get_{side}lim")())
+            line.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+            line.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 
     # Traces.
 
@@ -428,6 +438,11 @@ class _Panel:
         if drawn is not None and trace.get("name") and trace.get("showlegend", True):
             self.legend.setdefault(_plain(trace["name"]), drawn)
 
+    def _columns(self, names: Sequence[str]) -> int:
+        """How many names of the legend stand in a row."""
+        letters = 17 * self.panel.figure.get_figwidth()
+        return max(1, min(len(names), int(letters / (max(map(len, names)) + 6))))
+
     def _legend(self) -> None:
         """Above the first panel, as Plotly has it: only where there are several traces."""
         wanted = self.layout.get("showlegend", len(self.traces) > 1)
@@ -436,7 +451,7 @@ class _Panel:
             if "reversed" in str((self.layout.get("legend") or {}).get("traceorder")):
                 names.reverse()
             handles = [self.legend[name] for name in names]
-            place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": min(len(names), 6)}
+            place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": self._columns(names)}
             self.panel.legend(handles, names, frameon=False, borderaxespad=0.2, handlelength=1.4, **place)
 
 
