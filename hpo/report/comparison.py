@@ -70,16 +70,22 @@ def _title(measure: str) -> str:
 
 
 def groups(results: Results, names: Sequence[str]) -> list[Group]:
-    """The complete trials by their values of the named parameters, numbers in their order, else by the first trial."""
+    """The complete trials by their values of the named parameters, in the order of each parameter's values."""
     held: dict[tuple[object, ...], list[TrialRow]] = {}
     for row in sorted(results.ranked, key=lambda row: row.number):
         if row.config is not None:
             values = row.config.effective()
             held.setdefault(tuple(values.get(name) for name in names), []).append(row)
-    keys = list(held)
-    if all(isinstance(value, int | float) for key in keys for value in key):
-        keys.sort(key=lambda key: tuple(map(float, key)))  # type: ignore[arg-type]
+    places = [_order([key[i] for key in held]) for i in range(len(names))]
+    keys = sorted(held, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
     return [Group(_name(names, key), tuple(held[key])) for key in keys]
+
+
+def _order(values: Sequence[Any]) -> dict[Any, int]:
+    """The place of each value: numbers in their order, others as they came."""
+    found = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) for value in found)
+    return {value: i for i, value in enumerate(sorted(found) if numeric else found)}
 
 
 def _name(names: Sequence[str], key: Sequence[object]) -> str:

@@ -440,7 +440,7 @@ class _Panel:
 
     def _columns(self, names: Sequence[str]) -> int:
         """How many names of the legend stand in a row."""
-        letters = 17 * self.panel.figure.get_figwidth()
+        letters = 11 * self.panel.figure.get_figwidth()
         return max(1, min(len(names), int(letters / (max(map(len, names)) + 6))))
 
     def _legend(self) -> None:
