@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 
 from hpo.report.best import best_configuration
 from hpo.report.chapter import Block, Chapter, Note, Table
+from hpo.report.comparison import comparison
 from hpo.report.cost import cost
 from hpo.report.curves import curves
 from hpo.report.definition import definition
 from hpo.report.findings import Finding
 from hpo.report.honest import honest
 from hpo.report.mattered import mattered
+from hpo.report.mistakes import mistakes
 from hpo.report.reading import Reading
 from hpo.report.reproduction import reproduction
+from hpo.report.samples import samples
 from hpo.report.search import course, front, over_all, over_each, over_time
 from hpo.report.trials import trials
 from hpo.report.words import count_text, duration_text, state_text, time_text
@@ -27,6 +30,9 @@ CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
     lambda it: findings_chapter(it.findings),
     lambda it: mattered(it.study, it.results),
     lambda it: curves(it.results),
+    lambda it: comparison(it.results),
+    lambda it: mistakes(it.evaluations),
+    lambda it: samples(it.study),
     lambda it: front(it.results),
     lambda it: cost(it.results),
     lambda it: trials(it.results),

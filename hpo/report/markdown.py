@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hpo.report.chapter import Block, Chapter, Code, DataTable, Note, Pictures, Subtitle, Table, Text
 from hpo.report.plot import Figure
+from hpo.report.svg import svg
 from hpo.report.words import cell_text, one_line
 
 __all__ = ["FIGURES", "markdown"]
@@ -82,16 +83,11 @@ def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterat
         return
     if figure.title != chapter.title:
         yield f"### {_text(figure.title)}"
-    drawn = _drawn(figure)
-    if drawn:
+    if (drawn := svg(figure)) is not None:
         files[f"{figure.key}.svg"] = drawn.encode()
         yield f"![{_text(figure.title)}]({FIGURES}/{figure.key}.svg)"
     if figure.caption:
         yield _text(figure.caption)
-
-
-def _drawn(figure: Figure) -> str:  # noqa: ARG001
-    return ""
 
 
 def _pictures(pictures: Pictures, files: dict[str, bytes]) -> str:

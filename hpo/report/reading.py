@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from hpo.report.diagnostics import diagnose
 from hpo.report.evaluations import EvaluationResults, read_evaluations
 from hpo.report.findings import Finding
 from hpo.report.importance import importances
@@ -68,8 +69,4 @@ def read(study: Study) -> Reading:
         RegistryError: it uses a model or metric that is not registered here; the line names the module to import.
     """
     results, evaluations = read_results(study), read_evaluations(study)
-    return Reading(study, results, evaluations, looks(study), _findings(results, evaluations), datetime.now())
-
-
-def _findings(results: Results, evaluations: Sequence[EvaluationResults]) -> Sequence[Finding]:  # noqa: ARG001
-    return ()
+    return Reading(study, results, evaluations, looks(study), diagnose(results, evaluations), datetime.now())

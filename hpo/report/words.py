@@ -40,8 +40,6 @@ METRICS = {
     "test_loss": "test loss",
     "train_accuracy": "training accuracy",
     "train_loss": "training loss",
-    "test_accuracy": "test accuracy",
-    "test_loss": "test loss",
     "parameter_count": "number of weights",
     "train_seconds": "training time",
 }

@@ -14,7 +14,17 @@ from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["Budget", "Candidate", "Definition", "Evaluation", "Named", "Objective", "longest", "test_metric"]
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Definition",
+    "Evaluation",
+    "Named",
+    "Objective",
+    "ReportTable",
+    "longest",
+    "test_metric",
+]
 
 VERSION = 1
 
@@ -92,6 +102,22 @@ class Evaluation(_Frozen):
     refit: bool = False
 
 
+class ReportTable(_Frozen):
+    """What a study's report compares. It says nothing of the trials: another one makes no other study.
+
+    Attributes:
+        x: a parameter or a cost (`parameter_count`, …) that scores are drawn against, or None.
+        compare: parameters whose values make the groups.
+        y: what is measured: metrics of the best epoch, or costs.
+        log: the axes that are logarithmic, of `x` and `y`.
+    """
+
+    x: str | None = None
+    compare: tuple[str, ...] = ()
+    y: tuple[str, ...]
+    log: tuple[str, ...] = ()
+
+
 class Definition(_Frozen):
     """What a study is. Self-contained: a worker needs nothing else."""
 
@@ -106,6 +132,7 @@ class Definition(_Frozen):
     modules: dict[str, str] = {}
     warm_start: tuple[dict[str, Value], ...] = ()
     evaluation: Evaluation | None = None
+    report: ReportTable | None = None
 
     @property
     def space(self) -> Space:
@@ -149,13 +176,13 @@ class Definition(_Frozen):
             registry.datasets.get(self.dataset.name, self.dataset.module)
 
     def differences(self, other: Definition) -> list[str]:
-        """What differs in `other`, a line a key."""
+        """What differs in `other`, a line a key; what the report compares makes no difference."""
         return _differences(_comparable(self), _comparable(other))
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:
     """A definition as JSON; a data file is told by its hash, wherever it lies."""
-    data = definition.model_dump(mode="json")
+    data = definition.model_dump(mode="json", exclude={"report"})
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo import registry, templates
 from hpo.config import TrialConfig, vocabulary
@@ -18,6 +18,7 @@ from hpo.space import Space
 from hpo.study.definition import Budget, Definition, Named, Objective, longest, test_metric
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
+from hpo.study.report_table import report_table
 from hpo.study.samplers import check_sampler
 from hpo.study.warm import check_warm_start
 
@@ -36,9 +37,10 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "baseline", "warm_start"),
+    *("space", "parameters", "baseline", "warm_start", "report"),
 )
 DEFAULT_TRIALS = 60
+T = TypeVar("T")
 POINTS_LIMIT = 1_000_000
 
 
@@ -103,6 +105,7 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         _in("[baseline]", lambda: TrialConfig(**baseline))
     dataset = reference(get_text(table, "dataset", "mnist"), base)
     _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
+    report = get_table(table, "report") if "report" in table else None
     definition = Definition(
         dataset=dataset,
         objectives=objectives,
@@ -113,6 +116,7 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         baseline=baseline,
         modules=_modules(space, objectives),
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
+        report=None if report is None else _in("[report]", lambda: report_table(report, space, objectives)),
     )
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
@@ -131,10 +135,10 @@ def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:
         raise DefinitionError(f"[parameters] validation = 0: leaves nothing to measure {metrics} on; give it samples")
 
 
-def _in(where: str, check: Callable[[], object]) -> None:
-    """Run a check; its error says where."""
+def _in(where: str, check: Callable[[], T]) -> T:
+    """The result of a check; its error says where."""
     try:
-        check()
+        return check()
     except RequestError as error:
         raise type(error)(f"{where} {error}") from error
 

@@ -105,6 +105,8 @@ class Study:
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
             study.require(definition)
+            if study.definition.report != definition.report:
+                study.redefine(study.definition.model_copy(update={"report": definition.report}))
             study.extend(budget)
             return study
         return cls(storage, name)
