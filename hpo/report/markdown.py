@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hpo.report.chapter import Block, Chapter, Code, DataTable, Note, Pictures, Subtitle, Table, Text
 from hpo.report.plot import Figure
+from hpo.report.sheet import sheet
 from hpo.report.svg import svg
 from hpo.report.words import cell_text, one_line
 
@@ -52,7 +53,7 @@ def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[
             yield from [f"{_text(block.caption)}:"] if block.caption else []
             yield from _folded(block.folded, _fenced(block.language, block.text))
         case Pictures():
-            yield _pictures(block, files)
+            yield _pictures(block, chapter.title, files)
         case DataTable():
             yield from _first_rows(block)
         case Figure():
@@ -90,19 +91,9 @@ def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterat
         yield _text(figure.caption)
 
 
-def _pictures(pictures: Pictures, files: dict[str, bytes]) -> str:
-    """Rows of pictures with their captions below, as a table: Markdown knows no other grid."""
-    names = [f"{pictures.key}-{i}.png" for i in range(len(pictures.images))]
-    files |= dict(zip(names, pictures.images, strict=True))
-    lines = [_row([" "] * pictures.columns), _row(["---"] * pictures.columns)]
-    for start in range(0, len(names), pictures.columns):
-        row = slice(start, start + pictures.columns)
-        cells = [
-            f"![{_text(caption)}]({FIGURES}/{name})<br>{_text(caption)}"
-            for name, caption in zip(names[row], pictures.captions[row], strict=True)
-        ]
-        lines.append(_row([*cells, *[" "] * (pictures.columns - len(cells))]))
-    return "\n".join(lines)
+def _pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
+    files[f"{pictures.key}.svg"] = sheet(pictures).encode()
+    return f"![{_text(title)}]({FIGURES}/{pictures.key}.svg)"
 
 
 def _fenced(language: str, text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -25,6 +27,7 @@ from hpo.study.file import define
 from tests.report.helpers import BASELINE, evaluated, filled
 from tests.study.helpers import make_study
 
+SVG = "{http://www.w3.org/2000/svg}"
 ORDER = (
     "honest", "best", "findings", "mattered", "curves", "comparison", "mistakes", "samples", "pareto", "inside", "cost",
     "trials", "history", "slices", "parallel", "timeline", "definition", "reproduction",
@@ -89,32 +92,34 @@ def test_the_reproduction_has_the_commands_of_the_command_line(tmp_path: Path) -
     text = write_report(study, tmp_path / "out").markdown.read_text().split("## Reproduction")[1]
     verbs = re.findall(r"^hpo (\w+)", text, flags=re.MULTILINE)
     assert verbs == ["launch", "evaluate", "report", "export", "train", "dashboard"]
-    for verb in set(verbs) - {"evaluate"}:
+    for verb in verbs:
         with pytest.raises(SystemExit) as ended:
             main([verb, "--help"])
         assert ended.value.code == 0
 
 
-def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("L", (28, 28), 128).save(buffer, "PNG")
-    pictures = Pictures("digits", [buffer.getvalue()] * 3, ["1", "a | b", "`3`"], columns=2)
+    pictures = Pictures("digits", [buffer.getvalue()] * 3, ["1", "a <b>", "a long caption of two lines"], columns=2)
     text, files = markdown("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
-    assert sorted(files) == ["digits-0.png", "digits-1.png", "digits-2.png"]
-    assert all(Image.open(io.BytesIO(content)).size == (28, 28) for content in files.values())
-    assert all(f"({FIGURES}/{name})" in text for name in files)
+    assert list(files) == ["digits.svg"]
+    assert f"({FIGURES}/digits.svg)" in text
+    drawn = ElementTree.fromstring(files["digits.svg"])
+    held = [base64.b64decode(each.attrib["href"].partition(",")[2]) for each in drawn.iter(f"{SVG}image")]
+    assert held == [buffer.getvalue()] * 3
+    assert [each.text for each in drawn.iter(f"{SVG}text")] == ["1", "a <b>", "a long caption", "of two lines"]
     html = page("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
     assert html.count('<img src="data:image/png;base64,') == 3
 
-    monkeypatch.setattr("hpo.report.markdown._drawn", lambda figure: f"<svg>{figure.key}</svg>")
     study = filled(tmp_path, trials=6)
     told = write_report(study, tmp_path / "out").markdown.read_text()
     shown = set(re.findall(rf"\({FIGURES}/([^)]+)\)", told))
     assert "history.svg" in shown
     assert shown == {path.name for path in (tmp_path / "out" / FIGURES).iterdir()}
-    monkeypatch.setattr("hpo.report.markdown._drawn", lambda _: "")
+    (tmp_path / "out" / FIGURES / "earlier.svg").write_text("<svg/>")
     write_report(study, tmp_path / "out")
-    assert not (tmp_path / "out" / FIGURES).exists()
+    assert shown == {path.name for path in (tmp_path / "out" / FIGURES).iterdir()}
 
 
 def test_a_long_table_has_its_first_rows_in_markdown() -> None:
