@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -59,16 +59,24 @@ class Telling:
         study: whose trials.
         files: of the study.
         work: takes the time and the count.
+        look: asked of each trial that ended well for what is measured afterwards, as attributes, before it is told.
 
     Attributes:
         open: the worker's trials that are neither told nor lost nor released, by id.
         finished: how many trials it has told, by state.
     """
 
-    def __init__(self, study: Study, files: StudyFiles, work: Work) -> None:
+    def __init__(
+        self,
+        study: Study,
+        files: StudyFiles,
+        work: Work,
+        look: Callable[[Entry, Outcome], Mapping[str, float]] | None = None,
+    ) -> None:
         self.study = study
         self.files = files
         self.work = work
+        self.look = look
         self.open: dict[int, Claim] = {}
         self.finished: dict[str, int] = {}
         self._ended: list[tuple[Entry, Outcome]] = []
@@ -141,7 +149,12 @@ class Telling:
     # What came out.
 
     def _result(self, entry: Entry, outcome: Outcome) -> Result:
-        claim, values, attrs = entry.claim, self._values(outcome), self._described(entry, outcome)
+        claim, attrs = entry.claim, self._described(entry, outcome)
+        try:
+            looked = self._looked(entry, outcome)
+        except RunError as error:  # of a metric, or out of memory
+            return Result(claim, TrialState.FAIL, None, attrs, "error", str(error))
+        values, attrs = self._values(outcome, looked), {**attrs, **looked}
         if outcome.status == "diverged":
             return Result(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
         if values is None:
@@ -149,6 +162,10 @@ class Telling:
         if outcome.status == "pruned":
             return Result(claim, TrialState.PRUNED, values, attrs)
         return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights or {})
+
+    def _looked(self, entry: Entry, outcome: Outcome) -> Mapping[str, float]:
+        ended_well = outcome.status in ("completed", "early_stopped") and outcome.weights is not None
+        return self.look(entry, outcome) if self.look is not None and ended_well else {}
 
     def _described(self, entry: Entry, outcome: Outcome) -> dict[str, object]:
         attrs: dict[str, object] = {
@@ -164,12 +181,13 @@ class Telling:
             attrs["last_epoch"] = outcome.history[-1]
         return attrs
 
-    def _values(self, outcome: Outcome) -> list[float] | None:
-        """One value per objective at the best epoch, or None where one is not finite."""
+    def _values(self, outcome: Outcome, looked: Mapping[str, float]) -> list[float] | None:
+        """One value per objective at the best epoch, or None where one is missing or not finite."""
         if outcome.best is None:
             return None
-        known = {**outcome.best, "parameter_count": outcome.parameter_count, "train_seconds": outcome.train_seconds}
-        values = [float(known[objective.metric]) for objective in self.study.definition.objectives]
+        counted = {"parameter_count": outcome.parameter_count, "train_seconds": outcome.train_seconds}
+        known = {**outcome.best, **counted, **looked}
+        values = [float(known.get(objective.metric, math.nan)) for objective in self.study.definition.objectives]
         return values if all(map(math.isfinite, values)) else None
 
     # Telling it.

@@ -20,6 +20,7 @@ from hpo.cohorts import shared, together
 from hpo.config import Value
 from hpo.errors import CheckpointError, DataError, HpoError, LeaseLostError, OutOfMemoryError, RegistryError, RunError
 from hpo.home import cores
+from hpo.looking import Looking
 from hpo.reporting import Entry, Reporting
 from hpo.study import Claim, Study
 from hpo.study.companions import Companions
@@ -85,14 +86,18 @@ class Worker:
         if self.threads:
             set_threads(self.threads)
         self.data = DataCache(self.study.definition.dataset, self.device)
-        self.data.load()  # what is wrong with it must be said before a trial is claimed
+        dataset = self.data.load()  # what is wrong with it must be said before a trial is claimed
+        evaluates = self.study.definition.evaluation is not None
+        if evaluates and dataset.test is None:
+            raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
         self.files = StudyFiles(self.study)
         host, pid = socket.gethostname(), os.getpid()
         # Process numbers come again, and containers share them.
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"
         self.holder = Holder(self.name, host, pid, str(self.device), self.lease)
         self.work = Work()
-        self._telling = Telling(self.study, self.files, self.work)
+        look = Looking(self.study, self.data) if evaluates else None
+        self._telling = Telling(self.study, self.files, self.work, look)
         self._companions = Companions(self.study)
         self._sizes: dict[tuple[Value, ...], int] = {}
         self._heartbeat = Heartbeat(self.study.storage, self.study.id, self.holder, self.work)
@@ -317,7 +322,7 @@ class Worker:
                     self.data.get(entries[0].config),
                     monitor=objective.metric,
                     direction=objective.direction,
-                    metrics=[registry.metrics.get(o.metric) for o in definition.objectives],
+                    metrics=[registry.metrics.get(name) for name in definition.measured],
                     callbacks=[reporting],
                     should_stop=should_stop,
                     checkpoints=[self._spec(entry.claim) for entry in entries],

@@ -22,19 +22,21 @@ ALLOWED = {
     "study": BASE | {"space"},
     "training": BASE,
     "reporting": BASE | {"space", "study", "training"},
+    "looking": BASE | {"reporting", "space", "study", "training"},
     "telling": BASE | {"reporting", "space", "study", "training"},
-    "worker": BASE | {"reporting", "telling", "space", "study", "training"},
+    "worker": BASE | {"looking", "reporting", "telling", "space", "study", "training"},
     "backends": BASE | {"space", "study"},
     "report": BASE | {"space", "study"},
     "dashboard": BASE | {"study"},
     "doctor": BASE | {"study"},
     "inside": BASE | {"study", "training"},
     "launching": BASE | {"space", "study", "backends", "worker"},
+    "evaluating": BASE | {"space", "study", "backends", "report", "launching"},
     "pricing": BASE | {"study", "training", "launching"},
     "console": frozenset(),
     "cli": BASE
     | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
-    | {"pricing"},
+    | {"evaluating", "pricing"},
     "__init__": BASE | {"space", "study", "launching"},
     "__main__": {"cli"},
 }

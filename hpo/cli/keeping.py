@@ -65,20 +65,29 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
-    """Delete a study and all its trials, and its checkpoints and weights in HPO_HOME. Logs and reports stay."""
+    """Delete a study with its trials and evaluations, and what they keep in HPO_HOME. Logs and reports stay."""
+    from hpo.study.evaluation import companions
     from hpo.study.sweeping import folders_of, remove
 
     study = found(name, storage)
-    count = len(study.trials())
+    going = [study, *companions(study)]
+    count = sum(len(each.trials()) for each in going)
+    evaluations = f" and its evaluations ({', '.join(each.name for each in going[1:])})" if going[1:] else ""
     if not yes:
         if not sys.stdin.isatty():
             raise RequestError(f"delete {name}: {count} trials would be lost; say so with --yes")
-        click.confirm(f"Delete study {name} with {count} trials from {study.storage.masked_url}?", abort=True, err=True)
-    folders = folders_of(study)
-    study.storage.delete_study(study.id)
-    for each in folders:
-        remove(each.path)
-    say(f"study {name} deleted: {count} trials, {size_in_words(sum(each.size for each in folders))} freed on disk")
+        click.confirm(
+            f"Delete study {name}{evaluations} with {count} trials from {study.storage.masked_url}?",
+            abort=True,
+            err=True,
+        )
+    folders = [folder for each in going for folder in folders_of(each)]
+    for each in reversed(going):  # what is left of them, should this end in its midst, is found again by the study
+        study.storage.delete_study(each.id)
+    for folder in folders:
+        remove(folder.path)
+    freed = size_in_words(sum(folder.size for folder in folders))
+    say(f"study {name}{evaluations} deleted: {count} trials, {freed} freed on disk")
 
 
 @app.command()

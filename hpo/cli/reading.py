@@ -86,13 +86,19 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
 @app.command()
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder; by default reports/NAME in HPO_HOME.")
+@click.option("--suggest", type=click.Path(path_type=Path), help="Write the next study file here instead of a report.")
 @import_option
 @storage_option
-def report(name: str, out: Path | None, storage: str | None, imports: Sequence[str]) -> None:
+def report(name: str, out: Path | None, suggest: Path | None, storage: str | None, imports: Sequence[str]) -> None:
     """Write the report of a study: report.html, report.md, report.json and best_config.toml.
 
     Example: hpo report quickstart --out my_report
     """
+    if suggest is not None:
+        from hpo.report.suggestion import write_suggestion
+
+        click.echo(write_suggestion(ready(name, storage, imports), suggest))
+        return
     paths = write_report_of(ready(name, storage, imports), out)
     click.echo(str(paths.html))
 

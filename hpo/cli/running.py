@@ -16,6 +16,7 @@ from hpo.cli.options import (
     checkpoint_option,
     cohort_option,
     device_option,
+    format_option,
     import_option,
     lease_option,
     set_option,
@@ -106,6 +107,61 @@ def launch(
     _say_state(found)
     paths = write_report_of(found, None) if report and not stop() else None
     _print_ending(found, paths, imports)
+    return stop.exit_code
+
+
+@app.command()
+@click.argument("name")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many of the best.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of each.")
+@click.option("--dataset", help="Another data set than the study's: a name, or the path of an .npz file.")
+@click.option(
+    "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
+)
+@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; by default the number of cores.")
+@format_option("table", "json")
+@cohort_option
+@checkpoint_option
+@lease_option
+@device_option
+@import_option
+@storage_option
+def evaluate(
+    name: str,
+    top: int,
+    seeds: int,
+    dataset: str | None,
+    refit: bool,
+    workers: int | None,
+    style: str,
+    storage: str | None,
+    device: str,
+    imports: Sequence[str],
+    cohort: int | None,
+    checkpoint_every: float,
+    lease: float,
+) -> int:
+    """Train the best configurations of NAME and its baseline again from fresh seeds, and test each run once.
+
+    What has been run already is not run again. Every look at the test set is counted in the report.
+
+    Example: hpo evaluate mnist_mlp --top 3 --seeds 5
+    """
+    from hpo.backends.options import WorkerOptions
+    from hpo.evaluating import evaluations, run_all
+    from hpo.home import cores
+    from hpo.signals import StopRequest
+
+    study = ready(name, storage, imports)
+    made = evaluations(study, top, seeds, dataset, refit=refit)
+    debug = bool(click.get_current_context().obj)
+    options = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, debug, cohort)
+    with StopRequest(within=20) as stop:  # the workers take half of it
+        if workers != 0:
+            say(f"evaluating {name}: {', '.join(each.name for each in made)} in {study.storage.masked_url}")
+            run_all(made, options, stop)
+    _print_scores(study, made, style)
+    say(f"write the report:  {typed('report', study, imports)}")
     return stop.exit_code
 
 
@@ -233,6 +289,21 @@ def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequenc
     from hpo.study.file import override
 
     return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
+
+
+def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
+    """What the evaluations that have just been run say by now."""
+    from hpo.console import print_rows
+    from hpo.report.evaluations import read_evaluations
+    from hpo.report.judgement import judge, score_rows, sentences
+
+    names = {each.name for each in made}
+    for evaluation in read_evaluations(study):
+        if names & set(evaluation.studies):
+            judgement = judge(evaluation)
+            print_rows(score_rows(judgement), style)
+            for sentence in sentences(evaluation, judgement):
+                say(sentence)
 
 
 def _say_state(study: Study) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hpo.report.findings import Level
 from hpo.report.plot import Figure
 
-__all__ = ["Block", "Chapter", "Code", "Note", "Pictures", "Subtitle", "Table", "Text"]
+__all__ = ["Block", "Chapter", "Code", "Column", "DataTable", "Kind", "Note", "Pictures", "Subtitle", "Table", "Text"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,35 @@ class Pictures:
     columns: int = 8
 
 
-Block = Text | Subtitle | Note | Table | Code | Pictures | Figure
+Kind = Literal["text", "count", "number", "share", "seconds"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a `DataTable`; `kind` says how its values are written: a share is between 0 and 1."""
+
+    name: str
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """Many rows of values, which the reader sorts and filters; where the medium cannot, its first rows.
+
+    Attributes:
+        key: its place in the page.
+        columns: how many a row has.
+        rows: texts, numbers, or None; the rows that matter most first.
+        choose: the column whose values the reader chooses from, or nothing.
+    """
+
+    key: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str | float | None]]
+    choose: str = ""
+
+
+Block = Text | Subtitle | Note | Table | Code | Pictures | DataTable | Figure
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import numpy as np
 from hpo.config import TrialConfig, Value
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact
-from hpo.study.evaluation import companions, config_of, same_trial, test_metric
+from hpo.study.definition import test_metric
+from hpo.study.evaluation import companions, config_of, same_trial
 from hpo.study.storage import EpochMetrics
 
 __all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
@@ -162,8 +163,18 @@ class EvaluationResults:
 
     @cached_property
     def best(self) -> CandidateRuns | None:
-        """The candidate that the study ranked first; None where no run of it is there."""
-        return next((each for each in self.candidates if each.trial is not None and each.runs), None)
+        """The one with the best mean validation score from fresh seeds, for the test set is not to choose by.
+
+        Without such scores it is the one that the study ranked first; None before any run is complete.
+        """
+        done = [each for each in self.candidates if each.done]
+        sign = -1 if self.objective.direction == "maximize" else 1
+
+        def mean(candidate: CandidateRuns) -> float:
+            scores = candidate.scores(self.validation_metric) if self.validation_metric else {}
+            return sign * sum(scores.values()) / len(scores) if scores else math.inf
+
+        return min(done, key=mean, default=None)
 
     @property
     def rival(self) -> CandidateRuns | None:

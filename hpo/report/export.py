@@ -9,7 +9,7 @@ from hpo import registry
 from hpo.errors import RequestError, unknown
 from hpo.report.results import Results, TrialRow, read_results
 from hpo.report.words import one_line
-from hpo.study import Objective, Study
+from hpo.study import Study
 
 __all__ = ["Format", "export_config"]
 
@@ -34,7 +34,7 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {why}")
     table = {
         "dataset": results.definition.dataset.name,
-        "objective": _objective(results.objective),
+        "objective": _objective(results),
         "parameters": row.config.effective(),
     }
     return _write(table, _header(results, row), format)
@@ -51,9 +51,10 @@ def _chosen(results: Results, number: int | None) -> TrialRow:
     return results.best
 
 
-def _objective(objective: Objective) -> str | dict[str, str]:
-    own = registry.metrics.get(objective.metric).direction
-    return objective.metric if objective.direction == own else objective.model_dump()
+def _objective(results: Results) -> str | dict[str, str]:
+    metric, direction = results.definition.measured[0], results.objective.direction
+    own = registry.metrics.get(metric).direction
+    return metric if direction == own else {"metric": metric, "direction": direction}
 
 
 def _header(results: Results, row: TrialRow) -> list[str]:
@@ -61,7 +62,8 @@ def _header(results: Results, row: TrialRow) -> list[str]:
     if row.values is not None:
         pairs = zip(results.objectives, row.values, strict=False)
         values = ", ".join(f"{objective.metric} {value!r}" for objective, value in pairs)
-        lines.append(f"{row.state}: {values} (validation)")
+        evaluation = results.definition.evaluation
+        lines.append(f"{row.state}: {values} ({'test' if evaluation and evaluation.refit else 'validation'})")
     else:
         lines.append(row.state)
     return lines

@@ -17,7 +17,7 @@ import numpy as np
 
 from hpo.report.evaluations import CandidateRuns, EvaluationResults, Run
 
-__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge"]
+__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge", "score_rows", "sentences"]
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95
@@ -220,3 +220,55 @@ def _resampled(means: Array, rng: np.random.Generator) -> Array:
     drawn = rng.multinomial(len(means), counts / len(means), size=RESAMPLES)
     moved: Array = drawn @ values / len(means) - means.mean()
     return moved
+
+
+# In words.
+
+
+def score_rows(judgement: Judgement) -> list[dict[str, Any]]:
+    """A flat row per configuration, the best first; numbers that are not known are None.
+
+    Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
+    over seeds), `deviation` (of the test score, or without one of the validation score), `low`, `high` (its interval),
+    `bias` (how much the chosen score flatters), `better_by` (of the best over this one, paired), `told_apart`.
+    """
+    compared = {each.second: each for each in judgement.comparisons}
+    return [_row(score, compared.get(score.candidate.label)) for score in judgement.scores]
+
+
+def _row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
+    main = score.test or score.validation
+    return {
+        "configuration": score.candidate.label,
+        "runs": f"{len(score.candidate.done)} of {len(score.candidate.runs)}",
+        "chosen": score.chosen,
+        "validation": score.validation.mean if score.validation else None,
+        "test": score.test.mean if score.test else None,
+        **({name: _known(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
+        "bias": score.bias,
+        "better_by": comparison.difference.mean if comparison else None,
+        "told_apart": comparison.told_apart if comparison else None,
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def sentences(evaluation: EvaluationResults, judgement: Judgement) -> list[str]:
+    """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
+    how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
+    lines = [
+        f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}; the test set was read once per run"
+    ]
+    best = judgement.best
+    if best is None:
+        return [*lines, "no run is finished yet"]
+    label = best.candidate.label
+    if judgement.winner is not None:
+        lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
+    if judgement.tied:
+        lines.append(f"{label} cannot be told apart from {', '.join(judgement.tied)} (95 %, paired over seeds)")
+    if evaluation.left:
+        lines.append(f"{evaluation.left} runs are left; the same command goes on with them")
+    return lines

@@ -1,63 +1,99 @@
-"""The report as Markdown: text and tables, short enough for a repository."""
+"""The report as Markdown for a repository: text and tables, with figures and pictures as files beside it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from hpo.report.content import Content, Table
-from hpo.report.words import one_line
+from hpo.report.chapter import Block, Chapter, Code, DataTable, Note, Pictures, Subtitle, Table, Text
+from hpo.report.plot import Figure
+from hpo.report.sheet import sheet
+from hpo.report.svg import svg
+from hpo.report.words import cell_text, one_line
 
-__all__ = ["markdown"]
+__all__ = ["FIGURES", "markdown"]
+
+FIGURES = "report_figures"  # the folder beside the report
+ROWS = 10  # of a data table
 
 
-def markdown(told: Content, shares: Mapping[str, float], no_shares: str) -> str:
-    """The text of `report.md`.
+def markdown(
+    name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
+) -> tuple[str, dict[str, bytes]]:
+    """The text of `report.md`, and the files that it shows, by their names in the folder `report_figures`.
 
-    Args:
-        told: what the report says.
-        shares: importances by parameter in words, summing to 1.
-        no_shares: why there are none, where there are none.
+    Args: as for `hpo.report.html.page`.
     """
+    files: dict[str, bytes] = {}
     parts = [
-        f"# {_text(told.name)}",
-        f"**{_text(told.score)}** ({_text(told.subject)})",
-        "\n".join(f"- {_text(fact)}" for fact in (*told.facts, *told.notes)),
-        *_best(told),
-        f"## {told.top_title}",
-        _table(told.top) if told.top.rows else "No trial is complete yet.",
-        "## What mattered",
-        _importance(shares) if shares else _text(no_shares),
-        "## Trials",
-        _table(told.states) if told.states.rows else "No trials yet.",
-        *([_table(told.kinds), _table(told.messages)] if told.kinds.rows else []),
-        "## Definition",
-        _table(told.definition),
-        _table(told.space),
-        f"Read from the study at {told.written}. Figures are in report.html, all numbers in report.json.",
+        f"# {_text(name)}",
+        f"**{_prose(verdict[0])}**",
+        *(_prose(line) for line in verdict[1:]),
+        "\n".join(f"- {_text(fact)}" for fact in facts),
     ]
-    return "\n\n".join(parts) + "\n"
+    for chapter in chapters:
+        parts.append(f"## {_text(chapter.title)}")
+        for block in chapter.blocks:
+            parts += _block(block, chapter, files)
+    parts.append(f"Read from the study at {written}. Every trial is in report.html, all numbers are in report.json.")
+    return "\n\n".join(parts) + "\n", files
 
 
-def _best(told: Content) -> list[str]:
-    if not told.config:
-        return ["## Best configuration", _text(told.no_config)]
-    rival = any(setting.baseline for setting in told.settings)
-    columns = ["parameter", "best", *(["baseline"] if rival else [])]
-    rows = [[s.name, s.value, *([s.baseline or "-"] if rival else [])] for s in told.settings]
-    commands = "\n".join(f"{command}  # {what}" for what, command in told.commands)
-    return [
-        "## Best configuration",
-        *([_table(Table(columns, rows))] if rows else ["The study varies no parameter."]),
-        "To reproduce it:",
-        _fenced("sh", commands),
-        _fenced("toml", told.config),
-    ]
+def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+    match block:
+        case Text():
+            yield _prose(block.text)
+        case Subtitle():
+            yield f"### {_text(block.text)}"
+        case Note():
+            yield from _note(block)
+        case Table():
+            yield from _folded(block.folded, _table(block.columns, block.rows, block.numeric))
+        case Code():
+            yield from [f"{_text(block.caption)}:"] if block.caption else []
+            yield from _folded(block.folded, _fenced(block.language, block.text))
+        case Pictures():
+            yield _pictures(block, chapter.title, files)
+        case DataTable():
+            yield from _first_rows(block)
+        case Figure():
+            yield from _figure(block, chapter, files)
 
 
-def _importance(shares: Mapping[str, float]) -> str:
-    rows = [[name, f"{100 * share:.0f} %"] for name, share in shares.items()]
-    return _table(Table(["parameter", "importance (PED-ANOVA)"], rows, ["importance (PED-ANOVA)"]))
+def _note(note: Note) -> Iterator[str]:
+    yield f"**{note.level.upper()}: {_text(note.title)}.** {_prose(note.text)} {_prose(note.advice)}".rstrip()
+    if note.code:
+        yield _fenced("toml", note.code)
+
+
+def _folded(title: str, text: str) -> Iterator[str]:
+    yield f"<details><summary>{_text(title)}</summary>\n\n{text}\n\n</details>" if title else text
+
+
+def _first_rows(table: DataTable) -> Iterator[str]:
+    columns, shown = [column.name for column in table.columns], table.rows[:ROWS]
+    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in shown]
+    yield _table(columns, rows, [column.name for column in table.columns if column.kind != "text"])
+    if len(shown) < len(table.rows):
+        yield f"The first {len(shown)} of {len(table.rows):,}."
+
+
+def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+    if figure.spec is None:
+        yield _text(figure.missing)
+        return
+    if figure.title != chapter.title:
+        yield f"### {_text(figure.title)}"
+    if (drawn := svg(figure)) is not None:
+        files[f"{figure.key}.svg"] = drawn.encode()
+        yield f"![{_text(figure.title)}]({FIGURES}/{figure.key}.svg)"
+    if figure.caption:
+        yield _text(figure.caption)
+
+
+def _pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
+    files[f"{pictures.key}.svg"] = sheet(pictures).encode()
+    return f"![{_text(title)}]({FIGURES}/{pictures.key}.svg)"
 
 
 def _fenced(language: str, text: str) -> str:
@@ -67,14 +103,19 @@ def _fenced(language: str, text: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _table(table: Table) -> str:
-    lines = [table.columns, ["--:" if column in table.numeric else "---" for column in table.columns]]
-    head = [_row(map(_text, lines[0])), _row(lines[1])]
-    return "\n".join([*head, *(_row(map(_text, row)) for row in table.rows)])
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str]) -> str:
+    rule = ["--:" if column in numeric else "---" for column in columns]
+    return "\n".join([_row(map(_text, columns)), _row(rule), *(_row(map(_text, row)) for row in rows)])
 
 
 def _row(cells: Sequence[str] | map[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _prose(text: str) -> str:
+    """Text of unknown origin in which what stands between single backticks is code, which holds no markup."""
+    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", one_line(text))
+    return "".join(f"`{part}`" if i % 2 else _text(part) for i, part in enumerate(parts))
 
 
 def _text(text: str) -> str:

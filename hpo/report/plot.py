@@ -50,7 +50,7 @@ Spec = dict[str, Any]
 FEW = 8  # values up to which an axis names each one
 LINES_LIMIT = 300
 CROWD = 300  # trials from which dots and lines are drawn smaller
-POINTS_LIMIT = 3000
+POINTS_LIMIT = 1500
 HOVER = "%{text}<extra></extra>"
 COLOURS = {"COMPLETE": "@accent", "PRUNED": "@pruned", "FAIL": "@fail", "RUNNING": "@running"}
 

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from hpo.report.plot import COLOURS, Figure, Spec, about, axis, build, drawn, missing, safe, short
+from hpo.report.plot import COLOURS, Figure, Spec, axis, build, drawn, missing, safe, short, thinned, thinning
 from hpo.report.results import Results, TrialRow
 from hpo.report.words import duration_text, state_text
 
 __all__ = ["timeline"]
+
+BARS_LIMIT = 2000
 
 
 def timeline(results: Results, now: datetime) -> Figure:
@@ -27,10 +29,11 @@ def timeline(results: Results, now: datetime) -> Figure:
         return missing(figure, "No trial has begun yet.")
     workers = list(dict.fromkeys(row.worker or "others" for row in sorted(rows, key=lambda r: r.started or now)))
     lanes = {worker: i for i, worker in enumerate(workers)}
+    shown = thinned(rows, BARS_LIMIT)
     data = [
-        _bars(results, [row for row in rows if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
+        _bars([row for row in shown if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
         for state in COLOURS
-        if any(row.state == state for row in rows)
+        if any(row.state == state for row in shown)
     ]
     spec = build(
         data,
@@ -41,7 +44,7 @@ def timeline(results: Results, now: datetime) -> Figure:
         yaxis=axis(**_lane_ticks(workers)),
     )
     caption = f"{_lane_words(len(workers))}, from {min(r.started for r in rows if r.started):%Y-%m-%d %H:%M}."
-    return drawn(figure, spec, caption)
+    return drawn(figure, spec, caption + thinning(len(shown), len(rows)))
 
 
 def _lane_words(count: int) -> str:
@@ -62,9 +65,7 @@ def _lane_ticks(workers: Sequence[str]) -> Spec:
     return {**ticks, "autorange": "reversed", "showgrid": False, "ticksuffix": " "}
 
 
-def _bars(
-    results: Results, rows: Sequence[TrialRow], state: str, lanes: Mapping[str, int], now: datetime, *, numbered: bool
-) -> Spec:
+def _bars(rows: Sequence[TrialRow], state: str, lanes: Mapping[str, int], now: datetime, *, numbered: bool) -> Spec:
     spans = [max(((row.finished or now) - row.started).total_seconds(), 0.0) for row in rows if row.started]
     times = [f"{duration_text(span)}, {safe(row.worker or 'others')}" for row, span in zip(rows, spans, strict=True)]
     return {
@@ -79,7 +80,7 @@ def _bars(
         "insidetextanchor": "middle",
         "textangle": 0,
         "textfont": {"color": "@on"},
-        "hovertext": [f"{about(results, row)}<br>{time}" for row, time in zip(rows, times, strict=True)],
+        "hovertext": [f"trial {row.number}, {time}" for row, time in zip(rows, times, strict=True)],
         "hovertemplate": "%{hovertext}<extra></extra>",
         "marker": {"color": COLOURS[state], "line": {"width": 1, "color": "@surface"}},
     }

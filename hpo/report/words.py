@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,14 +12,19 @@ from hpo.space import Choices, Constant, Dimension
 from hpo.space.domains import Between, Condition, Domain, Range
 
 __all__ = [
+    "cell_text",
     "condition_text",
     "count_text",
     "dimension_text",
     "domain_text",
     "duration_text",
     "finite",
+    "gain_text",
+    "is_share",
     "metric_text",
+    "names_text",
     "one_line",
+    "seeds_text",
     "state_text",
     "time_text",
     "value_text",
@@ -31,6 +36,8 @@ NONE = "-"  # what stands in a table where there is no value
 METRICS = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
+    "test_accuracy": "test accuracy",
+    "test_loss": "test loss",
     "train_accuracy": "training accuracy",
     "train_loss": "training loss",
     "parameter_count": "number of weights",
@@ -66,6 +73,21 @@ def values_text(metric: str, value: float | None) -> str:
     return f"{value:.4g}"
 
 
+def gain_text(metric: str, amount: float) -> str:
+    """A difference of two values of a metric, without its sign: shares in percentage points."""
+    return f"{100 * abs(amount):.2f} percentage points" if is_share(metric) else values_text(metric, abs(amount))
+
+
+def seeds_text(count: int) -> str:
+    """A number of seeds in words."""
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def names_text(names: Sequence[str]) -> str:
+    """An enumeration: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+
+
 def value_text(value: Value | None) -> str:
     """A parameter's value; fractions with three significant digits."""
     if value is None:
@@ -73,6 +95,19 @@ def value_text(value: Value | None) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def cell_text(kind: str, value: str | float | None) -> str:
+    """A value in a `DataTable`, as `table.js` writes it too."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NONE
+    if isinstance(value, str):
+        return value
+    if kind == "share":
+        return f"{100 * value:.2f} %"
+    if kind == "seconds":
+        return duration_text(value)
+    return f"{value:,.0f}" if kind == "count" else f"{value:.4g}"
 
 
 def count_text(count: int | None) -> str:

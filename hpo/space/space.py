@@ -240,7 +240,7 @@ class Space:
 
     def notices(self) -> list[str]:
         """What a launch should say: parameters that never have an effect, and where a default stands in."""
-        used: set[str] = set()
+        used = {CONFIGURATION.name} if self.configurations else set()
         gaps: dict[str, Values] = {}
         for values in self._probes():
             used |= set(values)

@@ -14,7 +14,17 @@ from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["Budget", "Candidate", "Definition", "Evaluation", "Named", "Objective", "longest"]
+__all__ = [
+    "Budget",
+    "Candidate",
+    "Definition",
+    "Evaluation",
+    "Named",
+    "Objective",
+    "ReportTable",
+    "longest",
+    "test_metric",
+]
 
 VERSION = 1
 
@@ -81,12 +91,31 @@ class Evaluation(_Frozen):
     Attributes:
         of: the name of the study that is evaluated.
         candidates: its configurations.
-        refit: whether they are trained on training and validation data together, for a fixed number of epochs.
+        metrics: what the objectives of that study are.
+        refit: whether they are trained on training and validation data together, for a fixed number of epochs. Then the
+            objectives are those on the test set, for there is no other.
     """
 
     of: str
     candidates: tuple[Candidate, ...]
+    metrics: tuple[str, ...]
     refit: bool = False
+
+
+class ReportTable(_Frozen):
+    """What a study's report compares. It says nothing of the trials: another one makes no other study.
+
+    Attributes:
+        x: a parameter or a cost (`parameter_count`, …) that scores are drawn against, or None.
+        compare: parameters whose values make the groups.
+        y: what is measured: metrics of the best epoch, or costs.
+        log: the axes that are logarithmic, of `x` and `y`.
+    """
+
+    x: str | None = None
+    compare: tuple[str, ...] = ()
+    y: tuple[str, ...]
+    log: tuple[str, ...] = ()
 
 
 class Definition(_Frozen):
@@ -101,7 +130,9 @@ class Definition(_Frozen):
     parameters: dict[str, Any]
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
+    warm_start: tuple[dict[str, Value], ...] = ()
     evaluation: Evaluation | None = None
+    report: ReportTable | None = None
 
     @property
     def space(self) -> Space:
@@ -113,6 +144,11 @@ class Definition(_Frozen):
     def fixed(self) -> bool:
         """Whether every slot's parameters are known from the start."""
         return SAMPLERS[self.sampler.name].fixed
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The registered metrics that are measured for the objectives."""
+        return self.evaluation.metrics if self.evaluation else tuple(each.metric for each in self.objectives)
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """The configuration of a trial with these values; its seed is the study's."""
@@ -140,13 +176,13 @@ class Definition(_Frozen):
             registry.datasets.get(self.dataset.name, self.dataset.module)
 
     def differences(self, other: Definition) -> list[str]:
-        """What differs in `other`, a line a key."""
+        """What differs in `other`, a line a key; what the report compares makes no difference."""
         return _differences(_comparable(self), _comparable(other))
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:
     """A definition as JSON; a data file is told by its hash, wherever it lies."""
-    data = definition.model_dump(mode="json")
+    data = definition.model_dump(mode="json", exclude={"report"})
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data
@@ -168,3 +204,10 @@ def longest(space: Space) -> int:
     domains = [d.domain for d in space.dimensions if d.parameter.name == "epochs"]
     tops = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]
     return int(max(tops, default=TrialConfig().epochs))
+
+
+def test_metric(metric: str) -> str | None:
+    """What a metric of the validation split is called on the test set; None where it says nothing of data."""
+    if metric in ("val_accuracy", "val_loss"):
+        return metric.replace("val_", "test_", 1)
+    return None if metric in registry.BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"

@@ -16,8 +16,7 @@ from pathlib import Path
 from hpo.config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError
-from hpo.registry import BUILTIN_METRICS
-from hpo.study.definition import Budget, Candidate, Definition, Evaluation, Named, Objective
+from hpo.study.definition import Budget, Candidate, Definition, Evaluation, Named, Objective, test_metric
 from hpo.study.file import check_name
 from hpo.study.fit import check_fit
 from hpo.study.study import Study
@@ -31,18 +30,10 @@ __all__ = [
     "record_look",
     "rival_of",
     "same_trial",
-    "test_metric",
 ]
 
 LOOK = "hpo:look:"
 SEEDS = ("seed", "split_seed")
-
-
-def test_metric(metric: str) -> str | None:
-    """What a metric of the validation split is called on the test set; None where it says nothing of data."""
-    if metric in ("val_accuracy", "val_loss"):
-        return metric.replace("val_", "test_", 1)
-    return None if metric in BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"
 
 
 def config_of(candidate: Candidate) -> TrialConfig:
@@ -195,7 +186,7 @@ def _create(
             "configuration": {"choices": [each.label for each in wanted]},
         },
         modules=mine.modules,
-        evaluation=Evaluation(of=study.name, candidates=tuple(wanted), refit=refit),
+        evaluation=Evaluation(of=study.name, candidates=tuple(wanted), metrics=mine.measured, refit=refit),
     )
     for number in range(1, 100):
         name = check_name(base if number == 1 else f"{base}-{number}")

@@ -8,17 +8,19 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hpo import registry, templates
 from hpo.config import TrialConfig, vocabulary
 from hpo.datasets import reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
-from hpo.study.definition import Budget, Definition, Named, Objective, longest
+from hpo.study.definition import Budget, Definition, Named, Objective, longest, test_metric
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
+from hpo.study.report_table import report_table
 from hpo.study.samplers import check_sampler
+from hpo.study.warm import check_warm_start
 
 __all__ = [
     "budget_of",
@@ -35,9 +37,10 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "baseline"),
+    *("space", "parameters", "baseline", "warm_start", "report"),
 )
 DEFAULT_TRIALS = 60
+T = TypeVar("T")
 POINTS_LIMIT = 1_000_000
 
 
@@ -96,11 +99,13 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
+    _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
         _in("[baseline]", lambda: TrialConfig(**baseline))
     dataset = reference(get_text(table, "dataset", "mnist"), base)
     _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
+    report = get_table(table, "report") if "report" in table else None
     definition = Definition(
         dataset=dataset,
         objectives=objectives,
@@ -110,16 +115,30 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         parameters=space.to_json(),
         baseline=baseline,
         modules=_modules(space, objectives),
+        warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
+        report=None if report is None else _in("[report]", lambda: report_table(report, space, objectives)),
     )
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
-    return name, definition, budget_of(table, definition, DEFAULT_TRIALS)
+    budget = budget_of(table, definition, DEFAULT_TRIALS)
+    first = len(definition.warm_start) + (baseline is not None)
+    if definition.warm_start and budget.trials < first:
+        raise DefinitionError(f"trials = {budget.trials}: the baseline and warm_start alone are {first} trials")
+    return name, definition, budget
 
 
-def _in(where: str, check: Callable[[], object]) -> None:
-    """Run a check; its error says where."""
+def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:
+    """Refuse a study that could choose by nothing, for it has no validation samples."""
+    domains = [d.domain for d in space.dimensions if d.parameter.name == "validation"]
+    if any(domain.contains(0.0) for domain in domains) and any(test_metric(o.metric) for o in objectives):
+        metrics = ", ".join(objective.metric for objective in objectives)
+        raise DefinitionError(f"[parameters] validation = 0: leaves nothing to measure {metrics} on; give it samples")
+
+
+def _in(where: str, check: Callable[[], T]) -> T:
+    """The result of a check; its error says where."""
     try:
-        check()
+        return check()
     except RequestError as error:
         raise type(error)(f"{where} {error}") from error
 

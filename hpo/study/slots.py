@@ -9,6 +9,7 @@ import numpy as np
 from hpo.config import Value
 from hpo.space import Space
 from hpo.study.definition import Definition
+from hpo.study.warm import warm_params
 
 __all__ = ["slots"]
 
@@ -16,18 +17,22 @@ __all__ = ["slots"]
 def slots(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
     """The Optuna parameters of slots `start` to `stop - 1`.
 
-    Slot 0 is the baseline where there is one. Random slot n is drawn from (study seed, n); quasi-random slot n is
+    Slot 0 is the baseline where there is one, and warm starts follow it.
+    Random slot n is drawn from (study seed, n); quasi-random slot n is
     point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967; scrambling after Matousek,
-    1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has a slot for its baseline
-    alone.
+    1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has slots for its baseline
+    and its warm starts alone.
     """
     space = definition.space
-    first: list[dict[str, Value]] = []
-    if start == 0 and definition.baseline is not None and stop > 0:
-        config = definition.baseline_config(space)
-        first = [space.params(config.effective())]
+    first = _leading(definition, space)[start:stop]
     draw = {"random": _random, "qmc": _sobol, "grid": _grid}.get(definition.sampler.name)
     return first if draw is None else first + draw(definition, space, start + len(first), stop)
+
+
+def _leading(definition: Definition, space: Space) -> list[dict[str, Value]]:
+    """The baseline, and the warm starts after it."""
+    baseline = [] if definition.baseline is None else [space.params(definition.baseline_config(space).effective())]
+    return baseline + [warm_params(space, table) for table in definition.warm_start]
 
 
 def _random(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:

@@ -97,7 +97,7 @@ class Study:
         Raises:
             StudyConflictError: one exists with another definition; the message shows the difference and the ways out.
         """
-        fixed = slots(definition, 0, budget.trials if definition.fixed else 1)
+        fixed = slots(definition, 0, budget.trials if definition.fixed else 1 + len(definition.warm_start))
         attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(fixed)]]}
         directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
         try:
@@ -105,6 +105,8 @@ class Study:
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
             study.require(definition)
+            if study.definition.report != definition.report:
+                study.redefine(study.definition.model_copy(update={"report": definition.report}))
             study.extend(budget)
             return study
         return cls(storage, name)

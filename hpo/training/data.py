@@ -189,6 +189,12 @@ class Data:
         return tuple(self.x_val.shape[1:])
 
     @property
+    def raw_bytes(self) -> bool:
+        """Whether the samples were bytes, from 0 to 255, before they were scaled."""
+        train = self.dataset.train
+        return isinstance(train, tuple) and is_split(train) and str(train[0].dtype).endswith("uint8")
+
+    @property
     def streams(self) -> bool:
         """Whether training goes through the data set's own batches instead of resident samples."""
         return not is_split(self.dataset.train)

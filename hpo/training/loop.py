@@ -32,6 +32,7 @@ __all__ = [
     "device",
     "evaluate",
     "make_learner",
+    "measured",
     "set_threads",
     "train",
 ]
@@ -297,7 +298,7 @@ class Run:
         return {
             "val_loss": evaluation.loss,
             "val_accuracy": evaluation.accuracy,
-            **{name: _measured(name, metric, evaluation.outputs, self._data.y_val) for name, metric in self._metrics},
+            **{name: measured(name, metric, evaluation.outputs, self._data.y_val) for name, metric in self._metrics},
         }
 
     def _of_its_own(self, member: Member) -> Metrics:
@@ -342,7 +343,7 @@ def make_learner(members: Sequence[Member], data: Data) -> Learner:
     return StackedLearner(members, data.shape, data.classes, data.device)
 
 
-def _measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor, y: torch.Tensor) -> float:
+def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor, y: torch.Tensor) -> float:
     """A registered metric's value.
 
     Raises:

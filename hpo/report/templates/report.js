@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const specs = JSON.parse(document.getElementById("figures").textContent);
+  const { specs, texts } = JSON.parse(document.getElementById("figures").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
 
@@ -9,7 +9,9 @@
     if (Array.isArray(value)) return value.map((item) => themed(item, key));
     if (value !== null && typeof value === "object")
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, k)]));
-    return typeof value === "string" && value[0] === "@" && /color$/.test(key) ? colour(value) : value;
+    if (typeof value !== "string") return value;
+    if (value[0] === "~") return texts[value.slice(1)];
+    return value[0] === "@" && /color$/.test(key) ? colour(value) : value;
   };
   const draw = (key) => {
     const place = document.getElementById("figure-" + key);
@@ -20,20 +22,26 @@
 
   drawAll();
   dark.addEventListener("change", drawAll);
-  // Paper is white and narrower than most windows.
+  // Paper is white, narrower than most windows, and cannot be unfolded.
+  const folded = () => document.querySelectorAll("details:not([open])");
+  let opened = [];
   addEventListener("beforeprint", () => {
     document.documentElement.classList.add("paper");
+    opened = [...folded()];
+    opened.forEach((details) => (details.open = true));
     drawAll();
     Object.keys(specs).forEach((key) => Plotly.Plots.resize(document.getElementById("figure-" + key)));
   });
   addEventListener("afterprint", () => {
     document.documentElement.classList.remove("paper");
+    opened.forEach((details) => (details.open = false));
     drawAll();
   });
   document.querySelectorAll("button[data-copies]").forEach((button) => {
-    if (!navigator.clipboard) return button.remove();
+    if (!navigator.clipboard) return;
+    button.hidden = false;
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+      await navigator.clipboard.writeText(button.previousElementSibling.textContent);
       button.textContent = "copied";
       setTimeout(() => (button.textContent = "copy"), 1500);
     });

@@ -1,0 +1,47 @@
+"""The end of an evaluation's run: the one look at the test set, and the predictions that reports need."""
+
+from __future__ import annotations
+
+from hpo import registry
+from hpo.reporting import Entry
+from hpo.study import Study
+from hpo.study.artifacts import save_artifact
+from hpo.study.definition import test_metric
+from hpo.study.evaluation import record_look
+from hpo.training.data import DataCache
+from hpo.training.member import Outcome
+from hpo.training.predictions import Said, packed, say
+
+__all__ = ["PREDICTIONS", "Looking"]
+
+PREDICTIONS = "predictions.npz"
+
+
+class Looking:
+    """Measures the models of an evaluation on the test set, each once, and keeps what they said as artifacts.
+
+    Args:
+        study: the evaluation.
+        data: of the worker, prepared for the trials that it trains.
+    """
+
+    def __init__(self, study: Study, data: DataCache) -> None:
+        self.study = study
+        self.data = data
+
+    def __call__(self, entry: Entry, outcome: Outcome) -> dict[str, float]:
+        """The test metrics of a run that has ended well: `test_accuracy`, `test_loss`, and those of the objectives.
+
+        Raises:
+            RunError: a metric raised, or the device has too little memory.
+        """
+        data = self.data.get(entry.config)
+        metrics = [registry.metrics.get(name) for name in self.study.definition.measured]
+        said: dict[str, Said] = {}
+        if len(data.y_val):
+            said["validation"] = say(outcome, data, (data.x_val, data.y_val))
+        record_look(self.study, entry.claim.number, str(entry.claim.trial.params["configuration"]))
+        said["test"] = tested = say(outcome, data, data.test(), metrics)
+        save_artifact(self.study, PREDICTIONS, packed(said), trial_id=entry.claim.id)
+        own = {name: value for metric, value in tested.metrics.items() if (name := test_metric(metric))}
+        return {"test_accuracy": tested.accuracy, "test_loss": tested.loss, **own}

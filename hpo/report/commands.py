@@ -1,0 +1,32 @@
+"""Commands on a study, as they are typed."""
+
+from __future__ import annotations
+
+import shlex
+
+from hpo.home import default_storage
+from hpo.report.results import Results
+from hpo.study.opening import mask
+
+__all__ = ["command", "imports_of"]
+
+
+def command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
+    """A command of `hpo` on the study, with its storage and imports where they are needed; passwords are masked.
+
+    Args:
+        results: the study.
+        verb: `evaluate`, `report`, …
+        more: further words of the command line, which are quoted already.
+        imports: whether the command takes modules to import.
+    """
+    storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
+    words = [f"hpo {verb} {shlex.quote(results.name)}", *([more] if more else [])]
+    return " ".join(words) + (imports_of(results) if imports else "") + storage
+
+
+def imports_of(results: Results) -> str:
+    """The options that import the modules of the study's own models, metrics and data, with a space before each."""
+    definition = results.definition
+    modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
+    return "".join(f" --import {shlex.quote(module)}" for module in modules)

@@ -1,0 +1,70 @@
+"""How the search went: every trial by number, over each parameter, over all at once, and over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from hpo.report.chapter import Chapter, Table, Text
+from hpo.report.figures import history, pareto
+from hpo.report.parallel import parallel
+from hpo.report.plot import POINTS_LIMIT
+from hpo.report.results import Results, TrialRow
+from hpo.report.slices import slices
+from hpo.report.timeline import timeline
+from hpo.report.words import duration_text, value_text, values_text
+
+__all__ = ["course", "front", "over_all", "over_each", "over_time"]
+
+FRONT = 20
+
+
+def front(results: Results) -> Chapter | None:
+    """The Pareto front of several objectives; None of one, and without a complete trial."""
+    if len(results.objectives) < 2 or not results.front:
+        return None
+    shown = results.front[:FRONT]
+    names = [name for name in results.varied if any(name in results.settings(row) for row in shown)]
+    metrics = [objective.metric for objective in results.objectives]
+    rows = [_line(results, row, names) for row in shown]
+    more = [Text(f"The first {FRONT} of {len(results.front)}.", quiet=True)] if len(results.front) > FRONT else []
+    table = Table(["trial", *metrics, *names, "time"], rows, ["trial", *metrics, "time"])
+    return Chapter("pareto", "Pareto front", [pareto(results), table, *more])
+
+
+def _line(results: Results, row: TrialRow, names: Sequence[str]) -> list[str]:
+    values = [values_text(o.metric, v) for o, v in zip(results.objectives, row.values or (), strict=False)]
+    settings = results.settings(row)
+    return [str(row.number), *values, *(value_text(settings.get(name)) for name in names), duration_text(row.seconds)]
+
+
+def course(results: Results) -> Chapter | None:
+    """The first objective of every trial by number."""
+    figure = history(results)
+    return None if figure.spec is None else Chapter("history", "Course of the search", [figure])
+
+
+def over_each(results: Results, order: Sequence[str] = ()) -> Chapter | None:
+    """The first objective over each parameter; `order` are keys of dimensions, most important first."""
+    figures = slices(results, order)
+    if not figures:
+        return None
+    how = (
+        "The objective over each parameter, most important first. Filled dots are complete trials, open ones were "
+        "pruned, the ring is the best."
+    )
+    if max(results.counts["COMPLETE"], results.counts["PRUNED"]) > POINTS_LIMIT:
+        how += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
+    return Chapter("slices", "Slices", [Text(how, quiet=True), *figures])
+
+
+def over_all(results: Results, order: Sequence[str] = ()) -> Chapter | None:
+    """Every trial as a line over all parameters; `order` are names, most important first."""
+    figure = parallel(results, order)
+    return None if figure.spec is None else Chapter("parallel", "Parallel coordinates", [figure])
+
+
+def over_time(results: Results, now: datetime) -> Chapter | None:
+    """Who trained what when; running trials are drawn until `now`, in naive local time."""
+    figure = timeline(results, now)
+    return None if figure.spec is None else Chapter("timeline", "Timeline", [figure])

@@ -1,0 +1,50 @@
+"""Warm starts: configurations that are the first trials of a study, after its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hpo.config import TrialConfig, Value
+from hpo.errors import DefinitionError, RequestError
+from hpo.space import Constant, Space
+
+__all__ = ["check_warm_start", "warm_params"]
+
+
+def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
+    """The Optuna parameters of a warm start; the space's constants need not stand in it."""
+    constants = {
+        d.parameter.name: d.domain.value
+        for d in space.dimensions
+        if isinstance(d.domain, Constant) and not d.domain.condition.tests
+    }
+    return space.params({**constants, **table})
+
+
+def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[str, Value], ...]:
+    """The tables of the key `warm_start`.
+
+    Raises:
+        DefinitionError: with the index, the parameter and the value that is wrong.
+    """
+    if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(t, Mapping) for t in given):
+        raise DefinitionError(f"warm_start = {given!r}: must be a list of tables, as [ {{ learning_rate = 0.01 }} ]")
+    if given and sampler == "grid":
+        raise DefinitionError(
+            "warm_start: a grid's trials are its points; leave warm_start out, or take another sampler"
+        )
+    for index, table in enumerate(given):
+        try:
+            _check(table, space)
+        except RequestError as error:
+            raise DefinitionError(f"warm_start[{index}] {error}") from error
+    return tuple(dict(table) for table in given)
+
+
+def _check(table: Mapping[str, Any], space: Space) -> None:
+    TrialConfig(**table)
+    held = space.values(warm_params(space, table))
+    for name, value in table.items():
+        if name not in held or held[name] != value:
+            raise DefinitionError(f"{name} = {value!r}: the space does not hold this value beside the others")

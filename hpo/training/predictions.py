@@ -1,0 +1,89 @@
+"""What a trained model says of a split: its scores, its probabilities, and pictures of its worst mistakes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.registry import BUILTIN_METRICS, MetricEntry
+from hpo.training.data import Batch, Data
+from hpo.training.loop import evaluate, measured
+from hpo.training.member import Outcome
+
+__all__ = ["Said", "packed", "say"]
+
+Array = np.ndarray[Any, Any]
+MISTAKES = 32
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model said of the samples of a split.
+
+    Attributes:
+        loss: mean, without label smoothing.
+        accuracy: share of samples whose most probable class is the label.
+        metrics: the registered ones, by name.
+        arrays: `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions of the samples that
+            it got wrong with the highest probability, and, where samples are images, `pictures` of them in uint8.
+    """
+
+    loss: float
+    accuracy: float
+    metrics: Mapping[str, float]
+    arrays: Mapping[str, Array]
+
+
+def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()) -> Said:
+    """Let the model of an outcome, with its kept weights, speak of samples x (N, *shape) with labels y (N,).
+
+    Raises:
+        RunError: a metric raised, or the device has too little memory.
+    """
+    x, y = batch
+    found = evaluate(outcome, data, x, y)
+    registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
+    scores = {entry.name: measured(entry.name, entry.load(), found.outputs, y) for entry in registered}
+    probabilities = found.outputs.softmax(1)
+    wrong = _mistakes(probabilities, y)
+    arrays = {
+        "labels": y.cpu().numpy(),
+        "probabilities": probabilities.cpu().numpy().astype(np.float16),
+        "mistakes": wrong.cpu().numpy(),
+    }
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        arrays["pictures"] = _pictures(x[wrong], data)
+    return Said(found.loss, found.accuracy, scores, arrays)
+
+
+def packed(said: Mapping[str, Said]) -> bytes:
+    """The arrays of each split, under `<split>_<name>`, as an .npz file's content."""
+    file = io.BytesIO()
+    arrays = {f"{split}_{name}": array for split, each in said.items() for name, array in each.arrays.items()}
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its first keyword is a flag
+    return file.getvalue()
+
+
+def _mistakes(probabilities: Tensor, y: Tensor) -> Tensor:
+    sure, answer = probabilities.max(1)
+    wrong = torch.nonzero(answer != y).flatten()
+    return wrong[sure[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
+
+
+def _pictures(x: Tensor, data: Data) -> Array:
+    """Scaled images (K, channels, H, W) as they were, or where their scaling is not known between their extremes."""
+    values = x.cpu().numpy().astype(np.float64)
+    if data.scaling is not None:
+        shape = (1, -1, 1, 1)
+        values = values * data.scaling.scale.reshape(shape) + data.scaling.shift.reshape(shape)
+    if data.scaling is None or not data.raw_bytes:
+        low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+        values = 255 * (values - low) / max(high - low, 1e-12)
+    images: Array = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)

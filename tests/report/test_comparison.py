@@ -1,0 +1,124 @@
+"""Comparisons by the `[report]` table: groups against a count by hand, and the table's own checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.errors import RequestError
+from hpo.report.chapter import Table
+from hpo.report.comparison import comparison, fit_of, score
+from hpo.report.plot import Figure
+from hpo.report.results import Results, TrialRow, read_results
+from hpo.report.svg import svg
+from hpo.report.words import values_text
+from hpo.study import Study
+from hpo.study.definition import Budget
+from hpo.study.file import define
+from tests.report.helpers import SPACE, filled
+
+
+def compared(folder: Path, report: dict[str, Any], **keys: Any) -> Results:
+    return read_results(filled(folder, **{"trials": 40, "report": report, **keys}))
+
+
+def test_groups_hold_every_complete_trial_once_with_its_quartiles(tmp_path: Path) -> None:
+    results = compared(tmp_path, {"compare": ["optimizer", "depth"]}, states=("COMPLETE", "PRUNED", "COMPLETE"))
+    chapter = comparison(results)
+    assert chapter is not None
+    table = next(block for block in chapter.blocks if isinstance(block, Table))
+    assert sum(int(row[1]) for row in table.rows) == len(results.ranked)
+    for name, count, best, number, median, quartiles in table.rows:
+        optimizer, depth = name.split(", ")
+        rows = [r for r in results.ranked if (r.params["optimizer"], str(r.params["depth"])) == (optimizer, depth)]
+        values = [row.value for row in rows]
+        low, middle, high = (values_text("val_accuracy", float(v)) for v in np.quantile(values, [0.25, 0.5, 0.75]))
+        assert (int(count), best) == (len(rows), values_text("val_accuracy", max(values)))
+        assert (number, median, quartiles) == (str(rows[0].number), middle, f"{low} to {high}")
+
+
+def test_against_x_each_place_is_the_best_of_its_trials(tmp_path: Path) -> None:
+    results = compared(tmp_path, {"x": "depth", "compare": ["optimizer"], "y": ["val_loss", "epoch_seconds"]})
+    chapter = comparison(results)
+    assert chapter is not None
+    figure = next(block for block in chapter.blocks if isinstance(block, Figure) and block.key == "comparison-0")
+    assert figure.spec
+    for trace in figure.spec["data"]:
+        if trace.get("name"):
+            optimizer = trace["name"].removeprefix("optimizer = ")
+            for x, y in zip(trace["x"], trace["y"], strict=True):
+                rows = [r for r in results.ranked if r.params["optimizer"] == optimizer and r.params["depth"] == x]
+                assert y == min(score(results, row, "val_loss") or 0.0 for row in rows)
+
+
+@pytest.mark.parametrize("x", ["parameter_count", "learning_rate", "batch_norm"])
+def test_x_may_be_a_cost_a_range_or_a_choice(tmp_path: Path, x: str) -> None:
+    results = compared(tmp_path, {"x": x, "log": x != "batch_norm"})
+    chapter = comparison(results)
+    assert chapter is not None
+    figures = [block for block in chapter.blocks if isinstance(block, Figure)]
+    assert figures[0].spec
+    assert len(figures[0].spec["data"][-1]["x"]) <= 24
+    assert all(svg(figure) for figure in figures)
+
+
+def test_without_a_table_or_a_trial_there_is_no_chapter(tmp_path: Path) -> None:
+    assert comparison(compared(tmp_path, {"x": "depth"}, states=("FAIL",))) is None
+    assert comparison(read_results(filled(tmp_path, "plain", trials=3))) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "fit"),
+    [
+        ([1, 0.6, 0.4, 0.2, 0.1, 0.05], [1, 0.7, 0.6, 0.65, 0.7, 0.8], "overfits"),
+        ([1, 0.9, 0.8, 0.7, 0.6, 0.5], [1, 0.9, 0.8, 0.7, 0.6, 0.5], "underfits"),
+        ([1, 0.5, 0.3, 0.25, 0.249, 0.248], [1, 0.5, 0.35, 0.3, 0.299, 0.298], ""),
+        ([1, 0.5], [1, 2], ""),
+    ],
+)
+def test_over_and_underfitting(train: list[float], validation: list[float], fit: str) -> None:
+    epochs = [
+        {"epoch": i, "train_loss": a, "val_loss": b} for i, (a, b) in enumerate(zip(train, validation, strict=True), 1)
+    ]
+    row = TrialRow(0, "COMPLETE", (0.9,), {}, None)
+    assert fit_of(replace(row, epochs=epochs)) == fit
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        ({"z": 1}, "[report] unknown key 'z'"),
+        ({"x": "dept"}, "did you mean 'depth'"),
+        ({"compare": ["optimiser"]}, "did you mean 'optimizer'"),
+        ({"x": ["depth", "width"]}, "name one parameter"),
+        ({}, "[report] name a parameter to compare by"),
+        ({"x": "depth", "compare": "depth"}, "depth is x already"),
+        ({"x": "depth", "y": "accuracy"}, "accuracy"),
+        ({"x": "depth", "log": "z"}, "log"),
+        ({"x": 3}, "x = 3"),
+        ({"compare": ["depth", "depth"]}, "stands twice"),
+        ("depth", "report = 'depth': must be a table"),
+    ],
+)
+def test_a_mistake_is_a_line(report: Any, words: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        define({"parameters": SPACE, "report": report}, "n", Path())
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_table_makes_no_other_study_and_replaces_the_stored_one(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=3, report={"x": "depth"})
+    keys = {"parameters": SPACE, "pruner": "median", "dataset": "mnist"}
+    definition = study.definition
+    for report in ({"compare": ["optimizer"]}, None):
+        _, other, _ = define({**keys, **({"report": report} if report else {})}, "n", Path())
+        assert not definition.differences(definition.model_copy(update={"report": other.report}))
+        again = definition.model_copy(update={"report": other.report})
+        Study.create(study.storage, study.name, again, Budget(trials=3))
+        assert Study(study.storage, study.name).definition.report == other.report
+        assert len(study.trials()) == 3

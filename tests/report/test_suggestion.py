@@ -1,0 +1,93 @@
+"""The next study: its file is read, its space holds the old one, and launched it does better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpo.errors import RequestError
+from hpo.report.diagnostics import diagnose
+from hpo.report.results import read_results
+from hpo.report.suggestion import suggestion, write_suggestion
+from hpo.study import Study
+from hpo.study.file import define, read_study
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.report.helpers import BASELINE, filled
+from tests.study.helpers import make_study
+
+LOW = {"low": 1e-6, "high": 1e-3, "log": True}
+
+
+def test_the_next_study_is_read_widened_and_begun_from_the_best(tmp_path: Path) -> None:
+    made = filled(tmp_path, trials=30, parameters={"epochs": 4, "learning_rate": LOW})
+    path = write_suggestion(made, tmp_path / "next.toml")
+    _, definition, budget = read_study(str(path))
+    wide, old = definition.space.varied[0].domain, made.space.varied[0].domain
+    assert wide.high > old.high  # type: ignore[attr-defined]
+    assert wide.low == old.low  # type: ignore[attr-defined]
+    assert definition.seed == 1
+    best = read_results(made).top(3)
+    assert [table["learning_rate"] for table in definition.warm_start] == [row.params["learning_rate"] for row in best]
+    study = make_study(tmp_path, "again", parameters={"learning_rate": LOW}, warm_start=[{"learning_rate": 1e-4}])
+    assert study.trials()[0].system_attrs["fixed_params"] == {"learning_rate": 1e-4}
+    assert budget.trials == 30
+
+
+def test_a_conditional_space_keeps_its_baseline(tmp_path: Path) -> None:
+    results = read_results(filled(tmp_path, trials=40, baseline=BASELINE))
+    path = tmp_path / "next.toml"
+    path.write_text(suggestion(results, diagnose(results)))
+    _, definition, _ = read_study(str(path))
+    assert definition.baseline == BASELINE
+
+
+def test_other_content_is_not_overwritten(tmp_path: Path) -> None:
+    made, path = filled(tmp_path), tmp_path / "next.toml"
+    assert write_suggestion(made, path) == write_suggestion(made, path)
+    path.write_text("mine")
+    with pytest.raises(RequestError, match="other content"):
+        write_suggestion(made, path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"warm_start": [{"learning_rate": 0.5}]}, r"warm_start\[0\].*learning_rate"),
+        ({"warm_start": [{"learning_rate": 1e-4}, {}]}, r"warm_start\[1\].*learning_rate"),
+        ({"warm_start": 3}, "list of tables"),
+        ({"warm_start": [{"learning_rate": 1e-4}] * 3, "trials": 2}, "are 3 trials"),
+        ({"warm_start": [{"depth": 1}], "sampler": "grid", "parameters": {"depth": [1, 2]}}, "grid"),
+    ],
+)
+def test_a_wrong_warm_start_is_refused(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        define({"parameters": {"learning_rate": LOW}, "sampler": "random", **keys}, "s", tmp_path)
+
+
+def test_an_adaptive_study_begins_with_its_baseline_and_warm_starts(tmp_path: Path) -> None:
+    keys = {"baseline": {"learning_rate": 1e-5}, "warm_start": [{"learning_rate": 1e-4}]}
+    study: Study = make_study(tmp_path, "tpe", sampler="tpe", parameters={"learning_rate": LOW}, **keys)
+    assert [t.system_attrs["fixed_params"]["learning_rate"] for t in study.trials()] == [1e-5, 1e-4]
+
+
+def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    data = small_npz(tmp_path / "small.npz")
+    low = {"low": 1e-6, "high": 1e-3, "log": True}
+    keys: dict[str, Any] = {"optimizer": "sgd", "learning_rate": low, "epochs": 2, "width": 16, "depth": 1}
+    made = make_study(tmp_path, "low", dataset=str(data), objective="val_loss", parameters=keys, trials=12)
+    Worker(made, "cpu", 1).run()
+    results = read_results(made)
+    assert any(f.check == "boundary" and f.level == "warning" for f in diagnose(results))
+    name, definition, budget = read_study(str(write_suggestion(made, tmp_path / "next.toml")))
+    after = Study.create(made.storage, name, definition, budget)
+    Worker(after, "cpu", 1).run()
+    best, before = read_results(after).best, results.best
+    assert best is not None
+    assert best.value is not None
+    assert before is not None
+    assert before.value is not None
+    assert best.value < before.value

@@ -1,0 +1,132 @@
+"""Verdicts claim no more than the numbers do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+
+from hpo.report.evaluations import read_evaluations
+from hpo.report.findings import Finding
+from hpo.report.results import Results, read_results
+from hpo.report.verdict import standard_error, verdict
+from hpo.study import Study
+from tests.report.helpers import BASELINE, evaluated, filled
+from tests.study.helpers import holder, make_study
+
+DEPTHS = {"depth": {"low": 1, "high": 8}, "validation": 2000}
+
+
+def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> Results:
+    """A study whose trials reached these accuracies on 2000 validation samples; the first is the baseline."""
+    study = make_study(folder, name, parameters=DEPTHS, baseline={"depth": 1}, trials=len(accuracies))
+    for accuracy in accuracies:
+        claim = study.claim(holder())
+        assert claim is not None
+        study.config(claim)
+        study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [accuracy])
+    return read_results(study)
+
+
+def lines(study: Study) -> list[str]:
+    return verdict(read_results(study), read_evaluations(study))
+
+
+def two_best(study: Study) -> list[int]:
+    done = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
+    return [trial.number for trial in sorted(done, key=lambda trial: -trial.values[0])[:2]]
+
+
+def test_pure_noise_has_no_winner(tmp_path: Path) -> None:
+    """Twenty studies of trials that are all right with 0.97 of any sample; 5 % may be taken in."""
+    rng = np.random.default_rng(0)
+    seconds = [
+        verdict(told(tmp_path, (rng.binomial(2000, 0.97, 12) / 2000).tolist(), f"noise_{i}"))[1] for i in range(20)
+    ]
+    assert sum("No winner" in line for line in seconds) >= 19
+
+
+def test_a_lead_beyond_chance_is_told_and_not_called_proof(tmp_path: Path) -> None:
+    first, second, _ = verdict(told(tmp_path, [0.90, 0.97, 0.91]))
+    assert (
+        first
+        == "Trial 1: validation accuracy 97.00 %, a flattering score: the best of 3 complete trials, not tested yet."
+    )
+    assert second.startswith("It leads the baseline by 7.00 percentage points and trial 2 (the runner-up) by 6.00")
+    assert "no proof" in second
+    assert "No winner" not in second
+
+
+def test_a_lead_within_the_standard_error_names_no_winner(tmp_path: Path) -> None:
+    results = told(tmp_path, [0.970, 0.972])
+    assert results.best is not None
+    error = standard_error(results, results.best)
+    assert error is not None
+    assert error > 0.002
+    assert verdict(results)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
+
+
+def test_the_standard_error_is_that_of_drawn_samples(tmp_path: Path) -> None:
+    results = told(tmp_path, [0.95, 0.96])
+    assert results.best is not None
+    drawn = np.random.default_rng(1).binomial(2000, 0.96, 100_000) / 2000
+    assert standard_error(results, results.best) == pytest.approx(drawn.std(), rel=0.02)
+
+
+def test_an_evaluation_that_tells_all_apart_names_the_winner(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=8, baseline=BASELINE)
+    best, other = two_best(study)
+    scores = {f"trial {best}": 0.975, f"trial {other}": 0.95, "baseline": 0.93, "defaults": 0.92}
+    evaluated(study, [best, other], scores, seeds=4)
+    first, second, third = lines(study)
+    assert first.startswith(f"Trial {best}: test accuracy 97.")
+    assert "95 % interval" in first
+    assert "4 seeds" in first
+    assert second.startswith("It is better than ")
+    assert "the baseline" in second
+    assert third.startswith("Next: take the configuration with `hpo export filled")
+
+
+def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=8, baseline=BASELINE)
+    best, other = two_best(study)
+    labels = (f"trial {best}", f"trial {other}", "baseline", "defaults")
+    evaluated(study, [best, other], dict.fromkeys(labels, 0.97), seeds=4, noise=0.004)
+    second = lines(study)[1]
+    assert second.startswith("No winner: it cannot be told apart from ")
+    assert "better" not in second
+
+
+def test_an_evaluation_on_other_data_is_no_honest_score_of_this(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=4, baseline=BASELINE)
+    best, _ = two_best(study)
+    scores = {f"trial {best}": 0.975, "baseline": 0.93, "defaults": 0.92}
+    evaluated(study, [best], scores, dataset="fashion_mnist")
+    first, _, third = lines(study)
+    assert "not tested yet" in first
+    assert "`hpo evaluate filled" in third
+
+
+def test_what_to_do_next(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=4)
+    results = read_results(study)
+    assert "`hpo evaluate filled" in verdict(results)[2]
+    warning = Finding("bound", "At the bound", "warning", "All are at 0.1.", "Raise the upper bound.", "", ())
+    assert verdict(results, (), [warning])[2] == "Next: Raise the upper bound."
+    assert "`hpo launch small" in verdict(read_results(make_study(tmp_path)))[2]
+    assert "failures" in verdict(read_results(filled(tmp_path, "broken", states=("FAIL",), trials=2)))[2]
+
+
+def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
+    study = make_study(tmp_path, objective=["val_accuracy", "parameter_count"], trials=3, pruner="none")
+    for values in ([0.97, 3000.0], [0.96, 2000.0], [0.95, 4000.0]):
+        claim = study.claim(holder())
+        assert claim is not None
+        study.config(claim)
+        study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, values)
+    assert verdict(read_results(study))[1] == (
+        "No single winner: the 2 trials on the Pareto front trade one objective for another."
+    )

@@ -1,0 +1,230 @@
+"""Evaluations of really trained studies: what is trained, what is kept equal, what is looked at and counted."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.errors import DataError, DefinitionError, RequestError
+from hpo.evaluating import evaluations
+from hpo.home import default_storage
+from hpo.report.evaluations import read_evaluations
+from hpo.report.judgement import judge
+from hpo.study import Study, StudyStorage
+from hpo.study.artifacts import find_artifact
+from hpo.study.evaluation import companions, looks
+from hpo.study.file import define
+from hpo.training.data import DataCache
+from hpo.training.loop import device, train
+from hpo.training.predictions import say
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.helpers import hpo, start_hpo
+from tests.study.helpers import sqlite_url
+
+SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+
+
+def make(folder: Path, **keys: Any) -> Study:
+    data = small_npz(folder / "small.npz")
+    table = {"dataset": str(data), "trials": 5, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
+    name, definition, budget = define(table, "small", folder)
+    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+
+
+def trained(folder: Path, **keys: Any) -> Study:
+    study = make(folder, **keys)
+    Worker(study, "cpu", 1).run()
+    return study
+
+
+def run_all(made: list[Study]) -> None:
+    for each in made:
+        Worker(each, "cpu", 1).run()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return trained(tmp_path, baseline={"learning_rate": 0.0001})
+
+
+def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_split(study: Study) -> None:
+    made = evaluations(study, top=2, seeds=3)
+    assert [each.name for each in made] == ["small-evaluation"]
+    assert made[0].left() == 9
+    run_all(made)
+    (found,) = read_evaluations(study)
+    best = study.best()
+    assert best is not None
+    assert found.candidates[0].trial == best.number
+    assert found.candidates[0].chosen == best.value
+    assert [each.baseline for each in found.candidates] == [False, False, True]
+    assert found.left == 0
+    for candidate in found.candidates:
+        assert [run.seed for run in candidate.runs] == [4, 5, 6]
+        assert len({tuple(run.epochs[0].items()) for run in candidate.runs}) == 3  # really other weights and orders
+    # The same validation samples whatever the seed: their labels, in their order.
+    labels = [run.predictions("validation").labels.tolist() for c in found.candidates for run in c.runs]  # type: ignore[union-attr]
+    cache = DataCache(study.definition.dataset, device("cpu"))
+    assert all(each == cache.get(study.config_of(best)).y_val.tolist() for each in labels)
+
+
+def test_a_run_is_what_train_gives_and_its_predictions_give_its_scores(study: Study) -> None:
+    run_all(evaluations(study, top=1, seeds=1))
+    (found,) = read_evaluations(study)
+    candidate = found.candidates[0]
+    (run,) = candidate.runs
+    config = candidate.config.model_copy(update={"seed": run.seed, "split_seed": 3})
+    data = DataCache(study.definition.dataset, device("cpu")).get(config)
+    (outcome,) = train([config], data)
+    said = say(outcome, data, data.test())
+    assert run.test["test_accuracy"] == pytest.approx(said.accuracy, abs=1e-6)
+    assert run.test["test_loss"] == pytest.approx(said.loss, abs=1e-5)
+    for split, metric in (("test", run.test["test_accuracy"]), ("validation", run.validation["val_accuracy"])):
+        predictions = run.predictions(split)
+        assert predictions is not None
+        assert predictions.correct.mean() == pytest.approx(metric)
+        assert not predictions.correct[predictions.mistakes].any()
+    raw = np.load(study.definition.dataset.name)
+    pictures, wrong = run.predictions("test").pictures, run.predictions("test").mistakes  # type: ignore[union-attr]
+    assert pictures is not None
+    assert np.array_equal(pictures, raw["x_test"][wrong])
+
+
+def test_what_has_been_run_is_not_run_again(study: Study) -> None:
+    run_all(evaluations(study, top=1, seeds=2))
+    assert [each.left() for each in evaluations(study, top=1, seeds=2)] == [0]
+    (wider,) = evaluations(study, top=1, seeds=3)
+    assert wider.left() == 2
+    run_all([wider])
+    more = evaluations(study, top=3, seeds=3)
+    assert [(each.name, each.left()) for each in more] == [("small-evaluation", 0), ("small-evaluation-2", 6)]
+    run_all(more)
+    (found,) = read_evaluations(study)
+    assert found.studies == ("small-evaluation", "small-evaluation-2")
+    assert [len(each.done) for each in found.candidates] == [3, 3, 3, 3]
+    assert found.candidates[-1].baseline
+    assert len(looks(study)) == 12
+    assert {look.dataset for look in looks(study)} == {"small.npz"}
+
+
+def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> None:
+    (made,) = evaluations(study, top=1, seeds=2, refit=True)
+    assert made.name == "small-evaluation-refit"
+    run_all([made])
+    (found,) = read_evaluations(study)
+    assert found.refit
+    assert found.validation_metric is None
+    best, trial = found.candidates[0], study.best()
+    assert trial is not None
+    for run in best.runs:
+        assert len(run.epochs) == trial.user_attrs["best_epoch"]
+        assert not any(name.startswith("val_") for name in run.epochs[0])
+        assert made.trials()[run.number].value == run.test["test_accuracy"]
+    config = best.config.model_copy(update={"seed": best.runs[0].seed, "split_seed": 3})
+    data = DataCache(study.definition.dataset, device("cpu")).get(config)
+    assert (len(data.y_train), len(data.y_val)) == (600, 0)
+    (outcome,) = train([config], data)
+    assert outcome.best_epoch == config.epochs
+    assert say(outcome, data, data.test()).accuracy == pytest.approx(best.runs[0].test["test_accuracy"], abs=1e-6)
+
+
+def test_another_data_set(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = small_npz(tmp_path / "other" / "rows.npz", samples=300)
+    run_all(evaluations(study, top=1, seeds=2, dataset=str(other)))
+    (found,) = read_evaluations(study)
+    assert (found.own, found.dataset, found.studies) == (False, "rows.npz", ("small-evaluation-rows",))
+    assert found.candidates[0].chosen is None
+    assert judge(found).scores[0].bias is None
+    with pytest.raises(DataError, match="not found"):
+        evaluations(study, dataset=str(tmp_path / "none.npz"))
+
+
+def test_without_a_baseline_the_defaults_are_the_rival(tmp_path: Path) -> None:
+    study = trained(tmp_path)
+    run_all(evaluations(study, top=1, seeds=2))
+    (found,) = read_evaluations(study)
+    rival = found.rival
+    assert rival is not None
+    assert (rival.label, rival.trial, rival.config.learning_rate) == ("defaults", None, 0.001)
+    assert rival.config.hidden_widths == (8,)  # what the space fixes is no default
+
+
+def test_cohorts_are_trained_and_samples_kept(study: Study) -> None:
+    (made,) = evaluations(study, top=3, seeds=1)
+    Worker(made, "cpu", 1, cohort=8).run()
+    assert {trial.user_attrs["cohort"] for trial in made.trials()} == {4}
+    path = find_artifact(made, "samples.npz")
+    assert path is not None
+    with np.load(path) as held:
+        assert held["images"].shape == (30, 6, 6)
+        assert np.bincount(held["labels"]).tolist() == [10, 10, 10]
+
+
+def test_evaluations_of_a_study_that_was_made_again_are_left_out(study: Study, tmp_path: Path) -> None:
+    run_all(evaluations(study, top=1, seeds=1))
+    study.storage.delete_study(study.id)
+    again = trained(tmp_path, seed=4, baseline={"learning_rate": 0.002})
+    assert companions(again)
+    assert all(not each.candidates for each in read_evaluations(again))
+    assert [each.name for each in evaluations(again, top=1, seeds=1)] == ["small-evaluation-2"]
+
+
+def test_a_user_metric_is_tested_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import hpo\n@hpo.metric('worst')\ndef worst(o, y):\n"
+        "    return min((o.argmax(1)[y == k] == k).float().mean().item() for k in y.unique())\n"
+    )
+    small_npz(tmp_path / "small.npz")
+    (tmp_path / "own.toml").write_text(
+        'dataset = "small.npz"\nobjective = "worst"\ntrials = 2\nsampler = "random"\n'
+        '[parameters]\nwidths = "8"\nepochs = 1\nlearning_rate = { low = 0.01, high = 0.1 }\n'
+    )
+    done = hpo("launch", "./own.toml", "--import", "mine", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    command = ("evaluate", "own", "--top", "1", "--seeds", "2", "--workers", "1", "--import", "mine", "--refit")
+    done = hpo(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "defaults" in done.stdout
+    assert "together" in done.stderr
+
+
+def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
+    (made,) = evaluations(study, top=1, seeds=1)
+    with pytest.raises(RequestError, match="'small-evaluation' is an evaluation itself; evaluate 'small'"):
+        evaluations(made)
+    with pytest.raises(DefinitionError, match="validation = 0: leaves nothing to measure val_accuracy on"):
+        define({"parameters": {"validation": 0}}, "none", tmp_path)
+    (tmp_path / "new").mkdir()
+    with pytest.raises(RequestError, match="has no COMPLETE trial"):
+        evaluations(make(tmp_path / "new"))
+
+
+def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> None:
+    small_npz(tmp_path / "small.npz")
+    (tmp_path / "s.toml").write_text(
+        'dataset = "small.npz"\ntrials = 2\nsampler = "random"\n'
+        '[parameters]\nwidths = "8"\nepochs = 40\nlearning_rate = { low = 0.01, high = 0.1 }\n'
+    )
+    assert hpo("launch", "./s.toml", "--workers", "1", cwd=tmp_path).returncode == 0
+    command = ("evaluate", "s", "--seeds", "12", "--workers", "1", "--cohort", "1", "--lease", "1")
+    process = start_hpo(*command, cwd=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "COMPLETE" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    done = hpo(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = Study(StudyStorage(default_storage()), "s")
+    (found,) = read_evaluations(study)
+    assert [len(each.done) for each in found.candidates] == [12, 12, 12]
+    assert len(looks(study)) == 36
+    deleted = hpo("delete", "s", "--yes", cwd=tmp_path)
+    assert "and its evaluations (s-evaluation) deleted: 38 trials" in deleted.stderr
