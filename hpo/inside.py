@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpo.config import TrialConfig
-from hpo.errors import RequestError
+from hpo.errors import OutOfMemoryError, RequestError
 from hpo.home import home
 from hpo.study import Study
 from hpo.study.artifacts import save_artifact
@@ -25,6 +25,7 @@ from hpo.training.data import Data, DataCache
 from hpo.training.landscape import Landscape, landscape
 from hpo.training.learner import loss_function
 from hpo.training.loop import device as device_of
+from hpo.training.memory import is_out_of_memory
 from hpo.training.models import build
 from hpo.training.responses import Filters, Responses, responses
 
@@ -57,6 +58,7 @@ def look_inside(study: Study, device: str = "auto") -> None:
     Raises:
         RequestError: no trial is complete, or its weights are missing or another model's.
         DataError, RegistryError: what the study is trained on is not here.
+        OutOfMemoryError: the device has too little memory.
     """
     trial = _best(study)
     path = _weights(study, trial.number)
@@ -65,8 +67,13 @@ def look_inside(study: Study, device: str = "auto") -> None:
     data = DataCache(study.definition.dataset, device_of(device)).get(config)
     model = _model(config, data, path)
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
-    around = landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
-    seen = responses(model, subset.x)
+    try:
+        around = landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
+        seen = responses(model, subset.x)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory on {data.device} for the model of trial {trial.number}") from error
     about = _about(study, trial, config, subset, seen)
     save_artifact(study, "landscape.npy", _npy(around.losses))
     save_artifact(study, "inside.npz", _npz(around, seen, about))

@@ -21,6 +21,7 @@ __all__ = ["inside"]
 Array = np.ndarray[Any, Any]
 FLOOR = 1e-6  # of losses, on a logarithmic scale
 PIXELS = 84  # the least height of a picture, where its samples are smaller
+NOISE = "What looks like noise is what the model reacts to, more than to any sample: it has never had to tell it apart."
 RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
 # The same in the light and in the dark theme: dark is low. Viridis, which is even to the eye, also without colour.
 SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
@@ -170,9 +171,8 @@ def _first_layer(held: Held) -> list[Block]:
     linear = list(weights.shape[1:]) == held.about["shape"]
     what, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
     captions = [f"{what} {unit}" for unit in filters["units"]]
-    chosen = "" if filters["only"] or len(weights) == filters["of"] else ", those with the largest outgoing weights"
     how = (
-        f"{_some(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}{chosen}; "
+        f"{_some(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
         f"each picture on a scale of its own, {_colours(weights.shape[1])}."
     )
     if linear:
@@ -227,7 +227,7 @@ def _how(held: Held, layer: Mapping[str, Any], inputs: Array) -> str:
         f"{_some(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: the input of a sample's norm to "
         f"which each responds most, {_colours(shape[0])}; found by following the gradient, so that there may be others."
     )
-    return " ".join([told + part, *_measured(held, layer)])
+    return " ".join([told + part, *_measured(held, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
 
 
 def _measured(held: Held, layer: Mapping[str, Any]) -> list[str]:
@@ -250,7 +250,10 @@ def _silent(layer: Mapping[str, Any]) -> list[str]:
 
 
 def _some(shown: int, of: int, plural: str) -> str:
-    return f"All {of} {plural}" if shown == of else f"{shown} of {of} {plural}"
+    if shown == of:
+        return f"All {of} {plural}"
+    which = "the first" if plural == "classes" else "those with the largest outgoing weights"
+    return f"{shown} of {of} {plural} ({which})"
 
 
 def _colours(channels: int) -> str:
@@ -261,8 +264,10 @@ def _colours(channels: int) -> str:
 
 def _picture(values: Array) -> bytes:
     """A PNG of (channels, H, W) numbers: three are red, green and blue around grey, others a scale with zero white."""
-    largest = float(np.abs(values).max()) or 1.0
-    image = _around_grey(values / largest) if len(values) == 3 else _diverging(values.mean(0) / largest)
+    sizes = np.abs(values)
+    # The strongest of a hundred pixels are cut off: next to a single one the others would all look like zero.
+    scaled = np.clip(values / (np.quantile(sizes, 0.99) or sizes.max() or 1.0), -1, 1)
+    image = _around_grey(scaled) if len(values) == 3 else _diverging(scaled.mean(0))
     times = max(1, -(-PIXELS // image.shape[0]))
     return png(image.repeat(times, 0).repeat(times, 1))
 

@@ -127,7 +127,7 @@ def test_inputs_like_the_weights_are_shown_once(study: Study) -> None:
     about = {"filters": {"name": "1", "of": 9, "units": [4, 2], "only": False}}
     keep(study, {"filters": weights, "inputs_0": weights * 3}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-1"]
-    assert "2 of 9 units of module 1" in words(study)
+    assert "2 of 9 units (those with the largest outgoing weights) of module 1" in words(study)
     assert "What excites a unit most is an input like its weights." in words(study)
     keep(study, {"filters": weights, "inputs_0": -weights}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-0", "inside-1"]
