@@ -118,6 +118,7 @@ def launch(
 @click.option(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
 )
+@click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @click.option("--workers", type=click.IntRange(min=0), help="Worker processes; by default the number of cores.")
 @format_option("table", "json")
 @cohort_option
@@ -132,6 +133,7 @@ def evaluate(
     seeds: int,
     dataset: str | None,
     refit: bool,
+    inside: bool,
     workers: int | None,
     style: str,
     storage: str | None,
@@ -161,6 +163,10 @@ def evaluate(
             say(f"evaluating {name}: {', '.join(each.name for each in made)} in {study.storage.masked_url}")
             run_all(made, options, stop)
     _print_scores(study, made, style)
+    if inside and not stop():
+        from hpo.inside import look_inside
+
+        look_inside(study, device)
     say(f"write the report:  {typed('report', study, imports)}")
     return stop.exit_code
 

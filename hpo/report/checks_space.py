@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from hpo.config import Value
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
 from hpo.report.results import Results
 from hpo.report.sight import caution, numbers, standard_error, unit
+from hpo.report.words import dimension_text
 from hpo.space.domains import Choices, Range
 
 __all__ = ["SPACE_CHECKS", "toml_value"]
@@ -59,7 +59,7 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
             found.append(
                 Finding(
                     "boundary",
-                    f"bounds of {dimension.key}",
+                    f"bounds of {dimension_text(dimension)}",
                     "ok",
                     f"best at {at[0]:.0%} of the range",
                     parameters=(name,),
@@ -70,14 +70,14 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
         low, high = _legal(dimension.parameter, low, high, domain)
         bound = domain.high if side == "high" else domain.low
         evidence = (
-            f"the best trials of {len(held)} crowd the {side} bound {bound:g} of {dimension.key}: the "
+            f"the best trials of {len(held)} crowd the {side} bound {bound:g} of {dimension_text(dimension)}: the "
             f"best one lies at {at[0]:.0%} of the range{caution(results)}"
         )
         if (low, high) == (domain.low, domain.high):
             found.append(
                 Finding(
                     "boundary",
-                    f"bounds of {dimension.key}",
+                    f"bounds of {dimension_text(dimension)}",
                     "note",
                     evidence,
                     "the bound is a limit of the parameter: it cannot be widened",
@@ -89,7 +89,7 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
         found.append(
             Finding(
                 "boundary",
-                f"bounds of {dimension.key}",
+                f"bounds of {dimension_text(dimension)}",
                 "warning",
                 evidence,
                 f"widen it to {low:g} .. {high:g}",
@@ -102,12 +102,14 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
 
 def _crowded(at: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str | None:
     """The side that the best ones crowd; `at` is from the best to the worst."""
+    from scipy.stats import mannwhitneyu  # half a second to import
+
     top, rest = np.split(at, [max(3, math.ceil(TOP_SHARE * len(at)))])
     # Among few trials even the outermost one lies off the bound.
     edge = 0.1 + 1.5 / len(at)
     for side, where, other, best in (("high", top, rest, at[0]), ("low", 1 - top, 1 - rest, 1 - at[0])):
         near = min(float(np.median(where)), float(best)) >= 1 - edge
-        if near and stats.mannwhitneyu(where, other, alternative="greater").pvalue < CHANCE:
+        if near and mannwhitneyu(where, other, alternative="greater").pvalue < CHANCE:
             return side
     return None
 
@@ -142,6 +144,8 @@ def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[f
 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
+    from scipy.stats import kruskal  # half a second to import
+
     found = []
     for dimension in results.space.varied:
         held = numbers(results.ranked, dimension)
@@ -153,17 +157,17 @@ def axis(results: Results, _: Evaluations) -> list[Finding]:
             groups.setdefault(key, []).append(row.value or 0.0)
         if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for g in groups.values() for v in g}) < 2:
             continue
-        p = float(stats.kruskal(*groups.values()).pvalue)
+        p = float(kruskal(*groups.values()).pvalue)
         shown = p < CHANCE
         evidence = (
-            f"{dimension.key}: the objective {'differs' if shown else 'does not visibly differ'} over "
+            f"{dimension_text(dimension)}: the objective {'differs' if shown else 'does not visibly differ'} over "
             f"its values in {len(held)} trials (p = {p:.2g}){caution(results)}"
         )
         advice = "" if shown else "it could be fixed, to spend the trials on what matters"
         found.append(
             Finding(
                 "axis",
-                f"effect of {dimension.key}",
+                f"effect of {dimension_text(dimension)}",
                 "ok" if shown else "note",
                 evidence,
                 advice,
@@ -212,7 +216,7 @@ def isolation(results: Results, _: Evaluations) -> list[Finding]:
         found.append(
             Finding(
                 "isolation",
-                f"best per {dimension.key}",
+                f"best per {dimension_text(dimension)}",
                 "note" if worse else "ok",
                 f"best trial by value ({told}){caution(results)}",
                 f"drop {', '.join(map(str, worse))}" if worse else "",
@@ -225,9 +229,11 @@ def isolation(results: Results, _: Evaluations) -> list[Finding]:
 
 def _beaten(best: list[float], other: list[float], error: float) -> bool:
     """Whether a value had its chances, and its best and its trials are worse beyond noise."""
+    from scipy.stats import mannwhitneyu  # half a second to import
+
     if min(len(best), len(other)) < 5 or abs(best[0] - other[0]) <= 2 * math.sqrt(2) * error:
         return False
-    return bool(stats.mannwhitneyu(best, other).pvalue < 0.01)  # strict: what is dropped is not looked at again
+    return bool(mannwhitneyu(best, other).pvalue < 0.01)  # strict: what is dropped is not looked at again
 
 
 def fairness(results: Results, _: Evaluations) -> list[Finding]:
@@ -248,7 +254,7 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
         found.append(
             Finding(
                 "fairness",
-                f"trials per {dimension.key}",
+                f"trials per {dimension_text(dimension)}",
                 "note" if unfair else "ok",
                 f"trials by value ({told})",
                 "compare these values in a random or quasi-random study" if unfair else "",

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
@@ -118,6 +117,8 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
 
 def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 26: the standard error, and whether a winner can be named."""
+    from scipy.stats import norm  # half a second to import
+
     parts = [each for each in (standard_error(results), retraining_noise(evaluations)) if each is not None]
     if not parts:
         return [
@@ -137,7 +138,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
         return [Finding("noise", "noise of the objective", "ok", head)]
     lead = abs(float(values[0] - np.median(values)))
     # What the best of so many equals leads their median by, and a standard error more.
-    chance = error * (float(stats.norm.ppf(1 - 1 / (len(values) + 1))) + 1)
+    chance = error * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
     ties = int((np.abs(values - values[0]) <= error).sum()) - 1
     if lead <= chance:
         return [

@@ -12,6 +12,7 @@ from hpo.report.curves import curves
 from hpo.report.definition import definition
 from hpo.report.findings import Finding
 from hpo.report.honest import honest
+from hpo.report.inside import inside
 from hpo.report.mattered import mattered
 from hpo.report.mistakes import mistakes
 from hpo.report.reading import Reading
@@ -34,6 +35,7 @@ CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
     lambda it: mistakes(it.evaluations),
     lambda it: samples(it.study),
     lambda it: front(it.results),
+    lambda it: inside(it.study),
     lambda it: cost(it.results),
     lambda it: trials(it.results),
     lambda it: course(it.results),
