@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from hpo.config import Value
 from hpo.report.evaluations import EvaluationResults
-from hpo.report.findings import Finding
-from hpo.report.results import Results
+from hpo.report.findings import Finding, Level
+from hpo.report.results import Results, TrialRow
 from hpo.report.sight import caution, numbers, standard_error, unit
-from hpo.report.words import dimension_text
+from hpo.report.words import dimension_text, value_text
+from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
 
 __all__ = ["SPACE_CHECKS", "toml_value"]
 
 Evaluations = Sequence[EvaluationResults]
+Places = np.ndarray[tuple[int], np.dtype[np.float64]]  # on a parameter's own scale, 0 to 1, the best trial's first
 FEWEST = 10  # trials of a parameter below which its good region cannot be told from chance
 CHANCE = 0.05  # the usual level of a test
 TOP_SHARE = 0.1  # the trials that count as the best ones
@@ -49,58 +51,32 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
     """Check 1: the best trials crowd a bound."""
     found = []
     for dimension in results.space.varied:
-        domain, name = dimension.domain, dimension.parameter.name
         held = numbers(results.ranked, dimension)
-        if not isinstance(domain, Range) or len(held) < FEWEST:
-            continue
-        at = np.array([unit(domain, float(value)) for _, value in held])
-        side = _crowded(at)
-        if side is None:
-            found.append(
-                Finding(
-                    "boundary",
-                    f"bounds of {dimension_text(dimension)}",
-                    "ok",
-                    f"best at {at[0]:.0%} of the range",
-                    parameters=(name,),
-                )
-            )
-            continue
-        low, high = _widened(domain, side)
-        low, high = _legal(dimension.parameter, low, high, domain)
-        bound = domain.high if side == "high" else domain.low
-        evidence = (
-            f"the best trials of {len(held)} crowd the {side} bound {bound:g} of {dimension_text(dimension)}: the "
-            f"best one lies at {at[0]:.0%} of the range{caution(results)}"
-        )
-        if (low, high) == (domain.low, domain.high):
-            found.append(
-                Finding(
-                    "boundary",
-                    f"bounds of {dimension_text(dimension)}",
-                    "note",
-                    evidence,
-                    "the bound is a limit of the parameter: it cannot be widened",
-                    parameters=(name,),
-                )
-            )
-            continue
-        table = {**domain.to_json(), "low": low, "high": high}
-        found.append(
-            Finding(
-                "boundary",
-                f"bounds of {dimension_text(dimension)}",
-                "warning",
-                evidence,
-                f"widen it to {low:g} .. {high:g}",
-                f"{_key(name)} = {toml_value(table)}",
-                (name,),
-            )
-        )
+        if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
+            at = np.array([unit(dimension.domain, float(value)) for _, value in held])
+            found.append(_bounds(dimension, dimension.domain, at, caution(results)))
     return found
 
 
-def _crowded(at: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str | None:
+def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
+    name, side, told = dimension.parameter.name, _crowded(at), dimension_text(dimension)
+    title = f"bounds of {told}"
+    if side is None:
+        return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
+    bound = domain.high if side == "high" else domain.low
+    evidence = (
+        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {told}: the best one lies at {at[0]:.0%} of "
+        f"the range{warning}"
+    )
+    low, high = _legal(dimension.parameter, *_widened(domain, side), domain)
+    if (low, high) == (domain.low, domain.high):
+        advice = "the bound is a limit of the parameter: it cannot be widened"
+        return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
+    toml = f"{_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
+    return Finding("boundary", title, "warning", evidence, f"widen it to {low:g} .. {high:g}", toml, (name,))
+
+
+def _crowded(at: Places) -> str | None:
     """The side that the best ones crowd; `at` is from the best to the worst."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
@@ -144,37 +120,39 @@ def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[f
 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
+    tested = [(d, _effect(numbers(results.ranked, d), d)) for d in results.space.varied]
+    shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
+    hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
+    found = []
+    if hidden:
+        evidence = f"the objective does not visibly differ over the values of {_each_p(hidden)}{caution(results)}"
+        advice = "could be fixed, to spend the trials on what matters"
+        found.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
+    if shown:
+        evidence = f"the objective differs over the values of {_each_p(shown)}{caution(results)}"
+        found.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(shown)))
+    return found
+
+
+def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
+    """The chance that values without any effect differ as much; None where it cannot be told."""
     from scipy.stats import kruskal  # half a second to import
 
-    found = []
-    for dimension in results.space.varied:
-        held = numbers(results.ranked, dimension)
-        groups: dict[object, list[float]] = {}
-        for row, value in held:
-            key = (
-                min(2, int(3 * unit(dimension.domain, float(value)))) if isinstance(dimension.domain, Range) else value
-            )
-            groups.setdefault(key, []).append(row.value or 0.0)
-        if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for g in groups.values() for v in g}) < 2:
-            continue
-        p = float(kruskal(*groups.values()).pvalue)
-        shown = p < CHANCE
-        evidence = (
-            f"{dimension_text(dimension)}: the objective {'differs' if shown else 'does not visibly differ'} over "
-            f"its values in {len(held)} trials (p = {p:.2g}){caution(results)}"
-        )
-        advice = "" if shown else "it could be fixed, to spend the trials on what matters"
-        found.append(
-            Finding(
-                "axis",
-                f"effect of {dimension_text(dimension)}",
-                "ok" if shown else "note",
-                evidence,
-                advice,
-                parameters=(dimension.parameter.name,),
-            )
-        )
-    return found
+    domain, groups = dimension.domain, defaultdict(list)
+    for row, value in held:
+        key = min(2, int(3 * unit(domain, float(value)))) if isinstance(domain, Range) else value
+        groups[key].append(row.value or 0.0)
+    if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
+        return None
+    return float(kruskal(*groups.values()).pvalue)
+
+
+def _each_p(tested: Sequence[tuple[Dimension, float]]) -> str:
+    return ", ".join(f"{dimension_text(dimension)} (p = {p:.2g})" for dimension, p in tested)
+
+
+def _names(tested: Sequence[tuple[Dimension, object]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(dimension.parameter.name for dimension, _ in tested))
 
 
 def density(results: Results, _: Evaluations) -> list[Finding]:
@@ -200,31 +178,29 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
 
 def isolation(results: Results, _: Evaluations) -> list[Finding]:
     """Check 15: the best trial per choice, the others free."""
-    found, error = [], standard_error(results) or 0.0
+    error, found = standard_error(results) or 0.0, []
     for dimension in results.space.varied:
         held = numbers(results.ranked, dimension)
-        if not isinstance(dimension.domain, Choices) or len(held) < FEWEST:
-            continue
-        groups: dict[Value, list[float]] = {}
-        for row, value in held:
-            groups.setdefault(value, []).append(row.value or 0.0)
-        first = next(iter(groups))
-        worse = [v for v in groups if v != first and _beaten(groups[first], groups[v], error)]
-        told = ", ".join(f"{v}: {g[0]:.4g} of {len(g)}" for v, g in groups.items())
-        kept = [v for v in dimension.domain.values if v not in worse]
-        table = {**dimension.domain.to_json(), "choices": kept}
-        found.append(
-            Finding(
-                "isolation",
-                f"best per {dimension_text(dimension)}",
-                "note" if worse else "ok",
-                f"best trial by value ({told}){caution(results)}",
-                f"drop {', '.join(map(str, worse))}" if worse else "",
-                f"{_key(dimension.parameter.name)} = {toml_value(table)}" if worse else "",
-                (dimension.parameter.name,),
-            )
-        )
+        if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
+            found.append(_choices(dimension, dimension.domain, held, error, caution(results)))
     return found
+
+
+def _choices(
+    dimension: Dimension, domain: Choices, held: Sequence[tuple[TrialRow, Value]], error: float, warning: str
+) -> Finding:
+    groups: dict[Value, list[float]] = {}
+    for row, value in held:
+        groups.setdefault(value, []).append(row.value or 0.0)
+    first, name = next(iter(groups)), dimension.parameter.name
+    worse = [value for value in groups if value != first and _beaten(groups[first], groups[value], error)]
+    told = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
+    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {told}{warning}"
+    if not worse:
+        return Finding("isolation", title, "ok", evidence, parameters=(name,))
+    table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
+    advice = f"drop {', '.join(map(value_text, worse))}"
+    return Finding("isolation", title, "note", evidence, advice, f"{_key(name)} = {toml_value(table)}", (name,))
 
 
 def _beaten(best: list[float], other: list[float], error: float) -> bool:
@@ -238,30 +214,32 @@ def _beaten(best: list[float], other: list[float], error: float) -> bool:
 
 def fairness(results: Results, _: Evaluations) -> list[Finding]:
     """Check 16: each compared value had as many trials."""
-    found = []
+    begun = [row for row in results.trials if row.state not in ("WAITING", "RUNNING")]
+    counted = []
     for dimension in results.space.varied:
-        if not isinstance(dimension.domain, Choices):
-            continue
-        counts = Counter(
-            value
-            for _, value in numbers([r for r in results.trials if r.state not in ("WAITING", "RUNNING")], dimension)
-        )
-        if sum(counts.values()) < FEWEST:
-            continue
-        each = [counts[value] for value in dimension.domain.values]
-        unfair = max(each) > UNFAIR * min(each)
-        told = ", ".join(f"{value}: {counts[value]}" for value in dimension.domain.values)
-        found.append(
-            Finding(
-                "fairness",
-                f"trials per {dimension_text(dimension)}",
-                "note" if unfair else "ok",
-                f"trials by value ({told})",
-                "compare these values in a random or quasi-random study" if unfair else "",
-                parameters=(dimension.parameter.name,),
-            )
-        )
+        if isinstance(dimension.domain, Choices):
+            counts = Counter(value for _, value in numbers(begun, dimension))
+            if sum(counts.values()) >= FEWEST:
+                counted.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
+    unfair = [(d, each) for d, each in counted if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
+    fair = [(d, each) for d, each in counted if (d, each) not in unfair]
+    found = []
+    if unfair:
+        advice = "compare these values in a random or quasi-random study"
+        found.append(_trials_per("unequal trials", "note", unfair, advice))
+    if fair:
+        found.append(_trials_per("equal trials", "ok", fair))
     return found
+
+
+def _trials_per(
+    title: str, level: Level, counted: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
+) -> Finding:
+    told = (
+        f"{dimension_text(dimension)} ({', '.join(f'{value_text(value)} {count}' for value, count in each)})"
+        for dimension, each in counted
+    )
+    return Finding("fairness", title, level, f"trials per value of {', '.join(told)}", advice, "", _names(counted))
 
 
 def fixed(results: Results, _: Evaluations) -> list[Finding]:

@@ -12,6 +12,7 @@ from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
 from hpo.report.results import Results
 from hpo.report.sight import adaptive, retraining_noise, standard_error, validation_samples
+from hpo.report.words import count_text
 
 __all__ = ["TRUST_CHECKS"]
 
@@ -133,7 +134,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     error = math.hypot(*parts)
     values = np.array([row.value for row in results.ranked], dtype=float)
     samples = validation_samples(results)
-    head = f"standard error {error:.2g}" + (f" from {samples} validation samples" if samples else "")
+    head = f"standard error {error:.2g}" + (f" from {count_text(samples)} validation samples" if samples else "")
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
     lead = abs(float(values[0] - np.median(values)))

@@ -19,7 +19,9 @@ def cost(results: Results) -> Chapter | None:
     """The chapter; None before any trial has begun."""
     if results.began is None:
         return None
-    return Chapter("cost", "Cost", [_states(results), *_saved(results), *_pace(results), *_failures(results)])
+    return Chapter(
+        "cost", "Cost", [_states(results), *_together(results), *_saved(results), *_pace(results), *_failures(results)]
+    )
 
 
 def _states(results: Results) -> Table:
@@ -34,6 +36,14 @@ def _states(results: Results) -> Table:
             rows.append([state_text(state), count_text(count), count_text(epochs), total, each])
     columns = ["state", "trials", "epochs", "time in all", "time each"]
     return Table(columns, rows, columns[1:])
+
+
+def _together(results: Results) -> list[Block]:
+    if results.work is None or (results.work.cohort_size or 1.0) <= 1.0:
+        return []
+    return [
+        Text("From each trial's start to its end: trials that were trained at the same time all count it.", quiet=True)
+    ]
 
 
 def saved_by_pruning(results: Results) -> tuple[int, int, float] | None:

@@ -148,9 +148,10 @@ def about(results: Results, row: TrialRow) -> str:
 
 def value_axis(objective: Objective, shown: Sequence[float], title: str = "", **more: Any) -> Spec:
     """An objective's axis, in percent where it is a share. `shown` are values that tell how fine its labels must be."""
-    extra = {"tickformat": ".1%"} if objective.metric.endswith("accuracy") else {}
-    if extra and shown and max(shown) - min(shown) > 0.2:
-        extra = {"tickformat": ".0%"}
+    extra = {}
+    if objective.metric.endswith("accuracy"):
+        spread = max(shown) - min(shown) if shown else 0.1
+        extra = {"tickformat": ".0%" if spread > 0.2 else ".1%" if spread > 0.004 else ".2%"}
     return axis(title or metric_text(objective.metric), **extra, **more)
 
 
