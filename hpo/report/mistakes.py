@@ -108,7 +108,13 @@ def _matrix(table: Array) -> Figure:
         "xgap": 1,
         "ygap": 1,
     }
-    numbers = [_number(str(n), c, r, r == c) for r, row in enumerate(table) for c, n in enumerate(row) if n]
+    strong = float(np.nanmax(wrong, initial=0)) / 2
+    numbers = [
+        _number(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
+        for r, row in enumerate(table)
+        for c, n in enumerate(row)
+        if n
+    ]
     named: Spec = {"type": "category", "showgrid": False}
     spec = build(
         [heat],
@@ -121,9 +127,8 @@ def _matrix(table: Array) -> Figure:
     return drawn(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
 
 
-def _number(text: str, x: int, y: int, diagonal: bool) -> Spec:
-    font = {"size": 11, "color": "@muted" if diagonal else "@ink"}
-    return {"x": x, "y": y, "text": text, "showarrow": False, "font": font}
+def _number(text: str, x: int, y: int, colour: str) -> Spec:
+    return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 11, "color": colour}}
 
 
 def _pairs(table: Array) -> list[Block]:

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from hpo.datasets import reference
 from hpo.study import Study
+from hpo.study.artifacts import save_artifact
 from hpo.study.evaluation import evaluate_on, record_look
 from tests.study.helpers import holder, make_study
 
@@ -90,11 +91,13 @@ def evaluated(
     dataset: str | None = None,
     refit: bool = False,
     noise: float = 0.002,
+    predictions: bytes | None = None,
 ) -> list[Study]:
     """Evaluations of these trials, told without training: each label's test accuracy plus noise of the seed.
 
     Args:
         leave: runs that are left unfinished.
+        predictions: the file that each run leaves.
     """
     trials = [study.trials()[number] for number in numbers]
     chosen = [(trial.number, study.config_of(trial), trial.user_attrs.get("best_epoch")) for trial in trials]
@@ -104,6 +107,8 @@ def evaluated(
         for _ in range(companion.budget.trials - leave):
             claim = companion.claim(holder("evaluator"))
             assert claim is not None
+            if predictions is not None:
+                save_artifact(companion, "predictions.npz", predictions, trial_id=claim.id)
             _tell_run(companion, claim, scores, noise)
     return companions
 

@@ -13,6 +13,7 @@ from hpo.report import write_report
 from hpo.study import Study
 from tests.report.browser import CHROMIUM, Page, browser
 from tests.report.helpers import BASELINE, add_foreign, evaluated, filled
+from tests.report.test_mistakes import drawn_predictions, saved
 from tests.study.helpers import make_study
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")
@@ -209,6 +210,15 @@ def test_figures_follow_the_colour_scheme(page: Page, tmp_path: Path) -> None:
     }})()""")  # noqa: E501
     assert light != dark
     assert page.value("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+
+
+def test_scales_of_colours_are_of_the_theme(page: Page, tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=8)
+    predictions = saved(drawn_predictions(3), tmp_path / "predictions.npz").read_bytes()
+    evaluated(study, [0], {"trial 0": 0.9, "defaults": 0.8}, predictions=predictions)
+    open_report(page, study, tmp_path / "out")
+    scale = page.value("document.getElementById('figure-confusion').data[0].colorscale")
+    assert scale == [[0, "#ffffff"], [1, "#b3261e"]]
 
 
 def test_after_printing_the_page_is_as_before(page: Page, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@
       return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, themed(v, k)]));
     if (typeof value !== "string") return value;
     if (value[0] === "~") return texts[value.slice(1)];
-    return value[0] === "@" && /color$/.test(key) ? colour(value) : value;
+    return value[0] === "@" && /color(scale)?$/.test(key) ? colour(value) : value;
   };
   const draw = (key) => {
     const place = document.getElementById("figure-" + key);
