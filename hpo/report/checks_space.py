@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ FEWEST = 10  # trials of a parameter below which its good region cannot be told 
 CHANCE = 0.05  # the usual level of a test
 TOP_SHARE = 0.1  # the trials that count as the best ones
 WIDEN = 0.5  # of the range's length on its own scale: far enough to see whether the optimum lies beyond
+ROOM = 0.15  # of the range's length, on each side of the best trials
+NARROWER = 0.7  # a range that would keep more of its length is not worth narrowing
 FEW_GOOD = 3  # below this the best trial may be a lucky one
 UNFAIR = 3.0  # so many times the trials give a value so many more chances
 
@@ -163,17 +166,41 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     # A tenth of the way to the median, and never less than what the validation set can tell apart.
     reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
+    title, few = "trials in the good region", good < FEW_GOOD
     evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{caution(results)}"
-    few = good < FEW_GOOD
-    return [
-        Finding(
-            "density",
-            "trials in the good region",
-            "warning" if few else "ok",
-            evidence,
-            "run more trials, or narrow the space around the best one" if few else "",
-        )
-    ]
+    if not few:
+        return [Finding("density", title, "ok", evidence)]
+    narrow = _narrow(results)
+    lines = [f"{_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
+    advice = "run more trials, or narrow the space around the best one"
+    return [Finding("density", title, "warning", evidence, advice, "\n".join(lines), tuple(narrow))]
+
+
+def _narrow(results: Results) -> dict[str, dict[str, Any]]:
+    """Ranges that hold the best trials with room on both sides, by parameter, where that leaves much of the range out.
+
+    A parameter of several domains is left as it is: few trials have each of them.
+    """
+    names = Counter(dimension.parameter.name for dimension in results.space.dimensions)
+    narrow = {}
+    for dimension in results.space.varied:
+        domain, held = dimension.domain, numbers(results.ranked, dimension)
+        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(held) < FEWEST:
+            continue
+        best = [unit(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
+        left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
+        if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
+            low, high = (float(f"{_at(domain, place):.6g}") for place in (left, right))
+            bounds = {"low": max(low, domain.low), "high": min(high, domain.high)}
+            narrow[dimension.parameter.name] = {**domain.to_json(), **bounds}
+    return narrow
+
+
+def _at(domain: Range, place: float) -> float:
+    """The value that stands at a place between the bounds; the reverse of `unit`."""
+    if domain.log:
+        return float(domain.low * (domain.high / domain.low) ** place)
+    return float(domain.low + (domain.high - domain.low) * place)
 
 
 def isolation(results: Results, _: Evaluations) -> list[Finding]:

@@ -192,11 +192,7 @@ CASES: list[Case] = [
     (
         "noise",
         lambda: (study(lambda v: 0.9 + 0.001 * math.sin(1e9 * v["learning_rate"]), samples=6000),),
-        lambda: (
-            study(lambda v: 0.5 if v["learning_rate"] < 0.09 else 0.9, count=300, samples=10**7)
-            if False
-            else study(count=20, samples=10**8),
-        ),
+        lambda: (study(count=20, samples=10**8),),
     ),
     ("order", lambda: (plain(left=5), [evaluation(0.1, test=True)]), lambda: (plain(),)),
     ("record", lambda: (plain(left=5),), lambda: (plain(),)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hpo.study.file import define, read_study
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled
+from tests.report.test_diagnostics import study as simulated
 from tests.study.helpers import make_study
 
 LOW = {"low": 1e-6, "high": 1e-3, "log": True}
@@ -34,6 +37,16 @@ def test_the_next_study_is_read_widened_and_begun_from_the_best(tmp_path: Path) 
     study = make_study(tmp_path, "again", parameters={"learning_rate": LOW}, warm_start=[{"learning_rate": 1e-4}])
     assert study.trials()[0].system_attrs["fixed_params"] == {"learning_rate": 1e-4}
     assert budget.trials == 30
+
+
+def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
+    results = simulated(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20)
+    text = suggestion(results, diagnose(results))
+    narrow, old = tomllib.loads(text)["parameters"]["learning_rate"], results.space.varied[0].domain
+    assert old.low <= narrow["low"] < 10**-2.5 < narrow["high"] < old.high
+    assert math.log(narrow["high"] / narrow["low"]) < 0.7 * math.log(old.high / old.low)
+    best = [row.params["learning_rate"] for row in results.top(3)]
+    assert [table["learning_rate"] for table in tomllib.loads(text)["warm_start"]] == best
 
 
 def test_a_conditional_space_keeps_its_baseline(tmp_path: Path) -> None:
