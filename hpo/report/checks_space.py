@@ -76,7 +76,7 @@ def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Fi
         advice = "the bound is a limit of the parameter: it cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
     toml = f"{_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
-    return Finding("boundary", title, "warning", evidence, f"widen it to {low:g} .. {high:g}", toml, (name,))
+    return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
 
 
 def _crowded(at: Places) -> str | None:
@@ -226,7 +226,7 @@ def _choices(
     if not worse:
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
     table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
-    advice = f"drop {', '.join(map(value_text, worse))}"
+    advice = f"drop {', '.join(map(value_text, worse))} from {dimension_text(dimension)}"
     return Finding("isolation", title, "note", evidence, advice, f"{_key(name)} = {toml_value(table)}", (name,))
 
 

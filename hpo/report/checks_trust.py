@@ -84,7 +84,7 @@ def _gain(evaluation: EvaluationResults) -> Finding | None:
         "warning" if bad else "ok",
         f"the best gains {gain:.4g} over the rival from fresh seeds; retraining moves the difference by "
         f"{noise:.2g} (standard deviation)",
-        "do not count this gain; run more seeds" if bad else "",
+        "this gain may be noise: run more seeds" if bad else "",
     )
 
 

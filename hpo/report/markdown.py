@@ -61,7 +61,8 @@ def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[
 
 
 def _note(note: Note) -> Iterator[str]:
-    yield f"**{note.level.upper()}: {_text(note.title)}.** {_prose(note.text)} {_prose(note.advice)}".rstrip()
+    advice = f" → {_prose(note.advice)}" if note.advice else ""
+    yield f"**{note.level.upper()}: {_text(note.title)}.** {_prose(note.text)}{advice}"
     if note.code:
         yield _fenced("toml", note.code)
 

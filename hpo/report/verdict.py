@@ -61,12 +61,11 @@ def _measured(evaluation: EvaluationResults, best: Score) -> str:
     assert interval is not None
     data = " trained on training and validation data" if evaluation.refit else ""
     line = f"{_label(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
-    if best.chosen is None or best.bias is None:
+    if best.chosen is None or best.bias is None or best.validation is None:
         return line
-    chosen = f"The {values_text(evaluation.objective.metric, best.chosen)} by which it was chosen"
-    if best.bias <= 0:
-        return f"{line} {chosen} did not flatter it."
-    return f"{line} {chosen} flattered it by {gain_text(evaluation.objective.metric, best.bias)}."
+    chosen, again = (values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean))
+    line = f"{line} The {chosen} by which it was chosen became {again} with fresh seeds"
+    return f"{line}, so it had flattered." if best.bias > 0 else f"{line}: it had not flattered."
 
 
 def interval_text(metric: str, interval: Interval) -> str:
