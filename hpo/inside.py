@@ -5,28 +5,22 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from optuna.trial import FrozenTrial
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpo.config import TrialConfig
-from hpo.errors import OutOfMemoryError, RequestError
-from hpo.home import home
+from hpo.errors import OutOfMemoryError
+from hpo.restoring import restore
 from hpo.study import Study
 from hpo.study.artifacts import save_artifact
-from hpo.study.keeping import weights_path
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
 from hpo.training.landscape import Landscape, landscape
 from hpo.training.learner import loss_function
-from hpo.training.loop import device as device_of
 from hpo.training.memory import is_out_of_memory
-from hpo.training.models import build
 from hpo.training.responses import Filters, Responses, responses
 
 __all__ = ["look_inside"]
@@ -60,12 +54,8 @@ def look_inside(study: Study, device: str = "auto") -> None:
         DataError, RegistryError: what the study is trained on is not here.
         OutOfMemoryError: the device has too little memory.
     """
-    trial = _best(study)
-    path = _weights(study, trial.number)
-    study.definition.check_registered()
-    config = study.config_of(trial)
-    data = DataCache(study.definition.dataset, device_of(device)).get(config)
-    model = _model(config, data, path)
+    found = restore(study, device=device)
+    trial, config, data, model = found.trial, found.config, found.data, found.model
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:
         around = landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
@@ -77,33 +67,6 @@ def look_inside(study: Study, device: str = "auto") -> None:
     about = _about(study, trial, config, subset, seen)
     save_artifact(study, "landscape.npy", _npy(around.losses))
     save_artifact(study, "inside.npz", _npz(around, seen, about))
-
-
-def _best(study: Study) -> FrozenTrial:
-    best = study.best()
-    if best is None:
-        raise RequestError(f"study '{study.name}': no trial is complete yet, so there is no best model to look into")
-    return best
-
-
-def _weights(study: Study, number: int) -> Path:
-    path = weights_path(study, number)
-    if path is None:
-        raise RequestError(
-            f"study '{study.name}': the weights of trial {number}, its best, are not in {home()}; "
-            "set HPO_HOME to the folder of the workers that trained it"
-        )
-    return path
-
-
-def _model(config: TrialConfig, data: Data, path: Path) -> nn.Module:
-    model = build(config, data.shape, data.classes)
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise RequestError(f"weights {path}: do not fit the model '{config.model}' ({why})") from error
-    return model.to(data.device)
 
 
 def _convolves(model: nn.Module) -> bool:

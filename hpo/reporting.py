@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import optuna
 from typing_extensions import override
@@ -33,6 +33,7 @@ class Entry:
         claim: the trial.
         config: its configuration.
         cohort: how many trials are trained with it, itself among them.
+        environment: what it is trained with, as `hpo.training.environment` tells it.
         begun: whether its training has begun in this attempt.
         lost: whether the trial is not this worker's any more; nothing more of it is to be told.
         ended: whether its training has ended.
@@ -41,6 +42,7 @@ class Entry:
     claim: Claim
     config: TrialConfig
     cohort: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
     begun: bool = False
     lost: bool = False
     ended: bool = False

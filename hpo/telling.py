@@ -173,6 +173,8 @@ class Telling:
             "train_seconds": round(outcome.train_seconds, 3),
             "cohort": entry.cohort,
         }
+        if entry.environment:
+            attrs["environment"] = dict(entry.environment)
         if outcome.best_epoch is not None:
             attrs["best_epoch"] = outcome.best_epoch
         if entry.config.model == "mlp":

@@ -31,6 +31,7 @@ from hpo.study.work import Work
 from hpo.telling import Telling
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import DataCache
+from hpo.training.environment import environment
 from hpo.training.files import remove
 from hpo.training.loop import device, set_threads, train
 from hpo.training.memory import give_memory_back
@@ -317,9 +318,12 @@ class Worker:
         self.work.members += len(entries)
         try:
             with self.work.of("training"):
+                data = self.data.get(entries[0].config)
+                for entry in entries:
+                    entry.environment = environment(data)
                 outcomes = train(
                     [entry.config for entry in entries],
-                    self.data.get(entries[0].config),
+                    data,
                     monitor=objective.metric,
                     direction=objective.direction,
                     metrics=[registry.metrics.get(name) for name in definition.measured],

@@ -26,17 +26,22 @@ ALLOWED = {
     "telling": BASE | {"reporting", "space", "study", "training"},
     "worker": BASE | {"looking", "reporting", "telling", "space", "study", "training"},
     "backends": BASE | {"space", "study"},
-    "report": BASE | {"space", "study"},
+    "report": BASE | {"bundle", "space", "study"},
     "dashboard": BASE | {"study"},
     "doctor": BASE | {"study"},
-    "inside": BASE | {"study", "training"},
+    "restoring": BASE | {"study", "training"},
+    "inside": BASE | {"restoring", "study", "training"},
+    "bundle": BASE,
+    "exporting": BASE | {"bundle", "restoring", "report", "study", "training"},
+    "predicting": BASE | {"bundle", "study", "training"},
+    "reproducing": BASE | {"restoring", "study", "training"},
     "launching": BASE | {"space", "study", "backends", "worker"},
     "evaluating": BASE | {"space", "study", "backends", "report", "launching"},
     "pricing": BASE | {"study", "training", "launching"},
     "console": frozenset(),
     "cli": BASE
     | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
-    | {"evaluating", "pricing"},
+    | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing"},
     "__init__": BASE | {"space", "study", "launching"},
     "__main__": {"cli"},
 }
@@ -46,6 +51,7 @@ FORBIDDEN = {
     "training": {"optuna", "sqlalchemy"},
     "report": {"torch"},
     "dashboard": {"torch"},
+    "bundle": {"torch", "optuna", "sqlalchemy"},
     **dict.fromkeys(BASE, frozenset({"torch", "optuna", "sqlalchemy"})),
 }
 

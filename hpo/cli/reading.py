@@ -106,11 +106,26 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
 @app.command()
 @click.argument("name")
 @click.option("--trial", "number", type=int, help="That trial's configuration instead of the best one's.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Write the trained model to this new folder, for hpo predict."
+)
 @format_option("toml", "json", "yaml")
 @import_option
 @storage_option
-def export(name: str, number: int | None, style: str, storage: str | None, imports: Sequence[str]) -> None:
-    """Print the best configuration of a study, as hpo train --config reads it."""
+def export(
+    name: str, number: int | None, weights: Path | None, style: str, storage: str | None, imports: Sequence[str]
+) -> None:
+    """Print the best configuration of a study, as hpo train --config reads it; or write its trained model.
+
+    Example: hpo export quickstart --weights model
+    """
+    if weights is not None:
+        from hpo.exporting import export_model
+
+        for line in export_model(ready(name, storage, imports), weights, number):
+            say(f"note: {line}")
+        click.echo(str(weights))
+        return
     from hpo.report.export import export_config
 
     click.echo(export_config(ready(name, storage, imports), number, style), nl=False)

@@ -11,7 +11,7 @@ from hpo.report.sheet import sheet
 from hpo.report.svg import svg
 from hpo.report.words import cell_text, one_line
 
-__all__ = ["FIGURES", "markdown"]
+__all__ = ["FIGURES", "markdown", "short"]
 
 FIGURES = "report_figures"  # the folder beside the report
 ROWS = 10  # of a data table
@@ -31,12 +31,21 @@ def markdown(
         *(_prose(line) for line in verdict[1:]),
         "\n".join(f"- {_text(fact)}" for fact in facts),
     ]
-    for chapter in chapters:
-        parts.append(f"## {_text(chapter.title)}")
-        for block in chapter.blocks:
-            parts += _block(block, chapter, files)
+    parts += _chapters(chapters, files)
     parts.append(f"Read from the study at {written}. Every trial is in report.html, all numbers are in report.json.")
     return "\n\n".join(parts) + "\n", files
+
+
+def short(name: str, head: str, chapters: Sequence[Chapter]) -> str:
+    """A text of chapters without figures and pictures, under a title and a sentence."""
+    return "\n\n".join([f"# {_text(name)}", _prose(head), *_chapters(chapters, {})]) + "\n"
+
+
+def _chapters(chapters: Sequence[Chapter], files: dict[str, bytes]) -> Iterator[str]:
+    for chapter in chapters:
+        yield f"## {_text(chapter.title)}"
+        for block in chapter.blocks:
+            yield from _block(block, chapter, files)
 
 
 def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:

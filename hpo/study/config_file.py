@@ -15,7 +15,7 @@ from hpo.study.definition import Objective
 from hpo.study.file import get_table, get_text, objectives_of, read_toml
 from hpo.study.fit import check_fit
 
-__all__ = ["Configuration", "read_config"]
+__all__ = ["Configuration", "read_config", "read_parameters"]
 
 CONFIG_KEYS = ("dataset", "objective", "parameters")
 
@@ -65,6 +65,18 @@ def read_config(
     return Configuration(
         config, found, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
     )
+
+
+def read_parameters(path: Path) -> TrialConfig:
+    """The configuration in such a file, whether its data set is here or not.
+
+    Raises:
+        RequestError: with the file, the key and the value that is wrong.
+    """
+    try:
+        return TrialConfig(**get_table(_read(path), "parameters"))
+    except RequestError as error:
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

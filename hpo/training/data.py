@@ -191,8 +191,9 @@ class Data:
     @property
     def raw_bytes(self) -> bool:
         """Whether the samples were bytes, from 0 to 255, before they were scaled."""
-        train = self.dataset.train
-        return isinstance(train, tuple) and is_split(train) and str(train[0].dtype).endswith("uint8")
+        part: Any = self.dataset.validation if self.streams else self.dataset.train
+        x = part[0] if is_split(part) else next(iter(part))[0]
+        return str(x.dtype).endswith("uint8")
 
     @property
     def streams(self) -> bool:

@@ -49,6 +49,7 @@ def run(
     test: bool = False,
     progress: bool = True,
     extra_header: str | None = None,
+    callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> JobResult:
     """Train one configuration; write config.toml, metrics.csv, TensorBoard events and weights.safetensors to `out`.
@@ -65,6 +66,7 @@ def run(
         test: read the test set, once, at the end, and measure the kept weights on it.
         progress: a line per epoch on standard error.
         extra_header: lines for the head of config.toml, without `#`.
+        callbacks: further ones.
         should_stop: asked between steps.
 
     Raises:
@@ -78,16 +80,14 @@ def run(
     data = DataCache(reference, where).get(config)
     write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
     registered = [entry.name for entry in metrics if entry.name not in registry.BUILTIN_METRICS]
-    callbacks: list[Callback] = [CsvLog(out / "metrics.csv", registered), TensorBoard(out)]
-    if progress:
-        callbacks.append(Progress())
+    files = [CsvLog(out / "metrics.csv", registered), TensorBoard(out)]
     (outcome,) = loop.train(
         [config],
         data,
         monitor=monitor,
         direction=direction,
         metrics=metrics,
-        callbacks=callbacks,
+        callbacks=[*files, *([Progress()] if progress else []), *callbacks],
         should_stop=should_stop,
     )
     if outcome.weights is None and outcome.status == "diverged":

@@ -1,0 +1,93 @@
+"""An exported model's folder: what stands in it, and how samples become what its model takes.
+
+Neither torch nor the study is needed to read one. `preprocessing.json` is the JSON of `Preprocessing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hpo.errors import RequestError
+
+__all__ = ["CARD", "CONFIG", "ONNX", "PREPROCESSING", "WEIGHTS", "Preprocessing", "read_preprocessing"]
+
+WEIGHTS, CONFIG, PREPROCESSING, ONNX, CARD = (
+    "weights.safetensors", "config.toml", "preprocessing.json", "model.onnx", "README.md"
+)  # fmt: skip
+Array = np.ndarray[Any, Any]
+
+
+class Preprocessing(BaseModel):
+    """How a sample becomes the model's input: (x - shift) / scale in float32, a pair per channel or feature.
+
+    Attributes:
+        format: of this file.
+        shape: of one input, channels first: (channels, H, W) or (features,).
+        classes: how many outputs the model has; output i is for class i.
+        values: what training samples were made of: `uint8`, from 0 to 255, or `float`.
+        shift, scale: one number per channel or feature.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    shape: tuple[int, ...]
+    classes: int
+    values: Literal["uint8", "float"]
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def apply(self, samples: Array) -> Array:
+        """Samples (N, *shape) as the model takes them, float32; the same bits as in training."""
+        per_channel = (1, -1, *(1,) * (len(self.shape) - 1))
+        shift, scale = (np.array(pair, np.float32).reshape(per_channel) for pair in (self.shift, self.scale))
+        return (np.subtract(samples, shift, dtype=np.float32) / scale).astype(np.float32)
+
+    def samples(self, array: Array) -> Array:
+        """An array as samples (N, *shape): one sample or many, images as (H, W), (H, W, C) or channels first.
+
+        Raises:
+            ValueError: it has another shape, no numbers, or numbers that are not finite.
+        """
+        if array.dtype.kind not in "uif":
+            raise ValueError(f"holds {array.dtype}, not numbers")
+        for layout, axes in self._layouts():
+            if array.shape == layout or array.shape[1:] == layout:
+                many = array if array.ndim == len(layout) + 1 else array[None]
+                if not np.isfinite(many).all():
+                    raise ValueError("holds numbers that are not finite")
+                return many.transpose(axes).reshape(len(many), *self.shape) if axes else many.reshape(-1, *self.shape)
+        known = " or ".join(str(layout) for layout, _ in self._layouts())
+        raise ValueError(f"has shape {array.shape}; a sample has {known}, and many have their number before it")
+
+    def _layouts(self) -> Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]:
+        """The shapes that a sample may come in, each with the order of axes that makes it one of ours."""
+        if len(self.shape) != 3:
+            return [(self.shape, None)]
+        channels, height, width = self.shape
+        grey = [((height, width), None)] if channels == 1 else []
+        return [*grey, ((height, width, channels), (0, 3, 1, 2)), (self.shape, None)]
+
+
+def read_preprocessing(folder: Path) -> Preprocessing:
+    """That of an exported model.
+
+    Raises:
+        RequestError: the folder is none, or the file is wrong.
+    """
+    path = folder / PREPROCESSING
+    try:
+        return Preprocessing.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"{folder}: is no exported model: {PREPROCESSING} cannot be read; hpo export --weights makes one"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise RequestError(f"{path}: {where}: {first['msg']}; export the model again") from error

@@ -1,0 +1,70 @@
+"""Commands on trained models: predict with an exported one, and train a recorded one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from hpo.cli.options import app, device_option, format_option, import_option, storage_option
+from hpo.cli.words import ready
+from hpo.console import print_rows, say
+
+__all__: list[str] = []
+
+
+@app.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--onnx", is_flag=True, help="Compute with onnxruntime, without torch.")
+@click.option("--invert", is_flag=True, help="Turn dark pictures on light ground into light ones on dark ground.")
+@format_option("table", "json", "csv")
+@import_option
+def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
+    """Predict the classes of images and .npy arrays with the model in FOLDER, as hpo export --weights wrote it.
+
+    Example: hpo predict model seven.png digits.npy
+    """
+    from hpo import registry
+    from hpo.predicting import predict
+
+    registry.import_modules(imports)
+    rows, notes = predict(folder, files, onnx=onnx, invert=invert)
+    for note in notes:
+        say(f"note: {note}")
+    print_rows(rows, style)
+
+
+@app.command()
+@click.argument("name")
+@click.argument("number", type=int)
+@click.option("--out", type=click.Path(path_type=Path), help="Keep what hpo train writes, weights too, in this folder.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default as then.")
+@device_option
+@import_option
+@storage_option
+def reproduce(
+    name: str,
+    number: int,
+    out: Path | None,
+    threads: int | None,
+    device: str,
+    imports: Sequence[str],
+    storage: str | None,
+) -> int:
+    """Train trial NUMBER of the study NAME again, and compare every epoch with what was recorded.
+
+    The exit code is 1 where they differ by more than training in a cohort explains.
+
+    Example: hpo reproduce quickstart 3
+    """
+    from hpo.reproducing import reproduce, sentences
+
+    found = reproduce(ready(name, storage, imports), number, out=out, device=device, threads=threads)
+    print_rows(
+        [{"metric": d.metric, "largest difference": d.largest, "epoch": d.epoch} for d in found.differences], "table"
+    )
+    for sentence in sentences(found):
+        say(sentence)
+    return 0 if found.reproduced else 1

@@ -1,0 +1,107 @@
+"""Exporting a trained model: a folder that is used without the study. Joins study, training and report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hpo.bundle import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.errors import RequestError
+from hpo.report.card import Exported, card
+from hpo.report.evaluations import read_evaluations
+from hpo.report.export import export_config
+from hpo.report.results import read_results
+from hpo.restoring import Restored, restore
+from hpo.study import Study
+from hpo.training.data import Data
+from hpo.training.portable import has_onnx, plain_torch, write_onnx
+
+__all__ = ["export_model", "preprocessing_of"]
+
+COMPARED = 256  # samples
+NO_ONNX = f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
+
+
+def export_model(study: Study, folder: Path, number: int | None = None) -> list[str]:
+    """Write the model of the best trial, or of trial `number`, to a new folder: all of it, or nothing.
+
+    The folder holds `weights.safetensors`, `config.toml`, `preprocessing.json`, `model.onnx` and a model card,
+    `README.md`. See `hpo.bundle`.
+
+    Returns:
+        What there is to say of it, a line each.
+
+    Raises:
+        RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
+        RunError: the model cannot be written as ONNX.
+        DataError, RegistryError: what the study is trained on is not here.
+    """
+    _check_folder(folder)
+    found = restore(study, number, device="cpu")
+    try:
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as temporary:
+            made = Path(temporary) / "made"  # a folder of its own, with the usual rights
+            made.mkdir()
+            lines = _write(study, found, made)
+            made.replace(folder)  # which may be there, and empty
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    return lines
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_dir() and next(folder.iterdir(), None) is None:
+        return
+    if folder.exists() or folder.is_symlink():
+        what = "is not empty" if folder.is_dir() else "is no folder"
+        raise RequestError(f"{folder}: {what}; choose another folder, or delete this one")
+
+
+def _write(study: Study, found: Restored, folder: Path) -> list[str]:
+    results = read_results(study)
+    preprocessing = preprocessing_of(found.data)
+    shutil.copyfile(found.weights, folder / WEIGHTS)
+    (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
+    (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    onnx = _onnx(found, folder) if has_onnx() else None
+    exported = Exported(preprocessing, found.trial.user_attrs.get("environment", {}), plain_torch(found.model), onnx)
+    row = results.trial(found.trial.number)
+    (folder / CARD).write_text(card(results, row, read_evaluations(study), exported), encoding="utf-8")
+    if onnx is None:
+        return [NO_ONNX]
+    return [f"{ONNX}: on {onnx[0]} samples its outputs differ from torch's by at most {onnx[1]:.2g}"]
+
+
+def _onnx(found: Restored, folder: Path) -> tuple[int, float]:
+    data = found.data
+    samples = (data.x_val if len(data.y_val) > 1 else data.x_train)[:COMPARED]
+    if len(samples) < 2:  # a data set that streams, with hardly any validation samples
+        samples = torch.zeros(2, *data.shape)
+    return len(samples), write_onnx(found.model, folder / ONNX, samples)
+
+
+def preprocessing_of(data: Data) -> Preprocessing:
+    """How the data's samples became inputs, for its split and seed."""
+    channels = data.shape[0]
+    shift, scale = np.zeros(channels), np.ones(channels)
+    if data.scaling is not None:
+        shift, scale = data.scaling.shift, data.scaling.scale
+    elif data.raw_bytes:
+        middle = 127.5 if data.input_scaling == "symmetric" else 0.0
+        shift, scale = shift + middle, scale * (255.0 - middle)
+    return Preprocessing(
+        shape=data.shape,
+        classes=data.classes,
+        values="uint8" if data.raw_bytes else "float",
+        shift=_numbers(shift),
+        scale=_numbers(scale),
+    )
+
+
+def _numbers(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

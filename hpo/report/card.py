@@ -1,0 +1,134 @@
+"""The model card of an exported model, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpo.bundle import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.report.chapter import Block, Chapter, Code, Table, Text
+from hpo.report.evaluations import EvaluationResults
+from hpo.report.judgement import judge
+from hpo.report.markdown import short
+from hpo.report.results import Results, TrialRow
+from hpo.report.verdict import interval_text
+from hpo.report.words import count_text, metric_text, value_text, values_text
+
+__all__ = ["Exported", "card"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is known of an exported model beside its trial.
+
+    Attributes:
+        preprocessing: how samples become inputs.
+        environment: what it was trained with; empty where that was not noted.
+        plain: the model as an expression of plain torch, where it can be written so.
+        onnx: how many samples the ONNX file was compared on, and the largest difference; None without one.
+    """
+
+    preprocessing: Preprocessing
+    environment: Mapping[str, str] = field(default_factory=dict)
+    plain: str | None = None
+    onnx: tuple[int, float] | None = None
+
+
+def card(results: Results, row: TrialRow, evaluations: Sequence[EvaluationResults], exported: Exported) -> str:
+    """The card: what the model is, its scores, how it is used and was trained, and what it is not good for."""
+    assert row.config is not None
+    head = (
+        f"A model ({row.config.model}) for the {exported.preprocessing.classes} classes of {_data(results)}: trial "
+        f"{row.number} of the study {results.name}, the weights of its best epoch."
+    )
+    honest = [line for each in evaluations for line in _honest(each, row)]
+    chapters = [
+        Chapter("score", "Score", [*_chosen(results, row), *map(Text, honest)]),
+        Chapter("use", "Use", _use(exported)),
+        Chapter("training", "Training", _training(row, exported)),
+        Chapter("limits", "Limits", _limits(results, tested=bool(honest))),
+    ]
+    return short(f"{results.name}, trial {row.number}", head, chapters)
+
+
+def _data(results: Results) -> str:
+    name = results.definition.dataset.name
+    return name.rsplit("/", 1)[-1] if name.endswith(".npz") else name
+
+
+def _chosen(results: Results, row: TrialRow) -> list[Block]:
+    told = [
+        f"{metric_text(objective.metric)} {values_text(objective.metric, value)}"
+        for objective, value in zip(results.objectives, row.values or (), strict=False)
+    ]
+    text = f"This run: {', '.join(told)}." if told else "This run has no score."
+    if results.best is not None and row.number == results.best.number and len(results.ranked) > 1:
+        text += f" It is the best of {count_text(len(results.ranked))} trials, and having been chosen it flatters."
+    return [Text(text)]
+
+
+def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
+    """The same configuration, trained again from fresh seeds."""
+    metric = evaluation.test_metric
+    for score in judge(evaluation).scores:
+        if score.candidate.trial == row.number and score.test is not None and metric is not None:
+            data = "" if evaluation.own else f" on {evaluation.dataset}"
+            refit = ", refitted on training and validation data" if evaluation.refit else ""
+            told = f"{metric_text(metric)}{data} {interval_text(metric, score.test)}"
+            return [f"The same configuration from fresh seeds{refit}: {told}."]
+    return []
+
+
+def _use(exported: Exported) -> list[Block]:
+    takes = exported.preprocessing
+    shape = ", ".join(map(str, takes.shape))
+    values = "bytes, 0 to 255," if takes.values == "uint8" else "floats"
+    per = "channel" if len(takes.shape) > 1 else "feature"
+    blocks: list[Block] = [
+        Code("hpo predict . picture.png", caption="in this folder"),
+        Text(
+            f"Inputs are float32 of shape (any number, {shape}): from a sample's {values} the shift of its {per} is "
+            f"taken, and what is left divided by its scale, both in {PREPROCESSING}. Output i is the logit of class i."
+        ),
+        Code(_in_torch(exported), "python", "in plain torch" if exported.plain else "in torch, with torch-hpo"),
+    ]
+    if exported.onnx is None:
+        return blocks
+    samples, difference = exported.onnx
+    lines = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{ONNX}")\n'
+    lines += '(logits,) = session.run(["logits"], {"x": x})'
+    checked = f"On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
+    return [*blocks, Code(lines, "python", "in onnxruntime, without torch"), Text(checked)]
+
+
+def _in_torch(exported: Exported) -> str:
+    load = f'model.load_state_dict(load_file("{WEIGHTS}"))\nmodel.eval()'
+    if exported.plain:
+        head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
+        return f"{head}model = {exported.plain}\n{load}"
+    takes = exported.preprocessing
+    head = "from pathlib import Path\n\nfrom hpo.study.config_file import read_config\n"
+    head += "from hpo.training.models import build\nfrom safetensors.torch import load_file\n\n"
+    made = f'build(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
+    return f"# after the import of the module that registers the model\n{head}model = {made}\n{load}"
+
+
+def _training(row: TrialRow, exported: Exported) -> list[Block]:
+    assert row.config is not None
+    rows = [[name, value_text(value)] for name, value in row.config.effective().items()]
+    told = ", ".join(f"{name} {value}" for name, value in exported.environment.items())
+    return [
+        Code(f"hpo train --config {CONFIG}"),
+        Table(["parameter", "value"], rows),
+        Text(f"{count_text(row.parameter_count)} weights. Trained with {told or 'versions that were not noted'}."),
+    ]
+
+
+def _limits(results: Results, *, tested: bool) -> list[Block]:
+    told = [
+        f"It knows samples like those of {_data(results)} alone, and gives any other one a class as well, often with a "
+        "high probability."
+    ]
+    if not tested:
+        told.append("It has not been tested: its score is of validation data. `hpo evaluate` tests it.")
+    return [Text(line) for line in told]

@@ -1,0 +1,71 @@
+"""The model of a trial as it was at its best epoch, from the weights that its study keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+from torch import nn
+
+from hpo.config import TrialConfig
+from hpo.errors import RequestError
+from hpo.home import home
+from hpo.study import Study
+from hpo.study.keeping import KEPT, weights_path
+from hpo.training.data import Data, DataCache
+from hpo.training.loop import device as device_of
+from hpo.training.models import build, load_weights
+
+__all__ = ["Restored", "chosen", "restore"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trial with its configuration, its data as it was trained on them, its model, and the file of the weights."""
+
+    trial: FrozenTrial
+    config: TrialConfig
+    data: Data
+    model: nn.Module
+    weights: Path
+
+
+def chosen(study: Study, number: int | None = None) -> FrozenTrial:
+    """The trial of that number, or the best one.
+
+    Raises:
+        RequestError: there is no such trial, or none is complete.
+    """
+    if number is None:
+        best = study.best()
+        if best is None:
+            raise RequestError(f"study '{study.name}': no trial is complete yet, so there is no best model")
+        return best
+    for trial in study.trials():
+        if trial.number == number:
+            return trial
+    raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {study.name}")
+
+
+def restore(study: Study, number: int | None = None, device: str = "auto") -> Restored:
+    """The model of the best trial, or of trial `number`, on the device.
+
+    Raises:
+        RequestError: no such trial; or its weights are not here, or another model's.
+        DataError, RegistryError: what the study is trained on is not here.
+    """
+    trial = chosen(study, number)
+    path = weights_path(study, trial.number)
+    if path is None:
+        raise RequestError(
+            f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "
+            "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
+            f"hpo reproduce {study.name} {trial.number} --out DIR"
+        )
+    study.definition.check_registered()
+    config = study.config_of(trial)
+    data = DataCache(study.definition.dataset, device_of(device)).get(config)
+    model = build(config, data.shape, data.classes)
+    load_weights(model, path, config.model)
+    return Restored(trial, config, data, model.to(data.device), path)

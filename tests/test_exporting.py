@@ -1,0 +1,242 @@
+"""Exported models of really trained studies: used without the study, by torch and by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hpo.datasets import load, reference
+from hpo.errors import RequestError
+from hpo.evaluating import evaluations
+from hpo.exporting import export_model
+from hpo.predicting import predict
+from hpo.restoring import restore
+from hpo.study import Study
+from hpo.study.keeping import weights_path
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.helpers import hpo
+from tests.test_evaluating import trained
+
+FILES = ["README.md", "config.toml", "model.onnx", "preprocessing.json", "weights.safetensors"]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return trained(tmp_path)
+
+
+@pytest.fixture
+def model(study: Study, tmp_path: Path) -> Path:
+    export_model(study, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_the_folder_is_whole_and_the_weights_are_the_same_bytes(study: Study, model: Path) -> None:
+    assert sorted(path.name for path in model.iterdir()) == FILES
+    best = study.best()
+    assert best is not None
+    kept = weights_path(study, best.number)
+    assert kept is not None
+    assert (model / "weights.safetensors").read_bytes() == kept.read_bytes()
+    assert not [path for path in model.parent.iterdir() if path.name.startswith(".model")]
+
+
+def test_it_has_the_accuracy_that_was_recorded(study: Study, model: Path, tmp_path: Path) -> None:
+    found = restore(study)
+    dataset = load(study.definition.dataset)
+    x, y = (np.asarray(part) for part in dataset.train)
+    takes = json.loads((model / "preprocessing.json").read_text())
+    scaled = torch.from_numpy((x[:, None] - np.float32(takes["shift"][0])) / np.float32(takes["scale"][0]))
+    held = {row.numpy().tobytes() for row in found.data.x_val}
+    mine = [i for i in range(len(x)) if scaled[i].float().numpy().tobytes() in held]
+    assert len(mine) == len(found.data.y_val)
+    np.save(tmp_path / "validation.npy", x[mine])
+    for onnx in (False, True):
+        rows, _ = predict(model, [tmp_path / "validation.npy"], onnx=onnx)
+        right = np.mean([row["class"] == label for row, label in zip(rows, y[mine], strict=True)])
+        assert right == pytest.approx(found.trial.values[0], abs=1e-9)
+
+
+def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (model / "README.md").read_text()
+    (code,) = re.findall(r"in plain torch:\n\n```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(model)
+    names: dict[str, torch.nn.Module] = {}
+    exec(code, names)
+    found = restore(study)
+    found.model.eval()
+    assert torch.equal(names["model"](found.data.x_val), found.model(found.data.x_val))
+    assert "It has not been tested" in text
+    assert "torch 2." in text
+
+
+def test_the_card_has_the_honest_score(tmp_path: Path) -> None:
+    study = trained(tmp_path)
+    for each in evaluations(study, top=1, seeds=3):
+        Worker(each, "cpu", 1).run()
+    export_model(study, tmp_path / "model")
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert re.search(r"The same configuration from fresh seeds: test accuracy \d", text)
+    assert "It has not been tested" not in text
+
+
+def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    export_model(study, tmp_path / "model")  # an empty one is used
+    before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    with pytest.raises(RequestError, match="model: is not empty; choose another folder"):
+        export_model(study, tmp_path / "model")
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="is no folder"):
+        export_model(study, tmp_path / "file")
+    assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_nothing_is_left_where_it_fails(study: Study, tmp_path: Path) -> None:
+    best = study.best()
+    assert best is not None
+    path = weights_path(study, best.number)
+    assert path is not None
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(RequestError, match="do not fit the model 'mlp'"):
+        export_model(study, tmp_path / "model")
+    path.unlink()
+    with pytest.raises(RequestError, match=r"the weights of trial \d are not in .*hpo reproduce small"):
+        export_model(study, tmp_path / "model")
+    with pytest.raises(RequestError, match="has no trial 99"):
+        export_model(study, tmp_path / "model", 99)
+    assert not [path for path in tmp_path.iterdir() if "model" in path.name]
+
+
+def test_without_the_extra_the_onnx_file_is_left_out(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.exporting.has_onnx", lambda: False)
+    assert export_model(study, tmp_path / "model") == [
+        "model.onnx is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
+    ]
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [f for f in FILES if f != "model.onnx"]
+    with pytest.raises(RequestError, match=r"model.onnx: is missing; .*torch-hpo\[onnx\]"):
+        predict(tmp_path / "model", [], onnx=True)
+
+
+MODULE = """
+import hpo
+from torch import nn
+
+@hpo.model("wide")
+def wide(config, shape, classes):
+    return nn.Sequential(nn.Flatten(), Twice(), nn.Linear(shape[-1] * shape[-2], classes))
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return 2 * x
+"""
+
+
+def test_a_registered_model_travels_with_its_module(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(MODULE)
+    data = small_npz(tmp_path / "small.npz")
+    (tmp_path / "own.toml").write_text(
+        f'dataset = "{data}"\nobjective = "val_accuracy"\ntrials = 2\nsampler = "random"\n'
+        '[parameters]\nmodel = "wide"\nepochs = 1\nlearning_rate = { low = 0.01, high = 0.1 }\n'
+    )
+    done = hpo("launch", "./own.toml", "--import", "mine", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = hpo("export", "own", "--weights", "model", "--import", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the module that registers the model" in (tmp_path / "model" / "README.md").read_text()
+    np.save(tmp_path / "one.npy", np.load(data)["x_test"][0])
+    told = [
+        json.loads(hpo("predict", "model", "one.npy", "--format", "json", *more, cwd=tmp_path).stdout)[0]
+        for more in (["--import", "mine"], ["--onnx"])
+    ]
+    assert told[0]["class"] == told[1]["class"]
+    assert told[0]["probability"] == pytest.approx(told[1]["probability"], abs=1e-5)
+    refused = hpo("predict", "model", "one.npy", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "wide" in refused.stderr
+
+
+def test_with_onnx_neither_torch_nor_optuna_is_imported(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros((2, 6, 6), np.uint8))
+    code = (
+        "import sys; from pathlib import Path; from hpo.predicting import predict;"
+        f"predict(Path({str(model)!r}), [Path({str(tmp_path / 'one.npy')!r})], onnx=True);"
+        "print([m for m in ('torch', 'optuna', 'sqlalchemy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_pictures_become_what_the_model_takes(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, size=(6, 6), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    np.save(tmp_path / "b.npy", 255 - image)
+    Image.fromarray(image).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([image] * 3)).save(tmp_path / "colour.png")
+    Image.fromarray(np.dstack([image] * 3 + [np.full((6, 6), 255, np.uint8)])).save(tmp_path / "alpha.png")
+    Image.fromarray(image).convert("P").save(tmp_path / "palette.png")
+    files = [tmp_path / name for name in ("a.npy", "grey.png", "colour.png", "alpha.png", "palette.png")]
+    rows, notes = predict(model, files)
+    assert notes == []
+    assert len({(row["class"], row["probability"]) for row in rows}) == 1
+    assert [row["file"] for row in rows] == [str(path) for path in files]
+    assert predict(model, [tmp_path / "b.npy"], invert=True)[0][0]["probability"] == rows[0]["probability"]
+    Image.fromarray(image).resize((20, 10)).save(tmp_path / "large.png")
+    assert predict(model, [tmp_path / "large.png"])[1] == [
+        f"{tmp_path / 'large.png'}: resized from 20 x 10 to 6 x 6 pixels"
+    ]
+
+
+def test_a_picture_on_light_ground_is_pointed_out(model: Path, tmp_path: Path) -> None:
+    takes = json.loads((model / "preprocessing.json").read_text())
+    (model / "preprocessing.json").write_text(json.dumps({**takes, "shift": [30.0]}))
+    Image.fromarray(np.full((6, 6), 250, np.uint8)).save(tmp_path / "light.png")
+    assert "--invert" in predict(model, [tmp_path / "light.png"])[1][0]
+    assert predict(model, [tmp_path / "light.png"], invert=True)[1] == []
+
+
+def test_bad_files_are_one_line_each(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    np.save(tmp_path / "odd.npy", np.zeros((3, 5)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "odd.npy").read_bytes()[:60])
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    for name in ("text.png", "objects.npy", "odd.npy", "cut.npy", "cut.png", "missing.png"):
+        done = hpo("predict", str(model), name, cwd=tmp_path)
+        assert done.returncode == 2, name
+        assert done.stderr.startswith(f"hpo: {name}: "), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+    (model / "model.onnx").write_bytes(b"no model")
+    (model / "weights.safetensors").write_bytes(b"none")
+    np.save(tmp_path / "one.npy", np.zeros((6, 6)))
+    assert "model.onnx: cannot be read" in hpo("predict", str(model), "one.npy", "--onnx", cwd=tmp_path).stderr
+    assert "do not fit the model" in hpo("predict", str(model), "one.npy", cwd=tmp_path).stderr
+
+
+def test_mnist_pictures_from_the_command_line(tmp_path: Path) -> None:
+    done = hpo("launch", "quickstart", "--trials", "1", "--set", "epochs=1", "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert hpo("export", "quickstart", "--weights", "model", cwd=tmp_path).returncode == 0
+    test = load(reference("mnist", tmp_path)).test
+    x, y = test() if callable(test) else test  # type: ignore[misc]
+    for i in range(20):
+        Image.fromarray(np.asarray(x[i])).save(tmp_path / f"{i}.png")
+    done = hpo("predict", "model", *(f"{i}.png" for i in range(20)), "--format", "json", cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert [row["file"] for row in rows] == [f"{i}.png" for i in range(20)]
+    assert sum(row["class"] == int(label) for row, label in zip(rows, y[:20], strict=True)) >= 17
+    assert load_file(tmp_path / "model" / "weights.safetensors")
