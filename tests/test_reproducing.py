@@ -58,7 +58,7 @@ def test_a_pruned_trial_is_trained_as_far_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_diverged_trial_diverges_again(tmp_path: Path) -> None:
-    parameters = {"depth": 16, "width": 8, "epochs": 3, "optimizer": "sgd", "learning_rate": [1000.0]}
+    parameters = {"widths": "8", "epochs": 3, "optimizer": "sgd", "learning_rate": [1000.0]}
     study = alone(tmp_path, parameters=parameters, trials=2)
     assert study.trials()[0].user_attrs["failure"] == "diverged"
     assert reproduce(study, 0, device="cpu").identical
