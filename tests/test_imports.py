@@ -27,7 +27,9 @@ ALLOWED = {
     "worker": BASE | {"looking", "reporting", "telling", "space", "study", "training"},
     "backends": BASE | {"space", "study"},
     "report": BASE | {"space", "study"},
-    "dashboard": BASE | {"study"},
+    "gates": frozenset(),
+    "dashboard": BASE | {"gates", "study"},
+    "publishing": BASE | {"report", "study"},
     "doctor": BASE | {"study"},
     "launching": BASE | {"space", "study", "backends", "worker"},
     "evaluating": BASE | {"space", "study", "backends", "report", "launching"},
@@ -45,6 +47,8 @@ FORBIDDEN = {
     "training": {"optuna", "sqlalchemy"},
     "report": {"torch"},
     "dashboard": {"torch"},
+    "gates": {"torch", "optuna", "sqlalchemy"},
+    "publishing": {"torch"},
     **dict.fromkeys(BASE, frozenset({"torch", "optuna", "sqlalchemy"})),
 }
 
