@@ -42,6 +42,8 @@ PALETTE = {
     "fail": "#d4493f",
     "running": "#14976f",
 }
+CELL = 450  # pixels of height that the dashboard gives a figure
+MODEBAR = {"bgcolor": PALETTE["surface"], "color": PALETTE["faint"], "activecolor": PALETTE["ink"], "orientation": "v"}
 GONE: Spec = {
     "data": [],
     "layout": {
@@ -98,8 +100,8 @@ def _note(lines: Sequence[str], findings: Sequence[Finding]) -> str:
 
 def _item(finding: Finding) -> str:
     mark = "⚠️" if finding.level == "warning" else "ℹ️"  # noqa: RUF001
-    parts = [f"- {mark} **{_escaped(finding.title)}**:", _prose(finding.evidence), _prose(finding.advice)]
-    return " ".join(part for part in parts if part)
+    advice = f" → {_prose(finding.advice)}" if finding.advice else ""
+    return f"- {mark} **{_escaped(finding.title)}**: {_prose(finding.evidence)}{advice}"
 
 
 def _counted(findings: Sequence[Finding]) -> list[str]:
@@ -156,8 +158,20 @@ def _shown(figure: Figure) -> Spec:
     spec: Spec = _coloured(figure.spec, "")
     layout = spec["layout"]
     layout.pop("hoverlabel", None)  # Plotly's own has the point's colour, readable on any page
-    layout["title"] = {"text": safe(figure.title), "x": 0, "xref": "paper", "font": {"size": 16}}
-    layout["margin"] = {**layout.get("margin", {}), "t": 64}
+    if layout.get("height", 0) <= CELL:
+        layout.pop("height", None)  # then it fills its cell
+    layout |= {
+        "title": {
+            "text": safe(figure.title),
+            "x": 0,
+            "xref": "paper",
+            "y": 0.96,
+            "yanchor": "top",
+            "font": {"size": 16},
+        },
+        "margin": {**layout.get("margin", {}), "t": 88},
+        "modebar": MODEBAR,  # upright: a row of buttons would lie on the title
+    }
     return spec
 
 
