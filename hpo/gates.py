@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import json
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -59,6 +60,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _unwritten(environment: Environment, start: Start, reason: str) -> Iterable[bytes]:
+    """Refuse a write; the dashboard's pages show the reason that an answer of its interface gives."""
+    if not environment.get("PATH_INFO", "").startswith("/api/"):
+        return _refused(start, "403 Forbidden", reason)
+    start("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps({"reason": reason}).encode()]
+
+
 def _refused(start: Start, status: str, line: str, *headers: tuple[str, str]) -> Iterable[bytes]:
     start(status, [*PLAIN, *headers])
     return [f"{line}\n".encode()]
@@ -93,8 +102,7 @@ def _reading(application: Application) -> Application:
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] in READS:
             return application(environment, start)
-        line = "This dashboard is read-only; start it with: hpo dashboard --writable"
-        return _refused(start, "403 Forbidden", line)
+        return _unwritten(environment, start, "This dashboard is read-only; start it with: hpo dashboard --writable")
 
     return guarded
 
@@ -105,7 +113,7 @@ def _same_site(application: Application) -> Application:
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] in READS or _own_page(environment):
             return application(environment, start)
-        return _refused(start, "403 Forbidden", "Another site's page may not change a study.")
+        return _unwritten(environment, start, "Another site's page may not change a study.")
 
     return guarded
 
