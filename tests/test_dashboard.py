@@ -15,7 +15,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,6 +28,7 @@ from waitress import create_server
 
 from hpo.dashboard import serve
 from hpo.errors import RequestError
+from hpo.gates import Application, Environment, gated
 from hpo.publishing import publish
 from hpo.report.content import chapters
 from hpo.report.plot import Figure
@@ -107,7 +108,7 @@ def running(study: Study, *options: str, **environment: str) -> Iterator[Running
 def opened(url: str, profile: Path) -> str:
     """The DOM of a page after its scripts have run."""
     command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ class Beacon:
         asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 asked.append(self.path)
                 self.send_response(204)
                 self.end_headers()
@@ -337,12 +338,18 @@ def beacon() -> Iterator[Beacon]:
 
 
 @contextmanager
-def plain(study: Study) -> Iterator[str]:
-    """optuna-dashboard as it is, without our gates."""
-    server = create_server(wsgi(study.storage, artifact_store=ArtifactFolders()), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.effective_port}"
+def framing(application: Application, place: str) -> Iterator[str]:
+    """A server with a page of the same origin, which shows what is at the place in a frame."""
+
+    def framed(environment: Environment, start: Callable[..., Any]) -> Iterable[bytes]:
+        if environment["PATH_INFO"] != "/frame":
+            return application(environment, start)
+        start("200 OK", [("Content-Type", "text/html")])
+        return [f"<!doctype html><p>the page</p><iframe src='{place}'></iframe>".encode()]
+
+    server = create_server(framed, host="127.0.0.1", port=0)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{server.effective_port}/frame"
     server.close()
 
 
@@ -359,17 +366,16 @@ def svg(script: str) -> bytes:
 def test_scripts_of_artifacts_do_not_run(
     study: Study, tmp_path: Path, beacon: Beacon, make: Callable[[str], bytes], mimetype: str
 ) -> None:
-    script = f"new Image().src = '{beacon.address}/' + location.port;"
-    saved = save_artifact(study, "file", make(script), mimetype)
+    saved = save_artifact(study, "file", make(f"new Image().src = '{beacon.address}/ran';"), mimetype)
     place = f"/artifacts/{study.id}/{saved.id}"
-    with plain(study) as address:
-        opened(address + place, tmp_path / "plain")
-        without = [f"/{address.rsplit(':', 1)[1]}"] if mimetype != "text/plain" else []
-        assert [path for path in beacon.asked if path != "/favicon.ico"] == without  # it would run
-    beacon.asked.clear()
-    with running(study) as server:
-        opened(server.address + place, tmp_path / "gated")
-    assert beacon.asked == []
+    plain: Application = wsgi(study.storage, artifact_store=ArtifactFolders())
+    asked = []
+    for application in (plain, gated(plain, local=True, writable=False, token=None)):
+        with framing(application, place) as page:
+            assert "the page" in opened(page, tmp_path / "profile")
+        asked.append([path for path in beacon.asked if path == "/ran"])
+        beacon.asked.clear()
+    assert asked == [["/ran"] if mimetype != "text/plain" else [], []]  # without the gates it runs
 
 
 # In a browser.
@@ -388,7 +394,7 @@ def test_the_pages_show_the_study_its_note_and_its_figures(study: Study, tmp_pat
         note = opened(f"{server.address}/dashboard/studies/{study.id}/note", profile)
         trial = opened(f"{server.address}/dashboard/studies/{study.id}/trials?numbers=0", profile)
     drawn = [figure for figure in figures if figure.spec is not None]
-    places = re.findall(r'id="hpo-([^"]+)"[^>]*class="js-plotly-plot"', page)
+    places = re.findall(r'js-plotly-plot" id="user-defined-plot:hpo-([^"]+)"', page)
     assert sorted(places) == sorted(figure.key for figure in drawn)
     assert "Optimisation history" in page
     assert "notes.txt" in page
