@@ -31,6 +31,7 @@ ALLOWED = {
     "dashboard": BASE | {"gates", "study"},
     "publishing": BASE | {"report", "study"},
     "doctor": BASE | {"study"},
+    "inside": BASE | {"study", "training"},
     "launching": BASE | {"space", "study", "backends", "worker"},
     "evaluating": BASE | {"space", "study", "backends", "report", "launching"},
     "pricing": BASE | {"study", "training", "launching"},

@@ -1,0 +1,170 @@
+"""Looking inside of the best model of a study: its loss landscape and what its units respond to, kept as artifacts."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.trial import FrozenTrial
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hpo.config import TrialConfig
+from hpo.errors import OutOfMemoryError, RequestError
+from hpo.home import home
+from hpo.study import Study
+from hpo.study.artifacts import save_artifact
+from hpo.study.keeping import weights_path
+from hpo.training.data import Data, DataCache
+from hpo.training.landscape import Landscape, landscape
+from hpo.training.learner import loss_function
+from hpo.training.loop import device as device_of
+from hpo.training.memory import is_out_of_memory
+from hpo.training.models import build
+from hpo.training.responses import Filters, Responses, responses
+
+__all__ = ["look_inside"]
+
+SAMPLES = 2000
+CONVOLUTION_SAMPLES = 500  # a convolution takes several times as long a sample
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The samples x (n, *shape) and labels y (n,) that a model is looked at with, and which split they are of."""
+
+    x: Tensor
+    y: Tensor
+    split: str
+
+
+def look_inside(study: Study, device: str = "auto") -> None:
+    """Compute what the report's chapter on the best model shows, and keep it as artifacts of the study.
+
+    `landscape.npy` holds the losses around the model, (n, n) of float32; `inside.npz` the rest, and a JSON text `about`
+    that says what it is (see `hpo.report.inside`). They replace earlier ones. Training and validation samples are
+    read; the test set is not.
+
+    Args:
+        study: with a COMPLETE trial whose weights are in this `HPO_HOME`.
+        device: see `hpo.training.loop.device`.
+
+    Raises:
+        RequestError: no trial is complete, or its weights are missing or another model's.
+        DataError, RegistryError: what the study is trained on is not here.
+        OutOfMemoryError: the device has too little memory.
+    """
+    trial = _best(study)
+    path = _weights(study, trial.number)
+    study.definition.check_registered()
+    config = study.config_of(trial)
+    data = DataCache(study.definition.dataset, device_of(device)).get(config)
+    model = _model(config, data, path)
+    subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
+    try:
+        around = landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
+        seen = responses(model, subset.x)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"out of memory on {data.device} for the model of trial {trial.number}") from error
+    about = _about(study, trial, config, subset, seen)
+    save_artifact(study, "landscape.npy", _npy(around.losses))
+    save_artifact(study, "inside.npz", _npz(around, seen, about))
+
+
+def _best(study: Study) -> FrozenTrial:
+    best = study.best()
+    if best is None:
+        raise RequestError(f"study '{study.name}': no trial is complete yet, so there is no best model to look into")
+    return best
+
+
+def _weights(study: Study, number: int) -> Path:
+    path = weights_path(study, number)
+    if path is None:
+        raise RequestError(
+            f"study '{study.name}': the weights of trial {number}, its best, are not in {home()}; "
+            "set HPO_HOME to the folder of the workers that trained it"
+        )
+    return path
+
+
+def _model(config: TrialConfig, data: Data, path: Path) -> nn.Module:
+    model = build(config, data.shape, data.classes)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise RequestError(f"weights {path}: do not fit the model '{config.model}' ({why})") from error
+    return model.to(data.device)
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in model.modules())
+
+
+def _subset(data: Data, size: int) -> Subset:
+    """Validation samples evenly taken; training samples where none are held back."""
+    held = len(data.y_val) > 0
+    x, y = (data.x_val, data.y_val) if held else (data.x_train, data.y_train)
+    chosen = torch.linspace(0, len(y) - 1, min(size, len(y)), dtype=torch.float64, device=y.device).round().long()
+    return Subset(x[chosen], y[chosen], "validation" if held else "training")
+
+
+def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset, seen: Responses) -> dict[str, Any]:
+    filters = seen.filters
+    return {
+        "trial": trial.number,
+        "metric": study.definition.objectives[0].metric,
+        "value": trial.values[0],
+        "model": config.model,
+        "loss": config.loss,
+        "samples": len(subset.y),
+        "split": subset.split,
+        "shape": list(subset.x.shape[1:]),
+        "norm": seen.norm,
+        "filters": filters and _filters(filters),
+        "layers": [
+            {
+                "name": layer.name,
+                "number": layer.number,
+                "kind": layer.kind,
+                "of": layer.of,
+                "units": layer.units.tolist(),
+                "responses": layer.responses.tolist(),
+                "to_samples": layer.to_samples.tolist(),
+                "silent": layer.silent,
+            }
+            for layer in seen.layers
+        ],
+        "notes": list(seen.notes),
+    }
+
+
+def _filters(filters: Filters) -> dict[str, Any]:
+    return {"name": filters.name, "of": filters.of, "units": filters.units.tolist(), "only": filters.only}
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _npz(around: Landscape, seen: Responses, about: dict[str, Any]) -> bytes:
+    """Steps, losses and accuracies; the filters, and the inputs of each layer by its position, in float16."""
+    arrays = {"steps": around.steps, "losses": around.losses, "accuracies": around.accuracies}
+    if seen.filters is not None:
+        arrays["filters"] = seen.filters.weights.astype(np.float16)
+    arrays |= {f"inputs_{i}": layer.inputs.astype(np.float16) for i, layer in enumerate(seen.layers)}
+    arrays["about"] = np.array(json.dumps(about))
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()

@@ -1,0 +1,112 @@
+"""Looking inside of models that were really trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.errors import RequestError
+from hpo.inside import look_inside
+from hpo.report.chapter import Pictures, Text
+from hpo.report.inside import inside
+from hpo.study import Study, StudyStorage
+from hpo.study.artifacts import artifacts, find_artifact
+from hpo.study.file import define
+from hpo.study.keeping import weights_path
+from hpo.training import data as training_data
+from hpo.worker import Worker
+from tests.data import small_npz
+from tests.study.helpers import sqlite_url
+
+MLP = {"widths": "16-8", "epochs": 2, "batch_size": 32, "learning_rate": [0.01, 0.001]}
+CNN = {
+    "model": "cnn",
+    "conv_layers": 1,
+    "channels": 4,
+    "dense_width": 8,
+    "epochs": 1,
+    "batch_size": 32,
+    "batch_norm": True,
+}
+
+
+def trained(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
+    data = small_npz(folder / "small.npz")
+    table = {"dataset": str(data), "trials": 2, "sampler": "random", "parameters": parameters, **keys}
+    study = Study.create(StudyStorage(sqlite_url(folder)), *define(table, "small", folder))
+    Worker(study, "cpu", 1).run()
+    return study
+
+
+@pytest.mark.parametrize("parameters", [MLP, CNN])
+def test_from_kept_weights_to_the_chapter(
+    tmp_path: Path, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = trained(tmp_path, {"validation": 120, **parameters})
+
+    def refuse(_self: object) -> None:
+        raise AssertionError("the test set was read")
+
+    monkeypatch.setattr(training_data.Data, "test", refuse)
+    look_inside(study, "cpu")
+    best = study.best()
+    assert best is not None
+    path = find_artifact(study, "landscape.npy")
+    assert path is not None
+    losses = np.load(path)
+    assert (losses.shape, losses.dtype) == ((25, 25), np.float32)
+    held = np.load(find_artifact(study, "inside.npz"), allow_pickle=False)
+    # All validation samples are looked at, so that the middle is what the trial was told with.
+    assert held["accuracies"][12, 12] == pytest.approx(best.value)
+    chapter = inside(study)
+    assert chapter is not None
+    text = " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
+    assert f"The weights of trial {best.number}" in text
+    assert "120 validation samples" in text
+    assert sum(len(block.images) for block in chapter.blocks if isinstance(block, Pictures)) >= 4 + 8 + 3
+
+
+def test_a_model_without_hidden_layers_shows_the_weights_of_its_classes(tmp_path: Path) -> None:
+    study = trained(tmp_path, {"depth": 0, "epochs": 1, "learning_rate": [0.01, 0.001]})
+    look_inside(study, "cpu")
+    chapter = inside(study)
+    assert chapter is not None
+    (pictures,) = [block for block in chapter.blocks if isinstance(block, Pictures)]
+    assert pictures.captions == ["class 0", "class 1", "class 2"]
+    text = " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
+    assert "What excites a class most is an input like its weights." in text
+
+
+def test_again_replaces_what_was_kept(tmp_path: Path) -> None:
+    study = trained(tmp_path, MLP)
+    look_inside(study, "cpu")
+    first = {name: found.id for name, found in artifacts(study).items()}
+    before = dict(np.load(find_artifact(study, "inside.npz"), allow_pickle=False))
+    look_inside(study, "cpu")
+    assert {name: found.id for name, found in artifacts(study).items()} == first
+    after = np.load(find_artifact(study, "inside.npz"), allow_pickle=False)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
+    data = small_npz(tmp_path / "small.npz")
+    table = {"dataset": str(data), "trials": 1, "sampler": "random", "parameters": MLP}
+    study = Study.create(StudyStorage(sqlite_url(tmp_path)), *define(table, "small", tmp_path))
+    with pytest.raises(RequestError, match="study 'small': no trial is complete yet"):
+        look_inside(study, "cpu")
+    Worker(study, "cpu", 1).run()
+    path = weights_path(study, 0)
+    assert path is not None
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(RequestError, match="do not fit the model 'mlp'") as damaged:
+        look_inside(study, "cpu")
+    assert "\n" not in str(damaged.value)
+    path.unlink()
+    with pytest.raises(RequestError, match=r"the weights of trial 0, its best, are not in .*set HPO_HOME") as caught:
+        look_inside(study, "cpu")
+    assert "\n" not in str(caught.value)
+    assert inside(study) is None
