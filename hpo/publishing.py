@@ -70,8 +70,9 @@ def publish(study: Study, lines: Sequence[str], findings: Sequence[Finding], fig
         _write_note(study, _note(lines, findings))
         _write_figures(study, [figure for figure in figures if figure.spec is not None])
     except Exception as error:  # a report is worth more than its copy: whatever a driver raises ends here
-        text = one_line(str(error).partition("\n")[0])
-        log.warning("dashboard: %s is not shown there: %s: %s", study.name, type(error).__name__, text)
+        cause = error.__cause__ or error  # Optuna's own error only guesses at what the driver said
+        text = one_line(str(cause).partition("\n")[0])
+        log.warning("dashboard: %s is not shown there: %s: %s", study.name, type(cause).__name__, text)
 
 
 # The note.

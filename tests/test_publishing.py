@@ -13,6 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from sqlalchemy import event
 
 from hpo.publishing import PALETTE, publish
 from hpo.report.findings import Finding
@@ -165,14 +166,14 @@ def test_colours_are_readable_on_light_and_dark_pages(name: str, page: str) -> N
 
 
 def test_a_database_that_cannot_be_written_to_costs_one_line(study: Study, caplog: pytest.LogCaptureFixture) -> None:
-    path = Path(str(study.storage.url.database))
-    with sqlite3.connect(path) as connection:  # root may write to any file, so the database itself refuses
-        connection.execute(
-            "CREATE TRIGGER no BEFORE INSERT ON study_system_attributes BEGIN SELECT RAISE(ABORT, 'read-only'); END"
-        )
+    @event.listens_for(study.storage.engine, "checkout")  # root may write to any file, so SQLite itself refuses
+    def read_only(connection: sqlite3.Connection, *_: Any) -> None:
+        connection.execute("PRAGMA query_only = 1")
+
     with caplog.at_level(logging.WARNING):
         publish(study, LINES, FINDINGS, [figure("a")])
     ours = [record for record in caplog.records if record.name == "hpo.publishing"]
     assert len(ours) == 1
     assert "\n" not in ours[0].getMessage()
     assert "filled is not shown there" in ours[0].getMessage()
+    assert "readonly" in ours[0].getMessage()
