@@ -180,7 +180,7 @@ class Telling:
         if entry.config.model == "mlp":
             attrs["widths"] = "-".join(map(str, entry.config.hidden_widths))
         if outcome.history:
-            attrs["last_epoch"] = outcome.history[-1]
+            attrs["last_epoch"] = _in_words(outcome.history[-1])
         return attrs
 
     def _values(self, outcome: Outcome, looked: Mapping[str, float]) -> list[float] | None:
@@ -254,6 +254,11 @@ class Telling:
         if self._errors == ERRORS_IN_A_ROW:
             text = f"{self._errors} trials in a row failed, the last one ({claim.number}) with {message}"
             self._too_many = RunError(text)
+
+
+def _in_words(epoch: Mapping[str, float]) -> str:
+    """An epoch's results as a line, as people read attributes; the table of epochs has every number and digit."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in epoch.items() if name not in ("learning_rate", "seconds"))
 
 
 def _write(weights: Weights, path: Path, about: Mapping[str, str]) -> None:

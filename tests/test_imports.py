@@ -27,7 +27,9 @@ ALLOWED = {
     "worker": BASE | {"looking", "reporting", "telling", "space", "study", "training"},
     "backends": BASE | {"space", "study"},
     "report": BASE | {"bundle", "space", "study"},
-    "dashboard": BASE | {"study"},
+    "gates": frozenset(),
+    "dashboard": BASE | {"gates", "study"},
+    "publishing": BASE | {"report", "study"},
     "doctor": BASE | {"study"},
     "restoring": BASE | {"study", "training"},
     "inside": BASE | {"restoring", "study", "training"},
@@ -41,7 +43,7 @@ ALLOWED = {
     "console": frozenset(),
     "cli": BASE
     | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
-    | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing"},
+    | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing", "publishing"},
     "__init__": BASE | {"space", "study", "launching"},
     "__main__": {"cli"},
 }
@@ -52,6 +54,8 @@ FORBIDDEN = {
     "report": {"torch"},
     "dashboard": {"torch"},
     "bundle": {"torch", "optuna", "sqlalchemy"},
+    "gates": {"torch", "optuna", "sqlalchemy"},
+    "publishing": {"torch"},
     **dict.fromkeys(BASE, frozenset({"torch", "optuna", "sqlalchemy"})),
 }
 

@@ -135,22 +135,19 @@ def export(
 @click.argument("name", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, help="Port to listen on.")
-@click.option(
-    "--allow-remote", is_flag=True, help="Listen on an address that others reach, although the dashboard has no login."
-)
+@click.option("--writable", is_flag=True, help="Let the dashboard change and delete studies.")
 @storage_option
-def dashboard(name: str | None, host: str, port: int, allow_remote: bool, storage: str | None) -> int:
-    """Serve optuna-dashboard on the storage, until Ctrl-C."""
+def dashboard(name: str | None, host: str, port: int, writable: bool, storage: str | None) -> int:
+    """Serve optuna-dashboard on the storage, read-only, until Ctrl-C.
+
+    A host that others reach asks for a token: HPO_DASHBOARD_TOKEN, or one that is made and printed.
+
+    Example: hpo dashboard quickstart --port 8081
+    """
     from hpo.dashboard import serve
 
     study = found(name, storage) if name else None
-    return serve(
-        study.storage if study else opened(storage),
-        host=host,
-        port=port,
-        study=study,
-        allow_remote=allow_remote,
-    )
+    return serve(study.storage if study else opened(storage), host=host, port=port, study=study, writable=writable)
 
 
 def _unattended(study: Study, imports: Sequence[str]) -> str:

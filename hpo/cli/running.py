@@ -167,6 +167,11 @@ def evaluate(
         from hpo.inside import look_inside
 
         look_inside(study, device)
+    if not stop():
+        from hpo.publishing import publish_report
+        from hpo.report.reading import read
+
+        publish_report(read(study))
     say(f"write the report:  {typed('report', study, imports)}")
     return stop.exit_code
 

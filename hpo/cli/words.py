@@ -56,8 +56,13 @@ def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
 
 
 def write_report_of(study: Study, out: Path | None) -> Any:
-    """Write the report to `out`, or to the study's folder of reports; returns its paths."""
+    """Write the report to `out`, or to the study's folder of reports, and to the dashboard; returns its paths."""
     from hpo.home import folder
+    from hpo.publishing import publish_report
     from hpo.report import write_report
+    from hpo.report.reading import read
 
-    return write_report(study, out or folder("reports", study.name))
+    reading = read(study)
+    paths = write_report(reading, out or folder("reports", study.name))
+    publish_report(reading)
+    return paths

@@ -30,8 +30,8 @@ class ReportPaths:
     study: Path | None
 
 
-def write_report(study: Study, out: Path) -> ReportPaths:
-    """Write a report to the folder `out`, which is made.
+def write_report(study: Study | Reading, out: Path) -> ReportPaths:
+    """Write the report of a study, or of what has been read of it, to the folder `out`, which is made.
 
     These are `report.html`, `report.md` with its figures in the folder `report_figures`, `report.json` (see
     `report.schema.json` of this package), `best_config.toml`, and `study.toml`, which launches the same study anew.
@@ -42,9 +42,9 @@ def write_report(study: Study, out: Path) -> ReportPaths:
         RegistryError: the study uses a model or metric that is not registered here.
     """
     from hpo.report.markdown import FIGURES
-    from hpo.report.reading import read
+    from hpo.report.reading import Reading, read
 
-    files, figures = _files(read(study))
+    files, figures = _files(study if isinstance(study, Reading) else read(study))
     try:
         for name, content in files.items():
             _publish(out / name, content)
@@ -62,14 +62,14 @@ def write_report(study: Study, out: Path) -> ReportPaths:
 def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
     from hpo.report.best import best_config
-    from hpo.report.content import chapters, facts
+    from hpo.report.content import facts
     from hpo.report.document import document
     from hpo.report.html import page
     from hpo.report.markdown import markdown
     from hpo.report.reproduction import study_file
     from hpo.report.words import time_text
 
-    told = (reading.results.name, reading.verdict, facts(reading), chapters(reading), time_text(reading.now))
+    told = (reading.results.name, reading.verdict, facts(reading), reading.chapters, time_text(reading.now))
     text, figures = markdown(*told)
     texts = {
         "report.html": page(*told),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from hpo.report.chapter import Chapter
 from hpo.report.diagnostics import diagnose
 from hpo.report.evaluations import EvaluationResults, read_evaluations
 from hpo.report.findings import Finding
@@ -55,6 +56,13 @@ class Reading:
         """Names of parameters, the most important first."""
         names = {dimension.key: dimension.parameter.name for dimension in self.results.space.varied}
         return list(dict.fromkeys(names[key] for key in self.importances))
+
+    @cached_property
+    def chapters(self) -> list[Chapter]:
+        """The report's, top to bottom."""
+        from hpo.report.content import chapters  # which is written from this
+
+        return chapters(self)
 
     @cached_property
     def verdict(self) -> list[str]:

@@ -77,6 +77,8 @@ def artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) -> di
     for key, value in attrs.items():
         if key.startswith(PREFIX):
             about = json.loads(value) if isinstance(value, str) else value
+            if about is None:  # deleted in optuna-dashboard
+                continue
             path = folder / about["artifact_id"] if folder and ID.fullmatch(about["artifact_id"]) else None
             here = path if path is not None and path.is_file() else None
             found[about["filename"]] = Artifact(about["artifact_id"], about["filename"], about["mimetype"], here)
