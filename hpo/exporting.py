@@ -17,6 +17,7 @@ from hpo.report.export import export_config
 from hpo.report.results import read_results
 from hpo.restoring import Restored, restore
 from hpo.study import Study
+from hpo.study.storage import ENVIRONMENT
 from hpo.training.data import Data
 from hpo.training.portable import has_onnx, plain_torch, write_onnx
 
@@ -69,7 +70,7 @@ def _write(study: Study, found: Restored, folder: Path) -> list[str]:
     (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx = _onnx(found, folder) if has_onnx() else None
-    exported = Exported(preprocessing, found.trial.user_attrs.get("environment", {}), plain_torch(found.model), onnx)
+    exported = Exported(preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx)
     row = results.trial(found.trial.number)
     (folder / CARD).write_text(card(results, row, read_evaluations(study), exported), encoding="utf-8")
     if onnx is None:

@@ -16,7 +16,7 @@ from hpo.config import TrialConfig
 from hpo.errors import DivergedError, RequestError
 from hpo.restoring import chosen
 from hpo.study import Study
-from hpo.study.storage import EpochMetrics
+from hpo.study.storage import ENVIRONMENT, EpochMetrics
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
 from hpo.training.environment import environment
@@ -96,7 +96,7 @@ def reproduce(
     recorded = study.storage.epochs(study.id, trial._trial_id).get(trial._trial_id, [])
     if not recorded:
         raise RequestError(f"study '{study.name}': of trial {number} no epoch was recorded, so nothing can be compared")
-    then: Mapping[str, str] = trial.user_attrs.get("environment", {})
+    then: Mapping[str, str] = trial.system_attrs.get(ENVIRONMENT, {})
     config = study.config_of(trial)
     wanted = threads or int(then.get("threads", 0)) or None
     if wanted:

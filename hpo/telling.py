@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from hpo.reporting import LOST, NOT_OURS, Entry
 from hpo.study import Claim, Study
 from hpo.study.keeping import StudyFiles
 from hpo.study.leased import Told
+from hpo.study.storage import ENVIRONMENT
 from hpo.study.work import Work
 from hpo.training.files import remove
 from hpo.training.job import write_weights
@@ -41,6 +42,7 @@ class Result:
         failure: the kind of failure, or nothing.
         message: the failure in a line.
         weights: of its best epoch; they are kept if the trial is among the best.
+        environment: what it was trained with.
     """
 
     claim: Claim
@@ -50,6 +52,7 @@ class Result:
     failure: str = ""
     message: str = ""
     weights: Weights | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Telling:
@@ -98,7 +101,13 @@ class Telling:
                 self.lost(entry.claim)
         ended = [(entry, outcome) for entry, outcome in ended if not entry.lost]
         self._interrupted([entry.claim for entry, outcome in ended if outcome.status == "interrupted"])
-        self._tell([self._result(entry, outcome) for entry, outcome in ended if outcome.status != "interrupted"])
+        self._tell(
+            [
+                replace(self._result(entry, outcome), environment=entry.environment)
+                for entry, outcome in ended
+                if outcome.status != "interrupted"
+            ]
+        )
 
     def check(self) -> None:
         """Go no further once too much has failed.
@@ -173,8 +182,6 @@ class Telling:
             "train_seconds": round(outcome.train_seconds, 3),
             "cohort": entry.cohort,
         }
-        if entry.environment:
-            attrs["environment"] = dict(entry.environment)
         if outcome.best_epoch is not None:
             attrs["best_epoch"] = outcome.best_epoch
         if entry.config.model == "mlp":
@@ -214,6 +221,8 @@ class Telling:
         try:
             for key, value in {**result.attrs, **failure}.items():
                 storage.set_trial_user_attr(claim.id, key, value)
+            if result.environment:
+                storage.set_trial_system_attr(claim.id, ENVIRONMENT, dict(result.environment))
             claim.sampler.after_trial(optuna_study, storage.get_trial(claim.id), result.state, result.values)
         except NOT_OURS as error:
             if isinstance(error, KeyError) and self._exists(claim):

@@ -102,14 +102,12 @@ def test_in_a_cohort_more_than_rounding_is_not_reproduced(tmp_path: Path) -> Non
 def test_what_has_changed_is_named(tmp_path: Path) -> None:
     study = alone(tmp_path)
     trial = study.trials()[0]
-    then = {**trial.user_attrs["environment"], "torch": "1.0", "device": "another"}
-    key = {"trial_id": trial._trial_id, "key": "environment"}
+    then = {**trial.system_attrs["hpo:environment"], "torch": "1.0", "device": "another"}
     with study.storage.engine.begin() as connection:
-        where = " and ".join(f"{name} = :{name}" for name in ("trial_id",)) + ' and "key" = :key'
-        connection.execute(
-            sa.text(f"update trial_user_attributes set value_json = :text where {where}"),
-            {"text": json.dumps(then), **key},
+        text = (
+            "update trial_system_attributes set value_json = :text where trial_id = :id and \"key\" = 'hpo:environment'"
         )
+        connection.execute(sa.text(text), {"text": json.dumps(then), "id": trial._trial_id})
     told = sentences(reproduce(Study(type(study.storage)(sqlite_url(tmp_path)), "small"), 0, device="cpu"))
     assert any(line.startswith("changed: torch: 1.0 then, 2.") for line in told)
     assert any(line.startswith("changed: device: another then, ") for line in told)

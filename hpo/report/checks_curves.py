@@ -10,12 +10,11 @@ import numpy as np
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
 from hpo.report.results import Results, TrialRow
-from hpo.report.sight import curve, standard_error
+from hpo.report.sight import curve, leaders, standard_error
 
 __all__ = ["CURVE_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
-TOP = 5  # trials whose curves are looked at: one alone may be odd
 INFEASIBLE = 0.2  # a fifth of the budget lost
 NEAR_EDGE = 3.0  # the best learning rate within half a decade of the divergence
 RISE = 1.05  # a loss that is a twentieth above its lowest has turned
@@ -144,7 +143,7 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
 
 def _gains(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
     """The best trials' curves, larger better."""
-    curves = [(row, -results.signs[0] * curve(row, results.objective.metric)) for row in results.top(TOP)]
+    curves = [(row, -results.signs[0] * curve(row, results.objective.metric)) for row in leaders(results)]
     return [(row, values) for row, values in curves if len(values) >= 2]
 
 
@@ -205,7 +204,7 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
 
 def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
     """Check 12: where in training the best epoch lies [P]."""
-    shares = [row.best_epoch / len(row.epochs) for row in results.top(TOP) if row.best_epoch and len(row.epochs) >= 10]
+    shares = [row.best_epoch / len(row.epochs) for row in leaders(results) if row.best_epoch and len(row.epochs) >= 10]
     if not shares:
         return []
     early, late = all(s <= EARLY for s in shares), all(s > LATE for s in shares)
@@ -230,7 +229,7 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
 
 def training_loss(results: Results, _: Evaluations) -> list[Finding]:
     """Check 13: the training loss increases."""
-    losses = [loss for row in results.top(TOP) if len(loss := curve(row, "train_loss")) >= 2]
+    losses = [loss for row in leaders(results) if len(loss := curve(row, "train_loss")) >= 2]
     if not losses:
         return []
     up = sum(bool(loss[-1] > loss[0]) for loss in losses)

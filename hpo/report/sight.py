@@ -18,12 +18,16 @@ __all__ = [
     "adaptive",
     "caution",
     "curve",
+    "leaders",
     "numbers",
     "retraining_noise",
     "standard_error",
     "unit",
     "validation_samples",
 ]
+
+
+LEADERS = 5
 
 
 def adaptive(results: Results) -> bool:
@@ -34,6 +38,11 @@ def adaptive(results: Results) -> bool:
 def caution(results: Results) -> str:
     """What evidence from adaptively sampled trials must say."""
     return " (weaker evidence: the sampler chose these trials by earlier results)" if adaptive(results) else ""
+
+
+def leaders(results: Results) -> Sequence[TrialRow]:
+    """The trials whose curves are looked at: one alone may be odd, and the worse half is bad for reasons of its own."""
+    return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
 
 
 def validation_samples(results: Results) -> int | None:

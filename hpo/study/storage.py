@@ -48,7 +48,9 @@ from hpo.study.tables import (
     purge_trials,
 )
 
-__all__ = ["FIXED", "Claimed", "EpochMetrics", "StudyStorage"]
+__all__ = ["ENVIRONMENT", "FIXED", "Claimed", "EpochMetrics", "StudyStorage"]
+
+ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
 EpochMetrics = dict[str, float]
 
