@@ -29,8 +29,9 @@ __all__ = ["Difference", "Reproduction", "reproduce", "sentences"]
 
 UNCOMPARED = {"epoch", "seconds"}  # the time that training took is no result
 # What a trial of a cohort may differ by from the trial alone. In float64 the two agree to 1e-9; in float32 each step
-# rounds differently, and training amplifies that. On 10,000 validation samples 1 % is a few times the standard error.
-COHORT_TOLERANCE = 0.01
+# rounds differently, which thousands of steps amplify, and dropout draws one mask for the whole cohort: on MNIST, 8
+# epochs, losses were seen to differ by up to 0.03 and accuracies by 0.012, about as between two seeds.
+COHORT_TOLERANCE = 0.05
 DETERMINISTIC = ("python", "torch-hpo", "torch", "numpy", "cuda", "device", "threads", "data")
 
 
@@ -192,7 +193,8 @@ def sentences(found: Reproduction) -> list[str]:
     else:
         lines = [f"different: trial {found.number} is not reproduced in {epochs}"]
     if found.cohort > 1 and not found.identical:
-        lines.append(f"it was trained in a cohort of {found.cohort}, and alone now: sums are rounded differently")
+        why = "sums are rounded and dropout is drawn differently"
+        lines.append(f"it was trained in a cohort of {found.cohort}, and alone now: {why}")
     if found.changed:
         lines += [f"changed: {line}" for line in found.changed]
     elif not found.known:

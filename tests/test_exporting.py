@@ -52,7 +52,7 @@ def test_the_folder_is_whole_and_the_weights_are_the_same_bytes(study: Study, mo
 
 
 def test_it_has_the_accuracy_that_was_recorded(study: Study, model: Path, tmp_path: Path) -> None:
-    found = restore(study)
+    found = restore(study, device="cpu")
     dataset = load(study.definition.dataset)
     x, y = (np.asarray(part) for part in dataset.train)
     takes = json.loads((model / "preprocessing.json").read_text())
@@ -73,7 +73,7 @@ def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypat
     monkeypatch.chdir(model)
     names: dict[str, torch.nn.Module] = {}
     exec(code, names)
-    found = restore(study)
+    found = restore(study, device="cpu")
     found.model.eval()
     assert torch.equal(names["model"](found.data.x_val), found.model(found.data.x_val))
     assert "It has not been tested" in text

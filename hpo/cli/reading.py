@@ -90,7 +90,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
 @import_option
 @storage_option
 def report(name: str, out: Path | None, suggest: Path | None, storage: str | None, imports: Sequence[str]) -> None:
-    """Write the report of a study: report.html, report.md, report.json and best_config.toml.
+    """Write the report of a study: HTML, Markdown with figures, JSON, the best configuration and the study's file.
 
     Example: hpo report quickstart --out my_report
     """
