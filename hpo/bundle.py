@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
 from hpo.errors import RequestError
 
@@ -36,11 +36,17 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    shape: tuple[int, ...]
-    classes: int
+    shape: tuple[PositiveInt, ...] = Field(min_length=1)
+    classes: PositiveInt
     values: Literal["uint8", "float"]
-    shift: tuple[float, ...]
-    scale: tuple[float, ...]
+    shift: tuple[FiniteFloat, ...]
+    scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if not len(self.shift) == len(self.scale) == self.shape[0]:
+            raise ValueError(f"shift and scale must have {self.shape[0]} numbers each, one per channel or feature")
+        return self
 
     def apply(self, samples: Array) -> Array:
         """Samples (N, *shape) as the model takes them, float32; the same bits as in training."""
@@ -59,8 +65,9 @@ class Preprocessing(BaseModel):
         for layout, axes in self._layouts():
             if array.shape == layout or array.shape[1:] == layout:
                 many = array if array.ndim == len(layout) + 1 else array[None]
-                if not np.isfinite(many).all():
-                    raise ValueError("holds numbers that are not finite")
+                with np.errstate(over="ignore"):
+                    if not np.isfinite(many.astype(np.float32)).all():
+                        raise ValueError("holds numbers that are not finite, or too large for float32")
                 return many.transpose(axes).reshape(len(many), *self.shape) if axes else many.reshape(-1, *self.shape)
         known = " or ".join(str(layout) for layout, _ in self._layouts())
         raise ValueError(f"has shape {array.shape}; a sample has {known}, and many have their number before it")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hpo.bundle import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
-from hpo.errors import RequestError
+from hpo.errors import RequestError, RunError
 from hpo.report.card import Exported, card
 from hpo.report.evaluations import read_evaluations
 from hpo.report.export import export_config
@@ -24,21 +24,19 @@ from hpo.training.portable import has_onnx, plain_torch, write_onnx
 __all__ = ["export_model", "preprocessing_of"]
 
 COMPARED = 256  # samples
-NO_ONNX = f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
 
 
 def export_model(study: Study, folder: Path, number: int | None = None) -> list[str]:
     """Write the model of the best trial, or of trial `number`, to a new folder: all of it, or nothing.
 
     The folder holds `weights.safetensors`, `config.toml`, `preprocessing.json`, `model.onnx` and a model card,
-    `README.md`. See `hpo.bundle`.
+    `README.md`; the ONNX file only where that can be written. See `hpo.bundle`.
 
     Returns:
         What there is to say of it, a line each.
 
     Raises:
         RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
-        RunError: the model cannot be written as ONNX.
         DataError, RegistryError: what the study is trained on is not here.
     """
     _check_folder(folder)
@@ -69,21 +67,32 @@ def _write(study: Study, found: Restored, folder: Path) -> list[str]:
     shutil.copyfile(found.weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    onnx = _onnx(found, folder) if has_onnx() else None
+    onnx, note = _onnx(found, folder)
     exported = Exported(preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx)
     row = results.trial(found.trial.number)
     (folder / CARD).write_text(card(results, row, read_evaluations(study), exported), encoding="utf-8")
-    if onnx is None:
-        return [NO_ONNX]
-    return [f"{ONNX}: on {onnx[0]} samples its outputs differ from torch's by at most {onnx[1]:.2g}"]
+    return [note]
 
 
-def _onnx(found: Restored, folder: Path) -> tuple[int, float]:
-    data = found.data
+def _onnx(found: Restored, folder: Path) -> tuple[tuple[int, float] | None, str]:
+    """On how many samples it was compared, and the largest difference, or None without it; and what is to be said."""
+    if not has_onnx():
+        return None, f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
+    samples = _samples(found.data)
+    try:
+        difference = write_onnx(found.model, folder / ONNX, samples)
+    except RunError as error:  # a model of one's own may do what ONNX cannot say
+        (folder / ONNX).unlink(missing_ok=True)
+        return None, f"{ONNX} is left out: {error}"
+    told = f"{ONNX}: on {len(samples)} samples its outputs differ from torch's by at most {difference:.2g}"
+    return (len(samples), difference), told
+
+
+def _samples(data: Data) -> torch.Tensor:
     samples = (data.x_val if len(data.y_val) > 1 else data.x_train)[:COMPARED]
     if len(samples) < 2:  # a data set that streams, with hardly any validation samples
         samples = torch.zeros(2, *data.shape)
-    return len(samples), write_onnx(found.model, folder / ONNX, samples)
+    return samples
 
 
 def preprocessing_of(data: Data) -> Preprocessing:

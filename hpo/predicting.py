@@ -38,7 +38,7 @@ def predict(
     """
     takes = read_preprocessing(folder)
     read = [_read(path, takes, invert) for path in files]
-    model = _onnx(folder) if onnx else _torch(folder, takes)
+    model = _onnx(folder, takes) if onnx else _torch(folder, takes)
     rows = [row for path, (samples, _) in zip(files, read, strict=True) for row in _rows(path, samples, takes, model)]
     return rows, [note for _, notes in read for note in notes]
 
@@ -125,7 +125,7 @@ def _opaque(image: Any) -> Any:
 # Models.
 
 
-def _onnx(folder: Path) -> Model:
+def _onnx(folder: Path, takes: Preprocessing) -> Model:
     try:
         import onnxruntime
     except ImportError as error:
@@ -135,10 +135,14 @@ def _onnx(folder: Path) -> Model:
         raise RequestError(f"{path}: is missing; export the model again, with the extra: pip install 'torch-hpo[onnx]'")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
+        given = session.get_inputs()[0]
     except Exception as error:  # onnxruntime's have no base of their own
         raise RequestError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return lambda x: np.asarray(session.run(None, {name: x})[0])
+    if tuple(given.shape[1:]) != takes.shape:
+        raise RequestError(
+            f"{path}: takes samples of shape {tuple(given.shape[1:])}, not {takes.shape}; export it again"
+        )
+    return lambda x: np.asarray(session.run(None, {given.name: x})[0])
 
 
 def _torch(folder: Path, takes: Preprocessing) -> Model:

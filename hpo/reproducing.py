@@ -154,7 +154,7 @@ def _train(
 
 
 def _differences(recorded: Sequence[EpochMetrics], again: Sequence[Metrics]) -> list[Difference]:
-    names = [name for name in recorded[0] if name not in UNCOMPARED]
+    names = dict.fromkeys(name for row in (*recorded, *again) for name in row if name not in UNCOMPARED)
     return [_largest(name, recorded, again) for name in names]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_channels_come_first() -> None:
     [
         (np.zeros((3, 5)), r"has shape \(3, 5\); a sample has \(6, 5\)"),
         (np.full((6, 5), np.nan), "not finite"),
+        (np.full((6, 5), 1e300), "too large for float32"),
         (np.full((6, 5), "x"), "not numbers"),
         (np.array(1.0), r"has shape \(\)"),
     ],
@@ -84,8 +86,18 @@ def test_other_arrays_are_refused(array: np.ndarray, says: str) -> None:
         takes.samples(array)
 
 
+RIGHT = {"shape": [1, 6, 5], "classes": 3, "values": "uint8", "shift": [0], "scale": [1]}
+WRONG = [
+    (json.dumps({**RIGHT, "scale": [0]}), r"scale\.0: .*greater than 0"),
+    (json.dumps({**RIGHT, "shift": [0, 0]}), "must have 1 numbers each"),
+    (json.dumps({**RIGHT, "classes": 0}), "classes"),
+    (json.dumps({**RIGHT, "shape": []}), "shape"),
+]
+
+
 @pytest.mark.parametrize(
-    ("text", "says"), [(None, "is no exported model"), ("{", "JSON"), ('{"format": 2}', "format"), ("\xff", "JSON")]
+    ("text", "says"),
+    [(None, "is no exported model"), ("{", "JSON"), ('{"format": 2}', "format"), ("\xff", "JSON"), *WRONG],
 )
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, text: str | None, says: str) -> None:
     if text is not None:

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -35,14 +36,15 @@ from hpo.report.plot import Figure
 from hpo.report.reading import read
 from hpo.study import Study
 from hpo.study.artifacts import ArtifactFolders, save_artifact
+from tests.report.browser import Page, browser
 from tests.report.helpers import filled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")
+LOCAL = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update",
-    "--disable-background-networking", "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-    "--virtual-time-budget=15000",
+    "--disable-background-networking", "--disable-quic", LOCAL, "--virtual-time-budget=15000",
 )  # fmt: skip
 TOKEN = "an old friend's token; of some length"  # what a cookie could not hold as it is
 
@@ -338,19 +340,30 @@ def beacon() -> Iterator[Beacon]:
 
 
 @contextmanager
-def framing(application: Application, place: str) -> Iterator[str]:
-    """A server with a page of the same origin, which shows what is at the place in a frame."""
+def beside(application: Application) -> Iterator[tuple[str, list[str]]]:
+    """A server with an empty page of the same origin at its address, and the paths that have been answered."""
+    answered: list[str] = []
 
     def framed(environment: Environment, start: Callable[..., Any]) -> Iterable[bytes]:
-        if environment["PATH_INFO"] != "/frame":
-            return application(environment, start)
+        if environment["PATH_INFO"] != "/page":
+            yield from application(environment, start)
+            answered.append(environment["PATH_INFO"])
+            return
         start("200 OK", [("Content-Type", "text/html")])
-        return [f"<!doctype html><p>the page</p><iframe src='{place}'></iframe>".encode()]
+        yield b"<!doctype html><p>the page</p>"
 
     server = create_server(framed, host="127.0.0.1", port=0)
     threading.Thread(target=server.run, daemon=True).start()
-    yield f"http://127.0.0.1:{server.effective_port}/frame"
+    yield f"http://127.0.0.1:{server.effective_port}/page", answered
     server.close()
+
+
+def until(happened: Callable[[], bool], page: Page) -> bool:
+    """Whether something happens while the browser goes on working; it is given a minute where it must."""
+    deadline = time.monotonic() + 60
+    while not happened() and time.monotonic() < deadline:
+        page.value("new Promise(requestAnimationFrame)")
+    return happened()
 
 
 def html(script: str) -> bytes:
@@ -369,13 +382,32 @@ def test_scripts_of_artifacts_do_not_run(
     saved = save_artifact(study, "file", make(f"new Image().src = '{beacon.address}/ran';"), mimetype)
     place = f"/artifacts/{study.id}/{saved.id}"
     plain: Application = wsgi(study.storage, artifact_store=ArtifactFolders())
-    asked = []
-    for application in (plain, gated(plain, local=True, writable=False, token=None)):
-        with framing(application, place) as page:
-            assert "the page" in opened(page, tmp_path / "profile")
-        asked.append([path for path in beacon.asked if path == "/ran"])
+    with browser(tmp_path / "profile", LOCAL) as page:
+        if mimetype != "text/plain":  # without the gates it runs
+            with beside(plain) as (address, _):
+                frame(page, address, place)
+                assert until(lambda: "/ran" in beacon.asked, page)
         beacon.asked.clear()
-    assert asked == [["/ran"] if mimetype != "text/plain" else [], []]  # without the gates it runs
+        with beside(gated(plain, local=True, writable=False, token=None)) as (address, answered):
+            frame(page, address, place)
+            assert until(lambda: place in answered, page)
+            # A script of the frame would have asked before this page does, after a second frame.
+            page.value(AFTER.replace("ADDRESS", beacon.address))
+            assert until(lambda: "/after" in beacon.asked, page)
+    assert "/ran" not in beacon.asked
+
+
+AFTER = """new Promise((resolve) => {
+    const frame = document.createElement("iframe");
+    frame.onload = () => { new Image().src = "ADDRESS/after"; resolve(); };
+    frame.src = "/page";
+    document.body.append(frame);
+})"""
+
+
+def frame(page: Page, address: str, place: str) -> None:
+    page.open(address)
+    page.value(f"document.body.append(Object.assign(document.createElement('iframe'), {{src: '{place}'}}))")
 
 
 # In a browser.

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hpo.datasets import load, reference
-from hpo.errors import RequestError
+from hpo.errors import RequestError, RunError
 from hpo.evaluating import evaluations
 from hpo.exporting import export_model
 from hpo.predicting import predict
@@ -166,6 +166,20 @@ def test_a_registered_model_travels_with_its_module(tmp_path: Path) -> None:
     refused = hpo("predict", "model", "one.npy", cwd=tmp_path)
     assert refused.returncode == 2
     assert "wide" in refused.stderr
+
+
+def test_what_onnx_cannot_say_is_left_out_with_a_line(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: object, path: Path, __: object) -> float:
+        path.write_bytes(b"half")
+        raise RunError("the model cannot be written as ONNX: why")
+
+    monkeypatch.setattr("hpo.exporting.write_onnx", refused)
+    assert export_model(study, tmp_path / "model") == [
+        "model.onnx is left out: the model cannot be written as ONNX: why"
+    ]
+    assert "onnx" not in "".join(path.name for path in (tmp_path / "model").iterdir())
 
 
 def test_with_onnx_neither_torch_nor_optuna_is_imported(model: Path, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def conditional(results: Results, _: Evaluations) -> list[Finding]:
             "conditional",
             "parameters of the same name",
             "note" if shared else "ok",
-            f"{len(rates)} learning-rate domain(s) for several optimizers",
+            f"{len(rates)} {'domain' if len(rates) == 1 else 'domains'} of learning_rate for several optimizers",
             "give every optimizer its own range, with when = { optimizer = … }" if shared else "",
             parameters=("learning_rate",),
         )

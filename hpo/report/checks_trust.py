@@ -157,7 +157,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {ties} other trial(s) within it are ties with the best",
+            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} within it tie with the best",
             "choose among the ties by cost, or evaluate them from more seeds" if ties else "",
         )
     ]

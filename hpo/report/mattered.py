@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -93,10 +94,11 @@ def _conditional(dimension: Dimension, names: Counter[str]) -> bool:
 
 def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
     rows = list(reversed(found))
+    names = [_bar_name(dimensions[share.key]) for share in rows]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "y": [_bar_name(dimensions[share.key]) for share in rows],
+        "y": names,
         "x": [round(share.value, 4) for share in rows],
         "error_x": {
             "type": "data",
@@ -114,7 +116,7 @@ def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Di
     }
     spec = build(
         [bars],
-        70 + 36 * len(rows),
+        70 + sum(18 * max(2, name.count("<br>") + 1) for name in names),
         xaxis=axis(tickformat=".0%", range=[0, min(1.0, 1.05 * high) or 1], nticks=6),
         yaxis=axis(type="category", ticksuffix="  ", showgrid=False),
         bargap=0.4,
@@ -125,7 +127,9 @@ def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Di
 
 
 def _bar_name(dimension: Dimension) -> str:
-    return safe(short(dimension_text(dimension), 60)).replace(" (", "<br>(", 1)
+    """On lines that leave a phone's width to the bars."""
+    name, bracket, condition = short(dimension_text(dimension), 60).partition(" (")
+    return "<br>".join(map(safe, [name, *wrap(f"({condition}", 24)] if bracket else [name]))
 
 
 def _percent(share: Share) -> str:

@@ -53,11 +53,11 @@ class Page:
         message: dict[str, Any] = json.loads(text)
         return message
 
-    def open(self, page: Path, width: int = 1280, height: int = 900) -> None:
-        """Load a file in a window of that size."""
+    def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
+        """Load a file, or what is at an address, in a window of that size."""
         self.resize(width, height)
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 
@@ -113,13 +113,13 @@ class Page:
 
 
 @contextmanager
-def browser(profile: Path) -> Iterator[Page]:
+def browser(profile: Path, *flags: str) -> Iterator[Page]:
     """A page of a browser of its own, which is ended afterwards."""
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     # Chromium reads its commands from descriptor 3 and answers on 4.
     script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    command = [str(CHROMIUM), *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+    command = [str(CHROMIUM), *FLAGS, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
     process = subprocess.Popen(
         ["bash", "-c", script, "bash", *command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
     )
