@@ -323,7 +323,7 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
                 "batch size alone",
                 "warning",
                 "batch_size is varied while learning_rate is fixed",
-                "vary learning_rate with it",
+                "vary learning_rate together with batch_size",
                 parameters=("batch_size",),
             )
         )

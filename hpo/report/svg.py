@@ -68,7 +68,7 @@ RC: Any = {
     "text.color": PALETTE["ink"],
 }
 WIDTH = 760  # pixels, of which 100 make an inch
-CROWD = 800  # points of a trace from which they are drawn as a picture: as paths they would take hundreds of kB
+CROWD = 200  # points of a trace above which they are drawn as a picture: as paths each takes 600 bytes
 DAY = 86_400_000  # milliseconds
 
 
