@@ -31,6 +31,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.cohorts
 	$(BIN)/python -m benchmarks.convolutions
+	$(BIN)/python -m benchmarks.report
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)
