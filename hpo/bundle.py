@@ -68,9 +68,20 @@ class Preprocessing(BaseModel):
                 with np.errstate(over="ignore"):
                     if not np.isfinite(many.astype(np.float32)).all():
                         raise ValueError("holds numbers that are not finite, or too large for float32")
+                self._check_values(many)
                 return many.transpose(axes).reshape(len(many), *self.shape) if axes else many.reshape(-1, *self.shape)
         known = " or ".join(str(layout) for layout, _ in self._layouts())
         raise ValueError(f"has shape {array.shape}; a sample has {known}, and many have their number before it")
+
+    def _check_values(self, array: Array) -> None:
+        """Scaled samples would be scaled once more, and be answered with nonsense."""
+        if self.values != "uint8" or not array.size:
+            return
+        low, high = float(array.min()), float(array.max())
+        if low < 0 or high > 255:
+            raise ValueError(f"holds numbers from {low:g} to {high:g}; the model takes bytes, 0 to 255")
+        if array.dtype.kind == "f" and 0 < high <= 1:
+            raise ValueError(f"holds fractions up to {high:g}; the model takes bytes, 0 to 255: multiply by 255")
 
     def _layouts(self) -> Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]:
         """The shapes that a sample may come in, each with the order of axes that makes it one of ours."""

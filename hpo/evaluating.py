@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from hpo.backends.options import WorkerOptions
-from hpo.config import TrialConfig
+from hpo.config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
 from hpo.launching import run
 from hpo.report.results import Results, read_results
 from hpo.study import Study
 from hpo.study.artifacts import find_artifact, save_artifact
-from hpo.study.evaluation import evaluate_on
+from hpo.study.definition import test_metric
+from hpo.study.evaluation import evaluate_on, values_of
 
 __all__ = ["SAMPLES", "evaluations", "run_all"]
 
@@ -45,6 +46,11 @@ def evaluations(
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
+    if not any(test_metric(objective.metric) for objective in study.definition.objectives):
+        metrics = ", ".join(study.definition.measured)
+        raise RequestError(
+            f"evaluate: study '{study.name}' has no objective that data are needed to measure ({metrics})"
+        )
     results = read_results(study)
     chosen = list(_best(results, top))
     if not chosen:
@@ -71,10 +77,13 @@ def run_all(made: list[Study], options: WorkerOptions, should_stop: Callable[[],
 
 def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
     """Number, configuration and best epoch of the best trials; of those that are the same one, the best."""
-    seen: list[TrialConfig] = []
+    seen: list[dict[str, Value]] = []
     for row in results.top(len(results.trials)):
-        if row.config is not None and row.config not in seen:
-            seen.append(row.config)
+        if row.config is None:
+            continue
+        values = {**values_of(row.config, None), "split_seed": 0}  # from another seed it is the same configuration
+        if values not in seen:
+            seen.append(values)
             yield row.number, row.config, row.best_epoch
         if len(seen) == top:
             return

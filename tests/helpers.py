@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+ALONE = {"OMP_NUM_THREADS": "1"}  # threads of tests that run side by side wait for each other, spinning
+
 
 def hpo(
     *arguments: str, cwd: Path | None = None, timeout: float = 240, **environment: str
@@ -15,7 +17,7 @@ def hpo(
     return subprocess.run(
         [sys.executable, "-m", "hpo", *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**ALONE, **os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -29,7 +31,7 @@ def start_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> s
     return subprocess.Popen(
         [sys.executable, "-m", "hpo", *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**ALONE, **os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import numpy as np
 
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding
+from hpo.report.judgement import judge
 from hpo.report.results import Results
 from hpo.report.sight import adaptive, retraining_noise, standard_error, validation_samples
 from hpo.report.words import count_text
@@ -65,26 +66,24 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
 
 
 def _gain(evaluation: EvaluationResults) -> Finding | None:
-    best, rival = evaluation.best, evaluation.rival
-    metric = evaluation.validation_metric or ""
-    sides = [
-        [r.validation[metric] for r in each.runs if metric in r.validation and math.isfinite(r.validation[metric])]
-        for each in (best, rival)
-        if each
-    ]
-    if best is rival or len(sides) < 2 or min(map(len, sides)) < 2:
+    """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
+    rival = evaluation.rival
+    found = [each for each in judge(evaluation).comparisons if rival is not None and each.second == rival.label]
+    if not found or found[0].difference.count < 2:
         return None
-    sign = 1 if evaluation.objective.direction == "maximize" else -1
-    gain = sign * float(np.mean(sides[0]) - np.mean(sides[1]))
-    noise = math.sqrt(sum(float(np.var(side, ddof=1)) for side in sides))
-    bad = gain <= noise
+    difference, told_apart = found[0].difference, found[0].told_apart
+    better = told_apart and difference.mean > 0
     return Finding(
         "retraining",
         "retraining noise",
-        "warning" if bad else "ok",
-        f"the best gains {gain:.4g} over the rival from fresh seeds; retraining moves the difference by "
-        f"{noise:.2g} (standard deviation)",
-        "this gain may be noise: run more seeds" if bad else "",
+        "ok" if better else "warning",
+        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds; the "
+        f"interval is {difference.low:.2g} to {difference.high:.2g}",
+        ""
+        if better
+        else "this gain may be noise: run more seeds"
+        if not told_apart
+        else "keep what you had: it is better",
     )
 
 

@@ -6,6 +6,7 @@ refit or both not, are one here: a configuration that has been run once is not r
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hpo.config import TrialConfig, Value
+from hpo.datasets import DatasetReference
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact
 from hpo.study.definition import test_metric
@@ -121,6 +123,11 @@ class CandidateRuns:
         """The runs that are COMPLETE."""
         return tuple(run for run in self.runs if run.state == "COMPLETE")
 
+    @property
+    def lost(self) -> int:
+        """How many of its runs failed or diverged."""
+        return sum(run.state in ("FAIL", "PRUNED") for run in self.runs)
+
     def scores(self, metric: str) -> dict[int, float]:
         """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
         found = {
@@ -138,9 +145,10 @@ class EvaluationResults:
         dataset: the name of the data set.
         own: whether it is the study's own data set.
         refit: whether they trained on training and validation data together.
-        objective: the first objective of the study that is evaluated.
+        objective: the first objective of the study that is evaluated, of those that data are needed to measure.
         candidates: the best of the study first, the rival last.
         left: runs that are not finished.
+        path: what `--dataset` takes for that data set.
     """
 
     studies: tuple[str, ...]
@@ -150,6 +158,7 @@ class EvaluationResults:
     objective: Objective
     candidates: tuple[CandidateRuns, ...]
     left: int
+    path: str = ""
 
     @property
     def validation_metric(self) -> str | None:
@@ -191,17 +200,27 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
     for companion in companions(study):
         found = _read(study, companion)
-        key = (not found.own, found.refit, found.dataset)
+        key = (not found.own, found.refit, _content(companion.definition.dataset))
         merged[key] = _joined(merged[key], found) if key in merged else found
+    for key, found in merged.items():  # files of one name and other content
+        if any(other.dataset == found.dataset and k[2] != key[2] for k, other in merged.items()):
+            merged[key] = replace(found, dataset=found.path)
     return tuple(replace(merged[key], candidates=_ordered(study, merged[key].candidates)) for key in sorted(merged))
+
+
+def _content(dataset: DatasetReference) -> str:
+    """The same for the same data, wherever they lie."""
+    return json.dumps(dataset.sha256, sort_keys=True) if dataset.sha256 else dataset.name
 
 
 def _read(study: Study, companion: Study) -> EvaluationResults:
     evaluation = companion.definition.evaluation
     assert evaluation is not None
-    own = companion.definition.dataset.name == study.definition.dataset.name
-    objective = study.definition.objectives[0]
-    chosen = {trial.number: trial.values[0] for trial in study.trials() if trial.values}
+    data = companion.definition.dataset
+    own = _content(data) == _content(study.definition.dataset)
+    objectives = study.definition.objectives
+    place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
+    chosen = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
     runs = _runs(companion)
     candidates = tuple(
         CandidateRuns(
@@ -216,8 +235,10 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         for each in evaluation.candidates
         if same_trial(study, each)
     )
-    dataset = Path(companion.definition.dataset.name).name
-    return EvaluationResults((companion.name,), dataset, own, evaluation.refit, objective, candidates, companion.left())
+    name, left = Path(data.name).name, companion.left()
+    return EvaluationResults(
+        (companion.name,), name, own, evaluation.refit, objectives[place], candidates, left, data.name
+    )
 
 
 def _runs(companion: Study) -> dict[str, list[Run]]:
@@ -225,6 +246,8 @@ def _runs(companion: Study) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for trial in companion.trials():
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        if not {"seed", "configuration"} <= params.keys():
+            continue  # it was added by others
         rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
         best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
         run = Run(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 from hpo.report.chapter import Block, Chapter, Code, Subtitle, Table, Text
 from hpo.report.commands import command
 from hpo.report.evaluations import EvaluationResults
-from hpo.report.judgement import Comparison, Interval, Judgement, Score
+from hpo.report.judgement import Comparison, Interval, Judgement, Score, lost_runs
 from hpo.report.plot import Figure, Spec, build, drawn, missing, safe, short, value_axis
 from hpo.report.results import Results
 from hpo.report.words import NONE, count_text, gain_text, metric_text, seeds_text, values_text
@@ -38,17 +39,18 @@ def honest(
     for index, (evaluation, judgement) in enumerate(zip(evaluations, judgements, strict=True)):
         blocks += [Subtitle(_title(evaluation))] if len(evaluations) > 1 else []
         blocks += _evaluation(results, evaluation, judgement, index)
-    if not any(evaluation.own for evaluation in evaluations):
-        blocks += _not_evaluated(results)
+    if not any(evaluation.own for evaluation in evaluations) and results.definition.evaluation is None:
+        blocks += _not_evaluated(results, looked=bool(looks))
     return Chapter("honest", "The honest score", [*blocks, Text(_looked(looks), quiet=True)])
 
 
-def _not_evaluated(results: Results) -> list[Block]:
+def _not_evaluated(results: Results, *, looked: bool) -> list[Block]:
     chosen = len(results.ranked)
     among = f"the best of {count_text(chosen)} complete trials" if chosen > 1 else "of the only complete trial"
     bias = ", and having been chosen it flatters a little" if chosen > 1 else ""
     data = "on validation data" if any(o.metric.startswith("val_") for o in results.objectives) else "of this study"
-    text = f"This is a score {data}: {among}{bias}. The study has not looked at the test set."
+    text = f"This is a score {data}: {among}{bias}."
+    text += " Its evaluations are not here." if looked else " The study has not looked at the test set."
     how = "An evaluation trains the best again from fresh seeds, beside the baseline, and looks at the test set."
     return [Text(text), Text(how), Code(command(results, "evaluate"))]
 
@@ -64,21 +66,14 @@ def _evaluation(results: Results, evaluation: EvaluationResults, judgement: Judg
         blocks.append(Text("No run is complete yet."))
     else:
         blocks += [_scores(evaluation, judgement), _figure(evaluation, judgement, index), *_compared(judgement)]
-    lost = sum(run.state in ("FAIL", "PRUNED") for each in evaluation.candidates for run in each.runs)
-    if lost:
-        blocks.append(
-            Text(f"{lost} {'run has' if lost == 1 else 'runs have'} failed or diverged, and {_are(lost)} left out.")
-        )
+    if lost := lost_runs(evaluation):
+        blocks.append(Text(f"Runs that are in no mean: {'; '.join(lost)}."))
     if evaluation.left:
         blocks.append(
             Text(f"{evaluation.left} {'run is' if evaluation.left == 1 else 'runs are'} left. To finish them:")
         )
         blocks.append(Code(_finish(results, evaluation)))
     return blocks
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _what(evaluation: EvaluationResults) -> str:
@@ -94,7 +89,10 @@ def _what(evaluation: EvaluationResults) -> str:
 
 
 def _finish(results: Results, evaluation: EvaluationResults) -> str:
-    more = [*([] if evaluation.own else ["--dataset", evaluation.dataset]), *(["--refit"] if evaluation.refit else [])]
+    top = sum(not each.baseline for each in evaluation.candidates)
+    seeds = max(len(each.runs) for each in evaluation.candidates)
+    more = ["--top", str(top or 1), "--seeds", str(seeds), *(["--refit"] if evaluation.refit else [])]
+    more += [] if evaluation.own else ["--dataset", shlex.quote(evaluation.path)]
     return command(results, "evaluate", " ".join(more))
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hpo.report.evaluations import CandidateRuns, EvaluationResults, Run
 
-__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge", "score_rows", "sentences"]
+__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge", "lost_runs", "score_rows", "sentences"]
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95
@@ -87,7 +87,8 @@ class Judgement:
         scores: of every configuration, the best first: by the mean validation score from fresh seeds, for the test set
             is not to choose by; without it as the study ranked them.
         comparisons: of the best with each other one; on the test set where it has been looked at.
-        winner: the best, where it can be told apart from all others and is better; else None.
+        winner: the best, where it can be told apart from all others and is better, and none of its runs failed or
+            diverged; else None.
         tied: labels of those that cannot be told apart from the best.
         beats_rival: whether the best is better than the baseline, or worse; None where that cannot be told, or the
             best is the baseline.
@@ -118,7 +119,7 @@ def judge(evaluation: EvaluationResults) -> Judgement:
     found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
     comparisons = tuple(each for each in found if each is not None)
     apart = {each.second: each.difference.mean > 0 for each in comparisons if each.told_apart}
-    won = bool(others) and all(apart.get(other.label, False) for other in others)
+    won = bool(others) and not best.lost and all(apart.get(other.label, False) for other in others)
     tied = tuple(other.label for other in others if other.label not in apart)
     rival = next((other.label for other in others if other.baseline), "")
     return Judgement(tuple(scores), comparisons, best if won else None, tied, apart.get(rival))
@@ -159,7 +160,10 @@ def _measured(candidate: CandidateRuns, metric: str, hits: Hits) -> Interval | N
     scores = candidate.scores(metric)
     if not scores:
         return None
-    return interval(list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric))
+    found = interval(list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric))
+    if not metric.endswith("accuracy") or not math.isfinite(found.low):
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def _compare(
@@ -258,17 +262,29 @@ def _known(value: float) -> float | None:
 def sentences(evaluation: EvaluationResults, judgement: Judgement) -> list[str]:
     """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
     how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
-    lines = [
-        f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}; the test set was read once per run"
-    ]
+    lines = [f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}"]
+    lines[0] += "; the test set was read once per run" if judgement.best is not None else ""
+    lines += lost_runs(evaluation)
     best = judgement.best
     if best is None:
         return [*lines, "no run is finished yet"]
     label = best.candidate.label
     if judgement.winner is not None:
         lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
+    worse = [each.second for each in judgement.comparisons if each.told_apart and each.difference.mean < 0]
+    if worse:
+        lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
     if judgement.tied:
         lines.append(f"{label} cannot be told apart from {', '.join(judgement.tied)} (95 %, paired over seeds)")
     if evaluation.left:
         lines.append(f"{evaluation.left} runs are left; the same command goes on with them")
     return lines
+
+
+def lost_runs(evaluation: EvaluationResults) -> list[str]:
+    """The configurations of which runs failed or diverged, a line each."""
+    return [
+        f"{each.label} failed or diverged from {each.lost} of {len(each.runs)} seeds"
+        for each in evaluation.candidates
+        if each.lost
+    ]

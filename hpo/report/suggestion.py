@@ -54,6 +54,7 @@ def suggestion(results: Results, findings: Sequence[Finding]) -> str:
         "dataset": definition.dataset.name,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": max(results.budget.trials, first),
+        **{name: value for name in ("timeout", "target") if (value := getattr(results.budget, name)) is not None},
         "sampler": {"name": definition.sampler.name, **definition.sampler.options},
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,
@@ -69,6 +70,8 @@ def suggestion(results: Results, findings: Sequence[Finding]) -> str:
         lines += [f"# {_one_line(reason)}" for reason in reasons.get(name, ())] + _lines({name: literal})
     if definition.baseline is not None:
         lines += ["", "[baseline]", *_lines(definition.baseline)]
+    if definition.report is not None:
+        lines += ["", "[report]", *_lines(definition.report.model_dump(mode="json", exclude_none=True))]
     return "\n".join(lines) + "\n"
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from hpo.report.commands import command
-from hpo.report.evaluations import EvaluationResults
+from hpo.report.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.findings import Finding
-from hpo.report.judgement import Comparison, Interval, Judgement, Score, judge
+from hpo.report.judgement import Comparison, Interval, Judgement, Score, judge, lost_runs
 from hpo.report.results import Results, TrialRow
 from hpo.report.words import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
 
@@ -34,12 +34,15 @@ def verdict(
     found = _decisive(evaluations)
     if found is not None:
         evaluation, judgement, score = found
-        lines = [_measured(evaluation, score), _judged(judgement)]
+        judged = " ".join([_judged(judgement), *(f"{_capital(line)}." for line in lost_runs(evaluation))])
+        if len(results.objectives) > 1:
+            judged = f"{_front(results)} By {metric_text(evaluation.objective.metric)} alone: {judged}".strip()
+        lines = [_measured(evaluation, score), judged]
     elif results.best is None:
         lines = [_nothing(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
         lines = [_chosen(results, results.best), _guessed(results, results.best)]
-    return [*lines, _next(results, evaluations, findings, evaluated=found is not None)]
+    return [*lines, _next(results, evaluations, findings, None if found is None else found[2].candidate)]
 
 
 def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResults, Judgement, Score] | None:
@@ -64,8 +67,7 @@ def _measured(evaluation: EvaluationResults, best: Score) -> str:
     if best.chosen is None or best.bias is None or best.validation is None:
         return line
     chosen, again = (values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean))
-    line = f"{line} The {chosen} by which it was chosen became {again} with fresh seeds"
-    return f"{line}, so it had flattered." if best.bias > 0 else f"{line}: it had not flattered."
+    return f"{line} The {chosen} by which it was chosen became {again} with fresh seeds."
 
 
 def interval_text(metric: str, interval: Interval) -> str:
@@ -111,8 +113,11 @@ def _rival(label: str) -> str:
 
 
 def _label(label: str) -> str:
-    name = _rival(label)
-    return name[0].upper() + name[1:]
+    return _capital(_rival(label))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 # Without one.
@@ -139,6 +144,8 @@ def _chosen(results: Results, best: TrialRow) -> str:
     if objective.metric in COUNTED:
         return f"Trial {best.number}: {score}{also}, {place}."
     flatters = "a flattering score: " if count > 1 else ""
+    if results.definition.evaluation is not None:
+        return f"Trial {best.number}: {score}{also}, {place}."
     return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
 
 
@@ -249,7 +256,10 @@ def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
 
 
 def _next(
-    results: Results, evaluations: Sequence[EvaluationResults], findings: Sequence[Finding], *, evaluated: bool
+    results: Results,
+    evaluations: Sequence[EvaluationResults],
+    findings: Sequence[Finding],
+    measured: CandidateRuns | None,
 ) -> str:
     """The advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
@@ -264,6 +274,11 @@ def _next(
     left = sum(each.left for each in evaluations if each.own)
     if left:
         return f"Next: finish the evaluation, {left} runs are left: `{command(results, 'evaluate')}`."
-    if not evaluated:
+    if results.definition.evaluation is not None:
+        return f"Next: read the report of the study that this evaluates, {results.definition.evaluation.of}."
+    if measured is None:
         return f"Next: measure it on fresh seeds and the test set with `{command(results, 'evaluate')}`."
-    return f"Next: take the configuration with `{command(results, 'export')}`."
+    if measured.trial is None:
+        return "Next: keep the default configuration, or search another space: nothing that was tried is better."
+    other = "" if measured.trial == results.best.number else f"--trial {measured.trial}"
+    return f"Next: take the configuration with `{command(results, 'export', other)}`."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +31,12 @@ __all__ = [
     "record_look",
     "rival_of",
     "same_trial",
+    "values_of",
 ]
 
 LOOK = "hpo:look:"
 SEEDS = ("seed", "split_seed")
+MOST_SEEDS = 1000  # of an evaluation
 
 
 def config_of(candidate: Candidate) -> TrialConfig:
@@ -67,14 +70,16 @@ def same_trial(study: Study, candidate: Candidate) -> bool:
 
 
 def values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
-    """The values that a candidate has: those that have an effect, but for the seeds.
+    """The values that a candidate has: those that have an effect, but for the seed; and which split it was trained on.
 
     Args:
         config: of the trial.
         refit: for how many epochs it is trained on training and validation data; None where the split is kept.
     """
     values = {name: value for name, value in config.effective().items() if name not in SEEDS}
-    return values if refit is None else {**values, "validation": 0.0, "epochs": refit, "patience": 0}
+    if refit is None:
+        return {**values, "split_seed": config.seed_of_split}
+    return {**values, "validation": 0.0, "epochs": refit, "patience": 0}
 
 
 def rival_of(study: Study) -> tuple[str, TrialConfig, int | None]:
@@ -102,7 +107,7 @@ def evaluate_on(
     Args:
         study: what is evaluated.
         chosen: number, configuration and best epoch of its trials to train again, the best first.
-        seeds: how many; they follow the study's own, which none of them is.
+        seeds: how many; none of them is one that the study used.
         dataset: instead of the study's.
         refit: train on training and validation data, for the epochs that the trial's best took; where the schedule
             decays over all epochs, or that epoch is not known, for all of them.
@@ -125,7 +130,7 @@ def evaluate_on(
         same = definition.dataset == data and definition.evaluation.refit == refit
         held = [each for each in wanted if any(_same(each, other) for other in definition.evaluation.candidates)]
         if same and held:
-            _extend(companion, study.definition.seed, seeds)
+            _extend(companion, seeds)
             used.append(companion)
             wanted = [each for each in wanted if each not in held]
     return [*used, _create(study, base, data, wanted, seeds, refit=refit)] if wanted else used
@@ -140,11 +145,13 @@ def _candidates(
 ) -> Iterator[Candidate]:
     label, rival, number = rival_of(study)
     baseline = next((each for each in chosen if each[0] == number), None)
+    equal = (trial for trial, config, _ in chosen if number is None and config.effective() == rival.effective())
+    same = next(equal, number)  # the trial that is the rival
     for trial, config, epoch in chosen:
         values = values_of(config, _refit_epochs(config, epoch) if refit else None)
         name = f"trial {trial}" if trial != number else label
-        yield Candidate(label=name, trial=trial, baseline=trial == number, values=values)
-    if baseline is None:
+        yield Candidate(label=name, trial=trial, baseline=trial == same, values=values)
+    if baseline is None and same == number:
         epoch = _best_epoch(study, number)
         values = values_of(rival, _refit_epochs(rival, epoch) if refit else None)
         yield Candidate(label=label, trial=number, baseline=True, values=values)
@@ -181,8 +188,7 @@ def _create(
         pruner=Named(name="none"),
         seed=mine.seed,
         parameters={
-            "split_seed": {"value": mine.seed},
-            "seed": _seeds(mine.seed, seeds),
+            "seed": _range(_fresh(study), seeds),
             "configuration": {"choices": [each.label for each in wanted]},
         },
         modules=mine.modules,
@@ -201,19 +207,33 @@ def _tested(objective: Objective) -> Objective:
     return Objective(metric=test_metric(objective.metric) or objective.metric, direction=objective.direction)
 
 
-def _seeds(own: int, count: int) -> dict[str, int]:
-    low = (own + 1) % (2**32 - count - 1)
+def _fresh(study: Study) -> int:
+    """The first of a row of seeds that no trial of the study was trained from."""
+    used = {study.definition.seed, *(config.seed for config in _configs(study))}
+    after = max(used) + 1
+    if after + MOST_SEEDS < 2**32:
+        return after
+    return next(low for low in range(0, 2**32, MOST_SEEDS) if not any(low <= seed < low + MOST_SEEDS for seed in used))
+
+
+def _configs(study: Study) -> Iterator[TrialConfig]:
+    for trial in study.trials():
+        with suppress(RequestError):  # it was added by others, or has not begun
+            yield study.config_of(trial)
+
+
+def _range(low: int, count: int) -> dict[str, int]:
     return {"low": low, "high": low + count - 1}
 
 
-def _extend(companion: Study, own: int, seeds: int) -> None:
+def _extend(companion: Study, seeds: int) -> None:
     """Let an evaluation have at least that many seeds: its grid's seeds move slowest, so new points come last."""
     definition = companion.definition
     assert definition.evaluation is not None
     held = definition.parameters["seed"]
     if held["high"] - held["low"] + 1 >= seeds:
         return
-    wider = {**definition.parameters, "seed": _seeds(own, seeds)}
+    wider = {**definition.parameters, "seed": _range(held["low"], seeds)}
     companion.redefine(definition.model_copy(update={"parameters": wider}))
     companion.extend(Budget(trials=seeds * len(definition.evaluation.candidates)))
 

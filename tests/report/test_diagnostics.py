@@ -99,8 +99,11 @@ def diverged_above(row: TrialRow) -> TrialRow:
 
 def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     def runs(mean: float, label: str) -> CandidateRuns:
+        noise = (0, 1, 2, 0, 1, 2) if label == "trial 3" else (1, 0, 2, 2, 0, 1)
         made = tuple(
-            Run("e", i, i, "COMPLETE", {"val_accuracy": mean + 0.002 * (i % 3)}, {"test_accuracy": 0.9} if test else {})
+            Run(
+                "e", i, i, "COMPLETE", {"val_accuracy": mean + 0.002 * noise[i]}, {"test_accuracy": 0.9} if test else {}
+            )
             for i in range(6)
         )
         return CandidateRuns(
