@@ -39,15 +39,20 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
         RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
         DataError, RegistryError: what the study is trained on is not here.
     """
+    folder = folder.resolve()  # for `.` has no name, and a link is not replaced by a folder
     _check_folder(folder)
     found = restore(study, number, device="cpu")
     try:
-        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.absolute().parent) as temporary:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             made = Path(temporary) / "made"  # a folder of its own, with the usual rights
             made.mkdir()
             lines = _write(study, found, made)
-            made.replace(folder)  # which may be there, and empty
+            if folder.exists():  # and is empty, and somebody may stand in it
+                for path in made.iterdir():
+                    path.replace(folder / path.name)
+            else:
+                made.replace(folder)
     except OSError as error:
         raise RequestError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
     return lines
@@ -56,7 +61,7 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
 def _check_folder(folder: Path) -> None:
     if folder.is_dir() and next(folder.iterdir(), None) is None:
         return
-    if folder.exists() or folder.is_symlink():
+    if folder.exists():
         what = "is not empty" if folder.is_dir() else "is no folder"
         raise RequestError(f"{folder}: {what}; choose another folder, or delete this one")
 

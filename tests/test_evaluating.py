@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.evaluating import evaluations
 from hpo.home import default_storage
 from hpo.report.evaluations import read_evaluations
-from hpo.report.judgement import judge
+from hpo.report.judgement import judge, lost_runs, sentences
 from hpo.study import Study, StudyStorage
 from hpo.study.artifacts import find_artifact
 from hpo.study.evaluation import companions, looks
@@ -133,6 +136,67 @@ def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> 
     assert say(outcome, data, data.test()).accuracy == pytest.approx(best.runs[0].test["test_accuracy"], abs=1e-6)
 
 
+def test_a_trials_own_split_and_seed_are_kept_apart(tmp_path: Path) -> None:
+    study = trained(tmp_path, parameters={**SMALL, "seed": {"low": 40, "high": 44}, "split_seed": 9}, trials=4)
+    used = {study.config_of(trial).seed for trial in study.trials()}
+    run_all(evaluations(study, top=2, seeds=2))
+    (found,) = read_evaluations(study)
+    assert {candidate.config.seed_of_split for candidate in found.candidates[:-1]} == {9}
+    assert not used & {run.seed for candidate in found.candidates for run in candidate.runs}
+    cache = DataCache(study.definition.dataset, device("cpu"))
+    best = study.best()
+    assert best is not None
+    expected = cache.get(study.config_of(best)).y_val.tolist()
+    said = found.candidates[0].runs[0].predictions("validation")
+    assert said is not None
+    assert said.labels.tolist() == expected
+
+
+def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: Study) -> None:
+    (made,) = evaluations(study, top=1, seeds=2)
+    run_all([made])
+    best = made.trials()[0]
+    with sqlite3.connect(made.storage.url.database or "") as database:
+        database.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (best._trial_id,))
+    (found,) = read_evaluations(Study(StudyStorage(made.storage.url), "small"))  # finished trials are read but once
+    label = next(each.label for each in found.candidates if each.lost)
+    assert lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
+    assert judge(found).winner is None
+    assert lost_runs(found)[0] in sentences(found, judge(found))
+
+
+def test_a_trial_that_others_added_is_no_run(study: Study) -> None:
+    (made,) = evaluations(study, top=1, seeds=1)
+    run_all([made])
+    optuna_study = optuna.load_study(study_name=made.name, storage=made.storage.url.render_as_string(False))
+    optuna_study.add_trial(optuna.trial.create_trial(value=1.0))
+    (found,) = read_evaluations(study)
+    assert [len(each.runs) for each in found.candidates] == [1, 1]
+
+
+def test_files_of_one_name_and_other_content_are_two_data_sets(study: Study, tmp_path: Path) -> None:
+    paths = []
+    for samples in (300, 330):
+        folder = tmp_path / str(samples)
+        folder.mkdir()
+        paths.append(small_npz(folder / "rows.npz", samples=samples))
+        run_all(evaluations(study, top=1, seeds=1, dataset=str(paths[-1])))
+    found = read_evaluations(study)
+    assert {each.dataset for each in found} == {str(path) for path in paths}
+    moved = tmp_path / "moved.npz"
+    moved.write_bytes(paths[0].read_bytes())
+    run_all(evaluations(study, top=1, seeds=1, dataset=str(moved)))
+    assert len(read_evaluations(study)) == 2
+
+
+def test_when_the_test_set_was_looked_at_is_known(study: Study) -> None:
+    run_all(evaluations(study, top=1, seeds=1))
+    (found,) = read_evaluations(study)
+    last = max(trial.datetime_complete for trial in study.trials() if trial.datetime_complete)
+    assert found.looked is not None
+    assert timedelta(seconds=-1) <= found.looked - last < timedelta(minutes=5)  # looks are noted to the second
+
+
 def test_another_data_set(study: Study, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = small_npz(tmp_path / "other" / "rows.npz", samples=300)
@@ -200,6 +264,9 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
         evaluations(made)
     with pytest.raises(DefinitionError, match="validation = 0: leaves nothing to measure val_accuracy on"):
         define({"parameters": {"validation": 0}}, "none", tmp_path)
+    (tmp_path / "cheap").mkdir()
+    with pytest.raises(RequestError, match=r"has no objective that data are needed to measure \(parameter_count\)"):
+        evaluations(trained(tmp_path / "cheap", objective="parameter_count"))
     (tmp_path / "new").mkdir()
     with pytest.raises(RequestError, match="has no COMPLETE trial"):
         evaluations(make(tmp_path / "new"))

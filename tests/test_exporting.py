@@ -102,6 +102,13 @@ def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
 
+def test_the_folder_one_stands_in(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    export_model(study, Path())
+    assert Path("README.md").exists()
+
+
 def test_nothing_is_left_where_it_fails(study: Study, tmp_path: Path) -> None:
     best = study.best()
     assert best is not None

@@ -134,7 +134,7 @@ def export(
 @app.command()
 @click.argument("name", required=False)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="Port to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen on.")
 @click.option("--writable", is_flag=True, help="Let the dashboard change and delete studies.")
 @storage_option
 def dashboard(name: str | None, host: str, port: int, writable: bool, storage: str | None) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from hpo.study import Study
 
 __all__ = ["ReportPaths", "write_report"]
+
+DOCUMENT, OPENING = "report.json", b'{"schema": '
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,14 @@ def write_report(study: Study | Reading, out: Path) -> ReportPaths:
     Each file appears whole or not at all; those of an earlier report that this one has not are removed.
 
     Raises:
-        RequestError: the folder cannot be written to.
+        RequestError: the folder cannot be written to, or holds files of these names that are of no report.
         RegistryError: the study uses a model or metric that is not registered here.
     """
     from hpo.report.markdown import FIGURES
     from hpo.report.reading import Reading, read
 
     files, figures = _files(study if isinstance(study, Reading) else read(study))
+    _check_folder(out, (*files, FIGURES))
     try:
         for name, content in files.items():
             _publish(out / name, content)
@@ -55,8 +59,18 @@ def write_report(study: Study | Reading, out: Path) -> ReportPaths:
     def path(name: str) -> Path | None:
         return out / name if files[name] else None
 
-    html, text, data = (out / name for name in ("report.html", "report.md", "report.json"))
+    html, text, data = (out / name for name in ("report.html", "report.md", DOCUMENT))
     return ReportPaths(html, text, data, path("best_config.toml"), path("study.toml"))
+
+
+def _check_folder(out: Path, names: Iterable[str]) -> None:
+    """An earlier report is replaced; what people keep under the same names, as their `study.toml`, is not."""
+    with suppress(OSError), (out / DOCUMENT).open("rb") as file:
+        if file.read(len(OPENING)) == OPENING:
+            return
+    theirs = next((out / name for name in names if (out / name).exists()), None)
+    if theirs is not None:
+        raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
 
 
 def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -72,9 +86,9 @@ def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
     told = (reading.results.name, reading.verdict, facts(reading), reading.chapters, time_text(reading.now))
     text, figures = markdown(*told)
     texts = {
+        DOCUMENT: json.dumps(document(reading), allow_nan=False),  # first, for by it a report is known
         "report.html": page(*told),
         "report.md": text,
-        "report.json": json.dumps(document(reading), allow_nan=False),
         "best_config.toml": best_config(reading.results)[0],
         "study.toml": study_file(reading.results),
     }

@@ -15,7 +15,6 @@ from hpo.report.sight import curve, leaders, standard_error
 __all__ = ["CURVE_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
-INFEASIBLE = 0.2  # a fifth of the budget lost
 NEAR_EDGE = 3.0  # the best learning rate within half a decade of the divergence
 RISE = 1.05  # a loss that is a twentieth above its lowest has turned
 STILL = 0.05  # of the whole improvement, in the last fifth of the epochs
@@ -24,24 +23,7 @@ EARLY, LATE = 0.1, 0.75  # [P]
 ROUGH = 0.15  # of the curve's range, from one late epoch to the next
 PERIODIC = 0.6  # of the detrended curve's power in one frequency
 WARM = 0.05  # [P]
-
-
-def infeasible(results: Results, _: Evaluations) -> list[Finding]:
-    """Check 5: the share of trials that diverged or failed."""
-    ended = [row for row in results.trials if row.state in ("COMPLETE", "PRUNED", "FAIL")]
-    if not ended:
-        return []
-    bad = sum(row.failure is not None or row.state == "FAIL" for row in ended)
-    much = bad / len(ended) >= INFEASIBLE
-    return [
-        Finding(
-            "infeasible",
-            "infeasible trials",
-            "warning" if much else "ok",
-            f"{bad} of {len(ended)} ended trials diverged or failed ({bad / len(ended):.0%})",
-            "shrink the space where they fail, or look for a bug" if much else "",
-        )
-    ]
+WARMED = "warmup = { low = 0.0, high = 0.2 }"
 
 
 def _rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
@@ -76,7 +58,8 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
             "warning" if edge else "ok",
             evidence,
             "try warm-up or gradient clipping, which let larger learning rates train" if edge else "",
-            parameters=("learning_rate",),
+            WARMED if edge and best.config.effective().get("warmup") == 0.0 else "",
+            ("learning_rate",),
         )
     ]
 
@@ -316,7 +299,6 @@ def warm_up(results: Results, _: Evaluations) -> list[Finding]:
 
 
 CURVE_CHECKS = (
-    infeasible,
     stability,
     rising,
     overfitting,

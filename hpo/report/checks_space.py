@@ -29,6 +29,7 @@ WIDEN = 0.5  # of the range's length on its own scale: far enough to see whether
 ROOM = 0.15  # of the range's length, on each side of the best trials
 NARROWER = 0.7  # a range that would keep more of its length is not worth narrowing
 FEW_GOOD = 3  # below this the best trial may be a lucky one
+INFEASIBLE = 0.2  # a fifth of the budget lost
 UNFAIR = 3.0  # so many times the trials give a value so many more chances
 
 
@@ -203,6 +204,52 @@ def _at(domain: Range, place: float) -> float:
     return float(domain.low + (domain.high - domain.low) * place)
 
 
+def infeasible(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 5: the share of trials that diverged or failed."""
+    ended = [row for row in results.trials if row.state in ("COMPLETE", "PRUNED", "FAIL")]
+    if not ended:
+        return []
+    lost = [row for row in ended if row.failure is not None or row.state == "FAIL"]
+    evidence = f"{len(lost)} of {len(ended)} ended trials diverged or failed ({len(lost) / len(ended):.0%})"
+    if len(lost) < INFEASIBLE * len(ended):
+        return [Finding("infeasible", "infeasible trials", "ok", evidence)]
+    cut = _cut(results, lost)
+    if cut is None:
+        advice = (
+            "shrink the space where they fail, or look for a bug: no bound of one parameter parts them from the rest"
+        )
+        return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
+    count, dimension, side, bound = cut
+    name = dimension.parameter.name
+    evidence += f", {count} of them {'above' if side == 'high' else 'below'} every one of the better half in {name}"
+    advice = f"end {dimension_text(dimension)} at {bound:.6g}"
+    toml = f"{_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
+    return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
+
+
+def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
+    """The bound that leaves most of the lost trials outside, and the better half of the others inside.
+
+    Returns:
+        How many lie outside, of what, on which side, and the bound; None where that are not most of the lost.
+    """
+    cuts: list[tuple[int, Dimension, str, float]] = []
+    for dimension in results.space.varied:
+        held = [value for _, value in numbers(results.ranked, dimension)]
+        if not isinstance(dimension.domain, Range) or len(held) < FEWEST:
+            continue
+        better = [float(value) for value in held[: len(held) // 2]]
+        failed = [float(value) for _, value in numbers(lost, dimension)]
+        for side, bound, out in (
+            ("high", max(better), [value for value in failed if value > max(better)]),
+            ("low", min(better), [value for value in failed if value < min(better)]),
+        ):
+            whole = dimension.domain.step is not None or isinstance(dimension.domain.low, int)
+            cuts.append((len(out), dimension, side, type(dimension.domain.low)(bound) if whole else bound))
+    best = max(cuts, key=lambda cut: cut[0], default=None)
+    return best if best is not None and 2 * best[0] > len(lost) else None
+
+
 def isolation(results: Results, _: Evaluations) -> list[Finding]:
     """Check 15: the best trial per choice, the others free."""
     error, found = standard_error(results) or 0.0, []
@@ -350,4 +397,4 @@ def adam(results: Results, _: Evaluations) -> list[Finding]:
     ]
 
 
-SPACE_CHECKS = (boundary, axis, density, isolation, fairness, fixed, conditional, patterns, adam)
+SPACE_CHECKS = (boundary, axis, density, infeasible, isolation, fairness, fixed, conditional, patterns, adam)

@@ -177,14 +177,16 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 'sampler = "qmc"',
             )
         )
-    if results.left and any(run.test for each in evaluations for c in each.candidates for run in c.runs):
+    looked = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
+    after = 0 if looked is None else sum(row.started is not None and row.started > looked for row in results.trials)
+    if after or (looked is not None and results.left):
         found.append(
             Finding(
                 "order",
                 "test set",
                 "warning",
-                f"the test set was looked at while {results.left} trials are left",
-                "finish the study before the test set is looked at",
+                f"the test set was first looked at with {max(after, results.left)} trials still to run",
+                "finish a study before the test set is looked at, and choose nothing by what it shows",
             )
         )
     return found or [

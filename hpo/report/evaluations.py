@@ -6,10 +6,10 @@ refit or both not, are one here: a configuration that has been run once is not r
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hpo.datasets import DatasetReference
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact
 from hpo.study.definition import test_metric
-from hpo.study.evaluation import companions, config_of, same_trial
+from hpo.study.evaluation import companions, config_of, looks, same_trial
 from hpo.study.storage import EpochMetrics
 
 __all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
@@ -149,6 +149,7 @@ class EvaluationResults:
         candidates: the best of the study first, the rival last.
         left: runs that are not finished.
         path: what `--dataset` takes for that data set.
+        looked: when its test set was first looked at; naive local time.
     """
 
     studies: tuple[str, ...]
@@ -159,6 +160,7 @@ class EvaluationResults:
     candidates: tuple[CandidateRuns, ...]
     left: int
     path: str = ""
+    looked: datetime | None = None
 
     @property
     def validation_metric(self) -> str | None:
@@ -202,15 +204,18 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
         found = _read(study, companion)
         key = (not found.own, found.refit, _content(companion.definition.dataset))
         merged[key] = _joined(merged[key], found) if key in merged else found
-    for key, found in merged.items():  # files of one name and other content
-        if any(other.dataset == found.dataset and k[2] != key[2] for k, other in merged.items()):
+    contents: dict[str, set[str]] = {}
+    for (*_, content), found in merged.items():
+        contents.setdefault(found.dataset, set()).add(content)
+    for key, found in merged.items():
+        if len(contents[found.dataset]) > 1:  # files of one name and other content
             merged[key] = replace(found, dataset=found.path)
-    return tuple(replace(merged[key], candidates=_ordered(study, merged[key].candidates)) for key in sorted(merged))
+    return tuple(replace(merged[key], candidates=_ordered(study, merged[key])) for key in sorted(merged))
 
 
 def _content(dataset: DatasetReference) -> str:
-    """The same for the same data, wherever they lie."""
-    return json.dumps(dataset.sha256, sort_keys=True) if dataset.sha256 else dataset.name
+    """The same for the same data, wherever they lie and whatever their files are called."""
+    return " ".join(sorted(dataset.sha256.values())) or dataset.name
 
 
 def _read(study: Study, companion: Study) -> EvaluationResults:
@@ -235,10 +240,22 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         for each in evaluation.candidates
         if same_trial(study, each)
     )
-    name, left = Path(data.name).name, companion.left()
     return EvaluationResults(
-        (companion.name,), name, own, evaluation.refit, objectives[place], candidates, left, data.name
+        (companion.name,),
+        Path(data.name).name,
+        own,
+        evaluation.refit,
+        objectives[place],
+        candidates,
+        companion.left(),
+        data.name,
+        next((_local(look.at) for look in looks(study) if look.by.rpartition(" ")[0] == companion.name), None),
     )
+
+
+def _local(at: str) -> datetime:
+    """A moment in UTC as trials have theirs: in local time, without a zone."""
+    return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
 def _runs(companion: Study) -> dict[str, list[Run]]:
@@ -282,7 +299,11 @@ def _joined(one: EvaluationResults, other: EvaluationResults) -> EvaluationResul
             runs = tuple(sorted([*held.runs, *more], key=lambda run: run.seed))
             mine[_identity(each)] = replace(held, runs=runs, baseline=held.baseline or each.baseline)
     return replace(
-        one, studies=one.studies + other.studies, candidates=tuple(mine.values()), left=one.left + other.left
+        one,
+        studies=one.studies + other.studies,
+        candidates=tuple(mine.values()),
+        left=one.left + other.left,
+        looked=min((each.looked for each in (one, other) if each.looked is not None), default=None),
     )
 
 
@@ -290,13 +311,14 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
     return candidate.trial, tuple(sorted(candidate.values.items()))
 
 
-def _ordered(study: Study, candidates: Sequence[CandidateRuns]) -> tuple[CandidateRuns, ...]:
+def _ordered(study: Study, found: EvaluationResults) -> tuple[CandidateRuns, ...]:
     """The best of the study first, the rival last unless it is the best itself."""
-    sign = -1 if study.maximize else 1
-    values = {trial.number: sign * trial.values[0] for trial in study.trials() if trial.values}
+    place = study.definition.objectives.index(found.objective)
+    sign = -1 if found.objective.direction == "maximize" else 1
+    values = {trial.number: sign * trial.values[place] for trial in study.trials() if trial.values}
 
     def value(each: CandidateRuns) -> float:
         return math.inf if each.trial is None else values.get(each.trial, math.inf)
 
-    ranked = sorted(candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
+    ranked = sorted(found.candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
     return tuple(sorted(ranked, key=lambda each: each.baseline and each is not ranked[0]))

@@ -22,7 +22,7 @@ from hpo.study.warm import check_warm_start
 __all__ = ["suggestion", "write_suggestion"]
 
 # The checks whose lines change the space, in this order.
-ACTED_ON = ("boundary", "isolation", "improving", "flat", "density")
+ACTED_ON = ("boundary", "infeasible", "isolation", "improving", "flat", "stability", "density")
 WARM = 3  # of the best trials: enough to begin from, few enough to leave the budget to what is new
 
 
@@ -90,7 +90,7 @@ def _changed(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, A
     acting = [each for check in ACTED_ON for each in findings if each.check == check and each.toml]
     for finding in acting:
         for name, literal in tomllib.loads(finding.toml).items():
-            if name in reasons and (name == "epochs" or finding.check == "density"):
+            if name in reasons and (name == "epochs" or finding.check in ("density", "infeasible")):
                 continue  # what was widened is not narrowed
             changed = {**parameters, name: _replaced(parameters.get(name), literal)}
             try:

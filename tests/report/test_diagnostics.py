@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hpo.study import Budget, Definition, Objective
 from hpo.study.definition import Named
 from tests.report.helpers import add_foreign, filled
 
+LOOKED = datetime(2026, 1, 1)
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 
 
@@ -97,6 +99,11 @@ def diverged_above(row: TrialRow) -> TrialRow:
     return replace(row, state="PRUNED", values=None, failure="diverged") if row.config.learning_rate > 10**-2.4 else row
 
 
+def begun(row: TrialRow, before: int) -> TrialRow:
+    """So many trials begin before the test set is looked at, the others after."""
+    return replace(row, started=LOOKED + timedelta(minutes=row.number - before))
+
+
 def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     def runs(mean: float, label: str) -> CandidateRuns:
         noise = (0, 1, 2, 0, 1, 2) if label == "trial 3" else (1, 0, 2, 2, 0, 1)
@@ -112,7 +119,14 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
 
     objective = Objective(metric="val_accuracy", direction="maximize")
     return EvaluationResults(
-        ("e",), "mnist", True, False, objective, (runs(0.9 + gain, "trial 3"), runs(0.9, "defaults")), 0
+        ("e",),
+        "mnist",
+        True,
+        False,
+        objective,
+        (runs(0.9 + gain, "trial 3"), runs(0.9, "defaults")),
+        0,
+        looked=LOOKED if test else None,
     )
 
 
@@ -198,6 +212,11 @@ CASES: list[Case] = [
         lambda: (study(count=20, samples=10**8),),
     ),
     ("order", lambda: (plain(left=5), [evaluation(0.1, test=True)]), lambda: (plain(),)),
+    (
+        "order",
+        lambda: (plain(change=lambda row: begun(row, 30)), [evaluation(0.1, test=True)]),
+        lambda: (plain(change=lambda row: begun(row, 60)), [evaluation(0.1, test=True)]),
+    ),
     ("record", lambda: (plain(left=5),), lambda: (plain(),)),
 ]
 

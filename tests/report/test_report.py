@@ -202,6 +202,15 @@ def test_an_outdated_best_configuration_goes(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "best_config.toml").exists()
 
 
+def test_files_of_the_same_names_that_are_of_no_report_are_kept(tmp_path: Path) -> None:
+    study, theirs = filled(tmp_path, trials=1), tmp_path / "study.toml"
+    theirs.write_text("mine")
+    with pytest.raises(RequestError, match=r"study.toml is there, and is of no report; choose another folder"):
+        write_report(study, tmp_path)
+    assert theirs.read_text() == "mine"
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match="report: cannot write to"):

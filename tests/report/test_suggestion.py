@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpo.study.file import define, read_study
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled
+from tests.report.test_diagnostics import diverged_above
 from tests.report.test_diagnostics import study as simulated
 from tests.study.helpers import make_study
 
@@ -47,6 +49,24 @@ def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
     assert math.log(narrow["high"] / narrow["low"]) < 0.7 * math.log(old.high / old.low)
     best = [row.params["learning_rate"] for row in results.top(3)]
     assert [table["learning_rate"] for table in tomllib.loads(text)["warm_start"]] == best
+
+
+def test_a_bound_is_moved_to_where_trials_are_not_lost() -> None:
+    results = simulated(change=diverged_above)
+    (found,) = [each for each in diagnose(results) if each.check == "infeasible"]
+    assert " above every one of the better half in learning_rate" in found.evidence
+    table = tomllib.loads(suggestion(results, diagnose(results)))["parameters"]
+    better = [row.params["learning_rate"] for row in results.ranked[: len(results.ranked) // 2]]
+    assert table["learning_rate"]["high"] == max(better) < 10**-2.4
+    assert table["learning_rate"]["low"] == results.space.varied[0].domain.low
+    assert table["warmup"] == {"low": 0.0, "high": 0.2}  # the best lies at the edge of stability
+
+
+def test_trials_that_are_lost_anywhere_move_no_bound() -> None:
+    results = simulated(change=lambda row: replace(row, state="FAIL", values=None) if row.number % 3 == 0 else row)
+    (found,) = [each for each in diagnose(results) if each.check == "infeasible"]
+    assert found.level == "warning"
+    assert not found.toml
 
 
 def test_a_conditional_space_keeps_its_baseline(tmp_path: Path) -> None:
