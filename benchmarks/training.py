@@ -157,7 +157,7 @@ class Ours:
         self.learner.begin_epoch(len(self.data.y_train), rates)
         for _ in range(steps):
             self.learner.step(*next(self.batches))
-        return self.learner.end_epoch()[0][0]
+        return self.learner.end_epoch()[0]["loss"]
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -13,9 +13,11 @@ from types import MappingProxyType
 
 __all__ = [
     "ACTIVATIONS",
+    "CLASSIFICATION_LOSSES",
     "INITIALISATIONS",
     "LOSSES",
     "OPTIMIZERS",
+    "RECONSTRUCTION_LOSSES",
     "SCHEDULES",
     "Initialisation",
     "Optimizer",
@@ -37,18 +39,20 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A torch optimizer: `arguments` maps its keywords to the parameters that they take their value from."""
+    """A torch optimizer: `arguments` maps its keywords to the parameters that they take their value from; `first_order`
+    says that it goes along the gradient as it is given, which can then be clipped, at a rate that layers may differ in.
+    """
 
     target: str
     arguments: Mapping[str, str | tuple[str, ...]]
     fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    clips_gradients: bool = True
+    first_order: bool = True
 
     def takes(self, parameter: str) -> bool:
         """Whether `parameter` has an effect under this optimizer."""
-        if parameter == "gradient_clip":
-            return self.clips_gradients
+        if parameter in ("gradient_clip", "layer_learning_rate_decay"):
+            return self.first_order
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
 
 
@@ -68,7 +72,7 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             "torch.optim.LBFGS",
             {"lr": "learning_rate"},
             fixed={"history_size": 10, "max_iter": 4, "line_search_fn": "strong_wolfe"},
-            clips_gradients=False,
+            first_order=False,
         ),
     }
 )
@@ -104,7 +108,10 @@ INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
     }
 )
 
-LOSSES = ("cross_entropy", "mse")
+# The first one is the default.
+CLASSIFICATION_LOSSES = ("cross_entropy", "mse")
+RECONSTRUCTION_LOSSES = ("mse", "binary_cross_entropy")
+LOSSES = tuple(dict.fromkeys(CLASSIFICATION_LOSSES + RECONSTRUCTION_LOSSES))
 
 
 @dataclass(frozen=True)

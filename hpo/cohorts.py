@@ -8,7 +8,7 @@ __all__ = ["ALONE", "SHARED", "one_run", "shared", "together"]
 
 # What the trials of a cohort have in common, for they see the same batches, in the same order.
 SHARED = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
-STACKED_MODELS = frozenset({"mlp"})
+STACKED_MODELS = frozenset({"mlp", "autoencoder"})
 ALONE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 

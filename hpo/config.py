@@ -21,7 +21,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hpo import registry
-from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from hpo.choices import (
+    ACTIVATIONS,
+    CLASSIFICATION_LOSSES,
+    INITIALISATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    RECONSTRUCTION_LOSSES,
+    SCHEDULES,
+)
 from hpo.errors import ConfigError, unknown
 from hpo.foreign import FOREIGN
 
@@ -136,20 +144,34 @@ def _used_by_model(name: str) -> Effect:
     """The effect of a parameter that matters under the models that say they use it, hidden layers permitting."""
 
     def holds(values: Values) -> bool:
-        if name not in registry.models.get(str(values["model"])).uses:
+        uses = registry.models.get(str(values["model"])).uses
+        if name not in uses:
             return False
-        return values["model"] != "mlp" or name == "init" or values["widths"] is not None or values["depth"] > 0
+        return "depth" not in uses or name == "init" or values["widths"] is not None or values["depth"] > 0
 
     return Effect("the model uses it, and has a hidden layer", ("model", "widths", "depth"), holds)
 
 
-def _mlp_shape(minimal_depth: int) -> Effect:
-    """The effect of a parameter that shapes an MLP from depth and width, from that many hidden layers on."""
+def _used(name: str) -> Effect:
+    """The effect of a parameter that matters under the models that say they use it."""
+    return Effect(
+        f"the model uses {name}", ("model",), lambda values: name in registry.models.get(values["model"]).uses
+    )
+
+
+def _shape(name: str, minimal_depth: int = 0, *, unless_budget: bool = False) -> Effect:
+    """The effect of a parameter that shapes a dense model, from that many hidden layers on."""
 
     def holds(values: Values) -> bool:
-        return values["model"] == "mlp" and values["widths"] is None and values["depth"] >= minimal_depth
+        deep = values["widths"] is None and (not minimal_depth or values["depth"] >= minimal_depth)
+        free = not unless_budget or values["parameter_budget"] is None
+        return name in registry.models.get(str(values["model"])).uses and deep and free
 
-    return Effect(f"model is mlp, widths is not given, depth >= {minimal_depth}", ("model", "widths", "depth"), holds)
+    others = {f"depth >= {minimal_depth}": "depth"} if minimal_depth else {}
+    others |= {"no parameter_budget": "parameter_budget"} if unless_budget else {}
+    return Effect(
+        ", ".join(["the model uses it, widths is not given", *others]), ("model", "widths", *others.values()), holds
+    )
 
 
 def _under_optimizer(name: str) -> Effect:
@@ -168,10 +190,10 @@ RATIO = Effect(
     lambda v: SCHEDULES[v["schedule"]].decays and v["final_learning_rate"] is None,
 )
 WARMUP = Effect("the schedule is not one_cycle", ("schedule",), lambda v: SCHEDULES[v["schedule"]].takes_warmup)
-CROSS_ENTROPY = Effect("loss is cross_entropy", ("loss",), lambda v: v["loss"] == "cross_entropy")
-WIDTHS_GIVEN = Effect("model is mlp", ("model",), lambda v: v["model"] == "mlp")
-DEPTH = Effect(
-    "model is mlp, widths is not given", ("model", "widths"), lambda v: v["model"] == "mlp" and v["widths"] is None
+CROSS_ENTROPY = Effect(
+    "loss is cross_entropy, of classes",
+    ("loss", "model"),
+    lambda v: v["loss"] == "cross_entropy" and not registry.models.get(v["model"]).reconstructs,
 )
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 PROFILES = OneOf(("uniform", "decreasing", "increasing"))
@@ -209,7 +231,9 @@ class TrialConfig(BaseModel):
         Group("data"),
     ] = "standard"
 
-    model: Annotated[str, Field(description="mlp, cnn, or a registered model's name"), Group("model")] = "mlp"
+    model: Annotated[str, Field(description="mlp, cnn, autoencoder, or a registered model's name"), Group("model")] = (
+        "mlp"
+    )
     activation: Annotated[
         str,
         OneOf(tuple(ACTIVATIONS)),
@@ -237,16 +261,34 @@ class TrialConfig(BaseModel):
         _used_by_model("batch_norm"),
     ] = False
 
-    depth: Annotated[int, Field(ge=0, le=16, description="hidden layers"), Group("mlp"), DEPTH] = 2
+    depth: Annotated[
+        int,
+        Field(ge=0, le=16, description="hidden layers; of an autoencoder, of its encoder and its decoder each"),
+        Group("mlp"),
+        _shape("depth"),
+    ] = 2
     width: Annotated[
-        int, Field(ge=1, le=65536, description="units of the widest hidden layer"), Group("mlp"), _mlp_shape(1)
+        int,
+        Field(ge=1, le=65536, description="units of the widest hidden layer"),
+        Group("mlp"),
+        _shape("width", 1, unless_budget=True),
     ] = 128
+    parameter_budget: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10**10,
+            description="instead of width: about how many numbers the model learns; the width follows from it",
+        ),
+        Group("mlp"),
+        _shape("parameter_budget", 1),
+    ] = None
     width_profile: Annotated[
         str,
         PROFILES,
         Field(description="widths over the layers: equal, or from width down or up in equal steps"),
         Group("mlp"),
-        _mlp_shape(2),
+        _shape("width_profile", 2),
     ] = "uniform"
     widths: Annotated[
         str | None,
@@ -255,8 +297,15 @@ class TrialConfig(BaseModel):
             description="instead of depth, width and width_profile: units per hidden layer, as 512-256",
         ),
         Group("mlp"),
-        WIDTHS_GIVEN,
+        _used("widths"),
     ] = None
+
+    latent_size: Annotated[
+        int,
+        Field(ge=1, le=65536, description="numbers that the encoder makes of a sample, and the decoder a sample of"),
+        Group("autoencoder"),
+        _used("latent_size"),
+    ] = 32
 
     conv_layers: Annotated[
         int,
@@ -326,6 +375,17 @@ class TrialConfig(BaseModel):
         _under_optimizer("gradient_clip"),
     ] = 0.0
 
+    layer_learning_rate_decay: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=100,
+            description="each layer's learning rate, of the next one's; the output layer has learning_rate; 1 is off",
+        ),
+        Group("optimizer"),
+        _under_optimizer("layer_learning_rate_decay"),
+    ] = 1.0
+
     schedule: Annotated[
         str, OneOf(tuple(SCHEDULES)), Field(description="how the learning rate moves, at every step"), Group("schedule")
     ] = "constant"
@@ -351,7 +411,10 @@ class TrialConfig(BaseModel):
     loss: Annotated[
         str,
         OneOf(LOSSES),
-        Field(description="mse: mean squared difference between the softmax outputs and the one-hot label"),
+        Field(
+            description="mse: mean squared difference between the softmax outputs and the one-hot label, or, where the "
+            "target is the sample, between outputs and sample: the default there; binary_cross_entropy: there alone"
+        ),
         Group("loss"),
     ] = "cross_entropy"
     label_smoothing: Annotated[
@@ -387,6 +450,8 @@ class TrialConfig(BaseModel):
         resolved = {name: parameter.default for name, parameter in table.items()} | checked
         if "momentum" not in given:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
+        if "loss" not in given and registry.models.get(resolved["model"]).reconstructs:
+            resolved["loss"] = RECONSTRUCTION_LOSSES[0]
         _check_together(resolved)
         return resolved
 
@@ -406,10 +471,23 @@ class TrialConfig(BaseModel):
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
-        """Units per hidden layer of an MLP, from `widths` or from `depth`, `width` and `width_profile`.
+        """Units per hidden layer of a dense model, from `widths` or from `depth`, `width` and `width_profile`.
 
-        A decreasing profile of depth d gives layer i (from 0) `width * (d - i) / d` units, at least 1.
+        A decreasing profile of depth d gives layer i (from 0) `width * (d - i) / d` units, at least 1. An autoencoder's
+        are those of its encoder, its latent layer, and the encoder's mirrored. Where the width follows from a
+        `parameter_budget`, ask the configuration that `hpo.widths.sized` gives.
         """
+        if self.model != "autoencoder":
+            return self._profile
+        return (*self._profile, self.latent_size, *reversed(self._profile))
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the model's target is its input."""
+        return registry.models.get(self.model).reconstructs
+
+    @property
+    def _profile(self) -> tuple[int, ...]:
         if self.widths is not None:
             return tuple(int(width) for width in self.widths.split("-"))
         if self.width_profile == "uniform":
@@ -428,8 +506,22 @@ class TrialConfig(BaseModel):
         }
 
 
+def _check_loss(values: Values) -> None:
+    model, loss = values["model"], values["loss"]
+    reconstructs = registry.models.get(model).reconstructs
+    valid = RECONSTRUCTION_LOSSES if reconstructs else CLASSIFICATION_LOSSES
+    if loss not in valid:
+        raise ConfigError(f"loss = '{loss}': under model = '{model}' it must be {' or '.join(valid)}")
+    if loss == "binary_cross_entropy" and values["input_scaling"] != "unit":
+        raise ConfigError(
+            f"loss = '{loss}': its targets lie from 0 to 1, but input_scaling is '{values['input_scaling']}'; "
+            "set input_scaling = 'unit'"
+        )
+
+
 def _check_together(values: Values) -> None:
     """Rules over several parameters."""
+    _check_loss(values)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
     if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
 from hpo.config import TrialConfig
-from hpo.errors import OutOfMemoryError
+from hpo.errors import OutOfMemoryError, RequestError
 from hpo.restoring import restore
 from hpo.study import Study
 from hpo.study.artifacts import save_artifact
@@ -50,11 +50,13 @@ def look_inside(study: Study, device: str = "auto") -> None:
         device: see `hpo.training.loop.device`.
 
     Raises:
-        RequestError: no trial is complete, or its weights are missing or another model's.
+        RequestError: no trial is complete, its weights are missing or another model's, or it reconstructs its input.
         DataError, RegistryError: what the study is trained on is not here.
         OutOfMemoryError: the device has too little memory.
     """
     found = restore(study, device=device)
+    if found.config.reconstructs:
+        raise RequestError(f"--inside: model '{found.config.model}' has no classes to look for; leave --inside out")
     trial, config, data, model = found.trial, found.config, found.data, found.model
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:

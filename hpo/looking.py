@@ -30,7 +30,7 @@ class Looking:
         self.data = data
 
     def __call__(self, entry: Entry, outcome: Outcome) -> dict[str, float]:
-        """The test metrics of a run that has ended well: `test_accuracy`, `test_loss`, and those of the objectives.
+        """The test metrics of a run that has ended well: `test_loss`, `test_accuracy`, …, and those of the objectives.
 
         Raises:
             RunError: a metric raised, or the device has too little memory.
@@ -44,4 +44,4 @@ class Looking:
         said["test"] = tested = say(outcome, data, data.test(), metrics)
         save_artifact(self.study, PREDICTIONS, packed(said), trial_id=entry.claim.id)
         own = {name: value for metric, value in tested.metrics.items() if (name := test_metric(metric))}
-        return {"test_accuracy": tested.accuracy, "test_loss": tested.loss, **own}
+        return {**{f"test_{name}": value for name, value in tested.scores.items()}, **own}

@@ -46,7 +46,16 @@ PALETTE = {
     "fail": "#d4493f",
     "running": "#14976f",
 }
-CHAPTERS = {"honest", "mattered", "curves", "comparison", "mistakes", "pareto", "inside"}  # whose figures are shown
+CHAPTERS = {
+    "honest",
+    "mattered",
+    "curves",
+    "comparison",
+    "mistakes",
+    "reconstruction",
+    "pareto",
+    "inside",
+}  # whose figures are shown
 CELL = 450  # pixels of height that the dashboard gives a figure
 MODEBAR = {"bgcolor": PALETTE["surface"], "color": PALETTE["faint"], "activecolor": PALETTE["ink"], "orientation": "v"}
 GONE: Spec = {

@@ -68,10 +68,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class ModelEntry(Entry):
-    """A model: `(config, shape, classes) -> nn.Module`, its extra parameters, and which shared ones it uses."""
+    """A model: `(config, shape, classes) -> nn.Module`, with its extra parameters, the shared ones that it uses, and
+    whether its target is its input.
+    """
 
     parameters: type[BaseModel] | None = None
     uses: frozenset[str] = frozenset()
+    reconstructs: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ metrics: Registry[MetricEntry] = Registry("metric")
 
 
 def model(
-    name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = ()
+    name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = (), reconstructs: bool = False
 ) -> Callable[[Function], Function]:
     """Register a function `(config, shape, classes) -> nn.Module` as a model.
 
@@ -154,13 +157,15 @@ def model(
             parameters like ours: they can be set, searched and conditioned on.
         uses: the shared parameters that the function reads (`activation`, `dropout`, …). Only these have an effect
             under this model; the others are not sampled.
+        reconstructs: its target is its input: outputs are as many as the numbers of a sample, and the losses are those
+            of an autoencoder.
 
     `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
     the batch (`(1, 28, 28)`), `classes` the number of outputs.
     """
 
     def register(function: Function) -> Function:
-        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses)))
+        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses), reconstructs))
         return function
 
     return register
@@ -216,17 +221,29 @@ def load_plugins() -> None:
 
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
-MLP = SHARED | {"depth", "width", "width_profile", "widths"}
+DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
+MLP = SHARED | DENSE
+AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
 CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
 models.add(ModelEntry("cnn", "hpo.training.models.cnn", "hpo.training.models", uses=CNN))
+models.add(
+    ModelEntry(
+        "autoencoder",
+        "hpo.training.models.autoencoder",
+        "hpo.training.models",
+        uses=AUTOENCODER,
+        reconstructs=True,
+    )
+)
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))
 datasets.add(DatasetEntry("fashion_mnist", "hpo.datasets.fashion_mnist", "hpo.datasets"))
 # Measured by the training loop itself, not by a function of outputs and targets.
 BUILTIN_METRICS: dict[str, Direction] = {
     "val_accuracy": "maximize",
     "val_loss": "minimize",
+    "val_reconstruction_error": "minimize",
     "parameter_count": "minimize",
     "train_seconds": "minimize",
 }

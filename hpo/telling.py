@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from optuna.trial import TrialState
 
+from hpo import registry
 from hpo.errors import HpoError, RunError
 from hpo.reporting import LOST, NOT_OURS, Entry
 from hpo.study import Claim, Study
@@ -184,8 +185,10 @@ class Telling:
         }
         if outcome.best_epoch is not None:
             attrs["best_epoch"] = outcome.best_epoch
-        if entry.config.model == "mlp":
-            attrs["widths"] = "-".join(map(str, entry.config.hidden_widths))
+        if "depth" in registry.models.get(entry.config.model).uses:
+            attrs["widths"] = "-".join(map(str, outcome.config.hidden_widths))
+        if "parameter_budget" in entry.config.effective():
+            attrs["width"] = outcome.config.width  # which followed from it
         if outcome.history:
             attrs["last_epoch"] = _in_words(outcome.history[-1])
         return attrs

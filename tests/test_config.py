@@ -10,9 +10,10 @@ from hpo.config import TrialConfig, described, vocabulary
 from hpo.errors import ConfigError, RegistryError
 
 DESIGN_TABLE = """
-validation split_seed input_scaling model activation init dropout batch_norm depth width width_profile widths
+validation split_seed input_scaling model activation init dropout batch_norm depth width parameter_budget
+width_profile widths latent_size
 conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
-gradient_clip schedule
+gradient_clip layer_learning_rate_decay schedule
 final_learning_rate final_learning_rate_ratio warmup loss label_smoothing batch_size epochs patience seed
 """
 

@@ -85,8 +85,8 @@ def test_a_run_is_what_train_gives_and_its_predictions_give_its_scores(study: St
     data = DataCache(study.definition.dataset, device("cpu")).get(config)
     (outcome,) = train([config], data)
     said = say(outcome, data, data.test())
-    assert run.test["test_accuracy"] == pytest.approx(said.accuracy, abs=1e-6)
-    assert run.test["test_loss"] == pytest.approx(said.loss, abs=1e-5)
+    assert run.test["test_accuracy"] == pytest.approx(said.scores["accuracy"], abs=1e-6)
+    assert run.test["test_loss"] == pytest.approx(said.scores["loss"], abs=1e-5)
     for split, metric in (("test", run.test["test_accuracy"]), ("validation", run.validation["val_accuracy"])):
         predictions = run.predictions(split)
         assert predictions is not None
@@ -133,7 +133,9 @@ def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> 
     assert (len(data.y_train), len(data.y_val)) == (600, 0)
     (outcome,) = train([config], data)
     assert outcome.best_epoch == config.epochs
-    assert say(outcome, data, data.test()).accuracy == pytest.approx(best.runs[0].test["test_accuracy"], abs=1e-6)
+    assert say(outcome, data, data.test()).scores["accuracy"] == pytest.approx(
+        best.runs[0].test["test_accuracy"], abs=1e-6
+    )
 
 
 def test_a_trials_own_split_and_seed_are_kept_apart(tmp_path: Path) -> None:

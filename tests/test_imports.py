@@ -13,7 +13,19 @@ import hpo
 
 PACKAGE = Path(hpo.__file__).parent
 BASE = frozenset(
-    {"errors", "foreign", "choices", "config", "cohorts", "registry", "datasets", "home", "signals", "templates"}
+    {
+        "errors",
+        "foreign",
+        "choices",
+        "config",
+        "cohorts",
+        "registry",
+        "datasets",
+        "home",
+        "signals",
+        "templates",
+        "widths",
+    }
 )
 # What each part may import of ours, itself aside; `TYPE_CHECKING` blocks and functions count as well.
 ALLOWED = {

@@ -54,7 +54,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
         loaded = data.get(config)
         learner = ModuleLearner(Member(config), loaded.shape, loaded.classes, loaded.device)
         learner.load(learner.members[0], load_file(path))
-        assert learner.evaluate(loaded.x_val, loaded.y_val)[0].accuracy == trial.value
+        assert learner.evaluate(loaded.x_val, loaded.y_val)[0].scores["accuracy"] == trial.value
     with safe_open(here[best(study)[0]], "pt") as file:
         about = file.metadata()
     assert about == {

@@ -79,8 +79,8 @@ def test_every_study_template_is_valid_and_says_what_it_is() -> None:
         found, definition, budget = read_study(name)
         assert found == name
         assert budget.trials >= 16
-        # A grid is asked about its own points alone.
-        assert (definition.baseline is None) == (definition.sampler.name == "grid")
+        # What tunes says what is used today.
+        assert definition.baseline is not None or definition.sampler.name != "tpe" or len(definition.objectives) > 1
         assert definition.space.notices() == []
 
 

@@ -287,10 +287,11 @@ def train(
         say(f"interrupted after {len(outcome.history)} of {given.config.epochs} epochs")
     if (best := outcome.best) is not None:
         which = "best" if "val_loss" in best else "last"
-        shown = ("val_accuracy", "val_loss") if "val_loss" in best else ("train_accuracy", "train_loss")
+        split = "val" if "val_loss" in best else "train"
+        shown = [name for each in ("accuracy", "loss", "reconstruction_error") if (name := f"{split}_{each}") in best]
         click.echo(f"{which} epoch {outcome.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")
-    if result.test_accuracy is not None:
-        click.echo(f"test_accuracy {result.test_accuracy:.4f}")
+    for name, value in (result.test or {}).items():
+        click.echo(f"test_{name} {value:.4f}")
     click.echo(f"written to {result.out}")
     return stop.exit_code
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from hpo.report.chapter import Block, Chapter, Subtitle, Table, Text
+from hpo.config import Value
+from hpo.report.chapter import Block, Chapter, Note, Subtitle, Table, Text
+from hpo.report.expectations import judged
 from hpo.report.figures import SERIES
+from hpo.report.knee import knee
 from hpo.report.plot import FEW, HOVER, Figure, Spec, axis, build, drawn, safe, short, value_axis, whole_axis
 from hpo.report.results import Results, TrialRow
 from hpo.report.scales import round_ticks
@@ -26,8 +29,9 @@ GROUPS_LIMIT = 60  # rows of the table of groups
 PLACES = 24  # values of x up to which each has its own place
 BUCKETS = 12
 STYLES = tuple(product(("solid", "dash", "dot"), SERIES))
+RATE = "learning_rate"  # of which only curves are drawn
 CHANGE = 0.05  # of a loss from which it has risen, or still falls
-TITLES = METRICS | {"epoch_seconds": "seconds per epoch", "best_epoch": "best epoch"}
+TITLES = METRICS | {"epoch_seconds": "seconds per epoch", "best_epoch": "best epoch", RATE: "learning rate"}
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,32 @@ def comparison(results: Results) -> Chapter | None:
     found = groups(results, table.compare) if table else []
     if table is None or not found:
         return None
-    blocks: list[Block] = []
+    blocks: list[Block] = [*_expected(results, table)]
     for i, measure in enumerate(table.y):
         blocks += [Subtitle(_title(measure))] if len(table.y) > 1 else []
         blocks += _against_x(results, table, measure, found, i)
         blocks += _curves(results, measure, found, i) if table.compare else []
-        blocks.append(_scores(results, table, measure, found))
+        blocks += [] if measure == RATE else [_scores(results, table, measure, found)]
     shown = min(len(found), GROUPS_LIMIT)
     cut = f" {shown} of {len(found)} groups are shown." if shown < len(found) else ""
     words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
     return Chapter("comparison", f"By {_asked(table)}", [*blocks, Text(words, quiet=True)])
+
+
+def _expected(results: Results, table: ReportTable) -> list[Note]:
+    """What people expect of the first measure, and what came out."""
+    measure = table.y[0]
+
+    def scores(case: Mapping[str, Value]) -> list[float]:
+        rows = [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
+        return [value for value, _ in _scored(results, rows, measure)]
+
+    maximize = _maximize(results, measure)
+    return [judged(each, measure, scores(each.better), scores(each.than), maximize=maximize) for each in table.expect]
+
+
+def _has(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
+    return all(values.get(name) == value for name, value in case.items())
 
 
 def _asked(table: ReportTable) -> str:
@@ -192,7 +212,7 @@ def _look(index: int, width: float) -> Spec:
 
 
 def _against_x(results: Results, table: ReportTable, measure: str, found: Sequence[Group], index: int) -> list[Block]:
-    if table.x is None:
+    if table.x is None or measure == RATE:
         return []
     places = _Places(results, table)
     traces = [t for i, group in enumerate(found[:GROUPS_DRAWN]) for t in _line(results, places, measure, group, i)]
@@ -206,7 +226,27 @@ def _against_x(results: Results, table: ReportTable, measure: str, found: Sequen
     cut = f" {GROUPS_DRAWN} of {len(found)} groups are drawn." if len(found) > GROUPS_DRAWN else ""
     caption = f"The best trial of each group (line) and the median (pale).{_fit_words(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
-    return [drawn(Figure(f"comparison-{index}", title), spec, caption)]
+    figure = drawn(Figure(f"comparison-{index}", title), spec, caption)
+    if not table.knee or not places.numeric or _maximize(results, measure):
+        return [figure]
+    names = [group.name for group in found[:GROUPS_DRAWN]]
+    best = [trace for trace in traces if trace.get("showlegend", True)]
+    return [figure, Text(" ".join(_knee_words(table, measure, each) for each in zip(names, best, strict=True)))]
+
+
+def _knee_words(table: ReportTable, measure: str, line: tuple[str, Spec]) -> str:
+    """Where a group's best trials have their knee, on the axes as they are drawn."""
+    name, trace = line
+    x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
+    across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
+    down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
+    found = knee(across, down)
+    where = f"{TITLES.get(table.x or '', table.x or '')}"
+    group = f" with {name}" if table.compare else ""
+    if found is None:
+        return f"The curve{group} has no knee."
+    beside = f"{_text(measure, y[found])} there, {_text(measure, y[-1])} at {x[-1]:g}"
+    return f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
 
 
 class _Places:

@@ -16,6 +16,7 @@ from hpo.report.inside import inside
 from hpo.report.mattered import mattered
 from hpo.report.mistakes import mistakes
 from hpo.report.reading import Reading
+from hpo.report.reconstruction import reconstruction
 from hpo.report.reproduction import reproduction
 from hpo.report.samples import samples
 from hpo.report.search import course, front, over_all, over_each, over_time
@@ -33,6 +34,7 @@ CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
     lambda it: curves(it.results),
     lambda it: comparison(it.results),
     lambda it: mistakes(it.evaluations),
+    lambda it: reconstruction(it.evaluations),
     lambda it: samples(it.study),
     lambda it: front(it.results),
     lambda it: inside(it.study),

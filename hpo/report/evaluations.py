@@ -24,7 +24,15 @@ from hpo.study.definition import test_metric
 from hpo.study.evaluation import companions, config_of, looks, same_trial
 from hpo.study.storage import EpochMetrics
 
-__all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
+__all__ = [
+    "CandidateRuns",
+    "EvaluationResults",
+    "Predictions",
+    "Reconstructions",
+    "Run",
+    "median_run",
+    "read_evaluations",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -50,6 +58,24 @@ class Predictions:
         """(N,) of bool: whether the most probable class is the label."""
         hits: Array = self.probabilities.argmax(1) == self.labels
         return hits
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """What a model that reconstructs its input made of samples of a split; see `hpo.training.predictions.Said`.
+
+    Attributes:
+        labels: (M,), whole numbers.
+        codes: (M, 2), on a plane; None of a model without an encoder.
+        explained: the share of the variance of the latent numbers that the plane has.
+        originals, reconstructions: (K, H, W) or (K, H, W, 3) of uint8; None where samples are no images.
+    """
+
+    labels: Array
+    codes: Array | None
+    explained: float
+    originals: Array | None
+    reconstructions: Array | None
 
 
 @dataclass(frozen=True)
@@ -84,7 +110,7 @@ class Run:
         if self.file is None:
             return None
         with np.load(self.file, allow_pickle=False) as held:
-            if f"{split}_labels" not in held:
+            if f"{split}_probabilities" not in held:
                 return None
             pictures = held.get(f"{split}_pictures")
             return Predictions(
@@ -92,6 +118,21 @@ class Run:
                 held[f"{split}_probabilities"].astype(np.float32),
                 held[f"{split}_mistakes"].astype(np.int64),
                 pictures,
+            )
+
+    def reconstructions(self, split: str) -> Reconstructions | None:
+        """Of the split `validation` or `test`; None where they are not here, or the model has classes."""
+        if self.file is None:
+            return None
+        with np.load(self.file, allow_pickle=False) as held:
+            if not {f"{split}_codes", f"{split}_originals"} & set(held.files):
+                return None
+            return Reconstructions(
+                held.get(f"{split}_labels", np.zeros(0, np.int64)),
+                held.get(f"{split}_codes"),
+                float(held.get(f"{split}_explained", 1.0)),
+                held.get(f"{split}_originals"),
+                held.get(f"{split}_reconstructions"),
             )
 
 
@@ -191,6 +232,17 @@ class EvaluationResults:
     def rival(self) -> CandidateRuns | None:
         """The baseline, or the default configuration."""
         return next((each for each in self.candidates if each.baseline), None)
+
+
+def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Run | None:
+    """The run of a candidate with the median validation score, of those whose predictions are here: neither the
+    luckiest seed nor the unluckiest.
+    """
+    held = [run for run in candidate.done if run.file is not None]
+    scores = candidate.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
+    scored = sorted((run for run in held if run.seed in scores), key=lambda run: (scores[run.seed], run.seed))
+    ordered = scored or held
+    return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
 def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:

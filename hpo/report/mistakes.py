@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.chapter import Block, Chapter, Pictures, Subtitle, Table, Text
-from hpo.report.evaluations import CandidateRuns, EvaluationResults, Predictions, Run
+from hpo.report.evaluations import CandidateRuns, EvaluationResults, Predictions, Run, median_run
 from hpo.report.pictures import png
 from hpo.report.plot import HOVER, Figure, Spec, axis, build, drawn
 from hpo.report.words import count_text, values_text
@@ -40,15 +40,10 @@ def mistakes(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
 
 
 def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, Run] | None:
-    """The run with the median validation score of the best candidate that has predictions here."""
+    """The best candidate, and its run to be shown."""
     best = evaluation.best
-    held = [run for run in best.done if run.file is not None] if best else []
-    if best is None or not held:
-        return None
-    scores = best.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
-    scored = sorted((run for run in held if run.seed in scores), key=lambda run: (scores[run.seed], run.seed))
-    ordered = scored or held
-    return best, ordered[(len(ordered) - 1) // 2]
+    run = median_run(evaluation, best) if best else None
+    return (best, run) if best and run else None
 
 
 def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: Run, split: str, told: Predictions) -> Text:

@@ -36,7 +36,9 @@ NONE = "-"  # what stands in a table where there is no value
 METRICS = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
+    "val_reconstruction_error": "reconstruction error",
     "test_accuracy": "test accuracy",
+    "test_reconstruction_error": "reconstruction error on the test set",
     "test_loss": "test loss",
     "train_accuracy": "training accuracy",
     "train_loss": "training loss",

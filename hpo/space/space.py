@@ -65,7 +65,8 @@ class Space:
         literals = {**(parameters or {}), **more}
         # Without any model's own parameters: `model` must be read first, for it brings in the others.
         chosen = parse("model", literals.get("model", "mlp"), vocabulary())
-        self.table = vocabulary(dict.fromkeys(str(v) for domain in chosen for v in domain.points()))
+        self.models = tuple(dict.fromkeys(str(value) for domain in chosen for value in domain.points()))
+        self.table = vocabulary(self.models)
         self.configurations = configurations
         if configurations:
             self.table[CONFIGURATION.name] = CONFIGURATION

@@ -12,7 +12,7 @@ from hpo.config import TrialConfig
 from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.study.definition import Objective
-from hpo.study.file import get_table, get_text, objectives_of, read_toml
+from hpo.study.file import check_measured, get_table, get_text, objectives_of, read_toml, usual_objective
 from hpo.study.fit import check_fit
 
 __all__ = ["Configuration", "read_config", "read_parameters"]
@@ -56,7 +56,8 @@ def read_config(
                 raise DefinitionError(unknown("key", key, CONFIG_KEYS))
         given = {**get_table(table, "parameters"), **(sets or {})}
         config = TrialConfig(**given)
-        objectives = objectives_of(objective or table.get("objective", "val_accuracy"))
+        objectives = objectives_of(objective or table.get("objective", usual_objective([config.model])))
+        check_measured(objectives, [config.model])
         found = reference(dataset or get_text(table, "dataset", "mnist"), base)
         check_fit(config, found)
     except RequestError as error:

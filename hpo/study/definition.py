@@ -19,6 +19,7 @@ __all__ = [
     "Candidate",
     "Definition",
     "Evaluation",
+    "Expectation",
     "Named",
     "Objective",
     "ReportTable",
@@ -102,6 +103,19 @@ class Evaluation(_Frozen):
     refit: bool = False
 
 
+class Expectation(_Frozen):
+    """What people expect of a study's trials: those with some values are better than those with others.
+
+    Attributes:
+        better, than: values of parameters.
+        text: the same in words, or nothing.
+    """
+
+    better: dict[str, Value]
+    than: dict[str, Value]
+    text: str = ""
+
+
 class ReportTable(_Frozen):
     """What a study's report compares. It says nothing of the trials: another one makes no other study.
 
@@ -110,12 +124,16 @@ class ReportTable(_Frozen):
         compare: parameters whose values make the groups.
         y: what is measured: metrics of the best epoch, or costs.
         log: the axes that are logarithmic, of `x` and `y`.
+        knee: whether the knee of the curve against `x` is looked for, and what `x` is there an estimate of.
+        expect: what is held against the first `y`.
     """
 
     x: str | None = None
     compare: tuple[str, ...] = ()
     y: tuple[str, ...]
     log: tuple[str, ...] = ()
+    knee: str = ""
+    expect: tuple[Expectation, ...] = ()
 
 
 class Definition(_Frozen):
@@ -208,6 +226,6 @@ def longest(space: Space) -> int:
 
 def test_metric(metric: str) -> str | None:
     """What a metric of the validation split is called on the test set; None where it says nothing of data."""
-    if metric in ("val_accuracy", "val_loss"):
+    if metric in registry.BUILTIN_METRICS and metric.startswith("val_"):
         return metric.replace("val_", "test_", 1)
     return None if metric in registry.BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"

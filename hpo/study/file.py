@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from hpo.study.warm import check_warm_start
 
 __all__ = [
     "budget_of",
+    "check_measured",
     "check_name",
     "define",
     "get_table",
@@ -33,6 +34,7 @@ __all__ = [
     "parse_duration",
     "read_study",
     "read_toml",
+    "usual_objective",
 ]
 
 KEYS = (
@@ -95,7 +97,8 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
             raise DefinitionError(unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
-    objectives = objectives_of(table.get("objective", "val_accuracy"))
+    objectives = objectives_of(table.get("objective", usual_objective(space.models)))
+    check_measured(objectives, space.models)
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
@@ -173,6 +176,25 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
         raise type(error)(f"[parameters] {error}") from error
 
 
+def usual_objective(models: Iterable[str]) -> str:
+    """The objective of studies of such models that name none."""
+    return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
+
+
+def check_measured(objectives: Iterable[Objective], models: Iterable[str]) -> None:
+    """Refuse an objective that a model has not.
+
+    Raises:
+        DefinitionError: it is of classes, and the model reconstructs its input, or the other way round.
+    """
+    for model in models:
+        entry = registry.models.get(model)
+        missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
+        if any(objective.metric == missing for objective in objectives):
+            others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
+            raise DefinitionError(f"objective = '{missing}': model '{model}' has none; use {others}")
+
+
 def objectives_of(given: object) -> tuple[Objective, ...]:
     """The objectives that the key `objective` names.
 
@@ -213,8 +235,7 @@ def _named(given: object, kind: str) -> Named:
 
 def _modules(space: Space, objectives: tuple[Objective, ...]) -> dict[str, str]:
     """Where the models and metrics that are not ours came from, so that a worker's error can name the module."""
-    models = {str(v) for d in space.dimensions if d.parameter.name == "model" for v in d.domain.points()}
-    entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(models)]
+    entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(space.models)]
     entries += [("metric", registry.metrics.get(objective.metric)) for objective in objectives]
     return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
 

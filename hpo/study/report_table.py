@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpo.errors import DefinitionError, unknown
+from hpo.config import Value
+from hpo.errors import ConfigError, DefinitionError, unknown
 from hpo.space import Space
-from hpo.study.definition import Objective, ReportTable
+from hpo.study.definition import Expectation, Objective, ReportTable
 
 __all__ = ["MEASURES", "report_table"]
 
-KEYS = ("x", "compare", "y", "log")
-# What every trial has, whatever its objective.
+KEYS = ("x", "compare", "y", "log", "knee", "expect")
+# What trials have, whatever their objective.
 MEASURES = (
-    *("val_accuracy", "val_loss", "train_accuracy", "train_loss"),
-    *("parameter_count", "epoch_seconds", "train_seconds", "best_epoch"),
+    *("val_accuracy", "val_loss", "val_reconstruction_error", "train_accuracy", "train_loss"),
+    *("parameter_count", "epoch_seconds", "train_seconds", "best_epoch", "learning_rate"),
 )
 COSTS = ("parameter_count", "epoch_seconds", "train_seconds")
 
@@ -25,7 +26,8 @@ def report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Ob
 
     Args:
         table: `x`, a parameter or a cost; `compare`, parameters; `y`, what is measured, by default the first objective;
-            `log`, true for a logarithmic x, or the axes that are.
+            `log`, true for a logarithmic x, or the axes that are; `knee`, what x is an estimate of at the curve's knee;
+            `expect`, tables of `better` and `than`, each with values of parameters, and `text`.
         space: whose parameters may be named.
         objectives: whose metrics may be named.
 
@@ -47,7 +49,57 @@ def report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Ob
     if set(x) & set(compare):
         raise DefinitionError(f"compare = {table['compare']!r}: {x[0]} is x already")
     y = _names(table, "y", measures) or (objectives[0].metric,)
-    return ReportTable(x=x[0] if x else None, compare=compare, y=y, log=_log(table.get("log", False)))
+    knee = table.get("knee", "")
+    if not isinstance(knee, str) or (knee and not x):
+        raise DefinitionError(
+            f"knee = {knee!r}: name what x is an estimate of where the curve has its knee, and give x"
+        )
+    return ReportTable(
+        x=x[0] if x else None,
+        compare=compare,
+        y=y,
+        log=_log(table.get("log", False)),
+        knee=knee,
+        expect=_expectations(table.get("expect", []), space),
+    )
+
+
+def _expectations(given: object, space: Space) -> tuple[Expectation, ...]:
+    if not isinstance(given, list | tuple):
+        raise DefinitionError(f"expect = {given!r}: must be a list of tables with better and than")
+    return tuple(_expectation(index, table, space) for index, table in enumerate(given))
+
+
+def _expectation(index: int, table: object, space: Space) -> Expectation:
+    where = f"expect[{index}]"
+    if not isinstance(table, Mapping) or not {"better", "than"} <= table.keys():
+        raise DefinitionError(f"{where} = {table!r}: give better and than, as {{ better = {{ depth = 2 }}, than = … }}")
+    for key in table:
+        if key not in ("better", "than", "text"):
+            raise DefinitionError(f"{where} {unknown('key', key, ('better', 'than', 'text'))}")
+    better, than = (_case(f"{where} {key}", table[key], space) for key in ("better", "than"))
+    text = table.get("text", "")
+    if not isinstance(text, str):
+        raise DefinitionError(f"{where} text = {text!r}: must be a text")
+    return Expectation(better=better, than=than, text=text)
+
+
+def _case(where: str, values: object, space: Space) -> dict[str, Value]:
+    """Values of parameters, each in its parameter's type."""
+    if not isinstance(values, Mapping) or not values:
+        raise DefinitionError(f"{where} = {values!r}: give values of parameters, as {{ depth = 2 }}")
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        if name not in space.table:
+            raise DefinitionError(f"{where}: {unknown('parameter', name, space.table)}")
+        try:
+            checked = space.table[name].check(value)
+        except ConfigError as error:
+            raise DefinitionError(f"{where} {error}") from error
+        if checked is None:
+            raise DefinitionError(f"{where} {name} = {value!r}: must be a value")
+        found[name] = checked
+    return found
 
 
 def _names(table: Mapping[str, Any], key: str, known: Sequence[str]) -> tuple[str, ...]:

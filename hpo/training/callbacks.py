@@ -15,6 +15,7 @@ from hpo.training.member import Member, Metrics, Outcome
 __all__ = ["COLUMNS", "Callback", "CsvLog", "Progress", "TensorBoard"]
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+RECONSTRUCTION_COLUMNS = ("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
 
 
 class Callback:
@@ -34,13 +35,15 @@ class CsvLog(Callback):
     """A row per epoch in a CSV file, written at once; registered metrics follow the fixed columns."""
 
     def __init__(self, path: Path, metrics: Sequence[str] = ()) -> None:
-        self._path = path
-        self._columns = (*COLUMNS, *metrics)
+        self._path, self._metrics = path, metrics
+        self._columns: tuple[str, ...] = ()
         self._file: TextIO | None = None
 
     @override
     def on_start(self, member: Member) -> None:
         """Write the header, and the rows of a resumed trial's earlier epochs."""
+        fixed = RECONSTRUCTION_COLUMNS if member.config.reconstructs else COLUMNS
+        self._columns = (*fixed, *self._metrics)
         self._file = self._path.open("w", newline="")
         self._write(self._columns)
         for metrics in member.history:
@@ -111,4 +114,6 @@ class Progress(Callback):
 
 
 def _measured(metrics: Metrics, name: str, prefix: str) -> str:
-    return f"{name} loss {metrics[f'{prefix}_loss']:.4f} accuracy {metrics[f'{prefix}_accuracy']:.4f}"
+    accuracy = metrics.get(f"{prefix}_accuracy")
+    told = f"{name} loss {metrics[f'{prefix}_loss']:.4f}"
+    return told if accuracy is None else f"{told} accuracy {accuracy:.4f}"

@@ -31,15 +31,15 @@ class Network:
 
     Attributes:
         widths: units per hidden layer.
-        activation: see `hpo.choices.ACTIVATIONS`.
-        dropout: the share of hidden units dropped in training.
+        activations: of each hidden layer; see `hpo.training.units.ACTIVATIONS`.
+        dropouts: of each, the share of its units dropped in training.
         linear: what the names of each layer's weight and bias begin with, the output layer's last.
         norm: of each batch normalisation's; empty where there is none.
     """
 
     widths: tuple[int, ...]
-    activation: str
-    dropout: float
+    activations: tuple[str, ...]
+    dropouts: tuple[float, ...]
     linear: tuple[str, ...]
     norm: tuple[str, ...] = ()
 
@@ -167,7 +167,7 @@ class DenseStack:
         batch = self.features if self._normed else self.inputs
         inputs = self._widths[index - 1] + (not self._normed) if index else batch
         gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self._normed else (None, None)
-        shares = [net.dropout for net in networks]
+        shares = [net.dropouts[index] for net in networks]
         return Layer(
             count,
             width,
@@ -182,6 +182,15 @@ class DenseStack:
     def _seen_of(self, x: Tensor) -> Tensor:
         """The columns of a batch that the first hidden layer reads: a normalised one has no bias."""
         return x[:, : self.features] if self._normed else x
+
+    @property
+    def below(self) -> list[list[int]]:
+        """Of each of `parameters`, by how many layers it is below the output, for each member that has it."""
+        depths = [len(net.widths) for net in self.networks]
+        hidden = [
+            [depth - i for depth in depths[: layer.count]] for i, layer in enumerate(self.layers) for _ in layer.learned
+        ]
+        return [*hidden, [0] * len(depths)]
 
     # Forward.
 
@@ -313,7 +322,7 @@ class DenseStack:
             noise = bits, sums.new_empty(count, width, n), units
         runs = [
             (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
-            for activation, part in self._runs(count)
+            for activation, part in self._runs(index, count)
         ]
         norm = None
         if layer.gamma is not None and layer.beta is not None:
@@ -339,10 +348,10 @@ class DenseStack:
         part, width = slice(longer, count), min(self._widths[index], self._widest)  # of those that end none is wider
         return h[part, :width], dz[part, :width], last[part, :width], d_last[part, :width]
 
-    def _runs(self, count: int) -> Iterator[tuple[Activation, slice]]:
-        """The activations of the first `count` members, and which of them have each."""
+    def _runs(self, index: int, count: int) -> Iterator[tuple[Activation, slice]]:
+        """The activations of the first `count` members at that layer, and which of them have each."""
         start = 0
-        for name, members in groupby(net.activation for net in self.networks[:count]):
+        for name, members in groupby(net.activations[index] for net in self.networks[:count]):
             stop = start + len(list(members))
             yield ACTIVATIONS[name], slice(start, stop)
             start = stop

@@ -19,7 +19,7 @@ from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress, TensorBoard
 from hpo.training.data import DataCache
 from hpo.training.files import publish
-from hpo.training.member import Outcome, Weights
+from hpo.training.member import Outcome, Scores, Weights
 
 __all__ = ["JobResult", "run", "write_config", "write_weights"]
 
@@ -28,12 +28,11 @@ FILES = ("config.toml", "metrics.csv", "weights.safetensors")
 
 @dataclass(frozen=True)
 class JobResult:
-    """What `run` gives: the outcome, the folder, and the test metrics where they were asked for."""
+    """What `run` gives: the outcome, the folder, and the scores on the test set where they were asked for."""
 
     outcome: Outcome
     out: Path
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    test: Scores | None = None
 
 
 def run(
@@ -97,7 +96,7 @@ def run(
     if not test or outcome.weights is None or outcome.status == "interrupted":
         return JobResult(outcome, out)
     measured = loop.evaluate(outcome, data, *data.test())
-    return JobResult(outcome, out, measured.loss, measured.accuracy)
+    return JobResult(outcome, out, measured.scores)
 
 
 def write_config(

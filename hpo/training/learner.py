@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,21 @@ from torch import Tensor, nn
 from hpo import registry
 from hpo.choices import OPTIMIZERS
 from hpo.config import TrialConfig
-from hpo.training.member import Member, State, Weights
+from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
 
-__all__ = ["Evaluation", "Learner", "ModuleLearner", "Rates", "loss_function", "make_optimizer"]
+__all__ = [
+    "Evaluation",
+    "Learner",
+    "ModuleLearner",
+    "Rates",
+    "layer_rates",
+    "layers_of",
+    "loss_function",
+    "make_optimizer",
+    "reconstruction",
+    "target_of",
+]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 Rates = Sequence[Sequence[float]]  # of each member, at each step
@@ -29,11 +40,16 @@ FUSED = {"torch.optim.Adam", "torch.optim.AdamW"}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A member on some data: outputs (N, classes) before any softmax, mean loss without label smoothing, accuracy."""
+    """A member on some data.
 
-    outputs: Tensor
-    loss: float
-    accuracy: float
+    Attributes:
+        scores: mean loss, without label smoothing, and accuracy; or of a model that reconstructs its input, loss and
+            reconstruction_error: the mean square of the difference, over samples and their numbers.
+        outputs: (N, outputs), before any softmax or sigmoid; None where they were not asked for.
+    """
+
+    scores: Scores
+    outputs: Tensor | None = None
 
 
 class Learner(Protocol):
@@ -52,11 +68,14 @@ class Learner(Protocol):
     def step(self, x: Tensor, y: Tensor) -> None:
         """One optimizer step on a batch, x (n, *shape) and y (n,)."""
 
-    def end_epoch(self) -> list[tuple[float, float]]:
-        """Mean loss and accuracy over the epoch's steps, each measured before its step."""
+    def end_epoch(self) -> list[Scores]:
+        """Mean loss, and accuracy where there are classes, over the epoch's steps, each measured before its step."""
 
-    def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
-        """Each member, without dropout and with the running statistics of batch normalisation."""
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
+        """Each member, without dropout and with the running statistics of batch normalisation.
+
+        Without `outputs`, those of models that reconstruct their input are not kept: they are as large as the data.
+        """
 
     def weights(self, member: Member) -> Weights:
         """A copy of a member's weights, on the CPU."""
@@ -78,11 +97,15 @@ class Learner(Protocol):
 
 
 def loss_function(config: TrialConfig, *, smoothing: bool = True) -> LossFunction:
-    """The mean loss of outputs (n, classes) against labels (n,).
+    """The mean loss of outputs (n, classes) against labels (n,), or (n, numbers) against the samples themselves.
 
     cross_entropy: -sum_k t_k log softmax(outputs)_k with t = (1 - s) * one-hot + s / classes, s = label_smoothing.
-    mse: the mean over samples and classes of (softmax(outputs) - one-hot)^2.
+    mse: the mean over samples and classes of (softmax(outputs) - one-hot)^2; of a model that reconstructs its input x,
+    the mean over samples and their numbers of (outputs - x)^2.
+    binary_cross_entropy: the mean over those of -x log sigmoid(outputs) - (1 - x) log(1 - sigmoid(outputs)).
     """
+    if config.reconstructs:
+        return F.binary_cross_entropy_with_logits if config.loss == "binary_cross_entropy" else F.mse_loss
     if config.loss == "mse":
         return _squared_error
     share = config.label_smoothing if smoothing else 0.0
@@ -93,8 +116,39 @@ def _squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(outputs.softmax(1), F.one_hot(y, outputs.shape[1]).to(outputs.dtype))
 
 
-def make_optimizer(config: TrialConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """The torch optimizer of a configuration."""
+def target_of(config: TrialConfig, x: Tensor, y: Tensor) -> Tensor:
+    """What the outputs for samples x (n, *shape) with labels y (n,) are compared with: y, or x as (n, numbers)."""
+    return x.flatten(1) if config.reconstructs else y
+
+
+def reconstruction(config: TrialConfig, outputs: Tensor) -> Tensor:
+    """The samples that outputs of a model that reconstructs stand for."""
+    return outputs.sigmoid() if config.loss == "binary_cross_entropy" else outputs
+
+
+def layers_of(module: nn.Module) -> list[list[nn.Parameter]]:
+    """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions."""
+    layers: list[list[nn.Parameter]] = []
+    for part in module.modules():
+        own = [parameter for parameter in part.parameters(recurse=False) if parameter.requires_grad]
+        if own and (not layers or any(parameter.ndim > 1 for parameter in own)):
+            layers.append([])
+        if own:
+            layers[-1] += own
+    return layers
+
+
+def layer_rates(config: TrialConfig, layers: int) -> list[float]:
+    """The learning rate of each of so many layers, as a multiple of the output layer's.
+
+    Clark et al., "ELECTRA" (ICLR 2020), and Howard and Ruder, "ULMFiT" (ACL 2018), make it smaller from layer to layer
+    towards the input; a `layer_learning_rate_decay` above 1 makes it larger.
+    """
+    return [config.layer_learning_rate_decay ** (layers - 1 - layer) for layer in range(layers)]
+
+
+def make_optimizer(config: TrialConfig, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """The torch optimizer of a configuration, for parameters, or groups of them."""
     choice = OPTIMIZERS[config.optimizer]
     keywords: dict[str, Any] = {name: _argument(config, source) for name, source in choice.arguments.items()}
     keywords |= choice.fixed
@@ -136,11 +190,11 @@ class ModuleLearner:
         self._config = config
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self._optimizer = make_optimizer(config, self._parameters)
+        self._optimizer, self._factors = self._make_optimizer()
         self._loss = loss_function(config)
         self._validation_loss = loss_function(config, smoothing=False)
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
-        self._record = Record()
+        self._record: Record | LossRecord = LossRecord() if config.reconstructs else Record()
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:
         """See `Learner`."""
@@ -151,48 +205,74 @@ class ModuleLearner:
     def step(self, x: Tensor, y: Tensor) -> None:
         """See `Learner`."""
         rate = next(self._rates)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = rate * factor
         if self._closure_steps:
             self._step_by_closure(x, y)
             return
-        outputs = self._backward(x, y)[0]
+        outputs, loss = self._backward(x, y)
         if self._config.gradient_clip:
             nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
         self._optimizer.step()
-        self._record.add(outputs, y)
+        self._record.add(outputs, y, loss)
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
+        """The optimizer, and the factors of the learning rate of its groups: one for all, or one a layer."""
+        if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
+            return make_optimizer(self._config, self._parameters), [1.0]
+        layers = layers_of(self.module)
+        groups = [{"params": layer} for layer in layers]
+        return make_optimizer(self._config, groups), layer_rates(self._config, len(layers))
 
     def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.module(x)
-        loss = self._loss(outputs, y)
+        loss = self._loss(outputs, target_of(self._config, x, y))
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
-        return outputs.detach(), loss
+        return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor) -> None:
         """L-BFGS evaluates the batch several times in a step; the first time is the one before the step."""
-        first: list[Tensor] = []
+        first: list[tuple[Tensor, Tensor]] = []
 
         def closure() -> float:
             outputs, loss = self._backward(x, y)
-            first.append(outputs) if not first else None
+            first.append((outputs, loss)) if not first else None
             return loss.item()
 
         self._optimizer.step(closure)
-        self._record.add(first[0], y)
+        outputs, loss = first[0]
+        self._record.add(outputs, y, loss)
 
-    def end_epoch(self) -> list[tuple[float, float]]:
+    def end_epoch(self) -> list[Scores]:
         """See `Learner`."""
+        if isinstance(self._record, LossRecord):
+            return [{"loss": self._record.mean()}]
         outputs, y = self._record.read()
-        return [(self._loss(outputs, y).item(), _accuracy(outputs, y))]
+        return [{"loss": self._loss(outputs, y).item(), "accuracy": _accuracy(outputs, y)}]
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
         """See `Learner`."""
         self.module.eval()
-        outputs = torch.cat([self.module(part) for part in torch.split(x, EVALUATION_BATCH)])
-        return [Evaluation(outputs, self._validation_loss(outputs, y).item(), _accuracy(outputs, y))]
+        parts = torch.split(x, EVALUATION_BATCH)
+        if self._config.reconstructs and not outputs:
+            each = [self._reconstruction_scores(self.module(part), part) for part in parts]
+            means = torch.stack(each).sum(0) / len(x)
+            return [Evaluation(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
+        found = torch.cat([self.module(part) for part in parts])
+        if self._config.reconstructs:
+            loss, error = (self._reconstruction_scores(found, x) / len(x)).tolist()
+            return [Evaluation({"loss": loss, "reconstruction_error": error}, found)]
+        scores = {"loss": self._validation_loss(found, y).item(), "accuracy": _accuracy(found, y)}
+        return [Evaluation(scores, found)]
+
+    def _reconstruction_scores(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Loss and reconstruction error, summed over samples."""
+        target = x.flatten(1)
+        error = F.mse_loss(reconstruction(self._config, outputs), target)
+        return torch.stack([self._validation_loss(outputs, target), error]).double() * len(x)
 
     def weights(self, member: Member) -> Weights:
         """See `Learner`."""
@@ -215,8 +295,7 @@ class ModuleLearner:
         self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["record"] is not None:
-            outputs, y = (tensor.to(self._device) for tensor in state["record"])
-            self._record.add(outputs, y)
+            self._record.load([tensor.to(self._device) for tensor in state["record"]])
 
     def load(self, member: Member, weights: Weights) -> None:
         """See `Learner`."""
@@ -251,7 +330,7 @@ class Record:
         """Start an epoch."""
         self._samples, self._used = samples, 0
 
-    def add(self, outputs: Tensor, y: Tensor) -> None:
+    def add(self, outputs: Tensor, y: Tensor, loss: Tensor | None = None) -> None:  # noqa: ARG002  for LossRecord
         """Copy a step's outputs (n, classes) and labels (n,)."""
         end = self._used + len(y)
         if self._outputs is None or self._labels is None or end > len(self._labels):
@@ -279,3 +358,39 @@ class Record:
     def state(self) -> list[Tensor] | None:
         """A copy of the epoch's outputs and labels so far, or None before its first step."""
         return [tensor.clone() for tensor in self.read()] if self._used else None
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Take up what `state` gave."""
+        outputs, y = state
+        self.add(outputs, y)
+
+
+class LossRecord:
+    """The mean loss of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._samples = 0
+
+    def begin(self, samples: int) -> None:  # noqa: ARG002  as `Record` has it
+        """Start an epoch."""
+        self._sum, self._samples = None, 0
+
+    def add(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:  # noqa: ARG002
+        """Take in a step's mean loss over its labels (n,)."""
+        total = loss.double() * len(y)
+        self._sum = total if self._sum is None else self._sum + total
+        self._samples += len(y)
+
+    def mean(self) -> float:
+        """Over the samples of the steps."""
+        assert self._sum is not None
+        return float(self._sum.item()) / self._samples
+
+    def state(self) -> list[Tensor] | None:
+        """The sum so far and its samples, or None before the first step."""
+        return None if self._sum is None else [self._sum.clone(), torch.tensor(self._samples)]
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Take up what `state` gave."""
+        self._sum, self._samples = state[0], int(state[1])

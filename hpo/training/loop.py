@@ -18,11 +18,12 @@ from hpo.registry import BUILTIN_METRICS, Direction, MetricEntry
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.data import Batch, Data, epoch_seed
-from hpo.training.learner import Evaluation, Learner, ModuleLearner
-from hpo.training.member import Member, Metrics, Outcome, Weights
+from hpo.training.learner import Evaluation, Learner, ModuleLearner, target_of
+from hpo.training.member import Member, Metrics, Outcome, Scores, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at, rates
 from hpo.training.stacked import StackedLearner
+from hpo.widths import sized
 
 __all__ = [
     "Callback",
@@ -58,7 +59,8 @@ def train(
 
     A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
     before its step; val_loss (without label smoothing), val_accuracy and the registered `metrics` after the epoch,
-    where there are validation samples (else the last epoch is the best); learning_rate, which the next step would use;
+    where there are validation samples (else the last epoch is the best), of models that reconstruct their input
+    val_reconstruction_error instead of accuracies; learning_rate, which the next step would use;
     seconds of training so far, those before an interruption too, where a cohort's are divided evenly among its trials.
     A trial ends as diverged after an epoch whose loss is not finite; that row is the last of its history.
 
@@ -66,7 +68,8 @@ def train(
         configs: what to train.
         data: what to train on, prepared for these configurations.
         monitor: the metric that decides which epoch is the best, for its weights and for patience. A metric that does
-            not tell one epoch from another (parameter_count, train_seconds) leaves that to val_accuracy.
+            not tell one epoch from another (parameter_count, train_seconds) leaves that to val_accuracy, or to val_loss
+            where there is none.
         direction: which way the monitor is better.
         metrics: registered metrics, computed over the validation split after every epoch.
         callbacks: called after every epoch; one that has ended is told of that before its cohort's next epoch.
@@ -85,7 +88,8 @@ def train(
     """
     keep_freed_memory()
     if monitor in CONSTANT:
-        monitor, direction = "val_accuracy", "maximize"
+        reconstructs = configs[0].reconstructs
+        monitor, direction = ("val_loss", "minimize") if reconstructs else ("val_accuracy", "maximize")
     if not len(data.y_val):  # nothing tells one epoch from another: the last is kept
         monitor, direction = "epoch", "maximize"
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
@@ -100,7 +104,7 @@ def train(
         found = {number: file.load() for number, file in files.items()}
         outcomes: dict[int, Outcome] = {}
         for numbers in _together(configs, found):
-            members = [Member(configs[number], number) for number in numbers]
+            members = [Member(sized(configs[number], data.shape, data.classes), number) for number in numbers]
             run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files)
             outcomes |= run.train({number: found.get(number) for number in numbers})
         return [outcomes[number] for number in range(len(configs))]
@@ -275,8 +279,8 @@ class Run:
         members = list(self._learner.members)
         validated = [{} for _ in members] if not len(self._data.y_val) else self._validate()
         self._share_time()
-        for longest, (loss, accuracy), measured in zip(members, trained, validated, strict=True):
-            row: Metrics = {"epoch": self._epoch, "train_loss": loss, "train_accuracy": accuracy, **measured}
+        for longest, scores, measured in zip(members, trained, validated, strict=True):
+            row: Metrics = {"epoch": self._epoch, **_named("train", scores), **measured}
             _, answered = self._answers[longest.number]
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in answered if member.number not in self._outcomes]:
@@ -292,14 +296,13 @@ class Run:
 
     def _validate(self) -> list[Metrics]:
         """The validation metrics of every model in training."""
-        return [self._measure(each) for each in self._learner.evaluate(self._data.x_val, self._data.y_val)]
+        x, y, needed = self._data.x_val, self._data.y_val, bool(self._metrics)
+        return [self._measure(each) for each in self._learner.evaluate(x, y, outputs=needed)]
 
     def _measure(self, evaluation: Evaluation) -> Metrics:
-        return {
-            "val_loss": evaluation.loss,
-            "val_accuracy": evaluation.accuracy,
-            **{name: measured(name, metric, evaluation.outputs, self._data.y_val) for name, metric in self._metrics},
-        }
+        target = target_of(self._members[0].config, self._data.x_val, self._data.y_val)
+        own = {name: measured(name, metric, evaluation.outputs, target) for name, metric in self._metrics}
+        return {**_named("val", evaluation.scores), **own}
 
     def _of_its_own(self, member: Member) -> Metrics:
         done, total = self._epoch * self._steps, member.config.epochs * self._steps
@@ -327,6 +330,10 @@ class Run:
                     callback.on_end(member, outcome)
 
 
+def _named(split: str, scores: Scores) -> Metrics:
+    return {f"{split}_{name}": value for name, value in scores.items()}
+
+
 def _by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]:
     """By the number of the longest: each trial that has a model trained, and all that its run answers, it included."""
     runs: dict[object, list[Member]] = {}
@@ -343,8 +350,8 @@ def make_learner(members: Sequence[Member], data: Data) -> Learner:
     return StackedLearner(members, data.shape, data.classes, data.device)
 
 
-def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor, y: torch.Tensor) -> float:
-    """A registered metric's value.
+def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor | None, y: torch.Tensor) -> float:
+    """A registered metric's value for outputs, against labels, or samples (n, numbers) that are to be reconstructed.
 
     Raises:
         RunError: the metric raised, or returned no number.

@@ -1,15 +1,17 @@
-"""Losses of stacked outputs, and what an epoch's steps had of them. Outputs are (members, classes, samples)."""
+"""Losses of stacked outputs, and what an epoch's steps had of them. Outputs are (members, outputs, samples)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.config import TrialConfig
+from hpo.training.member import Scores
 
-__all__ = ["StackLoss", "StackRecord", "correct"]
+__all__ = ["ReconstructionLoss", "ReconstructionRecord", "StackLoss", "StackRecord", "correct"]
 
 CHUNK = 1024  # samples measured at once
 
@@ -90,7 +92,7 @@ class StackRecord:
         self._sums.zero_()
         self._used = self._samples = 0
 
-    def add(self, outputs: Tensor, y: Tensor) -> None:
+    def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:  # noqa: ARG002  for ReconstructionRecord
         """Copy a step's outputs (members, classes, n) and labels (n,)."""
         n = len(y)
         if self._used + n > len(self._labels):
@@ -116,10 +118,10 @@ class StackRecord:
         outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
         return torch.stack([self._loss.value(outputs, y), correct(outputs, y).double()], 1)
 
-    def read(self) -> list[tuple[float, float]]:
+    def read(self) -> list[Scores]:
         """Each member's mean loss and accuracy."""
         means = (self._sums + self._sum() if self._used else self._sums) / self._samples
-        return [(loss, accuracy) for loss, accuracy in means.tolist()]
+        return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in means.tolist()]
 
     def state(self, member: int) -> list[Tensor] | None:
         """What a member's record goes on from: sums, samples, and what is not measured yet; None before any step."""
@@ -136,3 +138,71 @@ class StackRecord:
         self._sums[member], self._samples, self._used = sums.to(self._sums), int(samples), len(labels)
         self._outputs[member, :, : self._used] = outputs.to(self._outputs)
         self._labels[: self._used] = labels.to(self._labels)
+
+
+class ReconstructionLoss:
+    """One loss for all members of a stack whose targets are their inputs; see `hpo.training.learner.loss_function`.
+
+    Args:
+        configs: the members, all with the same `loss`.
+        features: numbers of a sample, which are as many outputs.
+    """
+
+    def __init__(self, configs: Sequence[TrialConfig], features: int) -> None:
+        self._binary = configs[0].loss == "binary_cross_entropy"
+        self._features = features
+
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """The gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+
+        Args:
+            outputs: (members, features, n).
+            target: the samples, (features, n).
+            scale: for the mean loss, 1 / n.
+        """
+        if self._binary:
+            return outputs.sigmoid().sub_(target).mul_(scale).div_(self._features)
+        return outputs.sub(target).mul_(scale).mul_(2 / self._features)
+
+    def value(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The summed loss of each member, in float64: (members,)."""
+        if not self._binary:
+            return self.error(outputs, target)
+        losses = F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
+        return losses.sum((1, 2), dtype=torch.float64) / self._features
+
+    def error(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The summed reconstruction error of each member, in float64: (members,)."""
+        difference = (outputs.sigmoid() if self._binary else outputs).sub(target)
+        return difference.square_().sum((1, 2), dtype=torch.float64) / self._features
+
+
+class ReconstructionRecord:
+    """Losses of an epoch's steps, each measured before its step."""
+
+    def __init__(self, loss: ReconstructionLoss, members: int, like: Tensor) -> None:
+        self._loss = loss
+        self._sums = torch.zeros(members, dtype=torch.float64, device=like.device)
+        self._samples = 0
+
+    def begin(self) -> None:
+        """Start an epoch."""
+        self._sums.zero_()
+        self._samples = 0
+
+    def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:
+        """Measure a step's outputs (members, features, n) against its samples (features, n), as many as labels y."""
+        self._sums += self._loss.value(outputs, target)
+        self._samples += len(y)
+
+    def read(self) -> list[Scores]:
+        """Each member's mean loss."""
+        return [{"loss": loss} for loss in (self._sums / self._samples).tolist()]
+
+    def state(self, member: int) -> list[Tensor] | None:
+        """What a member's record goes on from: its sum, and samples; None before any step."""
+        return [self._sums[member].clone(), torch.tensor(self._samples)] if self._samples else None
+
+    def load(self, member: int, state: Sequence[Tensor]) -> None:
+        """Take up what `state` gave, after `begin`; all members have seen the same samples."""
+        self._sums[member], self._samples = state[0].to(self._sums), int(state[1])

@@ -11,9 +11,10 @@ from torch import Tensor
 from hpo.config import TrialConfig
 from hpo.registry import Direction
 
-__all__ = ["Member", "Metrics", "Outcome", "State", "Status", "Weights"]
+__all__ = ["Member", "Metrics", "Outcome", "Scores", "State", "Status", "Weights"]
 
 Metrics = dict[str, float]
+Scores = dict[str, float]  # of a model on some samples: loss, and accuracy or reconstruction_error
 Weights = dict[str, Tensor]
 State = dict[str, Any]  # tensors and plain values, as torch reads back with weights_only
 Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]

@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpo.registry import BUILTIN_METRICS, MetricEntry
 from hpo.training.data import Batch, Data
+from hpo.training.learner import reconstruction, target_of
 from hpo.training.loop import evaluate, measured
 from hpo.training.member import Outcome
+from hpo.training.models import build
 
 __all__ = ["Said", "packed", "say"]
 
 Array = np.ndarray[Any, Any]
 MISTAKES = 32
+CODES = 2000
+PICTURES = 16
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,16 @@ class Said:
     """What a model said of the samples of a split.
 
     Attributes:
-        loss: mean, without label smoothing.
-        accuracy: share of samples whose most probable class is the label.
+        scores: see `hpo.training.learner.Evaluation`.
         metrics: the registered ones, by name.
         arrays: `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions of the samples that
             it got wrong with the highest probability, and, where samples are images, `pictures` of them in uint8.
+            Of a model that reconstructs: where it has an `encoder`, `codes` (M, 2) of the first samples, their latent
+            numbers or the first two principal components of these, with `labels` (M,) and `explained`, the share of
+            their variance; and where samples are images, `originals` and `reconstructions` in uint8.
     """
 
-    loss: float
-    accuracy: float
+    scores: Mapping[str, float]
     metrics: Mapping[str, float]
     arrays: Mapping[str, Array]
 
@@ -49,7 +54,11 @@ def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntr
     x, y = batch
     found = evaluate(outcome, data, x, y)
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
-    scores = {entry.name: measured(entry.name, entry.load(), found.outputs, y) for entry in registered}
+    target = target_of(outcome.config, x, y)
+    own = {entry.name: measured(entry.name, entry.load(), found.outputs, target) for entry in registered}
+    assert found.outputs is not None
+    if outcome.config.reconstructs:
+        return Said(found.scores, own, _reconstructed(outcome, data, batch, found.outputs))
     probabilities = found.outputs.softmax(1)
     wrong = _mistakes(probabilities, y)
     arrays = {
@@ -59,7 +68,39 @@ def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntr
     }
     if x.ndim == 4 and x.shape[1] in (1, 3):
         arrays["pictures"] = _pictures(x[wrong], data)
-    return Said(found.loss, found.accuracy, scores, arrays)
+    return Said(found.scores, own, arrays)
+
+
+def _reconstructed(outcome: Outcome, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
+    x, y = batch
+    arrays = _codes(outcome, data, x[:CODES], y[:CODES])
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        first = torch.tensor([int((y == label).nonzero()[0]) for label in torch.unique(y)[:PICTURES]], device=x.device)
+        arrays["originals"] = _pictures(x[first], data)
+        arrays["reconstructions"] = _pictures(reconstruction(outcome.config, outputs)[first].view_as(x[first]), data)
+    return arrays
+
+
+@torch.no_grad()
+def _codes(outcome: Outcome, data: Data, x: Tensor, y: Tensor) -> dict[str, Array]:
+    model = build(outcome.config, data.shape, data.classes)
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, nn.Module) or outcome.weights is None:
+        return {}
+    model.load_state_dict(outcome.weights)
+    codes = encoder.eval().to(x.device)(x).flatten(1).double()
+    centred = codes - codes.mean(0)
+    explained = 1.0
+    if codes.shape[1] > 2:
+        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
+        codes = centred @ axes[:2].T
+        explained = float((sizes[:2].square().sum() / sizes.square().sum()).nan_to_num())
+    plane = nn.functional.pad(codes, (0, 2 - codes.shape[1]))
+    return {
+        "codes": plane.cpu().numpy().astype(np.float32),
+        "labels": y.cpu().numpy(),
+        "explained": np.array(explained),
+    }
 
 
 def packed(said: Mapping[str, Said]) -> bytes:

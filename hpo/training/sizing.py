@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
 from hpo.training.stacked import BLOCK, StackedLearner
+from hpo.widths import sized
 
 __all__ = ["cohort_size"]
 
@@ -87,9 +89,13 @@ def _fitting(learner: StackedLearner, data: Data) -> int:
     """How many such models the memory has room for: weights, activations, and the outputs of an evaluation."""
     configs = [member.config for member in learner.members]
     numbers = sum(member.parameter_count for member in learner.members) / len(configs)
-    units = max(sum(config.hidden_widths) for config in configs)  # narrower ones are padded
+    # Narrower ones are padded.
+    units = max(sum(sized(config, data.shape, data.classes).hidden_widths) for config in configs)
+    kept = 2 * len(data.y_val) * data.classes
+    if configs[0].reconstructs:  # outputs as large as samples are not kept
+        units, kept = units + math.prod(data.shape), 0
     samples = 2 * configs[0].batch_size + EVALUATION_BATCH
-    each = 4 * (COPIES * numbers + ROOMS * units * samples + 2 * len(data.y_val) * data.classes)
+    each = 4 * (COPIES * numbers + ROOMS * units * samples + kept)
     return max(1, int(MEMORY * _free(data.device) / each))
 
 

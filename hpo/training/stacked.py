@@ -14,10 +14,11 @@ from hpo.config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.dense import DenseStack, Network
 from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
-from hpo.training.losses import StackLoss, StackRecord, correct
-from hpo.training.member import Member, State, Weights
+from hpo.training.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, correct
+from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
 from hpo.training.updates import family, make_update
+from hpo.widths import outputs_of, sized
 
 __all__ = ["StackedLearner"]
 
@@ -54,19 +55,22 @@ class StackedLearner:
     Args:
         members: the trials, equal in what `hpo.cohorts.SHARED` names, each with its own number.
         shape: of one sample.
-        classes: the number of outputs.
+        classes: of the data.
         device: where the models are trained.
     """
 
     def __init__(self, members: Sequence[Member], shape: tuple[int, ...], classes: int, device: torch.device) -> None:
-        self._device, self._classes = device, classes
+        self._device = device
         self._features = torch.Size(shape).numel()
+        self._outputs = outputs_of(members[0].config.model, shape, classes)
+        self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
         for member in members:
             module = build(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
-            models.append(Model(member, _network(member.config, module), module.state_dict()))
+            network = _network(sized(member.config, shape, classes), module)
+            models.append(Model(member, network, module.state_dict()))
         self._arrange(models)
         self._eye = torch.eye(classes, dtype=self._stacks[0].dense.output.dtype, device=device)
         self._batches = self._eye.new_empty(BLOCK, 0, 0)
@@ -76,7 +80,7 @@ class StackedLearner:
         """Put models into stacks, each at its place in one."""
         ordered = sorted(models, key=lambda model: (_kind(model), _place(model)))
         groups = [list(group) for _, group in groupby(ordered, key=_kind)]
-        self._stacks = [Stack(group, self._features, self._classes, self._device) for group in groups]
+        self._stacks = [Stack(group, self._features, self._outputs, self._device) for group in groups]
         self._places = {
             model.member.number: (stack, index) for stack in self._stacks for index, model in enumerate(stack.models)
         }
@@ -99,15 +103,16 @@ class StackedLearner:
         if len(x) == 1 and any(stack.normalised for stack in self._stacks):
             raise ConfigError("batch_norm = true: a batch of one sample has no statistics; use another batch_size")
         batch = self._with_ones(x, len(self._waiting))
-        self._waiting.append((batch, y, self._eye.index_select(1, y)))
+        target = x.flatten(1).t().contiguous() if self._reconstructs else self._eye.index_select(1, y)
+        self._waiting.append((batch, y, target))
         if len(self._waiting) >= BLOCK or len(self._stacks) == 1:
             self._catch_up()
 
     def _catch_up(self) -> None:
         """Do the steps that wait, stack by stack."""
         for stack in self._stacks:
-            for batch, y, one_hot in self._waiting:
-                stack.step(batch, y, one_hot)
+            for batch, y, target in self._waiting:
+                stack.step(batch, y, target)
         self._waiting.clear()
 
     def _with_ones(self, x: Tensor, place: int = 0) -> Tensor:
@@ -120,32 +125,37 @@ class StackedLearner:
         return batch
 
     @torch.no_grad()
-    def end_epoch(self) -> list[tuple[float, float]]:
+    def end_epoch(self) -> list[Scores]:
         """See `Learner`."""
         self._catch_up()
         found = {
-            model.member.number: pair
+            model.member.number: scores
             for stack in self._stacks
-            for model, pair in zip(stack.models, stack.record.read(), strict=True)
+            for model, scores in zip(stack.models, stack.record.read(), strict=True)
         }
         return [found[member.number] for member in self.members]
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
         """See `Learner`."""
-        parts: list[list[Tensor]] = [[] for _ in self._stacks]
+        kept: list[list[Tensor]] = [[] for _ in self._stacks]
+        sums: list[list[Tensor]] = [[] for _ in self._stacks]
         for chunk in torch.split(x, EVALUATION_BATCH):
             batch = self._with_ones(chunk)
-            for stack, outputs in zip(self._stacks, parts, strict=True):
-                outputs.append(stack.dense.forward(batch, train=False).clone())
-        found: dict[int, Evaluation] = {}
-        for stack, chunks in zip(self._stacks, parts, strict=True):
-            whole = torch.cat(chunks, 2)
-            losses = (stack.loss.value(whole, y, smoothing=False) / len(y)).tolist()
-            right = correct(whole, y).tolist()
-            for model, each, loss, count in zip(stack.models, whole, losses, right, strict=True):
-                found[model.member.number] = Evaluation(each.t(), loss, count / len(y))
-        return [found[member.number] for member in self.members]
+            target = chunk.flatten(1).t().contiguous() if self._reconstructs else None
+            for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
+                found = stack.dense.forward(batch, train=False)
+                if target is not None:
+                    its_sums.append(stack.reconstruction_sums(found, target))
+                if outputs or target is None:
+                    its_outputs.append(found.clone())
+        told: dict[int, Evaluation] = {}
+        for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
+            whole = torch.cat(its_outputs, 2) if its_outputs else None
+            scores = _means(its_sums, len(x)) if self._reconstructs else stack.scores(whole, y)
+            for index, (model, each) in enumerate(zip(stack.models, scores, strict=True)):
+                told[model.member.number] = Evaluation(each, None if whole is None else whole[index].t())
+        return [told[member.number] for member in self.members]
 
     def weights(self, member: Member) -> Weights:
         """See `Learner`."""
@@ -187,15 +197,21 @@ class Stack:
         normalised: whether they have batch normalisation.
     """
 
-    def __init__(self, models: Sequence[Model], features: int, classes: int, device: torch.device) -> None:
+    def __init__(self, models: Sequence[Model], features: int, outputs: int, device: torch.device) -> None:
         self.models = list(models)
         self.normalised = bool(models[0].network.norm)
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
-        self.dense = DenseStack([model.network for model in models], features, classes, like)
-        self.loss = StackLoss(configs, classes, like)
-        self.record = StackRecord(self.loss, len(models), classes, like)
-        self._update = make_update(configs, self.dense.parameters)
+        self.dense = DenseStack([model.network for model in models], features, outputs, like)
+        self.loss: StackLoss | ReconstructionLoss
+        self.record: StackRecord | ReconstructionRecord
+        if configs[0].reconstructs:
+            self.loss = ReconstructionLoss(configs, features)
+            self.record = ReconstructionRecord(self.loss, len(models), like)
+        else:
+            self.loss = StackLoss(configs, outputs, like)
+            self.record = StackRecord(self.loss, len(models), outputs, like)
+        self._update = make_update(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
         for index, model in enumerate(models):
             self.take(index, model.weights, model.slots, model.steps)
@@ -206,19 +222,32 @@ class Stack:
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 
-    def step(self, x: Tensor, y: Tensor, one_hot: Tensor) -> None:
-        """One step on a batch (n, inputs) with its labels (n,), which are also given as (classes, n)."""
+    def step(self, x: Tensor, y: Tensor, target: Tensor) -> None:
+        """One step on a batch (n, inputs) with its labels (n,), and what outputs are to be, (outputs, n)."""
         rate = self._rates[self._step]
         outputs = self.dense.forward(x, train=True)
-        self.record.add(outputs, y)
+        self.record.add(outputs, y, target)
         if self._update is None:
-            down = self.loss.gradient(outputs, one_hot, rate / -len(y))
+            down = self.loss.gradient(outputs, target, rate / -len(y))
             self.dense.backward(x, down, self.dense.parameters, add=True)
         else:
-            gradient = self.loss.gradient(outputs, one_hot, 1 / len(y))
+            gradient = self.loss.gradient(outputs, target, 1 / len(y))
             self.dense.backward(x, gradient, self._gradients, add=False)
             self._update.step(self._gradients, rate)
         self._step += 1
+
+    def scores(self, outputs: Tensor | None, y: Tensor) -> list[Scores]:
+        """Mean loss, without label smoothing, and accuracy of outputs (members, classes, n) against labels (n,)."""
+        assert isinstance(self.loss, StackLoss)
+        assert outputs is not None
+        losses = (self.loss.value(outputs, y, smoothing=False) / len(y)).tolist()
+        right = correct(outputs, y).tolist()
+        return [{"loss": loss, "accuracy": count / len(y)} for loss, count in zip(losses, right, strict=True)]
+
+    def reconstruction_sums(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Loss and reconstruction error of outputs (members, features, n), each summed over samples, (members, 2)."""
+        assert isinstance(self.loss, ReconstructionLoss)
+        return torch.stack([self.loss.value(outputs, target), self.loss.error(outputs, target)], 1)
 
     def model(self, index: int) -> Model:
         """The member at that place, with a copy of what is in training."""
@@ -250,11 +279,21 @@ class Stack:
             self._update.steps = steps
 
 
+def _means(sums: Sequence[Tensor], samples: int) -> list[Scores]:
+    """Loss and reconstruction error of each member, from their sums over parts of the samples."""
+    means = (torch.stack(list(sums)).sum(0) / samples).tolist()
+    return [{"loss": loss, "reconstruction_error": error} for loss, error in means]
+
+
 def _network(config: TrialConfig, module: nn.Module) -> Network:
     """The shape of a dense module, and the names of its tensors."""
     linear = tuple(name for name, part in module.named_modules() if isinstance(part, nn.Linear))
     norm = tuple(name for name, part in module.named_modules() if isinstance(part, nn.BatchNorm1d))
-    return Network(config.hidden_widths, config.activation, config.dropout, linear, norm)
+    widths = config.hidden_widths
+    latent = len(widths) // 2 if config.reconstructs else None  # the layer without activation and dropout
+    activations = tuple("linear" if layer == latent else config.activation for layer in range(len(widths)))
+    dropouts = tuple(0.0 if layer == latent else config.dropout for layer in range(len(widths)))
+    return Network(widths, activations, dropouts, linear, norm)
 
 
 def _kind(model: Model) -> tuple[str, bool, str, int]:
@@ -267,4 +306,5 @@ def _place(model: Model) -> tuple[object, ...]:
     """The order in a stack: deepest first; equal activations, and equal settings of the optimizer, side by side."""
     config = model.member.config
     settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
-    return -len(model.network.widths), config.activation, *settings, config.epsilon, config.final_rate, config.warmup
+    more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay
+    return -len(model.network.widths), config.activation, *settings, *more

@@ -27,6 +27,7 @@ class Activation:
 
 
 ACTIVATIONS: Mapping[str, Activation] = {
+    "linear": Activation(lambda z, out: out.copy_(z), lambda _dz, _z: None),  # an autoencoder's latent layer has none
     "relu": Activation(
         lambda z, out: torch.clamp_min(z, 0, out=out),
         lambda dz, h: aten.threshold_backward.grad_input(dz, h, 0, grad_input=dz),

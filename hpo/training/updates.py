@@ -36,17 +36,26 @@ class Update(Protocol):
 def family(config: TrialConfig) -> str:
     """Which members one update serves. `descent` is SGD that remembers nothing and changes no gradient."""
     kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
-    plain = not (config.momentum or config.weight_decay or config.gradient_clip)
+    even = config.layer_learning_rate_decay == 1
+    plain = even and not (config.momentum or config.weight_decay or config.gradient_clip)
     return "descent" if kind == "sgd" and plain else kind
 
 
-def make_update(configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> Update | None:
-    """The update of members of one family; None for `descent`, whose step is a part of backpropagation."""
-    kinds: dict[str, Callable[[Sequence[TrialConfig], Sequence[Tensor]], Update]] = {
+def make_update(
+    configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+) -> Update | None:
+    """The update of members of one family; None for `descent`, whose step is a part of backpropagation.
+
+    Args:
+        configs: the members.
+        parameters: what they learn.
+        below: of each parameter, for each member that has it, by how many layers it is below the output.
+    """
+    kinds: dict[str, Callable[[Sequence[TrialConfig], Sequence[Tensor], Sequence[Sequence[int]]], Update]] = {
         "sgd": Sgd, "rmsprop": RmsProp, "adam": Adam, "adamw": Adam, "nadam": Nadam
     }  # fmt: skip
     kind = family(configs[0])
-    return None if kind == "descent" else kinds[kind](configs, parameters)
+    return None if kind == "descent" else kinds[kind](configs, parameters, below)
 
 
 def setting(values: Sequence[float], parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -64,6 +73,27 @@ def of_the_first(numbers: Tensor, parameter: Tensor) -> Tensor:
 def zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
     """A slot."""
     return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+class LayerRates:
+    """The learning rates of each parameter's members, (its members, 1, 1); see `hpo.training.learner.layer_rates`."""
+
+    def __init__(
+        self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+    ) -> None:
+        self._parameters = parameters
+        self._factors: list[Tensor] | None = None
+        if any(config.layer_learning_rate_decay != 1 for config in configs):
+            decays = [config.layer_learning_rate_decay for config in configs]
+            self._factors = [
+                parameter.new_tensor([decay**layers for decay, layers in zip(decays, depths, strict=False)])
+                .view(-1, 1, 1)
+                for parameter, depths in zip(parameters, below, strict=True)
+            ]  # fmt: skip
+
+    def __call__(self, rate: Tensor, index: int) -> Tensor:
+        own = of_the_first(rate, self._parameters[index])
+        return own if self._factors is None else own * self._factors[index]
 
 
 class Clip:
@@ -102,11 +132,14 @@ class Decay:
 class Sgd:
     """SGD with momentum, also Nesterov's, weight decay and clipping: see torch.optim.SGD."""
 
-    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+    ) -> None:
         self.steps = 0
         self.slots = {"momentum": zeros(parameters)}
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._of_layer = LayerRates(configs, parameters, below)
         self._momentum = setting([config.momentum for config in configs], parameters)
         # The step is along a * velocity + b * gradient.
         nesterov = [config.optimizer == "nesterov" for config in configs]
@@ -123,7 +156,7 @@ class Sgd:
         each = zip(self._parameters, gradients, self.slots["momentum"], strict=True)
         for index, (parameter, gradient, velocity) in enumerate(each):
             torch.addcmul(gradient, velocity, self._momentum[index], out=velocity)
-            along = of_the_first(down, parameter)
+            along = self._of_layer(down, index)
             parameter.addcmul_(velocity, along if self._b is None else along * self._a[index])
             if self._b is not None:
                 parameter.addcmul_(gradient, along * self._b[index])
@@ -134,13 +167,16 @@ class RmsProp:
 
     SMOOTHING = 0.99
 
-    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+    ) -> None:
         self.steps = 0
         self.slots = {"square": zeros(parameters)}
         if any(config.momentum for config in configs):
             self.slots["momentum"] = zeros(parameters)
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._of_layer = LayerRates(configs, parameters, below)
         self._momentum = setting([config.momentum for config in configs], parameters)
         self._epsilon = setting([config.epsilon for config in configs], parameters)
 
@@ -157,34 +193,41 @@ class RmsProp:
             if "momentum" in self.slots:
                 velocity = self.slots["momentum"][index]
                 along = torch.addcmul(along, velocity, self._momentum[index], out=velocity)
-            parameter.addcmul_(along, of_the_first(down, parameter))
+            parameter.addcmul_(along, self._of_layer(down, index))
 
 
 class Adam:
     """Adam and AdamW: see torch.optim.Adam. Torch's fused kernel goes over members of equal settings in one call."""
 
-    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+    ) -> None:
         self.slots = {"mean": zeros(parameters), "square": zeros(parameters)}
         self._clip = Clip(configs, parameters)
         self._kernel: Any = torch._fused_adamw_ if configs[0].optimizer == "adamw" else torch._fused_adam_
         self._count = torch.zeros((), dtype=torch.float32, device=parameters[0].device)
         self._parameters = parameters
-        self._runs: list[tuple[int, dict[str, Any], list[tuple[int, slice]]]] = []
+        self._runs: list[tuple[int, float, dict[str, Any], list[tuple[int, slice]]]] = []
         start = 0
-        for _, members in groupby(configs, key=_adam_settings):
+        for _, members in groupby(zip(configs, below[0], strict=True), key=_adam_settings):
             run = list(members)
-            part = slice(start, start + len(run))
-            parts = [(i, part) for i, parameter in enumerate(parameters) if start < len(parameter)]
-            one = run[0]
-            numbers: dict[str, Any] = {
-                "beta1": one.beta1,
-                "beta2": one.beta2,
-                "weight_decay": one.weight_decay,
-                "eps": one.epsilon,
-            }
-            self._runs.append((start, numbers, parts))
-            start = part.stop
+            self._add_run(run[0][0], slice(start, start + len(run)), below)
+            start += len(run)
         self._lists: list[list[list[Tensor]]] = []
+
+    def _add_run(self, one: TrialConfig, part: slice, below: Sequence[Sequence[int]]) -> None:
+        """Members of equal settings: one call, or one a layer where layers have rates of their own."""
+        numbers: dict[str, Any] = {
+            "beta1": one.beta1,
+            "beta2": one.beta2,
+            "weight_decay": one.weight_decay,
+            "eps": one.epsilon,
+        }
+        held: dict[float, list[tuple[int, slice]]] = {}
+        for index, depths in enumerate(below):
+            if part.start < len(depths):
+                held.setdefault(one.layer_learning_rate_decay ** depths[part.start], []).append((index, part))
+        self._runs += [(part.start, factor, numbers, parts) for factor, parts in held.items()]
 
     @property
     def steps(self) -> int:
@@ -201,17 +244,20 @@ class Adam:
         self._count.add_(1)
         if not self._lists:  # the gradients' memory never changes either
             four = self._parameters, gradients, self.slots["mean"], self.slots["square"]
-            self._lists = [[[tensors[i][part] for i, part in parts] for tensors in four] for _, _, parts in self._runs]
+            self._lists = [[[tensors[i][part] for i, part in parts] for tensors in four] for *_, parts in self._runs]
         rates = rate.flatten().unbind()
-        for (start, numbers, parts), lists in zip(self._runs, self._lists, strict=True):
+        for (start, factor, numbers, parts), lists in zip(self._runs, self._lists, strict=True):
             counts = [self._count] * len(parts)
-            self._kernel(*lists, [], counts, lr=rates[start], amsgrad=False, maximize=False, **numbers)
+            own = rates[start] if factor == 1 else rates[start] * factor
+            self._kernel(*lists, [], counts, lr=own, amsgrad=False, maximize=False, **numbers)
 
 
-def _adam_settings(config: TrialConfig) -> tuple[object, ...]:
-    """Equal for members whose steps have the same settings throughout."""
+def _adam_settings(member: tuple[TrialConfig, int]) -> tuple[object, ...]:
+    """Equal for members, each with its number of hidden layers, whose steps have the same settings throughout."""
+    config, depth = member
+    layers = (config.layer_learning_rate_decay, depth) if config.layer_learning_rate_decay != 1 else ()
     decays = config.schedule, config.warmup, config.final_rate, config.epochs
-    return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays
+    return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays, layers
 
 
 class Nadam:
@@ -219,11 +265,14 @@ class Nadam:
 
     DECAY = 0.004
 
-    def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
+    def __init__(
+        self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
+    ) -> None:
         self._done = 0
         self.slots = {"mean": zeros(parameters), "square": zeros(parameters)}
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
+        self._of_layer = LayerRates(configs, parameters, below)
         whole = parameters[-1].new_tensor([0.0], dtype=torch.float64)
         self._beta1 = whole.new_tensor([config.beta1 for config in configs]).view(-1, 1, 1)
         self._beta2 = whole.new_tensor([config.beta2 for config in configs]).view(-1, 1, 1)
@@ -270,6 +319,6 @@ class Nadam:
             mean.addcmul_(gradient - mean, self._new1[index])
             square.mul_(self._keep2[index]).addcmul_(gradient * gradient, self._new2[index])
             below = square.div(correction[index]).sqrt_().add_(self._epsilon[index])
-            here = of_the_first(rate, parameter)
+            here = self._of_layer(rate, index)
             parameter.sub_(gradient.div_(below).mul_(by_gradient[index] * here))
             parameter.sub_(torch.div(mean, below, out=gradient).mul_(by_mean[index] * here))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import hpo
 from hpo import templates
+from hpo.choices import CLASSIFICATION_LOSSES
 from hpo.config import TrialConfig, vocabulary
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
@@ -233,4 +234,5 @@ def test_every_parameter_can_be_varied_by_one_line() -> None:
     plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02]}
     for name, parameter in vocabulary().items():
         if name not in ("model", "widths"):
-            Space({name: list(parameter.choices) or plain[parameter.kind]})
+            choices = CLASSIFICATION_LOSSES if name == "loss" else parameter.choices
+            Space({name: list(choices) or plain[parameter.kind]})

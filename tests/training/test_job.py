@@ -59,7 +59,7 @@ def test_files(own, tmp_path):
     model = build(CONFIG, (1, 6, 6), 3)
     model.load_state_dict(weights)
     assert all(torch.equal(weights[key], done.outcome.weights[key]) for key in weights)
-    assert (done.test_loss, done.test_accuracy) == (None, None)
+    assert done.test is None
 
 
 def test_metrics_csv(own, tmp_path, accuracy_of_class_zero):
@@ -118,8 +118,9 @@ def test_test_set_is_read_once_and_only_when_asked(own, tmp_path, monkeypatch):
     assert not reads
     done = run(own, tmp_path / "b", test=True)
     assert reads == [1]
-    assert 0.5 < done.test_accuracy <= 1
-    assert done.test_loss > 0
+    assert done.test is not None
+    assert 0.5 < done.test["accuracy"] <= 1
+    assert done.test["loss"] > 0
 
 
 def test_progress_goes_to_standard_error(own, tmp_path, capsys):
@@ -156,7 +157,7 @@ def test_interruption_keeps_what_there_is(own, tmp_path):
     assert done.outcome.status == "interrupted"
     assert len(rows(done.out / "metrics.csv")) == 2
     assert (done.out / "weights.safetensors").exists()
-    assert done.test_accuracy is None
+    assert done.test is None
 
 
 def test_data_are_checked_before_anything_is_written(own, tmp_path):

@@ -34,8 +34,8 @@ def test_the_middle_is_the_model_itself(parameters: dict[str, object]) -> None:
     found = landscape(learner.module, loss_function(config, smoothing=False), x, y, seed=3, points=5)
     own = learner.evaluate(x, y)[0]
     assert found.steps[2] == 0
-    assert found.losses[2, 2] == pytest.approx(own.loss, rel=1e-6)
-    assert found.accuracies[2, 2] == pytest.approx(own.accuracy)
+    assert found.losses[2, 2] == pytest.approx(own.scores["loss"], rel=1e-6)
+    assert found.accuracies[2, 2] == pytest.approx(own.scores["accuracy"])
     assert found.samples == 40
     after = learner.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

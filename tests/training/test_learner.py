@@ -122,11 +122,11 @@ def test_lbfgs_learns():
     config = TrialConfig(widths="5", optimizer="lbfgs", learning_rate=0.5)
     learner, _ = paired(config)
     x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
-    before = learner.evaluate(x, y)[0].loss
+    before = learner.evaluate(x, y)[0].scores["loss"]
     learner.begin_epoch(64, [[0.5] * 4])
     for _ in range(4):
         learner.step(x, y)
-    assert learner.evaluate(x, y)[0].loss < before / 2
+    assert learner.evaluate(x, y)[0].scores["loss"] < before / 2
     assert len(learner._record.read()[1]) == 64
 
 
@@ -144,15 +144,15 @@ def test_epoch_measures_are_the_means_over_the_steps(kind):
         learner.step(torch.from_numpy(x), torch.from_numpy(y))
         grads = reference.gradients(x, by_outputs)
         reference.parameters = [w - 0.1 * g for w, g in zip(reference.parameters, grads, strict=True)]
-    ((loss, accuracy),) = learner.end_epoch()
-    assert loss == pytest.approx(np.mean(losses), rel=1e-9)
-    assert accuracy == right / 64
+    (scores,) = learner.end_epoch()
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-9)
+    assert scores["accuracy"] == right / 64
 
 
 @both
 def test_validation_loss_is_not_smoothed(kind):
     learner, reference = paired(TrialConfig(widths="5-4", label_smoothing=0.5), kind)
-    loss = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].loss
+    loss = learner.evaluate(torch.from_numpy(X[0]), torch.from_numpy(Y[0]))[0].scores["loss"]
     assert loss == pytest.approx(oracle.cross_entropy(reference.forward(X[0])[0], Y[0])[0], rel=1e-9)
 
 

@@ -120,8 +120,8 @@ def test_best_weights_are_those_of_the_best_epoch():
     on = data()
     outcome = one(config(epochs=6, learning_rate=0.3, seed=0), on)
     measured = loop.evaluate(outcome, on, on.x_val, on.y_val)
-    assert measured.accuracy == outcome.best["val_accuracy"]
-    assert measured.loss == outcome.best["val_loss"]
+    assert measured.scores["accuracy"] == outcome.best["val_accuracy"]
+    assert measured.scores["loss"] == outcome.best["val_loss"]
     lowest = one(config(epochs=6, learning_rate=0.3), on, monitor="val_loss", direction="minimize")
     assert lowest.best["val_loss"] == min(row["val_loss"] for row in lowest.history)
 

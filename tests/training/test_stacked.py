@@ -11,7 +11,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpo.choices import ACTIVATIONS, INITIALISATIONS, LOSSES, OPTIMIZERS, SCHEDULES
+from hpo.choices import (
+    ACTIVATIONS,
+    CLASSIFICATION_LOSSES,
+    INITIALISATIONS,
+    OPTIMIZERS,
+    RECONSTRUCTION_LOSSES,
+    SCHEDULES,
+)
 from hpo.config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training import loop, sizing
@@ -87,8 +94,9 @@ members = st.builds(
     weight_decay=st.sampled_from([0.0, 1e-3]),
     gradient_clip=st.sampled_from([0.0, 0.5]),
     momentum=st.sampled_from([0.0, 0.7]),
-    loss=st.sampled_from(LOSSES),
+    loss=st.sampled_from(CLASSIFICATION_LOSSES),
     label_smoothing=st.sampled_from([0.0, 0.1]),
+    layer_learning_rate_decay=st.sampled_from([1.0, 0.5, 1.4]),
 )
 
 
@@ -117,7 +125,7 @@ def test_every_choice(batch_norm):
             schedule=schedule,
             activation=sorted(ACTIVATIONS)[i % 7],
             init=sorted(INITIALISATIONS)[i % 5],
-            loss=LOSSES[i % 2],
+            loss=CLASSIFICATION_LOSSES[i % 2],
             gradient_clip=(0, 0.3)[i % 2],
             batch_norm=batch_norm,
             learning_rate=0.01,
@@ -128,6 +136,37 @@ def test_every_choice(batch_norm):
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
         assert_close(found, expected, 1e-9)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("loss", RECONSTRUCTION_LOSSES)
+def test_autoencoders(loss):
+    """Of several depths, so that some have their latent layer where others have a hidden one."""
+    configs = [
+        config(
+            model="autoencoder",
+            loss=loss,
+            input_scaling="unit",
+            widths=None,
+            depth=i % 4,
+            width=(4, 9, 6)[i % 3],
+            width_profile=PROFILES[i % 3],
+            latent_size=(2, 3, 1)[i % 3],
+            activation=sorted(ACTIVATIONS)[i % 7],
+            optimizer=optimizer,
+            layer_learning_rate_decay=(1.0, 0.7)[i % 2],
+            learning_rate=0.01,
+            epochs=2,
+        )
+        for i, optimizer in enumerate(STACKED * 3)
+    ]
+    on = doubled(data(configs[0]))
+    found = train(configs, on, monitor="val_loss", direction="minimize")
+    for each, expected in zip(found, alone(configs, on, monitor="val_loss", direction="minimize"), strict=True):
+        assert each.best.keys() == {
+            *("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
+        }
+        assert_close(each, expected, 1e-9)
 
 
 def test_one_step_in_float32():
@@ -369,6 +408,20 @@ def test_a_cohort_goes_on_from_its_checkpoints(optimizer, answers, tmp_path):
         assert bits(found) == bits(expected)
     (by_itself,) = train(configs[1:2], on, checkpoints=again[1:2])
     assert_close(by_itself, whole[1], 1e-3)
+
+
+@pytest.mark.parametrize("alone_too", [False, True])
+@pytest.mark.parametrize("answers", [3, 7])
+def test_autoencoders_go_on_from_their_checkpoints(answers, alone_too, tmp_path):
+    optimizer = "lbfgs" if alone_too else "adam"
+    configs = [config(model="autoencoder", optimizer=optimizer, widths=widths) for widths in ("16-8", "9", "12-8-8")]
+    on = data(configs[0])
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
+    lowest = {"monitor": "val_loss", "direction": "minimize"}
+    train(configs, on, checkpoints=specs, should_stop=stop_after(answers), **lowest)
+    again = [replace(spec, resume=True) for spec in specs if spec.path.exists()]
+    found = train(configs[: len(again)], on, checkpoints=again, **lowest)
+    assert [bits(each) for each in found] == [bits(each) for each in train(configs[: len(again)], on, **lowest)]
 
 
 def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):

@@ -1,0 +1,49 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpo.config import TrialConfig
+from hpo.training.models import build, parameter_count
+from hpo.widths import dense_parameters, sized
+
+SHAPE, CLASSES = (1, 6, 6), 4
+
+
+def count(config: TrialConfig) -> int:
+    return parameter_count(build(config, SHAPE, CLASSES))
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    model=st.sampled_from(["mlp", "autoencoder"]),
+    depth=st.integers(1, 5),
+    profile=st.sampled_from(["uniform", "decreasing", "increasing"]),
+    batch_norm=st.booleans(),
+    budget=st.integers(1, 20_000),
+)
+def test_the_width_is_the_one_nearest_to_the_budget(
+    model: str, depth: int, profile: str, batch_norm: bool, budget: int
+) -> None:
+    given_config = TrialConfig(
+        model=model, depth=depth, width_profile=profile, batch_norm=batch_norm, latent_size=3, parameter_budget=budget
+    )
+    found = sized(given_config, SHAPE, CLASSES)
+    mine = count(given_config)
+    for width in (found.width - 1, found.width + 1):
+        if width:
+            assert abs(count(found.model_copy(update={"parameter_budget": None, "width": width})) - budget) >= abs(
+                mine - budget
+            )
+    assert dense_parameters(found, 36, 36 if model == "autoencoder" else CLASSES) == mine
+    assert sized(found, SHAPE, CLASSES) == found
+
+
+def test_without_a_budget_nothing_changes() -> None:
+    for config in (TrialConfig(), TrialConfig(depth=0, parameter_budget=100), TrialConfig(model="cnn")):
+        assert sized(config, SHAPE, CLASSES) is config
+
+
+def test_under_a_budget_width_has_no_effect() -> None:
+    assert "width" not in TrialConfig(parameter_budget=1000).effective()
+    assert TrialConfig(parameter_budget=1000).effective()["parameter_budget"] == 1000
+    assert {"width", "parameter_budget"}.isdisjoint(TrialConfig(depth=0, parameter_budget=1000).effective())
+    assert "parameter_budget" not in TrialConfig(widths="8-4", parameter_budget=1000).effective()
