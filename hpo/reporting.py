@@ -13,6 +13,7 @@ from typing_extensions import override
 from hpo.config import TrialConfig
 from hpo.errors import LeaseLostError
 from hpo.study import Claim, Study
+from hpo.study.constraints import violations
 from hpo.study.work import Work
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Outcome
@@ -77,12 +78,18 @@ class Reporting(Callback):
     def on_start(self, member: Member) -> None:
         """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones."""
         entry = self.entries[member.number]
+        if self._infeasible(member):
+            member.stop("pruned")  # what is known before the first step need not be trained
         again, entry.begun = entry.begun or entry.claim.attempt > 1, True
         if again:
             try:
                 self._take_up(entry, member)
             except NOT_OURS:
                 self._lose(entry, member)
+
+    def _infeasible(self, member: Member) -> bool:
+        known = {"parameter_count": float(member.parameter_count)}
+        return any(value > 0 for value in violations(self.study.definition.constraints, known).values())
 
     def _take_up(self, entry: Entry, member: Member) -> None:
         claim = entry.claim

@@ -16,6 +16,7 @@ from hpo import registry
 from hpo.errors import HpoError, RunError
 from hpo.reporting import LOST, NOT_OURS, Entry
 from hpo.study import Claim, Study
+from hpo.study.constraints import INFEASIBLE, violations
 from hpo.study.keeping import StudyFiles
 from hpo.study.leased import Told
 from hpo.study.storage import ENVIRONMENT
@@ -44,6 +45,7 @@ class Result:
         message: the failure in a line.
         weights: of its best epoch; they are kept if the trial is among the best.
         environment: what it was trained with.
+        violations: by how much it violates each constraint; at most 0 where it does not.
     """
 
     claim: Claim
@@ -54,6 +56,7 @@ class Result:
     message: str = ""
     weights: Weights | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    violations: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Telling:
@@ -104,7 +107,11 @@ class Telling:
         self._interrupted([entry.claim for entry, outcome in ended if outcome.status == "interrupted"])
         self._tell(
             [
-                replace(self._result(entry, outcome), environment=entry.environment)
+                replace(
+                    self._result(entry, outcome),
+                    environment=entry.environment,
+                    violations=violations(self.study.definition.constraints, _known(outcome)),
+                )
                 for entry, outcome in ended
                 if outcome.status != "interrupted"
             ]
@@ -167,11 +174,21 @@ class Telling:
         values, attrs = self._values(outcome, looked), {**attrs, **looked}
         if outcome.status == "diverged":
             return Result(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
+        if broken := self._broken(outcome):
+            # Not COMPLETE, so that nothing takes it for a candidate. Optuna's samplers ask for its violations first.
+            return Result(claim, TrialState.PRUNED, values, attrs, INFEASIBLE, broken)
         if values is None:
             return Result(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
         if outcome.status == "pruned":
             return Result(claim, TrialState.PRUNED, values, attrs)
         return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights or {})
+
+    def _broken(self, outcome: Outcome) -> str:
+        """The constraints that a trial violates, in a line."""
+        known = _known(outcome)
+        held = violations(self.study.definition.constraints, known)
+        broken = [each for each in self.study.definition.constraints if held.get(each.text, 0.0) > 0]
+        return "; ".join(f"{each.text}, but it is {known[each.metric]:.6g}" for each in broken)
 
     def _looked(self, entry: Entry, outcome: Outcome) -> Mapping[str, float]:
         ended_well = outcome.status in ("completed", "early_stopped") and outcome.weights is not None
@@ -197,8 +214,7 @@ class Telling:
         """One value per objective at the best epoch, or None where one is missing or not finite."""
         if outcome.best is None:
             return None
-        counted = {"parameter_count": outcome.parameter_count, "train_seconds": outcome.train_seconds}
-        known = {**outcome.best, **counted, **looked}
+        known = {**_known(outcome), **looked}
         values = [float(known.get(objective.metric, math.nan)) for objective in self.study.definition.objectives]
         return values if all(map(math.isfinite, values)) else None
 
@@ -224,6 +240,9 @@ class Telling:
         try:
             for key, value in {**result.attrs, **failure}.items():
                 storage.set_trial_user_attr(claim.id, key, value)
+            for text, value in result.violations.items():
+                if text not in claim.trial.constraints:
+                    claim.trial.set_constraint(text, value)
             if result.environment:
                 storage.set_trial_system_attr(claim.id, ENVIRONMENT, dict(result.environment))
             claim.sampler.after_trial(optuna_study, storage.get_trial(claim.id), result.state, result.values)
@@ -266,6 +285,12 @@ class Telling:
         if self._errors == ERRORS_IN_A_ROW:
             text = f"{self._errors} trials in a row failed, the last one ({claim.number}) with {message}"
             self._too_many = RunError(text)
+
+
+def _known(outcome: Outcome) -> dict[str, float]:
+    """The metrics of a trial at its best epoch, where it has one, and what it cost."""
+    counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
+    return {**(outcome.best or {}), **counted}
 
 
 def _in_words(epoch: Mapping[str, float]) -> str:

@@ -201,7 +201,7 @@ class Worker:
 
     def _more(self, first: Entry) -> list[Claim]:
         """Claim what is trained along with a trial."""
-        if self.cohort == 1 or any(o.metric == "train_seconds" for o in self.study.definition.objectives):
+        if self.cohort == 1 or "train_seconds" in self.study.definition.measured:
             return []  # a time is a trial's own only where it is trained alone
         key = shared(first.config)
         size = 1 if key is None else self.cohort or self._size(first, key)

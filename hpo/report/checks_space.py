@@ -206,7 +206,7 @@ def _at(domain: Range, place: float) -> float:
 
 def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     """Check 5: the share of trials that diverged or failed."""
-    ended = [row for row in results.trials if row.state in ("COMPLETE", "PRUNED", "FAIL")]
+    ended = [row for row in results.trials if row.state in ("COMPLETE", "PRUNED", "FAIL") and row.feasible]
     if not ended:
         return []
     lost = [row for row in ended if row.failure is not None or row.state == "FAIL"]

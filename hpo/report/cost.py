@@ -104,11 +104,11 @@ def _failures(results: Results) -> list[Block]:
     if not results.failures:
         return []
     rows = [[kind, count_text(count)] for kind, count in results.failures.items()]
-    return [Subtitle("Failures by kind"), Table(["kind", "trials"], rows, ["trials"]), _messages(results.trials)]
+    return [Subtitle("Given up, by kind"), Table(["kind", "trials"], rows, ["trials"]), _messages(results.trials)]
 
 
 def _messages(trials: Sequence[TrialRow]) -> Table:
-    failed = (row for row in trials if row.failure)
+    failed = (row for row in trials if row.failure and row.feasible)
     rows = [
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
         for row in islice(failed, MESSAGES)

@@ -28,6 +28,10 @@ def _study(results: Results) -> Table:
         ["pruner", _named(definition.pruner.name, definition.pruner.options)],
         ["seed", str(definition.seed)],
     ]
+    if definition.constraints:
+        violated = sum(not row.feasible for row in results.trials)
+        texts = ", ".join(constraint.text for constraint in definition.constraints)
+        rows.append(["constraints", f"{texts} (violated by {violated} of {len(results.trials)} trials)"])
     if budget.timeout is not None:
         rows.append(["timeout", duration_text(budget.timeout)])
     if budget.target is not None:

@@ -31,6 +31,7 @@ from hpo.report.plot import (
     whole_axis,
 )
 from hpo.report.results import Results, TrialRow
+from hpo.report.sight import standard_error
 from hpo.report.words import metric_text, values_text
 from hpo.study import Objective
 
@@ -125,6 +126,12 @@ def pareto(results: Results) -> Figure:
         layout[f"xaxis{suffix}"] = axis(metric_text(results.objectives[other].metric), domain=domain)
         layout[f"yaxis{suffix}"] = value_axis(results.objective, [], "" if panel == 1 else " ", anchor=f"x{suffix}")
     caption = "Trials of the Pareto front are beaten by no other one in every objective at once; the rest is grey."
+    error, best = standard_error(results), results.best
+    if error is not None and best is not None and best.value is not None:
+        edge = best.value + results.signs[0] * error
+        line = {"color": "@muted", "width": 1, "dash": "dash"}
+        layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}]
+        caption += " Those beyond the dashed line are within a standard error of the best."
     return drawn(figure, build(data, 400, **layout), caption + thinning(len(shown), len(rest)), 340 * len(others))
 
 

@@ -21,6 +21,7 @@ from hpo.errors import RequestError
 from hpo.report.words import finite
 from hpo.space import Space
 from hpo.study import Budget, Definition, Objective, Study
+from hpo.study.constraints import INFEASIBLE
 from hpo.study.storage import FIXED, EpochMetrics
 from hpo.study.work import WorkSummary, summary
 from hpo.study.workers import WorkerState, worker_states
@@ -45,7 +46,7 @@ class TrialRow:
         seconds: from start to finish.
         best_epoch: the epoch its values are from.
         parameter_count: weights of its model.
-        failure: kind of failure (`diverged`, `out_of_memory`, `error`), or None.
+        failure: kind of failure (`diverged`, `infeasible`, `out_of_memory`, `error`), or None.
         message: the failure in a line, or None.
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
@@ -72,6 +73,11 @@ class TrialRow:
     def value(self) -> float | None:
         """The first objective's value."""
         return self.values[0] if self.values else None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it violates no constraint, as far as is known."""
+        return self.failure != INFEASIBLE
 
     @property
     def comparable(self) -> bool:
@@ -330,9 +336,11 @@ def show(results: Results) -> dict[str, Any]:
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
-    `failed` (each failed trial), `workers` (see `hpo.study.workers.WorkerState`), `work` (what they have done, those
-    that have ended too: see `hpo.study.work.WorkSummary`; or None), `unattended` (whether trials are left and no worker
-    lives). A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
+    `failed` (each failed trial, but those that violate a constraint), `workers` (see
+    `hpo.study.workers.WorkerState`), `work` (what they have done, those that have ended too: see
+    `hpo.study.work.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
+
+    A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
     """
     told: dict[str, Any] = finite(
@@ -348,7 +356,7 @@ def show(results: Results) -> dict[str, Any]:
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
             "failures": results.failures,
-            "failed": [_failed(row) for row in results.trials if row.failure],
+            "failed": [_failed(row) for row in results.trials if row.failure and row.feasible],
             "best": trial_json(results, results.best),
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],

@@ -10,11 +10,12 @@ from hpo.report.figures import history, pareto
 from hpo.report.parallel import parallel
 from hpo.report.plot import POINTS_LIMIT
 from hpo.report.results import Results, TrialRow
+from hpo.report.sight import standard_error
 from hpo.report.slices import slices
 from hpo.report.timeline import timeline
-from hpo.report.words import duration_text, value_text, values_text
+from hpo.report.words import duration_text, gain_text, metric_text, value_text, values_text
 
-__all__ = ["course", "front", "over_all", "over_each", "over_time"]
+__all__ = ["course", "front", "over_all", "over_each", "over_time", "within_noise"]
 
 FRONT = 20
 
@@ -29,7 +30,38 @@ def front(results: Results) -> Chapter | None:
     rows = [_line(results, row, names) for row in shown]
     more = [Text(f"The first {FRONT} of {len(results.front)}.", quiet=True)] if len(results.front) > FRONT else []
     table = Table(["trial", *metrics, *names, "time"], rows, ["trial", *metrics, "time"])
-    return Chapter("pareto", "Pareto front", [pareto(results), table, *more])
+    smallest = [Text(text) for other in range(1, len(results.objectives)) if (text := _within_noise(results, other))]
+    return Chapter("pareto", "Pareto front", [pareto(results), *smallest, table, *more])
+
+
+def within_noise(results: Results, other: int) -> TrialRow | None:
+    """Of the trials within a standard error of the best first objective, the one that is best in another objective.
+
+    That is the rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of models that
+    cannot be told apart, take the cheapest. None where the noise of the first objective is not known.
+    """
+    error, best = standard_error(results), results.best
+    if error is None or best is None or best.value is None:
+        return None
+    sign, cost = results.signs[0], results.signs[other]
+    near = [row for row in results.front if row.values and sign * (row.values[0] - best.value) <= error]
+    return min(near, key=lambda row: cost * (row.values or ())[other])
+
+
+def _within_noise(results: Results, other: int) -> str:
+    found, error, best = within_noise(results, other), standard_error(results), results.best
+    if found is None or error is None or best is None or not found.values or not best.values:
+        return ""
+    first, second = (results.objectives[place].metric for place in (0, other))
+    what = f"Within a standard error ({gain_text(first, error)}) of the best {metric_text(first)}"
+    if found.number == best.number:
+        return f"{what} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
+    values = [f"{values_text(second, row.values[other])}" for row in (found, best) if row.values]
+    scores = [f"{values_text(first, row.values[0])}" for row in (found, best) if row.values]
+    return (
+        f"{what}, trial {found.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of trial "
+        f"{best.number}, at {scores[0]} against {scores[1]}."
+    )
 
 
 def _line(results: Results, row: TrialRow, names: Sequence[str]) -> list[str]:

@@ -125,7 +125,16 @@ def _capital(text: str) -> str:
 
 def _nothing(results: Results) -> str:
     counts = ", ".join(f"{count_text(count)} {state_text(state)}" for state, count in results.counts.items() if count)
-    return f"No result yet: no trial is complete ({counts or 'no trials yet'})."
+    return f"No result yet: no trial is complete ({counts or 'no trials yet'}){_all_infeasible(results)}."
+
+
+def _all_infeasible(results: Results) -> str:
+    """Where nothing but constraints keeps trials from being complete."""
+    ended = [row for row in results.trials if row.state in ("PRUNED", "FAIL", "COMPLETE")]
+    if not ended or any(row.feasible for row in ended):
+        return ""
+    bounds = names_text([constraint.text for constraint in results.definition.constraints])
+    return f", and every one that ended violates {bounds}"
 
 
 def _chosen(results: Results, best: TrialRow) -> str:
@@ -269,6 +278,8 @@ def _next(
         return f"Next: {warning.advice}{others}"
     if results.left and not results.ended:
         return f"Next: {'go on' if results.began else 'run it'} with `{command(results, 'launch')}`."
+    if results.best is None and _all_infeasible(results):
+        return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
     left = sum(each.left for each in evaluations if each.own)

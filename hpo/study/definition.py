@@ -12,6 +12,7 @@ from hpo import registry
 from hpo.config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
+from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
@@ -146,6 +147,7 @@ class Definition(_Frozen):
     pruner: Named
     seed: int
     parameters: dict[str, Any]
+    constraints: tuple[Constraint, ...] = ()
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
     warm_start: tuple[dict[str, Value], ...] = ()
@@ -165,8 +167,11 @@ class Definition(_Frozen):
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The registered metrics that are measured for the objectives."""
-        return self.evaluation.metrics if self.evaluation else tuple(each.metric for each in self.objectives)
+        """The metrics that are measured for the objectives and constraints."""
+        if self.evaluation:
+            return self.evaluation.metrics
+        bounded = [constraint.metric for constraint in self.constraints]
+        return tuple(dict.fromkeys([*(objective.metric for objective in self.objectives), *bounded]))
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """The configuration of a trial with these values; its seed is the study's."""

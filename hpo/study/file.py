@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from hpo.config import TrialConfig, vocabulary
 from hpo.datasets import reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
+from hpo.study.constraints import constraints_of
 from hpo.study.definition import Budget, Definition, Named, Objective, longest, test_metric
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
@@ -39,7 +40,7 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "baseline", "warm_start", "report"),
+    *("space", "parameters", "constraints", "baseline", "warm_start", "report"),
 )
 DEFAULT_TRIALS = 60
 T = TypeVar("T")
@@ -98,10 +99,12 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
     objectives = objectives_of(table.get("objective", usual_objective(space.models)))
-    check_measured(objectives, space.models)
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
+    constraints = constraints_of(table.get("constraints", ()), sampler.name)
+    metrics = [*(objective.metric for objective in objectives), *(constraint.metric for constraint in constraints)]
+    check_measured(metrics, space.models)
     _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
@@ -116,8 +119,9 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         pruner=pruner,
         seed=_whole(table, "seed", 0, low=0, high=2**32 - 1),
         parameters=space.to_json(),
+        constraints=constraints,
         baseline=baseline,
-        modules=_modules(space, objectives),
+        modules=_modules(space, metrics),
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
         report=None if report is None else _in("[report]", lambda: report_table(report, space, objectives)),
     )
@@ -181,8 +185,8 @@ def usual_objective(models: Iterable[str]) -> str:
     return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
 
 
-def check_measured(objectives: Iterable[Objective], models: Iterable[str]) -> None:
-    """Refuse an objective that a model has not.
+def check_measured(metrics: Collection[str], models: Iterable[str]) -> None:
+    """Refuse a metric that a model has not.
 
     Raises:
         DefinitionError: it is of classes, and the model reconstructs its input, or the other way round.
@@ -190,7 +194,7 @@ def check_measured(objectives: Iterable[Objective], models: Iterable[str]) -> No
     for model in models:
         entry = registry.models.get(model)
         missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
-        if any(objective.metric == missing for objective in objectives):
+        if missing in metrics:
             others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
             raise DefinitionError(f"objective = '{missing}': model '{model}' has none; use {others}")
 
@@ -233,10 +237,10 @@ def _named(given: object, kind: str) -> Named:
     return Named(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
 
 
-def _modules(space: Space, objectives: tuple[Objective, ...]) -> dict[str, str]:
+def _modules(space: Space, metrics: Iterable[str]) -> dict[str, str]:
     """Where the models and metrics that are not ours came from, so that a worker's error can name the module."""
     entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(space.models)]
-    entries += [("metric", registry.metrics.get(objective.metric)) for objective in objectives]
+    entries += [("metric", registry.metrics.get(name)) for name in metrics]
     return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
 
 
