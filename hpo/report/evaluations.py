@@ -24,7 +24,7 @@ from hpo.study.definition import test_metric
 from hpo.study.evaluation import companions, config_of, looks, same_trial
 from hpo.study.storage import EpochMetrics
 
-__all__ = ["CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
+__all__ = ["NOT_VALIDATION", "CandidateRuns", "EvaluationResults", "Predictions", "Run", "read_evaluations"]
 
 Array = np.ndarray[Any, Any]
 

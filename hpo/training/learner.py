@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,6 +54,9 @@ class Learner(Protocol):
 
     def end_epoch(self) -> list[tuple[float, float]]:
         """Mean loss and accuracy over the epoch's steps, each measured before its step."""
+
+    def step_losses(self) -> list[Tensor]:
+        """Mean loss at each step of the epoch, (steps,), measured before it; after `end_epoch`, on the CPU."""
 
     def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
         """Each member, without dropout and with the running statistics of batch normalisation."""
@@ -187,6 +190,10 @@ class ModuleLearner:
         outputs, y = self._record.read()
         return [(self._loss(outputs, y).item(), _accuracy(outputs, y))]
 
+    def step_losses(self) -> list[Tensor]:
+        """See `Learner`."""
+        return [torch.stack([self._loss(outputs, y) for outputs, y in self._record.by_step()]).cpu()]
+
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor) -> list[Evaluation]:
         """See `Learner`."""
@@ -215,8 +222,8 @@ class ModuleLearner:
         self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["record"] is not None:
-            outputs, y = (tensor.to(self._device) for tensor in state["record"])
-            self._record.add(outputs, y)
+            outputs, y, sizes = state["record"]
+            self._record.load(outputs.to(self._device), y.to(self._device), sizes.tolist())
 
     def load(self, member: Member, weights: Weights) -> None:
         """See `Learner`."""
@@ -244,12 +251,14 @@ class Record:
     def __init__(self) -> None:
         self._outputs: Tensor | None = None
         self._labels: Tensor | None = None
+        self._sizes: list[int] = []  # of the steps
         self._samples = 0
         self._used = 0
 
     def begin(self, samples: int) -> None:
         """Start an epoch."""
         self._samples, self._used = samples, 0
+        self._sizes.clear()
 
     def add(self, outputs: Tensor, y: Tensor) -> None:
         """Copy a step's outputs (n, classes) and labels (n,)."""
@@ -261,6 +270,7 @@ class Record:
         self._outputs[self._used : end] = outputs
         self._labels[self._used : end] = y
         self._used = end
+        self._sizes.append(len(y))
 
     def _grow(self, outputs: Tensor, y: Tensor, needed: int) -> None:
         """Room for the epoch, or where its size is not known for twice what is needed."""
@@ -276,6 +286,16 @@ class Record:
         assert self._labels is not None
         return self._outputs[: self._used], self._labels[: self._used]
 
+    def by_step(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs (n, classes) and labels (n,) of each step."""
+        outputs, y = self.read()
+        return zip(torch.split(outputs, self._sizes), torch.split(y, self._sizes), strict=True)
+
     def state(self) -> list[Tensor] | None:
-        """A copy of the epoch's outputs and labels so far, or None before its first step."""
-        return [tensor.clone() for tensor in self.read()] if self._used else None
+        """A copy of the epoch's outputs, labels and sizes of steps so far, or None before its first step."""
+        return [*(tensor.clone() for tensor in self.read()), torch.tensor(self._sizes)] if self._used else None
+
+    def load(self, outputs: Tensor, y: Tensor, sizes: list[int]) -> None:
+        """Take up what `state` gave, after `begin`."""
+        self.add(outputs, y)
+        self._sizes = sizes

@@ -47,7 +47,7 @@ def doubled(on: Data) -> Data:
 def alone(configs, on: Data, **keywords) -> list[loop.Outcome]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "StackedLearner", lambda members, *rest: ModuleLearner(members[0], *rest))
+        patch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [outcome for each in configs for outcome in train([each], on, **keywords)]
 
 
