@@ -294,9 +294,9 @@ def test_a_checkpoint_has_the_generators_of_its_weights(tmp_path):
 class Counting(StackedLearner):
     models: ClassVar[list[int]] = []
 
-    def __init__(self, members, *rest):
+    def __init__(self, members, *rest, **keywords):
         self.models.append(len(members))
-        super().__init__(members, *rest)
+        super().__init__(members, *rest, **keywords)
 
 
 def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
