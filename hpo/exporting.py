@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from hpo.bundle import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
-from hpo.errors import RequestError, RunError
+from hpo.errors import RunError
 from hpo.report.card import Exported, card
 from hpo.report.evaluations import read_evaluations
 from hpo.report.export import export_config
+from hpo.report.folders import check_new, written_whole
 from hpo.report.results import read_results
 from hpo.restoring import Restored, restore
 from hpo.study import Study
@@ -39,31 +39,10 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
         RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
         DataError, RegistryError: what the study is trained on is not here.
     """
-    folder = folder.resolve()  # for `.` has no name, and a link is not replaced by a folder
-    _check_folder(folder)
+    check_new(folder)
     found = restore(study, number, device="cpu")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            made = Path(temporary) / "made"  # a folder of its own, with the usual rights
-            made.mkdir()
-            lines = _write(study, found, made)
-            if folder.exists():  # and is empty, and somebody may stand in it
-                for path in made.iterdir():
-                    path.replace(folder / path.name)
-            else:
-                made.replace(folder)
-    except OSError as error:
-        raise RequestError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    return lines
-
-
-def _check_folder(folder: Path) -> None:
-    if folder.is_dir() and next(folder.iterdir(), None) is None:
-        return
-    if folder.exists():
-        what = "is not empty" if folder.is_dir() else "is no folder"
-        raise RequestError(f"{folder}: {what}; choose another folder, or delete this one")
+    with written_whole(folder) as made:
+        return _write(study, found, made)
 
 
 def _write(study: Study, found: Restored, folder: Path) -> list[str]:

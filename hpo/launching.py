@@ -135,6 +135,7 @@ def launch(
     parameters: Mapping[str, Any] | None = None,
     space: Space | str | None = None,
     cohort: int | None = None,
+    tensorboard: Path | None = None,
     **keys: Any,
 ) -> optuna.Study:
     """Launch a study, as `hpo launch` does, and return it as Optuna's when nothing is left to begin.
@@ -150,6 +151,7 @@ def launch(
         parameters: domains that add to those of the space, or override them.
         space: a space, or a template's name.
         cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
+        tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
         keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
 
     Raises:
@@ -165,7 +167,8 @@ def launch(
         from hpo.worker import Worker  # torch
 
         created.start_clock()
-        Worker(created, device, cohort=cohort).run()
+        Worker(created, device, cohort=cohort, tensorboard=tensorboard).run()
     elif workers > 1:
-        run(created, WorkerOptions(workers, device, imports, cohort=cohort))
+        events = None if tensorboard is None else tensorboard.resolve()
+        run(created, WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events))
     return created.optuna_study

@@ -14,6 +14,7 @@ from hpo.config import TrialConfig
 from hpo.errors import LeaseLostError
 from hpo.study import Claim, Study
 from hpo.study.constraints import violations
+from hpo.study.storage import EpochSteps
 from hpo.study.work import Work
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Outcome
@@ -98,14 +99,14 @@ class Reporting(Callback):
         self.study.rewind(claim, member.resumed_from)
         stored = len(self.study.storage.epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
-            self._store(claim, metrics)
+            self._store(claim, member, metrics)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
         entry = self.entries[member.number]
         try:
-            reported = self._store(entry.claim, metrics)
+            reported = self._store(entry.claim, member, metrics)
             if reported and metrics["epoch"] < member.config.epochs and self._should_prune(entry):
                 member.stop("pruned")
         except NOT_OURS:
@@ -131,9 +132,11 @@ class Reporting(Callback):
         entry.lost = True
         member.stop("interrupted")
 
-    def _store(self, claim: Claim, metrics: Metrics) -> bool:
+    def _store(self, claim: Claim, member: Member, metrics: Metrics) -> bool:
         """Record an epoch, and report it to Optuna where there is one objective and it is finite."""
         epoch = int(metrics["epoch"])
+        if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them
+            self.study.storage.record_steps(claim.id, EpochSteps(epoch, *steps.numpy()))
         self.study.storage.record_epoch(claim.id, epoch, metrics)
         value = metrics.get(self.metric, math.nan) if self.metric else math.nan
         if math.isfinite(value):

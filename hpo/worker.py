@@ -18,7 +18,16 @@ import sqlalchemy.exc
 from hpo import registry
 from hpo.cohorts import shared, together
 from hpo.config import Value
-from hpo.errors import CheckpointError, DataError, HpoError, LeaseLostError, OutOfMemoryError, RegistryError, RunError
+from hpo.errors import (
+    CheckpointError,
+    DataError,
+    HpoError,
+    LeaseLostError,
+    OutOfMemoryError,
+    RegistryError,
+    RequestError,
+    RunError,
+)
 from hpo.home import cores
 from hpo.looking import Looking
 from hpo.reporting import Entry, Reporting
@@ -36,6 +45,7 @@ from hpo.training.files import remove
 from hpo.training.loop import device, set_threads, train
 from hpo.training.memory import give_memory_back
 from hpo.training.sizing import cohort_size
+from hpo.training.tensorboard import TensorBoard
 
 __all__ = ["Worker", "share_of_cores"]
 
@@ -71,6 +81,7 @@ class Worker:
         lease: seconds for which it holds a trial without a sign of life.
         cohort: how many trials it trains at the same time, at most; None leaves that to what the device trains well,
             and to what an adaptive sampler can be asked for at once.
+        tensorboard: the folder that TensorBoard events of every trial are written to, in STUDY/trial_N; or None.
     """
 
     study: Study
@@ -80,9 +91,12 @@ class Worker:
     checkpoint_every: float = 30.0
     lease: float = LEASE
     cohort: int | None = None
+    tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
         self.study.definition.check_registered()
+        if self.tensorboard is not None:
+            _make(self.tensorboard)
         self.device = device(self.device_name)
         if self.threads:
             set_threads(self.threads)
@@ -327,14 +341,22 @@ class Worker:
                     monitor=objective.metric,
                     direction=objective.direction,
                     metrics=[registry.metrics.get(name) for name in definition.measured],
-                    callbacks=[reporting],
+                    callbacks=[reporting, *self._events(entries)],
                     should_stop=should_stop,
                     checkpoints=[self._spec(entry.claim) for entry in entries],
+                    record_steps=definition.record_steps,
                 )
             for entry, outcome in zip(entries, outcomes, strict=True):
                 reporting.end(entry, outcome)
         finally:
             telling.tell()
+
+    def _events(self, entries: Sequence[Entry]) -> list[TensorBoard]:
+        """What writes them, after what is told of a trial that is lost."""
+        if self.tensorboard is None:
+            return []
+        folder = self.tensorboard / self.study.name
+        return [TensorBoard([folder / f"trial_{entry.claim.number}" for entry in entries])]
 
     def _spec(self, claim: Claim) -> CheckpointSpec:
         storage, path = self.study.storage, self._checkpoint(claim)
@@ -350,3 +372,12 @@ class Worker:
 
     def _checkpoint(self, claim: Claim) -> Path:
         return self.files.checkpoint(claim.number)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of TensorBoard's events, so that one that cannot be is refused before a trial is claimed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise RequestError(f"--tensorboard {folder}: cannot be made ({why}); choose another folder") from error

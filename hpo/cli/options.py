@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +20,7 @@ __all__ = [
     "lease_option",
     "set_option",
     "storage_option",
+    "tensorboard_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -96,6 +98,14 @@ cohort_option = click.option(
     callback=_cohort,
     help="How many trials a worker trains at the same time, at most; 1 trains one by one. auto: as many as its device "
     "trains well, of an adaptive sampler's up to 8.",
+)
+
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
+    metavar="DIR",
+    help="Write every epoch's metrics as TensorBoard events, to DIR/STUDY/trial_N; all workers should reach DIR.",
 )
 
 

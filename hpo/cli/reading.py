@@ -109,16 +109,31 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Write the trained model to this new folder, for hpo predict."
 )
+@click.option(
+    "--trials",
+    "records",
+    type=click.Path(path_type=Path),
+    help="Write every trial's record to this new folder: comb_N with train.csv, validation.csv, params.json, test.csv.",
+)
 @format_option("toml", "json", "yaml")
 @import_option
 @storage_option
 def export(
-    name: str, number: int | None, weights: Path | None, style: str, storage: str | None, imports: Sequence[str]
+    name: str,
+    number: int | None,
+    weights: Path | None,
+    records: Path | None,
+    style: str,
+    storage: str | None,
+    imports: Sequence[str],
 ) -> None:
-    """Print the best configuration of a study, as hpo train --config reads it; or write its trained model.
+    """Print the best configuration of a study, as hpo train --config reads it; or write its model, or all trials.
 
     Example: hpo export quickstart --weights model
     """
+    if records is not None:
+        _export_trials(ready(name, storage, imports), records, number, weights)
+        return
     if weights is not None:
         from hpo.exporting import export_model
 
@@ -129,6 +144,18 @@ def export(
     from hpo.report.export import export_config
 
     click.echo(export_config(ready(name, storage, imports), number, style), nl=False)
+
+
+def _export_trials(study: Study, folder: Path, number: int | None, weights: Path | None) -> None:
+    from hpo.errors import RequestError
+    from hpo.report.trial_files import export_trials
+
+    if number is not None or weights is not None:
+        other = "--weights" if weights is not None else "--trial"
+        raise RequestError(f"--trials {folder}: writes every trial, and cannot go with {other}; leave one of them out")
+    count = export_trials(study, folder)
+    say(f"{count} {'trial' if count == 1 else 'trials'} written")
+    click.echo(str(folder))
 
 
 @app.command()

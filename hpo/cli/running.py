@@ -21,6 +21,7 @@ from hpo.cli.options import (
     lease_option,
     set_option,
     storage_option,
+    tensorboard_option,
 )
 from hpo.cli.words import ready, typed, write_report_of
 from hpo.console import say
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
 )
 @click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@tensorboard_option
 @cohort_option
 @checkpoint_option
 @lease_option
@@ -70,6 +72,7 @@ def launch(
     cohort: int | None,
     checkpoint_every: float,
     lease: float,
+    tensorboard: Path | None,
     **keys: Any,
 ) -> int:
     """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
@@ -99,7 +102,9 @@ def launch(
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             try:
                 debug = bool(click.get_current_context().obj)
-                started = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, debug, cohort)
+                started = WorkerOptions(
+                    workers or cores(), device, imports, checkpoint_every, lease, debug, cohort, tensorboard
+                )
                 run(found, started, stop)
             except RunError:
                 _say_state(found)  # the workers that did not fail may have done all there is
@@ -181,6 +186,7 @@ def evaluate(
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
 )
+@tensorboard_option
 @cohort_option
 @checkpoint_option
 @lease_option
@@ -191,6 +197,7 @@ def worker(
     name: str,
     storage: str | None,
     threads: int | None,
+    tensorboard: Path | None,
     cohort: int | None,
     checkpoint_every: float,
     lease: float,
@@ -209,7 +216,8 @@ def worker(
         study = ready(name, storage, imports)
         from hpo.worker import Worker, share_of_cores
 
-        attached = Worker(study, device, threads or share_of_cores(study), stop, checkpoint_every, lease, cohort)
+        threads = threads or share_of_cores(study)
+        attached = Worker(study, device, threads, stop, checkpoint_every, lease, cohort, tensorboard)
         try:
             attached.run()
         except RunError as error:

@@ -25,6 +25,7 @@ from hpo.study.evaluation import companions, config_of, looks, same_trial
 from hpo.study.storage import EpochMetrics
 
 __all__ = [
+    "NOT_VALIDATION",
     "CandidateRuns",
     "EvaluationResults",
     "Predictions",

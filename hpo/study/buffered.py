@@ -40,6 +40,7 @@ from hpo.study.tables import (
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
+    STEPS,
     STUDIES,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
@@ -616,7 +617,8 @@ def add_trial(connection: sa.Connection, study_id: int, number: int, template: F
     ended = template and template.datetime_complete and utc_time(template.datetime_complete)
     values = {"number": number, "state": state, "datetime_start": began, "datetime_complete": ended}
     trial_id = insert_one(connection, TRIALS, study_id=study_id, **values)
-    purge_trials(connection, EPOCHS, [trial_id])
+    for table in (EPOCHS, STEPS):
+        purge_trials(connection, table, [trial_id])
     if template is not None:
         _rows_of(trial_id, template).write(connection)
     return trial_id

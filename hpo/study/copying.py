@@ -33,6 +33,7 @@ from hpo.study.tables import (
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
+    STEPS,
     STUDIES,
     STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
@@ -48,7 +49,7 @@ from hpo.study.tables import (
 __all__ = ["copy_study"]
 
 log = logging.getLogger("hpo.study")
-REPORTS = (INTERMEDIATE_VALUES, EPOCHS)
+REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
 BATCH = 2000  # rows read and inserted at a time
 
 # Keys and values of study attributes that hold ids of trials: notes, artifacts and skipped trials of optuna-dashboard

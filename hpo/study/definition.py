@@ -153,6 +153,7 @@ class Definition(_Frozen):
     warm_start: tuple[dict[str, Value], ...] = ()
     evaluation: Evaluation | None = None
     report: ReportTable | None = None
+    record_steps: bool = False
 
     @property
     def space(self) -> Space:

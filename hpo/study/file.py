@@ -40,7 +40,7 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "constraints", "baseline", "warm_start", "report"),
+    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
 )
 DEFAULT_TRIALS = 60
 T = TypeVar("T")
@@ -124,6 +124,7 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         modules=_modules(space, metrics),
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
         report=None if report is None else _in("[report]", lambda: report_table(report, space, objectives)),
+        record_steps=_flag(table, "record_steps"),
     )
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
@@ -338,6 +339,13 @@ def _whole(table: Mapping[str, Any], key: str, default: int, low: int, high: int
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise DefinitionError(f"{key} = {value!r}: must be a whole number from {low} to {high}")
+    return value
+
+
+def _flag(table: Mapping[str, Any], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise DefinitionError(f"{key} = {value!r}: must be true or false")
     return value
 
 

@@ -17,6 +17,7 @@ from hpo.study.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     PARAMS,
+    STEPS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     VALUES,
@@ -33,6 +34,7 @@ KEYS: dict[sa.Table, tuple[str, ...]] = {
     TRIAL_SYSTEM_ATTRS: ("trial_id", "key"),
     VALUES: ("trial_id", "objective"),
     EPOCHS: ("trial_id", "attempt", "epoch"),
+    STEPS: ("trial_id", "attempt", "epoch"),
 }
 
 

@@ -2,15 +2,17 @@
 
 Any Optuna tool reads our studies, and `optuna.create_study(storage=StudyStorage(url))` works as with any storage. Ours
 are whole steps as one transaction each: creating a study with its slots, claiming a trial under a lease, giving it
-back; and all metrics of every epoch, for Optuna keeps one float a step.
+back; all metrics of every epoch, for Optuna keeps one float a step; and the loss of every step, where it is recorded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 import sqlalchemy as sa
 import sqlalchemy.exc
@@ -31,6 +33,7 @@ from hpo.study.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     LEASES,
+    STEPS,
     STUDIES,
     STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
@@ -48,11 +51,28 @@ from hpo.study.tables import (
     purge_trials,
 )
 
-__all__ = ["ENVIRONMENT", "FIXED", "Claimed", "EpochMetrics", "StudyStorage"]
+__all__ = ["ENVIRONMENT", "FIXED", "Claimed", "EpochMetrics", "EpochSteps", "StudyStorage"]
 
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
 EpochMetrics = dict[str, float]
+Array = np.ndarray[Any, np.dtype[np.float32]]
+FLOATS = "<f4"  # as the database holds them
+
+
+@dataclass(frozen=True, eq=False)
+class EpochSteps:
+    """The steps of one epoch of training, in order.
+
+    Attributes:
+        epoch: its number, from 1.
+        losses: the mean loss at each step, measured before it: (steps,), float32.
+        seconds: of training at each step's end, counted from the trial's beginning: (steps,), float32.
+    """
+
+    epoch: int
+    losses: Array
+    seconds: Array
 
 
 class StudyStorage(LeasedStorage):
@@ -198,7 +218,8 @@ class StudyStorage(LeasedStorage):
         """
 
         def step(connection: sa.Connection) -> None:
-            for table, epoch in ((EPOCHS, EPOCHS.c.epoch), (INTERMEDIATE_VALUES, INTERMEDIATE_VALUES.c.step)):
+            for epoch in (EPOCHS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
+                table = epoch.table
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
 
         trial = self.get_trial(trial_id)
@@ -224,7 +245,7 @@ class StudyStorage(LeasedStorage):
 
         return self._transact(study_id, step)
 
-    # All metrics of every epoch.
+    # All metrics of every epoch, and the loss of every step.
 
     def record_epoch(self, trial_id: int, epoch: int, metrics: EpochMetrics) -> None:
         """Keep the metrics of one epoch of an unfinished trial; once more is an update.
@@ -232,28 +253,55 @@ class StudyStorage(LeasedStorage):
         Raises:
             LeaseLostError: another worker has taken it over.
         """
+        self._report(EPOCHS, trial_id, epoch, {"metrics": json.dumps(metrics)})
+
+    def record_steps(self, trial_id: int, steps: EpochSteps) -> None:
+        """Keep the steps of one epoch of an unfinished trial; once more is an update.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+        """
+        parts = {"losses": steps.losses, "seconds": steps.seconds}
+        row = {name: part.astype(FLOATS).tobytes() for name, part in parts.items()}
+        self._report(STEPS, trial_id, steps.epoch, row)
+
+    def _report(self, table: sa.Table, trial_id: int, epoch: int, row: Mapping[str, Any]) -> None:
         held = self._held.get(trial_id)
         self._trial(trial_id)
         place = {"attempt": held.attempt if held else 1, "epoch": epoch, "study_id": self._study_of[trial_id]}
-        self._change(trial_id, EPOCHS, {**place, "metrics": json.dumps(metrics)}, lambda _: None)
+        self._change(trial_id, table, {**place, **row}, lambda _: None)
 
     def epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
         """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
-        self.flush()
-        return self._epochs(study_id, trial_id)
-
-    @retried
-    def _epochs(self, study_id: int, trial_id: int | None) -> dict[int, list[EpochMetrics]]:
-        query = (
-            sa.select(EPOCHS)
-            .where(EPOCHS.c.study_id == study_id, *([EPOCHS.c.trial_id == trial_id] if trial_id is not None else []))
-            .order_by(EPOCHS.c.trial_id, EPOCHS.c.epoch, EPOCHS.c.attempt)
-        )
-        found: dict[int, dict[int, EpochMetrics]] = {}
-        with self._turn, self.engine.connect() as connection:
-            for row in connection.execute(query):
-                found.setdefault(row.trial_id, {})[row.epoch] = json.loads(row.metrics)
+        found = self._reports(EPOCHS, study_id, trial_id, lambda row: json.loads(row.metrics))
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
+
+    def steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
+        """The steps of every epoch by trial id, in order; of a trial's last attempt at each epoch.
+
+        Trials that have recorded none are left out.
+        """
+        found = self._reports(STEPS, study_id, trial_id, _steps_of)
+        return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
+
+    def _reports(
+        self, table: sa.Table, study_id: int, trial_id: int | None, read: Callable[[sa.Row[Any]], Result]
+    ) -> dict[int, dict[int, Result]]:
+        """What is reported in a table of ours, by trial id and epoch, in order; of the last attempt at each epoch."""
+        self.flush()
+        query = (
+            sa.select(table)
+            .where(table.c.study_id == study_id, *([table.c.trial_id == trial_id] if trial_id is not None else []))
+            .order_by(table.c.trial_id, table.c.epoch, table.c.attempt)
+        )
+
+        def step(connection: sa.Connection) -> dict[int, dict[int, Result]]:
+            found: dict[int, dict[int, Result]] = {}
+            for row in connection.execute(query):
+                found.setdefault(row.trial_id, {})[row.epoch] = read(row)
+            return found
+
+        return self.read(step)
 
     @retried
     def last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
@@ -310,6 +358,11 @@ def _engine_options(url: URL) -> dict[str, Any]:
 # Parts of transactions.
 
 
+def _steps_of(row: sa.Row[Any]) -> EpochSteps:
+    losses, seconds = (np.frombuffer(part, FLOATS).astype(np.float32) for part in (row.losses, row.seconds))
+    return EpochSteps(row.epoch, losses, seconds)
+
+
 def _insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
     """Rows of one of Optuna's attribute tables, whose second column is the owner's id."""
     owner_column = "study_id" if "study_id" in table.c else "trial_id"
@@ -335,14 +388,14 @@ def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapp
         .order_by(TRIALS.c.number)
     )
     ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
-    for table in (EPOCHS, LEASES):
+    for table in (EPOCHS, STEPS, LEASES):
         purge_trials(connection, table, ids)
     fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
     _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
 
 
 def _purge_study(connection: sa.Connection, study_id: int) -> None:
-    for table in (EPOCHS, LEASES, WORK, WORKERS):
+    for table in (EPOCHS, STEPS, LEASES, WORK, WORKERS):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))
 
 
@@ -355,7 +408,7 @@ def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool
         failed = failed.where(TRIALS.c.trial_id.not_in(held))
     if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
         return False
-    for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS):
+    for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS, STEPS):
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from hpo.study.schema import metadata
 
 __all__ = [
-    "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
+    "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STEPS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
     "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORK", "WORKERS", "begin",
     "clock", "insert_one", "keep_fractions", "local_time", "lock_study", "metadata", "purge_trials", "upsert",
     "upsert_one", "utc_time",
@@ -41,6 +41,18 @@ EPOCHS = sa.Table(
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
     sa.Column("metrics", sa.Text, nullable=False),
+)
+# Where a study records steps. 8 bytes a step, so that an epoch of a million steps is a row, too.
+STEPS = sa.Table(
+    "hpo_steps",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # float32, the least byte first. The length makes a MEDIUMBLOB of MySQL's type, which holds 64 kB otherwise.
+    sa.Column("losses", sa.LargeBinary(2**24 - 1), nullable=False),
+    sa.Column("seconds", sa.LargeBinary(2**24 - 1), nullable=False),
 )
 LEASES = sa.Table(
     "hpo_leases",

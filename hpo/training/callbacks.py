@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from typing_extensions import override
 
 from hpo.training.member import Member, Metrics, Outcome
 
-__all__ = ["COLUMNS", "Callback", "CsvLog", "Progress", "TensorBoard"]
+__all__ = ["COLUMNS", "Callback", "CsvLog", "Progress"]
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 RECONSTRUCTION_COLUMNS = ("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
@@ -64,36 +63,6 @@ class CsvLog(Callback):
         assert self._file is not None
         csv.writer(self._file).writerow(row)
         self._file.flush()
-
-
-class TensorBoard(Callback):
-    """Every metric of every epoch as a TensorBoard scalar, in event files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writer: Any = None
-
-    @override
-    def on_start(self, member: Member) -> None:
-        """Open the event file, and write a resumed trial's earlier epochs."""
-        from tensorboardX import SummaryWriter  # 0.3 s, which trials without it need not pay
-
-        self._writer = SummaryWriter(str(self._folder))
-        for metrics in member.history:
-            self.on_epoch(member, metrics)
-
-    @override
-    def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Write the scalars that are finite: TensorBoard has no place for others."""
-        for name, value in metrics.items():
-            if name != "epoch" and math.isfinite(value):
-                self._writer.add_scalar(name, value, int(metrics["epoch"]))
-        self._writer.flush()
-
-    @override
-    def on_end(self, member: Member, outcome: Outcome) -> None:
-        """Close the event file."""
-        self._writer.close()
 
 
 class Progress(Callback):

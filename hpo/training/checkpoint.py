@@ -31,7 +31,7 @@ from hpo.training.memory import is_out_of_memory
 __all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "load", "save"]
 
 log = logging.getLogger("hpo.training")
-FORMAT = 2  # of the file; a checkpoint of another is refused
+FORMAT = 3  # of the file; a checkpoint of another is refused
 EVERY = 30.0
 Fingerprint = dict[str, Any]
 
@@ -67,7 +67,7 @@ class Checkpoint:
         seconds: of training and validation so far.
         generators: the states of torch's generators, the CPU's first; only dropout in the midst of an epoch needs
             them, for each epoch begins with a seed of its own.
-        history, best_epoch, best_weights: see `Member`.
+        history, steps, best_epoch, best_weights: see `Member`.
         learner: what `Learner.state` gave.
     """
 
@@ -76,6 +76,7 @@ class Checkpoint:
     seconds: float
     generators: list[Tensor]
     history: list[Metrics]
+    steps: list[Tensor]
     best_epoch: int | None
     best_weights: Weights | None
     learner: State
@@ -138,6 +139,8 @@ def fingerprint(
     direction: Direction,
     metrics: Sequence[str] = (),
     owner: str = "",
+    *,
+    record_steps: bool = False,
 ) -> Fingerprint:
     """What a checkpoint belongs to, in plain values: with any of them changed, the trial would be another one."""
     return {
@@ -147,6 +150,7 @@ def fingerprint(
         "monitor": monitor,
         "direction": direction,
         "metrics": list(metrics),
+        "record_steps": record_steps,
         "train samples": len(data.y_train),
         "validation samples": len(data.y_val),
         "sample shape": list(data.shape),

@@ -16,10 +16,11 @@ from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
 from hpo.registry import Direction, MetricEntry
 from hpo.training import loop
-from hpo.training.callbacks import Callback, CsvLog, Progress, TensorBoard
+from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
 from hpo.training.files import publish
 from hpo.training.member import Outcome, Scores, Weights
+from hpo.training.tensorboard import TensorBoard
 
 __all__ = ["JobResult", "run", "write_config", "write_weights"]
 
@@ -79,7 +80,7 @@ def run(
     data = DataCache(reference, where).get(config)
     write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
     registered = [entry.name for entry in metrics if entry.name not in registry.BUILTIN_METRICS]
-    files = [CsvLog(out / "metrics.csv", registered), TensorBoard(out)]
+    files = [CsvLog(out / "metrics.csv", registered), TensorBoard([out])]
     (outcome,) = loop.train(
         [config],
         data,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,9 @@ class Learner(Protocol):
 
     def end_epoch(self) -> list[Scores]:
         """Mean loss, and accuracy where there are classes, over the epoch's steps, each measured before its step."""
+
+    def step_losses(self) -> list[Tensor]:
+        """Mean loss at each step of the epoch, (steps,), measured before it; after `end_epoch`, on the CPU."""
 
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
         """Each member, without dropout and with the running statistics of batch normalisation.
@@ -252,6 +255,12 @@ class ModuleLearner:
         outputs, y = self._record.read()
         return [{"loss": self._loss(outputs, y).item(), "accuracy": _accuracy(outputs, y)}]
 
+    def step_losses(self) -> list[Tensor]:
+        """See `Learner`."""
+        if isinstance(self._record, LossRecord):
+            return [self._record.by_step().cpu()]
+        return [torch.stack([self._loss(outputs, y) for outputs, y in self._record.by_step()]).cpu()]
+
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
         """See `Learner`."""
@@ -323,12 +332,14 @@ class Record:
     def __init__(self) -> None:
         self._outputs: Tensor | None = None
         self._labels: Tensor | None = None
+        self._sizes: list[int] = []  # of the steps
         self._samples = 0
         self._used = 0
 
     def begin(self, samples: int) -> None:
         """Start an epoch."""
         self._samples, self._used = samples, 0
+        self._sizes.clear()
 
     def add(self, outputs: Tensor, y: Tensor, loss: Tensor | None = None) -> None:  # noqa: ARG002  for LossRecord
         """Copy a step's outputs (n, classes) and labels (n,)."""
@@ -340,6 +351,7 @@ class Record:
         self._outputs[self._used : end] = outputs
         self._labels[self._used : end] = y
         self._used = end
+        self._sizes.append(len(y))
 
     def _grow(self, outputs: Tensor, y: Tensor, needed: int) -> None:
         """Room for the epoch, or where its size is not known for twice what is needed."""
@@ -355,42 +367,51 @@ class Record:
         assert self._labels is not None
         return self._outputs[: self._used], self._labels[: self._used]
 
+    def by_step(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs (n, classes) and labels (n,) of each step."""
+        outputs, y = self.read()
+        return zip(torch.split(outputs, self._sizes), torch.split(y, self._sizes), strict=True)
+
     def state(self) -> list[Tensor] | None:
-        """A copy of the epoch's outputs and labels so far, or None before its first step."""
-        return [tensor.clone() for tensor in self.read()] if self._used else None
+        """A copy of the epoch's outputs, labels and sizes of steps so far, or None before its first step."""
+        return [*(tensor.clone() for tensor in self.read()), torch.tensor(self._sizes)] if self._used else None
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take up what `state` gave."""
-        outputs, y = state
+        """Take up what `state` gave, after `begin`."""
+        outputs, y, sizes = state
         self.add(outputs, y)
+        self._sizes = sizes.tolist()
 
 
 class LossRecord:
-    """The mean loss of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
+    """The mean loss of each of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._samples = 0
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
 
     def begin(self, samples: int) -> None:  # noqa: ARG002  as `Record` has it
         """Start an epoch."""
-        self._sum, self._samples = None, 0
+        self._losses, self._sizes = [], []
 
     def add(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:  # noqa: ARG002
         """Take in a step's mean loss over its labels (n,)."""
-        total = loss.double() * len(y)
-        self._sum = total if self._sum is None else self._sum + total
-        self._samples += len(y)
+        self._losses.append(loss)
+        self._sizes.append(len(y))
+
+    def by_step(self) -> Tensor:
+        """The losses, (steps,)."""
+        return torch.stack(self._losses)
 
     def mean(self) -> float:
         """Over the samples of the steps."""
-        assert self._sum is not None
-        return float(self._sum.item()) / self._samples
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        return float((self.by_step().double().cpu() * sizes).sum() / sizes.sum())
 
     def state(self) -> list[Tensor] | None:
-        """The sum so far and its samples, or None before the first step."""
-        return None if self._sum is None else [self._sum.clone(), torch.tensor(self._samples)]
+        """The losses so far and the sizes of their steps, or None before the first step."""
+        return [self.by_step(), torch.tensor(self._sizes)] if self._losses else None
 
     def load(self, state: Sequence[Tensor]) -> None:
         """Take up what `state` gave."""
-        self._sum, self._samples = state[0], int(state[1])
+        self._losses, self._sizes = list(state[0]), state[1].tolist()

@@ -45,12 +45,13 @@ def train(
     configs: Sequence[TrialConfig],
     data: Data,
     *,
-    monitor: str = "val_accuracy",
+    monitor: str | None = None,
     direction: Direction = "maximize",
     metrics: Sequence[MetricEntry] = (),
     callbacks: Sequence[Callback] = (),
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Sequence[CheckpointSpec | None] | None = None,
+    record_steps: bool = False,
 ) -> list[Outcome]:
     """Train configurations, each to its end, and say what came out, in their order.
 
@@ -67,9 +68,9 @@ def train(
     Args:
         configs: what to train.
         data: what to train on, prepared for these configurations.
-        monitor: the metric that decides which epoch is the best, for its weights and for patience. A metric that does
-            not tell one epoch from another (parameter_count, train_seconds) leaves that to val_accuracy, or to val_loss
-            where there is none.
+        monitor: the metric that decides which epoch is the best, for its weights and for patience. None, and a
+            metric that does not tell one epoch from another (parameter_count, train_seconds), leave that to
+            val_accuracy, or to val_loss where there is none.
         direction: which way the monitor is better.
         metrics: registered metrics, computed over the validation split after every epoch.
         callbacks: called after every epoch; one that has ended is told of that before its cohort's next epoch.
@@ -79,6 +80,8 @@ def train(
             many threads; but for rounding and dropout where it is, or was, trained with others. Where the data set
             gives batches, that holds as long as an epoch's batches follow from torch's global generator or never
             change: those of the epoch's steps already done are read again, and passed over.
+        record_steps: whether every step's loss is kept as well, see `Member.record`: callbacks find those of the epoch
+            in `member.steps`.
 
     Raises:
         CheckpointError: a checkpoint to begin from is missing, damaged or another trial's; no callback has been called
@@ -87,7 +90,7 @@ def train(
         OutOfMemoryError: the device has too little memory.
     """
     keep_freed_memory()
-    if monitor in CONSTANT:
+    if monitor is None or monitor in CONSTANT:
         reconstructs = configs[0].reconstructs
         monitor, direction = ("val_loss", "minimize") if reconstructs else ("val_accuracy", "maximize")
     if not len(data.y_val):  # nothing tells one epoch from another: the last is kept
@@ -96,7 +99,9 @@ def train(
     names = [entry.name for entry in registered]
     specs = [None] * len(configs) if checkpoints is None else checkpoints
     files = {
-        number: CheckpointFile(spec, fingerprint(config, data, monitor, direction, names, spec.owner))
+        number: CheckpointFile(
+            spec, fingerprint(config, data, monitor, direction, names, spec.owner, record_steps=record_steps)
+        )
         for number, (config, spec) in enumerate(zip(configs, specs, strict=True))
         if spec is not None
     }
@@ -105,7 +110,7 @@ def train(
         outcomes: dict[int, Outcome] = {}
         for numbers in _together(configs, found):
             members = [Member(sized(configs[number], data.shape, data.classes), number) for number in numbers]
-            run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files)
+            run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files, record_steps)
             outcomes |= run.train({number: found.get(number) for number in numbers})
         return [outcomes[number] for number in range(len(configs))]
 
@@ -136,6 +141,7 @@ class Run:
         callbacks: Sequence[Callback],
         should_stop: Callable[[], bool],
         files: Mapping[int, CheckpointFile],
+        record_steps: bool,
     ) -> None:
         self._members = members
         self._data = data
@@ -145,12 +151,14 @@ class Run:
         self._callbacks = callbacks
         self._should_stop = should_stop
         self._files = files
+        self._record_steps = record_steps
         # Of those that one run answers, the longest is the one that is trained.
         self._answers = _by_run(members)
-        self._learner = make_learner([longest for longest, _ in self._answers.values()], data)
-        for longest, answered in self._answers.values():
+        longest = [longest for longest, _ in self._answers.values()]
+        self._learner = make_learner(longest, data, record_steps=record_steps)
+        for trained, answered in self._answers.values():
             for member in answered:
-                member.parameter_count = longest.parameter_count
+                member.parameter_count = trained.parameter_count
         self._batch_size = members[0].config.batch_size
         self._steps = data.steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
@@ -183,7 +191,8 @@ class Run:
         if member in self._learner.members:
             with self._files[member.number].taking_up():
                 self._learner.load_state(member, found.learner)
-        member.history, member.best_epoch, member.best_weights = found.history, found.best_epoch, found.best_weights
+        member.history, member.steps = found.history, found.steps
+        member.best_epoch, member.best_weights = found.best_epoch, found.best_weights
         member.resumed_from, member.seconds = len(found.history), found.seconds
 
     @property
@@ -260,6 +269,7 @@ class Run:
                             seconds=member.seconds,
                             generators=_generators(self._data.device),
                             history=member.history,
+                            steps=member.steps,
                             best_epoch=member.best_epoch,
                             best_weights=member.best_weights,
                             learner=learner,
@@ -276,6 +286,8 @@ class Run:
     def _close_epoch(self) -> None:
         """Measure every model, tell the callbacks, and drop what is done."""
         trained = self._learner.end_epoch()
+        if self._record_steps:
+            self._keep_steps()
         members = list(self._learner.members)
         validated = [{} for _ in members] if not len(self._data.y_val) else self._validate()
         self._share_time()
@@ -286,6 +298,14 @@ class Run:
             for member in [member for member in answered if member.number not in self._outcomes]:
                 self._record(member, {**row, **self._of_its_own(member)}, weights)
         self._leave()
+
+    def _keep_steps(self) -> None:
+        """Let every trial keep what was recorded of the epoch's steps."""
+        self._share_time()
+        for longest, losses in zip(self._learner.members, self._learner.step_losses(), strict=True):
+            for member in self._answers[longest.number][1]:
+                if member.number not in self._outcomes:
+                    member.record(losses)
 
     def _leave(self) -> None:
         """Say what came out of the trials that have stopped; train those models no longer that answer no other."""
@@ -343,11 +363,17 @@ def _by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]
     return {member.number: (member, answered) for member, answered in longest}
 
 
-def make_learner(members: Sequence[Member], data: Data) -> Learner:
-    """What trains a cohort: its models stacked, where they can be, else its only one."""
+def make_learner(members: Sequence[Member], data: Data, *, record_steps: bool = False) -> Learner:
+    """What trains a cohort: its models stacked, where they can be, else its only one.
+
+    Args:
+        members: the cohort.
+        data: what it is trained on.
+        record_steps: whether the learner will be asked for `step_losses`.
+    """
     if shared(members[0].config) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
-    return StackedLearner(members, data.shape, data.classes, data.device)
+    return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps)
 
 
 def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor | None, y: torch.Tensor) -> float:

@@ -51,15 +51,19 @@ class StackLoss:
 
     def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
         """The summed loss of each member against labels (n,), in float64: (members,)."""
+        return self.samples(outputs, y, smoothing=smoothing).sum(1, dtype=torch.float64)
+
+    def samples(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
+        """The loss of each member on each sample, against labels (n,): (members, n)."""
         if self._squared:
             one_hot = torch.nn.functional.one_hot(y, self._classes).t().to(outputs.dtype)
-            return (outputs.softmax(1) - one_hot).square_().mean(1).sum(1, dtype=torch.float64)
+            return (outputs.softmax(1) - one_hot).square_().mean(1)
         logs = torch.log_softmax(outputs, 1)
         losses = -_at_label(logs, y)
         if smoothing and self._smoothing is not None:
             share = self._smoothing[:, 0]
             losses = losses * (1 - share) - logs.sum(1) * (share / self._classes)
-        return losses.sum(1, dtype=torch.float64)
+        return losses
 
 
 def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
@@ -78,10 +82,21 @@ def correct(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 class StackRecord:
-    """Losses and right answers of an epoch's steps, each measured before its step; measured many samples at a time."""
+    """Losses and right answers of an epoch's steps, each measured before its step; measured many samples at a time.
 
-    def __init__(self, loss: StackLoss, members: int, classes: int, like: Tensor) -> None:
+    Args:
+        loss: of the stack.
+        members: how many.
+        classes: the number of outputs.
+        like: a tensor of the weights' type and device.
+        by_step: whether the mean loss of each step is kept, too.
+    """
+
+    def __init__(self, loss: StackLoss, members: int, classes: int, like: Tensor, *, by_step: bool = False) -> None:
         self._loss = loss
+        self._by_step = by_step
+        self._sizes: list[int] = []  # of the steps that are not measured yet
+        self._steps: list[Tensor] = []  # of those that are: mean losses, (members, steps) each
         self._outputs = like.new_empty(members, classes, 0)
         self._labels = torch.empty(0, dtype=torch.int64, device=like.device)
         self._sums = torch.zeros(members, 2, dtype=torch.float64, device=like.device)
@@ -91,6 +106,8 @@ class StackRecord:
         """Start an epoch."""
         self._sums.zero_()
         self._used = self._samples = 0
+        self._sizes.clear()
+        self._steps.clear()
 
     def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:  # noqa: ARG002  for ReconstructionRecord
         """Copy a step's outputs (members, classes, n) and labels (n,)."""
@@ -104,40 +121,64 @@ class StackRecord:
         self._labels[part] = y
         self._used += n
         self._samples += n
+        self._sizes.append(n)
 
     def _grow(self, samples: int) -> None:
         self._outputs = self._outputs.new_empty(*self._outputs.shape[:2], samples)
         self._labels = self._labels.new_empty(samples)
 
     def _measure(self) -> None:
-        if self._used:
-            self._sums += self._sum()
-            self._used = 0
-
-    def _sum(self) -> Tensor:
+        """Measure what is not measured yet."""
+        if not self._used:
+            return
         outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
-        return torch.stack([self._loss.value(outputs, y), correct(outputs, y).double()], 1)
+        losses = self._loss.samples(outputs, y)
+        self._sums += torch.stack([losses.sum(1, dtype=torch.float64), correct(outputs, y).double()], 1)
+        if self._by_step:
+            parts = torch.split(losses, self._sizes, 1)
+            self._steps.append(torch.stack([part.mean(1, dtype=torch.float64) for part in parts], 1))
+        self._used = 0
+        self._sizes.clear()
 
     def read(self) -> list[Scores]:
         """Each member's mean loss and accuracy."""
-        means = (self._sums + self._sum() if self._used else self._sums) / self._samples
-        return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in means.tolist()]
+        self._measure()
+        means = (self._sums / self._samples).tolist()
+        return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in means]
+
+    def steps(self) -> Tensor:
+        """Each member's mean loss at each step, (members, steps), in float64."""
+        self._measure()
+        return torch.cat(self._steps, 1)
 
     def state(self, member: int) -> list[Tensor] | None:
-        """What a member's record goes on from: sums, samples, and what is not measured yet; None before any step."""
+        """What a member's record goes on from: sums, samples, and what is not measured yet; None before any step.
+
+        Where the loss of each step is kept: also those that are measured, and the sizes of the steps that are not.
+        """
         if not self._samples:
             return None
         rest = self._outputs[member, :, : self._used].clone(), self._labels[: self._used].clone()
-        return [self._sums[member].clone(), torch.tensor(self._samples), *rest]
+        state = [self._sums[member].clone(), torch.tensor(self._samples), *rest]
+        if self._by_step:
+            measured = [steps[member] for steps in self._steps] or [self._sums.new_empty(0)]
+            state += [torch.cat(measured), torch.tensor(self._sizes, dtype=torch.int64)]
+        return state
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
         """Take up what `state` gave, after `begin`; all members have seen the same samples."""
-        sums, samples, outputs, labels = state
+        sums, samples, outputs, labels, *by_step = state
         if len(labels) > len(self._labels):
             self._grow(max(CHUNK, len(labels)))
         self._sums[member], self._samples, self._used = sums.to(self._sums), int(samples), len(labels)
         self._outputs[member, :, : self._used] = outputs.to(self._outputs)
         self._labels[: self._used] = labels.to(self._labels)
+        if by_step:
+            steps, sizes = by_step
+            if not self._steps:
+                self._steps.append(self._sums.new_zeros(len(self._sums), len(steps)))
+            self._steps[0][member] = steps.to(self._sums)
+            self._sizes = sizes.tolist()
 
 
 class ReconstructionLoss:
@@ -178,10 +219,19 @@ class ReconstructionLoss:
 
 
 class ReconstructionRecord:
-    """Losses of an epoch's steps, each measured before its step."""
+    """Losses of an epoch's steps, each measured before its step.
 
-    def __init__(self, loss: ReconstructionLoss, members: int, like: Tensor) -> None:
+    Args:
+        loss: of the stack.
+        members: how many.
+        like: a tensor of the weights' type and device.
+        by_step: whether the mean loss of each step is kept, too.
+    """
+
+    def __init__(self, loss: ReconstructionLoss, members: int, like: Tensor, *, by_step: bool = False) -> None:
         self._loss = loss
+        self._by_step = by_step
+        self._steps: list[Tensor] = []  # mean losses, (members,) each
         self._sums = torch.zeros(members, dtype=torch.float64, device=like.device)
         self._samples = 0
 
@@ -189,20 +239,36 @@ class ReconstructionRecord:
         """Start an epoch."""
         self._sums.zero_()
         self._samples = 0
+        self._steps.clear()
 
     def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:
         """Measure a step's outputs (members, features, n) against its samples (features, n), as many as labels y."""
-        self._sums += self._loss.value(outputs, target)
+        losses = self._loss.value(outputs, target)
+        self._sums += losses
         self._samples += len(y)
+        if self._by_step:
+            self._steps.append(losses / len(y))
 
     def read(self) -> list[Scores]:
         """Each member's mean loss."""
         return [{"loss": loss} for loss in (self._sums / self._samples).tolist()]
 
+    def steps(self) -> Tensor:
+        """Each member's mean loss at each step, (members, steps), in float64."""
+        return torch.stack(self._steps, 1)
+
     def state(self, member: int) -> list[Tensor] | None:
-        """What a member's record goes on from: its sum, and samples; None before any step."""
-        return [self._sums[member].clone(), torch.tensor(self._samples)] if self._samples else None
+        """What a member's record goes on from: its sum, samples, and losses by step; None before any step."""
+        if not self._samples:
+            return None
+        by_step = [self.steps()[member]] if self._by_step else []
+        return [self._sums[member].clone(), torch.tensor(self._samples), *by_step]
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
         """Take up what `state` gave, after `begin`; all members have seen the same samples."""
         self._sums[member], self._samples = state[0].to(self._sums), int(state[1])
+        for steps in state[2:]:
+            if not self._steps:
+                self._steps = [torch.zeros_like(self._sums) for _ in steps]
+            for held, loss in zip(self._steps, steps.to(self._sums), strict=True):
+                held[member] = loss

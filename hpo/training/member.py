@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hpo.config import TrialConfig
@@ -30,6 +32,7 @@ class Member:
         parameter_count: how many numbers its model learns; 0 until that is built.
         seconds: of training and validation so far; a cohort's are divided evenly among its trials.
         history: a row of metrics per epoch; see `hpo.training.loop.train`.
+        steps: of each epoch of the history, where steps are recorded: see `record`.
         best_epoch: the epoch (from 1) of the best value of the monitor; None while there is none.
         best_weights: the weights of that epoch, on the CPU.
         stopped: why it ended, or None while it trains.
@@ -41,6 +44,7 @@ class Member:
     parameter_count: int = 0
     seconds: float = 0.0
     history: list[Metrics] = field(default_factory=list)
+    steps: list[Tensor] = field(default_factory=list)
     best_epoch: int | None = None
     best_weights: Weights | None = None
     stopped: Status | None = None
@@ -49,6 +53,24 @@ class Member:
     def stop(self, reason: Status) -> None:
         """End this trial after the present epoch; the first reason counts."""
         self.stopped = self.stopped or reason
+
+    def record(self, losses: Tensor) -> None:
+        """Keep the steps of an epoch before its row: (2, steps) in float32 on the CPU.
+
+        The first row has the mean loss at each step, measured before it. The second has the seconds of training at its
+        end: those of the epoch, without its validation, are divided evenly among its steps, for a device, or a stack
+        that does several steps at once, could only be waited for.
+
+        Args:
+            losses: (steps,).
+        """
+        before = self.train_seconds
+        shares = torch.arange(1, len(losses) + 1, dtype=torch.float64) / len(losses)
+        self.steps.append(torch.stack([losses.double(), before + (self.seconds - before) * shares]).float())
+
+    def steps_of(self, epoch: int) -> Tensor | None:
+        """What `record` kept of an epoch (from 1); None where steps are not recorded."""
+        return self.steps[epoch - 1] if self.steps else None
 
     @property
     def best(self) -> Metrics | None:
@@ -84,6 +106,7 @@ class Outcome:
         parameter_count: how many numbers the model learns.
         train_seconds: of training and validation.
         weights: of the best epoch, a state dict on the CPU.
+        steps: of each whole epoch, where steps are recorded: see `Member.record`.
     """
 
     config: TrialConfig
@@ -94,6 +117,7 @@ class Outcome:
     parameter_count: int
     train_seconds: float
     weights: Weights | None
+    steps: Sequence[Tensor] = ()
 
     @classmethod
     def of(cls, member: Member) -> Outcome:
@@ -107,4 +131,5 @@ class Outcome:
             member.parameter_count,
             member.train_seconds,
             member.best_weights,
+            member.steps,
         )

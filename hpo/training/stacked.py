@@ -57,10 +57,19 @@ class StackedLearner:
         shape: of one sample.
         classes: of the data.
         device: where the models are trained.
+        record_steps: whether `step_losses` will be asked for.
     """
 
-    def __init__(self, members: Sequence[Member], shape: tuple[int, ...], classes: int, device: torch.device) -> None:
-        self._device = device
+    def __init__(
+        self,
+        members: Sequence[Member],
+        shape: tuple[int, ...],
+        classes: int,
+        device: torch.device,
+        *,
+        record_steps: bool = False,
+    ) -> None:
+        self._device, self._record_steps = device, record_steps
         self._features = torch.Size(shape).numel()
         self._outputs = outputs_of(members[0].config.model, shape, classes)
         self._reconstructs = members[0].config.reconstructs
@@ -80,10 +89,13 @@ class StackedLearner:
         """Put models into stacks, each at its place in one."""
         ordered = sorted(models, key=lambda model: (_kind(model), _place(model)))
         groups = [list(group) for _, group in groupby(ordered, key=_kind)]
-        self._stacks = [Stack(group, self._features, self._outputs, self._device) for group in groups]
+        self._stacks = [self._stack(group) for group in groups]
         self._places = {
             model.member.number: (stack, index) for stack in self._stacks for index, model in enumerate(stack.models)
         }
+
+    def _stack(self, models: Sequence[Model]) -> Stack:
+        return Stack(models, self._features, self._outputs, self._device, record_steps=self._record_steps)
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
         """See `Learner`. Members that have been dropped leave their stacks."""
@@ -132,6 +144,16 @@ class StackedLearner:
             model.member.number: scores
             for stack in self._stacks
             for model, scores in zip(stack.models, stack.record.read(), strict=True)
+        }
+        return [found[member.number] for member in self.members]
+
+    @torch.no_grad()
+    def step_losses(self) -> list[Tensor]:
+        """See `Learner`."""
+        found = {
+            model.member.number: losses
+            for stack in self._stacks
+            for model, losses in zip(stack.models, stack.record.steps().cpu(), strict=True)
         }
         return [found[member.number] for member in self.members]
 
@@ -197,7 +219,9 @@ class Stack:
         normalised: whether they have batch normalisation.
     """
 
-    def __init__(self, models: Sequence[Model], features: int, outputs: int, device: torch.device) -> None:
+    def __init__(
+        self, models: Sequence[Model], features: int, outputs: int, device: torch.device, *, record_steps: bool
+    ) -> None:
         self.models = list(models)
         self.normalised = bool(models[0].network.norm)
         configs = [model.member.config for model in models]
@@ -207,10 +231,10 @@ class Stack:
         self.record: StackRecord | ReconstructionRecord
         if configs[0].reconstructs:
             self.loss = ReconstructionLoss(configs, features)
-            self.record = ReconstructionRecord(self.loss, len(models), like)
+            self.record = ReconstructionRecord(self.loss, len(models), like, by_step=record_steps)
         else:
             self.loss = StackLoss(configs, outputs, like)
-            self.record = StackRecord(self.loss, len(models), outputs, like)
+            self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
         self._update = make_update(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
         for index, model in enumerate(models):

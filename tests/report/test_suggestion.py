@@ -111,11 +111,14 @@ def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest
     data = small_npz(tmp_path / "small.npz")
     low = {"low": 1e-6, "high": 1e-3, "log": True}
     keys: dict[str, Any] = {"optimizer": "sgd", "learning_rate": low, "epochs": 2, "width": 16, "depth": 1}
-    made = make_study(tmp_path, "low", dataset=str(data), objective="val_loss", parameters=keys, trials=12)
+    made = make_study(
+        tmp_path, "low", dataset=str(data), objective="val_loss", parameters=keys, trials=12, record_steps=True
+    )
     Worker(made, "cpu", 1).run()
     results = read_results(made)
     assert any(f.check == "boundary" and f.level == "warning" for f in diagnose(results))
     name, definition, budget = read_study(str(write_suggestion(made, tmp_path / "next.toml")))
+    assert definition.record_steps
     after = Study.create(made.storage, name, definition, budget)
     Worker(after, "cpu", 1).run()
     best, before = read_results(after).best, results.best

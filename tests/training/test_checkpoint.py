@@ -179,7 +179,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
             while True:
                 step += 1
                 weights = torch.full((20000,), float(step))
-                save(path, Checkpoint(1, step, 0.0, [], [], None, None, {"weights": weights}), mine)
+                save(path, Checkpoint(1, step, 0.0, [], [], [], None, None, {"weights": weights}), mine)
         while not path.exists() or path.stat().st_ino == before:  # until this one has written, however slow the disk
             time.sleep(0.001)
         time.sleep(random.random() * 0.05)

@@ -54,7 +54,7 @@ def doubled(on: Data) -> Data:
 def alone(configs, on: Data, **keywords) -> list[loop.Outcome]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "StackedLearner", lambda members, *rest: ModuleLearner(members[0], *rest))
+        patch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [outcome for each in configs for outcome in train([each], on, **keywords)]
 
 
@@ -333,9 +333,9 @@ def test_a_checkpoint_has_the_generators_of_its_weights(tmp_path):
 class Counting(StackedLearner):
     models: ClassVar[list[int]] = []
 
-    def __init__(self, members, *rest):
+    def __init__(self, members, *rest, **keywords):
         self.models.append(len(members))
-        super().__init__(members, *rest)
+        super().__init__(members, *rest, **keywords)
 
 
 def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):

@@ -1,0 +1,93 @@
+"""What TensorBoard shows of trials: event files, written by hand.
+
+tensorboardX's writer has a queue, two threads and an fsync for each trial, which a cohort of hundreds cannot have, and
+whatever waits in the queue is lost with a worker that is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from hpo.training.callbacks import Callback
+from hpo.training.member import Member, Metrics
+
+__all__ = ["TensorBoard"]
+
+log = logging.getLogger("hpo.training")
+NAME = "events.out.tfevents"  # how TensorBoard knows its files
+
+
+class TensorBoard(Callback):
+    """Every metric of every epoch as a TensorBoard scalar, in a folder for each trial.
+
+    A trial that resumes goes on in its folder, in a file of its own: what earlier files have of the epochs to come is
+    hidden. Its earlier epochs are written only where the folder has no events yet. What cannot be written is logged,
+    and training goes on without it.
+
+    Args:
+        folders: of the trials, in the order in which they are given to `train`; made where they are missing.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._files: dict[int, Path] = {}
+
+    @override
+    def on_start(self, member: Member) -> None:
+        """Begin the trial's event file; none where it is another worker's already, which has begun its own."""
+        if member.stopped:
+            return
+        folder = self._folders[member.number]
+        again = any(folder.glob(f"{NAME}.*"))
+        # TensorBoard reads them in the order of their names; seconds come first in every tool's.
+        now = time.time_ns()
+        self._files[member.number] = folder / f"{NAME}.{now // 10**9:010d}.{socket.gethostname()}.{now}"
+        self._append(member, {"file_version": "brain.Event:2"})
+        if again:
+            # 1 is START: events of this step and later ones, in what was read before, do not count any more.
+            self._append(member, {"step": member.resumed_from + 1, "session_log": {"status": 1}})
+        else:
+            for metrics in member.history:
+                self.on_epoch(member, metrics)
+
+    @override
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        """Write the scalars that are finite: TensorBoard has no place for others."""
+        scalars = [
+            {"tag": name, "simple_value": value}
+            for name, value in metrics.items()
+            if name != "epoch" and math.isfinite(value)
+        ]
+        self._append(member, {"step": int(metrics["epoch"]), "summary": {"value": scalars}})
+
+    def _append(self, member: Member, fields: dict[str, Any]) -> None:
+        """Add an event to the trial's file: a worker that is killed leaves all those before."""
+        path = self._files.get(member.number)
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(_record(fields))
+        except OSError as error:
+            log.warning("%s: not written (%s); training goes on without it", path, error.strerror or error)
+            del self._files[member.number]
+
+
+def _record(fields: dict[str, Any]) -> bytes:
+    """An event as its file holds it: the length, the bytes, and a checksum of each."""
+    from tensorboardX.proto.event_pb2 import Event  # 0.3 s, which trials without it need not pay
+    from tensorboardX.record_writer import masked_crc32c
+
+    data: bytes = Event(wall_time=time.time(), **fields).SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
