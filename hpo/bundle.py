@@ -28,7 +28,8 @@ class Preprocessing(BaseModel):
     Attributes:
         format: of this file.
         shape: of one input, channels first: (channels, H, W) or (features,).
-        classes: how many outputs the model has; output i is for class i.
+        classes: of the data; output i is for class i, where the model does not reconstruct its input.
+        reconstructs: whether it does; output i is then for number i of a sample.
         values: what training samples were made of: `uint8`, from 0 to 255, or `float`.
         shift, scale: one number per channel or feature.
     """
@@ -38,6 +39,7 @@ class Preprocessing(BaseModel):
     format: Literal[1] = 1
     shape: tuple[PositiveInt, ...] = Field(min_length=1)
     classes: PositiveInt
+    reconstructs: bool = False
     values: Literal["uint8", "float"]
     shift: tuple[FiniteFloat, ...]
     scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]

@@ -47,13 +47,14 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
 
 def _write(study: Study, found: Restored, folder: Path) -> list[str]:
     results = read_results(study)
-    preprocessing = preprocessing_of(found.data)
+    row = results.trial(found.trial.number)
+    assert row.config is not None
+    preprocessing = preprocessing_of(found.data, reconstructs=row.config.reconstructs)
     shutil.copyfile(found.weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx, note = _onnx(found, folder)
     exported = Exported(preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx)
-    row = results.trial(found.trial.number)
     (folder / CARD).write_text(card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]
 
@@ -79,7 +80,7 @@ def _samples(data: Data) -> torch.Tensor:
     return samples
 
 
-def preprocessing_of(data: Data) -> Preprocessing:
+def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing:
     """How the data's samples became inputs, for its split and seed."""
     channels = data.shape[0]
     shift, scale = np.zeros(channels), np.ones(channels)
@@ -91,6 +92,7 @@ def preprocessing_of(data: Data) -> Preprocessing:
     return Preprocessing(
         shape=data.shape,
         classes=data.classes,
+        reconstructs=reconstructs,
         values="uint8" if data.raw_bytes else "float",
         shift=_numbers(shift),
         scale=_numbers(scale),

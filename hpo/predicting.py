@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.bundle import CONFIG, ONNX, WEIGHTS, Array, Preprocessing, read_preprocessing
+from hpo.bundle import CARD, CONFIG, ONNX, WEIGHTS, Array, Preprocessing, read_preprocessing
 from hpo.errors import RequestError
 
 __all__ = ["predict"]
@@ -37,6 +37,8 @@ def predict(
         RequestError: the folder or a file is wrong, with the file's name and why; nothing is predicted.
     """
     takes = read_preprocessing(folder)
+    if takes.reconstructs:
+        raise RequestError(f"{folder}: its model reconstructs samples, and predicts no class; {CARD} shows its use")
     read = [_read(path, takes, invert) for path in files]
     model = _onnx(folder, takes) if onnx else _torch(folder, takes)
     rows = [row for path, (samples, _) in zip(files, read, strict=True) for row in _rows(path, samples, takes, model)]

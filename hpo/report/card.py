@@ -37,16 +37,18 @@ class Exported:
 def card(results: Results, row: TrialRow, evaluations: Sequence[EvaluationResults], exported: Exported) -> str:
     """The card: what the model is, its scores, how it is used and was trained, and what it is not good for."""
     assert row.config is not None
+    takes = exported.preprocessing
+    task = "that reconstructs the samples" if takes.reconstructs else f"for the {takes.classes} classes"
     head = (
-        f"A model ({row.config.model}) for the {exported.preprocessing.classes} classes of {_data(results)}: trial "
-        f"{row.number} of the study {results.name}, the weights of its best epoch."
+        f"A model ({row.config.model}) {task} of {_data(results)}: trial {row.number} of the study {results.name}, "
+        "the weights of its best epoch."
     )
     honest = [line for each in evaluations for line in _honest(each, row)]
     chapters = [
         Chapter("score", "Score", [*_chosen(results, row), *map(Text, honest)]),
-        Chapter("use", "Use", _use(exported)),
+        Chapter("use", "Use", _use(results, row, exported)),
         Chapter("training", "Training", _training(row, exported)),
-        Chapter("limits", "Limits", _limits(results, tested=bool(honest))),
+        Chapter("limits", "Limits", _limits(results, exported, tested=bool(honest))),
     ]
     return short(f"{results.name}, trial {row.number}", head, chapters)
 
@@ -79,29 +81,38 @@ def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
     return []
 
 
-def _use(exported: Exported) -> list[Block]:
+def _use(results: Results, row: TrialRow, exported: Exported) -> list[Block]:
     takes = exported.preprocessing
     shape = ", ".join(map(str, takes.shape))
     values = "bytes, 0 to 255," if takes.values == "uint8" else "floats"
     per = "channel" if len(takes.shape) > 1 else "feature"
+    in_torch = "in plain torch" if exported.plain else "in torch, with torch-hpo"
     blocks: list[Block] = [
-        Code("hpo predict . picture.png", caption="in this folder"),
+        *([] if takes.reconstructs else [Code("hpo predict . picture.png", caption="in this folder")]),
         Text(
             f"Inputs are float32 of shape (any number, {shape}): from a sample's {values} the shift of its {per} is "
-            f"taken, and what is left divided by its scale, both in {PREPROCESSING}. Output i is the logit of class i."
+            f"taken, and what is left divided by its scale, both in {PREPROCESSING}. Output i is {_output(row, takes)}."
         ),
-        Code(_in_torch(exported), "python", "in plain torch" if exported.plain else "in torch, with torch-hpo"),
+        Code(_in_torch(results, exported), "python", in_torch),
     ]
     if exported.onnx is None:
         return blocks
     samples, difference = exported.onnx
     lines = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{ONNX}")\n'
-    lines += '(logits,) = session.run(["logits"], {"x": x})'
+    lines += f'({"outputs" if takes.reconstructs else "logits"},) = session.run(["logits"], {{"x": x}})'
     checked = f"On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
     return [*blocks, Code(lines, "python", "in onnxruntime, without torch"), Text(checked)]
 
 
-def _in_torch(exported: Exported) -> str:
+def _output(row: TrialRow, takes: Preprocessing) -> str:
+    if not takes.reconstructs:
+        return "the logit of class i"
+    assert row.config is not None
+    logit = "the logit of " if row.config.loss == "binary_cross_entropy" else ""
+    return f"{logit}number i of the input, flattened, as it is reconstructed"
+
+
+def _in_torch(results: Results, exported: Exported) -> str:
     load = f'model.load_state_dict(load_file("{WEIGHTS}"))\nmodel.eval()'
     if exported.plain:
         head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
@@ -110,7 +121,12 @@ def _in_torch(exported: Exported) -> str:
     head = "from pathlib import Path\n\nfrom hpo.study.config_file import read_config\n"
     head += "from hpo.training.models import build\nfrom safetensors.torch import load_file\n\n"
     made = f'build(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
-    return f"# after the import of the module that registers the model\n{head}model = {made}\n{load}"
+    own = (
+        "# after the import of the module that registers the model\n"
+        if any(results.definition.modules.values())
+        else ""
+    )
+    return f"{own}{head}model = {made}\n{load}"
 
 
 def _training(row: TrialRow, exported: Exported) -> list[Block]:
@@ -124,11 +140,11 @@ def _training(row: TrialRow, exported: Exported) -> list[Block]:
     ]
 
 
-def _limits(results: Results, *, tested: bool) -> list[Block]:
-    told = [
-        f"It knows samples like those of {_data(results)} alone, and gives any other one a class as well, often with a "
-        "high probability."
-    ]
+def _limits(results: Results, exported: Exported, *, tested: bool) -> list[Block]:
+    others = "gives any other one a class as well, often with a high probability"
+    if exported.preprocessing.reconstructs:
+        others = "reconstructs others badly"
+    told = [f"It knows samples like those of {_data(results)} alone, and {others}."]
     if not tested:
         told.append("It has not been tested: its score is of validation data. `hpo evaluate` tests it.")
     return [Text(line) for line in told]

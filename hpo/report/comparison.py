@@ -12,7 +12,7 @@ import numpy as np
 
 from hpo.config import Value
 from hpo.report.chapter import Block, Chapter, Note, Subtitle, Table, Text
-from hpo.report.expectations import judged
+from hpo.report.expectations import Scored, judged
 from hpo.report.figures import SERIES
 from hpo.report.knee import knee
 from hpo.report.plot import FEW, HOVER, Figure, Spec, axis, build, drawn, safe, short, value_axis, whole_axis
@@ -69,12 +69,21 @@ def _expected(results: Results, table: ReportTable) -> list[Note]:
     """What people expect of the first measure, and what came out."""
     measure = table.y[0]
 
-    def scores(case: Mapping[str, Value]) -> list[float]:
+    def scored(case: Mapping[str, Value], names: frozenset[str]) -> list[Scored]:
         rows = [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
-        return [value for value, _ in _scored(results, rows, measure)]
+        return [Scored(value, _rest(row, names)) for value, row in _scored(results, rows, measure)]
 
     maximize = _maximize(results, measure)
-    return [judged(each, measure, scores(each.better), scores(each.than), maximize=maximize) for each in table.expect]
+    notes = []
+    for each in table.expect:
+        names = frozenset({*each.better, *each.than})
+        notes.append(judged(each, measure, scored(each.better, names), scored(each.than, names), maximize=maximize))
+    return notes
+
+
+def _rest(row: TrialRow, names: frozenset[str]) -> frozenset[tuple[str, Value]]:
+    """What the study chose for a trial, but for these parameters."""
+    return frozenset((name, value) for name, value in row.params.items() if name.partition("[")[0] not in names)
 
 
 def _has(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
@@ -227,7 +236,7 @@ def _against_x(results: Results, table: ReportTable, measure: str, found: Sequen
     caption = f"The best trial of each group (line) and the median (pale).{_fit_words(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
     figure = drawn(Figure(f"comparison-{index}", title), spec, caption)
-    if not table.knee or not places.numeric or _maximize(results, measure):
+    if not table.knee or index or not places.numeric or _maximize(results, measure):
         return [figure]
     names = [group.name for group in found[:GROUPS_DRAWN]]
     best = [trace for trace in traces if trace.get("showlegend", True)]

@@ -26,7 +26,8 @@ def report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Ob
 
     Args:
         table: `x`, a parameter or a cost; `compare`, parameters; `y`, what is measured, by default the first objective;
-            `log`, true for a logarithmic x, or the axes that are; `knee`, what x is an estimate of at the curve's knee;
+            `log`, true for a logarithmic x, or the axes that are; `knee`, what x is an estimate of at the knee of
+            the first measure;
             `expect`, tables of `better` and `than`, each with values of parameters, and `text`.
         space: whose parameters may be named.
         objectives: whose metrics may be named.

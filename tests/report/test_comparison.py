@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.report.chapter import Table
+from hpo.report.chapter import Note, Table
 from hpo.report.comparison import comparison, fit_of, score
 from hpo.report.plot import Figure
 from hpo.report.results import Results, TrialRow, read_results
@@ -20,6 +20,8 @@ from hpo.study import Study
 from hpo.study.definition import Budget
 from hpo.study.file import define
 from tests.report.helpers import SPACE, filled
+
+EXPECT = {"better": {"depth": 3}, "than": {"depth": 1}}
 
 
 def compared(folder: Path, report: dict[str, Any], **keys: Any) -> Results:
@@ -53,6 +55,19 @@ def test_against_x_each_place_is_the_best_of_its_trials(tmp_path: Path) -> None:
             for x, y in zip(trace["x"], trace["y"], strict=True):
                 rows = [r for r in results.ranked if r.params["optimizer"] == optimizer and r.params["depth"] == x]
                 assert y == min(score(results, row, "val_loss") or 0.0 for row in rows)
+
+
+def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
+    """Of these studies the score falls with dropout, and depth has no part in it."""
+    asked = {"x": "depth", "expect": [EXPECT, {"better": {"dropout": 0.0}, "than": {"dropout": 0.3}, "text": "free"}]}
+    space = {"epochs": 2, "learning_rate": 0.01, "depth": [1, 3], "dropout": [0.0, 0.3], "width": [8, 9, 10, 11, 12]}
+    results = compared(tmp_path, asked, sampler="grid", trials=20, pruner="none", parameters=space)
+    chapter = comparison(results)
+    assert chapter is not None
+    depth, dropout = (block for block in chapter.blocks if isinstance(block, Note))
+    assert (depth.level, depth.title) == ("note", "depth = 3 is better than depth = 1")
+    assert (dropout.level, dropout.title) == ("ok", "free")
+    assert dropout.text.endswith("in 10 trials (p = 0.002 of 10 pairs that are equal in all else).")
 
 
 @pytest.mark.parametrize("x", ["parameter_count", "learning_rate", "batch_norm"])
@@ -101,6 +116,14 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
         ({"x": "depth", "log": "z"}, "log"),
         ({"x": 3}, "x = 3"),
         ({"compare": ["depth", "depth"]}, "stands twice"),
+        ({"x": "depth", "knee": True}, "knee = True: name what x is an estimate of"),
+        ({"compare": ["depth"], "knee": "dimension"}, "and give x"),
+        ({"x": "depth", "expect": "more"}, "expect = 'more': must be a list of tables"),
+        ({"x": "depth", "expect": [{"better": {"depth": 1}}]}, "expect[0] = {'better': {'depth': 1}}: give better and"),
+        ({"x": "depth", "expect": [{**EXPECT, "words": ""}]}, "expect[0] unknown key 'words'"),
+        ({"x": "depth", "expect": [{**EXPECT, "than": {"dept": 1}}]}, "did you mean 'depth'"),
+        ({"x": "depth", "expect": [{**EXPECT, "than": {"depth": 1.5}}]}, "expect[0] than depth = 1.5"),
+        ({"x": "depth", "expect": [{**EXPECT, "text": 1}]}, "expect[0] text = 1: must be a text"),
         ("depth", "report = 'depth': must be a table"),
     ],
 )
