@@ -18,7 +18,7 @@ from hpo.report.knee import knee
 from hpo.report.plot import FEW, HOVER, Figure, Spec, axis, build, drawn, safe, short, value_axis, whole_axis
 from hpo.report.results import Results, TrialRow
 from hpo.report.scales import round_ticks
-from hpo.report.words import METRICS, NONE, count_text, duration_text, value_text, values_text
+from hpo.report.words import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
 from hpo.study import Objective
 from hpo.study.definition import ReportTable
 
@@ -190,8 +190,9 @@ def _curves(results: Results, measure: str, found: Sequence[Group], index: int) 
         return []
     values = [value for trace in traces for value in trace["y"]]
     objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
+    upright = value_axis(objective, values, _title(measure))
     high = max(trace["x"][-1] for trace in traces)
-    spec = build(traces, 380, xaxis=whole_axis("epoch", high), yaxis=value_axis(objective, values), showlegend=True)
+    spec = build(traces, 380, xaxis=whole_axis("epoch", high), yaxis=upright, showlegend=True)
     cut = f" {len(shown)} of {len(found)} groups are drawn." if len(shown) < len(found) else ""
     caption = f"The median of each group's trials by epoch, of those that were trained so long.{cut}"
     return [drawn(Figure(f"comparison-curves-{index}", f"Curves of the {_title(measure)}"), spec, caption)]
@@ -302,7 +303,7 @@ class _Places:
         if self.log and not at:
             ends = self.places or self.edges or [1.0]
             at = round_ticks(ends[0], ends[-1])
-        return {"tickvals": at, "ticktext": [f"{value:.4g}" for value in at]} if at else {}
+        return {"tickvals": at, "ticktext": [number_text(value) for value in at]} if at else {}
 
 
 def _line(results: Results, places: _Places, measure: str, group: Group, index: int) -> list[Spec]:

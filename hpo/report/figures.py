@@ -31,13 +31,15 @@ from hpo.report.plot import (
     whole_axis,
 )
 from hpo.report.results import Results, TrialRow
+from hpo.report.scales import round_ticks
 from hpo.report.sight import standard_error
-from hpo.report.words import metric_text, values_text
+from hpo.report.words import metric_text, number_text, values_text
 from hpo.study import Objective
 
 __all__ = ["curves", "history", "importance", "pareto"]
 
 HIGHLIGHTS = 5
+WIDE = 20  # times the least: an axis on which most values would be at one end
 SERIES = ("@accent", "@second", "@third", "@fourth", "@fifth")
 
 
@@ -123,7 +125,9 @@ def pareto(results: Results) -> Figure:
         ]
         gap = 0.12 / max(len(others), 1)
         domain = [(panel - 1) / len(others) + (gap if panel > 1 else 0), panel / len(others)]
-        layout[f"xaxis{suffix}"] = axis(metric_text(results.objectives[other].metric), domain=domain)
+        layout[f"xaxis{suffix}"] = axis(
+            metric_text(results.objectives[other].metric), domain=domain, **_log(results, other)
+        )
         layout[f"yaxis{suffix}"] = value_axis(results.objective, [], "" if panel == 1 else " ", anchor=f"x{suffix}")
     caption = "Trials of the Pareto front are beaten by no other one in every objective at once; the rest is grey."
     error, best = standard_error(results), results.best
@@ -133,6 +137,15 @@ def pareto(results: Results) -> Figure:
         layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}]
         caption += " Those beyond the dashed line are within a standard error of the best."
     return drawn(figure, build(data, 400, **layout), caption + thinning(len(shown), len(rest)), 340 * len(others))
+
+
+def _log(results: Results, other: int) -> Spec:
+    """The keys of a logarithmic axis, where values of an objective lie far apart."""
+    values = [row.values[other] for row in results.ranked if row.values]
+    if min(values) <= 0 or max(values) < WIDE * min(values):
+        return {}
+    ticks = round_ticks(min(values), max(values))
+    return {"type": "log", "tickvals": ticks, "ticktext": [number_text(tick) for tick in ticks]}
 
 
 def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, style: str) -> Spec:

@@ -23,6 +23,7 @@ __all__ = [
     "is_share",
     "metric_text",
     "names_text",
+    "number_text",
     "one_line",
     "seeds_text",
     "state_text",
@@ -109,7 +110,12 @@ def cell_text(kind: str, value: str | float | None) -> str:
         return f"{100 * value:.2f} %"
     if kind == "seconds":
         return duration_text(value)
-    return f"{value:,.0f}" if kind == "count" else f"{value:.4g}"
+    return f"{value:,.0f}" if kind == "count" else number_text(value)
+
+
+def number_text(value: float) -> str:
+    """A number with four significant digits; a whole one with all of them."""
+    return str(int(value)) if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def count_text(count: int | None) -> str:

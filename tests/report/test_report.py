@@ -4,6 +4,7 @@ import html.parser
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from markdown_it import MarkdownIt
 from hpo.errors import RequestError
 from hpo.report import write_report
 from hpo.report.document import schema
+from hpo.report.figures import pareto
+from hpo.report.results import read_results
 from hpo.report.scales import named_values, round_ticks
-from hpo.report.words import domain_text, duration_text, finite, value_text, values_text
+from hpo.report.words import domain_text, duration_text, finite, number_text, value_text, values_text
 from hpo.space import Choices, Float, Int
 from hpo.study import Study
 from tests.report.helpers import BASELINE, add_foreign, filled, tell_all
@@ -171,6 +174,20 @@ def test_several_objectives(tmp_path: Path) -> None:
     assert {trace["name"] for trace in page.figures["pareto"]["data"]} == {"Pareto front", "other trials"}
 
 
+@pytest.mark.parametrize(("most", "kind"), [(19_000, None), (20_000, "log")])
+def test_costs_that_lie_far_apart_are_drawn_on_a_logarithmic_axis(
+    tmp_path: Path, most: float, kind: str | None
+) -> None:
+    results = read_results(filled(tmp_path, objective=["val_accuracy", "parameter_count"], pruner="none", trials=4))
+    costs = [1000.0, 3000.0, 4000.0, most]
+    rows = [replace(row, values=(0.9, cost)) for row, cost in zip(results.trials, costs, strict=True)]
+    spec = pareto(replace(results, trials=rows)).spec
+    assert spec is not None
+    assert spec["layout"]["xaxis"].get("type") == kind
+    if kind:
+        assert spec["layout"]["xaxis"]["ticktext"] == ["1000", "2000", "5000", "10000", "20000"]
+
+
 def test_no_varied_parameter(tmp_path: Path) -> None:
     page, text, _ = report(filled(tmp_path, parameters={"epochs": 2}, trials=4), tmp_path / "out")
     assert "The study varies no parameter." in page.text
@@ -268,6 +285,13 @@ def test_scales() -> None:
     assert round_ticks(1e-4, 1e-1) == [1e-4, 1e-3, 1e-2, 1e-1]
     assert round_ticks(5e-4, 5e-3) == [5e-4, 1e-3, 2e-3, 5e-3]
     assert round_ticks(3.1, 3.2) == [3.1, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(300_000, "300000"), (0.00123456, "0.001235"), (-2.0, "-2"), (1e20, "1e+20")]
+)
+def test_numbers(value: float, text: str) -> None:
+    assert number_text(value) == text
 
 
 def test_finite() -> None:

@@ -13,7 +13,7 @@
   const kinds = {
     text: String,
     count: (value) => whole.format(value),
-    number: (value) => String(Number(value.toPrecision(4))),
+    number: (value) => String(Number.isInteger(value) ? value : Number(value.toPrecision(4))),
     share: (value) => (100 * value).toFixed(2) + " %",
     seconds: duration,
   };
