@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,30 @@ from hpo.errors import (
 )
 from hpo.home import default_storage
 from hpo.space import Space
-from hpo.study import Budget, Definition, Study, StudyStorage
-from hpo.study.file import budget_of, define, read_study
+from hpo.study import Budget, Definition, Study, StudyStorage, study_names
+from hpo.study.definition import WarmFrom
+from hpo.study.file import budget_of, check_first, define, read_study
+from hpo.study.warm_from import warm_starts
 
 __all__ = ["Plan", "go_on", "launch", "plan", "run"]
+
+log = logging.getLogger("hpo.study")
+TOP = 5  # of a study's trials, how many another one begins with
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that is not in a storage yet: its name, definition and budget."""
+    """A study that is not in a storage yet.
+
+    Attributes:
+        name, definition, budget: the study's.
+        notices: what a launch should say of how it came about.
+    """
 
     name: str
     definition: Definition
     budget: Budget
+    notices: tuple[str, ...] = ()
 
     def create(self, storage: str | None = None) -> Study:
         """Put it into a storage, or go on with the study that is there.
@@ -54,6 +66,8 @@ def plan(
     *,
     imports: Sequence[str] = (),
     parameters: Mapping[str, Any] | None = None,
+    warm_start: str | Sequence[Mapping[str, Any]] | None = None,
+    top: int | None = None,
     **keys: Any,
 ) -> Plan:
     """What a launch would create.
@@ -64,19 +78,51 @@ def plan(
         storage: a storage URL; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
         parameters: domains that add to those of the file, or override them.
+        warm_start: the name of a study whose best trials come first, or tables as in a study file.
+        top: how many of its best; by default 5.
         keys: the other keys of a study file; None leaves the file's.
 
     Raises:
         RequestError: with the file, the key and the value that is wrong.
     """
     registry.import_modules(imports)
+    source = warm_start if isinstance(warm_start, str) else None
+    if top is not None and (source is None or top < 1):
+        why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
+        raise RequestError(f"top = {top}: {why}")
+    if study is not None and (existing := go_on(study, storage, parameters, warm_start=warm_start, **keys)):
+        return existing
+    planned = _planned(study, parameters, {**keys, "warm_start": None if source else warm_start})
+    return planned if source is None else _warm(planned, storage, WarmFrom(study=source, top=top or TOP))
+
+
+def _planned(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Plan:
+    """What a study file says, or the keys of one."""
     if study is not None:
-        existing = go_on(study, storage, parameters, **keys)
-        return existing or Plan(*read_study(study, parameters, **keys))
+        return Plan(*read_study(study, parameters, **keys))
     given = {key: value for key, value in keys.items() if value is not None}
     if "name" not in given:
         raise RequestError("a study without a file needs a name; give name=…")
     return Plan(*define({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
+
+
+def _warm(planned: Plan, storage: str | None, source: WarmFrom) -> Plan:
+    """The plan, begun with the best trials of another study; those that a study launched so before was begun with."""
+    definition = planned.definition
+    if definition.fixed:
+        raise RequestError(
+            f"warm_start = '{source.study}': the trials of sampler '{definition.sampler.name}' are fixed when the study"
+            " is made, and learn from no others; take an adaptive one, as tpe"
+        )
+    opened = StudyStorage(storage or default_storage(), create=False)
+    launched = Study(opened, planned.name).definition if planned.name in study_names(opened) else None
+    if launched is not None and launched.warm_from == source:
+        tables, notice = launched.warm_start, None  # the other study may have better ones by now, or be deleted
+    else:
+        tables, notice = warm_starts(Study(opened, source.study), definition, source.top)
+    definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
+    check_first(definition, planned.budget)
+    return replace(planned, definition=definition, notices=() if notice is None else (notice,))
 
 
 def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any) -> Plan | None:
@@ -136,6 +182,8 @@ def launch(
     space: Space | str | None = None,
     cohort: int | None = None,
     tensorboard: Path | None = None,
+    warm_start: str | Sequence[Mapping[str, Any]] | None = None,
+    top: int | None = None,
     **keys: Any,
 ) -> optuna.Study:
     """Launch a study, as `hpo launch` does, and return it as Optuna's when nothing is left to begin.
@@ -152,6 +200,8 @@ def launch(
         space: a space, or a template's name.
         cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
         tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
+        warm_start: the name of a study whose best trials come first, or tables as in a study file.
+        top: how many of its best; by default 5.
         keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
 
     Raises:
@@ -162,7 +212,11 @@ def launch(
         raise RequestError(f"workers = {workers}: must be at least 0")
     if cohort is not None and cohort < 1:
         raise RequestError(f"cohort = {cohort}: must be at least 1")
-    created = plan(study, storage, imports=imports, parameters=parameters, space=space, **keys).create(storage)
+    keys |= {"space": space}
+    planned = plan(study, storage, imports=imports, parameters=parameters, warm_start=warm_start, top=top, **keys)
+    for notice in planned.notices:
+        log.warning("%s", notice)
+    created = planned.create(storage)
     if workers == 1:
         from hpo.worker import Worker  # torch
 

@@ -1,21 +1,18 @@
-"""Commands that change what a storage or HPO_HOME holds: stop, retry, delete, gc, copy."""
+"""Commands that change what a storage or HPO_HOME holds: stop, retry, delete, gc, copy, fork."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from hpo.cli.options import app, format_option, storage_option
-from hpo.cli.words import found, opened, typed
+from hpo.cli.options import app, format_option, import_option, set_option, storage_option
+from hpo.cli.words import found, opened, ready, typed
 from hpo.console import print_rows, program, say, size_in_words
 from hpo.errors import RequestError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -140,3 +137,43 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
     masked = copied.storage.masked_url
     say(f"study {copied.name} is in {masked} now: {sum(copied.storage.count_trials(copied.id).values())} trials")
     say(f"go on with it:  {program()} launch {shlex.quote(copied.name)} --storage {shlex.quote(masked)}")
+
+
+@app.command()
+@click.argument("old")
+@click.argument("new")
+@set_option
+@click.option("--trials", type=int, help="The budget of NEW, the kept trials included; by default that of OLD.")
+@click.option("--sampler", help="Sampler instead of OLD's.")
+@click.option("--pruner", help="Pruner instead of OLD's.")
+@click.option("--dry-run", is_flag=True, help="Say which trials would be kept; create nothing.")
+@import_option
+@storage_option
+def fork(
+    old: str, new: str, sets: Sequence[str], dry_run: bool, imports: Sequence[str], storage: str | None, **keys: Any
+) -> None:
+    """Make a study NEW of study OLD with a changed space, and keep every ended trial that is valid in it.
+
+    Kept trials are not trained again: they count toward the budget, and the sampler learns from them. OLD stays as it
+    is.
+
+    Example: hpo fork mine mine2 --set 'optimizer=["adam", "nadam"]'
+    """
+    from hpo.study import forking
+    from hpo.study.file import override
+
+    study = ready(old, storage, imports)
+    planned = forking.fork(study, new, dict(override(text) for text in sets), **keys)
+    for line in planned.refused:
+        say(f"not kept: {line}")
+    if planned.left:
+        states = ", ".join(f"{count} {state}" for state, count in planned.left.items())
+        say(f"not kept: {states}")
+    kept, trials = len(planned.kept), planned.budget.trials
+    if dry_run:
+        say(f"study {new} would keep {kept} of {len(study.trials())} trials of {old}; its budget would be {trials}")
+        return
+    made = planned.create()
+    left = made.left()
+    say(f"study {new} in {made.storage.masked_url} keeps {kept} trials of {old}; {left} of {trials} are left")
+    say(f"go on with it:  {typed('launch', made, imports)}{'' if left else ' --trials N'}")

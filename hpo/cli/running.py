@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 @click.option("--sampler", help="Sampler instead of the file's.")
 @click.option("--pruner", help="Pruner instead of the file's.")
 @click.option("--seed", type=int, help="Seed instead of the file's.")
+@click.option(
+    "--warm-start",
+    metavar="OLD",
+    help="Begin with the best trials of study OLD of the same storage, after the baseline.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="How many of the best of OLD; by default 5.")
 @set_option
 @click.option(
     "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
@@ -85,6 +91,8 @@ def launch(
     from hpo.signals import StopRequest
 
     planned = _plan(study, storage, imports, sets, keys)
+    for notice in planned.notices:
+        say(f"note: {notice}")
     if dry_run:
         from hpo.study.preview import preview
 

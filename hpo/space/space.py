@@ -177,6 +177,19 @@ class Space:
                 params[dimension.key] = values[name]
         return params
 
+    def misfits(self, values: Mapping[str, Value]) -> dict[str, Domain | None]:
+        """Those of a configuration's values that the space does not hold, by name, with the domain that says so.
+
+        None in its place where under the other values no domain applies. Parameters that the space does not have at all
+        are left out: they have their defaults.
+        """
+        found: dict[str, Domain | None] = {}
+        for name in (name for name in values if name in self.domains):
+            own = [d for d in self.dimensions if d.parameter.name == name and self._active(d, values)]
+            if not (own and own[0].domain.contains(values[name])):
+                found[name] = own[0].domain if own else None
+        return found
+
     def draw(self, units: Sequence[float]) -> Params:
         """The Optuna parameters at a point of the unit cube, one coordinate per varied dimension, active or not."""
         unit = {dimension.key: u for dimension, u in zip(self.varied, units, strict=True)}

@@ -46,7 +46,7 @@ from hpo.study.tables import (
     metadata,
 )
 
-__all__ = ["copy_study"]
+__all__ = ["copy_files", "copy_study"]
 
 log = logging.getLogger("hpo.study")
 REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
@@ -72,7 +72,7 @@ def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
     """
     _copy_rows(study, target, check_name(name))
     copied = Study(target, name)
-    _copy_files(study, copied)
+    copy_files(study, copied)
     return copied
 
 
@@ -214,10 +214,23 @@ class _Copy:
             self.target.execute(sa.insert(table), ready[start : start + BATCH])
 
 
-def _copy_files(study: Study, copied: Study) -> None:
-    """Give the copy the weights and artifacts that are here. Weights say in their header where they come from."""
-    weights, kept = weights_here(study), folder_of("artifacts", study)
-    named = [path for each in artifact_ids(study) if kept is not None and (path := kept / each).is_file()]
+def copy_files(study: Study, copied: Study, numbers: Mapping[int, int] | None = None) -> None:
+    """Give another study the weights and artifacts of its trials that are here.
+
+    Weights say in their header where they come from.
+
+    Args:
+        study: whose files they are.
+        copied: the study that has trials of it.
+        numbers: of the trials, new by old; None where all are there under their own.
+    """
+    here, kept = weights_here(study), folder_of("artifacts", study)
+    weights = {
+        number if numbers is None else numbers[number]: path
+        for number, path in here.items()
+        if numbers is None or number in numbers
+    }
+    named = [path for each in artifact_ids(copied) if kept is not None and (path := kept / each).is_file()]
     if not weights and not named:
         return
     files = StudyFiles(copied)

@@ -24,6 +24,7 @@ __all__ = [
     "Named",
     "Objective",
     "ReportTable",
+    "WarmFrom",
     "longest",
     "test_metric",
 ]
@@ -137,6 +138,18 @@ class ReportTable(_Frozen):
     expect: tuple[Expectation, ...] = ()
 
 
+class WarmFrom(_Frozen):
+    """Where a study's warm starts come from: the best trials of another one, as they were when it was launched.
+
+    Attributes:
+        study: its name.
+        top: how many were asked for.
+    """
+
+    study: str
+    top: int
+
+
 class Definition(_Frozen):
     """What a study is. Self-contained: a worker needs nothing else."""
 
@@ -151,6 +164,7 @@ class Definition(_Frozen):
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
     warm_start: tuple[dict[str, Value], ...] = ()
+    warm_from: WarmFrom | None = None
     evaluation: Evaluation | None = None
     report: ReportTable | None = None
     record_steps: bool = False

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hpo import registry, templates
 from hpo.config import TrialConfig, vocabulary
-from hpo.datasets import reference
+from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.constraints import constraints_of
@@ -25,6 +25,7 @@ from hpo.study.warm import check_warm_start
 
 __all__ = [
     "budget_of",
+    "check_first",
     "check_measured",
     "check_name",
     "define",
@@ -109,7 +110,8 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
         _in("[baseline]", lambda: TrialConfig(**baseline))
-    dataset = reference(get_text(table, "dataset", "mnist"), base)
+    given = table.get("dataset")
+    dataset = given if isinstance(given, DatasetReference) else reference(get_text(table, "dataset", "mnist"), base)
     _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     definition = Definition(
@@ -129,10 +131,19 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     if baseline is not None:
         _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
     budget = budget_of(table, definition, DEFAULT_TRIALS)
-    first = len(definition.warm_start) + (baseline is not None)
+    check_first(definition, budget)
+    return name, definition, budget
+
+
+def check_first(definition: Definition, budget: Budget) -> None:
+    """Refuse a budget that is too small for the trials that a study begins with.
+
+    Raises:
+        DefinitionError: says how many they are.
+    """
+    first = len(definition.warm_start) + (definition.baseline is not None)
     if definition.warm_start and budget.trials < first:
         raise DefinitionError(f"trials = {budget.trials}: the baseline and warm_start alone are {first} trials")
-    return name, definition, budget
 
 
 def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:

@@ -29,6 +29,7 @@ def preview(name: str, definition: Definition, budget: Budget, samples: int = SA
         "",
         f"grid: {_grid_size(space)}",
         *(f"note: {notice}" for notice in space.notices()),
+        *(f"\nwarm start: {_text(table)}" for table in definition.warm_start),
         *(f"\nfor instance: {_text(space.values(params))}" for params in drawn),
     ]
     return "\n".join(lines)

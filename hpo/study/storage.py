@@ -134,6 +134,7 @@ class StudyStorage(LeasedStorage):
         metric_names: Sequence[str],
         user_attrs: Mapping[str, Any],
         slots: Sequence[Mapping[str, Value]] = (),
+        also: Callable[[sa.Connection, int], object] = lambda *_: None,
     ) -> int:
         """Create a study with its attributes and its WAITING trials, all or nothing.
 
@@ -143,13 +144,17 @@ class StudyStorage(LeasedStorage):
             metric_names: one per objective; shown by Optuna's tools.
             user_attrs: the study's user attributes.
             slots: the fixed parameters of each waiting trial, in the order of their numbers.
+            also: done at the end of the transaction, with the study's id.
 
         Raises:
             optuna.exceptions.DuplicatedStudyError: the name is taken.
         """
 
         def create(connection: sa.Connection) -> int:
-            study_id = insert_one(connection, STUDIES, study_name=name)
+            try:
+                study_id = insert_one(connection, STUDIES, study_name=name)
+            except sqlalchemy.exc.IntegrityError as error:
+                raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
             rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
             connection.execute(sa.insert(STUDY_DIRECTIONS), rows)
             names = {"study:metric_names": list(metric_names)}
@@ -157,12 +162,10 @@ class StudyStorage(LeasedStorage):
             _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
             _purge_study(connection, study_id)
             _insert_slots(connection, study_id, slots)
+            also(connection, study_id)
             return study_id
 
-        try:
-            return self.write(create)
-        except sqlalchemy.exc.IntegrityError as error:
-            raise optuna.exceptions.DuplicatedStudyError(f"study '{name}' exists already") from error
+        return self.write(create)
 
     def update_study(
         self,

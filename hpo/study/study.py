@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -98,10 +99,8 @@ class Study:
             StudyConflictError: one exists with another definition; the message shows the difference and the ways out.
         """
         fixed = slots(definition, 0, budget.trials if definition.fixed else 1 + len(definition.warm_start))
-        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(fixed)]]}
-        directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
         try:
-            storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, fixed)
+            return cls.insert(storage, name, definition, budget, fixed)
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
             study.require(definition)
@@ -109,6 +108,30 @@ class Study:
                 study.redefine(study.definition.model_copy(update={"report": definition.report}))
             study.extend(budget)
             return study
+
+    @classmethod
+    def insert(
+        cls,
+        storage: StudyStorage,
+        name: str,
+        definition: Definition,
+        budget: Budget,
+        first: Sequence[Mapping[str, Value]],
+        also: Callable[[sa.Connection, int], object] = lambda *_: None,
+    ) -> Study:
+        """Insert a study whose first trials wait with these parameters, all or nothing.
+
+        Args:
+            storage, name, definition, budget: of the study.
+            first: the Optuna parameters of its first trials, in the order of their numbers.
+            also: done at the end of the transaction, with the study's id.
+
+        Raises:
+            optuna.exceptions.DuplicatedStudyError: the name is taken.
+        """
+        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(first)]]}
+        directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
+        storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, also)
         return cls(storage, name)
 
     def require(self, definition: Definition) -> None:

@@ -8,22 +8,29 @@ from typing import Any
 from hpo.config import TrialConfig, Value
 from hpo.errors import DefinitionError, RequestError
 from hpo.space import Constant, Space
+from hpo.study.samplers import SAMPLERS
 
-__all__ = ["check_warm_start", "warm_params"]
+__all__ = ["check_warm_start", "constants_of", "warm_params"]
 
 
-def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
-    """The Optuna parameters of a warm start; the space's constants need not stand in it."""
-    constants = {
+def constants_of(space: Space) -> dict[str, Value]:
+    """The values that all configurations of a space have in which they matter."""
+    return {
         d.parameter.name: d.domain.value
         for d in space.dimensions
         if isinstance(d.domain, Constant) and not d.domain.condition.tests
     }
-    return space.params({**constants, **table})
+
+
+def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
+    """The Optuna parameters of a warm start; the space's constants need not stand in it."""
+    return space.params({**constants_of(space), **table})
 
 
 def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[str, Value], ...]:
     """The tables of the key `warm_start`.
+
+    An adaptive sampler chooses what a table leaves out; a fixed slot must have all its parameters.
 
     Raises:
         DefinitionError: with the index, the parameter and the value that is wrong.
@@ -36,15 +43,20 @@ def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[st
         )
     for index, table in enumerate(given):
         try:
-            _check(table, space)
+            _check(table, space, whole=SAMPLERS[sampler].fixed)
         except RequestError as error:
             raise DefinitionError(f"warm_start[{index}] {error}") from error
     return tuple(dict(table) for table in given)
 
 
-def _check(table: Mapping[str, Any], space: Space) -> None:
+def _check(table: Mapping[str, Any], space: Space, *, whole: bool) -> None:
     TrialConfig(**table)
-    held = space.values(warm_params(space, table))
+    misfits = space.misfits({**constants_of(space), **table})
     for name, value in table.items():
-        if name not in held or held[name] != value:
+        if name not in space.domains or name in misfits:
             raise DefinitionError(f"{name} = {value!r}: the space does not hold this value beside the others")
+    params = warm_params(space, table)
+    if whole:
+        space.values(params)
+    elif not params and space.varied:
+        raise DefinitionError(f"= {dict(table)!r}: has no value of {', '.join(d.key for d in space.varied)}")
