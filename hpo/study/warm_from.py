@@ -51,9 +51,8 @@ def warm_starts(study: Study, definition: Definition, top: int) -> tuple[tuple[d
         why = "the new space holds no value of its trials" if best else "it has no COMPLETE trial"
         raise RequestError(f"warm_start: nothing to begin with in study '{study.name}': {why}")
     words = ", ".join(f"{text} (trial {', '.join(map(str, numbers))})" for text, numbers in lost.items())
-    return tuple(
-        tables
-    ), f"warm start from {study.name}: left out, for the space does not hold it: {words}" if lost else None
+    notice = f"warm start from {study.name}: left out, for the space does not hold it: {words}" if lost else None
+    return tuple(tables), notice
 
 
 def _best(study: Study) -> list[FrozenTrial]:
