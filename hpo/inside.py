@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hpo.config import TrialConfig
 from hpo.errors import OutOfMemoryError, RequestError
-from hpo.restoring import restore
+from hpo.restoring import chosen, restore
 from hpo.study import Study
 from hpo.study.artifacts import save_artifact
 from hpo.training.data import Data
@@ -23,7 +23,7 @@ from hpo.training.learner import loss_function
 from hpo.training.memory import is_out_of_memory
 from hpo.training.responses import Filters, Responses, responses
 
-__all__ = ["look_inside"]
+__all__ = ["check_inside", "look_inside"]
 
 SAMPLES = 2000
 CONVOLUTION_SAMPLES = 500  # a convolution takes several times as long a sample
@@ -36,6 +36,17 @@ class Subset:
     x: Tensor
     y: Tensor
     split: str
+
+
+def check_inside(study: Study) -> None:
+    """Refuse, before anything is trained for it, a study whose best model has no inside to look at.
+
+    Raises:
+        RequestError: no trial is complete, or the best one reconstructs its input.
+    """
+    config = study.config_of(chosen(study))
+    if config.reconstructs:
+        raise RequestError(f"--inside: model '{config.model}' has no classes to look for; leave --inside out")
 
 
 def look_inside(study: Study, device: str = "auto") -> None:
@@ -54,9 +65,8 @@ def look_inside(study: Study, device: str = "auto") -> None:
         DataError, RegistryError: what the study is trained on is not here.
         OutOfMemoryError: the device has too little memory.
     """
+    check_inside(study)
     found = restore(study, device=device)
-    if found.config.reconstructs:
-        raise RequestError(f"--inside: model '{found.config.model}' has no classes to look for; leave --inside out")
     trial, config, data, model = found.trial, found.config, found.data, found.model
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:

@@ -18,10 +18,11 @@ from hpo.predicting import predict
 from hpo.report import write_report
 from hpo.report.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
-from hpo.study import Study, StudyStorage
+from hpo.study import Study, StudyStorage, study_names
 from hpo.study.file import define
 from hpo.worker import Worker
 from tests.data import small_npz
+from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
 
 SMALL = {
@@ -104,6 +105,13 @@ def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_p
 def test_the_inside_of_them_is_not_looked_at(study: Study) -> None:
     with pytest.raises(RequestError, match="has no classes to look for; leave --inside out"):
         look_inside(study, "cpu")
+
+
+def test_the_inside_of_them_is_refused_before_anything_is_evaluated(study: Study, tmp_path: Path) -> None:
+    done = hpo("evaluate", study.name, "--inside", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "leave --inside out" in done.stderr
+    assert study_names(study.storage) == [study.name]
 
 
 def test_its_trials_as_files(study: Study, tmp_path: Path) -> None:

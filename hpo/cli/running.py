@@ -168,6 +168,10 @@ def evaluate(
     from hpo.signals import StopRequest
 
     study = ready(name, storage, imports)
+    if inside:
+        from hpo.inside import check_inside
+
+        check_inside(study)
     made = evaluations(study, top, seeds, dataset, refit=refit)
     debug = bool(click.get_current_context().obj)
     options = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, debug, cohort)
