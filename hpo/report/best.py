@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpo.errors import RequestError
 from hpo.report.chapter import Block, Chapter, Code, Table, Text
+from hpo.report.commands import command
+from hpo.report.evaluations import EvaluationResults
 from hpo.report.export import export_config
+from hpo.report.judgement import Judgement
 from hpo.report.results import Results
 from hpo.report.words import NONE, count_text, duration_text, value_text
 
@@ -19,12 +24,20 @@ def best_config(results: Results) -> tuple[str, str]:
         return "", str(error)
 
 
-def best_configuration(results: Results) -> Chapter | None:
-    """The chapter; None without a complete trial, for the verdict has said so."""
+def best_configuration(
+    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[Judgement] = ()
+) -> Chapter | None:
+    """The chapter; None without a complete trial, for the verdict has said so.
+
+    Args:
+        results: the study.
+        evaluations: of it.
+        judgements: one per evaluation.
+    """
     if results.best is None:
         return None
     config, why = best_config(results)
-    blocks: list[Block] = [*_facts(results), *_settings(results)]
+    blocks: list[Block] = [*_facts(results), *_overtaken(results, evaluations, judgements), *_settings(results)]
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
@@ -41,6 +54,26 @@ def _facts(results: Results) -> list[Block]:
     facts += [f"{count_text(best.parameter_count)} weights"] if best.parameter_count else []
     facts += [f"trained in {duration_text(best.seconds)}"] if best.seconds is not None else []
     return [Text(", ".join(facts) + ".")]
+
+
+def _overtaken(
+    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[Judgement]
+) -> list[Block]:
+    """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
+    for evaluation, judgement in zip(evaluations, judgements, strict=True):
+        first = judgement.best.candidate.trial if judgement.best is not None else None
+        if (
+            evaluation.own
+            and not evaluation.refit
+            and first is not None
+            and results.best is not None
+            and first != results.best.number
+        ):
+            export = command(results, "export", f"--trial {first}", imports=False)
+            return [
+                Text(f"So says a single run of each. From fresh seeds, trial {first} came first; its file: {export}")
+            ]
+    return []
 
 
 def _settings(results: Results) -> list[Block]:

@@ -28,7 +28,7 @@ __all__ = ["CHAPTERS", "chapters", "facts", "findings_chapter"]
 # A report is read from its top, and most readers stop early: what is decided by comes first.
 CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
     lambda it: honest(it.results, it.evaluations, it.judgements, it.looks),
-    lambda it: best_configuration(it.results),
+    lambda it: best_configuration(it.results, it.evaluations, it.judgements),
     lambda it: findings_chapter(it.findings),
     lambda it: mattered(it.study, it.results),
     lambda it: curves(it.results),

@@ -49,6 +49,19 @@ def test_a_chapter_with_nothing_to_say_is_left_out(tmp_path: Path) -> None:
     assert not {"best", "pareto", "cost", "history", "slices", "timeline"} & set(keys(make_study(tmp_path)))
 
 
+def test_the_best_of_single_runs_is_told_from_the_one_that_fresh_seeds_rank_first(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6)
+    ranked = sorted(study.trials(), key=lambda trial: -trial.value)  # type: ignore[operator]
+    first, second = ranked[0].number, ranked[1].number
+    evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8})
+    text = write_report(study, tmp_path / "out").markdown.read_text().split("## Best configuration")[1]
+    assert text.strip().startswith(f"Trial {first},")
+    assert f"From fresh seeds, trial {second} came first; its file: hpo export filled --trial {second}" in text
+    agreeing = filled(tmp_path, "agreeing", trials=6)
+    evaluated(agreeing, [first, second], {f"trial {first}": 0.95, f"trial {second}": 0.9, "defaults": 0.8})
+    assert "From fresh seeds" not in write_report(agreeing, tmp_path / "agreeing").markdown.read_text()
+
+
 def test_findings_are_told_by_their_urgency() -> None:
     levels = ("ok", "unknown", "note", "warning", "ok")
     found = findings_chapter([Finding(f"c{i}", f"t{i}", level, "Evidence.") for i, level in enumerate(levels)])
