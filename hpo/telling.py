@@ -110,7 +110,7 @@ class Telling:
                 replace(
                     self._result(entry, outcome),
                     environment=entry.environment,
-                    violations=violations(self.study.definition.constraints, _known(outcome)),
+                    violations=violations(self.study.definition.constraints, _decided(outcome)),
                 )
                 for entry, outcome in ended
                 if outcome.status != "interrupted"
@@ -185,7 +185,7 @@ class Telling:
 
     def _broken(self, outcome: Outcome) -> str:
         """The constraints that a trial violates, in a line."""
-        known = _known(outcome)
+        known = _decided(outcome)
         held = violations(self.study.definition.constraints, known)
         broken = [each for each in self.study.definition.constraints if held.get(each.text, 0.0) > 0]
         return "; ".join(f"{each.text}, but it is {known[each.metric]:.6g}" for each in broken)
@@ -291,6 +291,12 @@ def _known(outcome: Outcome) -> dict[str, float]:
     """The metrics of a trial at its best epoch, where it has one, and what it cost."""
     counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
     return {**(outcome.best or {}), **counted}
+
+
+def _decided(outcome: Outcome) -> dict[str, float]:
+    """What constraints are held against: of a trial that a pruner stopped, what more epochs would not have changed."""
+    known = _known(outcome)
+    return {"parameter_count": known["parameter_count"]} if outcome.status == "pruned" else known
 
 
 def _in_words(epoch: Mapping[str, float]) -> str:

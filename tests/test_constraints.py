@@ -24,13 +24,13 @@ from tests.study.helpers import sqlite_url
 WIDTHS = [2, 4, 8, 64]  # 36 features, 3 classes: 83, 163, 323 and 2,563 parameters
 
 
-def run(folder: Path, **keys: Any) -> Study:
+def run(folder: Path, cohort: int | None = None, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     parameters = {"depth": 1, "width": WIDTHS, "epochs": 3, "batch_size": 32, "learning_rate": 0.01}
     table = {"dataset": str(data), "sampler": "grid", "parameters": parameters, **keys}
     name, definition, budget = define(table, "small", folder)
     study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
-    Worker(study, "cpu", 1).run()
+    Worker(study, "cpu", 1, cohort=cohort).run()
     return study
 
 
@@ -143,3 +143,21 @@ def test_tpe_goes_on_among_infeasible_trials_of_two_objectives(tmp_path: Path) -
     assert cheapest.values[1] == min(
         row.values[1] for row in results.front if row.values and row.values[0] >= cheapest.values[0]
     )
+
+
+def test_what_a_pruner_stops_early_is_not_held_against_a_bound_of_its_last_epoch(tmp_path: Path) -> None:
+    parameters = {"depth": 1, "width": [64, 1], "epochs": 8, "batch_size": 32, "learning_rate": 0.01}
+    keys = {"parameters": parameters, "pruner": {"name": "median", "n_startup_trials": 1}, "objective": "val_accuracy"}
+    study = run(tmp_path, 1, constraints=["val_accuracy >= 0.8", "parameter_count <= 10000"], **keys)
+    epochs = study.storage.epochs(study.id)
+    stopped = [trial for trial in study.trials() if len(epochs[trial._trial_id]) < 8]
+    assert stopped
+    for trial in stopped:
+        assert "failure" not in trial.user_attrs
+        assert set(trial.constraints) == {"parameter_count <= 10000"}
+
+
+def test_a_bound_of_what_the_model_has_not_is_named_as_one(tmp_path: Path) -> None:
+    keys = {"parameters": {"model": "autoencoder"}, "objective": "val_loss", "constraints": ["val_accuracy >= 0.5"]}
+    with pytest.raises(DefinitionError, match=r"^constraints: 'val_accuracy >= 0.5': model 'autoencoder' has none"):
+        define(keys, "s", tmp_path)

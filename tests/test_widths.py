@@ -1,7 +1,12 @@
+from pathlib import Path
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo.config import TrialConfig
+from hpo.errors import RequestError
+from hpo.study.file import define
 from hpo.training.models import build, parameter_count
 from hpo.widths import dense_parameters, sized
 
@@ -47,3 +52,10 @@ def test_under_a_budget_width_has_no_effect() -> None:
     assert TrialConfig(parameter_budget=1000).effective()["parameter_budget"] == 1000
     assert {"width", "parameter_budget"}.isdisjoint(TrialConfig(depth=0, parameter_budget=1000).effective())
     assert "parameter_budget" not in TrialConfig(widths="8-4", parameter_budget=1000).effective()
+
+
+@pytest.mark.parametrize("model", ["mlp", "autoencoder"])
+def test_a_budget_that_no_width_can_keep_is_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"parameter_budget = 500: layers of one unit have \d+ param"):
+        define({"parameters": {"model": model, "parameter_budget": [500, 30_000]}}, "s", tmp_path)
+    define({"parameters": {"model": model, "parameter_budget": [3_000, 30_000]}}, "s", tmp_path)

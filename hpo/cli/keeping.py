@@ -166,9 +166,8 @@ def fork(
     planned = forking.fork(study, new, dict(override(text) for text in sets), **keys)
     for line in planned.refused:
         say(f"not kept: {line}")
-    if planned.left:
-        states = ", ".join(f"{count} {state}" for state, count in planned.left.items())
-        say(f"not kept: {states}")
+    for state, numbers in planned.left.items():
+        say(f"not kept: {state} {'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}")
     kept, trials = len(planned.kept), planned.budget.trials
     if dry_run:
         say(f"study {new} would keep {kept} of {len(study.trials())} trials of {old}; its budget would be {trials}")

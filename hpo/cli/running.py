@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--warm-start",
     metavar="OLD",
-    help="Begin with the best trials of study OLD of the same storage, after the baseline.",
+    help="Begin with the best trials of study OLD of the same storage, after the baseline; of adaptive samplers only.",
 )
 @click.option("--top", type=click.IntRange(min=1), help="How many of the best of OLD; by default 5.")
 @set_option

@@ -20,7 +20,7 @@ from hpo.report.results import Results, TrialRow
 from hpo.report.scales import round_ticks
 from hpo.report.words import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
 from hpo.study import Objective
-from hpo.study.definition import ReportTable
+from hpo.study.definition import Expectation, ReportTable
 
 __all__ = ["Group", "comparison", "fit_of", "groups", "score"]
 
@@ -30,6 +30,7 @@ PLACES = 24  # values of x up to which each has its own place
 BUCKETS = 12
 STYLES = tuple(product(("solid", "dash", "dot"), SERIES))
 RATE = "learning_rate"  # of which only curves are drawn
+SECONDS = {"epoch_seconds", "train_seconds"}
 CHANGE = 0.05  # of a loss from which it has risen, or still falls
 TITLES = METRICS | {"epoch_seconds": "seconds per epoch", "best_epoch": "best epoch", RATE: "learning rate"}
 
@@ -58,10 +59,15 @@ def comparison(results: Results) -> Chapter | None:
         blocks += [Subtitle(_title(measure))] if len(table.y) > 1 else []
         blocks += _against_x(results, table, measure, found, i)
         blocks += _curves(results, measure, found, i) if table.compare else []
-        blocks += [] if measure == RATE else [_scores(results, table, measure, found)]
+        blocks += _rates(table, found) if measure == RATE else [_scores(results, table, measure, found)]
     shown = min(len(found), GROUPS_LIMIT)
     cut = f" {shown} of {len(found)} groups are shown." if shown < len(found) else ""
     words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
+    if results.work is not None and (results.work.cohort_size or 1) > 1 and SECONDS & {table.x, *table.y}:
+        words += (
+            " Times are shares: what a cohort took, divided evenly among its trials; for the time that a model takes"
+            " alone launch with --cohort 1."
+        )
     return Chapter("comparison", f"By {_asked(table)}", [*blocks, Text(words, quiet=True)])
 
 
@@ -69,21 +75,31 @@ def _expected(results: Results, table: ReportTable) -> list[Note]:
     """What people expect of the first measure, and what came out."""
     measure = table.y[0]
 
-    def scored(case: Mapping[str, Value], names: frozenset[str]) -> list[Scored]:
-        rows = [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
-        return [Scored(value, _rest(row, names)) for value, row in _scored(results, rows, measure)]
-
     maximize = _maximize(results, measure)
-    notes = []
-    for each in table.expect:
-        names = frozenset({*each.better, *each.than})
-        notes.append(judged(each, measure, scored(each.better, names), scored(each.than, names), maximize=maximize))
-    return notes
+    return [judged(each, measure, *_sides(results, measure, each), maximize=maximize) for each in table.expect]
 
 
-def _rest(row: TrialRow, names: frozenset[str]) -> frozenset[tuple[str, Value]]:
-    """What the study chose for a trial, but for these parameters."""
-    return frozenset((name, value) for name, value in row.params.items() if name.partition("[")[0] not in names)
+def _sides(results: Results, measure: str, expectation: Expectation) -> tuple[list[Scored], list[Scored]]:
+    """The scores of the trials that are expected to be better, and of those they are compared with.
+
+    Their rests hold what trials of both have, for nothing pairs by what one side alone has, as the width profile of
+    deep models, or the learning rates of one optimizer.
+    """
+    compared = {*expectation.better, *expectation.than}
+    better, worse = (
+        [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
+        for case in (expectation.better, expectation.than)
+    )
+    keys = {key for row in better for key in row.params} & {key for row in worse for key in row.params}
+    common = {key for key in keys if key.partition("[")[0] not in compared}
+
+    def scored(rows: Sequence[TrialRow]) -> list[Scored]:
+        return [
+            Scored(value, frozenset((key, row.params[key]) for key in common & row.params.keys()))
+            for value, row in _scored(results, rows, measure)
+        ]
+
+    return scored(better), scored(worse)
 
 
 def _has(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
@@ -177,6 +193,30 @@ def _text(measure: str, value: float) -> str:
     return duration_text(value) if measure == "train_seconds" else values_text(measure, float(value))
 
 
+def _rates(table: ReportTable, found: Sequence[Group]) -> list[Block]:
+    """From which learning rates to which the trials of each group that were trained to their end went."""
+    columns = [", ".join(table.compare) or "group", "trials", "from", "to, as asked", "to, as recorded"]
+    rows, exact, ended = [], 0, 0
+    for group in found[:GROUPS_LIMIT]:
+        told = [rates for row in group.rows if (rates := _rates_of(row)) is not None]
+        exact, ended = exact + sum(asked == last for _, asked, last in told), ended + len(told)
+        if told:
+            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*told, strict=True)]
+            rows.append([group.name, count_text(len(told)), *texts])
+    if not rows:
+        return []
+    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was asked for."
+    return [Text(words), Table(columns, rows, columns[1:])]
+
+
+def _rates_of(row: TrialRow) -> tuple[float, float, float] | None:
+    """The first learning rate of a trial, the last one that was asked for, and the last one; None where it has none."""
+    config, last = row.config, row.epochs[-1].get(RATE) if row.epochs else None
+    if config is None or last is None or len(row.epochs) < config.epochs or config.schedule == "one_cycle":
+        return None
+    return config.learning_rate, config.learning_rate if config.schedule == "constant" else config.final_rate, last
+
+
 # Curves by epoch.
 
 
@@ -225,38 +265,48 @@ def _against_x(results: Results, table: ReportTable, measure: str, found: Sequen
     if table.x is None or measure == RATE:
         return []
     places = _Places(results, table)
-    traces = [t for i, group in enumerate(found[:GROUPS_DRAWN]) for t in _line(results, places, measure, group, i)]
+    lines = [(group, _line(results, places, measure, group, i)) for i, group in enumerate(found[:GROUPS_DRAWN])]
+    traces = [trace for _, line in lines for trace in line]
     if not traces:
         return []
     values = [value for trace in traces for value in trace["y"]]
     objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
     side = {"type": "log"} if "y" in table.log and min(values) > 0 else {}
     upright = value_axis(objective, values, _title(measure), **side)
-    spec = build(traces, 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
+    bends = table.knee and not index and places.numeric and not _maximize(results, measure)
+    knees = [_knee(table, measure, group, line[-1]) for group, line in lines if line] if bends else []
+    marks = [mark for mark, _ in knees if mark]
+    spec = build([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
     cut = f" {GROUPS_DRAWN} of {len(found)} groups are drawn." if len(found) > GROUPS_DRAWN else ""
-    caption = f"The best trial of each group (line) and the median (pale).{_fit_words(measure)}{cut}"
+    rings = " A ring marks the knee." if marks else ""
+    caption = f"The best trial of each group (line) and the median (pale).{rings}{_fit_words(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
     figure = drawn(Figure(f"comparison-{index}", title), spec, caption)
-    if not table.knee or index or not places.numeric or _maximize(results, measure):
-        return [figure]
-    names = [group.name for group in found[:GROUPS_DRAWN]]
-    best = [trace for trace in traces if trace.get("showlegend", True)]
-    return [figure, Text(" ".join(_knee_words(table, measure, each) for each in zip(names, best, strict=True)))]
+    return [figure, *([Text(" ".join(words for _, words in knees))] if knees else [])]
 
 
-def _knee_words(table: ReportTable, measure: str, line: tuple[str, Spec]) -> str:
-    """Where a group's best trials have their knee, on the axes as they are drawn."""
-    name, trace = line
+def _knee(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spec, str]:
+    """Where the line of a group's best trials has its knee, on the axes as they are drawn: a mark, and in words."""
     x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
     across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
     down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
     found = knee(across, down)
     where = f"{TITLES.get(table.x or '', table.x or '')}"
-    group = f" with {name}" if table.compare else ""
+    group = f" with {of.name}" if table.compare else ""
     if found is None:
-        return f"The curve{group} has no knee."
+        return {}, f"The curve{group} has no knee."
     beside = f"{_text(measure, y[found])} there, {_text(measure, y[-1])} at {x[-1]:g}"
-    return f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
+    mark = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x[found]],
+        "y": [y[found]],
+        "marker": {"symbol": "circle-open", "size": 17, "color": trace["marker"]["color"], "line": {"width": 2}},
+        "legendgroup": trace["legendgroup"],
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return mark, f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
 
 
 class _Places:

@@ -73,13 +73,18 @@ def _by_rest(scored: Sequence[Scored]) -> dict[Hashable, list[float]]:
 
 
 def _compared(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
-    """By how much the first is more, the chance of that between equals, and what that is of."""
-    from scipy.stats import mannwhitneyu, wilcoxon  # half a second to import
+    """Above 0 where the first is more, the chance of that between equals, and what that is of.
+
+    The side comes from the statistic that is tested: medians can be equal, or even lie the other way round.
+    """
+    from scipy.stats import mannwhitneyu, rankdata, wilcoxon  # half a second to import
 
     if len(differences) < PAIRS or not any(differences):
-        return float(np.median(better) - np.median(worse)), float(mannwhitneyu(better, worse).pvalue), ""
-    p = float(wilcoxon(differences).pvalue)
-    return float(np.median(differences)), p, f" of {len(differences)} pairs that are equal in all else"
+        tested = mannwhitneyu(better, worse)
+        return float(tested.statistic) - len(better) * len(worse) / 2, float(tested.pvalue), ""
+    moved = np.array([difference for difference in differences if difference])
+    lead = float(np.sum(np.sign(moved) * rankdata(np.abs(moved))))
+    return lead, float(wilcoxon(differences).pvalue), f" of {len(differences)} pairs that are equal in all else"
 
 
 def _summary(case: Mapping[str, Value], measure: str, scored: Sequence[Scored]) -> str:

@@ -177,7 +177,7 @@ class Bucket:
 def isolate(study: Study, dimension: Dimension, trials: Sequence[FrozenTrial]) -> list[Bucket]:
     """The buckets of a dimension that hold any trial, in the order of the domain.
 
-    A trial is infeasible where it breaks a constraint of the study: a value of Optuna's `constraints` above 0.
+    A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
     held = [trial for trial in trials if dimension.key in trial.params]
     name_of, place_of = _scale(dimension.domain, [trial.params[dimension.key] for trial in held])
@@ -195,7 +195,7 @@ def _bucket(study: Study, place: float, name: str, trials: Sequence[FrozenTrial]
 
 
 def _feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.system_attrs.get("constraints") or ())
+    return all(value <= 0 for value in trial.constraints.values())
 
 
 def _scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:

@@ -67,6 +67,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "pruner": _named(definition.pruner),
         "seed": definition.seed,
         "parameters": definition.parameters,
+        "constraints": [each.text for each in definition.constraints] or None,
         "baseline": definition.baseline,
         "warm_start": [dict(each) for each in definition.warm_start] or None,
         "report": definition.report.model_dump(mode="json", exclude_none=True) if definition.report else None,

@@ -58,6 +58,7 @@ def suggestion(results: Results, findings: Sequence[Finding]) -> str:
         "sampler": {"name": definition.sampler.name, **definition.sampler.options},
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,
+        **({"constraints": [each.text for each in definition.constraints]} if definition.constraints else {}),
         **({"record_steps": True} if definition.record_steps else {}),
     }
     if definition.sampler.name == "grid":

@@ -86,7 +86,8 @@ def _judged(judgement: Judgement) -> str:
     if judgement.winner is not None:
         rest = [_rival(label) if label == rival else label for label in compared]
         weakest = min(judgement.comparisons, key=lambda each: each.difference.mean)
-        return f"It is better than {names_text(rest)}, by at least {_difference(weakest)}."
+        closest = f" over the closest, {_rival(weakest.second)}" if len(rest) > 1 else ""
+        return f"It is better than {names_text(rest)}, by {_difference(weakest)}{closest}."
     beaten = [label for label, each in compared.items() if each.told_apart and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.told_apart and each.difference.mean < 0]
     if not compared:

@@ -57,7 +57,7 @@ def read_config(
         given = {**get_table(table, "parameters"), **(sets or {})}
         config = TrialConfig(**given)
         objectives = objectives_of(objective or table.get("objective", usual_objective([config.model])))
-        check_measured([each.metric for each in objectives], [config.model])
+        check_measured({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
         found = reference(dataset or get_text(table, "dataset", "mnist"), base)
         check_fit(config, found)
     except RequestError as error:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,7 +104,8 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
     constraints = constraints_of(table.get("constraints", ()), sampler.name)
-    metrics = [*(objective.metric for objective in objectives), *(constraint.metric for constraint in constraints)]
+    written = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
+    metrics = {**written, **{objective.metric: f"objective = '{objective.metric}'" for objective in objectives}}
     check_measured(metrics, space.models)
     _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
@@ -197,8 +198,12 @@ def usual_objective(models: Iterable[str]) -> str:
     return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
 
 
-def check_measured(metrics: Collection[str], models: Iterable[str]) -> None:
+def check_measured(metrics: Mapping[str, str], models: Iterable[str]) -> None:
     """Refuse a metric that a model has not.
+
+    Args:
+        metrics: each with how it was asked for, which the error begins with.
+        models: by name.
 
     Raises:
         DefinitionError: it is of classes, and the model reconstructs its input, or the other way round.
@@ -208,7 +213,7 @@ def check_measured(metrics: Collection[str], models: Iterable[str]) -> None:
         missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
         if missing in metrics:
             others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
-            raise DefinitionError(f"objective = '{missing}': model '{model}' has none; use {others}")
+            raise DefinitionError(f"{metrics[missing]}: model '{model}' has none; use {others}")
 
 
 def objectives_of(given: object) -> tuple[Objective, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from hpo.config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import ConfigError
+from hpo.widths import dense_parameters, outputs_of
 
 __all__ = ["check_fit"]
 
@@ -13,7 +16,8 @@ def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
     """Refuse what every trial would fail on. A registered data set of the user's is known only when it is loaded.
 
     Raises:
-        ConfigError: `validation` leaves either side without samples; the model needs images, or larger ones.
+        ConfigError: `validation` leaves either side without samples; the model needs images, or larger ones; its
+            `parameter_budget` is too small for layers of one unit.
     """
     if dataset.samples is not None:
         taken = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
@@ -21,6 +25,8 @@ def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
             raise ConfigError(
                 f"validation = {config.validation:g}: takes {taken:g} of {dataset.samples} training samples"
             )
+    if dataset.shape is not None and "parameter_budget" in config.effective():
+        _check_budget(config, dataset.shape)
     if dataset.shape is None or config.model != "cnn":
         return
     if len(dataset.shape) != 3:
@@ -28,3 +34,12 @@ def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
     _, height, width = dataset.shape
     if min(height, width) >> config.conv_layers == 0:
         raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
+
+
+def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
+    """How many classes there are is not known yet; with more than one the least is a little larger."""
+    narrow = config.model_copy(update={"width": 1})
+    least = dense_parameters(narrow, math.prod(shape), outputs_of(config.model, shape, 1))
+    budget = config.parameter_budget
+    if budget is not None and budget < least:
+        raise ConfigError(f"parameter_budget = {budget}: layers of one unit have {least} parameters already; give more")

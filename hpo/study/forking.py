@@ -15,7 +15,6 @@ Kept trials are numbered so that the budget stays exact:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
@@ -69,7 +68,7 @@ class Fork:
         first: the Optuna parameters of its first trials, kept or waiting, by number.
         kept: trials of `study` by their new numbers.
         refused: a line for each ended trial that is not kept.
-        left: how many trials have not ended well, by state; they are not kept either.
+        left: the numbers of trials that have not ended well, by state; they are not kept either.
     """
 
     study: Study
@@ -79,7 +78,7 @@ class Fork:
     first: list[dict[str, Value]]
     kept: dict[int, FrozenTrial]
     refused: list[str]
-    left: Mapping[str, int]
+    left: Mapping[str, Sequence[int]]
 
     def create(self) -> Study:
         """Put it into the storage, in one transaction, and its trials' weights and artifacts beside.
@@ -175,7 +174,10 @@ def fork(study: Study, name: str, parameters: Mapping[str, Any] | None = None, *
     trials = study.trials()
     candidates, refused = _valid(study, definition, [trial for trial in trials if trial.state in FINAL])
     first, kept, crowded = _placed(definition, budget, candidates)
-    left = Counter(trial.state.name for trial in trials if trial.state not in FINAL)
+    left: dict[str, list[int]] = {}
+    for trial in trials:
+        if trial.state not in FINAL:
+            left.setdefault(trial.state.name, []).append(trial.number)
     made = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], left)
     _check_kept(made)
     return made

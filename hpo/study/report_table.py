@@ -55,6 +55,9 @@ def report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Ob
         raise DefinitionError(
             f"knee = {knee!r}: name what x is an estimate of where the curve has its knee, and give x"
         )
+    directions = {objective.metric: objective.direction for objective in objectives}
+    if knee and directions.get(y[0], "maximize" if y[0].endswith("accuracy") else "minimize") == "maximize":
+        raise DefinitionError(f"knee = {knee!r}: y begins with {y[0]}, of which more is better; begin it with a loss")
     return ReportTable(
         x=x[0] if x else None,
         compare=compare,
@@ -79,6 +82,8 @@ def _expectation(index: int, table: object, space: Space) -> Expectation:
         if key not in ("better", "than", "text"):
             raise DefinitionError(f"{where} {unknown('key', key, ('better', 'than', 'text'))}")
     better, than = (_case(f"{where} {key}", table[key], space) for key in ("better", "than"))
+    if not any(name in than and than[name] != value for name, value in better.items()):
+        raise DefinitionError(f"{where}: a trial can be in both better and than; give a parameter two values")
     text = table.get("text", "")
     if not isinstance(text, str):
         raise DefinitionError(f"{where} text = {text!r}: must be a text")

@@ -29,7 +29,8 @@ def warm_starts(study: Study, definition: Definition, top: int) -> tuple[tuple[d
         top: how many.
 
     Returns:
-        The tables, the best first; and a line that says which values the space does not hold, None where it holds all.
+        The tables, the best first; and a line that says which values the space does not hold, and that they are fewer
+        than were asked for, None where there is nothing to say.
 
     Raises:
         RequestError: the study is an evaluation, has no COMPLETE trial, or none with a value that the space holds.
@@ -51,8 +52,9 @@ def warm_starts(study: Study, definition: Definition, top: int) -> tuple[tuple[d
         why = "the new space holds no value of its trials" if best else "it has no COMPLETE trial"
         raise RequestError(f"warm_start: nothing to begin with in study '{study.name}': {why}")
     words = ", ".join(f"{text} (trial {', '.join(map(str, numbers))})" for text, numbers in lost.items())
-    notice = f"warm start from {study.name}: left out, for the space does not hold it: {words}" if lost else None
-    return tuple(tables), notice
+    parts = [f"begins with {len(tables)} of its trials, for no others differ in this space"] * (len(tables) < top)
+    parts += [f"left out, for the space does not hold it: {words}"] * bool(lost)
+    return tuple(tables), f"warm start from {study.name}: {'; '.join(parts)}" if parts else None
 
 
 def _best(study: Study) -> list[FrozenTrial]:

@@ -130,10 +130,15 @@ def reconstruction(config: TrialConfig, outputs: Tensor) -> Tensor:
 
 
 def layers_of(module: nn.Module) -> list[list[nn.Parameter]]:
-    """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions."""
+    """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions.
+
+    Layers are in the order in which the model registers its modules; weights that two share belong to the first one.
+    """
     layers: list[list[nn.Parameter]] = []
+    seen = set[nn.Parameter]()
     for part in module.modules():
-        own = [parameter for parameter in part.parameters(recurse=False) if parameter.requires_grad]
+        own = [each for each in part.parameters(recurse=False) if each.requires_grad and each not in seen]
+        seen.update(own)
         if own and (not layers or any(parameter.ndim > 1 for parameter in own)):
             layers.append([])
         if own:

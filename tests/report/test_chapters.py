@@ -81,7 +81,9 @@ def test_what_pruning_saved_is_the_epochs_that_were_left_out(tmp_path: Path) -> 
 
 def test_the_study_file_defines_the_same_study(tmp_path: Path) -> None:
     sampler = {"name": "tpe", "n_startup_trials": 4}
-    study = filled(tmp_path, trials=5, baseline=BASELINE, seed=7, sampler=sampler, record_steps=True)
+    bounds = ["parameter_count <= 100000", "val_accuracy >= 0.1"]
+    more = {"seed": 7, "sampler": sampler, "record_steps": True, "constraints": bounds}
+    study = filled(tmp_path, trials=5, baseline=BASELINE, **more)
     written = write_report(study, tmp_path / "out").study
     assert written is not None
     name, definition, budget = define(tomllib.loads(written.read_text()), "other", tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.report.chapter import Note, Table
+from hpo.report.chapter import Note, Table, Text
 from hpo.report.comparison import comparison, fit_of, score
 from hpo.report.plot import Figure
 from hpo.report.results import Results, TrialRow, read_results
@@ -86,6 +86,72 @@ def test_without_a_table_or_a_trial_there_is_no_chapter(tmp_path: Path) -> None:
     assert comparison(read_results(filled(tmp_path, "plain", trials=3))) is None
 
 
+def test_a_knee_is_marked_on_each_line_and_none_where_there_is_no_line(tmp_path: Path) -> None:
+    """Only the trials of one optimizer have a momentum."""
+    report = {"x": "momentum", "compare": ["optimizer"], "y": ["val_loss"], "knee": "what it is worth"}
+    space = {**SPACE, "momentum": [0.0, 0.3, 0.6, 0.9]}
+    results = compared(tmp_path, report, parameters=space)
+    chapter = comparison(bent(results, "momentum", {0.0: 0.9, 0.3: 0.2, 0.6: 0.15, 0.9: 0.1}))
+    assert chapter is not None
+    figure = next(block for block in chapter.blocks if isinstance(block, Figure) and block.key == "comparison-0")
+    assert figure.spec
+    [mark] = [t for t in figure.spec["data"] if t.get("marker", {}).get("symbol") == "circle-open"]
+    assert (mark["x"], mark["y"]) == ([0.3], [0.2])
+    text = "".join(block.text for block in chapter.blocks if isinstance(block, Text))
+    assert "The knee with optimizer = momentum is at momentum 0.3, an estimate of the what it is worth" in text
+    assert "optimizer = adam" not in text
+
+
+def bent(results: Results, name: str, losses: dict[float, float]) -> Results:
+    """The same trials with a validation loss that follows from a parameter's value."""
+
+    def changed(row: TrialRow) -> TrialRow:
+        loss = losses.get(row.params.get(name), 0.5)  # type: ignore[arg-type]
+        return replace(row, epochs=[{**epoch, "val_loss": loss} for epoch in row.epochs])
+
+    return replace(results, trials=[changed(row) for row in results.trials])
+
+
+def test_expectations_pair_by_what_both_sides_have(tmp_path: Path) -> None:
+    """Deep models have a width profile that shallow ones have not; each optimizer has rates of its own."""
+    space = {
+        "depth": [1, 2],
+        "width_profile": ["uniform", "decreasing"],
+        "optimizer": ["adam", "sgd"],
+        "learning_rate": [
+            {"choices": [0.001, 0.01], "when": {"optimizer": "adam"}},
+            {"choices": [0.1, 0.2], "when": {"optimizer": "sgd"}},
+        ],
+        "seed": [0, 1, 2],
+    }
+
+    def said(y: str, better: dict[str, Any], than: dict[str, Any]) -> str:
+        report = {"compare": ["depth"], "y": [y], "expect": [{"better": better, "than": than}]}
+        chapter = comparison(compared(tmp_path / y, report, parameters=space, sampler="grid", pruner="none", trials=36))
+        assert chapter is not None
+        return next(block.text for block in chapter.blocks if isinstance(block, Note))
+
+    deep = said("parameter_count", {"depth": 2}, {"depth": 1})
+    assert "of 12 pairs that are equal in all else" in deep  # 4 rates, 3 seeds; over both profiles
+    adam = said("val_accuracy", {"optimizer": "adam"}, {"optimizer": "sgd"})
+    assert "of 9 pairs that are equal in all else" in adam  # 3 shapes, 3 seeds; over the rates of each
+
+
+def test_the_last_learning_rate_is_held_against_what_was_asked_for(tmp_path: Path) -> None:
+    space = {"epochs": 4, "schedule": ["constant", "linear"], "learning_rate": [0.1, 0.2], "seed": [0, 1]}
+    report = {"compare": ["schedule"], "y": ["learning_rate"]}
+    results = compared(tmp_path, report, parameters=space, sampler="grid", pruner="none", trials=8)
+    chapter = comparison(results)  # the helper's trials record a constant rate
+    assert chapter is not None
+    [table] = [block for block in chapter.blocks if isinstance(block, Table)]
+    assert table.rows == [
+        ["schedule = constant", "4", "0.1, 0.2", "0.1, 0.2", "0.1, 0.2"],
+        ["schedule = linear", "4", "0.1, 0.2", "0.001, 0.002", "0.1, 0.2"],
+    ]
+    said = [block.text for block in chapter.blocks if isinstance(block, Text)]
+    assert "4 of 8 trials ended at exactly the learning rate that was asked for." in said
+
+
 @pytest.mark.parametrize(
     ("train", "validation", "fit"),
     [
@@ -118,6 +184,9 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
         ({"compare": ["depth", "depth"]}, "stands twice"),
         ({"x": "depth", "knee": True}, "knee = True: name what x is an estimate of"),
         ({"compare": ["depth"], "knee": "dimension"}, "and give x"),
+        ({"x": "depth", "knee": "dimension"}, "y begins with val_accuracy, of which more is better"),
+        ({"x": "depth", "expect": [{**EXPECT, "than": {"dropout": 0.1}}]}, "a trial can be in both better and than"),
+        ({"x": "depth", "expect": [{**EXPECT, "than": {"depth": 3}}]}, "a trial can be in both better and than"),
         ({"x": "depth", "expect": "more"}, "expect = 'more': must be a list of tables"),
         ({"x": "depth", "expect": [{"better": {"depth": 1}}]}, "expect[0] = {'better': {'depth': 1}}: give better and"),
         ({"x": "depth", "expect": [{**EXPECT, "words": ""}]}, "expect[0] unknown key 'words'"),

@@ -66,3 +66,15 @@ def test_equals_are_not_decided() -> None:
 def test_without_trials_of_one_kind_nothing_is_said() -> None:
     note = judge([], LOW, maximize=False)
     assert (note.level, note.text) == ("unknown", "No complete trial has depth = 8.")
+
+
+def test_ties_do_not_turn_what_came_out() -> None:
+    """The medians are equal in both; all that differs, differs as expected."""
+    worse = [0.98] * 20
+    better = [0.98] * 11 + [0.981 + 0.001 * i for i in range(9)]
+    assert judge(better, worse, maximize=True, pairs=True).level == "ok"
+    assert judge(better, worse, maximize=False, pairs=True).level == "warning"
+    above, below = [0.97] * 6 + [0.98] * 20, [0.96] * 12 + [0.98] * 14
+    assert judge(above, below, maximize=True).level == "ok"
+    assert judge(below, above, maximize=True).level == "warning"
+    assert judge(below, above, maximize=False).level == "ok"

@@ -39,7 +39,7 @@ def drawn_trials(study: Study, count: int, constraint: bool = False) -> list[opt
         params = study.space.draw(rng.random(len(study.space.varied)))
         value = 0.9 - float(params["dropout"]) + 0.0005 * float(params["width"]) + 0.01 * rng.normal()
         held = {key: distributions[key] for key in params}
-        attrs = {"constraints": [float(params["width"]) - 32]} if constraint else {}
+        attrs = {"constraints:width <= 32": float(params["width"]) - 32} if constraint else {}
         trial = optuna.trial.create_trial(params=params, distributions=held, values=[value], system_attrs=attrs)
         trial._trial_id = trial.number = i  # Optuna's evaluator knows trials by their ids
         trials.append(trial)

@@ -41,6 +41,12 @@ def test_the_next_study_is_read_widened_and_begun_from_the_best(tmp_path: Path) 
     assert budget.trials == 30
 
 
+def test_the_next_study_has_the_constraints_of_this_one(tmp_path: Path) -> None:
+    bounds = ["parameter_count <= 100000"]
+    results = read_results(filled(tmp_path, trials=12, constraints=bounds))
+    assert tomllib.loads(suggestion(results, []))["constraints"] == bounds
+
+
 def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
     results = simulated(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20)
     text = suggestion(results, diagnose(results))

@@ -144,10 +144,10 @@ def test_a_parameter_that_the_new_space_needs_and_no_trial_has(tmp_path: Path) -
         fork(old, "new", {"final_learning_rate": [0.0, 0.1]})
 
 
-def test_unfinished_and_failed_trials_are_counted(tmp_path: Path) -> None:
+def test_unfinished_and_failed_trials_are_named(tmp_path: Path) -> None:
     old = made(tmp_path, ("COMPLETE", "FAIL", "RUNNING", "diverged"))
     planned = fork(old, "new")
-    assert planned.left == {"FAIL": 3, "RUNNING": 3}
+    assert planned.left == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
     states = [trial.state for trial in planned.create().trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED] * 3
     assert Study(old.storage, "new").left() == 6

@@ -66,6 +66,14 @@ def test_they_follow_the_baseline(tmp_path: Path, old: Study) -> None:
     assert fixed(study)[1:] == [trial.params for trial in best(old, 2)]
 
 
+def test_fewer_than_asked_for_are_told(tmp_path: Path, old: Study) -> None:
+    planned = warmed(tmp_path, top=99, trials=99)
+    count = len(planned.definition.warm_start)
+    [notice] = planned.notices
+    assert notice == f"warm start from old: begins with {count} of its trials, for no others differ in this space"
+    assert not warmed(tmp_path, top=count, trials=99).notices
+
+
 def test_the_baseline_is_not_trained_twice(tmp_path: Path, old: Study) -> None:
     first, *others = best(old)
     study = warmed(tmp_path, top=4, baseline=first.params).create(sqlite_url(tmp_path))

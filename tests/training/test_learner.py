@@ -7,7 +7,7 @@ from torch import nn
 
 from hpo.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config import TrialConfig
-from hpo.training.learner import Learner, ModuleLearner, loss_function
+from hpo.training.learner import Learner, ModuleLearner, layers_of, loss_function
 from hpo.training.member import Member
 from hpo.training.stacked import StackedLearner
 from tests.training import oracle
@@ -161,3 +161,41 @@ def test_evaluation_leaves_out_dropout():
     learner = ModuleLearner(Member(TrialConfig()), (6,), 3, CPU, module.double())
     x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
     assert torch.equal(learner.evaluate(x, y)[0].outputs, learner.evaluate(x, y)[0].outputs)
+
+
+DECAY = {"optimizer": "sgd", "layer_learning_rate_decay": 0.5, "init": "orthogonal"}
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "layers"),
+    [
+        (TrialConfig(depth=2, width=5, batch_norm=True, **DECAY), (6,), 3),
+        (TrialConfig(model="autoencoder", depth=1, width=5, latent_size=2, **DECAY), (6,), 4),
+        (TrialConfig(model="cnn", conv_layers=2, channels=2, dense_width=4, **DECAY), (1, 8, 8), 4),
+    ],
+)
+def test_a_layers_step_is_as_much_shorter_as_it_is_farther_from_the_output(config, shape, layers):
+    x, y = torch.rand(16, *shape), torch.randint(0, 3, (16,))
+
+    def steps(one: TrialConfig) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        learner = ModuleLearner(Member(one), shape, 3, CPU)
+        learned = [layer[0] for layer in layers_of(learner.module)]
+        before = [parameter.detach().clone() for parameter in learned]
+        learner.begin_epoch(16, [[0.1]])
+        learner.step(x, y)
+        return [after.detach() - own for after, own in zip(learned, before, strict=True)]
+
+    alone, decayed = steps(config.model_copy(update={"layer_learning_rate_decay": 1.0})), steps(config)
+    assert len(alone) == layers
+    for i, (full, part) in enumerate(zip(alone, decayed, strict=True)):
+        assert full.abs().max() > 0
+        torch.testing.assert_close(part, full * 0.5 ** (layers - 1 - i))
+
+
+def test_weights_that_layers_share_belong_to_the_first():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    second.weight = first.weight
+    layers = layers_of(nn.Sequential(first, nn.ReLU(), second))
+    found = [parameter for layer in layers for parameter in layer]
+    assert [id(each) for each in found] == [id(each) for each in (first.weight, first.bias, second.bias)]
