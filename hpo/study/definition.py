@@ -214,8 +214,14 @@ class Definition(_Frozen):
             registry.datasets.get(self.dataset.name, self.dataset.module)
 
     def differences(self, other: Definition) -> list[str]:
-        """What differs in `other`, a line a key; what the report compares makes no difference."""
-        return _differences(_comparable(self), _comparable(other))
+        """What differs in `other`, a line a key; what the report compares makes no difference.
+
+        Nor does where warm starts come from, in one that gives them as tables, as a report's study file does.
+        """
+        mine, theirs = _comparable(self), _comparable(other)
+        if other.warm_from is None:
+            del mine["warm_from"], theirs["warm_from"]
+        return _differences(mine, theirs)
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:

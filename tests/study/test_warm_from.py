@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
 from hpo.launching import Plan, plan
+from hpo.report.reproduction import study_table
 from hpo.report.results import read_results
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
@@ -130,6 +131,14 @@ def test_the_same_launch_goes_on_whatever_became_of_the_old_study(tmp_path: Path
     assert warmed(tmp_path, top=3).create(sqlite_url(tmp_path)).id == study.id
     with pytest.raises(StudyNotFoundError, match="no study 'old'"):
         warmed(tmp_path, top=4)
+
+
+def test_the_study_file_of_its_report_is_the_same_study(tmp_path: Path, old: Study) -> None:
+    study = warmed(tmp_path, top=3).create(sqlite_url(tmp_path))
+    _, definition, _ = define(study_table(read_results(study)), "new", tmp_path)
+    study.require(definition)
+    with pytest.raises(StudyConflictError, match="warm_start: stored"):
+        study.require(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
 
 
 def test_another_warm_start_is_another_study(tmp_path: Path, old: Study) -> None:
