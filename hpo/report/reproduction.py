@@ -70,7 +70,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "constraints": [each.text for each in definition.constraints] or None,
         "baseline": definition.baseline,
         "warm_start": [dict(each) for each in definition.warm_start] or None,
-        "report": definition.report.model_dump(mode="json", exclude_none=True) if definition.report else None,
+        "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
         "record_steps": definition.record_steps or None,
     }
     return {key: value for key, value in table.items() if value is not None}

@@ -73,7 +73,7 @@ def suggestion(results: Results, findings: Sequence[Finding]) -> str:
     if definition.baseline is not None:
         lines += ["", "[baseline]", *_lines(definition.baseline)]
     if definition.report is not None:
-        lines += ["", "[report]", *_lines(definition.report.model_dump(mode="json", exclude_none=True))]
+        lines += ["", "[report]", *_lines(definition.report.model_dump(mode="json", exclude_defaults=True))]
     return "\n".join(lines) + "\n"
 
 
