@@ -144,11 +144,11 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
         return [
             Finding(
                 "noise",
-                "no winner can be named",
+                "single runs name no winner",
                 "warning",
                 f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by "
                 f"up to {chance:.2g}",
-                "no winner can be named: take a larger validation set, or vary what matters more",
+                "take a larger validation set, or vary what matters more",
             )
         ]
     return [
