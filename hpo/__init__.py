@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hpo.registry import dataset, metric, model
+from hpo.registry import dataset, metric, model, objective
 
 if TYPE_CHECKING:
     from hpo.config import TrialConfig
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hpo.launching import launch
     from hpo.space import Choices, Constant, Float, Int, Space
     from hpo.study import StudyStorage
+    from hpo.training.trial import Trial
 
 __all__ = [
     "Choices",
@@ -27,11 +28,13 @@ __all__ = [
     "Int",
     "Space",
     "StudyStorage",
+    "Trial",
     "TrialConfig",
     "dataset",
     "launch",
     "metric",
     "model",
+    "objective",
 ]
 
 __version__ = "0.1.0"
@@ -46,6 +49,7 @@ _LAZY = {
     "Int": "hpo.space",
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",
+    "Trial": "hpo.training.trial",
     "TrialConfig": "hpo.config",
     "launch": "hpo.launching",
 }

@@ -63,6 +63,7 @@ class OneOf:
 
 
 ALWAYS = Effect("always")
+OF_LOOPS = frozenset({"model", "seed"})  # what has an effect under any loop of the user's own
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class Parameter:
 
     def possible_under(self, model: str) -> bool:
         """Whether there are values of the other parameters under which this one has an effect with that model."""
+        entry = registry.models.get(model)
+        if entry.loop:
+            return self.name in entry.uses | OF_LOOPS or self.group == model
         probe = {name: parameter.default for name, parameter in _own().items()} | {"model": model}
         # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
         return "model" not in self.effect.parents or any(
@@ -181,6 +185,19 @@ def _under_optimizer(name: str) -> Effect:
 
 def _under_model(name: str) -> Effect:
     return Effect(f"model is {name}", ("model",), lambda values: values["model"] == name)
+
+
+def _under_loops(parameter: Parameter) -> Parameter:
+    """The same parameter where loops of the user's own may train: under these it needs to be among what they use."""
+    rule = parameter.effect
+
+    def holds(values: Values) -> bool:
+        entry = registry.models.get(str(values["model"]))
+        return (not entry.loop or parameter.name in entry.uses | OF_LOOPS) and rule.holds(values)
+
+    parents = rule.parents if "model" in rule.parents or parameter.name in OF_LOOPS else ("model", *rule.parents)
+    text = "the model uses it" if rule is ALWAYS and parameter.name not in OF_LOOPS else rule.text
+    return replace(parameter, effect=Effect(text, parents, holds))
 
 
 DECAYS = Effect("the schedule decays", ("schedule",), lambda v: SCHEDULES[v["schedule"]].decays)
@@ -311,25 +328,25 @@ class TrialConfig(BaseModel):
         int,
         Field(ge=1, le=3, description="convolution blocks, each halving the picture"),
         Group("cnn"),
-        _under_model("cnn"),
+        _used("conv_layers"),
     ] = 2
     channels: Annotated[
         int,
         Field(ge=1, le=1024, description="channels of the first block; doubled per block"),
         Group("cnn"),
-        _under_model("cnn"),
+        _used("channels"),
     ] = 32
     kernel_size: Annotated[
         int,
         Field(ge=1, le=11, description="pixels of a side of the convolution window"),
         Group("cnn"),
-        _under_model("cnn"),
+        _used("kernel_size"),
     ] = 3
     dense_width: Annotated[
         int,
         Field(ge=1, le=65536, description="units of the dense layer after the convolutions"),
         Group("cnn"),
-        _under_model("cnn"),
+        _used("dense_width"),
     ] = 64
 
     optimizer: Annotated[
@@ -604,12 +621,14 @@ def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
         RegistryError: a model is not registered.
         ConfigError: two models declare the same extra parameter differently.
     """
-    table = dict(_own())
-    for model in models:
-        for name, parameter in _of_model(registry.models.get(model)).items():
+    entries = [registry.models.get(model) for model in models]
+    loops = any(entry.loop for entry in entries)
+    table = {name: _under_loops(row) if loops else row for name, row in _own().items()}
+    for entry in entries:
+        for name, parameter in _of_model(entry).items():
             if name in table:
                 raise ConfigError(
-                    f"parameter '{name}' is declared by two models, {table[name].group} and {model}; rename one"
+                    f"parameter '{name}' is declared by two models, {table[name].group} and {entry.name}; rename one"
                 )
             table[name] = parameter
     return table

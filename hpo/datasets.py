@@ -35,6 +35,7 @@ __all__ = [
     "is_split",
     "load",
     "mnist",
+    "none",
     "reference",
 ]
 
@@ -194,6 +195,11 @@ def fashion_mnist() -> Dataset:
     return _load_idx(FASHION_MNIST)
 
 
+def none() -> Dataset:
+    """No data: the loops of such a study read their own."""
+    return Dataset(train=(np.empty((0, 0), np.float32), np.empty(0, np.int64)), classes=0)
+
+
 def reference(name: str, base: Path | None = None) -> DatasetReference:
     """How a study refers to the data set `name`, once it has been checked that it can be used.
 
@@ -242,7 +248,7 @@ def load(reference: DatasetReference) -> Dataset:
 
 def describe() -> list[DatasetRow]:
     """A row for each registered data set; ours are verified, the user's are named and not read."""
-    names = registry.datasets.names()
+    names = [name for name in registry.datasets.names() if name != registry.NO_DATA]
     return [_describe_idx(IDX[name]) if name in IDX else _describe_own(name) for name in names]
 
 
@@ -280,6 +286,8 @@ def _registered_reference(name: str) -> DatasetReference:
     entry = registry.datasets.get(name)
     if not entry.builtin:
         return DatasetReference(name=name, module=entry.module)
+    if name == registry.NO_DATA:
+        return DatasetReference(name=name)
     data = IDX[name]
     folder = _folder(data)
     for file in data.sha256:

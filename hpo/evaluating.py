@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo import registry
 from hpo.backends.options import WorkerOptions
 from hpo.config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
@@ -55,6 +56,15 @@ def evaluations(
     chosen = list(_best(results, top))
     if not chosen:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
+    if registry.NO_DATA in (study.definition.dataset.name, dataset):
+        raise RequestError(
+            f"evaluate: study '{study.name}' reads data of its own, of which no test set is known here; register them "
+            "with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
+        )
+    if refit and any(registry.models.get(name).loop for name in study.space.models):
+        raise RequestError(
+            "evaluate --refit: a loop of one's own decides itself what it trains on; evaluate without it"
+        )
     other = None if dataset is None else reference(dataset)
     data = _tested(other or study.definition.dataset)
     made = evaluate_on(study, chosen, seeds, other, refit=refit)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 from hpo.errors import RegistryError, unknown
 
 __all__ = [
+    "NO_DATA",
     "DatasetEntry",
     "Direction",
     "MetricEntry",
@@ -32,12 +34,14 @@ __all__ = [
     "metrics",
     "model",
     "models",
+    "objective",
     "resolve",
 ]
 
 Direction = Literal["maximize", "minimize"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+NO_DATA = "none"  # the data set of studies whose loops read data of their own
 MODULES_HINT = "if it is yours, name its module with --import"
 
 
@@ -69,12 +73,13 @@ class Entry:
 @dataclass(frozen=True)
 class ModelEntry(Entry):
     """A model: `(config, shape, classes) -> nn.Module`, with its extra parameters, the shared ones that it uses, and
-    whether its target is its input.
+    whether its target is its input. A `loop` is a model that trains itself: `(trial) -> None`.
     """
 
     parameters: type[BaseModel] | None = None
     uses: frozenset[str] = frozenset()
     reconstructs: bool = False
+    loop: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,13 @@ class DatasetEntry(Entry):
 
 @dataclass(frozen=True)
 class MetricEntry(Entry):
-    """A metric: `(outputs, targets) -> float` over the validation set, and the direction that is better."""
+    """A metric: `(outputs, targets) -> float` over the validation set, and the direction that is better.
+
+    One that is `reported` is no such function: loops of the user's own tell its value.
+    """
 
     direction: Direction = "maximize"
+    reported: bool = False
 
 
 E = TypeVar("E", bound=Entry)
@@ -171,6 +180,36 @@ def model(
     return register
 
 
+def objective(
+    name: str,
+    *,
+    parameters: type[BaseModel] | None = None,
+    uses: Iterable[str] = (),
+    reports: Mapping[str, Direction] = MappingProxyType({}),
+) -> Callable[[Function], Function]:
+    """Register a training loop of your own: a function `(trial: hpo.Trial) -> None` that trains a trial and reports.
+
+    It is selected as a model is, by `model = NAME` in a space, and has all that models have but for cohorts: storage,
+    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for what it is given.
+
+    Args:
+        name: the value of the parameter `model` that selects it.
+        parameters: a pydantic model of the extra parameters that it declares, each with a default.
+        uses: the shared parameters that the loop reads (`epochs`, `learning_rate`, `batch_size`, …). Only these have an
+            effect under it; the others are neither sampled nor stored.
+        reports: the metrics that it reports beside `val_accuracy` and `val_loss` and that can be objectives, each with
+            the direction that is better.
+    """
+
+    def register(function: Function) -> Function:
+        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses), loop=True))
+        for metric, direction in reports.items():
+            metrics.add(MetricEntry(metric, function, function.__module__, direction, reported=True))
+        return function
+
+    return register
+
+
 def dataset(name: str) -> Callable[[Function], Function]:
     """Register a function without arguments that returns an `hpo.Dataset` as a data set."""
 
@@ -239,6 +278,7 @@ models.add(
 )
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))
 datasets.add(DatasetEntry("fashion_mnist", "hpo.datasets.fashion_mnist", "hpo.datasets"))
+datasets.add(DatasetEntry(NO_DATA, "hpo.datasets.none", "hpo.datasets"))
 # Measured by the training loop itself, not by a function of outputs and targets.
 BUILTIN_METRICS: dict[str, Direction] = {
     "val_accuracy": "maximize",

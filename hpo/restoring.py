@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from torch import nn
 
+from hpo import registry
 from hpo.config import TrialConfig
 from hpo.errors import RequestError
 from hpo.home import home
@@ -57,14 +58,19 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
     """
     trial = chosen(study, number)
     path = weights_path(study, trial.number)
+    study.definition.check_registered()
+    config = study.config_of(trial)
+    if registry.models.get(config.model).loop:
+        where = f"its weights are in {path}" if path else "none of its weights are here"
+        raise RequestError(
+            f"study '{study.name}': only the loop '{config.model}' knows the model of trial {trial.number}; {where}"
+        )
     if path is None:
         raise RequestError(
             f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "
             "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
             f"hpo reproduce {study.name} {trial.number} --out DIR"
         )
-    study.definition.check_registered()
-    config = study.config_of(trial)
     data = DataCache(study.definition.dataset, device_of(device)).get(config)
     model = build(config, data.shape, data.classes)
     load_weights(model, path, config.model)

@@ -21,7 +21,7 @@ from hpo.study.keeping import StudyFiles
 from hpo.study.leased import Told
 from hpo.study.storage import ENVIRONMENT
 from hpo.study.work import Work
-from hpo.training.files import remove
+from hpo.training.checkpoint import forget
 from hpo.training.job import write_weights
 from hpo.training.member import Outcome, Weights
 
@@ -181,7 +181,7 @@ class Telling:
             return Result(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
         if outcome.status == "pruned":
             return Result(claim, TrialState.PRUNED, values, attrs)
-        return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights or {})
+        return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights)
 
     def _broken(self, outcome: Outcome) -> str:
         """The constraints that a trial violates, in a line."""
@@ -191,12 +191,18 @@ class Telling:
         return "; ".join(f"{each.text}, but it is {known[each.metric]:.6g}" for each in broken)
 
     def _looked(self, entry: Entry, outcome: Outcome) -> Mapping[str, float]:
-        ended_well = outcome.status in ("completed", "early_stopped") and outcome.weights is not None
-        return self.look(entry, outcome) if self.look is not None and ended_well else {}
+        if self.look is None or outcome.status not in ("completed", "early_stopped"):
+            return {}
+        name = entry.config.model
+        if outcome.module is None and registry.models.get(name).loop:
+            raise RunError(f"objective '{name}': name its model, as in trial.epochs(model=…), to have it tested")
+        if outcome.weights is None:
+            return {}
+        return self.look(entry, outcome)
 
     def _described(self, entry: Entry, outcome: Outcome) -> dict[str, object]:
         attrs: dict[str, object] = {
-            "parameter_count": outcome.parameter_count,
+            **({"parameter_count": outcome.parameter_count} if outcome.parameter_count else {}),
             "train_seconds": round(outcome.train_seconds, 3),
             "cohort": entry.cohort,
         }
@@ -269,7 +275,7 @@ class Telling:
     def _settled(self, result: Result) -> None:
         claim, state = result.claim, result.state
         self.open.pop(claim.id, None)
-        remove(self.files.checkpoint(claim.number))
+        forget(self.files.checkpoint(claim.number))
         self.finished[state.name] = self.finished.get(state.name, 0) + 1
         self.work.told += 1
         told = f" {result.values}" if result.values else ""

@@ -38,10 +38,9 @@ from hpo.study.keeping import StudyFiles
 from hpo.study.leases import Holder
 from hpo.study.work import Work
 from hpo.telling import Telling
-from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.checkpoint import CheckpointSpec, forget
 from hpo.training.data import DataCache
 from hpo.training.environment import environment
-from hpo.training.files import remove
 from hpo.training.loop import device, set_threads, train
 from hpo.training.memory import give_memory_back
 from hpo.training.sizing import cohort_size
@@ -217,6 +216,8 @@ class Worker:
         """Claim what is trained along with a trial."""
         if self.cohort == 1 or "train_seconds" in self.study.definition.measured:
             return []  # a time is a trial's own only where it is trained alone
+        if registry.models.get(first.config.model).loop:
+            return []  # a loop of the user's own has one trial
         key = shared(first.config)
         size = 1 if key is None else self.cohort or self._size(first, key)
         with self.work.of("storage"):
@@ -295,7 +296,7 @@ class Worker:
                 return self._train([entry])
             except CheckpointError as error:
                 log.warning("trial %d begins anew: %s", entry.claim.number, error)
-                remove(self._checkpoint(entry.claim))
+                forget(self._checkpoint(entry.claim))
             except OutOfMemoryError:
                 log.warning("trial %d: out of memory, tried once more", entry.claim.number)
             give_memory_back()

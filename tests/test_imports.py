@@ -56,7 +56,7 @@ ALLOWED = {
     "cli": BASE
     | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
     | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing", "publishing"},
-    "__init__": BASE | {"space", "study", "launching"},
+    "__init__": BASE | {"space", "study", "training", "launching"},
     "__main__": {"cli"},
 }
 FORBIDDEN = {
@@ -131,8 +131,8 @@ def test_help_imports_next_to_nothing() -> None:
 
 def test_public_names_change_only_on_purpose() -> None:
     assert hpo.__all__ == [
-        "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Space", "StudyStorage", "TrialConfig",
-        "dataset", "launch", "metric", "model",
+        "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Space", "StudyStorage", "Trial",
+        "TrialConfig", "dataset", "launch", "metric", "model", "objective",
     ]  # fmt: skip
     for name in hpo.__all__:
         assert getattr(hpo, name) is not None

@@ -25,6 +25,7 @@ __all__ = [
     "Objective",
     "ReportTable",
     "WarmFrom",
+    "constants",
     "longest",
     "test_metric",
 ]
@@ -194,12 +195,7 @@ class Definition(_Frozen):
 
     def baseline_config(self, space: Space) -> TrialConfig:
         """The baseline: the values given for it, the space's constants, and defaults for the rest."""
-        constants = {
-            d.parameter.name: d.domain.value
-            for d in space.dimensions
-            if isinstance(d.domain, Constant) and not d.domain.condition.tests
-        }
-        return self.config({**constants, **(self.baseline or {})})
+        return self.config({**constants(space), **(self.baseline or {})})
 
     def check_registered(self) -> None:
         """Refuse to work on a study whose models, metrics or data set are not registered here.
@@ -222,6 +218,15 @@ class Definition(_Frozen):
         if other.warm_from is None:
             del mine["warm_from"], theirs["warm_from"]
         return _differences(mine, theirs)
+
+
+def constants(space: Space) -> dict[str, Value]:
+    """The values that all configurations of a space have in common."""
+    return {
+        d.parameter.name: d.domain.value
+        for d in space.dimensions
+        if isinstance(d.domain, Constant) and not d.domain.condition.tests
+    }
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:

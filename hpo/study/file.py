@@ -16,7 +16,7 @@ from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.constraints import constraints_of
-from hpo.study.definition import Budget, Definition, Named, Objective, longest, test_metric
+from hpo.study.definition import Budget, Definition, Named, Objective, constants, longest, test_metric
 from hpo.study.fit import check_fit
 from hpo.study.pruners import check_pruner
 from hpo.study.report_table import report_table
@@ -110,9 +110,11 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
-        _in("[baseline]", lambda: TrialConfig(**baseline))
+        _in("[baseline]", lambda: TrialConfig(**{**constants(space), **baseline}))
     given = table.get("dataset")
-    dataset = given if isinstance(given, DatasetReference) else reference(get_text(table, "dataset", "mnist"), base)
+    usual = registry.NO_DATA if _loops(space) == len(space.models) else "mnist"
+    dataset = given if isinstance(given, DatasetReference) else reference(get_text(table, "dataset", usual), base)
+    _check_data(dataset, space)
     _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     definition = Definition(
@@ -134,6 +136,20 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
     budget = budget_of(table, definition, DEFAULT_TRIALS)
     check_first(definition, budget)
     return name, definition, budget
+
+
+def _loops(space: Space) -> int:
+    """How many of a space's models train themselves."""
+    return sum(registry.models.get(name).loop for name in space.models)
+
+
+def _check_data(dataset: DatasetReference, space: Space) -> None:
+    """Refuse models that would have no data to be trained on."""
+    if dataset.name == registry.NO_DATA and _loops(space) < len(space.models):
+        names = ", ".join(name for name in space.models if not registry.models.get(name).loop)
+        raise DefinitionError(
+            f"dataset = '{dataset.name}': is for loops of your own, and {names} is no such loop; name data"
+        )
 
 
 def check_first(definition: Definition, budget: Budget) -> None:
@@ -210,6 +226,10 @@ def check_measured(metrics: Mapping[str, str], models: Iterable[str]) -> None:
     """
     for model in models:
         entry = registry.models.get(model)
+        if entry.loop:
+            continue
+        for metric in (name for name in metrics if registry.metrics.get(name).reported):
+            raise DefinitionError(f"{metrics[metric]}: only loops of your own report it, and model '{model}' is none")
         missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
         if missing in metrics:
             others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from typing_extensions import override
 
+from hpo import registry
 from hpo.training.member import Member, Metrics, Outcome
 
 __all__ = ["COLUMNS", "Callback", "CsvLog", "Progress"]
@@ -42,15 +43,19 @@ class CsvLog(Callback):
     def on_start(self, member: Member) -> None:
         """Write the header, and the rows of a resumed trial's earlier epochs."""
         fixed = RECONSTRUCTION_COLUMNS if member.config.reconstructs else COLUMNS
-        self._columns = (*fixed, *self._metrics)
+        self._columns = () if registry.models.get(member.config.model).loop else (*fixed, *self._metrics)
         self._file = self._path.open("w", newline="")
-        self._write(self._columns)
+        if self._columns:
+            self._write(self._columns)
         for metrics in member.history:
             self.on_epoch(member, metrics)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Write the row."""
+        """Write the row; of a loop of the user's own, the first one decides what the columns are."""
+        if not self._columns:
+            self._columns = tuple(metrics)
+            self._write(self._columns)
         self._write([int(metrics["epoch"]), *(metrics.get(name, "") for name in self._columns[1:])])
 
     @override
@@ -76,6 +81,10 @@ class Progress(Callback):
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Print the line."""
+        if "train_loss" not in metrics:  # of a loop of the user's own
+            others = (f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "seconds"))
+            self._console.print(f"epoch {int(metrics['epoch'])}  {'  '.join(others)}", soft_wrap=True)
+            return
         told = f"epoch {int(metrics['epoch'])}/{member.config.epochs}  {_measured(metrics, 'train', 'train')}"
         if "val_loss" in metrics:
             told += f"  {_measured(metrics, 'validation', 'val')}"

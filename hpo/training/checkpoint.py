@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +25,11 @@ from hpo.config import TrialConfig
 from hpo.errors import CheckpointError
 from hpo.registry import Direction
 from hpo.training.data import Data
-from hpo.training.files import publish
+from hpo.training.files import publish, remove
 from hpo.training.member import Metrics, State, Weights
 from hpo.training.memory import is_out_of_memory
 
-__all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "load", "save"]
+__all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "forget", "load", "save"]
 
 log = logging.getLogger("hpo.training")
 FORMAT = 3  # of the file; a checkpoint of another is refused
@@ -121,6 +122,20 @@ class CheckpointFile:
         self._written_at = self._spec.clock()
         self._epochs = len(checkpoint.history)
 
+    def verify(self) -> None:
+        """Read back what was written; nothing where nothing could be.
+
+        Raises:
+            CheckpointError: it cannot be read, as where it holds other than tensors and plain values.
+        """
+        if self._spec.path.exists():
+            load(self._spec.path, self._belongs_to)
+
+    @property
+    def folder(self) -> Path:
+        """Where a loop of the user's own may keep files beside the checkpoint."""
+        return folder_beside(self._spec.path)
+
     @contextmanager
     def taking_up(self) -> Iterator[None]:
         """Turn what a learner raises over a state that it cannot take into one line.
@@ -160,6 +175,22 @@ def fingerprint(
         "data digest": data.digest,
         **config.effective(),
     }
+
+
+def folder_beside(path: Path) -> Path:
+    """The folder of the files that belong to a checkpoint."""
+    return path.with_suffix("")
+
+
+def forget(path: Path) -> None:
+    """Delete a checkpoint, where there is one, and the folder of files beside it.
+
+    Raises:
+        OSError: they cannot be deleted.
+    """
+    remove(path)
+    if folder_beside(path).exists():
+        shutil.rmtree(folder_beside(path))
 
 
 def save(path: Path, checkpoint: Checkpoint, belongs_to: Fingerprint) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from hpo.config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
 from hpo.errors import ConfigError, DataError
+from hpo.registry import NO_DATA
 
 __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare", "split"]
 
@@ -265,6 +266,9 @@ def prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: s
         ConfigError: `validation` does not fit the data.
         DataError: validation data are wrong.
     """
+    if name == NO_DATA:
+        none = torch.empty(0)
+        return Data(none, none, none, none, 0, device, config.seed, dataset, name, config.input_scaling)
     if is_split(dataset.train):
         return _prepare_resident(dataset, config, device, name)
     if dataset.validation is None or dataset.classes is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hpo import registry
 from hpo.cohorts import one_run, shared, together
 from hpo.config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
@@ -23,6 +23,7 @@ from hpo.training.member import Member, Metrics, Outcome, Scores, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at, rates
 from hpo.training.stacked import StackedLearner
+from hpo.training.trial import run_loop
 from hpo.widths import sized
 
 __all__ = [
@@ -55,6 +56,7 @@ def train(
 ) -> list[Outcome]:
     """Train configurations, each to its end, and say what came out, in their order.
 
+    Models that are loops of the user's own train themselves; see `hpo.training.trial`.
     Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
     `hpo.cohorts`. The others, and those that begin from another place than the rest, are trained one after the other.
 
@@ -90,6 +92,8 @@ def train(
         OutOfMemoryError: the device has too little memory.
     """
     keep_freed_memory()
+    if registry.models.get(configs[0].model).loop:
+        return _by_loops(configs, data, monitor, direction, metrics, callbacks, should_stop, checkpoints)
     if monitor is None or monitor in CONSTANT:
         reconstructs = configs[0].reconstructs
         monitor, direction = ("val_loss", "minimize") if reconstructs else ("val_accuracy", "maximize")
@@ -113,6 +117,28 @@ def train(
             run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files, record_steps)
             outcomes |= run.train({number: found.get(number) for number in numbers})
         return [outcomes[number] for number in range(len(configs))]
+
+
+def _by_loops(
+    configs: Sequence[TrialConfig],
+    data: Data,
+    monitor: str | None,
+    direction: Direction,
+    metrics: Sequence[MetricEntry],
+    callbacks: Sequence[Callback],
+    should_stop: Callable[[], bool],
+    checkpoints: Sequence[CheckpointSpec | None] | None,
+) -> list[Outcome]:
+    """Train by loops of the user's own, one trial after the other."""
+    names = [entry.name for entry in metrics]
+    outcomes = []
+    for number, (config, spec) in enumerate(zip(configs, checkpoints or [None] * len(configs), strict=True)):
+        belongs = fingerprint(config, data, monitor or "", direction, names, spec.owner if spec else "")
+        file = None if spec is None else CheckpointFile(spec, belongs)
+        with _memory_errors(), _own_randomness(data.device):
+            run = (config, number, data, monitor, direction, metrics, callbacks, should_stop, file)
+            outcomes.append(run_loop(*run))
+    return outcomes
 
 
 def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | None]) -> list[list[int]]:
@@ -329,13 +355,7 @@ class Run:
         return {"learning_rate": rate_at(member.config, done, total), "seconds": member.seconds}
 
     def _record(self, member: Member, row: Metrics, weights: Callable[[], Weights]) -> None:
-        member.history.append(row)
-        if not all(math.isfinite(row[loss]) for loss in ("train_loss", "val_loss") if loss in row):
-            member.stop("diverged")
-        elif member.improves(self._monitor, self._direction):
-            member.best_epoch, member.best_weights = len(member.history), weights()
-        elif member.config.patience and len(member.history) - (member.best_epoch or 0) >= member.config.patience:
-            member.stop("early_stopped")
+        member.end_epoch(row, self._monitor, self._direction, weights)
         for callback in self._callbacks:
             callback.on_epoch(member, row)
         if self._epoch >= member.config.epochs:
@@ -400,7 +420,11 @@ def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> 
     assert outcome.weights is not None
     with _memory_errors():
         member = Member(outcome.config)
-        learner = make_learner([member], data)
+        learner = (
+            make_learner([member], data)
+            if outcome.module is None
+            else ModuleLearner(member, data.shape, data.classes, data.device, outcome.module)
+        )
         learner.load(member, outcome.weights)
         return learner.evaluate(x, y)[0]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpo.config import TrialConfig
 from hpo.registry import Direction
@@ -53,6 +53,22 @@ class Member:
     def stop(self, reason: Status) -> None:
         """End this trial after the present epoch; the first reason counts."""
         self.stopped = self.stopped or reason
+
+    def end_epoch(self, row: Metrics, monitor: str, direction: Direction, weights: Callable[[], Weights]) -> None:
+        """Add an epoch's row, keep the weights of a better one, and end where the loss or patience says so.
+
+        Args:
+            row: of metrics; see `hpo.training.loop.train`.
+            monitor, direction: of the metric that decides which epoch is the best.
+            weights: asked for those of the epoch if it is.
+        """
+        self.history.append(row)
+        if not all(math.isfinite(row[loss]) for loss in ("train_loss", "val_loss") if loss in row):
+            self.stop("diverged")
+        elif self.improves(monitor, direction):
+            self.best_epoch, self.best_weights = len(self.history), weights()
+        elif self.config.patience and len(self.history) - (self.best_epoch or 0) >= self.config.patience:
+            self.stop("early_stopped")
 
     def record(self, losses: Tensor) -> None:
         """Keep the steps of an epoch before its row: (2, steps) in float32 on the CPU.
@@ -107,6 +123,7 @@ class Outcome:
         train_seconds: of training and validation.
         weights: of the best epoch, a state dict on the CPU.
         steps: of each whole epoch, where steps are recorded: see `Member.record`.
+        module: the model, where a loop of the user's own trained it; its present weights are those of the last epoch.
     """
 
     config: TrialConfig
@@ -118,10 +135,11 @@ class Outcome:
     train_seconds: float
     weights: Weights | None
     steps: Sequence[Tensor] = ()
+    module: nn.Module | None = None
 
     @classmethod
-    def of(cls, member: Member) -> Outcome:
-        """What came out of a trial that has ended."""
+    def of(cls, member: Member, module: nn.Module | None = None) -> Outcome:
+        """What came out of a trial that has ended, in a loop of the user's own with the model that it trained."""
         return cls(
             member.config,
             member.stopped or "completed",
@@ -130,6 +148,7 @@ class Outcome:
             member.best,
             member.parameter_count,
             member.train_seconds,
-            member.best_weights,
+            member.best_weights or None,  # a loop of the user's own may have told nothing of its model
             member.steps,
+            module,
         )

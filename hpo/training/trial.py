@@ -1,0 +1,346 @@
+"""A trial in the hands of a training loop of the user's own, registered with `hpo.objective`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hpo import registry
+from hpo.config import TrialConfig
+from hpo.errors import CheckpointError, RequestError, RunError
+from hpo.registry import Direction, MetricEntry
+from hpo.training.callbacks import Callback
+from hpo.training.checkpoint import Checkpoint, CheckpointFile
+from hpo.training.data import Data, epoch_seed
+from hpo.training.member import Member, Metrics, Outcome, State, Weights
+
+__all__ = ["Stateful", "Trial", "run_loop"]
+
+COSTS = ("parameter_count", "train_seconds")  # measured here; no loop reports them
+# What says which epoch is the best where the objective is a cost, which does not tell one epoch from another.
+USUAL: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
+
+
+class Stateful(Protocol):
+    """What can be written into a checkpoint: models, optimizers, schedulers, gradient scalers, samplers of data."""
+
+    def state_dict(self) -> Any:
+        """Its state, in tensors and plain values."""
+
+    def load_state_dict(self, state: Any, /) -> Any:
+        """Take up what `state_dict` gave."""
+
+
+class Trial:
+    """One trial, as a loop of the user's own sees it.
+
+    ```python
+    @hpo.objective("mine", uses=["epochs", "learning_rate"])
+    def mine(trial: hpo.Trial) -> None:
+        model = build()
+        optimizer = torch.optim.Adam(model.parameters(), lr=trial.config.learning_rate)
+        for epoch in trial.epochs(model=model, optimizer=optimizer):
+            ...
+            trial.report(train_loss=…, val_loss=…, val_accuracy=…)
+    ```
+
+    `epochs` goes on from the last checkpoint, writes the next ones, and ends early where the trial is pruned, where the
+    worker is asked to stop, or where the loss is not finite. Where a framework has the loop, use what it is made of:
+    `keep`, `state`, `save`, `checkpoint_due`, `report` and `should_stop`.
+
+    Attributes:
+        config: the configuration; parameters that the loop declares are attributes of it too.
+        device: where to train.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self.config: TrialConfig = run.member.config
+        self.device: torch.device = run.data.device
+
+    @property
+    def data(self) -> Data:
+        """The study's data set, split, scaled and on the device: `x_train` (N, *shape), `y_train` (N,), `x_val` and
+        `y_val`, `shape`, `classes`, and `batches(batch_size, epoch)`, in an order that follows from the seed.
+
+        Raises:
+            RequestError: the study names none.
+        """
+        if self._run.data.name == registry.NO_DATA:
+            raise RequestError("trial.data: the study names no data set; give it dataset = … in the study file")
+        return self._run.data
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that was reported, those of earlier attempts too; 0 before the first."""
+        return len(self._run.member.history)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether to return now: the trial is pruned or lost, its loss not finite, or the worker asked to stop.
+
+        May be asked at any time, also in the midst of an epoch, which is then trained again by the next attempt.
+        """
+        return self._run.should_stop()
+
+    @property
+    def folder(self) -> Path:
+        """A folder for files that a later attempt at the trial is to find; it is removed when the trial has ended."""
+        self._run.folder.mkdir(parents=True, exist_ok=True)
+        return self._run.folder
+
+    def keep(self, model: nn.Module) -> None:
+        """Count this model's parameters, and keep its weights of the best epoch."""
+        self._run.keep(model)
+
+    @property
+    def state(self) -> State | None:
+        """What the last attempt saved after `epoch` epochs; None where there was none."""
+        return self._run.state
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether it is time to `save`: some seconds after the last time, or after every epoch, as the worker says."""
+        return self._run.file is not None and self._run.file.due(self.epoch)
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: what the next attempt finds as `state` after the epochs reported so far.
+
+        Args:
+            state: tensors and plain values, which torch reads back with `weights_only`.
+
+        Raises:
+            RunError: it holds others.
+        """
+        self._run.save(dict(state))
+
+    def report(self, **metrics: float) -> None:
+        """Record the metrics of the next epoch: the study's objectives, and any others.
+
+        Raises:
+            RunError: an objective or a constraint's metric is missing, or is no number.
+        """
+        self._run.report(metrics)
+
+    def epochs(self, **parts: Stateful) -> Iterator[int]:
+        """The epochs from 1, or from the one after the last checkpoint, to the parameter `epochs`.
+
+        Args:
+            parts: what a checkpoint holds, by name. The weights of the best epoch are kept of the one called `model`.
+
+        Raises:
+            RunError: an epoch has ended without a report, or the state of a part cannot be written.
+            CheckpointError: a part does not take up what the checkpoint has for it; the trial begins anew.
+        """
+        run = self._run
+        if "epochs" not in self.config.effective():
+            raise RunError(f"objective '{self.config.model}': trial.epochs needs the parameter; add uses=['epochs', …]")
+        if isinstance(model := parts.get("model"), nn.Module):
+            self.keep(model)
+        run.take_up(parts)
+        while self.epoch < self.config.epochs and not run.stopped:
+            stopping = self.should_stop
+            if self.epoch > run.saved and (stopping or self.checkpoint_due):
+                self.save({name: part.state_dict() for name, part in parts.items()})
+            if stopping:
+                return
+            epoch = self.epoch + 1
+            torch.manual_seed(epoch_seed(self.config.seed, epoch))  # as in our own loop: a resumed epoch draws the same
+            yield epoch
+            if self.epoch < epoch and not run.stopped:
+                raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
+
+
+class _Run:
+    """What a `Trial` does behind its surface.
+
+    Attributes:
+        member: the trial.
+        data: of the study.
+        file: its checkpoints, or None.
+        folder: of the loop's own files.
+        state: what the checkpoint to begin from holds.
+        saved: how many epochs the last checkpoint has.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        data: Data,
+        monitor: str | None,
+        direction: Direction,
+        metrics: Sequence[MetricEntry],
+        callbacks: Sequence[Callback],
+        should_stop: Callable[[], bool],
+        file: CheckpointFile | None,
+        found: Checkpoint | None,
+        folder: Path,
+    ) -> None:
+        self.member, self.data, self.file, self.folder = member, data, file, folder
+        self.state: State | None = None
+        self.saved = 0
+        self._asked = should_stop
+        self._monitor, self._direction = monitor, direction
+        self._needed = [entry.name for entry in metrics if entry.name not in COSTS]
+        self._callbacks = callbacks
+        self._model: nn.Module | None = None
+        self._checked = False
+        self._before, self._since = 0.0, time.perf_counter()
+        if found is not None:
+            self._resume(found)
+
+    def _resume(self, found: Checkpoint) -> None:
+        member, self.state, self.saved = self.member, found.learner, len(found.history)
+        member.history = found.history
+        member.best_epoch, member.best_weights = found.best_epoch, found.best_weights
+        member.resumed_from, member.seconds = len(found.history), found.seconds
+        self._before = found.seconds
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the trial has ended."""
+        return self.member.stopped is not None
+
+    def should_stop(self) -> bool:
+        """Whether the loop is to return; a stop that is asked for is noted, for what comes after it is incomplete."""
+        if not self.stopped and self._asked():
+            self.member.stop("interrupted")
+        return self.stopped
+
+    def keep(self, model: nn.Module) -> None:
+        """See `Trial.keep`."""
+        self._model = model
+        self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+    def take_up(self, parts: Mapping[str, Stateful]) -> None:
+        """Let each part go on from the checkpoint."""
+        if self.state is None:
+            return
+        if missing := sorted(set(parts) ^ set(self.state)):
+            raise CheckpointError(
+                f"its checkpoint holds {sorted(self.state)}, and the loop has {sorted(parts)}: {missing}"
+            )
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(self.state[name])
+            except Exception as error:  # a part of the user's can raise anything
+                raise CheckpointError(f"'{name}' does not fit its checkpoint: {_line(error)}") from error
+
+    def save(self, state: State) -> None:
+        """See `Trial.save`."""
+        if self.file is None:
+            return
+        self._take_time()
+        member = self.member
+        self.file.write(
+            Checkpoint(
+                epoch=len(member.history) + 1,
+                step=0,
+                seconds=member.seconds,
+                generators=[],
+                history=member.history,
+                steps=[],
+                best_epoch=member.best_epoch,
+                best_weights=member.best_weights,
+                learner=state,
+            )
+        )
+        self.saved = len(member.history)
+        if not self._checked:  # once an attempt: what could not be read back would be found out when it is needed
+            self._checked = True
+            try:
+                self.file.verify()
+            except CheckpointError as error:
+                raise RunError(f"objective '{member.config.model}': the state {sorted(state)}: {error}") from error
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """See `Trial.report`."""
+        member = self.member
+        if self.stopped:
+            return
+        values = {name: self._number(name, value) for name, value in metrics.items()}
+        for name in self._needed:
+            if name not in values:
+                raise RunError(
+                    f"objective '{member.config.model}': trial.report has no {name}; it has {sorted(values)}"
+                )
+        self._take_time()
+        row: Metrics = {"epoch": len(member.history) + 1, **values, "seconds": member.seconds}
+        member.end_epoch(row, *self._monitored(row), self._weights)
+        for callback in self._callbacks:
+            callback.on_epoch(member, row)
+        if "epochs" in member.config.effective() and row["epoch"] >= member.config.epochs:
+            member.stop("completed")
+
+    def _number(self, name: str, value: Any) -> float:
+        try:
+            return float(value.detach() if isinstance(value, Tensor) else value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            where = f"objective '{self.member.config.model}': trial.report({name}=…)"
+            raise RunError(f"{where}: must be a number, not {type(value).__name__}") from error
+
+    def _monitored(self, row: Metrics) -> tuple[str, Direction]:
+        """The metric that says which epoch is the best, or else the last one."""
+        wanted = [] if self._monitor is None else [(self._monitor, self._direction)]
+        found = [each for each in (*wanted, *USUAL) if each[0] in row]
+        return found[0] if found else ("epoch", "maximize")
+
+    def _weights(self) -> Weights:
+        state = {} if self._model is None else self._model.state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+
+    def _take_time(self) -> None:
+        self.member.seconds = self._before + time.perf_counter() - self._since
+
+    def train(self) -> Outcome:
+        """Call the loop, and say what came out."""
+        member = self.member
+        for callback in self._callbacks:
+            callback.on_start(member)
+        if not self.stopped:
+            self._call()
+        member.stop("completed")
+        outcome = Outcome.of(member, self._model)
+        for callback in self._callbacks:
+            callback.on_end(member, outcome)
+        return outcome
+
+    def _call(self) -> None:
+        """Call the user's function; one that reports nothing may return its value, or several by name."""
+        name = self.member.config.model
+        returned = registry.models.get(name).load()(Trial(self))
+        if returned is not None and not self.member.history and not self.stopped:
+            self.report(returned if isinstance(returned, Mapping) else {self._monitor or "value": returned})
+        if not self.member.history and not self.stopped:
+            raise RunError(f"objective '{name}': it reported nothing; call trial.report(…) after each epoch")
+
+
+def run_loop(
+    config: TrialConfig,
+    number: int,
+    data: Data,
+    monitor: str | None,
+    direction: Direction,
+    metrics: Sequence[MetricEntry],
+    callbacks: Sequence[Callback],
+    should_stop: Callable[[], bool],
+    file: CheckpointFile | None,
+) -> Outcome:
+    """Train a configuration by the loop that its model is; see `hpo.training.loop.train`."""
+    found = None if file is None else file.load()
+    torch.manual_seed(config.seed)
+    with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
+        folder = Path(temporary) if file is None else file.folder
+        member = Member(config, number)
+        run = _Run(member, data, monitor, direction, metrics, callbacks, should_stop, file, found, folder)
+        return run.train()
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

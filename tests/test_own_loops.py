@@ -1,0 +1,359 @@
+"""Training loops of the user's own: what `hpo.objective` gives them, and what it asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import TrialState
+from torch import nn
+
+import hpo
+from hpo import registry
+from hpo.config import TrialConfig
+from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
+from hpo.evaluating import evaluations
+from hpo.report import write_report
+from hpo.restoring import restore
+from hpo.study import Study, StudyStorage
+from hpo.study.file import define
+from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.loop import Outcome, train
+from hpo.worker import Worker
+from tests import loops  # noqa: F401  (which registers them)
+from tests.data import small_npz
+from tests.helpers import hpo as command
+from tests.study.helpers import sqlite_url
+from tests.training.resumable import bits, data, stop_after
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (registry.models, registry.datasets, registry.metrics):
+        monkeypatch.setattr(kind, "_entries", dict(kind._entries))
+
+
+def make(folder: Path, name: str = "own", **keys: Any) -> Study:
+    table = {"trials": 4, "sampler": "random", **keys}
+    found, definition, budget = define(table, name, folder)
+    return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
+
+
+def plain(folder: Path, **keys: Any) -> Study:
+    space = {"model": "plain", "hidden": [8, 16], "learning_rate": [0.01, 0.001], "epochs": 4, "batch_size": 32}
+    return make(folder, dataset=str(small_npz(folder / "small.npz")), parameters=space, **keys)
+
+
+def rows_of(study: Study, number: int) -> list[dict[str, float]]:
+    trial = study.trials()[number]
+    rows = study.storage.epochs(study.id)[trial._trial_id]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def own(loop: Callable[[hpo.Trial], Any], **keywords: Any) -> str:
+    """Register a loop for this test alone."""
+    hpo.objective("loop", **{"uses": ["epochs"], **keywords})(loop)
+    return "loop"
+
+
+def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = None, **keywords: Any) -> Outcome:
+    config = TrialConfig(model=own(loop), **keywords.pop("parameters", {"epochs": 4}))
+    metrics = [registry.metrics.get("val_accuracy")]
+    given = data(TrialConfig(validation=20))
+    (outcome,) = train([config], given, monitor="val_accuracy", metrics=metrics, checkpoints=[spec], **keywords)
+    return outcome
+
+
+# A study.
+
+
+def test_a_study_of_a_loop_has_what_every_study_has(tmp_path: Path) -> None:
+    study = plain(tmp_path, baseline={"hidden": 4})
+    Worker(study, "cpu", 1).run()
+    trials = study.trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    for trial in trials:
+        rows = rows_of(study, trial.number)
+        assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+        assert trial.value == max(row["val_accuracy"] for row in rows)
+        assert trial.intermediate_values == {row["epoch"]: row["val_accuracy"] for row in rows}
+    hidden = study.config_of(trials[0]).hidden
+    assert hidden == 4
+    assert trials[0].user_attrs["parameter_count"] == 36 * hidden + hidden + 3 * hidden + 3
+    written = write_report(study, tmp_path / "report").html.read_text(encoding="utf-8")
+    assert "hidden" in written
+    assert "momentum" not in study.config_of(trials[1]).effective()  # used by the loop, but not under adam
+    assert "schedule" not in study.config_of(trials[1]).effective()  # not used by the loop
+
+
+def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_it_needs(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    npz = small_npz(tmp_path / "small.npz")
+    file.write_text(f'dataset = "{npz}"\ntrials = 6\n[parameters]\nmodel = "plain"\nhidden = [4, 8]\nepochs = 2\n')
+    url = sqlite_url(tmp_path)
+    launched = command("launch", str(file), "--workers", "2", "--import", "tests.loops", "--storage", url, cwd=ROOT)
+    assert launched.returncode == 0, launched.stderr
+    study = Study(StudyStorage(url), "own")
+    assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(6)]
+    refused = command("worker", "own", "--storage", url, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == (
+        "hpo: model 'plain' is not registered here; it comes from module 'tests.loops': add --import tests.loops"
+    )
+
+
+def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    undisturbed = plain(tmp_path / "a", trials=2)
+    Worker(undisturbed, "cpu", 1).run()
+
+    (tmp_path / "b").mkdir()
+    study = plain(tmp_path / "b", trials=2)
+    arguments = ["worker", "own", "--storage", sqlite_url(tmp_path / "b"), "--import", "tests.loops", "--threads", "1"]
+    options = ["--checkpoint-every", "0", "--lease", "1", "--device", "cpu"]
+    died = command(*arguments, *options, cwd=ROOT, LOOP_DIES_ONCE=str(tmp_path / "died"))
+    assert died.returncode == -9
+    after = command(*arguments, *options, cwd=ROOT)
+    assert after.returncode == 0, after.stderr
+    assert "trial 0 goes on after epoch 2" in after.stderr
+    for number in range(2):
+        assert rows_of(study, number) == rows_of(undisturbed, number)
+    assert [trial.value for trial in study.trials()] == [trial.value for trial in undisturbed.trials()]
+
+
+def test_an_evaluation_tests_the_model_that_a_loop_named(tmp_path: Path) -> None:
+    study = plain(tmp_path, trials=2)
+    Worker(study, "cpu", 1).run()
+    (evaluation,) = evaluations(study, top=1, seeds=2)
+    Worker(evaluation, "cpu", 1).run()
+    tested = [trial.user_attrs["test_accuracy"] for trial in evaluation.trials()]
+    assert len(tested) == 4  # the best and the defaults
+    assert all(0 < accuracy <= 1 for accuracy in tested)
+    with pytest.raises(RequestError, match="evaluate --refit: a loop of one's own decides itself"):
+        evaluations(study, top=1, seeds=2, refit=True)
+    with pytest.raises(RequestError, match=r"only the loop 'plain' knows the model of trial \d; its weights are in"):
+        restore(study)
+
+
+def test_the_objective_may_be_a_value_of_the_loops_own_without_data_or_epochs(tmp_path: Path) -> None:
+    space = {"model": "parabola", "hidden": {"low": 1, "high": 64}}
+    study = make(tmp_path, objective="val_rmse", sampler="tpe", trials=15, parameters=space)
+    assert study.definition.dataset.name == "none"
+    assert not study.maximize
+    Worker(study, "cpu", 1).run()
+    assert study.best().values[0] == min(abs(t.params["hidden"] - 40) / 8 for t in study.trials())
+    assert study.config_of(study.best()).effective().keys() == {"model", "seed", "hidden", "penalty"}
+    assert "parameter_count" not in study.trials()[0].user_attrs
+    write_report(study, tmp_path / "report")
+    with pytest.raises(RequestError, match="reads data of its own, of which no test set is known here"):
+        evaluations(study)
+
+
+def test_a_pruner_ends_a_loop(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> None:
+        for epoch in trial.epochs():
+            trial.report(val_accuracy=trial.config.learning_rate * epoch)
+
+    space = {"model": own(loop, uses=["epochs", "learning_rate"]), "epochs": 5, "learning_rate": [0.1, 0.01]}
+    pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
+    study = make(tmp_path, sampler="grid", trials=2, pruner=pruner, parameters=space)
+    Worker(study, "cpu", 1).run()
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert [row["epoch"] for row in rows_of(study, 1)] == [1]
+
+
+# One trial.
+
+
+def test_a_part_of_a_stopped_trial_goes_on_where_it_was(tmp_path: Path) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def loop(trial: hpo.Trial) -> None:
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for epoch in trial.epochs(model=model, optimizer=optimizer):
+            noise = torch.rand(8, 2)
+            seen.append((epoch, noise.sum().item()))
+            optimizer.zero_grad()
+            model(noise).square().mean().backward()
+            optimizer.step()
+            trial.report(val_accuracy=model.weight.sum())
+
+    whole = outcome_of(loop)
+    drawn, path = list(seen), tmp_path / "0.pt"
+    stopped = outcome_of(loop, CheckpointSpec(path, every=3600), should_stop=stop_after(2))
+    assert (stopped.status, len(stopped.history)) == ("interrupted", 2)
+    resumed = outcome_of(loop, CheckpointSpec(path, resume=True))
+    assert bits(resumed) == bits(whole)
+    assert seen[len(drawn) :] == drawn  # each epoch once, with the same numbers
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        model = nn.Linear(1, 1, bias=False)
+        for epoch, value in zip(trial.epochs(model=model), [0.1, 0.9, 0.5, 0.2], strict=False):
+            nn.init.constant_(model.weight, epoch)
+            trial.report(val_accuracy=value)
+
+    outcome = outcome_of(loop)
+    assert (outcome.best_epoch, outcome.best["val_accuracy"]) == (2, 0.9)
+    assert outcome.weights["weight"].item() == 2
+    assert outcome.parameter_count == 1
+
+
+def test_a_framework_that_has_the_loop_resumes_by_state_and_folder(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> None:
+        (trial.folder / "mine.txt").touch()
+        while trial.epoch < 4 and not trial.should_stop:
+            assert (trial.state is None) == (trial.epoch < 2)
+            trial.report(val_accuracy=trial.epoch)
+            trial.save({"epoch": trial.epoch})
+            if trial.epoch == 2 and trial.state is None:
+                raise KeyboardInterrupt
+
+    path = tmp_path / "0.pt"
+    with pytest.raises(KeyboardInterrupt):
+        outcome_of(loop, CheckpointSpec(path))
+    assert (tmp_path / "0" / "mine.txt").exists()
+    outcome = outcome_of(loop, CheckpointSpec(path, resume=True))
+    assert [row["val_accuracy"] for row in outcome.history] == [0, 1, 2, 3]
+
+
+def test_its_files_are_gone_once_the_trial_has_ended(tmp_path: Path) -> None:
+    folders = []
+
+    def loop(trial: hpo.Trial) -> float:
+        folders.append(trial.folder)
+        return 0.5
+
+    study = make(tmp_path, trials=1, parameters={"model": own(loop)})
+    Worker(study, "cpu", 1).run()
+    assert folders
+    assert not folders[0].exists()
+
+
+def test_a_loss_that_is_not_finite_ends_it_as_diverged() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        for epoch in trial.epochs():
+            trial.report(train_loss=1.0 if epoch < 3 else float("nan"), val_accuracy=0.5)
+
+    outcome = outcome_of(loop)
+    assert (outcome.status, len(outcome.history)) == ("diverged", 3)
+
+
+def test_patience_counts() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        for _ in trial.epochs():
+            trial.report(val_accuracy=0.5)
+
+    hpo.objective("patient", uses=["epochs", "patience"])(loop)
+    config = TrialConfig(model="patient", epochs=9, patience=2)
+    (outcome,) = train([config], data(TrialConfig(validation=20)), monitor="val_accuracy")
+    assert (outcome.status, len(outcome.history)) == ("early_stopped", 3)
+
+
+def test_a_loop_may_end_by_itself() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        for epoch in trial.epochs():
+            trial.report(val_accuracy=epoch)
+            if epoch == 2:
+                return
+
+    assert (outcome_of(loop).status, outcome_of(loop).best_epoch) == ("completed", 2)
+
+
+# What it asks.
+
+
+class Odd:
+    """A part whose state is no plain value."""
+
+    def state_dict(self) -> Any:
+        return {"odd": Odd()}
+
+    def load_state_dict(self, state: Any, /) -> None:
+        raise AssertionError
+
+
+def _reports_other(trial: hpo.Trial) -> None:
+    trial.report(val_loss=1.0)
+
+
+def _reports_text(trial: hpo.Trial) -> None:
+    trial.report(val_accuracy="good")
+
+
+def _reports_nothing(trial: hpo.Trial) -> None:
+    pass
+
+
+def _reports_late(trial: hpo.Trial) -> None:
+    for _ in trial.epochs():
+        pass
+
+
+def _odd(trial: hpo.Trial) -> None:
+    for _ in trial.epochs(odd=Odd()):
+        trial.report(val_accuracy=0.5)
+
+
+@pytest.mark.parametrize(
+    ("loop", "line"),
+    [
+        (_reports_other, r"objective 'loop': trial.report has no val_accuracy; it has \['val_loss'\]"),
+        (_reports_text, r"objective 'loop': trial.report\(val_accuracy=…\): must be a number, not str"),
+        (_reports_nothing, r"objective 'loop': it reported nothing; call trial.report\(…\) after each epoch"),
+        (_reports_late, r"objective 'loop': epoch 1 ended without trial.report\(…\)"),
+        (_odd, r"objective 'loop': the state \['odd'\]: checkpoint .* is damaged \(Weights only load failed"),
+    ],
+)
+def test_what_a_loop_does_wrong_is_one_line(loop: Callable[[hpo.Trial], None], line: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=line):
+        outcome_of(loop, CheckpointSpec(tmp_path / "0.pt", every=0))
+
+
+def test_epochs_needs_the_parameter() -> None:
+    own(lambda trial: list(trial.epochs()), uses=[])
+    with pytest.raises(RunError, match=r"trial.epochs needs the parameter; add uses=\['epochs', …\]"):
+        train([TrialConfig(model="loop")], data(TrialConfig(validation=20)))
+
+
+def test_what_a_study_file_says_wrong_is_one_line(tmp_path: Path) -> None:
+    def refused(match: str, kind: type[Exception] = DefinitionError, **table: Any) -> None:
+        with pytest.raises(kind, match=match):
+            define(table, "own", tmp_path)
+
+    refused("dataset = 'none': is for loops of your own, and mlp is no such loop; name data", dataset="none")
+    refused(
+        "objective = 'val_rmse': only loops of your own report it, and model 'mlp' is none",
+        objective="val_rmse",
+        parameters={"model": ["mlp", "parabola"]},
+        dataset="mnist",
+    )
+    with pytest.raises(ConfigError, match="hidden = 100: out of bounds, must be 1 <= x <= 64"):
+        TrialConfig(model="parabola", hidden=100)
+
+
+def test_the_data_are_those_of_the_study(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> float:
+        return len(trial.data.y_val)
+
+    study = make(tmp_path, trials=1, parameters={"model": own(loop)})
+    Worker(study, "cpu", 1).run()
+    assert "trial.data: the study names no data set" in study.trials()[0].user_attrs["message"]
+
+
+def test_loops_and_models_can_share_a_space(tmp_path: Path) -> None:
+    space = {"model": ["mlp", "plain"], "depth": 1, "width": [8], "hidden": [4], "epochs": 1, "schedule": ["linear"]}
+    study = make(tmp_path, dataset=str(small_npz(tmp_path / "small.npz")), sampler="grid", trials=2, parameters=space)
+    assert [sorted(t.system_attrs["fixed_params"]) for t in study.trials()] == [
+        ["model", "schedule", "width"],
+        ["hidden", "model"],
+    ]
+    Worker(study, "cpu", 1).run()
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 2
