@@ -440,6 +440,13 @@ class TrialConfig(BaseModel):
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per step"), Group("training")] = 128
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
+    precision: Annotated[
+        str,
+        OneOf(("float32", "bfloat16", "float16")),
+        Field(description="of the products in a model of your own; sums and weights have 32 bits"),
+        Group("training"),
+        _used("precision"),
+    ] = "float32"
     patience: Annotated[
         int,
         Field(ge=0, description="stop after this many epochs without a better objective; 0 is off"),
@@ -544,6 +551,8 @@ def _check_together(values: Values) -> None:
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
+    if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and _own()["precision"].effect.holds(values):
+        raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
     if values["batch_norm"] and values["batch_size"] == 1 and _own()["batch_norm"].effect.holds(values):
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 

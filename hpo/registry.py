@@ -73,13 +73,15 @@ class Entry:
 @dataclass(frozen=True)
 class ModelEntry(Entry):
     """A model: `(config, shape, classes) -> nn.Module`, with its extra parameters, the shared ones that it uses, and
-    whether its target is its input. A `loop` is a model that trains itself: `(trial) -> None`.
+    whether its target is its input. A `loop` is a model that trains itself: `(trial) -> None`. `augment` changes the
+    samples of each training batch: `(x, config) -> x`.
     """
 
     parameters: type[BaseModel] | None = None
     uses: frozenset[str] = frozenset()
     reconstructs: bool = False
     loop: bool = False
+    augment: Callable[[Any, Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,12 @@ metrics: Registry[MetricEntry] = Registry("metric")
 
 
 def model(
-    name: str, *, parameters: type[BaseModel] | None = None, uses: Iterable[str] = (), reconstructs: bool = False
+    name: str,
+    *,
+    parameters: type[BaseModel] | None = None,
+    uses: Iterable[str] = (),
+    reconstructs: bool = False,
+    augment: Callable[[Any, Any], Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function `(config, shape, classes) -> nn.Module` as a model.
 
@@ -165,16 +172,23 @@ def model(
         parameters: a pydantic model of the extra parameters that it declares, each with a default. They become
             parameters like ours: they can be set, searched and conditioned on.
         uses: the shared parameters that the function reads (`activation`, `dropout`, …). Only these have an effect
-            under this model; the others are not sampled.
+            under this model; the others are not sampled. `precision` is one of them: the training loop reads it.
         reconstructs: its target is its input: outputs are as many as the numbers of a sample, and the losses are those
             of an autoencoder.
+        augment: a function `(x, config) -> x` that changes the samples of every training batch, and of no other: x
+            (n, *shape), scaled, in float32 on the device. What it draws from torch's global generator follows from the
+            study's seed and the epoch, so that trials can be resumed and reproduced. Where `reconstructs`, the target
+            stays the sample as it was: a denoising autoencoder.
 
     `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
     the batch (`(1, 28, 28)`), `classes` the number of outputs.
     """
 
     def register(function: Function) -> Function:
-        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses), reconstructs))
+        entry = ModelEntry(
+            name, function, function.__module__, parameters, frozenset(uses), reconstructs, augment=augment
+        )
+        models.add(entry)
         return function
 
     return register

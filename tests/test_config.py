@@ -14,7 +14,7 @@ validation split_seed input_scaling model activation init dropout batch_norm dep
 width_profile widths latent_size
 conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
 gradient_clip layer_learning_rate_decay schedule
-final_learning_rate final_learning_rate_ratio warmup loss label_smoothing batch_size epochs patience seed
+final_learning_rate final_learning_rate_ratio warmup loss label_smoothing batch_size epochs precision patience seed
 """
 
 

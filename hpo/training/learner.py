@@ -15,6 +15,7 @@ from hpo.choices import OPTIMIZERS
 from hpo.config import TrialConfig
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
+from hpo.training.precision import Precision
 
 __all__ = [
     "Evaluation",
@@ -199,6 +200,8 @@ class ModuleLearner:
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer, self._factors = self._make_optimizer()
+        self._precision = Precision(config, device)
+        self._augment = registry.models.get(config.model).augment
         self._loss = loss_function(config)
         self._validation_loss = loss_function(config, smoothing=False)
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
@@ -219,10 +222,11 @@ class ModuleLearner:
             self._step_by_closure(x, y)
             return
         outputs, loss = self._backward(x, y)
-        if self._config.gradient_clip:
-            nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
-        self._optimizer.step()
+        self._precision.step(self._optimizer, self._clip if self._config.gradient_clip else None)
         self._record.add(outputs, y, loss)
+
+    def _clip(self) -> None:
+        nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
         """The optimizer, and the factors of the learning rate of its groups: one for all, or one a layer."""
@@ -233,11 +237,12 @@ class ModuleLearner:
         return make_optimizer(self._config, groups), layer_rates(self._config, len(layers))
 
     def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.module(x)
+        given = x if self._augment is None else self._augment(x, self._config)
+        outputs = self._precision.forward(self.module, given)
         loss = self._loss(outputs, target_of(self._config, x, y))
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._precision.backward(loss)
         return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor) -> None:
@@ -272,10 +277,10 @@ class ModuleLearner:
         self.module.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
-            each = [self._reconstruction_scores(self.module(part), part) for part in parts]
+            each = [self._reconstruction_scores(self._precision.forward(self.module, part), part) for part in parts]
             means = torch.stack(each).sum(0) / len(x)
             return [Evaluation(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
-        found = torch.cat([self.module(part) for part in parts])
+        found = torch.cat([self._precision.forward(self.module, part) for part in parts])
         if self._config.reconstructs:
             loss, error = (self._reconstruction_scores(found, x) / len(x)).tolist()
             return [Evaluation({"loss": loss, "reconstruction_error": error}, found)]
@@ -301,6 +306,7 @@ class ModuleLearner:
             "module": self.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "record": self._record.state(),
+            "precision": self._precision.state(),
         }
 
     def load_state(self, member: Member, state: State) -> None:
@@ -308,6 +314,7 @@ class ModuleLearner:
         assert member is self.members[0]
         self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._precision.load(state.get("precision"))
         if state["record"] is not None:
             self._record.load([tensor.to(self._device) for tensor in state["record"]])
 
