@@ -53,6 +53,7 @@ DEATHS = 5  # attempts in a row that may end with their worker
 # Trials that a sampler is asked for at once, and the part of the budget that they may be: see benchmarks/pinning.py. On
 # the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart 8 of 16 cost half a point.
 ADAPTIVE, SHARE = 8, 8
+FIRST_LOOK = 0.25  # seconds to the first look whether the others are done; each further one waits twice as long
 MOST = 256  # trials of a cohort, however small
 GIVEN_UP = "; given up after 5 minutes"
 # What is no trial's fault: this machine lacks what the study needs, and another may have it; or the database's trouble,
@@ -144,7 +145,7 @@ class Worker:
         return self.should_stop() or self._heartbeat.stop or self.study.storage.given_up is not None
 
     def _work(self) -> None:
-        told = False
+        told, pause = False, FIRST_LOOK
         while not self._stopping():
             try:
                 with self.work.of("storage"):
@@ -153,11 +154,13 @@ class Worker:
                 continue  # this process was suspended as it claimed, for longer than a lease
             if claim is not None:
                 self.work_on(claim)
+                pause = FIRST_LOOK
             elif others := self._others():
                 if not told:
                     log.info("nothing left to begin; %d trials are with other workers, in case one dies", others)
                 told = True
-                self._wait(min(5.0, self.lease / 4))
+                self._wait(pause)
+                pause = min(2 * pause, 5.0, self.lease / 4)
             else:
                 log.info("nothing left to begin%s", f": {why}" if (why := self.study.ended()) else "")
                 return

@@ -1,0 +1,86 @@
+"""Lightning's Trainer as the training loop: `hpo launch ./lightning_loop.toml --import lightning_loop`.
+
+Needs `pip install lightning`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import hpo
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+
+class Digits(lightning.LightningModule):
+    """A dense network that logs what it is measured by."""
+
+    def __init__(self, width: int, learning_rate: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10))
+        self.learning_rate = learning_rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
+        outputs = self(batch[0])
+        self.log("val_loss", F.cross_entropy(outputs, batch[1]))
+        self.log("val_accuracy", (outputs.argmax(1) == batch[1]).float().mean())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+
+class Reporting(lightning.Callback):
+    """Between Lightning and a trial: metrics, an early end, and checkpoints, which Lightning writes itself."""
+
+    def __init__(self, trial: hpo.Trial) -> None:
+        self.trial = trial
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
+        trial = self.trial
+        trial.report(**{name: value.item() for name, value in trainer.callback_metrics.items()})
+        trainer.should_stop = trial.should_stop
+        if trial.checkpoint_due or trainer.should_stop:
+            name = f"epoch-{trial.epoch}.ckpt"
+            trainer.save_checkpoint(trial.folder / name)
+            trial.save({"file": name})  # the older files go with the folder
+
+
+@hpo.objective("lightning_loop", uses=["epochs", "batch_size", "learning_rate", "width"])
+def lightning_loop(trial: hpo.Trial) -> None:
+    """Train one trial, or go on with it."""
+    config, data = trial.config, trial.data
+    lightning.seed_everything(config.seed, verbose=False)
+    module = Digits(config.width, config.learning_rate)
+    trial.keep(module)
+    trainer = lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator=trial.device.type,
+        devices=1 if trial.device.index is None else [trial.device.index],
+        callbacks=[Reporting(trial)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    training = DataLoader(TensorDataset(data.x_train, data.y_train), config.batch_size, shuffle=True)
+    validation = DataLoader(TensorDataset(data.x_val, data.y_val), 1000)
+    path = trial.folder / trial.state["file"] if trial.state else None
+    trainer.fit(module, training, validation, ckpt_path=path, weights_only=False if path else None)

@@ -1,0 +1,100 @@
+"""The examples, as their first lines say; and what only they can show."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo import registry
+from hpo.study import Study, StudyStorage
+from hpo.study.file import read_study
+from hpo.worker import Worker
+from tests.helpers import hpo
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
+BY_TWO_WORKERS = ("resnet", "tabular")  # the others in this process, which has imported torch already
+
+
+@pytest.fixture(autouse=True)
+def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (registry.models, registry.datasets, registry.metrics):
+        monkeypatch.setattr(kind, "_entries", dict(kind._entries))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copied = Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__")))
+    monkeypatch.syspath_prepend(str(copied))
+    for name in NAMES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return copied
+
+
+def launched(folder: Path, example: str, **keys: object) -> Study:
+    """The study of an example, with nothing trained yet."""
+    registry.import_modules([example])
+    return Study.create(
+        StudyStorage(f"sqlite:///{folder / 'hpo.db'}"), *read_study(str(folder / f"{example}.toml"), **keys)
+    )
+
+
+def check(study: Study, path: Path) -> None:
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(tomllib.loads(path.read_text(encoding="utf-8"))["trials"]))
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best().values[0] > (0.5 if "resnet" in path.name else 0.8)  # of coloured digits it sees few
+
+
+def test_there_is_a_study_for_each_example() -> None:
+    assert NAMES == ["lightning_loop", "plain_pytorch", "resnet", "streaming", "tabular"]
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs(name: str, folder: Path) -> None:
+    if name == "streaming":
+        subprocess.run([sys.executable, "streaming.py"], cwd=folder, check=True)
+    if name in BY_TWO_WORKERS:
+        url = f"sqlite:///{folder / 'hpo.db'}"
+        done = hpo("launch", f"./{name}.toml", "--import", name, "--storage", url, "--workers", "2", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    study = launched(folder, name)
+    Worker(study, "cpu", 1).run()  # which after two workers has nothing left to do
+    check(study, folder / f"{name}.toml")
+
+
+def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = {"trials": 1, "sets": {"epochs": 3}}
+    whole = launched(folder, "lightning_loop", name="whole", **shorter)
+    Worker(whole, "cpu", 1).run()
+    values = [epoch["val_loss"] for epoch in whole.storage.epochs(whole.id)[whole.trials()[0]._trial_id]]
+
+    import lightning_loop
+
+    halted = launched(folder, "lightning_loop", name="halted", **shorter)
+    epochs: list[int] = []
+    reporting = lightning_loop.Reporting.on_train_epoch_end
+
+    def counted(self, trainer, module) -> None:
+        epochs.append(trainer.current_epoch)
+        reporting(self, trainer, module)
+
+    monkeypatch.setattr(lightning_loop.Reporting, "on_train_epoch_end", counted)
+    Worker(halted, "cpu", 1, should_stop=lambda: len(epochs) == 2, checkpoint_every=3600).run()
+    assert epochs == [0, 1]
+    assert halted.trials()[0].state == TrialState.WAITING
+    Worker(halted, "cpu", 1).run()
+    assert epochs == [0, 1, 2]  # none is trained again
+    rows = halted.storage.epochs(halted.id)[halted.trials()[0]._trial_id]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["val_loss"] for row in rows[:2]] == pytest.approx(values[:2], abs=1e-4)
+    assert rows[2]["val_loss"] < rows[0]["val_loss"]
