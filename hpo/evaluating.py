@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hpo import registry
-from hpo.backends.options import WorkerOptions
+from hpo.backends.options import Backend, WorkerOptions
 from hpo.config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
@@ -74,15 +74,20 @@ def evaluations(
     return made
 
 
-def run_all(made: list[Study], options: WorkerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Run evaluations one after the other until nothing is left to begin.
+def run_all(
+    made: list[Study],
+    options: WorkerOptions,
+    should_stop: Callable[[], bool] = lambda: False,
+    backend: Backend | None = None,
+) -> None:
+    """Run evaluations one after the other, on a backend, until nothing is left to begin.
 
     Raises:
         RunError: a worker failed.
     """
     for each in made:
         if each.left() and not should_stop():
-            run(each, options, should_stop)
+            run(each, options, should_stop, backend)
 
 
 def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:

@@ -12,8 +12,8 @@ from typing import Any
 import optuna
 
 from hpo import registry, templates
-from hpo.backends.local import start_workers
-from hpo.backends.options import WorkerOptions
+from hpo.backends.local import Local
+from hpo.backends.options import Backend, WorkerOptions
 from hpo.backends.watch import watch
 from hpo.errors import (
     RequestError,
@@ -157,15 +157,21 @@ def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None,
     return Plan(study, found.definition, budget)
 
 
-def run(study: Study, options: WorkerOptions, should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Run a study with local worker processes until nothing is left to begin.
+def run(
+    study: Study,
+    options: WorkerOptions,
+    should_stop: Callable[[], bool] = lambda: False,
+    backend: Backend | None = None,
+) -> None:
+    """Run a study with the workers of a backend, by default local processes, until nothing is left to begin.
 
     Raises:
+        RequestError: the backend cannot start them.
         RunError: a worker failed; the line has its last words and its log.
     """
     study.storage.patience.asked_to_stop = should_stop
     study.start_clock()
-    started = start_workers(study, options)
+    started = (backend or Local()).start(study, options)
     failures = watch(study, started, should_stop)
     if failures and not should_stop():
         raise RunError("; ".join(failures))
@@ -182,6 +188,7 @@ def launch(
     space: Space | str | None = None,
     cohort: int | None = None,
     tensorboard: Path | None = None,
+    backend: Backend | None = None,
     warm_start: str | Sequence[Mapping[str, Any]] | None = None,
     top: int | None = None,
     **keys: Any,
@@ -193,13 +200,15 @@ def launch(
     Args:
         study: a template's name or a path to a study file; None where the other arguments say all.
         storage: a storage URL; by default the one that the commands use.
-        workers: processes on this machine; more than one need `imports` for what the user registered.
+        workers: processes on this machine, or of the backend; more than one, or any of a backend's, need `imports` for
+            what the user registered.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         imports: modules that register the user's models, data sets and metrics.
         parameters: domains that add to those of the space, or override them.
         space: a space, or a template's name.
         cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
         tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
+        backend: what starts the workers: `hpo.backends.ray.Ray(address)` or `hpo.backends.slurm.Slurm(parameters)`.
         warm_start: the name of a study whose best trials come first, or tables as in a study file.
         top: how many of its best; by default 5.
         keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
@@ -217,12 +226,12 @@ def launch(
     for notice in planned.notices:
         log.warning("%s", notice)
     created = planned.create(storage)
-    if workers == 1:
+    if workers == 1 and backend is None:
         from hpo.worker import Worker  # torch
 
         created.start_clock()
         Worker(created, device, cohort=cohort, tensorboard=tensorboard).run()
-    elif workers > 1:
+    elif workers > 0:
         events = None if tensorboard is None else tensorboard.resolve()
-        run(created, WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events))
+        run(created, WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events), backend=backend)
     return created.optuna_study

@@ -1,4 +1,8 @@
-"""Orderly stops: the first SIGINT, SIGTERM or SIGHUP asks; the second ends what runs at once, the third the process."""
+"""Orderly stops: the first signal asks; the second ends what runs at once, the third the process.
+
+They are SIGINT, SIGTERM and SIGHUP; and SIGUSR2, with which batch systems announce that they will end a job: to every
+process of it, so that one may hear of it twice. It only ever asks.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 
 __all__ = ["StopRequest"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 class StopRequest:
@@ -49,10 +53,12 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """130, 143 or 129 after a signal, else 0."""
+        """130, 143, 129 or 140 after a signal, else 0."""
         return 128 + self.signal if self.signal is not None else 0
 
     def _received(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGUSR2 and self.signal is not None:
+            return
         if self._raised:
             os._exit(128 + number)
         if self.signal is not None:

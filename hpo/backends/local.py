@@ -1,23 +1,21 @@
-"""Workers as processes on this machine. Starts them and ends them; what they do is `hpo worker`."""
+"""Workers as processes on this machine."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.backends.options import WorkerOptions
+from hpo.backends.process import failure_of, log_names, start_process, url_of
 from hpo.home import cores, folder
 from hpo.study import Study
 
-__all__ = ["LocalWorker", "start_workers"]
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+__all__ = ["Local", "LocalWorker", "gpus", "worker_count"]
 
 
 @dataclass
@@ -26,7 +24,7 @@ class LocalWorker:
 
     process: subprocess.Popen[bytes]
     log: Path
-    asked: bool = False
+    asked: bool = field(default=False)
 
     @property
     def alive(self) -> bool:
@@ -36,15 +34,7 @@ class LocalWorker:
     @property
     def failure(self) -> str | None:
         """The last line of its log if it ended with an error, else None."""
-        code = self.process.poll()
-        # Whoever asked it to stop. Before it could install its handlers, a worker dies of the signal itself.
-        if code is None or code == 0 or code - 128 in STOPS or (self.asked and -code in STOPS):
-            return None
-        if code < 0:
-            return f"worker {self.process.pid} was killed by signal {-code} (log: {self.log})"
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "no output"
-        return f"worker {self.process.pid} ended with exit code {code}: {last} (log: {self.log})"
+        return failure_of(self.process, self.log, asked=self.asked)
 
     def stop(self) -> None:
         """Ask for an orderly stop; asked again, the worker gives its trial back and ends at once."""
@@ -53,27 +43,46 @@ class LocalWorker:
             self.process.send_signal(signal.SIGTERM)
 
 
-def start_workers(study: Study, options: WorkerOptions) -> list[LocalWorker]:
-    """Start worker processes for a study, with threads for this machine's cores in all: more would be much slower."""
-    logs = folder("logs", study.name)
-    launch = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
-    threads = max(1, cores() // options.count)
-    arguments = options.arguments(study.name, threads)
-    return [_start(study, logs / f"{launch}-{i}.log", arguments, threads) for i in range(options.count)]
+@dataclass(frozen=True)
+class Local:
+    """Worker processes on this machine, each with its share of the cores and, where there are GPUs, one of them."""
+
+    def start(self, study: Study, options: WorkerOptions) -> list[LocalWorker]:
+        """See `Backend`. Threads are for this machine's cores in all: more would be much slower."""
+        count = options.count or worker_count(options.device)
+        threads = options.cpus or max(1, cores() // count)
+        arguments, logs = options.arguments(study.name, threads), folder("logs", study.name)
+        devices = gpus() if options.device in ("auto", "cuda") else []
+        return [
+            LocalWorker(
+                start_process(arguments, url_of(study), threads, logs / name, more=_one_of(devices, i)), logs / name
+            )
+            for i, name in enumerate(log_names(count))
+        ]
 
 
-def _start(study: Study, log: Path, arguments: Sequence[str], threads: int) -> LocalWorker:
-    # -P: a file of the user's called like a module of ours or of Python's must not be taken for it.
-    command = [sys.executable, "-P", "-m", "hpo", *arguments]
-    environment = {
-        **os.environ,
-        # The URL may hold a password, and arguments are there for every user of the machine to read.
-        "OPTUNA_STORAGE": study.storage.url.render_as_string(hide_password=False),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    with log.open("ab") as output:
-        # A session of its own: Ctrl-C reaches the launch alone, which then asks its workers once.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
-        )
-    return LocalWorker(process, log)
+def worker_count(device: str) -> int:
+    """How many workers a launch without a number has here: one per GPU that they would use, else one per core."""
+    if device.startswith("cuda:"):
+        return 1
+    return (len(gpus()) if device != "cpu" else 0) or cores()
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them: those that it lets us see, else all."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        named = [part.strip() for part in visible.split(",") if part.strip()]
+        return [] if "-1" in named else named
+    if (program := shutil.which("nvidia-smi")) is None:
+        return []
+    command = [program, "--query-gpu=uuid", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):  # a driver without a card
+        return []
+    return found.split()
+
+
+def _one_of(devices: list[str], i: int) -> Mapping[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": devices[i % len(devices)]} if len(devices) > 1 else {}

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpo.backends.local import LocalWorker
+from hpo.backends.options import Handle
 from hpo.study import Study
 from hpo.study.progress import Progress, progress
 from hpo.study.workers import in_short
@@ -25,7 +25,7 @@ POLL = 0.2  # seconds between looks at the processes
 REFRESH = 1.0  # seconds between looks at the storage
 
 
-def watch(study: Study, workers: Sequence[LocalWorker], should_stop: Callable[[], bool]) -> list[str]:
+def watch(study: Study, workers: Sequence[Handle], should_stop: Callable[[], bool]) -> list[str]:
     """Show progress on standard error until all workers have ended; returns why those that failed did.
 
     A stop that is asked for is passed on to the workers once.

@@ -15,6 +15,7 @@ __all__ = [
     "checkpoint_option",
     "cohort_option",
     "device_option",
+    "engine_options",
     "format_option",
     "import_option",
     "lease_option",
@@ -107,6 +108,23 @@ tensorboard_option = click.option(
     metavar="DIR",
     help="Write every epoch's metrics as TensorBoard events, to DIR/STUDY/trial_N; all workers should reach DIR.",
 )
+
+
+def engine_options(command: Command) -> Command:
+    """Where workers run, and what each has; `hpo.cli.words.engine` makes a backend of them."""
+    options = (
+        click.option("--backend", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
+                     help="Where the workers run: processes here, tasks of a Ray cluster, or jobs of a Slurm array."),
+        click.option("--address", metavar="HOST:PORT", help="The Ray cluster; by default the one this machine is in."),
+        click.option("--slurm", multiple=True, metavar="KEY=VALUE",
+                     help="What to ask Slurm for, as partition=gpu, time=04:00:00, setup='module load cuda'; may be "
+                     "repeated. cluster=local tries it here."),
+        click.option("--cpus", type=click.IntRange(min=1), help="Cores of each worker, and threads."),
+        click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of each on Ray or Slurm; on Ray also a share."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def format_option(*formats: str) -> Callable[[Command], Command]:

@@ -16,6 +16,7 @@ from hpo.cli.options import (
     checkpoint_option,
     cohort_option,
     device_option,
+    engine_options,
     format_option,
     import_option,
     lease_option,
@@ -23,9 +24,9 @@ from hpo.cli.options import (
     storage_option,
     tensorboard_option,
 )
-from hpo.cli.words import ready, typed, write_report_of
+from hpo.cli.words import engine, ready, typed, write_report_of
 from hpo.console import say
-from hpo.errors import RunError
+from hpo.errors import RequestError, RunError
 
 if TYPE_CHECKING:
     from hpo.launching import Plan
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Worker processes on this machine; by default the number of cores; 0 creates the study and starts none.",
+    help="How many; by default one per GPU of this machine, else per core, and 1 elsewhere; 0 only creates the study.",
 )
 @click.option("--trials", type=int, help="The budget: exactly this many trials in all; a larger one extends a study.")
 @click.option("--timeout", help='No trial is begun after this much time: "2h", "15m", "90".')
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
 )
 @click.option("--report", "report", is_flag=True, help="Write the report when the study has ended.")
+@click.option("--detach", is_flag=True, help="Start the workers and return; they go on by themselves. Not on Ray.")
+@engine_options
 @tensorboard_option
 @cohort_option
 @checkpoint_option
@@ -75,6 +78,12 @@ def launch(
     sets: Sequence[str],
     dry_run: bool,
     report: bool,
+    detach: bool,
+    backend: str,
+    address: str | None,
+    slurm: Sequence[str],
+    cpus: int | None,
+    gpus: float | None,
     cohort: int | None,
     checkpoint_every: float,
     lease: float,
@@ -86,10 +95,15 @@ def launch(
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
     from hpo.backends.options import WorkerOptions
-    from hpo.home import cores, folder
+    from hpo.home import folder
     from hpo.launching import run
     from hpo.signals import StopRequest
 
+    where = engine(backend, address, slurm, gpus)
+    if detach and (backend == "ray" or report):
+        raise RequestError(
+            f"--detach: {'tasks of Ray end with their launch' if backend == 'ray' else 'writes no report'}"
+        )
     planned = _plan(study, storage, imports, sets, keys)
     for notice in planned.notices:
         say(f"note: {notice}")
@@ -108,12 +122,15 @@ def launch(
         if found.left() and workers != 0:
             found.start_clock()
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
+            debug = bool(click.get_current_context().obj)
+            options = WorkerOptions(
+                workers, device, imports, checkpoint_every, lease, debug, cohort, tensorboard, cpus, gpus
+            )
+            if detach:
+                say(f"started {len(where.start(found, options))} workers; see them with: {typed('show', found)}")
+                return 0
             try:
-                debug = bool(click.get_current_context().obj)
-                started = WorkerOptions(
-                    workers or cores(), device, imports, checkpoint_every, lease, debug, cohort, tensorboard
-                )
-                run(found, started, stop)
+                run(found, options, stop, where)
             except RunError:
                 _say_state(found)  # the workers that did not fail may have done all there is
                 raise
@@ -132,7 +149,8 @@ def launch(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
 )
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
-@click.option("--workers", type=click.IntRange(min=0), help="Worker processes; by default the number of cores.")
+@click.option("--workers", type=click.IntRange(min=0), help="How many, as in hpo launch.")
+@engine_options
 @format_option("table", "json")
 @cohort_option
 @checkpoint_option
@@ -148,6 +166,11 @@ def evaluate(
     refit: bool,
     inside: bool,
     workers: int | None,
+    backend: str,
+    address: str | None,
+    slurm: Sequence[str],
+    cpus: int | None,
+    gpus: float | None,
     style: str,
     storage: str | None,
     device: str,
@@ -164,9 +187,9 @@ def evaluate(
     """
     from hpo.backends.options import WorkerOptions
     from hpo.evaluating import evaluations, run_all
-    from hpo.home import cores
     from hpo.signals import StopRequest
 
+    where = engine(backend, address, slurm, gpus)
     study = ready(name, storage, imports)
     if inside:
         from hpo.inside import check_inside
@@ -174,11 +197,11 @@ def evaluate(
         check_inside(study)
     made = evaluations(study, top, seeds, dataset, refit=refit)
     debug = bool(click.get_current_context().obj)
-    options = WorkerOptions(workers or cores(), device, imports, checkpoint_every, lease, debug, cohort)
+    options = WorkerOptions(workers, device, imports, checkpoint_every, lease, debug, cohort, cpus=cpus, gpus=gpus)
     with StopRequest(within=20) as stop:  # the workers take half of it
         if workers != 0:
             say(f"evaluating {name}: {', '.join(each.name for each in made)} in {study.storage.masked_url}")
-            run_all(made, options, stop)
+            run_all(made, options, stop, where)
     _print_scores(study, made, style)
     if inside and not stop():
         from hpo.inside import look_inside

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from hpo.console import program
 
 if TYPE_CHECKING:
+    from hpo.backends.options import Backend
     from hpo.study import Study, StudyStorage
 
-__all__ = ["found", "masked", "opened", "ready", "typed", "write_report_of"]
+__all__ = ["engine", "found", "masked", "opened", "ready", "typed", "write_report_of"]
 
 
 def opened(storage: str | None) -> StudyStorage:
@@ -46,6 +47,32 @@ def ready(name: str, storage: str | None, imports: Sequence[str]) -> Study:
     registry.import_modules(imports)
     study.definition.check_registered()
     return study
+
+
+def engine(backend: str, address: str | None, slurm: Sequence[str], gpus: float | None) -> Backend:
+    """The backend that the options of a command name.
+
+    Raises:
+        RequestError: an option belongs to another one.
+    """
+    from hpo.errors import RequestError
+
+    for option, given, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
+        if given and backend != owner:
+            raise RequestError(f"{option}: belongs to --backend {owner}, but this one is {backend}")
+    if gpus is not None and backend == "local":
+        raise RequestError("--gpus: workers on this machine have one GPU each where there are several; leave it out")
+    if backend == "ray":
+        from hpo.backends.ray import Ray
+
+        return Ray(address)
+    if backend == "slurm":
+        from hpo.backends.slurm import Slurm, parameters_of
+
+        return Slurm(parameters_of(slurm))
+    from hpo.backends.local import Local
+
+    return Local()
 
 
 def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:

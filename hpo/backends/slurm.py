@@ -1,0 +1,178 @@
+"""Workers as the jobs of a Slurm array, submitted through submitit."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hpo.backends.options import WorkerOptions
+from hpo.backends.process import Order, log_names, url_of
+from hpo.errors import RequestError, RunError
+from hpo.home import folder
+from hpo.study import Study
+
+if TYPE_CHECKING:
+    import submitit
+
+__all__ = ["Slurm", "SlurmWorker", "parameters_of"]
+
+LISTS = ("setup", "srun_args", "teardown")  # which may be given several times
+TIME_LIMIT = "timed-out"  # what submitit says of it
+
+
+@dataclass
+class SlurmWorker:
+    """A worker's job."""
+
+    job: submitit.Job[None]
+    asked: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the job has not ended, waiting ones included."""
+        return not self.job.done()
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended, in a line; None where it has not ended, had no work left, or was cancelled by us."""
+        if self.alive or self.asked:
+            return None
+        error = self.job.exception()
+        if error is None:
+            return None
+        if TIME_LIMIT in str(error):
+            return f"job {self.job.job_id} ran into its time limit; launch again, and the next jobs go on"
+        return f"job {self.job.job_id}: {_why(error)}"
+
+    def stop(self) -> None:
+        """Cancel the job: its worker is asked to stop in order, and killed after Slurm's KillWait, 30 s by default."""
+        self.asked = True
+        self.job.cancel(check=False)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """A job array.
+
+    Attributes:
+        parameters: as `--slurm`: what submitit knows, anything else that sbatch knows, and `cluster`, which may be
+            `local` to run the jobs here, as a trial.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def start(self, study: Study, options: WorkerOptions) -> list[SlurmWorker]:
+        """See `Backend`."""
+        try:
+            import submitit
+        except ImportError:
+            why = "--backend slurm: needs submitit; install it with: pip install 'torch-hpo[slurm]'"
+            raise RequestError(why) from None
+        given = dict(self.parameters)
+        cluster = given.pop("cluster", "slurm")
+        if cluster == "slurm" and shutil.which("sbatch") is None:
+            raise RequestError(
+                "--backend slurm: sbatch is not found; launch from a machine of the cluster, or try it here with "
+                "--slurm cluster=local"
+            )
+        executor = submitit.AutoExecutor(folder("submitit", study.name), cluster=cluster)
+        try:
+            executor.update_parameters(**_submitit(given, options), name=f"hpo-{study.name}")
+        except (AssertionError, NameError, TypeError, ValueError) as error:
+            raise RequestError(f"--slurm: {' '.join(str(error).split())}") from error
+        arguments = options.arguments(study.name, options.cpus)
+        orders = [Order.of(study, arguments, options.cpus, name) for name in log_names(options.count or 1)]
+        # sbatch and submitit's own jobs here take over the environment of whoever submits; what is submitted is
+        # pickled, and has no URL.
+        with _environment(OPTUNA_STORAGE=url_of(study)), executor.batch():
+            jobs = [executor.submit(order) for order in orders]
+        return [SlurmWorker(job) for job in jobs]
+
+
+def parameters_of(texts: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `--slurm KEY=VALUE` gives, those of `LISTS` as lists.
+
+    Raises:
+        RequestError: a text has no `=`, or a key stands twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip().lstrip("-").replace("-", "_")
+        if not equals or not key:
+            raise RequestError(f"--slurm {text}: write KEY=VALUE, as --slurm partition=gpu")
+        if key in LISTS:
+            found.setdefault(key, []).append(value)
+        elif key in found:
+            raise RequestError(f"--slurm {text}: {key} is given twice")
+        else:
+            found[key] = value
+    return found
+
+
+def minutes(text: str) -> int:
+    """A time limit as sbatch takes it, in whole minutes: `30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+
+    Raises:
+        RequestError: it is none.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if match is None:
+        raise RequestError(f"--slurm time={text}: must be minutes, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS")
+    days, *parts = match.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is not None:
+        hours, minute, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minute, seconds = numbers
+    else:
+        hours, minute, seconds = 0, *(*numbers, 0)[:2]
+    return -(-(int(days or 0) * 86400 + hours * 3600 + minute * 60 + seconds) // 60)
+
+
+def _submitit(given: Mapping[str, Any], options: WorkerOptions) -> dict[str, Any]:
+    """The same in submitit's words: its own parameters, and what it hands on to sbatch as it is."""
+    import submitit
+
+    known = submitit.SlurmExecutor._valid_parameters()
+    if options.gpus and options.gpus != int(options.gpus):
+        raise RequestError(f"--gpus {options.gpus:g}: Slurm gives whole GPUs; use 1, or --slurm gres=…")
+    shares = {"cpus_per_task": options.cpus, "gpus_per_node": int(options.gpus) if options.gpus else None}
+    words: dict[str, Any] = {key: value for key, value in shares.items() if value}
+    others: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "time":
+            words["timeout_min"] = minutes(value)
+        elif key in words:
+            raise RequestError(f"--slurm {key}={value}: --cpus or --gpus says that already")
+        elif key in known:
+            words[f"slurm_{key}"] = int(value) if str(value).isdigit() else value
+        else:
+            others[key] = value
+    return {**words, **({"slurm_additional_parameters": others} if others else {})}
+
+
+def _why(error: BaseException) -> str:
+    """The line of ours in the trace that submitit keeps, or else its own first one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ours = (line.partition(": ")[2] for line in lines if line.startswith(f"{RunError.__module__}.{RunError.__name__}"))
+    return next(ours, lines[0] if lines else type(error).__name__)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,168 @@
+"""What every backend does: it starts workers, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo.backends.local import Local
+from hpo.backends.options import Backend, Handle, WorkerOptions
+from hpo.backends.ray import Ray
+from hpo.backends.slurm import Slurm
+from hpo.home import home
+from hpo.study import Study, StudyStorage
+from hpo.study.file import define
+from tests.backends.cluster import Cluster, cluster
+from tests.data import small_npz
+
+PASSWORD = "s3cret-of-the-contract"
+OPTIONS = {"device": "cpu", "cpus": 1, "checkpoint_every": 0, "lease": 3}
+
+
+@dataclass
+class Engine:
+    """A backend with the folders that it may write to beside HPO_HOME."""
+
+    backend: Backend
+    folders: Sequence[Path] = ()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Cluster]:
+    import ray
+
+    with cluster(cpus=3) as made:
+        yield made
+        ray.shutdown()
+
+
+@pytest.fixture(params=["local", "slurm", "ray"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if request.param == "local":
+        return Engine(Local())
+    if request.param == "slurm":
+        return Engine(Slurm({"cluster": "local", "time": "10"}))
+    made: Cluster = request.getfixturevalue("ray_cluster")
+    return Engine(Ray(made.address), [made.folder])
+
+
+def make(url: str, folder: Path, name: str, trials: int, **parameters: Any) -> Study:
+    data = small_npz(folder / "small.npz")
+    space = {"widths": "8", "epochs": 1, "learning_rate": [0.01, 0.02], **parameters}
+    table = {"dataset": str(data), "trials": trials, "sampler": "random", "parameters": space}
+    found, definition, budget = define(table, name, folder)
+    return Study.create(StudyStorage(url), found, definition, budget)
+
+
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    """A database that lets everyone in, under a password that can be looked for."""
+    return sa.make_url(postgres_url).set(password=PASSWORD).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a study; the server is that of all tests."""
+    return f"contract-{secrets.token_hex(4)}"
+
+
+def until(condition: Callable[[], object], seconds: float = 90) -> None:
+    """Wait until it holds, and no longer than that."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.05)
+
+
+def ended(handles: Sequence[Handle]) -> None:
+    until(lambda: not any(handle.alive for handle in handles))
+
+
+def pids(study: Study) -> list[int]:
+    return [worker.pid for worker in study.storage.workers(study.id) if not worker.gone]
+
+
+def endless(url: str, folder: Path, name: str) -> Study:
+    return make(url, folder, name, 2, epochs=100_000)
+
+
+def begun(study: Study) -> bool:
+    rows = study.storage.epochs(study.id)
+    return bool(rows) and all(rows.values())
+
+
+def test_n_workers_do_exactly_the_budget(engine: Engine, url: str, name: str, tmp_path: Path) -> None:
+    study = make(url, tmp_path, name, 12)
+    handles = engine.backend.start(study, WorkerOptions(2, **OPTIONS))
+    assert len(handles) == 2
+    ended(handles)
+    assert [handle.failure for handle in handles] == [None, None]
+    assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(12)]
+
+
+def test_a_stop_is_orderly_and_the_password_is_in_the_environment_alone(
+    engine: Engine, url: str, name: str, tmp_path: Path
+) -> None:
+    study = endless(url, tmp_path, name)
+    handles = engine.backend.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
+    until(lambda: begun(study))
+    (pid,) = pids(study)
+    assert f"OPTUNA_STORAGE={url}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    for handle in handles:
+        handle.stop()
+    ended(handles)
+    until(lambda: not pids(study))
+    assert [handle.failure for handle in handles] == [None]
+    assert {trial.state for trial in study.trials()} == {TrialState.WAITING}  # given back, not left to its lease
+    assert leaks(home(), *engine.folders) == []
+
+
+def leaks(*folders: Path) -> list[str]:
+    """Where the password is, of all files and of all processes' arguments."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    arguments = Path("/proc").glob("[0-9]*/cmdline")
+    found = []
+    for path in (*files, *arguments):
+        try:
+            if PASSWORD.encode() in path.read_bytes():
+                found.append(str(path))
+        except OSError:  # a process that has ended
+            continue
+    return found
+
+
+def test_a_worker_that_fails_says_why(engine: Engine, url: str, name: str, tmp_path: Path) -> None:
+    study = make(url, tmp_path, name, 2)
+    handles = engine.backend.start(study, WorkerOptions(1, imports=["no_such_module"], **OPTIONS))
+    ended(handles)
+    (why,) = [handle.failure for handle in handles]
+    assert "exit code 2: hpo: --import no_such_module: ModuleNotFoundError: No module named 'no_such_module'" in why
+    assert f"(log: {home() / 'logs' / name}" in why
+    assert study.left() == 2
+
+
+def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
+    engine: Engine, url: str, name: str, tmp_path: Path
+) -> None:
+    study = make(url, tmp_path, name, 2, epochs=[200])
+    handles = engine.backend.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
+    until(lambda: pids(study) and begun(study))
+    os.kill(pids(study)[0], signal.SIGKILL)
+    ended(handles)
+    assert "was killed by signal 9" in handles[0].failure
+    assert study.left() > 0
+    again = engine.backend.start(study, WorkerOptions(2, **OPTIONS))
+    ended(again)
+    assert [handle.failure for handle in again] == [None, None]
+    assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(2)]
