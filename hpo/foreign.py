@@ -1,21 +1,42 @@
-"""What other tools call our parameters."""
+"""What other tools call our parameters, their values, our metrics and data sets."""
 
 from __future__ import annotations
 
-__all__ = ["FOREIGN"]
+from collections.abc import Mapping
+
+__all__ = ["DATASETS", "FOREIGN", "METRICS", "VALUES", "plain"]
+
+
+def plain(name: str) -> str:
+    """A name as these tables have it: in small letters, words parted by `_`."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_").replace("/", "_")
+
 
 FOREIGN = {
     "lr": "learning_rate",
     "eta": "learning_rate",
     "init_lr": "learning_rate",
+    "max_lr": "learning_rate",
+    "learningrate": "learning_rate",
     "final_lr": "final_learning_rate",
     "hidden_layers": "depth",
     "n_layers": "depth",
     "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "number_hidden_layers": "depth",
+    "n_hidden_layers": "depth",
+    "no_of_hidden_layers": "depth",
     "hidden_size": "width",
     "hidden_units": "width",
     "units": "width",
     "neurons": "width",
+    "hidden_layer_size": "width",
+    "hidden_layers_size": "width",
+    "size_of_hidden_layer": "width",
+    "size_hidden_layer": "width",
+    "hidden_dim": "width",
+    "layer_size": "width",
+    "fc_layer_size": "width",
     "layers": "widths",
     "decay": "schedule",
     "lr_scheduler": "schedule",
@@ -28,9 +49,16 @@ FOREIGN = {
     "max_epochs": "epochs",
     "opt": "optimizer",
     "optim": "optimizer",
+    "learning_algorithm": "optimizer",
     "nonlinearity": "activation",
+    "activation_function": "activation",
+    "act": "activation",
     "initializer": "init",
     "initialization": "init",
+    "weight_init": "init",
+    "weight_initialization": "init",
+    "weight_initialisation": "init",
+    "w_init": "init",
     "dropout_rate": "dropout",
     "batchnorm": "batch_norm",
     "beta_1": "beta1",
@@ -44,6 +72,96 @@ FOREIGN = {
     "filters": "channels",
     "arch": "model",
     "loss_function": "loss",
+    "loss_fn": "loss",
     "criterion": "loss",
+    "epoch": "epochs",
+    "batch": "batch_size",
+    "train_batch_size": "batch_size",
+    "architecture": "model",
+    "model_type": "model",
+    "kernel": "kernel_size",
+    "gamma": "final_learning_rate_ratio",
     "random_state": "seed",
 }
+
+VALUES: Mapping[str, Mapping[str, str]] = {
+    "optimizer": {
+        "stochastic_gradient_descent": "sgd",
+        "gd": "sgd",
+        "momentum_gd": "momentum",
+        "sgd_momentum": "momentum",
+        "nag": "nesterov",
+        "nesterov_accelerated_gradient": "nesterov",
+        "rms_prop": "rmsprop",
+        "adam_w": "adamw",
+        "n_adam": "nadam",
+        "l_bfgs": "lbfgs",
+    },
+    "activation": {
+        "logistic": "sigmoid",
+        "swish": "silu",
+        "leakyrelu": "leaky_relu",
+        "lrelu": "leaky_relu",
+        "hyperbolic_tangent": "tanh",
+    },
+    "init": {
+        "glorot": "xavier",
+        "glorot_uniform": "xavier",
+        "xavier_uniform": "xavier",
+        "he": "kaiming",
+        "he_uniform": "kaiming",
+        "kaiming_uniform": "kaiming",
+        "random": "normal",
+        "random_normal": "normal",
+        "gaussian": "normal",
+    },
+    "schedule": {
+        "none": "constant",
+        "fixed": "constant",
+        "cosineannealinglr": "cosine",
+        "cosine_annealing": "cosine",
+        "cosine_decay": "cosine",
+        "exponentiallr": "exponential",
+        "exponential_decay": "exponential",
+        "linearlr": "linear",
+        "linear_decay": "linear",
+        "onecyclelr": "one_cycle",
+        "onecycle": "one_cycle",
+    },
+    "loss": {
+        "crossentropyloss": "cross_entropy",
+        "crossentropy": "cross_entropy",
+        "ce": "cross_entropy",
+        "categorical_crossentropy": "cross_entropy",
+        "sparse_categorical_crossentropy": "cross_entropy",
+        "mseloss": "mse",
+        "mean_squared_error": "mse",
+        "squared_error": "mse",
+        "bce": "binary_cross_entropy",
+        "binary_crossentropy": "binary_cross_entropy",
+    },
+    "model": {
+        "dense": "mlp",
+        "fully_connected": "mlp",
+        "fcnn": "mlp",
+        "ffnn": "mlp",
+        "convnet": "cnn",
+        "ae": "autoencoder",
+    },
+    "precision": {"fp32": "float32", "32": "float32", "bf16": "bfloat16", "fp16": "float16", "16": "float16"},
+}
+
+METRICS: Mapping[str, str] = {
+    "accuracy": "val_accuracy",
+    "acc": "val_accuracy",
+    "val_acc": "val_accuracy",
+    "valid_accuracy": "val_accuracy",
+    "validation_accuracy": "val_accuracy",
+    "val_accuracy": "val_accuracy",
+    "loss": "val_loss",
+    "val_loss": "val_loss",
+    "valid_loss": "val_loss",
+    "validation_loss": "val_loss",
+}
+
+DATASETS: Mapping[str, str] = {"fashionmnist": "fashion_mnist", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}

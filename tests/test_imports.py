@@ -52,10 +52,11 @@ ALLOWED = {
     "launching": BASE | {"space", "study", "backends", "worker"},
     "evaluating": BASE | {"space", "study", "backends", "report", "launching"},
     "pricing": BASE | {"study", "training", "launching"},
+    "sweeps": BASE | {"report", "study"},
     "console": frozenset(),
     "cli": BASE
     | {"console", "space", "study", "training", "worker", "backends", "report", "dashboard", "doctor", "launching"}
-    | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing", "publishing"},
+    | {"evaluating", "pricing", "inside", "exporting", "predicting", "reproducing", "publishing", "sweeps"},
     "__init__": BASE | {"space", "study", "training", "launching"},
     "__main__": {"cli"},
 }
@@ -68,6 +69,7 @@ FORBIDDEN = {
     "bundle": {"torch", "optuna", "sqlalchemy"},
     "gates": {"torch", "optuna", "sqlalchemy"},
     "publishing": {"torch"},
+    "sweeps": {"torch"},
     **dict.fromkeys(BASE, frozenset({"torch", "optuna", "sqlalchemy"})),
 }
 

@@ -11,14 +11,21 @@ from collections.abc import Iterable
 
 import click
 
-from hpo.cli import catalogue, keeping, models, reading, running
+from hpo.cli import catalogue, importing, keeping, models, reading, running
 from hpo.cli.options import app
 from hpo.console import say
 from hpo.errors import HpoError
 
 __all__ = ["app", "main"]
 
-COMMANDS = (running, reading, models, keeping, catalogue)  # importing them puts their commands into the group
+COMMANDS = (
+    running,
+    reading,
+    models,
+    keeping,
+    importing,
+    catalogue,
+)  # importing them puts their commands into the group
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -1,0 +1,42 @@
+"""The command that reads what other tools have: import-sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from hpo.cli.options import app, import_option
+from hpo.console import say
+
+
+@app.command("import-sweep")
+@click.argument("sweep", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The study file; by default it is printed.")
+@click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    metavar="THEIRS=OURS",
+    help="What a parameter or metric is called here, or as optimizer.Lion=adamw a value; may be repeated.",
+)
+@import_option
+def import_sweep(sweep: Path, out: Path | None, renames: Sequence[str], imports: Sequence[str]) -> None:
+    """Read SWEEP, a Weights & Biases sweep file, as a study file. What has no equivalent is named.
+
+    Example: hpo import-sweep sweep.yaml -o study.toml --rename fc_size=width
+    """
+    from hpo import registry
+    from hpo.sweeps import import_sweep as read
+    from hpo.sweeps import write_study
+
+    registry.import_modules(imports)
+    imported = read(sweep, renames)
+    for note in imported.notes:
+        say(f"note: {note}")
+    if out is None:
+        click.echo(imported.toml(sweep.name), nl=False)
+        return
+    write_study(imported, sweep, out)
+    say(f"look at it with:  hpo launch {'' if out.parent.parts else './'}{out} --dry-run")

@@ -1,0 +1,194 @@
+"""The distributions of a Weights & Biases sweep as domains: the same where there is one, else the nearest, and said.
+
+Source: "Sweep configuration options", Weights & Biases documentation. `min` and `max` are inclusive there as here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from hpo.config import Parameter
+from hpo.errors import DefinitionError, unknown
+
+__all__ = ["DISTRIBUTIONS", "Found", "domain"]
+
+DIGITS = 12  # e ** ln(0.001) is 0.0010000000000000002
+SIGMAS = 2  # of a normal distribution that a range stands for: 95 % of it
+
+
+@dataclass(frozen=True)
+class Found:
+    """A domain as a study file has it, and what is not the same in it."""
+
+    literal: Any
+    note: str = ""
+
+
+Spec = Mapping[str, Any]
+Convert = Callable[[Parameter, Spec], Found]
+
+
+def domain(parameter: Parameter, spec: Spec) -> Found:
+    """The domain that a sweep gives a parameter.
+
+    Args:
+        parameter: ours.
+        spec: what the sweep file has for it, its values already ours.
+
+    Raises:
+        DefinitionError: the distribution is unknown, or lacks a number; without the parameter's name.
+    """
+    name = spec.get("distribution") or _usual(spec)
+    if name not in DISTRIBUTIONS:
+        raise DefinitionError(unknown("distribution", str(name), DISTRIBUTIONS))
+    return DISTRIBUTIONS[name](parameter, spec)
+
+
+def _usual(spec: Spec) -> str:
+    """What a sweep means that names no distribution."""
+    if "value" in spec:
+        return "constant"
+    if "values" in spec:
+        return "categorical"
+    if not {"min", "max"} <= set(spec):
+        raise DefinitionError(f"{dict(spec)!r}: gives neither value, nor values, nor min and max")
+    whole = all(isinstance(spec[key], int) for key in ("min", "max"))
+    return "int_uniform" if whole else "uniform"
+
+
+def _number(spec: Spec, key: str, default: float | None = None) -> float:
+    value = spec.get(key, default)
+    try:
+        number = float(value)  # YAML reads 1e-4 as a text
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise DefinitionError(f"{key} = {value!r}: must be a number")
+    return number
+
+
+def _readable(value: float) -> float:
+    rounded = float(f"{value:.{DIGITS}g}")
+    return rounded if math.isclose(rounded, value, rel_tol=1e-12) else value
+
+
+def _constant(_parameter: Parameter, spec: Spec) -> Found:
+    return Found(spec["value"])
+
+
+def _categorical(_parameter: Parameter, spec: Spec) -> Found:
+    values = spec.get("values")
+    if not isinstance(values, list) or not values:
+        raise DefinitionError(f"values = {values!r}: must be a list")
+    kept = list(dict.fromkeys(values))
+    weighted = spec.get("probabilities") and len(set(spec["probabilities"])) > 1
+    return Found(kept, "its probabilities have no equivalent: every value is as likely" if weighted else "")
+
+
+def _range(parameter: Parameter, low: float, high: float, *, log: bool = False, step: float | None = None) -> Any:
+    """A range within the parameter's bounds, of whole numbers where it is one of them."""
+    low, high = _readable(low), _readable(high)
+    if parameter.kind is int:
+        low, high = math.ceil(low), math.floor(high)
+        step = None if step is None or step < 1 else int(step)
+    if parameter.kind not in (int, float):
+        raise DefinitionError(
+            f"a range from {low:g} to {high:g}, but the parameter takes {parameter.bounds or 'texts'}"
+        )
+    return {"low": low, "high": high, **({"log": True} if log else {}), **({"step": step} if step else {})}
+
+
+def _uniform(parameter: Parameter, spec: Spec) -> Found:
+    return Found(_range(parameter, _number(spec, "min"), _number(spec, "max")))
+
+
+def _q_uniform(parameter: Parameter, spec: Spec) -> Found:
+    """W&B's value is round(x / q) * q: multiples of q, the outermost ones half as likely as the others."""
+    q = Fraction(str(_number(spec, "q", 1.0)))
+    if q <= 0:
+        raise DefinitionError(f"q = {spec.get('q')!r}: must be above 0")
+    low, high = (float(round(Fraction(str(_number(spec, key))) / q) * q) for key in ("min", "max"))
+    if parameter.kind is int and q == 1:
+        return Found(_range(parameter, low, high))
+    return Found(_range(parameter, low, high, step=float(q)))
+
+
+def _log(parameter: Parameter, low: float, high: float, spec: Spec) -> Found:
+    """A range on a logarithmic scale; of one that is rounded to multiples of q, whole numbers alone are the same."""
+    note = ""
+    if str(spec.get("distribution")).startswith("q_") and not (parameter.kind is int and _number(spec, "q", 1.0) == 1):
+        note = f"its steps of {_number(spec, 'q', 1.0):g} on a logarithmic scale have no equivalent: they are left out"
+    return Found(_range(parameter, low, high, log=True), note)
+
+
+def _log_uniform(parameter: Parameter, spec: Spec) -> Found:
+    """exp(x), x uniform from min to max."""
+    return _log(parameter, math.exp(_number(spec, "min")), math.exp(_number(spec, "max")), spec)
+
+
+def _log_uniform_values(parameter: Parameter, spec: Spec) -> Found:
+    return _log(parameter, _number(spec, "min"), _number(spec, "max"), spec)
+
+
+def _inv_log_uniform(parameter: Parameter, spec: Spec) -> Found:
+    """x with log(1 / x) uniform from min to max: x is as even on a logarithmic scale, from exp(-max) to exp(-min)."""
+    return _log(parameter, math.exp(-_number(spec, "max")), math.exp(-_number(spec, "min")), spec)
+
+
+def _within(parameter: Parameter, low: float, high: float) -> tuple[float, float]:
+    """A range cut to what the parameter may be, its ends rounded to four digits."""
+    low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
+    if parameter.low is not None and low <= parameter.low:
+        low = math.nextafter(parameter.low, math.inf) if parameter.low_open else parameter.low
+    if parameter.high is not None and high >= parameter.high:
+        high = math.nextafter(parameter.high, -math.inf) if parameter.high_open else parameter.high
+    return low, high
+
+
+def _stands_for(parameter: Parameter, spec: Spec, low: float, high: float, *, log: bool = False) -> Found:
+    low, high = _within(parameter, low, high)
+    name = spec["distribution"]
+    numbers = ", ".join(f"{key}={spec[key]}" for key in ("mu", "sigma", "a", "b", "q") if key in spec)
+    scale = "evenly on a logarithmic scale" if log else "evenly"
+    now = f"has no equivalent: {low:g} to {high:g}, {scale}, stands for it"
+    return Found(_range(parameter, low, high, log=log), f"{name}({numbers}) {now}")
+
+
+def _normal(parameter: Parameter, spec: Spec) -> Found:
+    mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
+    return _stands_for(parameter, spec, mu - SIGMAS * sigma, mu + SIGMAS * sigma)
+
+
+def _log_normal(parameter: Parameter, spec: Spec) -> Found:
+    mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
+    return _stands_for(parameter, spec, math.exp(mu - SIGMAS * sigma), math.exp(mu + SIGMAS * sigma), log=True)
+
+
+def _beta(parameter: Parameter, spec: Spec) -> Found:
+    return _stands_for(parameter, spec, 0.0, 1.0)
+
+
+DISTRIBUTIONS: Mapping[str, Convert] = {
+    "constant": _constant,
+    "categorical": _categorical,
+    "categorical_w_probabilities": _categorical,
+    "int_uniform": _uniform,
+    "uniform": _uniform,
+    "q_uniform": _q_uniform,
+    "log_uniform": _log_uniform,
+    "log_uniform_values": _log_uniform_values,
+    "q_log_uniform": _log_uniform,
+    "q_log_uniform_values": _log_uniform_values,
+    "inv_log_uniform": _inv_log_uniform,
+    "inv_log_uniform_values": _log_uniform_values,  # from log(1 / max) to log(1 / min): the same
+    "normal": _normal,
+    "q_normal": _normal,
+    "log_normal": _log_normal,
+    "q_log_normal": _log_normal,
+    "beta": _beta,
+    "q_beta": _beta,
+}

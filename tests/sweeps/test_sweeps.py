@@ -1,0 +1,304 @@
+"""Weights & Biases sweeps as studies, against what their documentation says of each distribution."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from hpo.config import vocabulary
+from hpo.errors import RequestError
+from hpo.space import Space
+from hpo.space.parse import parse
+from hpo.study.file import read_study
+from hpo.study.slots import slots
+from hpo.sweeps import Imported, import_sweep, write_study
+from hpo.sweeps.domains import DISTRIBUTIONS, domain
+from tests.helpers import hpo
+
+FASHION = Path(__file__).parent / "fashion_sweep.yaml"
+DRAWS = 4000
+RNG = np.random.default_rng(0)
+
+
+def imported(tmp_path: Path, *renames: str, **keys: Any) -> Imported:
+    sweep = {"method": "random", "run_cap": 4, "metric": {"name": "val_accuracy", "goal": "maximize"}, **keys}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
+    return import_sweep(path, renames)
+
+
+def parameters(tmp_path: Path, *renames: str, **specs: Any) -> dict[str, Any]:
+    return imported(tmp_path, *renames, parameters=specs).table["parameters"]
+
+
+# The show.
+
+
+def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
+    shutil.copy(FASHION, tmp_path / "theirs.yaml")
+    done = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: program, project: how runs are started there; here it is hpo launch and hpo worker",
+        "look at it with:  hpo launch ./ours.toml --dry-run",
+    ]
+    name, theirs, budget = read_study(str(tmp_path / "ours.toml"))
+    wanted, ours, of_ours = read_study("fashion_sweep")
+    assert (name, budget) == (wanted, of_ours)
+    assert ours.differences(theirs) == []
+    assert slots(theirs, 0, 100) == slots(ours, 0, 100)
+    again = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "lr=weight_decay", cwd=tmp_path)
+    assert again.returncode == 2
+    assert again.stderr.splitlines()[-1].startswith("hpo: ours.toml: exists with other content")
+
+
+# Distributions.
+
+# What W&B draws, from its documentation's formula, for a parameter of ours that can hold it.
+EXACT = {
+    "int_uniform": ("width", {"min": 8, "max": 64}, lambda n: RNG.integers(8, 65, n)),
+    "uniform": ("dropout", {"min": 0.0, "max": 0.5}, lambda n: RNG.uniform(0.0, 0.5, n)),
+    "log_uniform": ("learning_rate", {"min": -9.2, "max": -2.3}, lambda n: np.exp(RNG.uniform(-9.2, -2.3, n))),
+    "log_uniform_values": ("learning_rate", {"min": 1e-4, "max": 0.1}, lambda n: np.exp(log_draws(1e-4, 0.1, n))),
+    "inv_log_uniform": ("learning_rate", {"min": 2.3, "max": 9.2}, lambda n: 1 / np.exp(RNG.uniform(2.3, 9.2, n))),
+    "inv_log_uniform_values": (
+        "learning_rate",
+        {"min": 1e-4, "max": 0.1},
+        lambda n: 1 / np.exp(-log_draws(1e-4, 0.1, n)),
+    ),
+}
+
+
+def log_draws(low: float, high: float, count: int) -> np.ndarray:
+    return RNG.uniform(math.log(low), math.log(high), count)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_has_an_equivalent_is_the_same_distribution(name: str) -> None:
+    parameter, numbers, draw = EXACT[name]
+    found = domain(vocabulary()[parameter], {"distribution": name, **numbers})
+    assert not found.note
+    (ours,) = parse(parameter, found.literal, vocabulary())
+    theirs = draw(DRAWS)
+    slack = 1e-9 * ours.high
+    assert all(ours.low - slack <= value <= ours.high + slack for value in theirs)
+    mine = np.array([ours.at(u) for u in RNG.random(DRAWS)])
+    assert stats.ks_2samp(theirs.astype(float), mine.astype(float)).pvalue > 0.001
+    assert theirs.min() <= mine.min() * 1.2 + 0.01
+    assert theirs.max() >= mine.max() * 0.8
+
+
+@pytest.mark.parametrize(
+    ("parameter", "low", "high", "q"),
+    [("dropout", 0.0, 0.5, 0.1), ("dropout", 0.04, 0.52, 0.1), ("momentum", 0.5, 0.95, 0.05), ("width", 20, 250, 16)],
+)
+def test_a_quantized_range_holds_just_the_values_that_rounding_gives(
+    parameter: str, low: float, high: float, q: float
+) -> None:
+    found = domain(vocabulary()[parameter], {"distribution": "q_uniform", "min": low, "max": high, "q": q})
+    (ours,) = parse(parameter, found.literal, vocabulary())
+    theirs = np.round(RNG.uniform(low, high, DRAWS) / q) * q
+    assert sorted({round(float(value), 9) for value in theirs}) == pytest.approx([float(v) for v in ours.points()])
+
+
+def test_whole_numbers_on_a_logarithmic_scale_are_the_same_with_q_1() -> None:
+    spec = {"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 1}
+    found = domain(vocabulary()["width"], spec)
+    assert (found.literal, found.note) == ({"low": 8, "high": 512, "log": True}, "")
+    other = domain(vocabulary()["width"], {**spec, "q": 8})
+    assert other.literal == found.literal
+    assert "its steps of 8 on a logarithmic scale have no equivalent" in other.note
+
+
+@pytest.mark.parametrize(
+    ("spec", "literal", "words"),
+    [
+        (
+            {"distribution": "normal", "mu": 0.3, "sigma": 0.1},
+            {"low": 0.1, "high": 0.5},
+            "normal(mu=0.3, sigma=0.1) has no",
+        ),
+        ({"distribution": "q_normal", "mu": 0.3, "sigma": 0.1, "q": 0.05}, {"low": 0.1, "high": 0.5}, "q=0.05) has no"),
+        ({"distribution": "beta", "a": 2, "b": 5}, {"low": 0, "high": math.nextafter(1, 0)}, "beta(a=2, b=5) has no"),
+        (
+            {"distribution": "q_beta", "a": 2, "b": 5},
+            {"low": 0, "high": math.nextafter(1, 0)},
+            "q_beta(a=2, b=5) has no",
+        ),
+        (
+            {"distribution": "log_normal", "mu": -2, "sigma": 0.5},
+            {"low": 0.04979, "high": 0.3679, "log": True},
+            "log_normal(",
+        ),
+        (
+            {"distribution": "q_log_normal", "mu": -2, "sigma": 0.5},
+            {"low": 0.04979, "high": 0.3679, "log": True},
+            "q_log",
+        ),
+    ],
+)
+def test_what_has_none_is_replaced_and_named(spec: dict[str, Any], literal: dict[str, Any], words: str) -> None:
+    found = domain(vocabulary()["dropout"], spec)
+    assert found.literal == pytest.approx(literal)
+    assert words in found.note
+
+
+def test_every_distribution_is_known() -> None:
+    assert set(DISTRIBUTIONS) - set(EXACT) == {
+        "constant",
+        "categorical",
+        "categorical_w_probabilities",
+        "q_uniform",
+        "q_log_uniform",
+        "q_log_uniform_values",
+        "normal",
+        "q_normal",
+        "log_normal",
+        "q_log_normal",
+        "beta",
+        "q_beta",
+    }
+
+
+def test_without_a_distribution_the_numbers_decide(tmp_path: Path) -> None:
+    found = parameters(
+        tmp_path,
+        epochs={"value": 2},
+        width={"values": [16, 32]},
+        depth={"min": 1, "max": 3},
+        dropout={"min": 0.0, "max": 0.5},
+        learning_rate={"distribution": "log_uniform_values", "min": "1e-4", "max": 0.1},
+        optimizer={"values": ["adam", "sgd"], "probabilities": [0.9, 0.1]},
+    )
+    assert Space(found) == Space(
+        epochs=2,
+        width=[16, 32],
+        depth={"low": 1, "high": 3},
+        dropout={"low": 0.0, "high": 0.5},
+        learning_rate={"low": 1e-4, "high": 0.1, "log": True},
+        optimizer=["adam", "sgd"],
+    )
+
+
+# The rest of a sweep.
+
+
+def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
+    nested = {"optimizer": {"values": ["Adam", "Lion", "Lookahead"]}, "opt": {"parameters": {"lr": {"value": 0.01}}}}
+    found = imported(
+        tmp_path,
+        "fc=width",
+        "optimizer.Lion=adamw",
+        "score=val_loss",
+        metric={"name": "score", "goal": "minimize", "target": 0.1},
+        parameters={**nested, "fc": {"values": [8, 16]}, "tokens": {"value": 3}},
+    )
+    assert found.table["parameters"] == {"optimizer": ["adam", "adamw"], "learning_rate": 0.01, "width": [8, 16]}
+    assert (found.table["objective"], found.table["target"]) == ("val_loss", 0.1)
+    assert found.notes == [
+        "optimizer = 'Lookahead' has no equivalent among the values of optimizer and is left out; "
+        "say what it is with --rename optimizer.Lookahead=OURS",
+        "tokens has no equivalent and is left out; say what it is with --rename tokens=OURS",
+    ]
+    text = found.toml("sweep.yaml")
+    assert all(f"# note: {note}" in text for note in found.notes)
+    assert tomllib.loads(text)["parameters"]["width"] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("early", "pruner", "note"),
+    [
+        (None, "none", None),
+        ({"type": "hyperband", "min_iter": 2}, {"name": "asha", "min_resource": 2, "reduction_factor": 3}, None),
+        (
+            {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3},
+            {"name": "asha", "min_resource": 3, "reduction_factor": 3},
+            None,
+        ),
+        (
+            {"type": "hyperband", "max_iter": 10, "s": 2},
+            {"name": "asha", "min_resource": 1, "reduction_factor": 3},
+            "1.11111",
+        ),
+        (
+            {"type": "hyperband", "min_iter": 3, "eta": 2, "strict": True},
+            {"name": "asha", "min_resource": 3, "reduction_factor": 2},
+            "strict",
+        ),
+    ],
+)
+def test_early_termination(early: Any, pruner: Any, note: str | None, tmp_path: Path) -> None:
+    keys = {} if early is None else {"early_terminate": early}
+    found = imported(tmp_path, parameters={"width": {"values": [8]}}, **keys)
+    assert found.table["pruner"] == pruner
+    assert [note in text for text in found.notes] == ([True] if note else [])
+
+
+def test_methods_and_budgets(tmp_path: Path) -> None:
+    width = {"width": {"values": [8, 16]}, "epochs": {"values": [1, 2]}}
+    grid = imported(tmp_path, method="grid", parameters=width)
+    assert "trials" not in grid.table
+    assert "a grid has as many trials as points" in grid.notes[0]
+    bayes = imported(tmp_path, method="bayes", run_cap=None, parameters=width)
+    assert (bayes.table["sampler"], bayes.table["trials"]) == ("tpe", 60)
+    assert len(bayes.notes) == 2
+    found = imported(tmp_path, metric={"name": "val/acc", "goal": "minimize"}, parameters=width)
+    assert found.table["objective"] == {"metric": "val_accuracy", "direction": "minimize"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"method": "custom"}, "method = 'custom': unknown method 'custom'; valid: bayes, grid, random"),
+        ({"metric": {"name": "reward", "goal": "maximize"}}, "metric.name = 'reward': unknown metric 'reward'"),
+        ({"metric": {"name": "val_loss", "goal": "best"}}, "metric.goal = 'best': must be maximize or minimize"),
+        ({"parameters": {"width": [8]}}, r"parameters.width = \[8\]: must be a table"),
+        (
+            {"parameters": {"width": {"min": 1}}},
+            "parameters.width: .* gives neither value, nor values, nor min and max",
+        ),
+        ({"parameters": {"width": {"distribution": "gamma"}}}, "parameters.width: unknown distribution 'gamma'"),
+        ({"parameters": {"dropout": {"min": 0.0, "max": "x"}}}, "parameters.dropout: max = 'x': must be a number"),
+        ({"parameters": {"dropout": {"min": 0.0, "max": 1.5}}}, r"\[parameters\] dropout: high = 1.5: out of bounds"),
+        (
+            {"parameters": {"lr": {"value": 1}, "eta": {"value": 1}}},
+            "parameters.eta: is learning_rate, which stands there",
+        ),
+        ({"parameters": None}, "is no sweep: it needs `parameters`"),
+        ({"early_terminate": {"type": "envelope"}}, "early_terminate = .* must be a table with type: hyperband"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate: needs min_iter, or max_iter with s"),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 0}},
+            "early_terminate.min_iter = 0: must be a whole number",
+        ),
+        ({"paramaters": {}}, "unknown key 'paramaters'; did you mean 'parameters'"),
+    ],
+)
+def test_mistakes_are_one_line(keys: dict[str, Any], line: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"sweep\.yaml: {line}") as error:
+        imported(tmp_path, **{"parameters": {"width": {"values": [8]}}, **keys})
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_written_is_not_written_over(tmp_path: Path) -> None:
+    found = imported(tmp_path, parameters={"width": {"values": [8]}})
+    out = tmp_path / "study.toml"
+    write_study(found, Path("sweep.yaml"), out)
+    write_study(found, Path("sweep.yaml"), out)
+    with pytest.raises(RequestError, match="exists with other content"):
+        write_study(found, Path("other.yaml"), out)
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        import_sweep(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(RequestError, match=r"bad\.yaml: not valid YAML"):
+        import_sweep(tmp_path / "bad.yaml")
+    with pytest.raises(RequestError, match="--rename lr: write theirs=ours"):
+        import_sweep(tmp_path / "sweep.yaml", ["lr"])
