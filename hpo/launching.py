@@ -188,6 +188,7 @@ def launch(
     space: Space | str | None = None,
     cohort: int | None = None,
     tensorboard: Path | None = None,
+    trackers: Sequence[str] = (),
     backend: Backend | None = None,
     warm_start: str | Sequence[Mapping[str, Any]] | None = None,
     top: int | None = None,
@@ -208,6 +209,7 @@ def launch(
         space: a space, or a template's name.
         cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
         tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
+        trackers: `mlflow`, `wandb`: what else is told of every trial.
         backend: what starts the workers: `hpo.backends.ray.Ray(address)` or `hpo.backends.slurm.Slurm(parameters)`.
         warm_start: the name of a study whose best trials come first, or tables as in a study file.
         top: how many of its best; by default 5.
@@ -230,8 +232,9 @@ def launch(
         from hpo.worker import Worker  # torch
 
         created.start_clock()
-        Worker(created, device, cohort=cohort, tensorboard=tensorboard).run()
+        Worker(created, device, cohort=cohort, tensorboard=tensorboard, trackers=trackers).run()
     elif workers > 0:
         events = None if tensorboard is None else tensorboard.resolve()
-        run(created, WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events), backend=backend)
+        options = WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events, trackers=trackers)
+        run(created, options, backend=backend)
     return created.optuna_study

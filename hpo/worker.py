@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -45,6 +46,7 @@ from hpo.training.loop import device, set_threads, train
 from hpo.training.memory import give_memory_back
 from hpo.training.sizing import cohort_size
 from hpo.training.tensorboard import TensorBoard
+from hpo.training.trackers import Tracked, Tracker, check_trackers, make_tracker
 
 __all__ = ["Worker", "share_of_cores"]
 
@@ -82,6 +84,7 @@ class Worker:
         cohort: how many trials it trains at the same time, at most; None leaves that to what the device trains well,
             and to what an adaptive sampler can be asked for at once.
         tensorboard: the folder that TensorBoard events of every trial are written to, in STUDY/trial_N; or None.
+        trackers: `mlflow`, `wandb`: what else is told of every trial; see `hpo.training.trackers`.
     """
 
     study: Study
@@ -92,9 +95,11 @@ class Worker:
     lease: float = LEASE
     cohort: int | None = None
     tensorboard: Path | None = None
+    trackers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.study.definition.check_registered()
+        check_trackers(self.trackers)
         if self.tensorboard is not None:
             _make(self.tensorboard)
         self.device = device(self.device_name)
@@ -334,6 +339,7 @@ class Worker:
 
         self.work.cohorts += 1
         self.work.members += len(entries)
+        trackers = self._trackers(entries)
         try:
             with self.work.of("training"):
                 data = self.data.get(entries[0].config)
@@ -345,7 +351,7 @@ class Worker:
                     monitor=objective.metric,
                     direction=objective.direction,
                     metrics=[registry.metrics.get(name) for name in definition.measured],
-                    callbacks=[reporting, *self._events(entries)],
+                    callbacks=[reporting, *self._events(entries), *trackers],
                     should_stop=should_stop,
                     checkpoints=[self._spec(entry.claim) for entry in entries],
                     record_steps=definition.record_steps,
@@ -354,6 +360,8 @@ class Worker:
                 reporting.end(entry, outcome)
         finally:
             telling.tell()
+            for tracker in trackers:
+                tracker.close()
 
     def _events(self, entries: Sequence[Entry]) -> list[TensorBoard]:
         """What writes them, after what is told of a trial that is lost."""
@@ -361,6 +369,14 @@ class Worker:
             return []
         folder = self.tensorboard / self.study.name
         return [TensorBoard([folder / f"trial_{entry.claim.number}" for entry in entries])]
+
+    def _trackers(self, entries: Sequence[Entry]) -> list[Tracker[Any]]:
+        """What else is told of them; a trial that was begun before, or in its cohort, may have a run already."""
+        numbers, again = zip(
+            *((each.claim.number, each.claim.attempt > 1 or each.begun) for each in entries), strict=True
+        )
+        tracked = Tracked(self.study.name, self.files.key, numbers, again)
+        return [make_tracker(name, tracked) for name in self.trackers]
 
     def _spec(self, claim: Claim) -> CheckpointSpec:
         storage, path = self.study.storage, self._checkpoint(claim)

@@ -25,6 +25,7 @@ class WorkerOptions:
         debug: whether their errors show tracebacks.
         cohort: how many trials each trains at the same time, at most; None leaves that to them.
         tensorboard: the folder, with its whole path, that events of every trial are written to; None writes none.
+        trackers: what else is told of every trial: `mlflow`, `wandb`.
         cpus: cores of each worker, and threads; None leaves that to the backend.
         gpus: GPUs of each worker, or a share of one, where the backend can give them.
     """
@@ -37,6 +38,7 @@ class WorkerOptions:
     debug: bool = False
     cohort: int | None = None
     tensorboard: Path | None = None
+    trackers: Sequence[str] = ()
     cpus: int | None = None
     gpus: float | None = None
 
@@ -48,6 +50,7 @@ class WorkerOptions:
         share = [] if threads is None else ["--threads", str(threads)]
         how = ["--device", self.device, "--cohort", str(self.cohort or "auto")]
         events = [] if self.tensorboard is None else ["--tensorboard", str(self.tensorboard)]
+        events += [part for name in self.trackers for part in ("--tracker", name)]
         return ["worker", study, *share, *how, *times, *events, *modules, *debug]
 
 

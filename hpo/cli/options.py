@@ -22,6 +22,7 @@ __all__ = [
     "set_option",
     "storage_option",
     "tensorboard_option",
+    "tracker_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -107,6 +108,15 @@ tensorboard_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
     metavar="DIR",
     help="Write every epoch's metrics as TensorBoard events, to DIR/STUDY/trial_N; all workers should reach DIR.",
+)
+
+
+tracker_option = click.option(
+    "--tracker",
+    "trackers",
+    type=click.Choice(["mlflow", "wandb"]),
+    multiple=True,
+    help="Tell MLflow or Weights & Biases of every trial, as their own environment variables say; may be repeated.",
 )
 
 

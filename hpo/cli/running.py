@@ -23,6 +23,7 @@ from hpo.cli.options import (
     set_option,
     storage_option,
     tensorboard_option,
+    tracker_option,
 )
 from hpo.cli.words import engine, ready, typed, write_report_of
 from hpo.console import say
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 @click.option("--detach", is_flag=True, help="Start the workers and return; they go on by themselves. Not on Ray.")
 @engine_options
 @tensorboard_option
+@tracker_option
 @cohort_option
 @checkpoint_option
 @lease_option
@@ -88,6 +90,7 @@ def launch(
     checkpoint_every: float,
     lease: float,
     tensorboard: Path | None,
+    trackers: Sequence[str],
     **keys: Any,
 ) -> int:
     """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
@@ -124,7 +127,7 @@ def launch(
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             debug = bool(click.get_current_context().obj)
             options = WorkerOptions(
-                workers, device, imports, checkpoint_every, lease, debug, cohort, tensorboard, cpus, gpus
+                workers, device, imports, checkpoint_every, lease, debug, cohort, tensorboard, trackers, cpus, gpus
             )
             if detach:
                 say(f"started {len(where.start(found, options))} workers; see them with: {typed('show', found)}")
@@ -222,6 +225,7 @@ def evaluate(
     "--threads", type=click.IntRange(min=1), help="Threads of torch; by default this worker's share of the cores."
 )
 @tensorboard_option
+@tracker_option
 @cohort_option
 @checkpoint_option
 @lease_option
@@ -233,6 +237,7 @@ def worker(
     storage: str | None,
     threads: int | None,
     tensorboard: Path | None,
+    trackers: Sequence[str],
     cohort: int | None,
     checkpoint_every: float,
     lease: float,
@@ -252,7 +257,7 @@ def worker(
         from hpo.worker import Worker, share_of_cores
 
         threads = threads or share_of_cores(study)
-        attached = Worker(study, device, threads, stop, checkpoint_every, lease, cohort, tensorboard)
+        attached = Worker(study, device, threads, stop, checkpoint_every, lease, cohort, tensorboard, trackers)
         try:
             attached.run()
         except RunError as error:

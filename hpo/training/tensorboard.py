@@ -11,14 +11,15 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
 
+from hpo.config import Value
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member, Metrics
+from hpo.training.member import Member, Metrics, Outcome, Status
 
 __all__ = ["TensorBoard"]
 
@@ -27,7 +28,8 @@ NAME = "events.out.tfevents"  # how TensorBoard knows its files
 
 
 class TensorBoard(Callback):
-    """Every metric of every epoch as a TensorBoard scalar, in a folder for each trial.
+    """Every metric of every epoch as a TensorBoard scalar, in a folder for each trial, and its parameters for the tab
+    HPARAMS, where a study's trials stand side by side.
 
     A trial that resumes goes on in its folder, in a file of its own: what earlier files have of the epochs to come is
     hidden. Its earlier epochs are written only where the folder has no events yet. What cannot be written is logged,
@@ -52,6 +54,7 @@ class TensorBoard(Callback):
         now = time.time_ns()
         self._files[member.number] = folder / f"{NAME}.{now // 10**9:010d}.{socket.gethostname()}.{now}"
         self._append(member, {"file_version": "brain.Event:2"})
+        self._append(member, {"summary": {"value": [_session_start(member.config.effective())]}})
         if again:
             # 1 is START: events of this step and later ones, in what was read before, do not count any more.
             self._append(member, {"step": member.resumed_from + 1, "session_log": {"status": 1}})
@@ -69,6 +72,12 @@ class TensorBoard(Callback):
         ]
         self._append(member, {"step": int(metrics["epoch"]), "summary": {"value": scalars}})
 
+    @override
+    def on_end(self, member: Member, outcome: Outcome) -> None:
+        """Say whether the trial ended well; one that was interrupted has not ended."""
+        if outcome.status != "interrupted":
+            self._append(member, {"summary": {"value": [_session_end(outcome.status)]}})
+
     def _append(self, member: Member, fields: dict[str, Any]) -> None:
         """Add an event to the trial's file: a worker that is killed leaves all those before."""
         path = self._files.get(member.number)
@@ -81,6 +90,30 @@ class TensorBoard(Callback):
         except OSError as error:
             log.warning("%s: not written (%s); training goes on without it", path, error.strerror or error)
             del self._files[member.number]
+
+
+def _session_start(parameters: Mapping[str, Value]) -> dict[str, Any]:
+    """What TensorBoard's plugin `hparams` takes a run's parameters from: each in its own type."""
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
+
+    begun = SessionStartInfo(start_time_secs=time.time())
+    for name, value in parameters.items():
+        kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
+        setattr(begun.hparams[name], kind, value)
+    return _for_plugin("session_start_info", HParamsPluginData(session_start_info=begun, version=0))
+
+
+def _session_end(status: Status) -> dict[str, Any]:
+    from tensorboardX.proto import api_pb2, plugin_hparams_pb2
+
+    reached = api_pb2.STATUS_FAILURE if status == "diverged" else api_pb2.STATUS_SUCCESS
+    ended = plugin_hparams_pb2.SessionEndInfo(status=reached, end_time_secs=time.time())
+    return _for_plugin("session_end_info", plugin_hparams_pb2.HParamsPluginData(session_end_info=ended, version=0))
+
+
+def _for_plugin(tag: str, content: Any) -> dict[str, Any]:
+    plugin = {"plugin_name": "hparams", "content": content.SerializeToString()}
+    return {"tag": f"_hparams_/{tag}", "metadata": {"plugin_data": plugin}}
 
 
 def _record(fields: dict[str, Any]) -> bytes:
