@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -22,7 +23,7 @@ from hpo.backends.slurm import Slurm
 from hpo.home import home
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
-from tests.backends.cluster import Cluster, cluster
+from tests.backends.cluster import Cluster, cluster, marked
 from tests.data import small_npz
 
 PASSWORD = "s3cret-of-the-contract"
@@ -91,6 +92,16 @@ def ended(handles: Sequence[Handle]) -> None:
 
 def pids(study: Study) -> list[int]:
     return [worker.pid for worker in study.storage.workers(study.id) if not worker.gone]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_left() -> Iterator[None]:
+    """Whatever a test comes to, no worker of its studies outlives it."""
+    yield
+    for pid in marked(f"HPO_HOME={home()}\0".encode()):
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def endless(url: str, folder: Path, name: str) -> Study:
