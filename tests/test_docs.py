@@ -92,8 +92,8 @@ def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
 
 def test_the_pages_are_those_that_people_need() -> None:
     assert {page.stem for page in PAGES} == {
-        "from-kerastuner", "from-optuna", "from-ray-tune", "from-wandb", "own-data", "own-loop", "own-model", "quickstart",
-        "reading-a-report", "scaling", "test-set", "trackers", "troubleshooting",
+        "from-kerastuner", "from-optuna", "from-ray-tune", "from-wandb", "own-data", "own-loop", "own-model",
+        "quickstart", "reading-a-report", "scaling", "test-set", "trackers", "troubleshooting",
     }  # fmt: skip
 
 
@@ -124,7 +124,6 @@ def test_every_command_and_every_option_that_is_written_exists() -> None:
         for line in typed:
             words = line.split("#")[0].split()
             assert words[1] in commands, f"{page.name}: {line}"
-            for option in (
-                word.split("=")[0] for word in words if word.startswith("--") and word not in ("--help", "--debug")
-            ):
+            given = {word.split("=")[0] for word in words if word.startswith("--")}
+            for option in given - {"--help", "--debug"}:
                 assert option in commands[words[1]], f"{page.name}: {line}"
