@@ -32,6 +32,7 @@ __all__ = [
     "check_split",
     "describe",
     "fashion_mnist",
+    "is_path",
     "is_split",
     "load",
     "mnist",
@@ -211,7 +212,7 @@ def reference(name: str, base: Path | None = None) -> DatasetReference:
         DataError: the data set is missing or wrong; the line names the file, what is wrong and what to do.
         RegistryError: no data set of that name is registered.
     """
-    if not _is_path(name):
+    if not is_path(name):
         return _registered_reference(name)
     path = _find_npz(((base or Path.cwd()) / Path(name).expanduser()).absolute())
     dataset = _load_npz(path, {})
@@ -235,7 +236,7 @@ def load(reference: DatasetReference) -> Dataset:
         DataError: it is missing or wrong, or is not the data that the reference was made of.
         RegistryError: its name is not registered; the line names the module to import.
     """
-    if _is_path(reference.name):
+    if is_path(reference.name):
         return _load_npz(_find_npz(Path(reference.name)), reference.sha256)
     entry = registry.datasets.get(reference.name, reference.module)
     dataset = entry.load()()
@@ -278,7 +279,8 @@ def _describe_idx(data: Idx) -> DatasetRow:
     return row
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a data set's name is that of a file."""
     return name.endswith(".npz") or "/" in name or os.sep in name
 
 

@@ -15,6 +15,7 @@ from hpo import registry, templates
 from hpo.backends.local import Local
 from hpo.backends.options import Backend, WorkerOptions
 from hpo.backends.watch import watch
+from hpo.datasets import is_path
 from hpo.errors import (
     RequestError,
     RunError,
@@ -86,6 +87,10 @@ def plan(
         RequestError: with the file, the key and the value that is wrong.
     """
     registry.import_modules(imports)
+    if isinstance(data := keys.get("dataset"), str) and is_path(data):
+        keys["dataset"] = str(
+            Path(data).expanduser().absolute()
+        )  # of the folder we are in, wherever the study file lies
     source = warm_start if isinstance(warm_start, str) else None
     if top is not None and (source is None or top < 1):
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"

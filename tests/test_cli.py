@@ -434,3 +434,10 @@ def test_a_cohort_that_cannot_be_is_one_clear_line(tmp_path: Path, command: str,
     assert (
         done.stderr == f"hpo: Invalid value for '--cohort': {value!r} is neither auto nor a number of trials from 1\n"
     )
+
+
+def test_a_data_file_that_is_named_on_the_command_line_is_of_the_folder_one_is_in(tmp_path: Path) -> None:
+    small_npz(tmp_path / "mine.npz")
+    done = hpo("launch", "quickstart", "--name", "mine", "--dataset", "mine.npz", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"on {tmp_path / 'mine.npz'}" in done.stdout

@@ -166,7 +166,7 @@ def test_a_worker_that_fails_says_why(engine: Engine, url: str, name: str, tmp_p
 def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
     engine: Engine, url: str, name: str, tmp_path: Path
 ) -> None:
-    study = make(url, tmp_path, name, 2, epochs=[200])
+    study = make(url, tmp_path, name, 2, epochs=[80])
     handles = engine.backend.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
     until(lambda: pids(study) and begun(study))
     os.kill(pids(study)[0], signal.SIGKILL)
