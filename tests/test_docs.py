@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpo.cli import app
+from tests.backends.cluster import marked
 
 ROOT = Path(__file__).parent.parent
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
@@ -90,10 +93,15 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     person = reader(tmp_path)
-    for kind, block in blocks(page):
-        assert kind in KINDS, kind
-        if kind not in NOT_RUN:
-            person.do(kind, block)
+    try:
+        for kind, block in blocks(page):
+            assert kind in KINDS, kind
+            if kind not in NOT_RUN:
+                person.do(kind, block)
+    finally:
+        for pid in marked(f"HOME={tmp_path}\0".encode()):  # a cluster that the page has started
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_the_pages_are_those_that_people_need() -> None:
@@ -133,3 +141,12 @@ def test_every_command_and_every_option_that_is_written_exists() -> None:
             given = {word.split("=")[0] for word in words if word.startswith("--")}
             for option in given - {"--help", "--debug"}:
                 assert option in commands[words[1]], f"{page.name}: {line}"
+
+
+def test_the_readmes_python_and_toml_are_right(tmp_path: Path) -> None:
+    """Its commands are of hours; that they and their options exist is checked above, and what they do elsewhere."""
+    person = reader(tmp_path)
+    for kind, block in blocks(ROOT / "README.md"):
+        if kind in ("python", "toml"):
+            person.do(kind, block)
+    person.run("hpo launch ./mine.toml --dry-run && hpo parameters --import my_things --model blocknet", fails=False)

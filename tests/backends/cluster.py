@@ -39,7 +39,7 @@ class Cluster:
         mark = f"{name}-{self.address}"
         command = [RAY, "start", "--block", f"--num-cpus={cpus}", "--object-store-memory=80000000", *joins]
         if options:
-            command += ["--include-dashboard=false"]
+            command += ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
         with (self.folder / f"{name}.out").open("wb") as output:
             process = subprocess.Popen(
                 command, env={**os.environ, **ENVIRONMENT, MARK: mark}, stdout=output, stderr=output,
