@@ -99,7 +99,7 @@ def runs_of(client: Any, experiment: str) -> dict[str, Any]:
 
 def test_mlflow_has_a_run_for_every_trial_of_a_cohort(client: Any, tmp_path: Path) -> None:
     study = make(tmp_path, name="cohort", sampler="grid", trials=2, parameters=GRID)
-    Worker(study, "cpu", 1, trackers=["mlflow"]).run()
+    Worker(study, "cpu", 1, cohort=2, trackers=["mlflow"]).run()
     assert {trial.user_attrs["cohort"] for trial in study.trials()} == {2}
     runs = runs_of(client, "cohort")
     assert set(runs) == {"cohort/trial_0", "cohort/trial_1"}

@@ -118,6 +118,9 @@ class Order:
         url = url or os.environ.get("OPTUNA_STORAGE")
         if not url:
             raise RunError("OPTUNA_STORAGE is not set in the job; submit it with the environment (no export=NONE)")
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # As in all that a shell starts in the background, a whole cluster too, which could then cancel nothing.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ["HPO_HOME"] = str(self.home)
         log = folder("logs", self.study) / self.log
         process = start_process(

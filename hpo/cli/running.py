@@ -130,7 +130,8 @@ def launch(
                 workers, device, imports, checkpoint_every, lease, debug, cohort, tensorboard, trackers, cpus, gpus
             )
             if detach:
-                say(f"started {len(where.start(found, options))} workers; see them with: {typed('show', found)}")
+                count = len(where.start(found, options))
+                say(f"started {count} worker{'s' if count > 1 else ''}; see them with: {typed('show', found)}")
                 return 0
             try:
                 run(found, options, stop, where)

@@ -50,6 +50,8 @@ def ray_cluster() -> Iterator[Cluster]:
 @pytest.fixture(params=["local", "slurm", "ray"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Ignored where the tests run in the background, and so in all that they start; `hpo launch` has a handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if request.param == "local":
         return Engine(Local())
     if request.param == "slurm":
