@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpo.cli import app
-from tests.backends.cluster import marked
+from tests.backends.cluster import ALONE, marked
 
 ROOT = Path(__file__).parent.parent
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
@@ -91,15 +91,21 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.timeout(900)
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     person = reader(tmp_path)
+    with ALONE if page.stem == "scaling" else contextlib.nullcontext():
+        follow(page, person)
+
+
+def follow(page: Path, person: Reader) -> None:
     try:
         for kind, block in blocks(page):
             assert kind in KINDS, kind
             if kind not in NOT_RUN:
                 person.do(kind, block)
     finally:
-        for pid in marked(f"HOME={tmp_path}\0".encode()):  # a cluster that the page has started
+        for pid in marked(f"HOME={person.folder}\0".encode()):  # a cluster that the page has started
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,8 @@ class Ray:
         Raises:
             RequestError: Ray is not installed, or there is no cluster.
         """
+        # Attempts to reach the cluster, seconds each; of Ray's own 20 a wrong address would take minutes.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
         try:
             import ray
         except ImportError:

@@ -13,6 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
+# One cluster at a time on this machine: Ray finds others by their processes, and takes a second head for a mistake.
+ALONE = FileLock(Path(tempfile.gettempdir()) / "hpo-tests-ray.lock")
 RAY = str(Path(sys.executable).parent / "ray")
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 MARK = "HPO_TEST_NODE"
@@ -80,12 +84,13 @@ def marked(mark: bytes) -> list[int]:
 @contextlib.contextmanager
 def cluster(cpus: int) -> Iterator[Cluster]:
     """A cluster of one node; Ray's sockets need a short path."""
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    made = None
-    try:
-        made = Cluster(folder, cpus)
-        yield made
-    finally:
-        if made is not None:
-            made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ALONE:
+        folder = Path(tempfile.mkdtemp(prefix="ray-"))
+        made = None
+        try:
+            made = Cluster(folder, cpus)
+            yield made
+        finally:
+            if made is not None:
+                made.stop()
+            shutil.rmtree(folder, ignore_errors=True)

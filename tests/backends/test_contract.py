@@ -26,6 +26,7 @@ from hpo.study.file import define
 from tests.backends.cluster import Cluster, cluster, marked
 from tests.data import small_npz
 
+pytestmark = pytest.mark.timeout(900)  # the cluster waits for the one of another test
 PASSWORD = "s3cret-of-the-contract"
 OPTIONS = {"device": "cpu", "cpus": 1, "checkpoint_every": 0, "lease": 3}
 

@@ -14,10 +14,12 @@ from hpo.backends.options import WorkerOptions
 from hpo.backends.ray import Ray
 from hpo.backends.slurm import Slurm, minutes, parameters_of
 from hpo.errors import RequestError
-from tests.backends.cluster import cluster
+from tests.backends.cluster import ALONE, cluster
 from tests.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
+
+pytestmark = pytest.mark.timeout(900)  # a cluster waits for the one of another test
 
 # Local.
 
@@ -101,8 +103,11 @@ def test_what_no_node_could_hold_is_refused_and_where_no_cluster_is(tmp_path: Pa
                 Ray(made.address).start(study, WorkerOptions(1, gpus=0.5))
         finally:
             ray.shutdown()
-    with pytest.raises(RequestError, match=r"--backend ray: no Ray cluster here .* start one with: ray start --head"):
-        Ray().start(study, WorkerOptions(1))
+    line = r"--backend ray: no Ray cluster here .* start one with: ray start --head"
+    with ALONE:
+        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # of one that was killed
+        with pytest.raises(RequestError, match=line):
+            Ray().start(study, WorkerOptions(1))
 
 
 # Slurm.
