@@ -14,6 +14,7 @@ test: lint types tests
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/installed-test
 	$(BIN)/mypy
