@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hpo.errors import RequestError
 from hpo.gates import gated, is_loopback
-from hpo.signals import StopRequest
+from hpo.utils.signals import StopRequest
 
 if TYPE_CHECKING:
     from hpo.study import Study, StudyStorage

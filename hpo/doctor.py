@@ -25,11 +25,11 @@ from sqlalchemy.engine import URL
 from hpo import templates
 from hpo.datasets import describe
 from hpo.errors import StorageError
-from hpo.home import cores, home
 from hpo.study.network import ALLOW, RECIPE, network_file_system
 from hpo.study.opening import is_file, mask, normalised, opening_errors
 from hpo.study.schema import check_schema, read_schema
 from hpo.study.tables import clock
+from hpo.utils.home import cores, home
 
 __all__ = ["Finding", "examine", "recipe"]
 

@@ -13,13 +13,13 @@ from hpo.errors import RunError
 from hpo.report.card import Exported, card
 from hpo.report.evaluations import read_evaluations
 from hpo.report.export import export_config
-from hpo.report.folders import check_new, written_whole
 from hpo.report.results import read_results
 from hpo.restoring import Restored, restore
 from hpo.study import Study
 from hpo.study.storage import ENVIRONMENT
 from hpo.training.data import Data
 from hpo.training.portable import has_onnx, plain_torch, write_onnx
+from hpo.utils.folders import check_new, written_whole
 
 __all__ = ["export_model", "preprocessing_of"]
 

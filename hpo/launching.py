@@ -24,12 +24,12 @@ from hpo.errors import (
     StudyNotFoundError,
     unknown,
 )
-from hpo.home import default_storage
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
 from hpo.study.file import budget_of, check_first, define, read_study
 from hpo.study.warm_from import warm_starts
+from hpo.utils.home import default_storage
 
 __all__ = ["Plan", "go_on", "launch", "plan", "run"]
 

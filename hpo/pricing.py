@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from hpo.cohorts import ALONE
 from hpo.config import TrialConfig
 from hpo.errors import HpoError
-from hpo.home import default_storage
 from hpo.launching import Plan
 from hpo.study import Definition, Study, StudyStorage
 from hpo.study.slots import slots
+from hpo.utils.home import default_storage
 
 if TYPE_CHECKING:
     from hpo.training.price import Price

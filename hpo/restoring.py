@@ -11,12 +11,12 @@ from torch import nn
 from hpo import registry
 from hpo.config import TrialConfig
 from hpo.errors import RequestError
-from hpo.home import home
 from hpo.study import Study
 from hpo.study.keeping import KEPT, weights_path
 from hpo.training.data import Data, DataCache
 from hpo.training.loop import device as device_of
 from hpo.training.models import build, load_weights
+from hpo.utils.home import home
 
 __all__ = ["Restored", "chosen", "restore"]
 

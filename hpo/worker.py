@@ -29,7 +29,6 @@ from hpo.errors import (
     RequestError,
     RunError,
 )
-from hpo.home import cores
 from hpo.looking import Looking
 from hpo.reporting import Entry, Reporting
 from hpo.study import Claim, Study
@@ -47,6 +46,7 @@ from hpo.training.memory import give_memory_back
 from hpo.training.sizing import cohort_size
 from hpo.training.tensorboard import TensorBoard
 from hpo.training.trackers import Tracked, Tracker, check_trackers, make_tracker
+from hpo.utils.home import cores
 
 __all__ = ["Worker", "share_of_cores"]
 

@@ -12,8 +12,8 @@ import torch
 
 from hpo import doctor
 from hpo.doctor import Finding, examine
-from hpo.home import home
 from hpo.study import StudyStorage, network, tables
+from hpo.utils.home import home
 from tests.helpers import hpo
 from tests.study import fixtures
 from tests.study.helpers import sqlite_url

@@ -14,7 +14,6 @@ import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.evaluating import evaluations
-from hpo.home import default_storage
 from hpo.report.evaluations import read_evaluations
 from hpo.report.judgement import judge, lost_runs, sentences
 from hpo.study import Study, StudyStorage
@@ -24,6 +23,7 @@ from hpo.study.file import define
 from hpo.training.data import DataCache
 from hpo.training.loop import device, train
 from hpo.training.predictions import say
+from hpo.utils.home import default_storage
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo, start_hpo

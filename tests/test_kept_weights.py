@@ -16,13 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hpo
-from hpo.home import home
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.keeping import KEPT, StudyFiles, weights_here, weights_path
 from hpo.training.data import DataCache
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
+from hpo.utils.home import home
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo

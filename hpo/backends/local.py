@@ -12,8 +12,8 @@ from pathlib import Path
 
 from hpo.backends.options import WorkerOptions
 from hpo.backends.process import failure_of, log_names, start_process, url_of
-from hpo.home import cores, folder
 from hpo.study import Study
+from hpo.utils.home import cores, folder
 
 __all__ = ["Local", "LocalWorker", "gpus", "worker_count"]
 

@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from hpo.errors import RunError
-from hpo.home import folder, home
 from hpo.study import Study
+from hpo.utils.home import folder, home
 
 __all__ = ["STOPS", "Order", "failure_of", "log_names", "start_process", "url_of"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from hpo.backends.options import WorkerOptions
 from hpo.backends.process import Order, log_names, url_of
 from hpo.errors import RequestError, RunError
-from hpo.home import folder
 from hpo.study import Study
+from hpo.utils.home import folder
 
 if TYPE_CHECKING:
     import submitit

@@ -65,7 +65,7 @@ def doctor(recipe: bool, style: str, storage: str | None) -> int:
         return 0
     from dataclasses import asdict
 
-    from hpo.home import default_storage
+    from hpo.utils.home import default_storage
 
     findings = checks.examine(storage or default_storage())
     print_rows([asdict(finding) for finding in findings], style)

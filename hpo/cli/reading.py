@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def list_(style: str, storage: str | None) -> None:
     """List the studies of a storage."""
     from hpo.errors import StorageMissingError
-    from hpo.home import default_storage
     from hpo.study.listing import listing
+    from hpo.utils.home import default_storage
 
     try:
         rows = listing(storage or default_storage())

@@ -98,9 +98,9 @@ def launch(
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
     from hpo.backends.options import WorkerOptions
-    from hpo.home import folder
     from hpo.launching import run
-    from hpo.signals import StopRequest
+    from hpo.utils.home import folder
+    from hpo.utils.signals import StopRequest
 
     where = engine(backend, address, slurm, gpus)
     if detach and (backend == "ray" or report):
@@ -191,7 +191,7 @@ def evaluate(
     """
     from hpo.backends.options import WorkerOptions
     from hpo.evaluating import evaluations, run_all
-    from hpo.signals import StopRequest
+    from hpo.utils.signals import StopRequest
 
     where = engine(backend, address, slurm, gpus)
     study = ready(name, storage, imports)
@@ -249,7 +249,7 @@ def worker(
 
     Example: hpo worker mnist_mlp --storage postgresql://me@db/studies
     """
-    from hpo.signals import StopRequest
+    from hpo.utils.signals import StopRequest
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
@@ -300,10 +300,10 @@ def train(
     Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
     """
     from hpo import registry
-    from hpo.home import cores, folder
-    from hpo.signals import StopRequest
     from hpo.study.config_file import read_config
     from hpo.study.file import override
+    from hpo.utils.home import cores, folder
+    from hpo.utils.signals import StopRequest
 
     registry.import_modules(imports)
     overrides = dict(override(text) for text in sets)
@@ -378,8 +378,8 @@ def _say_state(study: Study) -> None:
 
 
 def _say_price(planned: Plan, storage: str | None, workers: int | None, device: str) -> None:
-    from hpo.home import cores
     from hpo.pricing import price_notice
+    from hpo.utils.home import cores
 
     notice = price_notice(planned, storage, max(1, cores() // (workers or cores())), device)
     if notice is not None:

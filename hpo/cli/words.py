@@ -18,16 +18,16 @@ __all__ = ["engine", "found", "masked", "opened", "ready", "typed", "write_repor
 
 def opened(storage: str | None) -> StudyStorage:
     """The storage of that URL, or the one that commands use unless told otherwise; it must exist."""
-    from hpo.home import default_storage
     from hpo.study import StudyStorage
+    from hpo.utils.home import default_storage
 
     return StudyStorage(storage or default_storage(), create=False)
 
 
 def masked(storage: str | None) -> str:
     """Its URL without a password."""
-    from hpo.home import default_storage
     from hpo.study.opening import mask
+    from hpo.utils.home import default_storage
 
     return mask(storage or default_storage())
 
@@ -84,10 +84,10 @@ def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
 
 def write_report_of(study: Study, out: Path | None) -> Any:
     """Write the report to `out`, or to the study's folder of reports, and to the dashboard; returns its paths."""
-    from hpo.home import folder
     from hpo.publishing import publish_report
     from hpo.report import write_report
     from hpo.report.reading import read
+    from hpo.utils.home import folder
 
     reading = read(study)
     paths = write_report(reading, out or folder("reports", study.name))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 
-from hpo.home import default_storage
 from hpo.report.results import Results
 from hpo.study.opening import mask
+from hpo.utils.home import default_storage
 
 __all__ = ["command", "imports_of"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hpo.report.evaluations import NOT_VALIDATION, EvaluationResults, Run, read_evaluations
-from hpo.report.folders import written_whole
 from hpo.report.results import Results, TrialRow, read_results
 from hpo.report.words import finite
 from hpo.study import Study
 from hpo.study.storage import EpochSteps
+from hpo.utils.folders import written_whole
 
 __all__ = ["export_trials"]
 

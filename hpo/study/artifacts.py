@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from hpo.home import home
 from hpo.study.keeping import StudyFiles, folder_of
 from hpo.study.study import Study
+from hpo.utils.home import home
 
 __all__ = ["Artifact", "ArtifactFolders", "artifact_ids", "artifacts", "find_artifact", "save_artifact"]
 

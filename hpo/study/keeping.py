@@ -30,10 +30,10 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
 from hpo import __version__
-from hpo.home import folder, home
 from hpo.study.opening import is_file, mask
 from hpo.study.study import Study
 from hpo.study.tables import TRIALS, VALUES
+from hpo.utils.home import folder, home
 
 __all__ = [
     "KEPT",

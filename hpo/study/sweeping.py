@@ -22,16 +22,16 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.errors import RunError
-from hpo.home import home
 from hpo.study.artifacts import artifact_ids
 from hpo.study.keeping import KEY, KINDS, MARKER, folder_of, place, ranking
 from hpo.study.storage import StudyStorage
 from hpo.study.study import Study
 from hpo.study.tables import TRIALS
+from hpo.utils.home import home
 
 __all__ = ["Leftover", "folders_of", "leftovers", "remove"]
 
-TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.training.files.publish`
+TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.publish`
 # Seconds. Its name has the writer's process, but that may be one of another machine: only its age tells.
 TEMPORARY_LIVES = 3600
 OWN = re.compile(r"(\d+)\.(pt|safetensors)")

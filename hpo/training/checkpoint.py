@@ -25,9 +25,9 @@ from hpo.config import TrialConfig
 from hpo.errors import CheckpointError
 from hpo.registry import Direction
 from hpo.training.data import Data
-from hpo.training.files import publish, remove
 from hpo.training.member import Metrics, State, Weights
 from hpo.training.memory import is_out_of_memory
+from hpo.utils.files import publish, remove
 
 __all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "forget", "load", "save"]
 

@@ -18,9 +18,9 @@ from hpo.registry import Direction, MetricEntry
 from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
-from hpo.training.files import publish
 from hpo.training.member import Outcome, Scores, Weights
 from hpo.training.tensorboard import TensorBoard
+from hpo.utils.files import publish
 
 __all__ = ["JobResult", "run", "write_config", "write_weights"]
 

@@ -26,7 +26,7 @@ from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog
 from hpo.training.checkpoint import Checkpoint, CheckpointSpec, fingerprint, load, save
 from hpo.training.data import Data, prepare
-from hpo.training.files import remove
+from hpo.utils.files import remove
 from tests.training.resumable import CPU, EVERYTHING, X, Y, bits, config, data, one, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")

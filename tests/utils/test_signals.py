@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from hpo.signals import StopRequest
+from hpo.utils.signals import StopRequest
 
 
 def test_nohup_stays_in_force() -> None:
@@ -23,7 +23,7 @@ def test_nohup_stays_in_force() -> None:
 def test_a_process_that_waits_for_something_else_ends_all_the_same() -> None:
     code = """
 import os, signal, threading
-from hpo.signals import StopRequest
+from hpo.utils.signals import StopRequest
 with StopRequest(within=0.2):
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait()

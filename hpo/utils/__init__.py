@@ -1,0 +1,1 @@
+"""Helpers that know nothing of studies or training: files, folders, signals, text."""
