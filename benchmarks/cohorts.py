@@ -34,8 +34,8 @@ import torch
 
 from benchmarks.training import Ours, Rival, load, mlp_flops, seconds, sgemm_rate
 from hpo import templates
-from hpo.cohorts import one_run
-from hpo.config import TrialConfig
+from hpo.config.cohort_key import one_run
+from hpo.config.trial_config import TrialConfig
 from hpo.space import Space
 from hpo.study.file import read_study, read_toml
 from hpo.training.data import Data

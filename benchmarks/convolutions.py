@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.training import seconds
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build
 

@@ -32,7 +32,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from hpo import templates
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define, read_toml
 from hpo.study.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hpo.registry import dataset, metric, model, objective
+from hpo.config.registry import dataset, metric, model, objective
 
 if TYPE_CHECKING:
-    from hpo.config import TrialConfig
+    from hpo.config.trial_config import TrialConfig
     from hpo.datasets import Dataset
     from hpo.errors import HpoError
     from hpo.launching import launch
@@ -50,7 +50,7 @@ _LAZY = {
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",
     "Trial": "hpo.training.trial",
-    "TrialConfig": "hpo.config",
+    "TrialConfig": "hpo.config.trial_config",
     "launch": "hpo.launching",
 }
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import DataError
 
 __all__ = [

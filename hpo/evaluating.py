@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hpo import registry
 from hpo.backends.options import Backend, WorkerOptions
-from hpo.config import TrialConfig, Value
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
 from hpo.launching import run

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RequestError
 from hpo.restoring import chosen, restore
 from hpo.study import Study

@@ -11,10 +11,11 @@ from typing import Any
 
 import optuna
 
-from hpo import registry, templates
+from hpo import templates
 from hpo.backends.local import Local
 from hpo.backends.options import Backend, WorkerOptions
 from hpo.backends.watch import watch
+from hpo.config import registry
 from hpo.datasets import is_path
 from hpo.errors import (
     RequestError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo import registry
+from hpo.config import registry
 from hpo.reporting import Entry
 from hpo.study import Study
 from hpo.study.artifacts import save_artifact

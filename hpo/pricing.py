@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from hpo.cohorts import ALONE
-from hpo.config import TrialConfig
+from hpo.config.cohort_key import ALONE
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError
 from hpo.launching import Plan
 from hpo.study import Definition, Study, StudyStorage

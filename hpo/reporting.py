@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import optuna
 from typing_extensions import override
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import LeaseLostError
 from hpo.study import Claim, Study
 from hpo.study.constraints import violations

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
 from hpo.restoring import chosen
 from hpo.study import Study

@@ -8,8 +8,8 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.study import Study
 from hpo.study.keeping import KEPT, weights_path

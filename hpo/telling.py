@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from optuna.trial import TrialState
 
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import HpoError, RunError
 from hpo.reporting import LOST, NOT_OURS, Entry
 from hpo.study import Claim, Study

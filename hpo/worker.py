@@ -16,9 +16,9 @@ from typing import Any
 import optuna
 import sqlalchemy.exc
 
-from hpo import registry
-from hpo.cohorts import shared, together
-from hpo.config import Value
+from hpo.config import registry
+from hpo.config.cohort_key import shared, together
+from hpo.config.trial_config import Value
 from hpo.errors import (
     CheckpointError,
     DataError,

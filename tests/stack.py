@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Outcome
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hpo.bundle import PREPROCESSING, Preprocessing, read_preprocessing
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.errors import RequestError
 from hpo.exporting import preprocessing_of

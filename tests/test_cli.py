@@ -260,7 +260,7 @@ def test_an_own_model_and_data_set_through_import(tmp_path: Path) -> None:
 
 
 def trials_of_own(folder: Path) -> list[tuple[int, TrialState, dict[str, object]]]:
-    from hpo import registry
+    from hpo.config import registry
 
     sys.path.insert(0, str(folder))
     try:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo import datasets, registry
+from hpo import datasets
+from hpo.config import registry
 from hpo.datasets import Dataset, DatasetReference, describe, load, reference
 from hpo.errors import DataError, RegistryError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpo import registry
+from hpo.config import registry
 from hpo.study import Study, StudyStorage
 from hpo.study.file import read_study
 from hpo.worker import Worker

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from torch import nn
 
 import hpo
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
 from hpo.evaluating import evaluations
 from hpo.report import write_report

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 import hpo
 import hpo.worker
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
 from hpo.report.results import read_results, show
 from hpo.study import Study, StudyStorage

@@ -28,8 +28,8 @@ def templates(name: str | None) -> None:
 @import_option
 def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
     """List every parameter: type, default, bounds, when it has an effect, help."""
-    from hpo import registry
-    from hpo.config import described
+    from hpo.config import registry
+    from hpo.config.trial_config import described
 
     registry.import_modules(imports)
     print_rows(described(model), style)
@@ -42,7 +42,7 @@ def datasets(style: str, imports: Sequence[str]) -> None:
     """List the data sets: shape, classes, sizes, path and checksum."""
     from dataclasses import asdict
 
-    from hpo import registry
+    from hpo.config import registry
     from hpo.datasets import describe
 
     registry.import_modules(imports)

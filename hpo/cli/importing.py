@@ -27,7 +27,7 @@ def import_sweep(sweep: Path, out: Path | None, renames: Sequence[str], imports:
 
     Example: hpo import-sweep sweep.yaml -o study.toml --rename fc_size=width
     """
-    from hpo import registry
+    from hpo.config import registry
     from hpo.sweeps import import_sweep as read
     from hpo.sweeps import write_study
 

@@ -26,7 +26,7 @@ def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style
 
     Example: hpo predict model seven.png digits.npy
     """
-    from hpo import registry
+    from hpo.config import registry
     from hpo.predicting import predict
 
     registry.import_modules(imports)

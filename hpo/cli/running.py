@@ -299,7 +299,7 @@ def train(
 
     Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
     """
-    from hpo import registry
+    from hpo.config import registry
     from hpo.study.config_file import read_config
     from hpo.study.file import override
     from hpo.utils.home import cores, folder

@@ -41,7 +41,7 @@ def found(name: str, storage: str | None) -> Study:
 
 def ready(name: str, storage: str | None, imports: Sequence[str]) -> Study:
     """The study, with everything registered that its definition names."""
-    from hpo import registry
+    from hpo.config import registry
 
     study = found(name, storage)
     registry.import_modules(imports)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.findings import Finding, Level
 from hpo.report.results import Results, TrialRow

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.chapter import Block, Chapter, Note, Subtitle, Table, Text
 from hpo.report.expectations import Scored, judged
 from hpo.report.figures import SERIES

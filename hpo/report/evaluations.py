@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config import TrialConfig, Value
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.chapter import Note
 from hpo.report.words import metric_text, names_text, value_text, values_text
 from hpo.study.definition import Expectation

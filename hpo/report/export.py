@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, get_args
 
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import RequestError, unknown
 from hpo.report.results import Results, TrialRow, read_results
 from hpo.report.words import one_line

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.chapter import Block, Chapter, Subtitle, Text
 from hpo.report.plot import (
     HOVER,

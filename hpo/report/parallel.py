@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.plot import (
     CROWD,
     HOVER,

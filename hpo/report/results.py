@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config import TrialConfig, Value
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError
 from hpo.report.words import finite
 from hpo.space import Space

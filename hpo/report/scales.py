@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.errors import SpaceError
 from hpo.report.plot import FEW
 from hpo.space.domains import Domain, Range

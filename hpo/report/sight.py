@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.evaluations import EvaluationResults
 from hpo.report.results import Results, TrialRow
 from hpo.space import Dimension

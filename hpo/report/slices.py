@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.plot import (
     POINTS_LIMIT,
     Figure,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.errors import RequestError
 from hpo.report.checks_space import toml_value
 from hpo.report.diagnostics import diagnose

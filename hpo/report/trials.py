@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.report.chapter import Chapter, Column, DataTable, Kind
 from hpo.report.results import Results, TrialRow
 from hpo.report.words import is_share, state_text, value_text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config import Parameter, TrialConfig, Value, vocabulary
+from hpo.config.trial_config import Parameter, TrialConfig, Value, vocabulary
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse

@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.cohorts import SHARED, one_run, shared, together
-from hpo.config import TrialConfig, Value
+from hpo.config.cohort_key import SHARED, one_run, shared, together
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import HpoError, LeaseLostError
 from hpo.study.leased import FIXED, Claimed, Offer
 from hpo.study.leases import Holder

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import DefinitionError, unknown
 
 __all__ = ["INFEASIBLE", "Constraint", "constraints_of", "violations"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from hpo import registry
-from hpo.config import TrialConfig, Value
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.constraints import Constraint

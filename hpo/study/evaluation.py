@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpo.config import TrialConfig, Value
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError
 from hpo.study.definition import Budget, Candidate, Definition, Evaluation, Named, Objective, test_metric

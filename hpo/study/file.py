@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpo import registry, templates
-from hpo.config import TrialConfig, vocabulary
+from hpo import templates
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig, vocabulary
 from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space

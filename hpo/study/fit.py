@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hpo.config import TrialConfig
+from hpo.config.model_size import dense_parameters, outputs_of
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import ConfigError
-from hpo.widths import dense_parameters, outputs_of
 
 __all__ = ["check_fit"]
 

@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.study import leases
 from hpo.study.buffered import count_trials
 from hpo.study.leased import ATTEMPT, FIXED, Claimed, LeasedStorage, fix

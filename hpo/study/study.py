@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config import TrialConfig, Value
+from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.study.definition import Budget, Definition, longest

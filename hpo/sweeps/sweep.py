@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from hpo import registry
-from hpo.config import Parameter, Value, vocabulary
+from hpo.config import registry
+from hpo.config.aliases import DATASETS, FOREIGN, METRICS, VALUES, plain
+from hpo.config.trial_config import Parameter, Value, vocabulary
 from hpo.errors import DefinitionError, HpoError, RequestError, unknown
-from hpo.foreign import DATASETS, FOREIGN, METRICS, VALUES, plain
 from hpo.report.checks_space import toml_value
 from hpo.study.file import DEFAULT_TRIALS, define
 from hpo.sweeps.domains import domain

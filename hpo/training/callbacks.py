@@ -9,7 +9,7 @@ from typing import TextIO
 
 from typing_extensions import override
 
-from hpo import registry
+from hpo.config import registry
 from hpo.training.member import Member, Metrics, Outcome
 
 __all__ = ["COLUMNS", "Callback", "CsvLog", "Progress"]

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config.registry import Direction
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError
-from hpo.registry import Direction
 from hpo.training.data import Data
 from hpo.training.member import Metrics, State, Weights
 from hpo.training.memory import is_out_of_memory

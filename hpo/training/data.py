@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config.registry import NO_DATA
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
 from hpo.errors import ConfigError, DataError
-from hpo.registry import NO_DATA
 
 __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare", "split"]
 

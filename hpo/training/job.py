@@ -10,11 +10,11 @@ from typing import Any
 import tomli_w
 from safetensors.torch import save
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.registry import Direction, MetricEntry
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
-from hpo.registry import Direction, MetricEntry
 from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpo import registry
-from hpo.choices import OPTIMIZERS
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.choices import OPTIMIZERS
+from hpo.config.trial_config import TrialConfig
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
 from hpo.training.precision import Precision

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from hpo import registry
-from hpo.cohorts import one_run, shared, together
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.cohort_key import one_run, shared, together
+from hpo.config.model_size import sized
+from hpo.config.registry import BUILTIN_METRICS, Direction, MetricEntry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
-from hpo.registry import BUILTIN_METRICS, Direction, MetricEntry
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.data import Batch, Data, epoch_seed
@@ -24,7 +25,6 @@ from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at, rates
 from hpo.training.stacked import StackedLearner
 from hpo.training.trial import run_loop
-from hpo.widths import sized
 
 __all__ = [
     "Callback",
@@ -58,7 +58,8 @@ def train(
 
     Models that are loops of the user's own train themselves; see `hpo.training.trial`.
     Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
-    `hpo.cohorts`. The others, and those that begin from another place than the rest, are trained one after the other.
+    `hpo.config.cohort_key`. The others, and those that begin from another place than the rest, are trained one after
+    the other.
 
     A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
     before its step; val_loss (without label smoothing), val_accuracy and the registered `metrics` after the epoch,
@@ -154,7 +155,7 @@ def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | N
 class Run:
     """A cohort's way through the epochs: one or more models, each of which answers one or more trials.
 
-    Its trials have in common what `hpo.cohorts.SHARED` names, and the place where they begin.
+    Its trials have in common what `hpo.config.cohort_key.SHARED` names, and the place where they begin.
     """
 
     def __init__(

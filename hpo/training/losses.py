@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.member import Scores
 
 __all__ = ["ReconstructionLoss", "ReconstructionRecord", "StackLoss", "StackRecord", "correct"]

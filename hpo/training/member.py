@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hpo.config import TrialConfig
-from hpo.registry import Direction
+from hpo.config.registry import Direction
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["Member", "Metrics", "Outcome", "Scores", "State", "Status", "Weights"]
 

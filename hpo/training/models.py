@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hpo import registry
-from hpo.choices import ACTIVATIONS, INITIALISATIONS
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config.model_size import outputs_of, sized
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
-from hpo.widths import outputs_of, sized
 
 __all__ = ["Autoencoder", "autoencoder", "build", "cnn", "load_weights", "mlp", "parameter_count"]
 

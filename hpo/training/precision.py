@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["Precision"]
 

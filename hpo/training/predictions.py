@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.registry import BUILTIN_METRICS, MetricEntry
+from hpo.config.registry import BUILTIN_METRICS, MetricEntry
 from hpo.training.data import Batch, Data
 from hpo.training.learner import reconstruction, target_of
 from hpo.training.loop import evaluate, measured

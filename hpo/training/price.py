@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from hpo.cohorts import one_run
-from hpo.config import TrialConfig
+from hpo.config.cohort_key import one_run
+from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member

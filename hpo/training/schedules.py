@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hpo.choices import SCHEDULES
-from hpo.config import TrialConfig
+from hpo.config.choices import SCHEDULES
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["rate_at", "rates"]
 

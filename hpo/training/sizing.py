@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from hpo.cohorts import shared
-from hpo.config import TrialConfig
+from hpo.config.cohort_key import shared
+from hpo.config.model_size import sized
+from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
 from hpo.training.stacked import BLOCK, StackedLearner
-from hpo.widths import sized
 
 __all__ = ["cohort_size"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config import TrialConfig
+from hpo.config.model_size import outputs_of, sized
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.dense import DenseStack, Network
 from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
@@ -18,7 +19,6 @@ from hpo.training.losses import ReconstructionLoss, ReconstructionRecord, StackL
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
 from hpo.training.updates import family, make_update
-from hpo.widths import outputs_of, sized
 
 __all__ = ["StackedLearner"]
 
@@ -53,7 +53,7 @@ class StackedLearner:
     """A cohort of dense models. Those that one optimizer serves, and that are of a size, are one stack.
 
     Args:
-        members: the trials, equal in what `hpo.cohorts.SHARED` names, each with its own number.
+        members: the trials, equal in what `hpo.config.cohort_key.SHARED` names, each with its own number.
         shape: of one sample.
         classes: of the data.
         device: where the models are trained.

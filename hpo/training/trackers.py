@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from typing_extensions import override
 
-from hpo import registry
-from hpo.config import Value
+from hpo.config import registry
+from hpo.config.trial_config import Value
 from hpo.errors import RequestError
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Outcome, Status

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.registry import Direction, MetricEntry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, RequestError, RunError
-from hpo.registry import Direction, MetricEntry
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, epoch_seed

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["Update", "family", "make_update"]
 

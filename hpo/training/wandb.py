@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from hpo.config import Value
+from hpo.config.trial_config import Value
 from hpo.errors import RequestError
 from hpo.training.member import Member, Status
 from hpo.training.trackers import Tracker, missing

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.report.diagnostics import CHECKS, diagnose
 from hpo.report.evaluations import CandidateRuns, EvaluationResults, Run

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.report.evaluations import CandidateRuns, EvaluationResults, Run
 from hpo.report.judgement import interval, judge
 from hpo.study import Objective

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.report.chapter import Chapter, Pictures, Table, Text
 from hpo.report.evaluations import CandidateRuns, EvaluationResults, Predictions, Run
 from hpo.report.mistakes import calibration, confusion, expected_calibration_error, mistakes

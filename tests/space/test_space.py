@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import hpo
 from hpo import templates
-from hpo.choices import CLASSIFICATION_LOSSES
-from hpo.config import TrialConfig, vocabulary
+from hpo.config.choices import CLASSIFICATION_LOSSES
+from hpo.config.trial_config import TrialConfig, vocabulary
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
 from hpo.study.file import read_toml

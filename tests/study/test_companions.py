@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.cohorts import shared
-from hpo.config import TrialConfig
+from hpo.config.cohort_key import shared
+from hpo.config.trial_config import TrialConfig
 from hpo.study import Claim, Study, StudyStorage
 from hpo.study.companions import SUSPECT, Companions
 from hpo.study.leased import FIXED, Told

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import (
     DefinitionError,
     RegistryError,

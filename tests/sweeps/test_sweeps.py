@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from hpo.config import vocabulary
+from hpo.config.trial_config import vocabulary
 from hpo.errors import RequestError
 from hpo.space import Space
 from hpo.space.parse import parse

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hpo import registry
-from hpo.choices import OPTIMIZERS, SCHEDULES
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.choices import OPTIMIZERS, SCHEDULES
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.errors import CheckpointError
 from hpo.training import loop

@@ -6,8 +6,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hpo import datasets, registry
-from hpo.config import TrialConfig
+from hpo import datasets
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import DataCache, epoch_seed, prepare, split

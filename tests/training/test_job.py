@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import reference
 from hpo.errors import DataError, DivergedError, RequestError
 from hpo.training import job

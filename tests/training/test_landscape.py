@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.landscape import directions, landscape
 from hpo.training.learner import ModuleLearner, loss_function
 from hpo.training.member import Member

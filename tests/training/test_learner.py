@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.choices import ACTIVATIONS, OPTIMIZERS
-from hpo.config import TrialConfig
+from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
+from hpo.config.trial_config import TrialConfig
 from hpo.training.learner import Learner, ModuleLearner, layers_of, loss_function
 from hpo.training.member import Member
 from hpo.training.stacked import StackedLearner

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from hpo import datasets, registry
-from hpo.config import TrialConfig
+from hpo import datasets
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training import loop
@@ -291,7 +292,7 @@ def test_real_mnist_in_less_than_900_mb():
     code = """
 import torch
 from hpo import datasets
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
 from hpo.training.loop import set_threads, train
 set_threads(1)

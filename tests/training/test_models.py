@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-import hpo.registry as registry
-from hpo.choices import ACTIVATIONS, INITIALISATIONS
-from hpo.config import TrialConfig
+import hpo.config.registry as registry
+from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.models import build, cnn, mlp, parameter_count
 

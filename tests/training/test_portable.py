@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.choices import ACTIVATIONS
-from hpo.config import TrialConfig
+from hpo.config.choices import ACTIVATIONS
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
 from hpo.training.models import build
 from hpo.training.portable import plain_torch, write_onnx

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import hpo
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hpo import datasets
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training import price as prices
 from hpo.training.data import Data, prepare
 from hpo.training.price import distinct_runs, price, seconds_in_all, seconds_per_step

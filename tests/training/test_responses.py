@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.training.models import build
 from hpo.training.responses import LAYERS, UNITS, Responses, excite, responses
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.choices import SCHEDULES
-from hpo.config import TrialConfig
+from hpo.config.choices import SCHEDULES
+from hpo.config.trial_config import TrialConfig
 from hpo.training.schedules import rate_at
 
 

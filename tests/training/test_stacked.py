@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpo.choices import (
+from hpo.config.choices import (
     ACTIVATIONS,
     CLASSIFICATION_LOSSES,
     INITIALISATIONS,
@@ -19,7 +19,7 @@ from hpo.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training import loop, sizing
 from hpo.training.callbacks import Callback

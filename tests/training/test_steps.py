@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hpo.config import TrialConfig
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError
 from hpo.training import loop, losses
 from hpo.training.checkpoint import CheckpointSpec

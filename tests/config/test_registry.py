@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import hpo
-from hpo import registry
+from hpo.config import registry
 from hpo.errors import RegistryError
 
 

@@ -4,9 +4,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 import hpo
-from hpo import registry
-from hpo.choices import OPTIMIZERS
-from hpo.config import TrialConfig, described, vocabulary
+from hpo.config import registry
+from hpo.config.choices import OPTIMIZERS
+from hpo.config.trial_config import TrialConfig, described, vocabulary
 from hpo.errors import ConfigError, RegistryError
 
 DESIGN_TABLE = """

@@ -6,8 +6,8 @@ import math
 from bisect import bisect_left
 from itertools import pairwise
 
-from hpo import registry
-from hpo.config import TrialConfig
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["dense_parameters", "outputs_of", "sized"]
 

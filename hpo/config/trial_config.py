@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from hpo import registry
-from hpo.choices import (
+from hpo.config import registry
+from hpo.config.aliases import FOREIGN
+from hpo.config.choices import (
     ACTIVATIONS,
     CLASSIFICATION_LOSSES,
     INITIALISATIONS,
@@ -31,7 +32,6 @@ from hpo.choices import (
     SCHEDULES,
 )
 from hpo.errors import ConfigError, unknown
-from hpo.foreign import FOREIGN
 
 __all__ = ["Effect", "Parameter", "TrialConfig", "Value", "described", "unknown_parameter", "vocabulary"]
 
@@ -499,7 +499,7 @@ class TrialConfig(BaseModel):
 
         A decreasing profile of depth d gives layer i (from 0) `width * (d - i) / d` units, at least 1. An autoencoder's
         are those of its encoder, its latent layer, and the encoder's mirrored. Where the width follows from a
-        `parameter_budget`, ask the configuration that `hpo.widths.sized` gives.
+        `parameter_budget`, ask the configuration that `hpo.config.model_size.sized` gives.
         """
         if self.model != "autoencoder":
             return self._profile

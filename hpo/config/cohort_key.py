@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.config import TrialConfig, Value
+from hpo.config.trial_config import TrialConfig, Value
 
 __all__ = ["ALONE", "SHARED", "one_run", "shared", "together"]
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo.config import TrialConfig
+from hpo.config.model_size import dense_parameters, sized
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.study.file import define
 from hpo.training.models import build, parameter_count
-from hpo.widths import dense_parameters, sized
 
 SHAPE, CLASSES = (1, 6, 6), 4
 
