@@ -26,7 +26,7 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
-from hpo import datasets
+from hpo.datasets import dataset as datasets
 from hpo.study import Study, StudyStorage
 from hpo.study.file import read_study
 from hpo.worker import Worker

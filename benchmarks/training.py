@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from hpo import datasets
 from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import dataset as datasets
 from hpo.training.data import Data, prepare
 from hpo.training.learner import Learner
 from hpo.training.loop import make_learner
@@ -197,7 +197,7 @@ def mlp_flops(widths: tuple[int, ...], batch: int = BATCH) -> int:
 
 
 WORKER = """
-from hpo import datasets
+from hpo.datasets import dataset as datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
 from hpo.training.loop import device, train

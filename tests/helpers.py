@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent  # of the checkout
 ALONE = {"OMP_NUM_THREADS": "1"}  # threads of tests that run side by side wait for each other, spinning
 
 

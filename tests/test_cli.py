@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from hpo.cli import app
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
-from tests.helpers import hpo, start_hpo
+from tests.helpers import ROOT, hpo, start_hpo
 
 STUDY = """
 dataset = "{data}"
@@ -400,7 +400,7 @@ def test_deleting_needs_a_yes(tmp_path: Path) -> None:
 
 
 def test_every_command_has_help_and_stands_in_the_readme() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, command in app.commands.items():
         assert command.help, name
         assert f"hpo {name}" in readme, name

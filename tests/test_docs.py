@@ -17,8 +17,8 @@ import pytest
 
 from hpo.cli import app
 from tests.backends.cluster import ALONE, marked
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "postgresql.md")
 RUN_IN_EXAMPLES = ROOT / "examples" / "README.md"

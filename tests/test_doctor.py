@@ -14,7 +14,7 @@ from hpo import doctor
 from hpo.doctor import Finding, examine
 from hpo.study import StudyStorage, network, tables
 from hpo.utils.home import home
-from tests.helpers import hpo
+from tests.helpers import ROOT, hpo
 from tests.study import fixtures
 from tests.study.helpers import sqlite_url
 
@@ -173,7 +173,7 @@ def test_a_clock_that_is_wrong_and_a_server_that_is_far(monkeypatch: pytest.Monk
 
 def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')")
-    paths = f"{tmp_path}:{Path(doctor.__file__).parent.parent}"
+    paths = f"{tmp_path}:{ROOT}"
     done = hpo("doctor", "--format", "json", cwd=tmp_path, PYTHONPATH=paths)
     assert done.returncode == 1, done.stderr
     row = next(row for row in json.loads(done.stdout) if row["check"] == "torch")
@@ -201,7 +201,7 @@ def test_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_data_set_a_full_disk_and_a_home_that_is_not_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = Path(doctor.__file__).parent / "data" / "mnist"
+    data = ROOT / "hpo" / "datasets" / "mnist"
     for file in data.glob("*.gz"):
         shutil.copy(file, tmp_path)  # MNIST's files are not Fashion-MNIST's
     monkeypatch.setenv("HPO_DATA", str(tmp_path))
@@ -219,4 +219,4 @@ def test_a_damaged_data_set_a_full_disk_and_a_home_that_is_not_ours(
 def test_the_recipe_is_printed() -> None:
     done = hpo("doctor", "--recipe")
     assert done.returncode == 0
-    assert done.stdout == (Path(__file__).parent.parent / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    assert done.stdout == (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from hpo.config import registry
 from hpo.study import Study, StudyStorage
 from hpo.study.file import read_study
 from hpo.worker import Worker
-from tests.helpers import hpo
+from tests.helpers import ROOT, hpo
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
 BY_TWO_WORKERS = ("resnet", "tabular")  # the others in this process, which has imported torch already
 

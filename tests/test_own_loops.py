@@ -25,11 +25,10 @@ from hpo.training.loop import Outcome, train
 from hpo.worker import Worker
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
+from tests.helpers import ROOT
 from tests.helpers import hpo as command
 from tests.study.helpers import sqlite_url
 from tests.training.resumable import bits, data, stop_after
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

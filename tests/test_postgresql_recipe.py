@@ -19,8 +19,8 @@ from hpo.errors import StorageError
 from hpo.study import Study, StudyStorage
 from hpo.study.listing import listing
 from tests import servers
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 

@@ -13,10 +13,11 @@ import pytest
 from hpo import templates
 from hpo.errors import DefinitionError
 from hpo.study.file import read_study
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parent.parent
 FIND = """
 from hpo import templates
+from tests.helpers import ROOT
 print(templates.__file__)
 print(templates.find("studies", "quickstart"))
 print(templates.names("search_spaces"))
@@ -68,7 +69,7 @@ def test_in_an_install(tmp_path: Path, how: str) -> None:
     assert Path(where).is_relative_to(root)
     assert Path(path).is_relative_to(root)
     assert (names, docs) == ("['cnn', 'mlp']", "True")
-    data = Path(where).parent / "data" / "mnist" / "train-images-idx3-ubyte.gz"
+    data = Path(where).parent / "datasets" / "mnist" / "train-images-idx3-ubyte.gz"
     assert data.stat().st_size > 9_000_000
 
 

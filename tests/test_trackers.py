@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from hpo.study import Study
 from hpo.worker import Worker
 from tests.backends.cluster import free_port
-from tests.helpers import hpo
+from tests.helpers import ROOT, hpo
 from tests.study.helpers import sqlite_url
 from tests.test_worker import make
 
@@ -234,7 +234,7 @@ def test_a_missing_package_is_one_line(package: str, tmp_path: Path) -> None:
     make(tmp_path, name="missing", trials=1)
     (tmp_path / f"{package}.py").write_text("raise ImportError", encoding="utf-8")
     arguments = ["worker", "missing", "--storage", sqlite_url(tmp_path), "--tracker", package]
-    done = hpo(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{Path(__file__).parent.parent}")
+    done = hpo(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 2
     line = f"hpo: --tracker {package}: its package is missing; install it with: pip install 'torch-hpo[{package}]'"
     assert done.stderr.splitlines()[-1] == line

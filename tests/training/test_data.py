@@ -6,10 +6,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
+from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import DataCache, epoch_seed, prepare, split
 

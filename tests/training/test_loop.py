@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
+from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training import loop
 from hpo.training.callbacks import COLUMNS, Callback
@@ -291,7 +291,7 @@ def test_cuda_trains_as_the_cpu_does():
 def test_real_mnist_in_less_than_900_mb():
     code = """
 import torch
-from hpo import datasets
+from hpo.datasets import dataset as datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
 from hpo.training.loop import set_threads, train

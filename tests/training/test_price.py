@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpo import datasets
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import dataset as datasets
 from hpo.training import price as prices
 from hpo.training.data import Data, prepare
 from hpo.training.price import distinct_runs, price, seconds_in_all, seconds_per_step

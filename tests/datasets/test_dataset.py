@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo import datasets
 from hpo.config import registry
 from hpo.datasets import Dataset, DatasetReference, describe, load, reference
+from hpo.datasets import dataset as datasets
 from hpo.errors import DataError, RegistryError
+from tests.helpers import ROOT
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 needs_debian = pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
@@ -83,7 +84,7 @@ def test_mnist():
 
 
 def test_mnist_readme_names_each_checksum():
-    text = (Path(datasets.__file__).parent / "data/mnist/README.md").read_text()
+    text = (ROOT / "hpo/datasets/mnist/README.md").read_text()
     assert all(value in text for value in datasets.MNIST.sha256.values())
     assert "CC BY-SA 3.0" in text
 

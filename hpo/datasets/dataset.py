@@ -156,7 +156,7 @@ MNIST = Idx(
         TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
     "install torch-hpo again",
-    lambda: [Path(__file__).parent / "data" / "mnist"],
+    lambda: [Path(__file__).parent / "mnist"],
 )
 FASHION_MNIST = Idx(
     "fashion_mnist",
