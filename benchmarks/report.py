@@ -33,9 +33,9 @@ from optuna.trial import TrialState
 
 from hpo import templates
 from hpo.config.trial_config import TrialConfig
+from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define, read_toml
-from hpo.study.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE

@@ -50,10 +50,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo import templates
 from hpo.space import Space
+from hpo.storage.leases import Holder
+from hpo.storage.url import normalised
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.file import define, read_toml
-from hpo.study.leases import Holder
-from hpo.study.opening import normalised
 from tests import servers
 from tests.data import small_npz
 from tests.statements import FLAT, REPORTS, Statements

@@ -25,10 +25,10 @@ from sqlalchemy.engine import URL
 from hpo import templates
 from hpo.datasets import describe
 from hpo.errors import StorageError
-from hpo.study.network import ALLOW, RECIPE, network_file_system
-from hpo.study.opening import is_file, mask, normalised, opening_errors
-from hpo.study.schema import check_schema, read_schema
-from hpo.study.tables import clock
+from hpo.storage.network_fs import ALLOW, RECIPE, network_file_system
+from hpo.storage.schema import check_schema, read_schema
+from hpo.storage.tables import clock
+from hpo.storage.url import is_file, mask, normalised, opening_errors
 from hpo.utils.home import cores, home
 
 __all__ = ["Finding", "examine", "recipe"]

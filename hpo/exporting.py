@@ -15,8 +15,8 @@ from hpo.report.evaluations import read_evaluations
 from hpo.report.export import export_config
 from hpo.report.results import read_results
 from hpo.restoring import Restored, restore
+from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
-from hpo.study.storage import ENVIRONMENT
 from hpo.training.data import Data
 from hpo.training.portable import has_onnx, plain_torch, write_onnx
 from hpo.utils.folders import check_new, written_whole

@@ -12,10 +12,10 @@ from typing_extensions import override
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import LeaseLostError
+from hpo.storage.study_storage import EpochSteps
+from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
 from hpo.study.constraints import violations
-from hpo.study.storage import EpochSteps
-from hpo.study.work import Work
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Outcome
 

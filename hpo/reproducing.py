@@ -15,8 +15,8 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
 from hpo.restoring import chosen
+from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
-from hpo.study.storage import ENVIRONMENT, EpochMetrics
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
 from hpo.training.environment import environment

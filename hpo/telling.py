@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 from hpo.config import registry
 from hpo.errors import HpoError, RunError
 from hpo.reporting import LOST, NOT_OURS, Entry
+from hpo.storage.leased_storage import Told
+from hpo.storage.study_storage import ENVIRONMENT
+from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
 from hpo.study.constraints import INFEASIBLE, violations
 from hpo.study.keeping import StudyFiles
-from hpo.study.leased import Told
-from hpo.study.storage import ENVIRONMENT
-from hpo.study.work import Work
 from hpo.training.checkpoint import forget
 from hpo.training.job import write_weights
 from hpo.training.member import Outcome, Weights

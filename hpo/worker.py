@@ -31,12 +31,12 @@ from hpo.errors import (
 )
 from hpo.looking import Looking
 from hpo.reporting import Entry, Reporting
+from hpo.storage.leases import Holder
+from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
 from hpo.study.companions import Companions
 from hpo.study.heartbeat import LEASE, Heartbeat
 from hpo.study.keeping import StudyFiles
-from hpo.study.leases import Holder
-from hpo.study.work import Work
 from hpo.telling import Telling
 from hpo.training.checkpoint import CheckpointSpec, forget
 from hpo.training.data import DataCache

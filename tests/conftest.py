@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from hpo.study import network
+from hpo.storage import network_fs
+from hpo.storage.study_storage import StudyStorage
 from tests import servers
+from tests.study.helpers import sqlite_url
 
 # The whole disk of some sandboxes is of a network's kind; the databases of the tests are this machine's alone.
-if network.network_file_system(network.normalised(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
-    os.environ[network.ALLOW] = "1"
+if network_fs.network_file_system(network_fs.normalised(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
+    os.environ[network_fs.ALLOW] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,27 @@ def mariadb_url() -> Iterator[str]:
         pytest.skip("mariadbd is missing")
     with servers.mariadb() as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
+def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that holds no studies."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    storage = StudyStorage(url)
+    for study in storage.get_all_studies():
+        storage.delete_study(study._study_id)
+    storage.engine.dispose()
+    return url
+
+
+@pytest.fixture
+def storage(any_url: str) -> Iterator[StudyStorage]:
+    """An empty storage."""
+    opened = StudyStorage(any_url)
+    yield opened
+    opened.engine.dispose()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

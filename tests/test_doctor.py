@@ -12,7 +12,8 @@ import torch
 
 from hpo import doctor
 from hpo.doctor import Finding, examine
-from hpo.study import StudyStorage, network, tables
+from hpo.storage import network_fs, tables
+from hpo.study import StudyStorage
 from hpo.utils.home import home
 from tests.helpers import ROOT, hpo
 from tests.study import fixtures
@@ -148,12 +149,12 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 def test_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "mounts"
     table.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {tmp_path} nfs4 rw 0 0\n")
-    monkeypatch.delenv(network.ALLOW, raising=False)
-    monkeypatch.setattr(network, "MOUNTS", table)
+    monkeypatch.delenv(network_fs.ALLOW, raising=False)
+    monkeypatch.setattr(network_fs, "MOUNTS", table)
     disk = found(sqlite_url(tmp_path))["storage's disk"]
     assert (disk.state, disk.found) == ("problem", f"network file system (nfs4 at {tmp_path})")
     assert "hpo doctor --recipe" in disk.advice
-    monkeypatch.setenv(network.ALLOW, "1")
+    monkeypatch.setenv(network_fs.ALLOW, "1")
     assert found(sqlite_url(tmp_path))["storage's disk"].state == "warning"
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from hpo.errors import DataError, RequestError
 from hpo.evaluating import evaluations
 from hpo.reproducing import COHORT_TOLERANCE, reproduce, sentences
+from hpo.storage.tables import EPOCHS
 from hpo.study import Study
-from hpo.study.tables import EPOCHS
 from hpo.worker import Worker
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url

@@ -16,9 +16,9 @@ from hpo.study.file import read_study
 from tests.helpers import ROOT
 
 FIND = """
+import hpo
 from hpo import templates
-from tests.helpers import ROOT
-print(templates.__file__)
+print(hpo.__file__)
 print(templates.find("studies", "quickstart"))
 print(templates.names("search_spaces"))
 print((templates.folder("docs") / "postgresql.md").is_file())

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
+from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.keeping import StudyFiles
-from hpo.study.tables import LEASES
 from hpo.study.workers import stop_workers, worker_states
 from hpo.worker import DEATHS, Worker, share_of_cores
 from tests.data import small_npz

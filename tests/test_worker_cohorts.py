@@ -16,12 +16,12 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
 from hpo.report.results import read_results, show
+from hpo.storage.leased_storage import Told
+from hpo.storage.tables import LEASES, WORK
+from hpo.storage.worker_stats import Work
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
 from hpo.study.keeping import StudyFiles, ranking, weights_here
-from hpo.study.leased import Told
-from hpo.study.tables import LEASES, WORK
-from hpo.study.work import Work
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack

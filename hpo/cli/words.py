@@ -26,7 +26,7 @@ def opened(storage: str | None) -> StudyStorage:
 
 def masked(storage: str | None) -> str:
     """Its URL without a password."""
-    from hpo.study.opening import mask
+    from hpo.storage.url import mask
     from hpo.utils.home import default_storage
 
     return mask(storage or default_storage())

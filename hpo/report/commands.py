@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from hpo.report.results import Results
-from hpo.study.opening import mask
+from hpo.storage.url import mask
 from hpo.utils.home import default_storage
 
 __all__ = ["command", "imports_of"]

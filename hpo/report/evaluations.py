@@ -18,11 +18,11 @@ import numpy as np
 
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
+from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
 from hpo.study.artifacts import find_artifact
 from hpo.study.definition import test_metric
 from hpo.study.evaluation import companions, config_of, looks, same_trial
-from hpo.study.storage import EpochMetrics
 
 __all__ = [
     "NOT_VALIDATION",

@@ -20,10 +20,10 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError
 from hpo.report.words import finite
 from hpo.space import Space
+from hpo.storage.study_storage import FIXED, EpochMetrics
+from hpo.storage.worker_stats import WorkSummary, summary
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.constraints import INFEASIBLE
-from hpo.study.storage import FIXED, EpochMetrics
-from hpo.study.work import WorkSummary, summary
 from hpo.study.workers import WorkerState, worker_states
 
 __all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
@@ -338,7 +338,7 @@ def show(results: Results) -> dict[str, Any]:
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
     `failed` (each failed trial, but those that violate a constraint), `workers` (see
     `hpo.study.workers.WorkerState`), `work` (what they have done, those that have ended too: see
-    `hpo.study.work.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
+    `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.

@@ -11,8 +11,8 @@ from typing import Any
 from hpo.report.evaluations import NOT_VALIDATION, EvaluationResults, Run, read_evaluations
 from hpo.report.results import Results, TrialRow, read_results
 from hpo.report.words import finite
+from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
-from hpo.study.storage import EpochSteps
 from hpo.utils.folders import written_whole
 
 __all__ = ["export_trials"]

@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.cohort_key import SHARED, one_run, shared, together
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import HpoError, LeaseLostError
-from hpo.study.leased import FIXED, Claimed, Offer
-from hpo.study.leases import Holder
+from hpo.storage.leased_storage import FIXED, Claimed, Offer
+from hpo.storage.leases import Holder
 from hpo.study.study import Claim, Study
 
 __all__ = ["Companions"]

@@ -23,12 +23,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyConflictError
-from hpo.study.artifacts import artifact_ids
-from hpo.study.file import check_name
-from hpo.study.keeping import KEY, StudyFiles, folder_of, weights_here
-from hpo.study.storage import FIXED, StudyStorage
-from hpo.study.study import Study
-from hpo.study.tables import (
+from hpo.storage.study_storage import FIXED, StudyStorage
+from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     LEASES,
@@ -45,6 +41,10 @@ from hpo.study.tables import (
     insert_one,
     metadata,
 )
+from hpo.study.artifacts import artifact_ids
+from hpo.study.file import check_name
+from hpo.study.keeping import KEY, StudyFiles, folder_of, weights_here
+from hpo.study.study import Study
 
 __all__ = ["copy_files", "copy_study"]
 

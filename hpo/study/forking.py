@@ -30,14 +30,9 @@ from hpo.config.trial_config import Value
 from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, StudyNotFoundError, unknown
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
-from hpo.study.copying import copy_files
-from hpo.study.definition import Budget, Definition
-from hpo.study.file import check_name, define
-from hpo.study.known import FINAL
-from hpo.study.slots import slots
-from hpo.study.storage import ENVIRONMENT, FIXED
-from hpo.study.study import Study, study_names
-from hpo.study.tables import (
+from hpo.storage.cache import FINAL
+from hpo.storage.study_storage import ENVIRONMENT, FIXED
+from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     PARAMS,
@@ -47,6 +42,11 @@ from hpo.study.tables import (
     TRIALS,
     VALUES,
 )
+from hpo.study.copying import copy_files
+from hpo.study.definition import Budget, Definition
+from hpo.study.file import check_name, define
+from hpo.study.slots import slots
+from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork"]
 

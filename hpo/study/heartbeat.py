@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import sqlalchemy.exc
 
-from hpo.study.leases import Holder
-from hpo.study.storage import StudyStorage
-from hpo.study.work import Work
+from hpo.storage.leases import Holder
+from hpo.storage.study_storage import StudyStorage
+from hpo.storage.worker_stats import Work
 
 __all__ = ["LEASE", "Heartbeat"]
 

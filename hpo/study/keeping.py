@@ -30,9 +30,9 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
 from hpo import __version__
-from hpo.study.opening import is_file, mask
+from hpo.storage.tables import TRIALS, VALUES
+from hpo.storage.url import is_file, mask
 from hpo.study.study import Study
-from hpo.study.tables import TRIALS, VALUES
 from hpo.utils.home import folder, home
 
 __all__ = [

@@ -10,9 +10,9 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from hpo.study.opening import check_file, connect_once, normalised, opening_errors
+from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
+from hpo.storage.url import check_file, connect_once, normalised, opening_errors
 from hpo.study.study import BUDGET, DEFINITION
-from hpo.study.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
 
 __all__ = ["listing"]
 

@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
+from hpo.storage.leases import Holder
+from hpo.storage.study_storage import Claimed, StudyStorage
 from hpo.study.definition import Budget, Definition, longest
-from hpo.study.leases import Holder
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import build_sampler
 from hpo.study.slots import slots
-from hpo.study.storage import Claimed, StudyStorage
 
 __all__ = ["Claim", "Study", "study_names"]
 

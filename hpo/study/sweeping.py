@@ -22,11 +22,11 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.errors import RunError
+from hpo.storage.study_storage import StudyStorage
+from hpo.storage.tables import TRIALS
 from hpo.study.artifacts import artifact_ids
 from hpo.study.keeping import KEY, KINDS, MARKER, folder_of, place, ranking
-from hpo.study.storage import StudyStorage
 from hpo.study.study import Study
-from hpo.study.tables import TRIALS
 from hpo.utils.home import home
 
 __all__ = ["Leftover", "folders_of", "leftovers", "remove"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial
 
-from hpo.study.leases import WorkerRow
+from hpo.storage.leases import WorkerRow
 from hpo.study.study import Study
 
 __all__ = ["WorkerState", "in_short", "stop_workers", "worker_states"]

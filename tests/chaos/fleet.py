@@ -19,8 +19,8 @@ LINE = re.compile(
     r"^(\S+ \S+,\d{3}) trial (\d+) (begins:|goes on after epoch|COMPLETE|PRUNED|is not this|released)(.*)$"
 )
 IMPATIENT = """
-import hpo.study.buffered, hpo.study.retry
-hpo.study.buffered.PATIENCE = hpo.study.retry.PATIENCE = {}
+import hpo.storage.write_behind, hpo.storage.transient_errors
+hpo.storage.write_behind.PATIENCE = hpo.storage.transient_errors.PATIENCE = {}
 from hpo.cli import main
 main()
 """

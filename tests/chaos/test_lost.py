@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo.worker
+from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
-from hpo.study.tables import LEASES
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo.study import StudyStorage, buffered
+from hpo.storage import write_behind
+from hpo.study import StudyStorage
 from tests import servers
 from tests.chaos.fleet import Fleet, WorkerProcess
 from tests.chaos.harness import STUDY, Case, check_study, make_study
@@ -87,7 +88,7 @@ def test_a_report_and_its_pruner_need_no_database(
     claim = study.claim(holder())
     assert claim is not None
     study.config(claim)
-    monkeypatch.setattr(buffered, "STALE", 0.0)
+    monkeypatch.setattr(write_behind, "STALE", 0.0)
     server.stop()
     try:
         study.storage.patience.asked_to_stop = lambda: pytest.fail("the database is waited for")

@@ -13,8 +13,8 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.report.trial_files import export_trials
+from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
-from hpo.study.storage import EpochSteps
 from tests.helpers import hpo
 from tests.report.helpers import BASELINE, add_foreign, evaluated, filled, tell
 from tests.study.helpers import holder, make_study, sqlite_url

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hpo.storage.leases import Holder
 from hpo.study import Study, StudyStorage
 from hpo.study.file import define
-from hpo.study.leases import Holder
 
 SPACE = {
     "optimizer": ["adam", "sgd"],

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.errors import DefinitionError, LeaseLostError
+from hpo.storage.study_storage import EpochSteps
+from hpo.storage.tables import STEPS
 from hpo.study import Claim, Study, StudyStorage
 from hpo.study.copying import copy_study
 from hpo.study.definition import Definition
 from hpo.study.file import define
-from hpo.study.storage import EpochSteps
-from hpo.study.tables import STEPS
 from tests.study.helpers import holder, make_study, sqlite_url
 
 

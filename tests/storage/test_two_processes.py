@@ -16,11 +16,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
-from hpo.study import StudyStorage, buffered
-from hpo.study.storage import Claimed
-from hpo.study.tables import EPOCHS, INTERMEDIATE_VALUES, LEASES, TRIAL_USER_ATTRS, WORKERS
+from hpo.storage import write_behind
+from hpo.storage.study_storage import Claimed
+from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, LEASES, TRIAL_USER_ATTRS, WORKERS
+from hpo.study import StudyStorage
+from tests.storage.peer import NEVER, Peer
 from tests.study.helpers import holder
-from tests.study.peer import NEVER, Peer
 
 UNIT = FloatDistribution(0, 1)
 MAXIMIZE = [StudyDirection.MAXIMIZE]
@@ -58,7 +59,7 @@ def writer(more: Callable[..., list[Peer]]) -> Peer:
 @pytest.fixture
 def reader(storage: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[StudyStorage]:
     """This process, which reads."""
-    monkeypatch.setattr(buffered, "STALE", NEVER)
+    monkeypatch.setattr(write_behind, "STALE", NEVER)
     yield storage
     with suppress(KeyError):  # the study may be deleted
         storage.flush()

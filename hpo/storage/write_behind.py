@@ -31,11 +31,9 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
-from hpo.study import leases
-from hpo.study.known import FINAL, Buffer, Known, copied
-from hpo.study.retry import PATIENCE, Patience, is_transient, patient, retried, words
-from hpo.study.snapshot import Snapshot, Wanted, read_snapshot
-from hpo.study.tables import (
+from hpo.storage import leases
+from hpo.storage.cache import FINAL, Buffer, Known, copied
+from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     LEASES,
@@ -55,6 +53,8 @@ from hpo.study.tables import (
     upsert,
     utc_time,
 )
+from hpo.storage.transient_errors import PATIENCE, Patience, is_transient, patient, retried, words
+from hpo.storage.trial_query import Snapshot, Wanted, read_snapshot
 
 __all__ = ["BufferedStorage"]
 

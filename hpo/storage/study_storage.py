@@ -23,13 +23,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from hpo.config.trial_config import Value
-from hpo.study import leases
-from hpo.study.buffered import count_trials
-from hpo.study.leased import ATTEMPT, FIXED, Claimed, LeasedStorage, fix
-from hpo.study.network import refuse_network
-from hpo.study.opening import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
-from hpo.study.retry import Result, retried
-from hpo.study.tables import (
+from hpo.storage import leases
+from hpo.storage.leased_storage import ATTEMPT, FIXED, Claimed, LeasedStorage, fix
+from hpo.storage.network_fs import refuse_network
+from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     LEASES,
@@ -50,6 +47,9 @@ from hpo.study.tables import (
     metadata,
     purge_trials,
 )
+from hpo.storage.transient_errors import Result, retried
+from hpo.storage.url import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
+from hpo.storage.write_behind import count_trials
 
 __all__ = ["ENVIRONMENT", "FIXED", "Claimed", "EpochMetrics", "EpochSteps", "StudyStorage"]
 

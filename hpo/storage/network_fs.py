@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from hpo.errors import StorageError
-from hpo.study.opening import is_file, mask, normalised
+from hpo.storage.url import is_file, mask, normalised
 
 __all__ = ["ALLOW", "file_system", "network_file_system", "refuse_for_remote", "refuse_network"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.study.tables import LEASES, TRIALS, WORKERS, clock, upsert, upsert_one, utc_time
+from hpo.storage.tables import LEASES, TRIALS, WORKERS, clock, upsert, upsert_one, utc_time
 
 __all__ = [
     "Found",

@@ -14,9 +14,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.errors import LeaseLostError
-from hpo.study import StudyStorage, buffered, leases
-from hpo.study.storage import Claimed
-from hpo.study.tables import LEASES, begin
+from hpo.storage import leases, write_behind
+from hpo.storage.study_storage import Claimed
+from hpo.storage.tables import LEASES, begin
+from hpo.study import StudyStorage
 from tests.study.helpers import holder
 
 
@@ -57,7 +58,7 @@ def taking_over(storage: StudyStorage, study_id: int) -> Iterator[None]:
 def test_a_write_that_waits_for_a_takeover_is_refused_after_it(
     storage: StudyStorage, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(buffered, "STALE", 60.0)  # on a busy machine it is written by itself before the takeover
+    monkeypatch.setattr(write_behind, "STALE", 60.0)  # on a busy machine it is written by itself before the takeover
     study_id, mine = claimed(storage, "old")
     storage.set_trial_user_attr(mine.trial_id, "stale", 1)
     expire(storage)

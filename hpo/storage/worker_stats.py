@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 import sqlalchemy as sa
 
-from hpo.study.tables import WORK, clock, upsert_one
+from hpo.storage.tables import WORK, clock, upsert_one
 
 __all__ = ["Activity", "Work", "WorkRow", "WorkSummary", "begin_work", "read_work", "record", "summary"]
 

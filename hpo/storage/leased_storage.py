@@ -15,12 +15,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
-from hpo.study import leases, work
-from hpo.study.buffered import BufferedStorage, add_trial, count_trials, value_row
-from hpo.study.leases import Holder, Pulse, WorkerRow
-from hpo.study.retry import retried
-from hpo.study.tables import TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
-from hpo.study.work import Work, WorkRow
+from hpo.storage import leases, worker_stats
+from hpo.storage.leases import Holder, Pulse, WorkerRow
+from hpo.storage.tables import TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
+from hpo.storage.transient_errors import retried
+from hpo.storage.worker_stats import Work, WorkRow
+from hpo.storage.write_behind import BufferedStorage, add_trial, count_trials, value_row
 
 __all__ = ["ATTEMPT", "FIXED", "Claimed", "LeasedStorage", "Offer", "Told", "fix"]
 
@@ -248,7 +248,7 @@ class LeasedStorage(BufferedStorage):
 
         def step(connection: sa.Connection) -> None:
             leases.announce(connection, study_id, holder)
-            work.begin_work(connection, study_id, holder.name)
+            worker_stats.begin_work(connection, study_id, holder.name)
 
         self.write(step)
         self._until[holder.name] = _awake() + holder.seconds
@@ -266,7 +266,7 @@ class LeasedStorage(BufferedStorage):
                     begin(connection)
                     pulse = leases.beat(connection, holder)
                     if done is not None:
-                        work.record(connection, holder.name, done)
+                        worker_stats.record(connection, holder.name, done)
                 self._heard(holder, pulse, began)
         except sqlalchemy.exc.SQLAlchemyError as error:
             self._trouble_with(error)
@@ -298,7 +298,7 @@ class LeasedStorage(BufferedStorage):
         """List a worker no longer, and say what it has done; one try, for it is on its way out."""
         with self._turn, self.engine.begin() as connection:
             if done is not None:
-                work.record(connection, holder.name, done)
+                worker_stats.record(connection, holder.name, done)
             leases.retire(connection, holder)
 
     def ask_workers_to_stop(self, study_id: int) -> int:
@@ -309,7 +309,7 @@ class LeasedStorage(BufferedStorage):
     def work_done(self, study_id: int) -> list[WorkRow]:
         """What each of a study's workers has done, living or not."""
         with self._turn, self.engine.connect() as connection:
-            return work.read_work(connection, study_id)
+            return worker_stats.read_work(connection, study_id)
 
     @retried
     def workers(self, study_id: int) -> list[WorkerRow]:

@@ -12,8 +12,9 @@ import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
 
-from hpo.study import StudyStorage, leases
-from hpo.study.retry import is_transient
+from hpo.storage import leases
+from hpo.storage.transient_errors import is_transient
+from hpo.study import StudyStorage
 from tests.study.helpers import holder, make_study
 
 

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from optuna.trial import FixedTrial, TrialState
 
 from hpo.errors import StorageError
+from hpo.storage.schema import VERSION
 from hpo.study import StudyStorage
 from hpo.study.listing import listing
-from hpo.study.schema import VERSION
 from tests.helpers import hpo
 from tests.study.fixtures import make
 from tests.study.helpers import sqlite_url

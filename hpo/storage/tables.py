@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from hpo.study.schema import metadata
+from hpo.storage.schema import metadata
 
 __all__ = [
     "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STEPS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
-from hpo.study import StudyStorage, buffered
+from hpo.storage import write_behind
+from hpo.study import StudyStorage
 
 __all__ = ["NEVER", "Peer"]
 
@@ -22,7 +23,7 @@ class Peer:
     """A process with a storage of its own. It dies with the test's end of the pipe."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.study.peer"]
+        command = [sys.executable, "-m", "tests.storage.peer"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     @property
@@ -77,7 +78,7 @@ def _open(_: StudyStorage | None, url: str, stale: float) -> None:
     global _storage
     if _storage is not None:
         _storage.engine.dispose()
-    buffered.STALE = stale
+    write_behind.STALE = stale
     _storage = StudyStorage(url)
 
 
@@ -101,6 +102,6 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    from tests.study import peer  # by its name, which is the one that functions are sent under
+    from hpots.storage import peer  # by its name, which is the one that functions are sent under
 
     peer._main()

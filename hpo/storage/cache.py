@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.snapshot import Snapshot, Wanted
-from hpo.study.tables import (
+from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     PARAMS,
@@ -23,6 +22,7 @@ from hpo.study.tables import (
     VALUES,
     upsert,
 )
+from hpo.storage.trial_query import Snapshot, Wanted
 
 __all__ = ["FINAL", "Buffer", "Known", "copied"]
 

@@ -17,9 +17,9 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpo.errors import StorageError
+from hpo.storage.study_storage import Claimed
+from hpo.storage.url import mask, normalised
 from hpo.study import StudyStorage
-from hpo.study.opening import mask, normalised
-from hpo.study.storage import Claimed
 from tests.study.helpers import holder, sqlite_url
 
 

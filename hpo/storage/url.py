@@ -13,7 +13,7 @@ import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import StorageError, StorageMissingError
-from hpo.study.schema import check_schema, read_schema
+from hpo.storage.schema import check_schema, read_schema
 
 __all__ = [
     "check_file",

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.study.tables import (
+from hpo.storage.tables import (
     INTERMEDIATE_VALUES,
     PARAMS,
     STUDIES,

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import StorageError
-from hpo.study import StudyStorage, network
+from hpo.storage import network_fs
+from hpo.storage.network_fs import file_system, refuse_for_remote
+from hpo.study import StudyStorage
 from hpo.study.listing import listing
-from hpo.study.network import file_system, refuse_for_remote
 from tests.study.helpers import sqlite_url
 
 
@@ -45,7 +46,7 @@ def test_the_longest_mount_point_holds_a_path_and_of_equals_the_last(tmp_path: P
 
 
 def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
-    if network.MOUNTS.exists():
+    if network_fs.MOUNTS.exists():
         found = file_system(tmp_path)
         assert found is not None
         assert tmp_path.is_relative_to(found[0])
@@ -54,8 +55,8 @@ def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "fuse.sshfs", "9p"])
 def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     url = sqlite_url(tmp_path)
-    monkeypatch.delenv(network.ALLOW, raising=False)
-    monkeypatch.setattr(network, "MOUNTS", mounts(tmp_path, (str(tmp_path), kind)))
+    monkeypatch.delenv(network_fs.ALLOW, raising=False)
+    monkeypatch.setattr(network_fs, "MOUNTS", mounts(tmp_path, (str(tmp_path), kind)))
     with pytest.raises(StorageError) as error:
         StudyStorage(url)
     text = str(error.value)
@@ -63,17 +64,17 @@ def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch:
     for words in (f"({kind} at {tmp_path})", "docs/postgresql.md", "hpo doctor --recipe"):
         assert words in text
     assert not (tmp_path / "studies.db").exists()
-    monkeypatch.setenv(network.ALLOW, "1")
+    monkeypatch.setenv(network_fs.ALLOW, "1")
     StudyStorage(url).create_new_study([])
-    monkeypatch.delenv(network.ALLOW)
+    monkeypatch.delenv(network_fs.ALLOW)
     assert len(listing(url)) == 1  # reading is no harm
 
 
 def test_a_local_disk_and_a_server_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "MOUNTS", mounts(tmp_path, ("/", "nfs"), (str(tmp_path), "fuse.ext4")))
+    monkeypatch.setattr(network_fs, "MOUNTS", mounts(tmp_path, ("/", "nfs"), (str(tmp_path), "fuse.ext4")))
     StudyStorage(sqlite_url(tmp_path))
     StudyStorage("sqlite://")
-    network.refuse_network(network.normalised("postgresql://me@host/studies"))
+    network_fs.refuse_network(network_fs.normalised("postgresql://me@host/studies"))
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///studies.db"])

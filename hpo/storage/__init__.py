@@ -1,0 +1,1 @@
+"""An Optuna storage on SQL: cached, batched, leased."""
