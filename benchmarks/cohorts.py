@@ -33,11 +33,11 @@ import numpy as np
 import torch
 
 from benchmarks.training import Ours, Rival, load, mlp_flops, seconds, sgemm_rate
-from hpo import templates
 from hpo.config.cohort_key import one_run
 from hpo.config.trial_config import TrialConfig
 from hpo.space import Space
-from hpo.study.file import read_study, read_toml
+from hpo.study.input import templates
+from hpo.study.input.study_file import read_study, read_toml
 from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from hpo.datasets import dataset as datasets
 from hpo.study import Study, StudyStorage
-from hpo.study.file import read_study
+from hpo.study.input.study_file import read_study
 from hpo.worker import Worker
 
 SAMPLES, VALIDATION, EPOCHS = 3000, 2000, 3

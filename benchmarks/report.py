@@ -31,11 +31,11 @@ from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
-from hpo import templates
 from hpo.config.trial_config import TrialConfig
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define, read_toml
+from hpo.study.input import templates
+from hpo.study.input.study_file import define, read_toml
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE

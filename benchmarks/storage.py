@@ -48,12 +48,12 @@ from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpo import templates
 from hpo.space import Space
 from hpo.storage.leases import Holder
 from hpo.storage.url import normalised
 from hpo.study import Budget, Study, StudyStorage
-from hpo.study.file import define, read_toml
+from hpo.study.input import templates
+from hpo.study.input.study_file import define, read_toml
 from tests import servers
 from tests.data import small_npz
 from tests.statements import FLAT, REPORTS, Statements

@@ -86,7 +86,7 @@ def _dashboard(storage: StudyStorage) -> Any:
     from optuna.artifacts.exceptions import ArtifactNotFound
     from optuna_dashboard import wsgi
 
-    from hpo.study.artifacts import ArtifactFolders
+    from hpo.study.files.artifacts import ArtifactFolders
 
     class Served(ArtifactFolders):
         """A database may name artifacts whose files are on another machine: that is no error of the server."""

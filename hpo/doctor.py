@@ -22,13 +22,13 @@ import sqlalchemy as sa
 from packaging.requirements import Requirement
 from sqlalchemy.engine import URL
 
-from hpo import templates
 from hpo.datasets import describe
 from hpo.errors import StorageError
 from hpo.storage.network_fs import ALLOW, RECIPE, network_file_system
 from hpo.storage.schema import check_schema, read_schema
 from hpo.storage.tables import clock
 from hpo.storage.url import is_file, mask, normalised, opening_errors
+from hpo.study.input import templates
 from hpo.utils.home import cores, home
 
 __all__ = ["Finding", "examine", "recipe"]

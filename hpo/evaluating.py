@@ -16,9 +16,9 @@ from hpo.errors import DataError, RequestError
 from hpo.launching import run
 from hpo.report.results import Results, read_results
 from hpo.study import Study
-from hpo.study.artifacts import find_artifact, save_artifact
 from hpo.study.definition import test_metric
-from hpo.study.evaluation import evaluate_on, values_of
+from hpo.study.files.artifacts import find_artifact, save_artifact
+from hpo.study.operations.evaluation_study import evaluate_on, values_of
 
 __all__ = ["SAMPLES", "evaluations", "run_all"]
 

@@ -16,7 +16,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RequestError
 from hpo.restoring import chosen, restore
 from hpo.study import Study
-from hpo.study.artifacts import save_artifact
+from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data
 from hpo.training.landscape import Landscape, landscape
 from hpo.training.learner import loss_function

@@ -11,7 +11,6 @@ from typing import Any
 
 import optuna
 
-from hpo import templates
 from hpo.backends.local import Local
 from hpo.backends.options import Backend, WorkerOptions
 from hpo.backends.watch import watch
@@ -28,8 +27,9 @@ from hpo.errors import (
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
-from hpo.study.file import budget_of, check_first, define, read_study
-from hpo.study.warm_from import warm_starts
+from hpo.study.input import templates
+from hpo.study.input.study_file import budget_of, check_first, define, read_study
+from hpo.study.operations.best_trials import warm_starts
 from hpo.utils.home import default_storage
 
 __all__ = ["Plan", "go_on", "launch", "plan", "run"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hpo.config import registry
 from hpo.reporting import Entry
 from hpo.study import Study
-from hpo.study.artifacts import save_artifact
 from hpo.study.definition import test_metric
-from hpo.study.evaluation import record_look
+from hpo.study.files.artifacts import save_artifact
+from hpo.study.operations.evaluation_study import record_look
 from hpo.training.data import DataCache
 from hpo.training.member import Outcome
 from hpo.training.predictions import Said, packed, say

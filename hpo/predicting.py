@@ -150,7 +150,7 @@ def _onnx(folder: Path, takes: Preprocessing) -> Model:
 def _torch(folder: Path, takes: Preprocessing) -> Model:
     import torch
 
-    from hpo.study.config_file import read_parameters
+    from hpo.study.input.config_file import read_parameters
     from hpo.training.models import build, load_weights
 
     config = read_parameters(folder / CONFIG)

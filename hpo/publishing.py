@@ -14,7 +14,7 @@ from hpo.report.plot import Figure, Spec, safe
 from hpo.report.reading import Reading
 from hpo.report.words import one_line
 from hpo.study import Study
-from hpo.study.artifacts import save_artifact
+from hpo.study.files.artifacts import save_artifact
 
 __all__ = ["publish", "publish_report"]
 

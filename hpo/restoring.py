@@ -12,7 +12,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.study import Study
-from hpo.study.keeping import KEPT, weights_path
+from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
 from hpo.training.loop import device as device_of
 from hpo.training.models import build, load_weights

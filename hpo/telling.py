@@ -20,7 +20,7 @@ from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
 from hpo.study.constraints import INFEASIBLE, violations
-from hpo.study.keeping import StudyFiles
+from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import forget
 from hpo.training.job import write_weights
 from hpo.training.member import Outcome, Weights

@@ -35,8 +35,8 @@ from hpo.storage.leases import Holder
 from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
 from hpo.study.companions import Companions
+from hpo.study.files.study_files import StudyFiles
 from hpo.study.heartbeat import LEASE, Heartbeat
-from hpo.study.keeping import StudyFiles
 from hpo.telling import Telling
 from hpo.training.checkpoint import CheckpointSpec, forget
 from hpo.training.data import DataCache

@@ -19,7 +19,7 @@ from hpo.report import write_report
 from hpo.report.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.study import Study, StudyStorage, study_names
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo

@@ -15,8 +15,8 @@ from hpo.report.results import read_results, show
 from hpo.report.search import within_noise
 from hpo.study import Study, StudyStorage
 from hpo.study.constraints import Constraint, constraints_of
-from hpo.study.file import define
-from hpo.study.keeping import weights_path
+from hpo.study.files.study_files import weights_path
+from hpo.study.input.study_file import define
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url

@@ -35,7 +35,7 @@ from hpo.report.content import chapters
 from hpo.report.plot import Figure
 from hpo.report.reading import read
 from hpo.study import Study
-from hpo.study.artifacts import ArtifactFolders, save_artifact
+from hpo.study.files.artifacts import ArtifactFolders, save_artifact
 from tests.report.browser import Page, browser
 from tests.report.helpers import filled
 

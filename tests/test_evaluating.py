@@ -17,9 +17,9 @@ from hpo.evaluating import evaluations
 from hpo.report.evaluations import read_evaluations
 from hpo.report.judgement import judge, lost_runs, sentences
 from hpo.study import Study, StudyStorage
-from hpo.study.artifacts import find_artifact
-from hpo.study.evaluation import companions, looks
-from hpo.study.file import define
+from hpo.study.files.artifacts import find_artifact
+from hpo.study.input.study_file import define
+from hpo.study.operations.evaluation_study import companions, looks
 from hpo.training.data import DataCache
 from hpo.training.loop import device, train
 from hpo.training.predictions import say

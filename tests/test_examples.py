@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpo.config import registry
 from hpo.study import Study, StudyStorage
-from hpo.study.file import read_study
+from hpo.study.input.study_file import read_study
 from hpo.worker import Worker
 from tests.helpers import ROOT, hpo
 

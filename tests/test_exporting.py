@@ -21,7 +21,7 @@ from hpo.exporting import export_model
 from hpo.predicting import predict
 from hpo.restoring import restore
 from hpo.study import Study
-from hpo.study.keeping import weights_path
+from hpo.study.files.study_files import weights_path
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo

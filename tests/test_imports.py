@@ -17,7 +17,7 @@ import hpo
         "import hpo",
         "import hpo; hpo.Space, hpo.Float, hpo.launch, hpo.StudyStorage, hpo.Dataset, hpo.TrialConfig",
         "import hpo.report, hpo.dashboard",
-        "import hpo.study.keeping, hpo.study.sweeping, hpo.study.copying",
+        "import hpo.study.files.study_files, hpo.study.files.cleanup, hpo.study.operations.copy_study",
         "from hpo.cli import main; main(['list'])",
         "from hpo.cli import main; main(['templates'])",
         "from hpo.cli import main; main(['parameters'])",

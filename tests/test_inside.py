@@ -13,9 +13,9 @@ from hpo.inside import look_inside
 from hpo.report.chapter import Pictures, Text
 from hpo.report.inside import inside
 from hpo.study import Study, StudyStorage
-from hpo.study.artifacts import artifacts, find_artifact
-from hpo.study.file import define
-from hpo.study.keeping import weights_path
+from hpo.study.files.artifacts import artifacts, find_artifact
+from hpo.study.files.study_files import weights_path
+from hpo.study.input.study_file import define
 from hpo.training import data as training_data
 from hpo.worker import Worker
 from tests.data import small_npz

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 import hpo
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
-from hpo.study.keeping import KEPT, StudyFiles, weights_here, weights_path
+from hpo.study.files.study_files import KEPT, StudyFiles, weights_here, weights_path
+from hpo.study.input.study_file import define
 from hpo.training.data import DataCache
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member

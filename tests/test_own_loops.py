@@ -19,7 +19,7 @@ from hpo.evaluating import evaluations
 from hpo.report import write_report
 from hpo.restoring import restore
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import Outcome, train
 from hpo.worker import Worker

@@ -17,7 +17,7 @@ import pytest
 
 from hpo.errors import StorageError
 from hpo.study import Study, StudyStorage
-from hpo.study.listing import listing
+from hpo.study.operations.list_studies import listing
 from tests import servers
 from tests.helpers import ROOT
 

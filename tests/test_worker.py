@@ -17,9 +17,9 @@ from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
-from hpo.study.keeping import StudyFiles
-from hpo.study.workers import stop_workers, worker_states
+from hpo.study.files.study_files import StudyFiles
+from hpo.study.input.study_file import define
+from hpo.study.operations.worker_status import stop_workers, worker_states
 from hpo.worker import DEATHS, Worker, share_of_cores
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url

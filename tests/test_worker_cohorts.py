@@ -20,8 +20,8 @@ from hpo.storage.leased_storage import Told
 from hpo.storage.tables import LEASES, WORK
 from hpo.storage.worker_stats import Work
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
-from hpo.study.keeping import StudyFiles, ranking, weights_here
+from hpo.study.files.study_files import StudyFiles, ranking, weights_here
+from hpo.study.input.study_file import define
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack

@@ -14,8 +14,8 @@ import hpo
 from hpo.errors import RequestError
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
-from hpo.study.keeping import StudyFiles
+from hpo.study.files.study_files import StudyFiles
+from hpo.study.input.study_file import define
 from hpo.utils.home import default_storage
 from hpo.worker import Worker
 from tests.data import small_npz

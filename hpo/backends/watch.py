@@ -16,8 +16,8 @@ from rich.text import Text
 
 from hpo.backends.options import Handle
 from hpo.study import Study
-from hpo.study.progress import Progress, progress
-from hpo.study.workers import in_short
+from hpo.study.operations.progress import Progress, progress
+from hpo.study.operations.worker_status import in_short
 
 __all__ = ["watch"]
 

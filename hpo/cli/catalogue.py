@@ -14,7 +14,7 @@ from hpo.console import print_rows
 @click.argument("name", required=False)
 def templates(name: str | None) -> None:
     """List the ready-made studies and spaces, or print the one called NAME, to copy."""
-    from hpo import templates as shipped
+    from hpo.study.input import templates as shipped
 
     if name:
         click.echo(shipped.find_any(name).read_text(encoding="utf-8"), nl=False)

@@ -28,8 +28,8 @@ def import_sweep(sweep: Path, out: Path | None, renames: Sequence[str], imports:
     Example: hpo import-sweep sweep.yaml -o study.toml --rename fc_size=width
     """
     from hpo.config import registry
-    from hpo.sweeps import import_sweep as read
-    from hpo.sweeps import write_study
+    from hpo.study.input.wandb_sweep import import_sweep as read
+    from hpo.study.input.wandb_sweep import write_study
 
     registry.import_modules(imports)
     imported = read(sweep, renames)

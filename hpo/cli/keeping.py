@@ -30,7 +30,7 @@ def stop(name: str, wait: float, storage: str | None) -> int:
 
     hpo launch NAME goes on where they stopped.
     """
-    from hpo.study.workers import stop_workers
+    from hpo.study.operations.worker_status import stop_workers
 
     study = found(name, storage)
     asked, left = stop_workers(study, wait)
@@ -63,8 +63,8 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete a study with its trials and evaluations, and what they keep in HPO_HOME. Logs and reports stay."""
-    from hpo.study.evaluation import companions
-    from hpo.study.sweeping import folders_of, remove
+    from hpo.study.files.cleanup import folders_of, remove
+    from hpo.study.operations.evaluation_study import companions
 
     study = found(name, storage)
     going = [study, *companions(study)]
@@ -100,7 +100,7 @@ def gc(name: str | None, dry_run: bool, unknown: bool, style: str, storage: str 
     five best, and all checkpoints and weights of deleted studies. Logs, reports and what belongs to studies of another
     storage stay.
     """
-    from hpo.study.sweeping import leftovers, remove
+    from hpo.study.files.cleanup import leftovers, remove
 
     found = leftovers(opened(storage), name, unknown=unknown)
     gone = [each for each in found if not each.stays]
@@ -130,7 +130,7 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
     Example: hpo copy mine --to postgresql://me@host/studies
     """
     from hpo.study import StudyStorage
-    from hpo.study.copying import copy_study
+    from hpo.study.operations.copy_study import copy_study
 
     study = found(name, storage)
     copied = copy_study(study, StudyStorage(target), new_name or name)
@@ -159,11 +159,11 @@ def fork(
 
     Example: hpo fork mine mine2 --set 'optimizer=["adam", "nadam"]'
     """
-    from hpo.study import forking
-    from hpo.study.file import override
+    from hpo.study.input.study_file import override
+    from hpo.study.operations import fork
 
     study = ready(old, storage, imports)
-    planned = forking.fork(study, new, dict(override(text) for text in sets), **keys)
+    planned = fork.fork(study, new, dict(override(text) for text in sets), **keys)
     for line in planned.refused:
         say(f"not kept: {line}")
     for state, numbers in planned.left.items():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def list_(style: str, storage: str | None) -> None:
     """List the studies of a storage."""
     from hpo.errors import StorageMissingError
-    from hpo.study.listing import listing
+    from hpo.study.operations.list_studies import listing
     from hpo.utils.home import default_storage
 
     try:
@@ -45,8 +45,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.results import read_results
     from hpo.report.results import show as summary
-    from hpo.study.keeping import weights_here
-    from hpo.study.workers import in_short
+    from hpo.study.files.study_files import weights_here
+    from hpo.study.operations.worker_status import in_short
 
     study = ready(name, storage, imports)
     results = read_results(study)
@@ -55,7 +55,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     if style == "json":
         print_json(shown)
         return
-    from hpo.study.preview import preview
+    from hpo.study.input.preview import preview
 
     click.echo(preview(study.name, study.definition, study.budget, samples=0))
     click.echo()

@@ -111,7 +111,7 @@ def launch(
     for notice in planned.notices:
         say(f"note: {notice}")
     if dry_run:
-        from hpo.study.preview import preview
+        from hpo.study.input.preview import preview
 
         click.echo(preview(planned.name, planned.definition, planned.budget))
         _say_price(planned, storage, workers, device)
@@ -300,8 +300,8 @@ def train(
     Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
     """
     from hpo.config import registry
-    from hpo.study.config_file import read_config
-    from hpo.study.file import override
+    from hpo.study.input.config_file import read_config
+    from hpo.study.input.study_file import override
     from hpo.utils.home import cores, folder
     from hpo.utils.signals import StopRequest
 
@@ -347,7 +347,7 @@ def train(
 
 def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
     from hpo.launching import plan
-    from hpo.study.file import override
+    from hpo.study.input.study_file import override
 
     return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
 

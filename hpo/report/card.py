@@ -118,7 +118,7 @@ def _in_torch(results: Results, exported: Exported) -> str:
         head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
         return f"{head}model = {exported.plain}\n{load}"
     takes = exported.preprocessing
-    head = "from pathlib import Path\n\nfrom hpo.study.config_file import read_config\n"
+    head = "from pathlib import Path\n\nfrom hpo.study.input.config_file import read_config\n"
     head += "from hpo.training.models import build\nfrom safetensors.torch import load_file\n\n"
     made = f'build(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
     own = (

@@ -17,8 +17,9 @@ from hpo.report.sight import caution, numbers, standard_error, unit
 from hpo.report.words import dimension_text, value_text
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
+from hpo.utils.toml import toml_key, toml_value
 
-__all__ = ["SPACE_CHECKS", "toml_value"]
+__all__ = ["SPACE_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
 Places = np.ndarray[tuple[int], np.dtype[np.float64]]  # on a parameter's own scale, 0 to 1, the best trial's first
@@ -31,24 +32,6 @@ NARROWER = 0.7  # a range that would keep more of its length is not worth narrow
 FEW_GOOD = 3  # below this the best trial may be a lucky one
 INFEASIBLE = 0.2  # a fifth of the budget lost
 UNFAIR = 3.0  # so many times the trials give a value so many more chances
-
-
-def toml_value(value: object) -> str:
-    """A value as TOML; a table stands on one line."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 32 or c in '"\\\x7f' else c for c in value)
-        return f'"{escaped}"'
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items()) + " }" if value else "{}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    return repr(value)
-
-
-def _key(name: str) -> str:
-    return name if name and all(c.isascii() and (c.isalnum() or c in "_-") for c in name) else toml_value(name)
 
 
 def boundary(results: Results, _: Evaluations) -> list[Finding]:
@@ -76,7 +59,7 @@ def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Fi
     if (low, high) == (domain.low, domain.high):
         advice = "the bound is a limit of the parameter: it cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
-    toml = f"{_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
+    toml = f"{toml_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
     return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
 
 
@@ -172,7 +155,7 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     if not few:
         return [Finding("density", title, "ok", evidence)]
     narrow = _narrow(results)
-    lines = [f"{_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
+    lines = [f"{toml_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
     advice = "run more trials, or narrow the space around the best one"
     return [Finding("density", title, "warning", evidence, advice, "\n".join(lines), tuple(narrow))]
 
@@ -223,7 +206,7 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     name = dimension.parameter.name
     evidence += f", {count} of them {'above' if side == 'high' else 'below'} every one of the better half in {name}"
     advice = f"end {dimension_text(dimension)} at {bound:.6g}"
-    toml = f"{_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
+    toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
     return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
 
 
@@ -274,7 +257,7 @@ def _choices(
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
     table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
     advice = f"drop {', '.join(map(value_text, worse))} from {dimension_text(dimension)}"
-    return Finding("isolation", title, "note", evidence, advice, f"{_key(name)} = {toml_value(table)}", (name,))
+    return Finding("isolation", title, "note", evidence, advice, f"{toml_key(name)} = {toml_value(table)}", (name,))
 
 
 def _beaten(best: list[float], other: list[float], error: float) -> bool:

@@ -1,7 +1,7 @@
 """Evaluations of a study as a report needs them: which configurations were trained again, and how each run ended.
 
-A study's evaluations are studies of their own (see `hpo.study.evaluation`); several that are on the same data, and both
-refit or both not, are one here: a configuration that has been run once is not run again.
+A study's evaluations are studies of their own (see `hpo.study.operations.evaluation_study`); several that are on the
+same data, and both refit or both not, are one here: a configuration that has been run once is not run again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
-from hpo.study.artifacts import find_artifact
 from hpo.study.definition import test_metric
-from hpo.study.evaluation import companions, config_of, looks, same_trial
+from hpo.study.files.artifacts import find_artifact
+from hpo.study.operations.evaluation_study import companions, config_of, looks, same_trial
 
 __all__ = [
     "NOT_VALIDATION",

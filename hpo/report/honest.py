@@ -14,7 +14,7 @@ from hpo.report.judgement import Comparison, Interval, Judgement, Score, lost_ru
 from hpo.report.plot import Figure, Spec, build, drawn, missing, safe, short, value_axis
 from hpo.report.results import Results
 from hpo.report.words import NONE, count_text, gain_text, metric_text, seeds_text, values_text
-from hpo.study.evaluation import Look
+from hpo.study.operations.evaluation_study import Look
 
 __all__ = ["honest"]
 

@@ -14,7 +14,7 @@ from hpo.report.pictures import png
 from hpo.report.plot import HOVER, Figure, axis, build, drawn, safe
 from hpo.report.words import count_text, one_line, values_text
 from hpo.study import Study
-from hpo.study.artifacts import find_artifact
+from hpo.study.files.artifacts import find_artifact
 
 __all__ = ["inside"]
 

@@ -16,7 +16,7 @@ from hpo.report.judgement import Judgement, judge
 from hpo.report.results import Results, read_results
 from hpo.report.verdict import verdict
 from hpo.study import Study
-from hpo.study.evaluation import Look, looks
+from hpo.study.operations.evaluation_study import Look, looks
 
 __all__ = ["Reading", "read"]
 

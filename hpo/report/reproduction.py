@@ -54,7 +54,7 @@ def study_file(results: Results) -> str:
 
 
 def study_table(results: Results) -> dict[str, Any]:
-    """The keys of a study file, from which `hpo.study.file.define` makes the same definition and budget."""
+    """The keys of a study file, from which `hpo.study.input.study_file.define` makes the same definition and budget."""
     definition, budget = results.definition, results.budget
     table = {
         "name": results.name,

@@ -24,7 +24,7 @@ from hpo.storage.study_storage import FIXED, EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summary
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.constraints import INFEASIBLE
-from hpo.study.workers import WorkerState, worker_states
+from hpo.study.operations.worker_status import WorkerState, worker_states
 
 __all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
 
@@ -337,7 +337,7 @@ def show(results: Results) -> dict[str, Any]:
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
     `failed` (each failed trial, but those that violate a constraint), `workers` (see
-    `hpo.study.workers.WorkerState`), `work` (what they have done, those that have ended too: see
+    `hpo.study.operations.worker_status.WorkerState`), `work` (what they have done, those that have ended too: see
     `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),

@@ -9,8 +9,8 @@ import numpy as np
 from hpo.report.chapter import Block, Chapter, Pictures, Text
 from hpo.report.pictures import png
 from hpo.study import Study
-from hpo.study.artifacts import find_artifact
-from hpo.study.evaluation import companions
+from hpo.study.files.artifacts import find_artifact
+from hpo.study.operations.evaluation_study import companions
 
 __all__ = ["samples"]
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
-from hpo.report.checks_space import toml_value
 from hpo.report.diagnostics import diagnose
 from hpo.report.evaluations import read_evaluations
 from hpo.report.findings import Finding
 from hpo.report.results import Results, read_results
 from hpo.space import Constant, Space
 from hpo.study import Study
-from hpo.study.warm import check_warm_start
+from hpo.study.warm_start import check_warm_start
+from hpo.utils.toml import toml_value
 
 __all__ = ["suggestion", "write_suggestion"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from hpo.config.trial_config import Value
 from hpo.space import Space
 from hpo.study.definition import Definition
-from hpo.study.warm import warm_params
+from hpo.study.warm_start import warm_params
 
 __all__ = ["slots"]
 

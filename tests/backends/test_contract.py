@@ -21,7 +21,7 @@ from hpo.backends.options import Backend, Handle, WorkerOptions
 from hpo.backends.ray import Ray
 from hpo.backends.slurm import Slurm
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.utils.home import home
 from tests.backends.cluster import Cluster, cluster, marked
 from tests.data import small_npz

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from tests.chaos.fleet import LOST, Fleet, WorkerProcess
 from tests.data import small_npz
 

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 import hpo.worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url

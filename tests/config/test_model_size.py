@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hpo.config.model_size import dense_parameters, sized
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.training.models import build, parameter_count
 
 SHAPE, CLASSES = (1, 6, 6), 4

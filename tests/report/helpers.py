@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from hpo.datasets import reference
 from hpo.study import Study
-from hpo.study.artifacts import save_artifact
-from hpo.study.evaluation import evaluate_on, record_look
+from hpo.study.files.artifacts import save_artifact
+from hpo.study.operations.evaluation_study import evaluate_on, record_look
 from tests.study.helpers import holder, make_study
 
 SPACE: Mapping[str, Any] = {

@@ -23,7 +23,7 @@ from hpo.report.reading import read
 from hpo.report.reproduction import study_file
 from hpo.report.results import read_results
 from hpo.study import Study
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from tests.report.helpers import BASELINE, evaluated, filled
 from tests.study.helpers import make_study
 

@@ -18,7 +18,7 @@ from hpo.report.svg import svg
 from hpo.report.words import values_text
 from hpo.study import Study
 from hpo.study.definition import Budget
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from tests.report.helpers import SPACE, filled
 
 EXPECT = {"better": {"depth": 3}, "than": {"depth": 1}}

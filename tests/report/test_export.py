@@ -9,7 +9,7 @@ import yaml
 from hpo.errors import RequestError
 from hpo.report.export import export_config
 from hpo.report.results import read_results
-from hpo.study.config_file import read_config
+from hpo.study.input.config_file import read_config
 from tests.report.helpers import BASELINE, add_foreign, filled
 from tests.study.helpers import holder, make_study
 
@@ -50,7 +50,9 @@ def test_best_is_exported_by_default(tmp_path: Path) -> None:
 
 
 def test_a_name_cannot_leave_the_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.study.file.check_name", lambda name: name)  # not ours, but a database can hold any name
+    monkeypatch.setattr(
+        "hpo.study.input.study_file.check_name", lambda name: name
+    )  # not ours, but a database can hold any name
     text = export_config(filled(tmp_path, "a\nseed = 1", trials=2))
     assert text.splitlines()[0].endswith("of study a seed = 1")
 

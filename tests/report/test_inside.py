@@ -16,7 +16,7 @@ from hpo.report.chapter import Note, Pictures, Subtitle, Text
 from hpo.report.inside import inside
 from hpo.report.plot import Figure
 from hpo.study import Study
-from hpo.study.artifacts import save_artifact
+from hpo.study.files.artifacts import save_artifact
 from tests.report.helpers import filled
 
 STEPS = np.linspace(-1, 1, 21, dtype=np.float32)

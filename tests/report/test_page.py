@@ -143,7 +143,9 @@ def test_a_long_table_is_turned_in_pages(page: Page, tmp_path: Path) -> None:
 
 
 def test_hostile_texts_are_texts(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.study.file.check_name", lambda name: name)  # not ours, but a database can hold any name
+    monkeypatch.setattr(
+        "hpo.study.input.study_file.check_name", lambda name: name
+    )  # not ours, but a database can hold any name
     study = filled(tmp_path, f"a {HOSTILE}", states=MIXED, trials=10)
     add_foreign(study, {HOSTILE: HOSTILE, "__proto__": "x"}, 0.99)
     open_report(page, study, tmp_path / "out")
@@ -156,7 +158,7 @@ def test_hostile_texts_are_texts(page: Page, tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("kind", ["evaluated", "hostile", "several", "one", "empty"])
 def test_a_phone_scrolls_down_only(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("hpo.study.file.check_name", lambda name: name)
+    monkeypatch.setattr("hpo.study.input.study_file.check_name", lambda name: name)
     open_report(page, studies(tmp_path, kind), tmp_path / "out", width=360, height=740)
     assert page.value("innerWidth") == 360
     assert page.value("document.documentElement.scrollWidth") == 360

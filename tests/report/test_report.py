@@ -122,7 +122,9 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 
 
 def test_no_trial_data_is_trusted_as_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.study.file.check_name", lambda name: name)  # not ours, but a database can hold any name
+    monkeypatch.setattr(
+        "hpo.study.input.study_file.check_name", lambda name: name
+    )  # not ours, but a database can hold any name
     study = filled(tmp_path, f"a {EVIL} | b", states=("COMPLETE", "FAIL"), trials=8)
     add_foreign(study, {EVIL: f"</script>{EVIL}"}, 0.9)
     page, text, _ = report(study, tmp_path / "out")

@@ -12,8 +12,8 @@ from PIL import Image
 from hpo.report.chapter import Pictures
 from hpo.report.pictures import png
 from hpo.report.samples import samples
-from hpo.study.artifacts import save_artifact
 from hpo.study.definition import Candidate, Evaluation
+from hpo.study.files.artifacts import save_artifact
 from tests.report.helpers import filled
 from tests.study.helpers import make_study
 

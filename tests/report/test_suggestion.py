@@ -15,7 +15,7 @@ from hpo.report.diagnostics import diagnose
 from hpo.report.results import read_results
 from hpo.report.suggestion import suggestion, write_suggestion
 from hpo.study import Study
-from hpo.study.file import define, read_study
+from hpo.study.input.study_file import define, read_study
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled

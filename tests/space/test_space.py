@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpo
-from hpo import templates
 from hpo.config.choices import CLASSIFICATION_LOSSES
 from hpo.config.trial_config import TrialConfig, vocabulary
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
-from hpo.study.file import read_toml
+from hpo.study.input import templates
+from hpo.study.input.study_file import read_toml
 
 ALTERNATIVES = [
     {"low": 1e-4, "high": 1e-2, "log": True, "when": {"optimizer": "adam"}},

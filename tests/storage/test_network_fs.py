@@ -10,7 +10,7 @@ from hpo.errors import StorageError
 from hpo.storage import network_fs
 from hpo.storage.network_fs import file_system, refuse_for_remote
 from hpo.study import StudyStorage
-from hpo.study.listing import listing
+from hpo.study.operations.list_studies import listing
 from tests.study.helpers import sqlite_url
 
 

@@ -20,7 +20,7 @@ from optuna.trial import FixedTrial, TrialState
 from hpo.errors import StorageError
 from hpo.storage.schema import VERSION
 from hpo.study import StudyStorage
-from hpo.study.listing import listing
+from hpo.study.operations.list_studies import listing
 from tests.helpers import hpo
 from tests.study.fixtures import make
 from tests.study.helpers import sqlite_url

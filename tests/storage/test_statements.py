@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from hpo.study import Budget, Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack

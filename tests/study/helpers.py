@@ -7,7 +7,7 @@ from typing import Any
 
 from hpo.storage.leases import Holder
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 
 SPACE = {
     "optimizer": ["adam", "sgd"],

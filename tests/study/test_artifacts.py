@@ -10,10 +10,10 @@ import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from hpo.study import Study, StudyStorage
-from hpo.study.artifacts import ArtifactFolders, artifacts, find_artifact, save_artifact
-from hpo.study.copying import copy_study
-from hpo.study.keeping import folder_of
-from hpo.study.sweeping import folders_of, leftovers
+from hpo.study.files.artifacts import ArtifactFolders, artifacts, find_artifact, save_artifact
+from hpo.study.files.cleanup import folders_of, leftovers
+from hpo.study.files.study_files import folder_of
+from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import holder, make_study
 
 

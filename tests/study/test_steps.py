@@ -13,9 +13,9 @@ from hpo.errors import DefinitionError, LeaseLostError
 from hpo.storage.study_storage import EpochSteps
 from hpo.storage.tables import STEPS
 from hpo.study import Claim, Study, StudyStorage
-from hpo.study.copying import copy_study
 from hpo.study.definition import Definition
-from hpo.study.file import define
+from hpo.study.input.study_file import define
+from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import holder, make_study, sqlite_url
 
 

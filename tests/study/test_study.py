@@ -20,7 +20,7 @@ from hpo.errors import (
 )
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study import study as study_module
-from hpo.study.file import define, override, parse_duration, read_study
+from hpo.study.input.study_file import define, override, parse_duration, read_study
 from hpo.study.samplers import SAMPLERS
 from tests.study.helpers import SPACE, holder, make_study, sqlite_url
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hpo import templates
 from hpo.errors import DefinitionError
-from hpo.study.file import read_study
+from hpo.study.input import templates
+from hpo.study.input.study_file import read_study
 from tests.helpers import ROOT
 
 FIND = """
 import hpo
-from hpo import templates
+from hpo.study.input import templates
 print(hpo.__file__)
 print(templates.find("studies", "quickstart"))
 print(templates.names("search_spaces"))

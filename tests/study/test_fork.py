@@ -18,8 +18,8 @@ from hpo.report.reading import read
 from hpo.report.results import read_results
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS, TRIAL_SYSTEM_ATTRS, TRIALS
 from hpo.study import Study, study_names
-from hpo.study.forking import fork
-from hpo.study.keeping import StudyFiles, weights_here
+from hpo.study.files.study_files import StudyFiles, weights_here
+from hpo.study.operations.fork import fork
 from tests.report.helpers import add_foreign, evaluated, filled, tell_all
 from tests.study.helpers import holder, make_study
 

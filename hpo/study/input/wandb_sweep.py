@@ -15,9 +15,9 @@ from hpo.config import registry
 from hpo.config.aliases import DATASETS, FOREIGN, METRICS, VALUES, plain
 from hpo.config.trial_config import Parameter, Value, vocabulary
 from hpo.errors import DefinitionError, HpoError, RequestError, unknown
-from hpo.report.checks_space import toml_value
-from hpo.study.file import DEFAULT_TRIALS, define
-from hpo.sweeps.domains import domain
+from hpo.study.input.study_file import DEFAULT_TRIALS, define
+from hpo.study.input.wandb_domains import domain
+from hpo.utils.toml import toml_value
 
 __all__ = ["Imported", "import_sweep", "write_study"]
 

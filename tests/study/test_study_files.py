@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from hpo.errors import StudyNotFoundError
 from hpo.storage.url import normalised
 from hpo.study import Study, StudyStorage
-from hpo.study.keeping import KEPT, MARKER, StudyFiles, place, ranking, weights_here, weights_path
-from hpo.study.sweeping import folders_of, leftovers, remove
+from hpo.study.files.cleanup import folders_of, leftovers, remove
+from hpo.study.files.study_files import KEPT, MARKER, StudyFiles, place, ranking, weights_here, weights_path
 from hpo.utils.home import home
 from tests.study.helpers import holder, make_study, sqlite_url
 

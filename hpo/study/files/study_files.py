@@ -1,9 +1,9 @@
 """What a study keeps on disk: checkpoints of its unfinished trials, the weights of its best ones, and artifacts.
 
 They lie in `HPO_HOME`, in folders of that study alone: `checkpoints/<name>-<key>/<number>.pt`,
-`weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.artifacts`). The key is
-drawn when the study first keeps something, and stored in it. So a study that is deleted and made again under its name,
-and one of the same name in another storage, have other folders.
+`weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.files.artifacts`). The key
+is drawn when the study first keeps something, and stored in it. So a study that is deleted and made again under its
+name, and one of the same name in another storage, have other folders.
 A file `study.json` in each says whose it is, for `hpo gc`.
 
 The `KEPT` best COMPLETE trials keep their weights: by the first objective, the lower number of equals. With several

@@ -12,8 +12,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.study.definition import Objective
-from hpo.study.file import check_measured, get_table, get_text, objectives_of, read_toml, usual_objective
-from hpo.study.fit import check_fit
+from hpo.study.input.compatibility import check_fit
+from hpo.study.input.study_file import check_measured, get_table, get_text, objectives_of, read_toml, usual_objective
 
 __all__ = ["Configuration", "read_config", "read_parameters"]
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from optuna.trial import TrialState
 
+from hpo.study.operations.worker_status import WorkerState, worker_states
 from hpo.study.study import Study
-from hpo.study.workers import WorkerState, worker_states
 
 __all__ = ["Progress", "progress"]
 

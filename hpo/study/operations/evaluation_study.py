@@ -18,8 +18,8 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError
 from hpo.study.definition import Budget, Candidate, Definition, Evaluation, Named, Objective, test_metric
-from hpo.study.file import check_name
-from hpo.study.fit import check_fit
+from hpo.study.input.compatibility import check_fit
+from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
 
 __all__ = [

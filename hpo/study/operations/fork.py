@@ -42,9 +42,9 @@ from hpo.storage.tables import (
     TRIALS,
     VALUES,
 )
-from hpo.study.copying import copy_files
 from hpo.study.definition import Budget, Definition
-from hpo.study.file import check_name, define
+from hpo.study.input.study_file import check_name, define
+from hpo.study.operations.copy_study import copy_files
 from hpo.study.slots import slots
 from hpo.study.study import Study, study_names
 

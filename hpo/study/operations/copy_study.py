@@ -41,9 +41,9 @@ from hpo.storage.tables import (
     insert_one,
     metadata,
 )
-from hpo.study.artifacts import artifact_ids
-from hpo.study.file import check_name
-from hpo.study.keeping import KEY, StudyFiles, folder_of, weights_here
+from hpo.study.files.artifacts import artifact_ids
+from hpo.study.files.study_files import KEY, StudyFiles, folder_of, weights_here
+from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
 
 __all__ = ["copy_files", "copy_study"]

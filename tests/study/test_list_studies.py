@@ -8,9 +8,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
-from hpo.study.listing import listing
-from hpo.study.workers import in_short
+from hpo.study.input.study_file import define
+from hpo.study.operations.list_studies import listing
+from hpo.study.operations.worker_status import in_short
 from tests.study.helpers import holder
 
 

@@ -17,10 +17,10 @@ from hpo.config.trial_config import vocabulary
 from hpo.errors import RequestError
 from hpo.space import Space
 from hpo.space.parse import parse
-from hpo.study.file import read_study
+from hpo.study.input.study_file import read_study
+from hpo.study.input.wandb_domains import DISTRIBUTIONS, domain
+from hpo.study.input.wandb_sweep import Imported, import_sweep, write_study
 from hpo.study.slots import slots
-from hpo.sweeps import Imported, import_sweep, write_study
-from hpo.sweeps.domains import DISTRIBUTIONS, domain
 from tests.helpers import hpo
 
 FASHION = Path(__file__).parent / "fashion_sweep.yaml"

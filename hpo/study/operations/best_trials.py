@@ -12,7 +12,7 @@ from hpo.errors import HpoError, RequestError
 from hpo.space import Space
 from hpo.study.definition import Definition
 from hpo.study.study import Study
-from hpo.study.warm import constants_of, warm_params
+from hpo.study.warm_start import constants_of, warm_params
 
 __all__ = ["warm_starts"]
 

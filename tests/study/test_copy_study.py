@@ -15,9 +15,9 @@ from optuna_dashboard import get_note, save_note
 
 from hpo.errors import DefinitionError, StudyConflictError
 from hpo.study import Study, StudyStorage
-from hpo.study.copying import copy_study
-from hpo.study.file import define
-from hpo.study.keeping import StudyFiles, weights_here
+from hpo.study.files.study_files import StudyFiles, weights_here
+from hpo.study.input.study_file import define
+from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import SPACE, holder
 
 PAIRS = [

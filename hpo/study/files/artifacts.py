@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from hpo.study.keeping import StudyFiles, folder_of
+from hpo.study.files.study_files import StudyFiles, folder_of
 from hpo.study.study import Study
 from hpo.utils.home import home
 

@@ -14,7 +14,7 @@ from hpo.launching import Plan, plan
 from hpo.report.reproduction import study_table
 from hpo.report.results import read_results
 from hpo.study import Study, StudyStorage
-from hpo.study.file import define
+from hpo.study.input.study_file import define
 from tests.report.helpers import evaluated, filled, tell_all
 from tests.study.helpers import holder, sqlite_url
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpo import templates
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig, vocabulary
 from hpo.datasets import DatasetReference, reference
@@ -18,11 +17,12 @@ from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.constraints import constraints_of
 from hpo.study.definition import Budget, Definition, Named, Objective, constants, longest, test_metric
-from hpo.study.fit import check_fit
+from hpo.study.input import templates
+from hpo.study.input.compatibility import check_fit
+from hpo.study.input.report_options import report_table
 from hpo.study.pruners import check_pruner
-from hpo.study.report_table import report_table
 from hpo.study.samplers import check_sampler
-from hpo.study.warm import check_warm_start
+from hpo.study.warm_start import check_warm_start
 
 __all__ = [
     "budget_of",

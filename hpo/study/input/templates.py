@@ -15,7 +15,7 @@ KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
 
 def folder(kind: Kind | Literal["docs"]) -> Path:
     """Where files of a kind are: inside the package in a wheel, beside it in a checkout or an editable install."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[2]
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
 

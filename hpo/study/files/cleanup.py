@@ -24,8 +24,8 @@ from optuna.trial import TrialState
 from hpo.errors import RunError
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import TRIALS
-from hpo.study.artifacts import artifact_ids
-from hpo.study.keeping import KEY, KINDS, MARKER, folder_of, place, ranking
+from hpo.study.files.artifacts import artifact_ids
+from hpo.study.files.study_files import KEY, KINDS, MARKER, folder_of, place, ranking
 from hpo.study.study import Study
 from hpo.utils.home import home
 

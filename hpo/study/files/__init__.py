@@ -1,0 +1,1 @@
+"""Files of a study: checkpoints, kept weights, artifacts, and their removal."""

@@ -1,0 +1,1 @@
+"""Operations on whole studies: list, copy, fork, evaluate, progress."""
