@@ -43,7 +43,7 @@ from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build, parameter_count
-from hpo.training.stacked import StackedLearner
+from hpo.training.stacked.learner import StackedLearner
 
 TURN = 0.5  # seconds
 ADAM_BYTES = 40  # per parameter and step: weight, gradient and two moments of 4 bytes, read or written 10 times

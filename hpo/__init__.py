@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hpo.launching import launch
     from hpo.space import Choices, Constant, Float, Int, Space
     from hpo.study import StudyStorage
-    from hpo.training.trial import Trial
+    from hpo.training.custom_loop import Trial
 
 __all__ = [
     "Choices",
@@ -49,7 +49,7 @@ _LAZY = {
     "Int": "hpo.space",
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",
-    "Trial": "hpo.training.trial",
+    "Trial": "hpo.training.custom_loop",
     "TrialConfig": "hpo.config.trial_config",
     "launch": "hpo.launching",
 }

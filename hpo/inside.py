@@ -18,10 +18,10 @@ from hpo.restoring import chosen, restore
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data
-from hpo.training.landscape import Landscape, landscape
+from hpo.training.inspection.feature_visualization import Filters, Responses, responses
+from hpo.training.inspection.loss_landscape import Landscape, landscape
 from hpo.training.learner import loss_function
 from hpo.training.memory import is_out_of_memory
-from hpo.training.responses import Filters, Responses, responses
 
 __all__ = ["check_inside", "look_inside"]
 

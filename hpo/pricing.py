@@ -16,7 +16,7 @@ from hpo.study.slots import slots
 from hpo.utils.home import default_storage
 
 if TYPE_CHECKING:
-    from hpo.training.price import Price
+    from hpo.training.step_cost import Price
 
 __all__ = ["measured", "one_by_one", "price_notice"]
 
@@ -75,7 +75,7 @@ def measured(configs: Sequence[TrialConfig], definition: Definition, threads: in
     from hpo.training.data import DataCache
     from hpo.training.loop import device as find
     from hpo.training.loop import set_threads
-    from hpo.training.price import price
+    from hpo.training.step_cost import price
 
     usual = torch.get_num_threads()
     set_threads(threads)

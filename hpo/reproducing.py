@@ -20,10 +20,10 @@ from hpo.study import Study
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
 from hpo.training.environment import environment
-from hpo.training.job import run
 from hpo.training.loop import device as device_of
 from hpo.training.loop import set_threads
 from hpo.training.member import Member, Metrics
+from hpo.training.standalone import run
 
 __all__ = ["Difference", "Reproduction", "reproduce", "sentences"]
 

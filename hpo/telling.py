@@ -22,8 +22,8 @@ from hpo.study import Claim, Study
 from hpo.study.constraints import INFEASIBLE, violations
 from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import forget
-from hpo.training.job import write_weights
 from hpo.training.member import Outcome, Weights
+from hpo.training.standalone import write_weights
 
 __all__ = ["Telling"]
 

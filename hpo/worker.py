@@ -39,13 +39,13 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.study.heartbeat import LEASE, Heartbeat
 from hpo.telling import Telling
 from hpo.training.checkpoint import CheckpointSpec, forget
+from hpo.training.cohort_size import cohort_size
 from hpo.training.data import DataCache
 from hpo.training.environment import environment
+from hpo.training.loggers.base import Tracked, Tracker, check_trackers, make_tracker
+from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import device, set_threads, train
 from hpo.training.memory import give_memory_back
-from hpo.training.sizing import cohort_size
-from hpo.training.tensorboard import TensorBoard
-from hpo.training.trackers import Tracked, Tracker, check_trackers, make_tracker
 from hpo.utils.home import cores
 
 __all__ = ["Worker", "share_of_cores"]
@@ -84,7 +84,7 @@ class Worker:
         cohort: how many trials it trains at the same time, at most; None leaves that to what the device trains well,
             and to what an adaptive sampler can be asked for at once.
         tensorboard: the folder that TensorBoard events of every trial are written to, in STUDY/trial_N; or None.
-        trackers: `mlflow`, `wandb`: what else is told of every trial; see `hpo.training.trackers`.
+        trackers: `mlflow`, `wandb`: what else is told of every trial; see `hpo.training.loggers.base`.
     """
 
     study: Study

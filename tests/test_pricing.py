@@ -14,7 +14,7 @@ from hpo.launching import Plan, plan
 from hpo.pricing import price_notice
 from hpo.study import Definition
 from hpo.study.slots import slots
-from hpo.training.price import Price
+from hpo.training.step_cost import Price
 from tests.data import small_npz
 from tests.helpers import hpo
 

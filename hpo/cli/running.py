@@ -310,11 +310,11 @@ def train(
     given = read_config(config_file, overrides, dataset, objective)
     for note in given.notes:
         say(f"note: {note}")
-    from hpo.training import job  # torch, once the request is known to be right
+    from hpo.training import standalone  # torch, once the request is known to be right
 
     out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with StopRequest() as stop:
-        result = job.run(
+        result = standalone.run(
             given.config,
             given.dataset,
             out,

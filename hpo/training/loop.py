@@ -18,13 +18,13 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
+from hpo.training.custom_loop import run_loop
 from hpo.training.data import Batch, Data, epoch_seed
 from hpo.training.learner import Evaluation, Learner, ModuleLearner, target_of
 from hpo.training.member import Member, Metrics, Outcome, Scores, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import rate_at, rates
-from hpo.training.stacked import StackedLearner
-from hpo.training.trial import run_loop
+from hpo.training.stacked.learner import StackedLearner
 
 __all__ = [
     "Callback",
@@ -56,7 +56,7 @@ def train(
 ) -> list[Outcome]:
     """Train configurations, each to its end, and say what came out, in their order.
 
-    Models that are loops of the user's own train themselves; see `hpo.training.trial`.
+    Models that are loops of the user's own train themselves; see `hpo.training.custom_loop`.
     Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
     `hpo.config.cohort_key`. The others, and those that begin from another place than the rest, are trained one after
     the other.

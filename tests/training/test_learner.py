@@ -9,7 +9,7 @@ from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
 from hpo.training.learner import Learner, ModuleLearner, layers_of, loss_function
 from hpo.training.member import Member
-from hpo.training.stacked import StackedLearner
+from hpo.training.stacked.learner import StackedLearner
 from tests.training import oracle
 
 CPU = torch.device("cpu")

@@ -21,17 +21,17 @@ from hpo.config.choices import (
 )
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training import loop, sizing
+from hpo.training import cohort_size, loop
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
-from hpo.training.losses import correct
 from hpo.training.member import Member
-from hpo.training.stacked import StackedLearner
-from hpo.training.units import Dropout
-from hpo.training.updates import Clip
+from hpo.training.stacked.layers import Dropout
+from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.losses import correct
+from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -456,25 +456,25 @@ def test_the_first_of_equal_outputs_counts(seed, ties):
 )
 def test_cohort_size(seconds, most, expected, monkeypatch):
     """Whatever the models cost: the later ones are deep, and take ten times as long."""
-    monkeypatch.setattr(sizing, "LONGEST", float("inf"))
+    monkeypatch.setattr(cohort_size, "LONGEST", float("inf"))
     costs = {1: 5, 10: 50}
     monkeypatch.setattr(
-        sizing, "_seconds", lambda learner, *_: seconds([costs[m.config.depth] for m in learner.members])
+        cohort_size, "_seconds", lambda learner, *_: seconds([costs[m.config.depth] for m in learner.members])
     )
     depths = [1] * 64 + [10] * 64
     configs = [
         config(widths=None, depth=depth, width=3, learning_rate=1e-3 * (i + 1)) for i, depth in enumerate(depths)
     ]
-    assert sizing.cohort_size(configs, data(configs[0]), most) == expected
+    assert cohort_size.cohort_size(configs, data(configs[0]), most) == expected
 
 
 def test_memory_bounds_a_cohort(monkeypatch):
-    monkeypatch.setattr(sizing, "_seconds", lambda *_: 0.001)
-    monkeypatch.setattr(sizing, "_free", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3))
+    monkeypatch.setattr(cohort_size, "_seconds", lambda *_: 0.001)
+    monkeypatch.setattr(cohort_size, "_free", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3))
     configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
-    assert sizing.cohort_size(configs, data(configs[0]), 64) == 5
+    assert cohort_size.cohort_size(configs, data(configs[0]), 64) == 5
 
 
 def test_one_where_nothing_can_be_stacked():
     configs = [config(optimizer="lbfgs")] * 4
-    assert sizing.cohort_size(configs, data(configs[0]), 4) == 1
+    assert cohort_size.cohort_size(configs, data(configs[0]), 4) == 1

@@ -12,12 +12,13 @@ from torch.nn import functional
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError
-from hpo.training import loop, losses
+from hpo.training import loop
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, epoch_seed
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
 from hpo.training.models import build
+from hpo.training.stacked import losses
 from tests.training.resumable import config, data, one, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,9 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import train
 from hpo.training.member import Member
-from hpo.training.tensorboard import TensorBoard
 from tests.training.resumable import config, data, one, stop_after
 
 

@@ -12,7 +12,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import reference
 from hpo.errors import DataError, DivergedError, RequestError
-from hpo.training import job
+from hpo.training import standalone
 from hpo.training.models import build
 
 RNG = np.random.default_rng(0)
@@ -42,7 +42,7 @@ CONFIG = TrialConfig(widths="12", epochs=3, batch_size=16, learning_rate=0.01, s
 
 
 def run(own, out, config=CONFIG, **keywords):
-    return job.run(config, own, out, threads=1, progress=False, **keywords)
+    return standalone.run(config, own, out, threads=1, progress=False, **keywords)
 
 
 def rows(path):
@@ -124,7 +124,7 @@ def test_test_set_is_read_once_and_only_when_asked(own, tmp_path, monkeypatch):
 
 
 def test_progress_goes_to_standard_error(own, tmp_path, capsys):
-    job.run(CONFIG, own, tmp_path / "out", threads=1)
+    standalone.run(CONFIG, own, tmp_path / "out", threads=1)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert [line.split("  ")[0] for line in captured.err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]

@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from hpo.training.units import ACTIVATIONS, Activation, BatchNorm, Dropout
+from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout
 
 __all__ = ["ALIGNED", "DenseStack", "Network"]
 
@@ -31,7 +31,7 @@ class Network:
 
     Attributes:
         widths: units per hidden layer.
-        activations: of each hidden layer; see `hpo.training.units.ACTIVATIONS`.
+        activations: of each hidden layer; see `hpo.training.stacked.layers.ACTIVATIONS`.
         dropouts: of each, the share of its units dropped in training.
         linear: what the names of each layer's weight and bias begin with, the output layer's last.
         norm: of each batch normalisation's; empty where there is none.

@@ -16,7 +16,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
-from hpo.training.stacked import BLOCK, StackedLearner
+from hpo.training.stacked.learner import BLOCK, StackedLearner
 
 __all__ = ["cohort_size"]
 

@@ -23,7 +23,10 @@ __all__ = ["TRACKERS", "Tracked", "Tracker", "check_trackers", "make_tracker"]
 
 log = logging.getLogger("hpo.training")
 Run = TypeVar("Run")
-TRACKERS: Mapping[str, str] = {"mlflow": "hpo.training.mlflow.MLflow", "wandb": "hpo.training.wandb.WandB"}
+TRACKERS: Mapping[str, str] = {
+    "mlflow": "hpo.training.loggers.mlflow.MLflow",
+    "wandb": "hpo.training.loggers.wandb.WandB",
+}
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import dataset as datasets
-from hpo.training import price as prices
+from hpo.training import step_cost as prices
 from hpo.training.data import Data, prepare
-from hpo.training.price import distinct_runs, price, seconds_in_all, seconds_per_step
+from hpo.training.step_cost import distinct_runs, price, seconds_in_all, seconds_per_step
 from tests.data import small_npz
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.inspection.feature_visualization import LAYERS, UNITS, Responses, excite, responses
 from hpo.training.models import build
-from hpo.training.responses import LAYERS, UNITS, Responses, excite, responses
 
 SHAPE, CLASSES = (1, 8, 8), 3
 

@@ -18,8 +18,8 @@ from hpo.errors import DivergedError, RequestError
 from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
+from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.member import Outcome, Scores, Weights
-from hpo.training.tensorboard import TensorBoard
 from hpo.utils.files import publish
 
 __all__ = ["JobResult", "run", "write_config", "write_weights"]

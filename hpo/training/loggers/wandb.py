@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
+from hpo.training.loggers.base import Tracker, missing
 from hpo.training.member import Member, Status
-from hpo.training.trackers import Tracker, missing
 
 if TYPE_CHECKING:
     import wandb

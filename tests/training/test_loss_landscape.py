@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hpo.config.trial_config import TrialConfig
-from hpo.training.landscape import directions, landscape
+from hpo.training.inspection.loss_landscape import directions, landscape
 from hpo.training.learner import ModuleLearner, loss_function
 from hpo.training.member import Member
 from hpo.training.models import build

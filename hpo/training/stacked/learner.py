@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from hpo.config.model_size import outputs_of, sized
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training.dense import DenseStack, Network
 from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
-from hpo.training.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, correct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build, parameter_count
-from hpo.training.updates import family, make_update
+from hpo.training.stacked.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, correct
+from hpo.training.stacked.mlp import DenseStack, Network
+from hpo.training.stacked.optimizers import family, make_update
 
 __all__ = ["StackedLearner"]
 

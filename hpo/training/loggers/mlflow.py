@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
+from hpo.training.loggers.base import Tracker, default, missing
 from hpo.training.member import Member, Status
-from hpo.training.trackers import Tracker, default, missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

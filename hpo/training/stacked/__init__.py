@@ -1,0 +1,1 @@
+"""Many models trained as one: stacked layers, losses and optimizers."""
