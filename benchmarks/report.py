@@ -158,23 +158,23 @@ def whole(study: Study, out: Path) -> tuple[float, float]:
 
 def steps(study: Study) -> Iterator[tuple[str, float]]:
     """The report's steps, with the seconds of each."""
-    from hpo.report import content
-    from hpo.report.document import document
-    from hpo.report.html import page
-    from hpo.report.markdown import markdown
-    from hpo.report.reading import read
+    from hpo.report.chapters import order
+    from hpo.report.render.html import page
+    from hpo.report.render.json import document
+    from hpo.report.render.markdown import markdown
+    from hpo.report.report_data import read
 
     with _timed() as seconds:
         reading = read(study)
     yield "read", seconds()
     told = []
-    for write in content.CHAPTERS:
+    for write in order.CHAPTERS:
         with _timed() as seconds:
             chapter = write(reading)
         if chapter is not None:
             told.append(chapter)
             yield f"chapter {chapter.key}", seconds()
-    words = (study.name, reading.verdict, content.facts(reading), told, "")
+    words = (study.name, reading.verdict, order.facts(reading), told, "")
     for name, step in {"html": page, "markdown": markdown}.items():
         with _timed() as seconds:
             step(*words)

@@ -14,7 +14,7 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
 from hpo.launching import run
-from hpo.report.results import Results, read_results
+from hpo.report.data.results import Results, read_results
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact

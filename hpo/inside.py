@@ -53,8 +53,8 @@ def look_inside(study: Study, device: str = "auto") -> None:
     """Compute what the report's chapter on the best model shows, and keep it as artifacts of the study.
 
     `landscape.npy` holds the losses around the model, (n, n) of float32; `inside.npz` the rest, and a JSON text `about`
-    that says what it is (see `hpo.report.inside`). They replace earlier ones. Training and validation samples are
-    read; the test set is not.
+    that says what it is (see `hpo.report.chapters.model_inspection`). They replace earlier ones. Training and
+    validation samples are read; the test set is not.
 
     Args:
         study: with a COMPLETE trial whose weights are in this `HPO_HOME`.

@@ -15,9 +15,9 @@ from hpo.evaluating import evaluations
 from hpo.exporting import export_model
 from hpo.inside import look_inside
 from hpo.predicting import predict
-from hpo.report import write_report
-from hpo.report.evaluations import read_evaluations
+from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
+from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage, study_names
 from hpo.study.input.study_file import define
 from hpo.worker import Worker

@@ -10,9 +10,9 @@ import pytest
 
 from hpo.errors import DefinitionError
 from hpo.evaluating import evaluations
-from hpo.report import write_report
-from hpo.report.results import read_results, show
-from hpo.report.search import within_noise
+from hpo.report.chapters.search import within_noise
+from hpo.report.data.results import read_results, show
+from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.constraints import Constraint, constraints_of
 from hpo.study.files.study_files import weights_path

@@ -14,8 +14,8 @@ import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.evaluating import evaluations
-from hpo.report.evaluations import read_evaluations
-from hpo.report.judgement import judge, lost_runs, sentences
+from hpo.report.data.evaluations import read_evaluations
+from hpo.report.stats.evaluation_stats import judge, lost_runs, sentences
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.input.study_file import define

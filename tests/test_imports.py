@@ -16,7 +16,7 @@ import hpo
     [
         "import hpo",
         "import hpo; hpo.Space, hpo.Float, hpo.launch, hpo.StudyStorage, hpo.Dataset, hpo.TrialConfig",
-        "import hpo.report, hpo.dashboard",
+        "import hpo.report.write, hpo.report.dashboard.server",
         "import hpo.study.files.study_files, hpo.study.files.cleanup, hpo.study.operations.copy_study",
         "from hpo.cli import main; main(['list'])",
         "from hpo.cli import main; main(['templates'])",

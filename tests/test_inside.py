@@ -10,8 +10,8 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.inside import look_inside
-from hpo.report.chapter import Pictures, Text
-from hpo.report.inside import inside
+from hpo.report.chapters.blocks import Pictures, Text
+from hpo.report.chapters.model_inspection import inside
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import artifacts, find_artifact
 from hpo.study.files.study_files import weights_path

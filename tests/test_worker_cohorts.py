@@ -15,7 +15,7 @@ import hpo.worker
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
-from hpo.report.results import read_results, show
+from hpo.report.data.results import read_results, show
 from hpo.storage.leased_storage import Told
 from hpo.storage.tables import LEASES, WORK
 from hpo.storage.worker_stats import Work

@@ -43,8 +43,8 @@ def list_(style: str, storage: str | None) -> None:
 @storage_option
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
-    from hpo.report.results import read_results
-    from hpo.report.results import show as summary
+    from hpo.report.data.results import read_results
+    from hpo.report.data.results import show as summary
     from hpo.study.files.study_files import weights_here
     from hpo.study.operations.worker_status import in_short
 
@@ -78,7 +78,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 @storage_option
 def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """List the trials of a study."""
-    from hpo.report.results import read_results, trial_table
+    from hpo.report.data.results import read_results, trial_table
 
     print_rows(trial_table(read_results(ready(name, storage, imports))), style)
 
@@ -95,7 +95,7 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
     Example: hpo report quickstart --out my_report
     """
     if suggest is not None:
-        from hpo.report.suggestion import write_suggestion
+        from hpo.report.next_study import write_suggestion
 
         click.echo(write_suggestion(ready(name, storage, imports), suggest))
         return
@@ -141,7 +141,7 @@ def export(
             say(f"note: {line}")
         click.echo(str(weights))
         return
-    from hpo.report.export import export_config
+    from hpo.report.export_config import export_config
 
     click.echo(export_config(ready(name, storage, imports), number, style), nl=False)
 
@@ -171,7 +171,7 @@ def dashboard(name: str | None, host: str, port: int, writable: bool, storage: s
 
     Example: hpo dashboard quickstart --port 8081
     """
-    from hpo.dashboard import serve
+    from hpo.report.dashboard.server import serve
 
     study = found(name, storage) if name else None
     return serve(study.storage if study else opened(storage), host=host, port=port, study=study, writable=writable)

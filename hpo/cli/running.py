@@ -212,8 +212,8 @@ def evaluate(
 
         look_inside(study, device)
     if not stop():
-        from hpo.publishing import publish_report
-        from hpo.report.reading import read
+        from hpo.report.dashboard.publish import publish_report
+        from hpo.report.report_data import read
 
         publish_report(read(study))
     say(f"write the report:  {typed('report', study, imports)}")
@@ -355,8 +355,8 @@ def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequenc
 def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
     """What the evaluations that have just been run say by now."""
     from hpo.console import print_rows
-    from hpo.report.evaluations import read_evaluations
-    from hpo.report.judgement import judge, score_rows, sentences
+    from hpo.report.data.evaluations import read_evaluations
+    from hpo.report.stats.evaluation_stats import judge, score_rows, sentences
 
     names = {each.name for each in made}
     for evaluation in read_evaluations(study):
@@ -388,7 +388,7 @@ def _say_price(planned: Plan, storage: str | None, workers: int | None, device: 
 
 def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     """The best configuration, the report's path, and what to type next."""
-    from hpo.report.export import export_config
+    from hpo.report.export_config import export_config
 
     best, objectives = study.best(), study.definition.objectives
     if best is not None:

@@ -84,9 +84,9 @@ def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
 
 def write_report_of(study: Study, out: Path | None) -> Any:
     """Write the report to `out`, or to the study's folder of reports, and to the dashboard; returns its paths."""
-    from hpo.publishing import publish_report
-    from hpo.report import write_report
-    from hpo.report.reading import read
+    from hpo.report.dashboard.publish import publish_report
+    from hpo.report.report_data import read
+    from hpo.report.write import write_report
     from hpo.utils.home import folder
 
     reading = read(study)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpo.bundle import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
-from hpo.report.chapter import Block, Chapter, Code, Table, Text
-from hpo.report.evaluations import EvaluationResults
-from hpo.report.judgement import judge
-from hpo.report.markdown import short
-from hpo.report.results import Results, TrialRow
-from hpo.report.verdict import interval_text
-from hpo.report.words import count_text, metric_text, value_text, values_text
+from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
+from hpo.report.chapters.verdict import interval_text
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.format import count_text, metric_text, value_text, values_text
+from hpo.report.render.markdown import short
+from hpo.report.stats.evaluation_stats import judge
 
 __all__ = ["Exported", "card"]
 

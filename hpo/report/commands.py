@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from hpo.report.results import Results
+from hpo.report.data.results import Results
 from hpo.storage.url import mask
 from hpo.utils.home import default_storage
 

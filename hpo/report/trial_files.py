@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.report.evaluations import NOT_VALIDATION, EvaluationResults, Run, read_evaluations
-from hpo.report.results import Results, TrialRow, read_results
-from hpo.report.words import finite
+from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, Run, read_evaluations
+from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.report.format import finite
 from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
 from hpo.utils.folders import written_whole

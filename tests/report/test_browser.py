@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.report import write_report
+from hpo.report.write import write_report
 from tests.report.helpers import BASELINE, add_foreign, filled
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

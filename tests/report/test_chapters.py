@@ -12,16 +12,16 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from hpo.report import write_report
-from hpo.report.chapter import Chapter, Column, DataTable, Note, Pictures
-from hpo.report.content import chapters, findings_chapter
-from hpo.report.cost import saved_by_pruning
-from hpo.report.findings import Finding
-from hpo.report.html import page
-from hpo.report.markdown import FIGURES, markdown
-from hpo.report.reading import read
-from hpo.report.reproduction import study_file
-from hpo.report.results import read_results
+from hpo.report.chapters.blocks import Chapter, Column, DataTable, Note, Pictures
+from hpo.report.chapters.cost import saved_by_pruning
+from hpo.report.chapters.order import chapters, findings_chapter
+from hpo.report.chapters.reproduction import study_file
+from hpo.report.checks.finding import Finding
+from hpo.report.data.results import read_results
+from hpo.report.render.html import page
+from hpo.report.render.markdown import FIGURES, markdown
+from hpo.report.report_data import read
+from hpo.report.write import write_report
 from hpo.study import Study
 from hpo.study.input.study_file import define
 from tests.report.helpers import BASELINE, evaluated, filled

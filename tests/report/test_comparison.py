@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.report.chapter import Note, Table, Text
-from hpo.report.comparison import comparison, fit_of, score
-from hpo.report.plot import Figure
-from hpo.report.results import Results, TrialRow, read_results
-from hpo.report.svg import svg
-from hpo.report.words import values_text
+from hpo.report.chapters.blocks import Note, Table, Text
+from hpo.report.chapters.comparison import comparison, fit_of, score
+from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.report.figures.plotly_spec import Figure
+from hpo.report.format import values_text
+from hpo.report.render.svg import svg
 from hpo.study import Study
 from hpo.study.definition import Budget
 from hpo.study.input.study_file import define

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from scipy.stats import mannwhitneyu, wilcoxon
 
-from hpo.report.chapter import Note
-from hpo.report.expectations import Scored, judged
+from hpo.report.chapters.blocks import Note
+from hpo.report.chapters.expectations import Scored, judged
 from hpo.study.definition import Expectation
 
 EXPECTED = Expectation(better={"depth": 8}, than={"depth": 1}, text="deeper is better")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo.report.knee import knee
+from hpo.report.stats.knee import knee
 
 
 def test_two_lines_meet_at_the_knee() -> None:

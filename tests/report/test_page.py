@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from hpo.report import write_report
+from hpo.report.write import write_report
 from hpo.study import Study
 from tests.report.browser import CHROMIUM, Page, browser
 from tests.report.helpers import BASELINE, add_foreign, evaluated, filled
-from tests.report.test_mistakes import drawn_predictions, saved
+from tests.report.test_error_analysis import drawn_predictions, saved
 from tests.study.helpers import make_study
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.report import figures
-from hpo.report.mattered import mattered
-from hpo.report.mistakes import _matrix, _reliability, confusion
-from hpo.report.parallel import parallel
-from hpo.report.plot import Figure, axis, build, safe
-from hpo.report.results import read_results
-from hpo.report.slices import slices
-from hpo.report.svg import svg
-from hpo.report.timeline import timeline
+from hpo.report.chapters.error_analysis import _matrix, _reliability, confusion
+from hpo.report.chapters.parameter_importance import mattered
+from hpo.report.data.results import read_results
+from hpo.report.figures import overview
+from hpo.report.figures.parallel_coordinates import parallel
+from hpo.report.figures.plotly_spec import Figure, axis, build, safe
+from hpo.report.figures.slices import slices
+from hpo.report.figures.timeline import timeline
+from hpo.report.render.svg import svg
 from tests.report.helpers import BASELINE, filled
-from tests.report.test_mistakes import drawn_predictions
+from tests.report.test_error_analysis import drawn_predictions
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -47,9 +47,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     results, told = read_results(study), drawn_predictions(4)
     blocks = mattered(study, results).blocks
     return [
-        figures.history(results),
-        figures.curves(results),
-        figures.pareto(read_results(two)),
+        overview.history(results),
+        overview.curves(results),
+        overview.pareto(read_results(two)),
         parallel(results),
         timeline(results, datetime.now()),
         *slices(results),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.report.evaluations import read_evaluations
-from hpo.report.findings import Finding
-from hpo.report.results import Results, read_results
-from hpo.report.verdict import standard_error, verdict
+from hpo.report.chapters.verdict import standard_error, verdict
+from hpo.report.checks.finding import Finding
+from hpo.report.data.evaluations import read_evaluations
+from hpo.report.data.results import Results, read_results
 from hpo.study import Study
 from tests.report.helpers import BASELINE, evaluated, filled
 from tests.study.helpers import holder, make_study

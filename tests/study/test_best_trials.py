@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
 from hpo.launching import Plan, plan
-from hpo.report.reproduction import study_table
-from hpo.report.results import read_results
+from hpo.report.chapters.reproduction import study_table
+from hpo.report.data.results import read_results
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import define
 from tests.report.helpers import evaluated, filled, tell_all
@@ -199,7 +199,7 @@ def test_what_is_refused(tmp_path: Path, old: Study) -> None:
 
 
 def test_its_study_file_makes_it_again(tmp_path: Path, old: Study) -> None:
-    from hpo.report.reproduction import study_table
+    from hpo.report.chapters.reproduction import study_table
 
     planned = warmed(tmp_path, parameters={**SPACE, "optimizer": ["adam", "nadam"]})
     study = planned.create(sqlite_url(tmp_path))

@@ -13,9 +13,9 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DefinitionError, RequestError, StudyConflictError
-from hpo.report import write_report
-from hpo.report.reading import read
-from hpo.report.results import read_results
+from hpo.report.data.results import read_results
+from hpo.report.report_data import read
+from hpo.report.write import write_report
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS, TRIAL_SYSTEM_ATTRS, TRIALS
 from hpo.study import Study, study_names
 from hpo.study.files.study_files import StudyFiles, weights_here

@@ -16,7 +16,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
 from hpo.evaluating import evaluations
-from hpo.report import write_report
+from hpo.report.write import write_report
 from hpo.restoring import restore
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import define

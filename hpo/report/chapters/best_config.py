@@ -1,0 +1,93 @@
+"""The best configuration: its varied parameters beside the baseline's, and the whole of it as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpo.errors import RequestError
+from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
+from hpo.report.commands import command
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results
+from hpo.report.export_config import export_config
+from hpo.report.format import NONE, count_text, duration_text, value_text
+from hpo.report.stats.evaluation_stats import Judgement
+
+__all__ = ["best_config", "best_configuration"]
+
+
+def best_config(results: Results) -> tuple[str, str]:
+    """The best configuration as TOML; or nothing, and why there is none."""
+    try:
+        return export_config(results), ""
+    except RequestError as error:
+        return "", str(error)
+
+
+def best_configuration(
+    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[Judgement] = ()
+) -> Chapter | None:
+    """The chapter; None without a complete trial, for the verdict has said so.
+
+    Args:
+        results: the study.
+        evaluations: of it.
+        judgements: one per evaluation.
+    """
+    if results.best is None:
+        return None
+    config, why = best_config(results)
+    blocks: list[Block] = [*_facts(results), *_overtaken(results, evaluations, judgements), *_settings(results)]
+    if config:
+        blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
+    else:
+        blocks.append(Text(f"{why[:1].upper()}{why[1:]}."))
+    return Chapter("best", "Best configuration", blocks)
+
+
+def _facts(results: Results) -> list[Block]:
+    best = results.best
+    if best is None:
+        return []
+    facts = [f"Trial {best.number}"]
+    facts += [f"epoch {best.best_epoch} of {len(best.epochs)}"] if best.best_epoch else []
+    facts += [f"{count_text(best.parameter_count)} weights"] if best.parameter_count else []
+    facts += [f"trained in {duration_text(best.seconds)}"] if best.seconds is not None else []
+    return [Text(", ".join(facts) + ".")]
+
+
+def _overtaken(
+    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[Judgement]
+) -> list[Block]:
+    """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
+    for evaluation, judgement in zip(evaluations, judgements, strict=True):
+        first = judgement.best.candidate.trial if judgement.best is not None else None
+        if (
+            evaluation.own
+            and not evaluation.refit
+            and first is not None
+            and results.best is not None
+            and first != results.best.number
+        ):
+            export = command(results, "export", f"--trial {first}", imports=False)
+            return [
+                Text(f"So says a single run of each. From fresh seeds, trial {first} came first; its file: {export}")
+            ]
+    return []
+
+
+def _settings(results: Results) -> list[Block]:
+    best, rival = results.best, results.baseline
+    if best is None:
+        return []
+    settings = results.settings(best)
+    if not settings:
+        return [Text("The study varies no parameter.")]
+    if rival is None or rival.number == best.number:
+        return [Table(["parameter", "best"], [[name, value_text(value)] for name, value in settings.items()])]
+    usual = results.settings(rival)
+    rows = [
+        [name, value_text(settings.get(name)), value_text(usual[name]) if name in usual else NONE]
+        for name in dict.fromkeys([*settings, *usual])
+    ]
+    return [Table(["parameter", "best", "baseline"], rows)]

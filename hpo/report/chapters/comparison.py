@@ -1,0 +1,424 @@
+"""What the `[report]` table of a study asks for: curves and scores grouped by the values of parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from hpo.config.trial_config import Value
+from hpo.report.chapters.blocks import Block, Chapter, Note, Subtitle, Table, Text
+from hpo.report.chapters.expectations import Scored, judged
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.figures.axes import round_ticks
+from hpo.report.figures.overview import SERIES
+from hpo.report.figures.plotly_spec import (
+    FEW,
+    HOVER,
+    Figure,
+    Spec,
+    axis,
+    build,
+    drawn,
+    safe,
+    short,
+    value_axis,
+    whole_axis,
+)
+from hpo.report.format import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
+from hpo.report.stats.knee import knee
+from hpo.study import Objective
+from hpo.study.definition import Expectation, ReportTable
+
+__all__ = ["Group", "comparison", "fit_of", "groups", "score"]
+
+GROUPS_DRAWN = 15
+GROUPS_LIMIT = 60  # rows of the table of groups
+PLACES = 24  # values of x up to which each has its own place
+BUCKETS = 12
+STYLES = tuple(product(("solid", "dash", "dot"), SERIES))
+RATE = "learning_rate"  # of which only curves are drawn
+SECONDS = {"epoch_seconds", "train_seconds"}
+CHANGE = 0.05  # of a loss from which it has risen, or still falls
+TITLES = METRICS | {"epoch_seconds": "seconds per epoch", "best_epoch": "best epoch", RATE: "learning rate"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that have the same values of the compared parameters.
+
+    Attributes:
+        name: the values in words.
+        rows: the trials, by number.
+    """
+
+    name: str
+    rows: tuple[TrialRow, ...]
+
+
+def comparison(results: Results) -> Chapter | None:
+    """The chapter; None where the study has no such table, or no trial is complete."""
+    table = results.definition.report
+    found = groups(results, table.compare) if table else []
+    if table is None or not found:
+        return None
+    blocks: list[Block] = [*_expected(results, table)]
+    for i, measure in enumerate(table.y):
+        blocks += [Subtitle(_title(measure))] if len(table.y) > 1 else []
+        blocks += _against_x(results, table, measure, found, i)
+        blocks += _curves(results, measure, found, i) if table.compare else []
+        blocks += _rates(table, found) if measure == RATE else [_scores(results, table, measure, found)]
+    shown = min(len(found), GROUPS_LIMIT)
+    cut = f" {shown} of {len(found)} groups are shown." if shown < len(found) else ""
+    words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
+    if results.work is not None and (results.work.cohort_size or 1) > 1 and SECONDS & {table.x, *table.y}:
+        words += (
+            " Times are shares: what a cohort took, divided evenly among its trials; for the time that a model takes"
+            " alone launch with --cohort 1."
+        )
+    return Chapter("comparison", f"By {_asked(table)}", [*blocks, Text(words, quiet=True)])
+
+
+def _expected(results: Results, table: ReportTable) -> list[Note]:
+    """What people expect of the first measure, and what came out."""
+    measure = table.y[0]
+
+    maximize = _maximize(results, measure)
+    return [judged(each, measure, *_sides(results, measure, each), maximize=maximize) for each in table.expect]
+
+
+def _sides(results: Results, measure: str, expectation: Expectation) -> tuple[list[Scored], list[Scored]]:
+    """The scores of the trials that are expected to be better, and of those they are compared with.
+
+    Their rests hold what trials of both have, for nothing pairs by what one side alone has, as the width profile of
+    deep models, or the learning rates of one optimizer.
+    """
+    compared = {*expectation.better, *expectation.than}
+    better, worse = (
+        [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
+        for case in (expectation.better, expectation.than)
+    )
+    keys = {key for row in better for key in row.params} & {key for row in worse for key in row.params}
+    common = {key for key in keys if key.partition("[")[0] not in compared}
+
+    def scored(rows: Sequence[TrialRow]) -> list[Scored]:
+        return [
+            Scored(value, frozenset((key, row.params[key]) for key in common & row.params.keys()))
+            for value, row in _scored(results, rows, measure)
+        ]
+
+    return scored(better), scored(worse)
+
+
+def _has(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
+    return all(values.get(name) == value for name, value in case.items())
+
+
+def _asked(table: ReportTable) -> str:
+    return " and ".join(TITLES.get(name, name) for name in (*([table.x] if table.x else []), *table.compare))
+
+
+def _title(measure: str) -> str:
+    return TITLES.get(measure, measure)
+
+
+def groups(results: Results, names: Sequence[str]) -> list[Group]:
+    """The complete trials by their values of the named parameters, in the order of each parameter's values."""
+    held: dict[tuple[object, ...], list[TrialRow]] = {}
+    for row in sorted(results.ranked, key=lambda row: row.number):
+        if row.config is not None:
+            values = row.config.effective()
+            held.setdefault(tuple(values.get(name) for name in names), []).append(row)
+    places = [_order([key[i] for key in held]) for i in range(len(names))]
+    keys = sorted(held, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
+    return [Group(_name(names, key), tuple(held[key])) for key in keys]
+
+
+def _order(values: Sequence[Any]) -> dict[Any, int]:
+    """The place of each value: numbers in their order, others as they came."""
+    found = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) for value in found)
+    return {value: i for i, value in enumerate(sorted(found) if numeric else found)}
+
+
+def _name(names: Sequence[str], key: Sequence[object]) -> str:
+    values = [value_text(value) for value in key]  # type: ignore[arg-type]
+    if len(names) == 1:
+        return f"{names[0]} = {values[0]}"
+    return ", ".join(values) or "all trials"
+
+
+def score(results: Results, row: TrialRow, measure: str) -> float | None:
+    """A trial's score in a measure: an objective, a cost, or a metric at its best epoch; None where it has none."""
+    told = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
+    last = row.epochs[-1] if row.epochs else {}
+    seconds = last.get("seconds")
+    best = next((e for e in row.epochs if e.get("epoch") == row.best_epoch), {})
+    costs = {
+        "parameter_count": row.parameter_count,
+        "train_seconds": seconds,
+        "epoch_seconds": None if seconds is None else seconds / max(last.get("epoch", len(row.epochs)), 1),
+        "best_epoch": row.best_epoch,
+    }
+    value = told.get(measure, costs[measure] if measure in costs else best.get(measure))
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _maximize(results: Results, measure: str) -> bool:
+    directions = {objective.metric: objective.direction for objective in results.objectives}
+    return directions.get(measure, "maximize" if measure.endswith("accuracy") else "minimize") == "maximize"
+
+
+def _scored(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:
+    """Scores with their trials, the best first."""
+    sign = -1 if _maximize(results, measure) else 1
+    found = [(value, row) for row in rows if (value := score(results, row, measure)) is not None]
+    return sorted(found, key=lambda pair: (sign * pair[0], pair[1].number))
+
+
+# The table of groups.
+
+
+def _scores(results: Results, table: ReportTable, measure: str, found: Sequence[Group]) -> Table:
+    columns = [", ".join(table.compare) or "group", "trials", "best", "of trial", "median", "quartiles"]
+    rows = []
+    for group in found[:GROUPS_LIMIT]:
+        scored = _scored(results, group.rows, measure)
+        rows.append([group.name, count_text(len(scored)), *_summary(measure, scored)])
+    return Table(columns, rows, columns[1:])
+
+
+def _summary(measure: str, scored: Sequence[tuple[float, TrialRow]]) -> list[str]:
+    if not scored:
+        return [NONE] * 4
+    low, middle, high = np.quantile([value for value, _ in scored], [0.25, 0.5, 0.75])
+    best, row = scored[0]
+    quartiles = f"{_text(measure, low)} to {_text(measure, high)}"
+    return [_text(measure, best), str(row.number), _text(measure, middle), quartiles]
+
+
+def _text(measure: str, value: float) -> str:
+    return duration_text(value) if measure == "train_seconds" else values_text(measure, float(value))
+
+
+def _rates(table: ReportTable, found: Sequence[Group]) -> list[Block]:
+    """From which learning rates to which the trials of each group that were trained to their end went."""
+    columns = [", ".join(table.compare) or "group", "trials", "from", "to, as asked", "to, as recorded"]
+    rows, exact, ended = [], 0, 0
+    for group in found[:GROUPS_LIMIT]:
+        told = [rates for row in group.rows if (rates := _rates_of(row)) is not None]
+        exact, ended = exact + sum(asked == last for _, asked, last in told), ended + len(told)
+        if told:
+            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*told, strict=True)]
+            rows.append([group.name, count_text(len(told)), *texts])
+    if not rows:
+        return []
+    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was asked for."
+    return [Text(words), Table(columns, rows, columns[1:])]
+
+
+def _rates_of(row: TrialRow) -> tuple[float, float, float] | None:
+    """The first learning rate of a trial, the last one that was asked for, and the last one; None where it has none."""
+    config, last = row.config, row.epochs[-1].get(RATE) if row.epochs else None
+    if config is None or last is None or len(row.epochs) < config.epochs or config.schedule == "one_cycle":
+        return None
+    return config.learning_rate, config.learning_rate if config.schedule == "constant" else config.final_rate, last
+
+
+# Curves by epoch.
+
+
+def _curves(results: Results, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+    """The median of each group's curves; nothing of what is not told by epoch."""
+    shown = [
+        group for group in found[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
+    ]
+    traces = [_median_curve(group, measure, i) for i, group in enumerate(shown)]
+    if not traces:
+        return []
+    values = [value for trace in traces for value in trace["y"]]
+    objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
+    upright = value_axis(objective, values, _title(measure))
+    high = max(trace["x"][-1] for trace in traces)
+    spec = build(traces, 380, xaxis=whole_axis("epoch", high), yaxis=upright, showlegend=True)
+    cut = f" {len(shown)} of {len(found)} groups are drawn." if len(shown) < len(found) else ""
+    caption = f"The median of each group's trials by epoch, of those that were trained so long.{cut}"
+    return [drawn(Figure(f"comparison-curves-{index}", f"Curves of the {_title(measure)}"), spec, caption)]
+
+
+def _median_curve(group: Group, measure: str, index: int) -> Spec:
+    by_epoch: dict[int, list[float]] = {}
+    for row in group.rows:
+        for i, epoch in enumerate(row.epochs, start=1):
+            if math.isfinite(epoch.get(measure, math.nan)):
+                by_epoch.setdefault(int(epoch.get("epoch", i)), []).append(epoch[measure])
+    x = sorted(by_epoch)
+    y = [float(np.median(by_epoch[epoch])) for epoch in x]
+    name = safe(short(group.name, 40))
+    texts = [
+        f"<b>{name}</b><br>epoch {e}: {_text(measure, v)}, {len(by_epoch[e])} trials" for e, v in zip(x, y, strict=True)
+    ]
+    return {**_look(index, 2), "mode": "lines", "name": name, "x": x, "y": y, "text": texts, "hovertemplate": HOVER}
+
+
+def _look(index: int, width: float) -> Spec:
+    dash, colour = STYLES[index % len(STYLES)]
+    return {"type": "scatter", "line": {"color": colour, "width": width, "dash": dash}, "marker": {"color": colour}}
+
+
+# Scores against x.
+
+
+def _against_x(results: Results, table: ReportTable, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+    if table.x is None or measure == RATE:
+        return []
+    places = _Places(results, table)
+    lines = [(group, _line(results, places, measure, group, i)) for i, group in enumerate(found[:GROUPS_DRAWN])]
+    traces = [trace for _, line in lines for trace in line]
+    if not traces:
+        return []
+    values = [value for trace in traces for value in trace["y"]]
+    objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
+    side = {"type": "log"} if "y" in table.log and min(values) > 0 else {}
+    upright = value_axis(objective, values, _title(measure), **side)
+    bends = table.knee and not index and places.numeric and not _maximize(results, measure)
+    knees = [_knee(table, measure, group, line[-1]) for group, line in lines if line] if bends else []
+    marks = [mark for mark, _ in knees if mark]
+    spec = build([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
+    cut = f" {GROUPS_DRAWN} of {len(found)} groups are drawn." if len(found) > GROUPS_DRAWN else ""
+    rings = " A ring marks the knee." if marks else ""
+    caption = f"The best trial of each group (line) and the median (pale).{rings}{_fit_words(measure)}{cut}"
+    title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
+    figure = drawn(Figure(f"comparison-{index}", title), spec, caption)
+    return [figure, *([Text(" ".join(words for _, words in knees))] if knees else [])]
+
+
+def _knee(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spec, str]:
+    """Where the line of a group's best trials has its knee, on the axes as they are drawn: a mark, and in words."""
+    x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
+    across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
+    down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
+    found = knee(across, down)
+    where = f"{TITLES.get(table.x or '', table.x or '')}"
+    group = f" with {of.name}" if table.compare else ""
+    if found is None:
+        return {}, f"The curve{group} has no knee."
+    beside = f"{_text(measure, y[found])} there, {_text(measure, y[-1])} at {x[-1]:g}"
+    mark = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x[found]],
+        "y": [y[found]],
+        "marker": {"symbol": "circle-open", "size": 17, "color": trace["marker"]["color"], "line": {"width": 2}},
+        "legendgroup": trace["legendgroup"],
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+    return mark, f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
+
+
+class _Places:
+    """Where trials stand along x: at their value, or in the middle of a bucket where values are many."""
+
+    def __init__(self, results: Results, table: ReportTable) -> None:
+        assert table.x is not None
+        self.results, self.x = results, table.x
+        held = [value for row in results.ranked if (value := self._raw(row)) is not None]
+        self.numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in held)
+        numbers = [float(value) for value in held] if self.numeric else []
+        self.log = "x" in table.log and bool(numbers) and min(numbers) > 0
+        self.places = sorted(set(numbers)) if len(set(numbers)) <= PLACES else []
+        self.edges = self._edges(numbers) if len(set(numbers)) > PLACES else None
+
+    def _raw(self, row: TrialRow) -> Any:
+        known = row.config.effective() if row.config is not None else {}
+        return known[self.x] if self.x in known else score(self.results, row, self.x) if self.x in TITLES else None
+
+    def _edges(self, numbers: Sequence[float]) -> list[float]:
+        spread = np.geomspace if self.log else np.linspace
+        return [float(edge) for edge in spread(min(numbers), max(numbers), BUCKETS + 1)]
+
+    def of(self, row: TrialRow) -> float | str | None:
+        """A trial's place; None where it has no value."""
+        value = self._raw(row)
+        if value is None or not self.numeric:
+            return None if value is None else safe(short(value_text(value), 24))
+        if self.edges is None:
+            return float(value)
+        index = min(int(np.searchsorted(self.edges, float(value), side="right")) - 1, BUCKETS - 1)
+        low, high = self.edges[max(index, 0)], self.edges[max(index, 0) + 1]
+        return math.sqrt(low * high) if self.log else (low + high) / 2
+
+    def axis(self) -> Spec:
+        """The axis that they stand on."""
+        title = TITLES.get(self.x, self.x)
+        kind = "log" if self.log else "linear" if self.numeric else "category"
+        return axis(title, type=kind, showgrid=False, **self._ticks())
+
+    def _ticks(self) -> Spec:
+        """Few values are named each; on a logarithmic axis round ones, for Plotly's own leave out what they are."""
+        at = self.places if len(self.places) <= FEW else []
+        if self.log and not at:
+            ends = self.places or self.edges or [1.0]
+            at = round_ticks(ends[0], ends[-1])
+        return {"tickvals": at, "ticktext": [number_text(value) for value in at]} if at else {}
+
+
+def _line(results: Results, places: _Places, measure: str, group: Group, index: int) -> list[Spec]:
+    """The best and the median of a group by place."""
+    held: dict[float | str, list[TrialRow]] = {}
+    for row in group.rows:
+        place = places.of(row)
+        if place is not None:
+            held.setdefault(place, []).append(row)
+    order = sorted(held, key=float) if places.numeric else list(held)
+    scored = {place: pairs for place in order if (pairs := _scored(results, held[place], measure))}
+    if not scored:
+        return []
+    name, x = safe(short(group.name, 40)), list(scored)
+    best = [pairs[0] for pairs in scored.values()]
+    middle = [float(np.median([value for value, _ in pairs])) for pairs in scored.values()]
+    fits = [fit_of(row) if "loss" in measure or "accuracy" in measure else "" for _, row in best]
+    texts = [
+        f"<b>{name}</b><br>best: trial {row.number}, {_text(measure, value)}{f', {fit}' if fit else ''}<br>"
+        f"median {_text(measure, m)} of {len(pairs)} trials"
+        for (value, row), fit, m, pairs in zip(best, fits, middle, scored.values(), strict=True)
+    ]
+    look, group_of = _look(index, 2.2), {"legendgroup": f"group {index}"}
+    symbols = {"overfits": "triangle-up", "underfits": "triangle-down", "": "circle"}
+    marker = {"color": look["marker"]["color"], "size": 8, "symbol": [symbols[fit] for fit in fits]}
+    line = {**look["line"], "width": 1}
+    pale = {"opacity": 0.45, "mode": "lines", "showlegend": False, "hoverinfo": "skip", "line": line}
+    own = {"mode": "lines+markers", "name": name, "text": texts, "hovertemplate": HOVER, "marker": marker}
+    return [
+        {**look, **group_of, **pale, "x": x, "y": middle},
+        {**look, **group_of, **own, "x": x, "y": [value for value, _ in best]},
+    ]
+
+
+def _fit_words(measure: str) -> str:
+    if "loss" not in measure and "accuracy" not in measure:
+        return ""
+    part = f"{100 * CHANGE:.0f} %"
+    return (
+        f" A triangle up: the trial overfits, its validation loss ended {part} above its minimum while the training "
+        f"loss went on falling. A triangle down: it underfits, both losses still fell by {part} over the last fifth of "
+        "the epochs."
+    )
+
+
+def fit_of(row: TrialRow) -> str:
+    """`overfits`, `underfits` or nothing, by the losses of the trial's epochs; nothing of fewer than five."""
+    held = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
+    if len(held) < 5 or not all(math.isfinite(value) for pair in held for value in pair):
+        return ""
+    train, validation = (np.array(losses) for losses in zip(*held, strict=True))
+    lowest, back = int(validation.argmin()), max(1, math.ceil(len(held) / 5))
+    if validation[-1] > (1 + CHANGE) * validation[lowest] and train[-1] < train[lowest]:
+        return "overfits"
+    falling = all(losses[-1] < (1 - CHANGE) * losses[-1 - back] for losses in (train, validation))
+    return "underfits" if falling else ""

@@ -1,0 +1,61 @@
+"""What the study is: its definition, and its space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpo.report.chapters.blocks import Chapter, Subtitle, Table
+from hpo.report.data.results import Results
+from hpo.report.format import condition_text, domain_text, duration_text, value_text, values_text
+from hpo.space import Constant
+
+__all__ = ["definition"]
+
+
+def definition(results: Results) -> Chapter:
+    """The chapter."""
+    return Chapter("definition", "Definition", [_study(results), Subtitle("Space"), _space(results)])
+
+
+def _study(results: Results) -> Table:
+    definition, budget = results.definition, results.budget
+    objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+    rows = [
+        ["data set", definition.dataset.name],
+        ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
+        ["budget", f"{budget.trials} trials"],
+        ["sampler", _named(definition.sampler.name, definition.sampler.options)],
+        ["pruner", _named(definition.pruner.name, definition.pruner.options)],
+        ["seed", str(definition.seed)],
+    ]
+    if definition.constraints:
+        violated = sum(not row.feasible for row in results.trials)
+        texts = ", ".join(constraint.text for constraint in definition.constraints)
+        rows.append(["constraints", f"{texts} (violated by {violated} of {len(results.trials)} trials)"])
+    if budget.timeout is not None:
+        rows.append(["timeout", duration_text(budget.timeout)])
+    if budget.target is not None:
+        rows.append(["target", values_text(results.objective.metric, budget.target)])
+    if definition.baseline is not None:
+        rows.append(
+            ["baseline", ", ".join(f"{k} = {value_text(v)}" for k, v in definition.baseline.items()) or "defaults"]
+        )
+    return Table(["", ""], rows)
+
+
+def _named(name: str, options: Mapping[str, object]) -> str:
+    told = ", ".join(f"{key} = {value}" for key, value in options.items())
+    return f"{name} ({told})" if told else name
+
+
+def _space(results: Results) -> Table:
+    varied = {dimension.key for dimension in results.space.varied}
+    rows = [
+        [
+            dimension.parameter.name,
+            domain_text(dimension.domain) + ("" if dimension.key in varied else " (constant)"),
+            condition_text(dimension.domain.when),
+        ]
+        for dimension in sorted(results.space.dimensions, key=lambda d: isinstance(d.domain, Constant))
+    ]
+    return Table(["parameter", "domain", "where"], rows)

@@ -1,0 +1,227 @@
+"""Error analysis: what the best model confuses, its most confident mistakes, and whether it knows when it errs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Table, Text
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Predictions, Run, median_run
+from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, axis, build, drawn
+from hpo.report.figures.png import png
+from hpo.report.format import count_text, values_text
+
+__all__ = ["calibration", "confusion", "expected_calibration_error", "mistakes"]
+
+Array = np.ndarray[Any, Any]
+MATRIX_LIMIT = 20  # classes; more squares than 400 say nothing
+PAIRS = 20
+CLASSES_LIMIT = 200  # rows of the table of classes
+PICTURES_LIMIT = 24
+BINS = 15
+CALIBRATED = 0.02  # an expected calibration error below it needs no repair
+
+
+def mistakes(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
+    """The error analysis of the best model; None where no predictions of it are on this machine.
+
+    The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
+    """
+    for evaluation in evaluations:
+        found = _best_run(evaluation)
+        for split in ("test", "validation"):
+            told = found[1].predictions(split) if found else None
+            if found and told is not None and len(told.labels):
+                blocks = [_subject(evaluation, *found, split, told), *_blocks(told)]
+                return Chapter("mistakes", "What it gets wrong", blocks)
+    return None
+
+
+def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, Run] | None:
+    """The best candidate, and its run to be shown."""
+    best = evaluation.best
+    run = median_run(evaluation, best) if best else None
+    return (best, run) if best and run else None
+
+
+def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: Run, split: str, told: Predictions) -> Text:
+    wrong = int((~told.correct).sum())
+    data = "test set" if split == "test" else "validation data (the test set has not been looked at)"
+    value = run.validation.get(evaluation.validation_metric or "")
+    score = f", the run with the median validation score ({values_text(evaluation.objective.metric, value)})"
+    which = score if value is not None else ""
+    return Text(
+        f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}: "
+        f"{count_text(wrong)} of {count_text(len(told.labels))} samples wrong, {100 * wrong / len(told.labels):.2f} %."
+    )
+
+
+def _blocks(told: Predictions) -> list[Block]:
+    table = confusion(told)
+    matrix: list[Block] = [_matrix(table)] if len(table) <= MATRIX_LIMIT else []
+    return [
+        *matrix,
+        *_pairs(table),
+        Subtitle("By class"),
+        *_classes(table),
+        *_pictures(told),
+        Subtitle("How sure it is"),
+        *_reliability(told),
+    ]
+
+
+# Which classes it confuses.
+
+
+def confusion(told: Predictions) -> Array:
+    """How often a sample of class `row` was said to be of class `column`: (classes, classes)."""
+    classes = max(told.probabilities.shape[1], int(told.labels.max()) + 1)
+    table = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(table, (told.labels, told.probabilities.argmax(1)), 1)
+    return table
+
+
+def _matrix(table: Array) -> Figure:
+    """A heatmap of the shares of each class; the diagonal is left without colour, for there all is well."""
+    support = table.sum(1, keepdims=True)
+    shares = table / np.maximum(support, 1)
+    wrong = np.where(np.eye(len(table), dtype=bool), np.nan, shares)
+    names = [str(i) for i in range(len(table))]
+    texts = [[f"{n} of class {r} were said to be {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
+    heat = {
+        "type": "heatmap",
+        "x": names,
+        "y": names,
+        "z": [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in wrong],
+        "text": texts,
+        "hovertemplate": HOVER,
+        "colorscale": [[0, "@surface"], [1, "@fail"]],
+        "zmin": 0,
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+    strong = float(np.nanmax(wrong, initial=0)) / 2
+    numbers = [
+        _number(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
+        for r, row in enumerate(table)
+        for c, n in enumerate(row)
+        if n
+    ]
+    named: Spec = {"type": "category", "showgrid": False}
+    spec = build(
+        [heat],
+        90 + 28 * len(table),
+        xaxis=axis("said", **named),
+        yaxis=axis("label", **named, autorange="reversed"),
+        annotations=numbers,
+    )
+    caption = "How many samples of each label (row) were said to be what (column); the redder, the more of the label."
+    return drawn(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
+
+
+def _number(text: str, x: int, y: int, colour: str) -> Spec:
+    return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 11, "color": colour}}
+
+
+def _pairs(table: Array) -> list[Block]:
+    """The most confused pairs, where a matrix would be too large."""
+    off = table - np.diag(np.diag(table))
+    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
+    found = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
+    if len(table) <= MATRIX_LIMIT or not found:
+        return []
+    support = table.sum(1)
+    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in found]
+    columns = ["label", "said", "samples", "of the label"]
+    return [Subtitle("The most confused classes"), Table(columns, rows, columns)]
+
+
+def _classes(table: Array) -> list[Block]:
+    """Precision, recall and F1 of each class, the worst F1 first."""
+    hits, said, support = np.diag(table), table.sum(0), table.sum(1)
+    precision, recall = (hits / np.where(count, count, 1) for count in (said, support))
+    f1 = 2 * hits / np.maximum(said + support, 1)
+    held = sorted((i for i in range(len(table)) if said[i] or support[i]), key=lambda i: (f1[i], i))
+    rows = [
+        [
+            str(i),
+            f"{100 * precision[i]:.1f} %" if said[i] else "-",
+            f"{100 * recall[i]:.1f} %" if support[i] else "-",
+            f"{100 * f1[i]:.1f} %",
+            count_text(int(support[i])),
+        ]
+        for i in held[:CLASSES_LIMIT]
+    ]
+    columns = ["class", "precision", "recall", "F1", "samples"]
+    how = "Worst first. Precision: of what was said to be of the class, how much is. Recall: how much of it was found."
+    cut = f" {CLASSES_LIMIT} of {len(held)} classes are shown." if len(held) > CLASSES_LIMIT else ""
+    return [Table(columns, rows, columns), Text(how + cut, quiet=True)]
+
+
+# Where it was sure, and wrong.
+
+
+def _pictures(told: Predictions) -> list[Block]:
+    if told.pictures is None or not len(told.pictures):
+        return []
+    said, sure = told.probabilities.argmax(1), told.probabilities.max(1)
+    shown = told.mistakes[:PICTURES_LIMIT]
+    captions = [f"{told.labels[i]}, said {said[i]} ({100 * sure[i]:.0f} %)" for i in shown]
+    images = [png(picture) for picture in told.pictures[:PICTURES_LIMIT]]
+    how = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
+    return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), how]
+
+
+# Whether its probabilities mean what they say.
+
+
+def calibration(told: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
+    """Mean probability of what was said, share that was right, and count, by bins of about equal counts.
+
+    Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
+    """
+    sure, right = told.probabilities.max(1).astype(float), told.correct
+    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
+    return [(float(sure[part].mean()), float(right[part].mean()), len(part)) for part in parts]
+
+
+def expected_calibration_error(told: Predictions, bins: int = BINS) -> float:
+    """The mean distance of probability and share of hits over the bins, weighted by their counts."""
+    found = calibration(told, bins)
+    return sum(count * abs(sure - right) for sure, right, count in found) / sum(count for *_, count in found)
+
+
+def _reliability(told: Predictions) -> list[Block]:
+    found, error = calibration(told), expected_calibration_error(told)
+    low = max(0.0, min(min(sure, right) for sure, right, _ in found) - 0.05)
+    points = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "the model",
+        "x": [round(sure, 5) for sure, *_ in found],
+        "y": [round(right, 5) for _, right, _ in found],
+        "text": [f"{n} samples: said {100 * s:.1f} %, right {100 * r:.1f} %" for s, r, n in found],
+        "hovertemplate": HOVER,
+        "line": {"color": "@accent", "width": 2},
+        "marker": {"color": "@accent", "size": 7},
+        "showlegend": False,
+    }
+    diagonal = {"type": "line", "x0": low, "y0": low, "x1": 1, "y1": 1, "line": {"color": "@muted", "dash": "dash"}}
+    span = {"range": [low, 1.01], "tickformat": ".0%"}
+    spec = build([points], 320, xaxis=axis("said", **span), yaxis=axis("right", **span), shapes=[diagonal])
+    caption = (
+        f"{len(found)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
+    )
+    return [drawn(Figure("calibration", "Reliability diagram"), spec, caption), Text(_calibration_words(found, error))]
+
+
+def _calibration_words(found: Sequence[tuple[float, float, int]], error: float) -> str:
+    gap = sum(count * (sure - right) for sure, right, count in found)
+    told = f"Expected calibration error {100 * error:.1f} %: "
+    if error < CALIBRATED:
+        return told + "its probabilities can be taken at their word, on data like these."
+    side = "surer than it is right" if gap > 0 else "less sure than it could be"
+    return told + f"it is {side}; scale its outputs (temperature scaling) before its probabilities are relied on."

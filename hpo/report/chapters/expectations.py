@@ -1,0 +1,97 @@
+"""What people expect of a comparison, held against what came out: the `expect` of a study's `[report]` table."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpo.config.trial_config import Value
+from hpo.report.chapters.blocks import Note
+from hpo.report.format import metric_text, names_text, value_text, values_text
+from hpo.study.definition import Expectation
+
+__all__ = ["Scored", "judged"]
+
+CHANCE = 0.05  # of a difference as large between groups that do not differ
+PAIRS = 6  # the fewest that can be told apart at that chance: 2 / 2**6 < 0.05
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A trial's score.
+
+    Attributes:
+        value: in the measure that is compared.
+        rest: equal for trials that are equal in all that the study varies but what is compared.
+    """
+
+    value: float
+    rest: Hashable = None
+
+
+def judged(
+    expectation: Expectation, measure: str, better: Sequence[Scored], worse: Sequence[Scored], *, maximize: bool
+) -> Note:
+    """Whether trials came out as people expect.
+
+    Where there are six pairs or more of trials that are equal in all else, by the signed-rank test of their differences
+    (Wilcoxon, 1945), which other parameters then do not blur; else by the rank-sum test (Mann and Whitney, 1947).
+
+    Args:
+        expectation: which trials are expected to be the better ones.
+        measure: in what.
+        better, worse: these trials, and those they are compared with.
+        maximize: whether more is better.
+    """
+    title = expectation.text or f"{_case(expectation.better)} is better than {_case(expectation.than)}"
+    if not better or not worse:
+        missing = expectation.than if better else expectation.better
+        return Note("unknown", title, f"No complete trial has {_case(missing)}.")
+    lead, p, how = _compared([one.value for one in better], [one.value for one in worse], _differences(better, worse))
+    numbers = f"{_summary(expectation.better, measure, better)}, {_summary(expectation.than, measure, worse)}"
+    numbers = f"{numbers} (p = {p:.2g}{how})"
+    if p >= CHANCE:
+        return Note("note", title, f"This study does not decide it: {numbers}.")
+    if (lead > 0) == maximize:
+        return Note("ok", title, f"As people expect: {numbers}.")
+    return Note("warning", title, f"Contrary to what people expect: {numbers}.")
+
+
+def _differences(better: Sequence[Scored], worse: Sequence[Scored]) -> list[float]:
+    """How much more the one has than the other, on average, where trials of both are equal in all else."""
+    ours, theirs = _by_rest(better), _by_rest(worse)
+    return [float(np.mean(ours[rest]) - np.mean(theirs[rest])) for rest in ours if rest in theirs]
+
+
+def _by_rest(scored: Sequence[Scored]) -> dict[Hashable, list[float]]:
+    found: dict[Hashable, list[float]] = {}
+    for one in scored:
+        found.setdefault(one.rest, []).append(one.value)
+    return found
+
+
+def _compared(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
+    """Above 0 where the first is more, the chance of that between equals, and what that is of.
+
+    The side comes from the statistic that is tested: medians can be equal, or even lie the other way round.
+    """
+    from scipy.stats import mannwhitneyu, rankdata, wilcoxon  # half a second to import
+
+    if len(differences) < PAIRS or not any(differences):
+        tested = mannwhitneyu(better, worse)
+        return float(tested.statistic) - len(better) * len(worse) / 2, float(tested.pvalue), ""
+    moved = np.array([difference for difference in differences if difference])
+    lead = float(np.sum(np.sign(moved) * rankdata(np.abs(moved))))
+    return lead, float(wilcoxon(differences).pvalue), f" of {len(differences)} pairs that are equal in all else"
+
+
+def _summary(case: Mapping[str, Value], measure: str, scored: Sequence[Scored]) -> str:
+    middle = values_text(measure, float(np.median([one.value for one in scored])))
+    trials = "1 trial" if len(scored) == 1 else f"{len(scored)} trials"
+    return f"{_case(case)} has a median {metric_text(measure)} of {middle} in {trials}"
+
+
+def _case(case: Mapping[str, Value]) -> str:
+    return names_text([f"{name} = {value_text(value)}" for name, value in case.items()])

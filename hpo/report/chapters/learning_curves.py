@@ -1,0 +1,119 @@
+"""Learning curves, and how long it takes to be how good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpo.report.chapters.blocks import Block, Chapter, Table, Text
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.figures import overview
+from hpo.report.format import NONE, count_text, duration_text, metric_text, values_text
+
+__all__ = ["Reach", "curve_metric", "curves", "reach"]
+
+QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to better
+
+
+@dataclass(frozen=True)
+class Reach:
+    """When a trial's curve first was as good as a level.
+
+    Attributes:
+        trial: its number.
+        epoch: the first epoch that was.
+        seconds: of training until then; None where they were not recorded.
+    """
+
+    trial: int
+    epoch: int
+    seconds: float | None
+
+
+def curves(results: Results) -> Chapter:
+    """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
+    blocks: list[Block] = [overview.curves(results), *_table(results)]
+    return Chapter("curves", "Learning curves", blocks)
+
+
+def curve_metric(results: Results) -> tuple[str, bool] | None:
+    """The metric whose curves are told, and whether larger is better; None before the first epoch.
+
+    It is the first objective that is recorded by epoch, or else what always is.
+    """
+    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
+    directions = {objective.metric: objective.direction == "maximize" for objective in results.objectives}
+    wanted = [*directions, "val_accuracy", "val_loss"]
+    metric = next((metric for metric in wanted if metric in recorded), None)
+    return None if metric is None else (metric, directions.get(metric, not metric.endswith("loss")))
+
+
+def reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
+    """When the trial's curve first was at `level` or better; None where it never was."""
+    for i, epoch in enumerate(row.epochs, start=1):
+        value = epoch.get(metric, math.nan)
+        if value >= level if maximize else value <= level:
+            return Reach(row.number, int(epoch.get("epoch", i)), epoch.get("seconds"))
+    return None
+
+
+def _levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
+    """Round values that a part of the trials reached: quantiles of their best, rounded to the worse side."""
+    held = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
+    finite = [[value for value in values if math.isfinite(value)] for values in held]
+    bests = [max(values) if maximize else min(values) for values in finite if values]
+    if not bests:
+        return []
+    shares = QUANTILES if maximize else [1 - share for share in QUANTILES]
+    found = np.quantile(bests, shares, method="lower" if maximize else "higher")
+    return list(dict.fromkeys(_rounded(float(value), up=not maximize) for value in found))
+
+
+def _rounded(value: float, *, up: bool) -> float:
+    """Three digits after the point of what lies between 0 and 1 (a tenth of a percent), else two significant ones."""
+    if value == 0:
+        return 0.0
+    digits = 3 if 0.1 <= abs(value) <= 1 else 1 - math.floor(math.log10(abs(value)))
+    scale = 10.0**digits
+    # The small step keeps a value that is round already from moving on by an error of its last bit.
+    whole = math.ceil(value * scale - 1e-9) if up else math.floor(value * scale + 1e-9)
+    return float(round(whole / scale, max(digits, 0)))
+
+
+def _table(results: Results) -> list[Block]:
+    told = curve_metric(results)
+    levels = _levels(results, told[0], maximize=told[1]) if told else []
+    if told is None or not levels:
+        return []
+    metric, maximize = told
+    trials = [row for row in results.trials if row.epochs]
+    rows = []
+    for level in levels:
+        found = [hit for row in trials if (hit := reach(row, metric, level, maximize=maximize))]
+        rows.append(
+            [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_cells(found)]
+        )
+    columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
+    how = (
+        f"Until the {metric_text(metric)} was {'at least' if maximize else 'at most'} that, of the trials that reached "
+        "it: epochs, and seconds of training on the machines that ran them. The levels are what a quarter to all but "
+        "the best twentieth of the trials fell short of."
+    )
+    return [Table(columns, rows, columns), Text(how, quiet=True)]
+
+
+def _cells(found: Sequence[Reach]) -> list[str]:
+    if not found:
+        return [NONE] * 4
+    first = min(found, key=lambda hit: (hit.epoch, hit.trial))
+    timed = [hit for hit in found if hit.seconds is not None and math.isfinite(hit.seconds)]
+    quick = min(timed, key=lambda hit: (hit.seconds or 0.0, hit.trial), default=None)
+    return [
+        f"{first.epoch} (trial {first.trial})",
+        f"{np.median([hit.epoch for hit in found]):g}",
+        f"{duration_text(quick.seconds)} (trial {quick.trial})" if quick else NONE,
+        duration_text(float(np.median([hit.seconds or 0.0 for hit in timed]))) if timed else NONE,
+    ]

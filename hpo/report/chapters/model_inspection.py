@@ -1,0 +1,284 @@
+"""The chapter on the inside of the best model: the loss around it, and what its units respond to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpo.report.chapters.blocks import Block, Chapter, Note, Pictures, Subtitle, Text
+from hpo.report.figures.plotly_spec import HOVER, Figure, axis, build, drawn, safe
+from hpo.report.figures.png import png
+from hpo.report.format import count_text, one_line, values_text
+from hpo.study import Study
+from hpo.study.files.artifacts import find_artifact
+
+__all__ = ["inside"]
+
+Array = np.ndarray[Any, Any]
+FLOOR = 1e-6  # of losses, on a logarithmic scale
+PIXELS = 84  # the least height of a picture, where its samples are smaller
+NOISE = "What looks like noise is what the model reacts to, more than to any sample: it has never had to tell it apart."
+RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
+# The same in the light and in the dark theme: dark is low. Viridis, which is even to the eye, also without colour.
+SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+NAMES = {"linear": ("unit", "units"), "convolution": ("channel", "channels"), "outputs": ("class", "classes")}
+COLD, ZERO, WARM = ((33, 102, 172), (247, 247, 247), (178, 24, 43))  # ColorBrewer's RdBu, safe for the colour-blind
+
+
+@dataclass(frozen=True)
+class Held:
+    """What `hpo.inside.look_inside` kept: its arrays, and the text `about` that says what they are."""
+
+    arrays: Mapping[str, Array]
+    about: Mapping[str, Any]
+
+    @property
+    def subject(self) -> str:
+        """Which samples it was measured on."""
+        return f"{count_text(self.about['samples'])} {self.about['split']} samples"
+
+
+def inside(study: Study) -> Chapter | None:
+    """What the best model looks like inside; None where `hpo evaluate --inside` has not been run, or not here."""
+    held = _read(study)
+    if held is None:
+        return None
+    blocks = [*_subject(study, held), *_landscape(held), *_first_layer(held), *_layers(held)]
+    notes = [Text(one_line(note), quiet=True) for note in held.about["notes"]]
+    return Chapter("inside", "Inside the best model", [*blocks, *notes])
+
+
+def _read(study: Study) -> Held | None:
+    path = find_artifact(study, "inside.npz")
+    if path is None:
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Held(arrays, json.loads(str(arrays.pop("about"))))
+
+
+def _subject(study: Study, held: Held) -> list[Block]:
+    about, best = held.about, study.best()
+    number = about["trial"]
+    value = values_text(about["metric"], about["value"])
+    told: list[Block] = [
+        Text(f"The weights of trial {number} ({about['metric']} {value}), looked at with {held.subject}.")
+    ]
+    if best is None or (best.number, best.values[0]) != (number, about["value"]):
+        now = "The study has no best trial any more" if best is None else f"Trial {best.number} is the best by now"
+        evidence = f"{now}; what follows is of trial {number}, the best when this was computed."
+        advice = f"Compute it anew: `hpo evaluate {study.name} --inside`."
+        told.insert(0, Note("warning", "Of an earlier best model", evidence, advice))
+    return told
+
+
+# The loss around it.
+
+
+def _landscape(held: Held) -> list[Block]:
+    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+    logs = np.where(np.isfinite(losses), np.log10(np.maximum(losses, FLOOR)), np.nan)
+    texts = [[_point(losses[i, j], accuracies[i, j]) for j in range(len(steps))] for i in range(len(steps))]
+    contour = {
+        "type": "contour",
+        "x": _numbers(steps),
+        "y": _numbers(steps),
+        "z": [_numbers(row) for row in logs],
+        "text": texts,
+        "hovertemplate": HOVER,
+        "colorscale": [[i / (len(SCALE) - 1), colour] for i, colour in enumerate(SCALE)],
+        "ncontours": 24,
+        "line": {"width": 0.5, "color": "rgba(255,255,255,0.35)"},
+        "colorbar": {
+            "title": {"text": "log10 of the loss", "side": "bottom"},
+            "orientation": "h",
+            "y": -0.14,
+            "yanchor": "top",
+            "len": 0.6,
+            "thickness": 12,
+            "outlinewidth": 0,
+        },
+    }
+    across = axis("step along one random direction", showgrid=False, constrain="domain")
+    up = axis("step along another", showgrid=False, scaleanchor="x", constrain="domain")
+    spec = build([contour, _model_mark()], 520, xaxis=across, yaxis=up, showlegend=False)
+    caption = (
+        "The cross is the model; away from it, its weights are changed along two random directions, each filter by its "
+        "own norm times the step (Li et al. 2018). Dark is a low loss. A wide basin forgives changes of the weights; "
+        "another plane through the same model would look a little different."
+    )
+    return [drawn(Figure("landscape", "The loss around it"), spec, caption), Text(_reading(held))]
+
+
+def _model_mark() -> dict[str, Any]:
+    marker = {"symbol": "cross", "size": 11, "color": "#ffffff", "line": {"color": "#000000", "width": 1}}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "the model",
+        "x": [0.0],
+        "y": [0.0],
+        "marker": marker,
+        "hoverinfo": "skip",
+    }
+
+
+def _numbers(values: Array) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def _point(loss: float, accuracy: float) -> str:
+    return safe(f"loss {loss:.4g}, accuracy {100 * accuracy:.1f} %")
+
+
+def _reading(held: Held) -> str:
+    """What the numbers say: the loss at the model, how fast it grows, and whether a lower one was met."""
+    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+    middle = len(steps) // 2
+    centre = losses[middle, middle]
+    distance = np.hypot(steps[:, None], steps[None, :])
+    rings = [_ring(losses, accuracies, distance, each, steps[1] - steps[0]) for each in RINGS]
+    low = np.unravel_index(np.argmin(np.where(np.isfinite(losses), losses, np.inf)), losses.shape)
+    lower = (
+        "No point of the map has a lower loss."
+        if losses[low] >= centre
+        else f"The lowest loss of the map, {losses[low]:.3g}, is {distance[low]:.2g} away: "
+        + ("the model lies at the bottom." if distance[low] < 0.2 else "training stopped on the slope of this basin.")
+    )
+    here = f"The loss is {centre:.3g} at the model, and the accuracy {100 * accuracies[middle, middle]:.1f} %."
+    return " ".join([here, *rings, lower])
+
+
+def _ring(losses: Array, accuracies: Array, distance: Array, radius: float, width: float) -> str:
+    """The median at a distance: of points of a ring one step wide."""
+    ring = np.abs(distance - radius) <= width / 2
+    loss, accuracy = np.median(losses[ring]), np.median(accuracies[ring])
+    return f"At a distance of {radius:g} the median loss is {loss:.3g}, the accuracy {100 * accuracy:.1f} %."
+
+
+# What its units respond to.
+
+
+def _first_layer(held: Held) -> list[Block]:
+    filters = held.about["filters"]
+    if filters is None or len(held.about["shape"]) != 3:
+        return []
+    weights = held.arrays["filters"].astype(np.float32)
+    linear = list(weights.shape[1:]) == held.about["shape"]
+    what, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
+    captions = [f"{what} {unit}" for unit in filters["units"]]
+    how = (
+        f"{_some(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
+        f"each picture on a scale of its own, {_colours(weights.shape[1])}."
+    )
+    if linear:
+        how += " Pixels that are the same in every sample keep the noise that training began with."
+    pictures = Pictures("inside-weights", [_picture(each) for each in weights], captions)
+    return [Subtitle("Weights of the first layer"), pictures, Text(how, quiet=True)]
+
+
+def _layers(held: Held) -> list[Block]:
+    layers = held.about["layers"]
+    if len(held.about["shape"]) != 3:
+        return [Text("The samples are no images, so that what excites the units is not drawn.", quiet=True)]
+    return [block for place, layer in enumerate(layers) for block in _layer(held, place, layer)]
+
+
+def _layer(held: Held, place: int, layer: Mapping[str, Any]) -> list[Block]:
+    what, plural = NAMES[layer["kind"]]
+    inputs = _cropped(held.arrays[f"inputs_{place}"].astype(np.float32))
+    if place == 0 and "filters" in held.arrays and _parallel(inputs, held.arrays["filters"].astype(np.float32)):
+        told = [f"What excites a {what} most is an input like its weights.", *_measured(held, layer)]
+        return [Text(" ".join(told), quiet=True)]
+    outputs = layer["kind"] == "outputs"
+    title = "What speaks for each class" if outputs else f"What excites the {plural} of layer {layer['number']}"
+    captions = [f"{what} {unit}" for unit in layer["units"]]
+    pictures = Pictures(f"inside-{place}", [_picture(each) for each in inputs], captions)
+    return [Subtitle(title), pictures, Text(_how(held, layer, inputs), quiet=True)]
+
+
+def _cropped(inputs: Array) -> Array:
+    """The part (k, channels, h, w) that any of the units sees; elsewhere an input that excites it is exactly 0."""
+    seen = np.abs(inputs).max(axis=(0, 1)) > 0
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    if not rows.size:
+        return inputs
+    return inputs[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _parallel(one: Array, other: Array) -> bool:
+    """Whether each of some pictures is the same as another's but for its scale."""
+    if one.shape != other.shape:
+        return False
+    a, b = (each.reshape(len(each), -1) for each in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return bool(((a * b).sum(1) >= 0.999 * lengths).all())
+
+
+def _how(held: Held, layer: Mapping[str, Any], inputs: Array) -> str:
+    of = "" if layer["kind"] == "outputs" else f" of module {one_line(layer['name'])}"
+    shape, (height, width) = held.about["shape"], inputs.shape[2:]
+    part = "" if [height, width] == shape[1:] else f" It sees {height} x {width} of {shape[1]} x {shape[2]} pixels."
+    told = (
+        f"{_some(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: the input of a sample's norm to "
+        f"which each responds most, {_colours(shape[0])}; found by following the gradient, so that there may be others."
+    )
+    return " ".join([told + part, *_measured(held, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
+
+
+def _measured(held: Held, layer: Mapping[str, Any]) -> list[str]:
+    return [*_strength(held, layer), *_silent(layer)]
+
+
+def _strength(held: Held, layer: Mapping[str, Any]) -> list[str]:
+    """How much more it excites than real samples do, over the units that one of those excites at all."""
+    pairs = zip(layer["responses"], layer["to_samples"], strict=True)
+    ratios = [found / real for found, real in pairs if real > 0]
+    if not ratios:
+        return []
+    return [f"It excites {np.median(ratios):.1f} times as much (median) as the best of {held.subject}."]
+
+
+def _silent(layer: Mapping[str, Any]) -> list[str]:
+    if layer["kind"] == "outputs" or not layer["silent"]:
+        return []
+    return [f"{layer['silent']} of all {layer['of']} respond above zero to none of the samples."]
+
+
+def _some(shown: int, of: int, plural: str) -> str:
+    if shown == of:
+        return f"All {of} {plural}"
+    which = "the first" if plural == "classes" else "those with the largest outgoing weights"
+    return f"{shown} of {of} {plural} ({which})"
+
+
+def _colours(channels: int) -> str:
+    if channels == 3:
+        return "grey for zero"
+    return "red above zero, blue below" + (" (the mean over its channels)" if channels > 1 else "")
+
+
+def _picture(values: Array) -> bytes:
+    """A PNG of (channels, H, W) numbers: three are red, green and blue around grey, others a scale with zero white."""
+    sizes = np.abs(values)
+    # The strongest of a hundred pixels are cut off: next to a single one the others would all look like zero.
+    scaled = np.clip(values / (np.quantile(sizes, 0.99) or sizes.max() or 1.0), -1, 1)
+    image = _around_grey(scaled) if len(values) == 3 else _diverging(scaled.mean(0))
+    times = max(1, -(-PIXELS // image.shape[0]))
+    return png(image.repeat(times, 0).repeat(times, 1))
+
+
+def _around_grey(values: Array) -> Array:
+    grey: Array = np.round(127.5 * (1 + values)).astype(np.uint8).transpose(1, 2, 0)
+    return grey
+
+
+def _diverging(values: Array) -> Array:
+    """Numbers from -1 to 1, (H, W), in colours: blue, white, red."""
+    ends = np.where(values[..., None] < 0, COLD, WARM)
+    colours: Array = np.round(ZERO + np.abs(values)[..., None] * (ends - np.array(ZERO))).astype(np.uint8)
+    return colours

@@ -1,0 +1,297 @@
+"""What mattered: each parameter's share in good results, and what the best trial with each of its values reached."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from hpo.config.trial_config import Value
+from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Text
+from hpo.report.data.results import Results
+from hpo.report.figures.axes import category, named_values, round_ticks
+from hpo.report.figures.plotly_spec import (
+    HOVER,
+    Figure,
+    Spec,
+    axis,
+    build,
+    clipped,
+    drawn,
+    limits_of,
+    missing,
+    safe,
+    short,
+    value_axis,
+)
+from hpo.report.format import count_text, dimension_text, value_text, values_text
+from hpo.report.stats.shares import RESAMPLES, SAMPLE_LIMIT, Share, comparable_trials, shares
+from hpo.space import Dimension
+from hpo.space.domains import Domain, Range
+from hpo.study import Objective, Study
+
+__all__ = ["Bucket", "isolate", "mattered"]
+
+FEWEST = 10  # complete trials: below that a tenth of them is none
+BUCKETS = 10
+DIMENSIONS_LIMIT = 24  # isolation plots
+ROUGH = 100  # complete trials below which the words warn
+
+
+def mattered(study: Study, results: Results) -> Chapter:
+    """The shares of all parameters, those that only exist under a condition apart, and an isolation plot for each."""
+    trials = comparable_trials(study)
+    held = {key for trial in trials for key in trial.params}
+    dimensions = {dimension.key: dimension for dimension in results.space.varied if dimension.key in held}
+    found, why = _shares(study, results, list(dimensions), trials)
+    blocks: list[Block] = [*_bars(found, dimensions, why), *_caveats(found, len(trials))]
+    order = [share.key for share in found] or list(dimensions)
+    plots = [_isolation(study, dimensions[key], i, trials) for i, key in enumerate(order[:DIMENSIONS_LIMIT])]
+    if plots:
+        blocks += [Subtitle("Each parameter alone"), *plots, Text(_isolation_words(len(order)), quiet=True)]
+    return Chapter("mattered", "What mattered", blocks)
+
+
+def _shares(
+    study: Study, results: Results, keys: Sequence[str], trials: Sequence[FrozenTrial]
+) -> tuple[list[Share], str]:
+    """The shares; and why there are none, where there are none."""
+    if not results.varied:
+        return [], "The study varies no parameter."
+    if not keys or len(trials) < FEWEST:
+        return [], f"This needs at least {FEWEST} complete trials; there are {len(trials)}."
+    try:
+        found = shares(study, keys, trials)
+    except ValueError as error:  # trials that others added need not fit together
+        return [], f"Shares cannot be computed: {error}"
+    return found, "" if found else "Nothing sets the good trials apart from the others."
+
+
+def _bars(found: Sequence[Share], dimensions: dict[str, Dimension], why: str) -> list[Block]:
+    """A figure of the parameters that have one domain, and one of those whose domain depends on others."""
+    figure = Figure("importance", "Shares in what sets the good trials apart")
+    if not found:
+        return [missing(figure, why)]
+    names = Counter(dimension.parameter.name for dimension in dimensions.values())
+    apart = [share for share in found if _conditional(dimensions[share.key], names)]
+    plain = [share for share in found if share not in apart]
+    high = max(share.high for share in found)
+    blocks: list[Block] = [_bar_figure(figure, plain, dimensions, high)] if plain else []
+    if apart:
+        title = "The same of parameters that only some trials have" if plain else figure.title
+        blocks.append(_bar_figure(Figure("importance-conditional", title), apart, dimensions, high))
+    return blocks
+
+
+def _conditional(dimension: Dimension, names: Counter[str]) -> bool:
+    return names[dimension.parameter.name] > 1 or bool(dimension.domain.condition.tests)
+
+
+def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
+    rows = list(reversed(found))
+    names = [_bar_name(dimensions[share.key]) for share in rows]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": names,
+        "x": [round(share.value, 4) for share in rows],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [round(share.high - share.value, 4) for share in rows],
+            "arrayminus": [round(share.value - share.low, 4) for share in rows],
+            "color": "@ink",
+            "thickness": 1.2,
+            "width": 4,
+        },
+        "text": [_percent(share) for share in rows],
+        "textposition": "none",
+        "hovertemplate": HOVER,
+        "marker": {"color": "@accent"},
+    }
+    spec = build(
+        [bars],
+        70 + sum(18 * max(2, name.count("<br>") + 1) for name in names),
+        xaxis=axis(tickformat=".0%", range=[0, min(1.0, 1.05 * high) or 1], nticks=6),
+        yaxis=axis(type="category", ticksuffix="  ", showgrid=False),
+        bargap=0.4,
+    )
+    only = any(dimensions[share.key].domain.condition.tests for share in found)
+    caption = "Each counts only among the trials that have it; one scale for both figures." if only else ""
+    return drawn(figure, spec, caption)
+
+
+def _bar_name(dimension: Dimension) -> str:
+    """On lines that leave a phone's width to the bars."""
+    name, bracket, condition = short(dimension_text(dimension), 60).partition(" (")
+    return "<br>".join(map(safe, [name, *wrap(f"({condition}", 24)] if bracket else [name]))
+
+
+def _percent(share: Share) -> str:
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f} %)"
+
+
+def _caveats(found: Sequence[Share], count: int) -> list[Block]:
+    if not found:
+        return []
+    drawn_again = f"{count_text(SAMPLE_LIMIT)} trials, drawn" if count > SAMPLE_LIMIT else "all trials, drawn again"
+    first = (
+        f"PED-ANOVA compares the best tenth of {count_text(count)} complete trials with all of them; the shares sum to "
+        f"100 %. The bars of error hold 90 % of {RESAMPLES} draws, each of {drawn_again} with replacement."
+    )
+    rough = f" With {count} trials these shares are rough." if count < ROUGH else ""
+    second = (
+        f"A small share says that this domain held no values that were much better or worse, not that the parameter "
+        f"never matters. A sampler that learns tries bad values rarely, which hides what they cost.{rough}"
+    )
+    return [Text(f"{first} {second}", quiet=True)]
+
+
+# Isolation: the best trial at each value of one parameter, all others free.
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The trials whose value of a parameter is the same, or lies in the same part of its domain.
+
+    Attributes:
+        place: where it stands on the axis: a value's position, or the middle of the part on the domain's own scale.
+        name: the value, or the part, in words.
+        count: its feasible trials.
+        best: number and value of the best feasible trial; where there is none, of the best of all.
+        feasible: whether `best` is.
+    """
+
+    place: float
+    name: str
+    count: int
+    best: tuple[int, float]
+    feasible: bool
+
+
+def isolate(study: Study, dimension: Dimension, trials: Sequence[FrozenTrial]) -> list[Bucket]:
+    """The buckets of a dimension that hold any trial, in the order of the domain.
+
+    A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
+    """
+    held = [trial for trial in trials if dimension.key in trial.params]
+    name_of, place_of = _scale(dimension.domain, [trial.params[dimension.key] for trial in held])
+    groups: dict[float, list[FrozenTrial]] = {}
+    for trial in held:
+        groups.setdefault(place_of(trial.params[dimension.key]), []).append(trial)
+    return [_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
+
+
+def _bucket(study: Study, place: float, name: str, trials: Sequence[FrozenTrial]) -> Bucket:
+    sign = -1 if study.maximize else 1
+    feasible = [trial for trial in trials if _feasible(trial)]
+    best = min(feasible or trials, key=lambda trial: (sign * trial.values[0], trial.number))
+    return Bucket(place, name, len(feasible), (best.number, best.values[0]), bool(feasible))
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def _scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:
+    """How a bucket is called by its place, and the place of a value."""
+    named = named_values([domain], values)
+    if named is not None:
+        places = {value: float(i) for i, value in enumerate(named)}
+        return lambda place: value_text(named[int(place)]), lambda value: places[category(value) or value]
+    assert isinstance(domain, Range)
+    log = domain.log and domain.low > 0 and all(float(value) > 0 for value in values)
+    to, back = (math.log, math.exp) if log else (float, float)
+    low, high = to(min(domain.low, *map(float, values))), to(max(domain.high, *map(float, values)))
+    width = (high - low) / BUCKETS or 1.0
+
+    def middle(value: Value) -> float:
+        index = min(int((to(float(value)) - low) / width), BUCKETS - 1)
+        return back(low + (index + 0.5) * width)
+
+    def name(place: float) -> str:
+        bounds = (back(to(place) - width / 2), back(to(place) + width / 2))
+        return " to ".join(value_text(bound) for bound in bounds)
+
+    return name, middle
+
+
+def _isolation(study: Study, dimension: Dimension, index: int, trials: Sequence[FrozenTrial]) -> Figure:
+    buckets, objective = isolate(study, dimension, trials), study.definition.objectives[0]
+    maximize = study.maximize
+    limits = limits_of([bucket.best[1] for bucket in buckets], maximize) or (0.0, 1.0)
+    span = limits[1] - limits[0]
+    floor = limits[0] - 0.14 * span  # the counts stand below the lowest dot
+    data = [_line(objective, [b for b in buckets if b.feasible], limits, "@accent", "circle")]
+    data[0]["mode"] = "lines+markers" if isinstance(dimension.domain, Range) or _numeric(dimension) else "markers"
+    data += [_line(objective, [b for b in buckets if not b.feasible], limits, "@fail", "x")]
+    data += [_counts(buckets, floor + 0.05 * span)]
+    side = value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
+    ground = _ground(dimension.domain, buckets)
+    spec = build([trace for trace in data if trace["x"]], 230, xaxis=ground, yaxis=side, showlegend=False)
+    return Figure(f"isolation-{index}", dimension_text(dimension), "", spec)
+
+
+def _numeric(dimension: Dimension) -> bool:
+    """Whether its choices have an order, so that a line between them means something."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.domain.points())
+
+
+def _line(objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, float], colour: str, mark: str) -> Spec:
+    """Best values; infeasible ones are no part of the line."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [bucket.place for bucket in buckets],
+        "y": clipped([bucket.best[1] for bucket in buckets], limits),
+        "text": [_bucket_text(objective, bucket) for bucket in buckets],
+        "hovertemplate": HOVER,
+        "line": {"color": colour, "width": 1.5},
+        "marker": {"color": colour, "size": 8, "symbol": mark},
+    }
+
+
+def _bucket_text(objective: Objective, bucket: Bucket) -> str:
+    number, value = bucket.best
+    who = f"best: trial {number}, {values_text(objective.metric, value)}{'' if bucket.feasible else ', infeasible'}"
+    return f"<b>{safe(short(bucket.name, 60))}</b><br>{who}<br>{count_text(bucket.count)} feasible trials"
+
+
+def _counts(buckets: Sequence[Bucket], height: float) -> Spec:
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [bucket.place for bucket in buckets],
+        "y": [height] * len(buckets),
+        "text": [str(bucket.count) for bucket in buckets],
+        "textfont": {"size": 10, "color": "@muted"},
+        "hoverinfo": "skip",
+    }
+
+
+def _ground(domain: Domain, buckets: Sequence[Bucket]) -> Spec:
+    values: list[Any] = [bucket.place for bucket in buckets]
+    if named_values([domain], []) is not None:
+        ticks = {"tickvals": values, "ticktext": [safe(short(bucket.name, 14)) for bucket in buckets]}
+        return axis(" ", showgrid=False, range=[-0.5, max(values, default=0) + 0.5], **ticks)
+    assert isinstance(domain, Range)
+    low, high = min([domain.low, *values]), max([domain.high, *values])
+    if domain.log and low > 0:
+        ticks_at = round_ticks(low, high)
+        texts = {"tickvals": ticks_at, "ticktext": [value_text(tick) for tick in ticks_at]}
+        return axis(" ", type="log", showgrid=False, range=[math.log10(low), math.log10(high)], **texts)
+    return axis(" ", showgrid=False, nticks=6, range=[low, high])
+
+
+def _isolation_words(count: int) -> str:
+    cut = f" The {DIMENSIONS_LIMIT} first of {count} parameters are shown." if count > DIMENSIONS_LIMIT else ""
+    return (
+        "The best trial at each value, or in each tenth of a range on its own scale, all other parameters free; below "
+        "it how many feasible trials there were. A cross: only infeasible ones. The best of many trials is better by "
+        f"chance than the best of few, so a slope may be no more than the counts.{cut}"
+    )

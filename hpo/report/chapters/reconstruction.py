@@ -1,0 +1,88 @@
+"""What an autoencoder makes of samples: its reconstructions, and where it puts them on a plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Text
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Reconstructions, Run, median_run
+from hpo.report.figures.overview import SERIES
+from hpo.report.figures.plotly_spec import Figure, Spec, axis, build, drawn
+from hpo.report.figures.png import png
+from hpo.report.format import count_text, values_text
+
+__all__ = ["reconstruction"]
+
+Array = np.ndarray[Any, Any]
+LABELS_LIMIT = 20  # more colours cannot be told apart
+SYMBOLS = ("circle", "square", "triangle-up", "diamond")
+
+
+def reconstruction(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
+    """The chapter, of every configuration that was evaluated; None where no reconstructions are on this machine."""
+    for evaluation in evaluations:
+        blocks: list[Block] = []
+        for index, candidate in enumerate(_best_first(evaluation)):
+            run = median_run(evaluation, candidate)
+            told = run.reconstructions("test") if run else None
+            if run is not None and told is not None:
+                blocks += [Subtitle(candidate.label), _subject(evaluation, candidate, run), *_blocks(index, told)]
+        if blocks:
+            return Chapter("reconstruction", "What it reconstructs", blocks)
+    return None
+
+
+def _best_first(evaluation: EvaluationResults) -> list[CandidateRuns]:
+    best = evaluation.best
+    return sorted(evaluation.candidates, key=lambda each: each is not best)
+
+
+def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: Run) -> Text:
+    error = run.test.get("test_reconstruction_error")
+    told = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
+    size = candidate.config.effective().get("latent_size")
+    latent = f"{count_text(int(size))} latent numbers, " if size is not None else ""
+    return Text(f"{latent}trained from seed {run.seed} on {evaluation.dataset}{told}.".capitalize())
+
+
+def _blocks(index: int, told: Reconstructions) -> list[Block]:
+    blocks: list[Block] = []
+    if told.originals is not None and told.reconstructions is not None and len(told.originals):
+        pairs = chain.from_iterable(zip(told.originals, told.reconstructions, strict=True))
+        captions = ["sample", "reconstruction"] * len(told.originals)
+        blocks.append(Pictures(f"reconstructions-{index}", [png(picture) for picture in pairs], captions, 10))
+    if told.codes is not None and len(told.codes):
+        blocks.append(_plane(index, told, told.codes))
+    return blocks
+
+
+def _plane(index: int, told: Reconstructions, codes: Array) -> Figure:
+    """Samples where their latent numbers are, coloured by their labels, which the model has never seen."""
+    labels = sorted(set(told.labels.tolist()))
+    coloured = labels if len(labels) <= LABELS_LIMIT else [None]
+    traces: list[Spec] = []
+    for place, label in enumerate(coloured):
+        part = codes if label is None else codes[told.labels == label]
+        colour, symbol = SERIES[place % len(SERIES)], SYMBOLS[place // len(SERIES) % len(SYMBOLS)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "samples" if label is None else str(label),
+                "x": [round(float(value), 4) for value in part[:, 0]],
+                "y": [round(float(value), 4) for value in part[:, 1]],
+                "hoverinfo": "name",
+                "marker": {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.7},
+            }
+        )
+    whole = told.explained >= 1
+    names = ("latent number 1", "latent number 2") if whole else ("first component", "second component")
+    spec = build(traces, 520, xaxis=axis(names[0]), yaxis=axis(names[1], scaleanchor="x"), showlegend=len(coloured) > 1)
+    share = f"{100 * told.explained:.0f} % of their variance"
+    what = "Where the encoder puts" if whole else f"Two principal components of the latent numbers, {share}, of"
+    caption = f"{what} {count_text(len(codes))} test samples. Colours are labels, which the model has never seen."
+    return drawn(Figure(f"latent-{index}", "On a plane"), spec, caption)

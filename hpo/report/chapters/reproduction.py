@@ -1,0 +1,80 @@
+"""How to get all of this again: the study as a file, and the commands, as they are typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpo.report.chapters.blocks import Block, Chapter, Code, Text
+from hpo.report.commands import command, imports_of
+from hpo.report.data.results import Results
+from hpo.report.format import one_line
+from hpo.study.definition import Named
+
+__all__ = ["reproduction", "study_file", "study_table"]
+
+
+def reproduction(results: Results) -> Chapter:
+    """The chapter. The study's file is written beside the report as `study.toml`."""
+    best = results.best is not None
+    steps = [
+        (
+            "run the same study anew, from the file beside this report",
+            _launch(results),
+            not results.definition.evaluation,
+        ),
+        ("go on with this one, where trials are left", command(results, "launch"), bool(results.left)),
+        ("train the best again from fresh seeds, beside the baseline, and test it", command(results, "evaluate"), best),
+        ("write this report", command(results, "report"), True),
+        ("save the best configuration", f"{command(results, 'export')} > best_config.toml", best),
+        ("train it once", f"hpo train --config best_config.toml{imports_of(results)} --out best", best),
+        ("look closer", command(results, "dashboard", imports=False), True),
+    ]
+    blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
+    text = "Commands are to be typed as they stand"
+    text += ", with the password in the place of ***." if "***" in results.storage else "."
+    data = results.definition.dataset
+    same = " The data are checked by their SHA-256." if data.sha256 else ""
+    text_of_file = study_file(results)
+    file = [Code(text_of_file, "toml", folded="study.toml: the study as it was launched")] if text_of_file else []
+    return Chapter("reproduction", "Reproduction", [Text(text + same), *blocks, *file])
+
+
+def _launch(results: Results) -> str:
+    return f"hpo launch ./study.toml{imports_of(results)}"
+
+
+def study_file(results: Results) -> str:
+    """A study file that defines the same study, and has the same budget; of an evaluation, which has none, nothing."""
+    if results.definition.evaluation is not None:
+        return ""
+    import tomli_w
+
+    head = f"# the study {one_line(results.name)}\n"
+    return head + tomli_w.dumps(study_table(results))
+
+
+def study_table(results: Results) -> dict[str, Any]:
+    """The keys of a study file, from which `hpo.study.input.study_file.define` makes the same definition and budget."""
+    definition, budget = results.definition, results.budget
+    table = {
+        "name": results.name,
+        "dataset": definition.dataset.name,
+        "objective": [objective.model_dump() for objective in definition.objectives],
+        "trials": budget.trials,
+        "timeout": budget.timeout,
+        "target": budget.target,
+        "sampler": _named(definition.sampler),
+        "pruner": _named(definition.pruner),
+        "seed": definition.seed,
+        "parameters": definition.parameters,
+        "constraints": [each.text for each in definition.constraints] or None,
+        "baseline": definition.baseline,
+        "warm_start": [dict(each) for each in definition.warm_start] or None,
+        "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
+        "record_steps": definition.record_steps or None,
+    }
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _named(named: Named) -> dict[str, Any]:
+    return {"name": named.name, **named.options}

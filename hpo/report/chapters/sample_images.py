@@ -1,0 +1,52 @@
+"""Sample images: what the training data look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hpo.report.chapters.blocks import Block, Chapter, Pictures, Text
+from hpo.report.figures.png import png
+from hpo.study import Study
+from hpo.study.files.artifacts import find_artifact
+from hpo.study.operations.evaluation_study import companions
+
+__all__ = ["samples"]
+
+SHOWN = 10  # of a class; where there are many classes, fewer
+PICTURES_LIMIT = 120
+
+
+def samples(study: Study) -> Chapter | None:
+    """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
+    found = _file(study)
+    if found is None:
+        return None
+    dataset, path = found
+    with np.load(path, allow_pickle=False) as held:
+        images, labels = held["images"], held["labels"]
+    classes = sorted(set(labels.tolist()))
+    each = max(1, min(SHOWN, PICTURES_LIMIT // max(len(classes), 1)))
+    chosen = [i for label in classes[:PICTURES_LIMIT] for i in np.flatnonzero(labels == label)[:each]]
+    if not chosen:
+        return None
+    text = f"Training images of {dataset}, the label under each."
+    if len(chosen) < len(images):
+        text += f" {len(chosen)} of {len(images)} kept ones are shown."
+    captions = [str(labels[i]) for i in chosen]
+    blocks: list[Block] = [
+        Text(text, quiet=True),
+        Pictures("samples", [png(images[i]) for i in chosen], captions, each),
+    ]
+    return Chapter("samples", "The data", blocks)
+
+
+def _file(study: Study) -> tuple[str, Path] | None:
+    """The samples of the study's own data set, and its name."""
+    own = study.definition.dataset.name
+    for companion in companions(study):
+        path = find_artifact(companion, "samples.npz")
+        if companion.definition.dataset.name == own and path is not None:
+            return Path(own).name, path
+    return None

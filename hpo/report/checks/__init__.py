@@ -1,0 +1,1 @@
+"""Checks of a study, each with a finding and advice."""

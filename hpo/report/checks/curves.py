@@ -1,0 +1,314 @@
+"""Checks of the curves: stability, overfitting, length of training, bugs that a curve shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpo.report.checks.finding import Finding
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.stats.trial_stats import curve, leaders, standard_error
+
+__all__ = ["CURVE_CHECKS"]
+
+Evaluations = Sequence[EvaluationResults]
+NEAR_EDGE = 3.0  # the best learning rate within half a decade of the divergence
+RISE = 1.05  # a loss that is a twentieth above its lowest has turned
+STILL = 0.05  # of the whole improvement, in the last fifth of the epochs
+FLAT = 0.5  # of the epochs after which nothing more is won
+EARLY, LATE = 0.1, 0.75  # [P]
+ROUGH = 0.15  # of the curve's range, from one late epoch to the next
+PERIODIC = 0.6  # of the detrended curve's power in one frequency
+WARM = 0.05  # [P]
+WARMED = "warmup = { low = 0.0, high = 0.2 }"
+
+
+def _rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
+    return [(row.config.learning_rate, row) for row in rows if row.config is not None]
+
+
+def stability(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 6: the best learning rate lies right below where every trial diverges, by optimizer."""
+    best = results.best
+    if best is None or best.config is None:
+        return []
+    mine = [
+        (rate, row)
+        for rate, row in _rates(results.trials)
+        if row.config and row.config.optimizer == best.config.optimizer
+    ]
+    sound = [rate for rate, row in mine if row.comparable]
+    above = [rate for rate, row in mine if row.failure == "diverged" and rate > max(sound)]
+    edge = (
+        len(above) >= 2
+        and max(sound) <= NEAR_EDGE * best.config.learning_rate
+        and min(above) <= NEAR_EDGE * best.config.learning_rate
+    )
+    evidence = (
+        f"best learning rate {best.config.learning_rate:.3g}; {len(above)} trials diverged above "
+        f"{max(sound):.3g}, where no other ended well"
+    )
+    return [
+        Finding(
+            "stability",
+            "edge of stability",
+            "warning" if edge else "ok",
+            evidence,
+            "try warm-up or gradient clipping, which let larger learning rates train" if edge else "",
+            WARMED if edge and best.config.effective().get("warmup") == 0.0 else "",
+            ("learning_rate",),
+        )
+    ]
+
+
+def rising(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 7: just above the best learning rate the training loss falls, then rises."""
+    best = results.best
+    if best is None or best.config is None:
+        return []
+    rate = best.config.learning_rate
+    losses = [curve(row, "train_loss") for r, row in _rates(results.trials) if rate < r <= NEAR_EDGE * rate]
+    losses = [loss for loss in losses if len(loss) >= 4]
+    turned = sum(bool(loss.argmin() >= 1 and loss[-1] > RISE * loss.min()) for loss in losses)
+    bad = bool(losses) and turned * 2 >= len(losses)
+    return [
+        Finding(
+            "rising",
+            "loss above the best learning rate",
+            "note" if bad else "ok",
+            f"{turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and then rose in "
+            f"training loss",
+            "try gradient clipping, or a schedule that decays" if bad else "",
+        )
+    ]
+
+
+def overfitting(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 8: the best trial's validation loss rises during training."""
+    loss = curve(results.best, "val_loss") if results.best else np.array([])
+    if len(loss) < 3:
+        return []
+    bad = bool(loss[-1] > RISE * loss.min())
+    return [
+        Finding(
+            "overfitting",
+            "overfitting",
+            "warning" if bad else "ok",
+            f"the best trial's validation loss was lowest, {loss.min():.4g}, at its epoch {loss.argmin() + 1}, "
+            f"and {loss[-1]:.4g} at the end",
+            "regularise: dropout, weight_decay, label_smoothing" if bad else "",
+        )
+    ]
+
+
+def rough(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 9: the validation curve jumps late in training."""
+    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    if len(values) < 6 or np.ptp(values) == 0:
+        return []
+    late = values[len(values) // 2 :]
+    step = float(np.std(np.diff(late)))
+    bad = step > max(ROUGH * float(np.ptp(values)), 2 * (standard_error(results) or 0.0))
+    return [
+        Finding(
+            "rough",
+            "late variance",
+            "note" if bad else "ok",
+            f"from one epoch to the next the best trial's validation moves by {step:.3g} late in training, of "
+            f"{np.ptp(values):.3g} in all",
+            "take a larger validation set, or let the learning rate decay" if bad else "",
+        )
+    ]
+
+
+def _gains(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+    """The best trials' curves, larger better."""
+    curves = [(row, -results.signs[0] * curve(row, results.objective.metric)) for row in leaders(results)]
+    return [(row, values) for row, values in curves if len(values) >= 2]
+
+
+def _epochs(results: Results, factor: float) -> str:
+    domains = [d for d in results.space.dimensions if d.parameter.name == "epochs"]
+    best = results.best
+    if best is None or best.config is None or "epochs" in results.varied or len(domains) > 1:
+        return ""
+    return f"epochs = {max(1, math.ceil(best.config.epochs * factor))}"
+
+
+def improving(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 10: the best trials still improve at the end."""
+    curves = _gains(results)
+    if not curves:
+        return []
+    still = sum(_still(values) for _, values in curves)
+    bad = still * 2 > len(curves)
+    return [
+        Finding(
+            "improving",
+            "still improving",
+            "warning" if bad else "ok",
+            f"{still} of the best {len(curves)} trials still improved in the last fifth of their epochs",
+            "train for more epochs" if bad else "",
+            _epochs(results, 2) if bad else "",
+            ("epochs",),
+        )
+    ]
+
+
+def _still(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+    last = max(1, len(values) // 5)
+    return bool(values[-last:].max() - values[:-last].max() > STILL * np.ptp(values) > 0)
+
+
+def flat(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 11: the best trials are flat long before the end."""
+    curves = [values for _, values in _gains(results) if len(values) >= 4]
+    if not curves:
+        return []
+    error = standard_error(results) or 0.0
+    reached = [int(np.argmax(v >= v.max() - max(0.01 * np.ptp(v), error))) + 1 for v in curves]
+    bad = all(at <= FLAT * len(v) for at, v in zip(reached, curves, strict=True))
+    share = max(at / len(v) for at, v in zip(reached, curves, strict=True))
+    return [
+        Finding(
+            "flat",
+            "flat before the end",
+            "note" if bad else "ok",
+            f"the best {len(curves)} trials were as good as ever after at most {share:.0%} of their epochs",
+            "fewer epochs would do" if bad else "",
+            _epochs(results, share * 1.25) if bad else "",
+            ("epochs",),
+        )
+    ]
+
+
+def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 12: where in training the best epoch lies [P]."""
+    shares = [row.best_epoch / len(row.epochs) for row in leaders(results) if row.best_epoch and len(row.epochs) >= 10]
+    if not shares:
+        return []
+    early, late = all(s <= EARLY for s in shares), all(s > LATE for s in shares)
+    advice = (
+        "training is too long, or the learning rate too high"
+        if early
+        else "train longer, and tune the decay again"
+        if late
+        else ""
+    )
+    return [
+        Finding(
+            "best_epoch",
+            "the best epoch",
+            "warning" if early else "note" if late else "ok",
+            f"the best epochs of the best {len(shares)} trials lie at {min(shares):.0%} to {max(shares):.0%} of "
+            f"training",
+            advice,
+        )
+    ]
+
+
+def training_loss(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 13: the training loss increases."""
+    losses = [loss for row in leaders(results) if len(loss := curve(row, "train_loss")) >= 2]
+    if not losses:
+        return []
+    up = sum(bool(loss[-1] > loss[0]) for loss in losses)
+    return [
+        Finding(
+            "training_loss",
+            "training loss",
+            "warning" if up else "ok",
+            f"the training loss of {up} of the best {len(losses)} trials ended higher than it began",
+            "look for a bug, as in the loss or the labels" if up else "",
+        )
+    ]
+
+
+def periodic(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 14: the validation curve is periodic (power spectrum of its second half, detrended)."""
+    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    if len(values) < 16:
+        return []
+    late = values[len(values) // 4 :]
+    at = np.arange(len(late))
+    left = late - np.polyval(np.polyfit(at, late, 2), at)
+    power = np.abs(np.fft.rfft(left))[3:] ** 2  # three periods at least
+    share = float(power.max() * 2 / (len(left) * (left**2).sum())) if (left**2).sum() > 0 else 0.0
+    bad = share > PERIODIC and float(np.std(left)) > (standard_error(results) or 0.0) / 2
+    return [
+        Finding(
+            "periodic",
+            "periodic validation",
+            "warning" if bad else "ok",
+            f"one frequency holds {share:.0%} of the variance of the best trial's validation curve",
+            "look at shuffling, and for overlap of training and validation data" if bad else "",
+        )
+    ]
+
+
+def checkpoint(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 22: values are of the best epoch, and epochs follow each other."""
+    rows = [row for row in results.ranked if row.epochs]
+    if not rows:
+        return []
+    gaps = sum([e.get("epoch") for e in row.epochs] != list(range(1, len(row.epochs) + 1)) for row in rows)
+    other = sum(row.best_epoch is None for row in rows)
+    bad = gaps + other > 0
+    return [
+        Finding(
+            "checkpoint",
+            "checkpoints",
+            "warning" if bad else "ok",
+            f"of {len(rows)} trials {gaps} lack an epoch's evaluation, and {other} do not say their best epoch",
+            "evaluate every epoch, and keep the best one" if bad else "",
+        )
+    ]
+
+
+def clipping(_: Results, __: Evaluations) -> list[Finding]:
+    """Check 23."""
+    return [
+        Finding(
+            "clipping",
+            "gradient norms",
+            "unknown",
+            "gradient norms are not recorded, so the share of clipped steps cannot be computed",
+        )
+    ]
+
+
+def warm_up(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 24: warm-up longer than a twentieth of training [P]."""
+    if results.best is None or results.best.config is None:
+        return []
+    share = float(results.best.config.effective().get("warmup") or 0.0)
+    bad = share > WARM
+    return [
+        Finding(
+            "warm_up",
+            "warm-up",
+            "note" if bad else "ok",
+            f"warm-up takes {share:.0%} of the best trial's steps",
+            "train for longer" if bad else "",
+            parameters=("warmup",),
+        )
+    ]
+
+
+CURVE_CHECKS = (
+    stability,
+    rising,
+    overfitting,
+    rough,
+    improving,
+    flat,
+    best_epoch,
+    training_loss,
+    periodic,
+    checkpoint,
+    clipping,
+    warm_up,
+)

@@ -1,0 +1,383 @@
+"""Checks of the space: bounds, density, fairness, what was fixed, anti-patterns."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpo.config.trial_config import Value
+from hpo.report.checks.finding import Finding, Level
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.format import dimension_text, value_text
+from hpo.report.stats.trial_stats import caution, numbers, standard_error, unit
+from hpo.space import Dimension
+from hpo.space.domains import Choices, Range
+from hpo.utils.toml import toml_key, toml_value
+
+__all__ = ["SPACE_CHECKS"]
+
+Evaluations = Sequence[EvaluationResults]
+Places = np.ndarray[tuple[int], np.dtype[np.float64]]  # on a parameter's own scale, 0 to 1, the best trial's first
+FEWEST = 10  # trials of a parameter below which its good region cannot be told from chance
+CHANCE = 0.05  # the usual level of a test
+TOP_SHARE = 0.1  # the trials that count as the best ones
+WIDEN = 0.5  # of the range's length on its own scale: far enough to see whether the optimum lies beyond
+ROOM = 0.15  # of the range's length, on each side of the best trials
+NARROWER = 0.7  # a range that would keep more of its length is not worth narrowing
+FEW_GOOD = 3  # below this the best trial may be a lucky one
+INFEASIBLE = 0.2  # a fifth of the budget lost
+UNFAIR = 3.0  # so many times the trials give a value so many more chances
+
+
+def boundary(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 1: the best trials crowd a bound."""
+    found = []
+    for dimension in results.space.varied:
+        held = numbers(results.ranked, dimension)
+        if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
+            at = np.array([unit(dimension.domain, float(value)) for _, value in held])
+            found.append(_bounds(dimension, dimension.domain, at, caution(results)))
+    return found
+
+
+def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
+    name, side, told = dimension.parameter.name, _crowded(at), dimension_text(dimension)
+    title = f"bounds of {told}"
+    if side is None:
+        return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
+    bound = domain.high if side == "high" else domain.low
+    evidence = (
+        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {told}: the best one lies at {at[0]:.0%} of "
+        f"the range{warning}"
+    )
+    low, high = _legal(dimension.parameter, *_widened(domain, side), domain)
+    if (low, high) == (domain.low, domain.high):
+        advice = "the bound is a limit of the parameter: it cannot be widened"
+        return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
+    toml = f"{toml_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
+    return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
+
+
+def _crowded(at: Places) -> str | None:
+    """The side that the best ones crowd; `at` is from the best to the worst."""
+    from scipy.stats import mannwhitneyu  # half a second to import
+
+    top, rest = np.split(at, [max(3, math.ceil(TOP_SHARE * len(at)))])
+    # Among few trials even the outermost one lies off the bound.
+    edge = 0.1 + 1.5 / len(at)
+    for side, where, other, best in (("high", top, rest, at[0]), ("low", 1 - top, 1 - rest, 1 - at[0])):
+        near = min(float(np.median(where)), float(best)) >= 1 - edge
+        if near and mannwhitneyu(where, other, alternative="greater").pvalue < CHANCE:
+            return side
+    return None
+
+
+def _widened(domain: Range, side: str) -> tuple[float, float]:
+    if domain.log:
+        # At least tenfold: a narrow range that lies far off would else need many studies.
+        factor = max((domain.high / domain.low) ** WIDEN, 10.0)
+        return (domain.low / factor, domain.high) if side == "low" else (domain.low, domain.high * factor)
+    length = WIDEN * (domain.high - domain.low)
+    if domain.step is not None or isinstance(domain.low, int):
+        step = domain.step or 1
+        length = step * max(1, math.ceil(length / step))
+    return (domain.low - length, domain.high) if side == "low" else (domain.low, domain.high + length)
+
+
+def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
+    """Bounds of the domain's kind that the parameter allows; a side that is not allowed stays as it was."""
+    whole = isinstance(domain.distribution().to_external_repr(domain.low), int)
+    low, high = (round(low), round(high)) if whole else (float(f"{low:.6g}"), float(f"{high:.6g}"))
+    floor, ceiling = getattr(parameter, "low", None), getattr(parameter, "high", None)
+    floor_open, ceiling_open = getattr(parameter, "low_open", False), getattr(parameter, "high_open", False)
+    if floor is not None and (low < floor or (floor_open and low == floor)):
+        low = domain.low if floor_open or domain.step else max(floor, low)
+    if domain.log and low <= 0:
+        low = domain.low
+    if ceiling is not None and (high > ceiling or (ceiling_open and high == ceiling)):
+        high = domain.high if ceiling_open or domain.step else min(ceiling, high)
+    low, high = (round(low), round(high)) if whole else (low, high)
+    return min(low, domain.low), max(high, domain.high)
+
+
+def axis(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
+    tested = [(d, _effect(numbers(results.ranked, d), d)) for d in results.space.varied]
+    shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
+    hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
+    found = []
+    if hidden:
+        evidence = f"the objective does not visibly differ over the values of {_each_p(hidden)}{caution(results)}"
+        advice = "could be fixed, to spend the trials on what matters"
+        found.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
+    if shown:
+        evidence = f"the objective differs over the values of {_each_p(shown)}{caution(results)}"
+        found.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(shown)))
+    return found
+
+
+def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
+    """The chance that values without any effect differ as much; None where it cannot be told."""
+    from scipy.stats import kruskal  # half a second to import
+
+    domain, groups = dimension.domain, defaultdict(list)
+    for row, value in held:
+        key = min(2, int(3 * unit(domain, float(value)))) if isinstance(domain, Range) else value
+        groups[key].append(row.value or 0.0)
+    if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
+        return None
+    return float(kruskal(*groups.values()).pvalue)
+
+
+def _each_p(tested: Sequence[tuple[Dimension, float]]) -> str:
+    return ", ".join(f"{dimension_text(dimension)} (p = {p:.2g})" for dimension, p in tested)
+
+
+def _names(tested: Sequence[tuple[Dimension, object]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(dimension.parameter.name for dimension, _ in tested))
+
+
+def density(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 3: how many trials lie in the good region."""
+    values = [row.value or 0.0 for row in results.ranked]
+    if len(values) < FEWEST:
+        return []
+    # A tenth of the way to the median, and never less than what the validation set can tell apart.
+    reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
+    good = sum(abs(value - values[0]) <= reach for value in values)
+    title, few = "trials in the good region", good < FEW_GOOD
+    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{caution(results)}"
+    if not few:
+        return [Finding("density", title, "ok", evidence)]
+    narrow = _narrow(results)
+    lines = [f"{toml_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
+    advice = "run more trials, or narrow the space around the best one"
+    return [Finding("density", title, "warning", evidence, advice, "\n".join(lines), tuple(narrow))]
+
+
+def _narrow(results: Results) -> dict[str, dict[str, Any]]:
+    """Ranges that hold the best trials with room on both sides, by parameter, where that leaves much of the range out.
+
+    A parameter of several domains is left as it is: few trials have each of them.
+    """
+    names = Counter(dimension.parameter.name for dimension in results.space.dimensions)
+    narrow = {}
+    for dimension in results.space.varied:
+        domain, held = dimension.domain, numbers(results.ranked, dimension)
+        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(held) < FEWEST:
+            continue
+        best = [unit(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
+        left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
+        if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
+            low, high = (float(f"{_at(domain, place):.6g}") for place in (left, right))
+            bounds = {"low": max(low, domain.low), "high": min(high, domain.high)}
+            narrow[dimension.parameter.name] = {**domain.to_json(), **bounds}
+    return narrow
+
+
+def _at(domain: Range, place: float) -> float:
+    """The value that stands at a place between the bounds; the reverse of `unit`."""
+    if domain.log:
+        return float(domain.low * (domain.high / domain.low) ** place)
+    return float(domain.low + (domain.high - domain.low) * place)
+
+
+def infeasible(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 5: the share of trials that diverged or failed."""
+    ended = [row for row in results.trials if row.state in ("COMPLETE", "PRUNED", "FAIL") and row.feasible]
+    if not ended:
+        return []
+    lost = [row for row in ended if row.failure is not None or row.state == "FAIL"]
+    evidence = f"{len(lost)} of {len(ended)} ended trials diverged or failed ({len(lost) / len(ended):.0%})"
+    if len(lost) < INFEASIBLE * len(ended):
+        return [Finding("infeasible", "infeasible trials", "ok", evidence)]
+    cut = _cut(results, lost)
+    if cut is None:
+        advice = (
+            "shrink the space where they fail, or look for a bug: no bound of one parameter parts them from the rest"
+        )
+        return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
+    count, dimension, side, bound = cut
+    name = dimension.parameter.name
+    evidence += f", {count} of them {'above' if side == 'high' else 'below'} every one of the better half in {name}"
+    advice = f"end {dimension_text(dimension)} at {bound:.6g}"
+    toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
+    return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
+
+
+def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
+    """The bound that leaves most of the lost trials outside, and the better half of the others inside.
+
+    Returns:
+        How many lie outside, of what, on which side, and the bound; None where that are not most of the lost.
+    """
+    cuts: list[tuple[int, Dimension, str, float]] = []
+    for dimension in results.space.varied:
+        held = [value for _, value in numbers(results.ranked, dimension)]
+        if not isinstance(dimension.domain, Range) or len(held) < FEWEST:
+            continue
+        better = [float(value) for value in held[: len(held) // 2]]
+        failed = [float(value) for _, value in numbers(lost, dimension)]
+        for side, bound, out in (
+            ("high", max(better), [value for value in failed if value > max(better)]),
+            ("low", min(better), [value for value in failed if value < min(better)]),
+        ):
+            whole = dimension.domain.step is not None or isinstance(dimension.domain.low, int)
+            cuts.append((len(out), dimension, side, type(dimension.domain.low)(bound) if whole else bound))
+    best = max(cuts, key=lambda cut: cut[0], default=None)
+    return best if best is not None and 2 * best[0] > len(lost) else None
+
+
+def isolation(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 15: the best trial per choice, the others free."""
+    error, found = standard_error(results) or 0.0, []
+    for dimension in results.space.varied:
+        held = numbers(results.ranked, dimension)
+        if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
+            found.append(_choices(dimension, dimension.domain, held, error, caution(results)))
+    return found
+
+
+def _choices(
+    dimension: Dimension, domain: Choices, held: Sequence[tuple[TrialRow, Value]], error: float, warning: str
+) -> Finding:
+    groups: dict[Value, list[float]] = {}
+    for row, value in held:
+        groups.setdefault(value, []).append(row.value or 0.0)
+    first, name = next(iter(groups)), dimension.parameter.name
+    worse = [value for value in groups if value != first and _beaten(groups[first], groups[value], error)]
+    told = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
+    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {told}{warning}"
+    if not worse:
+        return Finding("isolation", title, "ok", evidence, parameters=(name,))
+    table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
+    advice = f"drop {', '.join(map(value_text, worse))} from {dimension_text(dimension)}"
+    return Finding("isolation", title, "note", evidence, advice, f"{toml_key(name)} = {toml_value(table)}", (name,))
+
+
+def _beaten(best: list[float], other: list[float], error: float) -> bool:
+    """Whether a value had its chances, and its best and its trials are worse beyond noise."""
+    from scipy.stats import mannwhitneyu  # half a second to import
+
+    if min(len(best), len(other)) < 5 or abs(best[0] - other[0]) <= 2 * math.sqrt(2) * error:
+        return False
+    return bool(mannwhitneyu(best, other).pvalue < 0.01)  # strict: what is dropped is not looked at again
+
+
+def fairness(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 16: each compared value had as many trials."""
+    begun = [row for row in results.trials if row.state not in ("WAITING", "RUNNING")]
+    counted = []
+    for dimension in results.space.varied:
+        if isinstance(dimension.domain, Choices):
+            counts = Counter(value for _, value in numbers(begun, dimension))
+            if sum(counts.values()) >= FEWEST:
+                counted.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
+    unfair = [(d, each) for d, each in counted if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
+    fair = [(d, each) for d, each in counted if (d, each) not in unfair]
+    found = []
+    if unfair:
+        advice = "compare these values in a random or quasi-random study"
+        found.append(_trials_per("unequal trials", "note", unfair, advice))
+    if fair:
+        found.append(_trials_per("equal trials", "ok", fair))
+    return found
+
+
+def _trials_per(
+    title: str, level: Level, counted: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
+) -> Finding:
+    told = (
+        f"{dimension_text(dimension)} ({', '.join(f'{value_text(value)} {count}' for value, count in each)})"
+        for dimension, each in counted
+    )
+    return Finding("fairness", title, level, f"trials per value of {', '.join(told)}", advice, "", _names(counted))
+
+
+def fixed(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 17: what was fixed is a caveat."""
+    names = sorted({d.parameter.name for d in results.space.dimensions} - set(results.varied))
+    told = ", ".join(names) if names else "nothing but defaults"
+    missing = "learning_rate" not in results.varied
+    evidence = f"fixed: {told}; {'learning_rate is fixed too' if missing else 'learning_rate is varied'}"
+    advice = "conclusions hold for this learning rate alone: vary it, for most others depend on it" if missing else ""
+    return [Finding("fixed", "what was fixed", "note" if missing else "ok", evidence, advice)]
+
+
+def conditional(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 18: the learning rates of different optimizers are not one parameter."""
+    rates = [d for d in results.space.varied if d.parameter.name == "learning_rate"]
+    if "optimizer" not in results.varied or not rates:
+        return [
+            Finding(
+                "conditional", "parameters of the same name", "ok", "no learning rate is shared by several optimizers"
+            )
+        ]
+    shared = any("optimizer" not in d.domain.condition.tests for d in rates)
+    return [
+        Finding(
+            "conditional",
+            "parameters of the same name",
+            "note" if shared else "ok",
+            f"{len(rates)} {'domain' if len(rates) == 1 else 'domains'} of learning_rate for several optimizers",
+            "give every optimizer its own range, with when = { optimizer = … }" if shared else "",
+            parameters=("learning_rate",),
+        )
+    ]
+
+
+def patterns(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 19: anti-patterns."""
+    names = set(results.varied)
+    found = []
+    if "epochs" in names and results.definition.sampler.name != "grid":
+        found.append(
+            Finding(
+                "patterns",
+                "epochs tuned",
+                "warning",
+                "epochs is varied outside a grid: longer mostly wins",
+                "fix epochs; let a pruner stop what is bad",
+                parameters=("epochs",),
+            )
+        )
+    if "batch_size" in names and "learning_rate" not in names:
+        found.append(
+            Finding(
+                "patterns",
+                "batch size alone",
+                "warning",
+                "batch_size is varied while learning_rate is fixed",
+                "vary learning_rate together with batch_size",
+                parameters=("batch_size",),
+            )
+        )
+    return found or [
+        Finding("patterns", "anti-patterns", "ok", "neither epochs outside a grid nor batch_size alone is tuned")
+    ]
+
+
+def adam(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 25: how many parameters of Adam the budget carries [P]."""
+    count = sum(row.config is not None and row.config.optimizer.startswith(("adam", "nadam")) for row in results.trials)
+    too_many = [n for n, least in (("beta1", 10), ("epsilon", 25)) if n in results.varied and count < least]
+    if not count:
+        return []
+    return [
+        Finding(
+            "adam",
+            "parameters of Adam",
+            "note" if too_many else "ok",
+            f"{count} trials with Adam; varied beyond what they carry: {', '.join(too_many) or 'nothing'}",
+            f"fix {', '.join(too_many)}, or run more trials" if too_many else "",
+            parameters=tuple(too_many),
+        )
+    ]
+
+
+SPACE_CHECKS = (boundary, axis, density, infeasible, isolation, fairness, fixed, conditional, patterns, adam)

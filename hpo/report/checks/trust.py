@@ -1,0 +1,219 @@
+"""Checks of how far the answer can be trusted: noise, budget, order of exploration, record."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpo.report.checks.finding import Finding
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results
+from hpo.report.format import count_text
+from hpo.report.stats.evaluation_stats import judge
+from hpo.report.stats.trial_stats import adaptive, retraining_noise, standard_error, validation_samples
+
+__all__ = ["TRUST_CHECKS"]
+
+Evaluations = Sequence[EvaluationResults]
+RESAMPLES = 500  # quartiles are steady to a few percent of their spread
+FEWEST = 10  # trials: halves of fewer say nothing
+STARTUP = 10  # trials before adaptation: Optuna's own default
+
+
+def budget(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 4: the best of k trials over the budget, bootstrapped."""
+    values = np.array([row.value for row in results.ranked], dtype=float)
+    if len(values) < FEWEST:
+        return []
+    rng, count = np.random.default_rng(0), len(values)
+    # Of trials in the order of rank, the best of k draws is the smallest of k positions: 1 - (1 - u)^(1/k).
+    picks = np.minimum((count * (1 - (1 - rng.random(RESAMPLES)) ** (2 / count))).astype(int), count - 1)
+    low, half, high = np.quantile(values[picks], [0.25, 0.5, 0.75])
+    reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
+    more = bool(abs(half - values[0]) > reach)
+    evidence = (
+        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) in "
+        f"place of {values[0]:.4g}"
+    )
+    return [
+        Finding(
+            "budget",
+            "size of the budget",
+            "note" if more else "ok",
+            evidence,
+            "the answer still changes with the budget: run more trials" if more else "",
+        )
+    ]
+
+
+def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
+    """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
+    found = [_gain(each) for each in evaluations if each.own and each.validation_metric]
+    if not any(found):
+        return [
+            Finding(
+                "retraining",
+                "retraining noise",
+                "unknown",
+                "no configuration was trained again from at least two seeds",
+                f"run: hpo evaluate {shlex.quote(results.name)}",
+            )
+        ]
+    return [finding for finding in found if finding]
+
+
+def _gain(evaluation: EvaluationResults) -> Finding | None:
+    """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
+    rival = evaluation.rival
+    found = [each for each in judge(evaluation).comparisons if rival is not None and each.second == rival.label]
+    if not found or found[0].difference.count < 2:
+        return None
+    difference, told_apart = found[0].difference, found[0].told_apart
+    better = told_apart and difference.mean > 0
+    return Finding(
+        "retraining",
+        "retraining noise",
+        "ok" if better else "warning",
+        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds; the "
+        f"interval is {difference.low:.2g} to {difference.high:.2g}",
+        ""
+        if better
+        else "this gain may be noise: run more seeds"
+        if not told_apart
+        else "keep what you had: it is better",
+    )
+
+
+def search_seed(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 21: would another search have found the same: the best of random halves of the trials."""
+    values = np.array([row.value for row in results.ranked], dtype=float)
+    if len(values) < 2 * FEWEST:
+        return [
+            Finding(
+                "search_seed", "another search", "unknown", f"{len(values)} comparable trials are too few to be halved"
+            )
+        ]
+    rng = np.random.default_rng(0)
+    # One half holds the best trial; the other one's best is the first trial in rank that fell to it.
+    positions = np.minimum(rng.geometric(0.5, RESAMPLES), len(values) - 1)
+    apart = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
+    reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
+    bad = apart > reach
+    caution = "; an adaptive search's halves are not independent" if adaptive(results) else ""
+    return [
+        Finding(
+            "search_seed",
+            "another search",
+            "note" if bad else "ok",
+            f"the best of random halves of the trials lie up to {apart:.3g} apart (upper quartile; only an "
+            f"estimate of what another seed would find{caution})",
+            "repeat the study with another seed, or run more trials" if bad else "",
+        )
+    ]
+
+
+def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
+    """Check 26: the standard error, and whether a winner can be named."""
+    from scipy.stats import norm  # half a second to import
+
+    parts = [each for each in (standard_error(results), retraining_noise(evaluations)) if each is not None]
+    if not parts:
+        return [
+            Finding(
+                "noise",
+                "noise of the objective",
+                "unknown",
+                f"the standard error of {results.objective.metric} cannot be computed from the number of samples alone",
+                "train the best again from several seeds: hpo evaluate",
+            )
+        ]
+    error = math.hypot(*parts)
+    values = np.array([row.value for row in results.ranked], dtype=float)
+    samples = validation_samples(results)
+    head = f"standard error {error:.2g}" + (f" from {count_text(samples)} validation samples" if samples else "")
+    if len(values) < 2:
+        return [Finding("noise", "noise of the objective", "ok", head)]
+    lead = abs(float(values[0] - np.median(values)))
+    # What the best of so many equals leads their median by, and a standard error more.
+    chance = error * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
+    ties = int((np.abs(values - values[0]) <= error).sum()) - 1
+    if lead <= chance:
+        return [
+            Finding(
+                "noise",
+                "single runs name no winner",
+                "warning",
+                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by "
+                f"up to {chance:.2g}",
+                "take a larger validation set, or vary what matters more",
+            )
+        ]
+    return [
+        Finding(
+            "noise",
+            "noise of the objective",
+            "note" if ties else "ok",
+            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} within it tie with the best",
+            "choose among the ties by cost, or evaluate them from more seeds" if ties else "",
+        )
+    ]
+
+
+def order(results: Results, evaluations: Evaluations) -> list[Finding]:
+    """Check 27: explore first, and the test set comes last."""
+    found = []
+    startup = results.definition.sampler.options.get("n_startup_trials", STARTUP)
+    if adaptive(results) and isinstance(startup, int) and startup < STARTUP:
+        found.append(
+            Finding(
+                "order",
+                "exploration",
+                "note",
+                f"the sampler adapts after {startup} random trials",
+                'explore with sampler = "qmc" first',
+                'sampler = "qmc"',
+            )
+        )
+    looked = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
+    after = 0 if looked is None else sum(row.started is not None and row.started > looked for row in results.trials)
+    if after or (looked is not None and results.left):
+        found.append(
+            Finding(
+                "order",
+                "test set",
+                "warning",
+                f"the test set was first looked at with {max(after, results.left)} trials still to run",
+                "finish a study before the test set is looked at, and choose nothing by what it shows",
+            )
+        )
+    return found or [
+        Finding(
+            "order",
+            "exploration first, test set last",
+            "ok",
+            f"sampler {results.definition.sampler.name}; the test set was not looked at early",
+        )
+    ]
+
+
+def record(results: Results, _: Evaluations) -> list[Finding]:
+    """Check 28: the record of the study."""
+    best = results.best
+    value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
+    lacking = best is None or results.left > 0
+    return [
+        Finding(
+            "record",
+            "record",
+            "note" if lacking else "ok",
+            f"study {results.name}: {len(results.trials)} trials, {results.left} left, best "
+            f"{results.objective.metric} {value}; seed {results.definition.seed}",
+            f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
+        )
+    ]
+
+
+TRUST_CHECKS = (budget, retraining, search_seed, noise, order, record)

@@ -1,0 +1,1 @@
+"""optuna-dashboard over a storage: server, middleware, published reports."""

@@ -1,0 +1,149 @@
+"""optuna-dashboard over a storage, served by waitress: read-only and on loopback, unless it is asked for more."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from hpo.errors import RequestError
+from hpo.report.dashboard.middleware import gated, is_loopback
+from hpo.utils.signals import StopRequest
+
+if TYPE_CHECKING:
+    from hpo.study import Study, StudyStorage
+
+__all__ = ["serve"]
+
+POLL = 0.5  # seconds until a signal is noticed
+TOKEN = "HPO_DASHBOARD_TOKEN"
+SHORTEST = 8  # characters of a token that somebody chose
+UNSAFE = "plain HTTP is not encrypted: whoever can read the network can read the token and the studies"
+
+
+def serve(
+    storage: StudyStorage,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    study: Study | None = None,
+    writable: bool = False,
+) -> int:
+    """Serve optuna-dashboard until SIGINT, SIGTERM or SIGHUP; returns 128 plus the signal's number.
+
+    The address is printed on standard error once it answers. A host that others reach asks for a token: that of the
+    environment variable `HPO_DASHBOARD_TOKEN`, or one that is made and printed. Loopback asks for one where the
+    variable is set.
+
+    Args:
+        storage: whose studies are shown.
+        host: name or IP address to listen on.
+        port: port to listen on; 0 takes a free one.
+        study: whose page is printed as well.
+        writable: whether the dashboard may change and delete studies.
+
+    Raises:
+        RequestError: the port is taken, the address is not this machine's, or the token is too short.
+    """
+    from waitress import create_server, wasyncore
+
+    local = is_loopback(host)
+    chosen = _chosen_token()
+    token = chosen or (None if local else secrets.token_urlsafe(24))
+    application = gated(_dashboard(storage), local=local, writable=writable, token=token)
+    sockets: dict[int, Any] = {}
+    with StopRequest() as stop:
+        try:
+            server = create_server(application, sockets, host=host, port=port, ident=None)
+        except (OSError, ValueError) as error:
+            raise RequestError(f"dashboard: cannot listen on {host}:{port}: {_why(error)}") from error
+        try:
+            lines = _announced(_address(server, host), storage, study, None if chosen else token)
+            _say([*lines, *_ways(server, host, local), "Ctrl-C stops it"])
+            while not stop():
+                wasyncore.loop(timeout=POLL, map=sockets, count=1)
+        finally:
+            server.task_dispatcher.shutdown()
+            wasyncore.close_all(sockets)
+    return stop.exit_code
+
+
+def _chosen_token() -> str | None:
+    token = os.environ.get(TOKEN, "")
+    if token and len(token) < SHORTEST:
+        raise RequestError(
+            f"dashboard: {TOKEN} has {len(token)} characters, which can be guessed; set {SHORTEST} or more"
+        )
+    return token or None
+
+
+def _dashboard(storage: StudyStorage) -> Any:
+    """optuna-dashboard with the artifacts of this `HPO_HOME`."""
+    from bottle import HTTPError
+    from optuna.artifacts.exceptions import ArtifactNotFound
+    from optuna_dashboard import wsgi
+
+    from hpo.study.files.artifacts import ArtifactFolders
+
+    class Served(ArtifactFolders):
+        """A database may name artifacts whose files are on another machine: that is no error of the server."""
+
+        def open_reader(self, artifact_id: str) -> BinaryIO:
+            try:
+                return super().open_reader(artifact_id)
+            except ArtifactNotFound as error:
+                raise HTTPError(404, "This artifact's file is not in this HPO_HOME.") from error
+
+        def remove(self, artifact_id: str) -> None:
+            with suppress(ArtifactNotFound):
+                super().remove(artifact_id)
+
+    return wsgi(storage, artifact_store=Served())
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; choose another port with --port"
+    return str(error)
+
+
+def _port(server: Any) -> int:
+    """Where several addresses are listened on, the first one's."""
+    listening = getattr(server, "effective_listen", None) or [("", server.effective_port)]
+    return int(listening[0][1])
+
+
+def _address(server: Any, host: str) -> str:
+    """The URL to open."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{_port(server)}"
+
+
+def _announced(address: str, storage: StudyStorage, study: Study | None, token: str | None) -> list[str]:
+    """Where it is; a token that was made is told here and nowhere else."""
+    lines = [f"dashboard of {storage.masked_url}: {address}/dashboard"]
+    if study is not None:
+        lines.append(f"study {study.name}: {address}/dashboard/studies/{study.id}")
+    if token is not None:
+        lines[-1] += f"?token={token}"
+    return lines
+
+
+def _ways(server: Any, host: str, local: bool) -> list[str]:
+    """How to reach it from elsewhere, and at what price."""
+    if not local:
+        return [UNSAFE]
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    if len(connection) != 4:
+        return []
+    port, name = _port(server), f"[{host}]" if ":" in host else host
+    at = "" if connection[3] == "22" else f" -p {connection[3]}"
+    return [f"from your own machine: ssh{at} -L {port}:{name}:{port} {getpass.getuser()}@{connection[2]}"]
+
+
+def _say(lines: list[str]) -> None:
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Trials and evaluations of a study as rows."""

@@ -1,0 +1,392 @@
+"""What a study shows, as plain data read once: `Results`, its rows for `hpo trials` and its summary for `hpo show`.
+
+Light: neither torch nor plotly nor sklearn is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.config.trial_config import TrialConfig, Value
+from hpo.errors import RequestError
+from hpo.report.format import finite
+from hpo.space import Space
+from hpo.storage.study_storage import FIXED, EpochMetrics
+from hpo.storage.worker_stats import WorkSummary, summary
+from hpo.study import Budget, Definition, Objective, Study
+from hpo.study.constraints import INFEASIBLE
+from hpo.study.operations.worker_status import WorkerState, worker_states
+
+__all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as a report needs it.
+
+    Attributes:
+        number: its identity.
+        state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
+        values: one per objective, or None where it has none.
+        params: Optuna's parameters by key; of a waiting trial those that are fixed for it.
+        config: its configuration; None where its parameters do not make one (added by others, or not yet begun).
+        epochs: metrics of every epoch, in order.
+        worker: who trained it.
+        started: naive local time of the worker.
+        finished: naive local time of the worker.
+        seconds: from start to finish.
+        best_epoch: the epoch its values are from.
+        parameter_count: weights of its model.
+        failure: kind of failure (`diverged`, `infeasible`, `out_of_memory`, `error`), or None.
+        message: the failure in a line, or None.
+        baseline: whether it is the baseline.
+        extra: whether others added it to a study of fixed slots.
+    """
+
+    number: int
+    state: str
+    values: tuple[float, ...] | None
+    params: dict[str, Value]
+    config: TrialConfig | None
+    epochs: Sequence[EpochMetrics] = ()
+    worker: str | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    seconds: float | None = None
+    best_epoch: int | None = None
+    parameter_count: int | None = None
+    failure: str | None = None
+    message: str | None = None
+    baseline: bool = False
+    extra: bool = False
+
+    @property
+    def value(self) -> float | None:
+        """The first objective's value."""
+        return self.values[0] if self.values else None
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it violates no constraint, as far as is known."""
+        return self.failure != INFEASIBLE
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it is COMPLETE with finite values, so that it can be ranked."""
+        return self.state == "COMPLETE" and self.values is not None and all(map(math.isfinite, self.values))
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study at one moment.
+
+    Attributes:
+        name: the study's.
+        storage: its URL, without a password.
+        definition: what the study is.
+        budget: how much of it is to be run.
+        space: the definition's space, parsed.
+        trials: all of them, by number.
+        left: trials of the budget that are not finished.
+        ended: why no trial is begun any more although some may be left, or None.
+        workers: those that are listed with it.
+        work: what its workers have done with their time, those that have ended too; None before the first.
+    """
+
+    name: str
+    storage: str
+    definition: Definition
+    budget: Budget
+    space: Space
+    trials: tuple[TrialRow, ...]
+    left: int
+    ended: str | None
+    workers: tuple[WorkerState, ...] = ()
+    work: WorkSummary | None = None
+
+    @property
+    def unattended(self) -> bool:
+        """Whether trials are left to begin or to resume, and no worker lives to do it."""
+        return self.left > 0 and all(worker.gone for worker in self.workers)
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The metrics with their directions."""
+        return self.definition.objectives
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective: the one that is monitored, and decides among equals."""
+        return self.objectives[0]
+
+    @property
+    def began(self) -> datetime | None:
+        """When its first trial began; naive local time."""
+        return min((row.started for row in self.trials if row.started), default=None)
+
+    @property
+    def last(self) -> datetime | None:
+        """When a trial last began or finished; naive local time."""
+        return max((t for row in self.trials for t in (row.started, row.finished) if t), default=None)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, every state named."""
+        found = Counter(row.state for row in self.trials)
+        return {state.name: found[state.name] for state in sorted(TrialState, key=_order)}
+
+    @cached_property
+    def failures(self) -> dict[str, int]:
+        """How many trials failed, by kind, the most frequent first."""
+        return dict(Counter(row.failure for row in self.trials if row.failure).most_common())
+
+    @cached_property
+    def ranked(self) -> tuple[TrialRow, ...]:
+        """The comparable trials, best first objective first; equals by number."""
+        sign = self.signs[0]
+        return tuple(
+            sorted((r for r in self.trials if r.comparable), key=lambda r: (sign * (r.value or 0.0), r.number))
+        )
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """By objective: 1 where smaller is better, else -1."""
+        return tuple(1 if objective.direction == "minimize" else -1 for objective in self.objectives)
+
+    @cached_property
+    def front(self) -> tuple[TrialRow, ...]:
+        """The Pareto front: comparable trials that no other one beats in one objective while matching the rest."""
+        if len(self.objectives) == 1:
+            return self.ranked[:1]
+        if not self.ranked:
+            return ()
+        scores = np.array([row.values for row in self.ranked], dtype=float) * self.signs
+        beaten = [bool(np.any((scores <= score).all(1) & (scores < score).any(1))) for score in scores]
+        return tuple(row for row, lost in zip(self.ranked, beaten, strict=True) if not lost)
+
+    @property
+    def best(self) -> TrialRow | None:
+        """The best trial; of several objectives the one of the Pareto front that is best in the first."""
+        return self.front[0] if self.front else None
+
+    def top(self, count: int) -> tuple[TrialRow, ...]:
+        """The best `count` trials; of several objectives those of the Pareto front."""
+        return (self.ranked if len(self.objectives) == 1 else self.front)[:count]
+
+    @property
+    def baseline(self) -> TrialRow | None:
+        """The baseline, if the study has one and it has been created."""
+        return next((row for row in self.trials if row.baseline), None)
+
+    def trial(self, number: int) -> TrialRow:
+        """The trial of that number.
+
+        Raises:
+            RequestError: there is none; the line says which there are.
+        """
+        for row in self.trials:
+            if row.number == number:
+                return row
+        held = f"its trials are 0 to {self.trials[-1].number}" if self.trials else "it has no trials yet"
+        raise RequestError(f"study '{self.name}' has no trial {number}; {held}")
+
+    @cached_property
+    def varied(self) -> tuple[str, ...]:
+        """Names of the parameters that the space varies, alternatives of one counted once."""
+        return tuple(dict.fromkeys(dimension.parameter.name for dimension in self.space.varied))
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {dimension.key: dimension.parameter.name for dimension in self.space.varied}
+
+    def settings(self, row: TrialRow) -> dict[str, Value]:
+        """A trial's values of the varied parameters by name; of a trial without a configuration all that it has."""
+        if row.config is None:
+            return {self._names.get(key, key): value for key, value in row.params.items()}
+        effective = row.config.effective()
+        return {name: effective[name] for name in self.varied if name in effective}
+
+
+def _order(state: TrialState) -> int:
+    return ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING").index(state.name)
+
+
+def read_results(study: Study) -> Results:
+    """Read a study once.
+
+    Raises:
+        RegistryError: it uses a model or metric that is not registered here; the line names the module to import.
+    """
+    study.definition.check_registered()
+    epochs = study.storage.epochs(study.id)
+    trials = study.trials()
+    return Results(
+        name=study.name,
+        storage=study.storage.masked_url,
+        definition=study.definition,
+        budget=study.budget,
+        space=study.space,
+        trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
+        left=study.left(),
+        ended=study.ended(),
+        workers=tuple(worker_states(study, trials)),
+        work=summary(study.storage.work_done(study.id)),
+    )
+
+
+def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
+    attrs = trial.user_attrs
+    params = _params(trial)
+    seconds = trial.duration.total_seconds() if trial.duration else None
+    failure = attrs.get("failure") or ("unknown" if trial.state == TrialState.FAIL else None)
+    return TrialRow(
+        number=trial.number,
+        state=trial.state.name,
+        values=tuple(trial.values) if trial.values else None,
+        params=params,
+        config=_config(study, trial, params),
+        epochs=epochs,
+        worker=_text(attrs.get("worker")),
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+        seconds=seconds,
+        best_epoch=_whole(attrs.get("best_epoch")),
+        parameter_count=_whole(attrs.get("parameter_count")),
+        failure=_text(failure),
+        message=_text(attrs.get("message")),
+        baseline=study.is_baseline(trial.number),
+        extra=study.extra(trial.number),
+    )
+
+
+def _params(trial: FrozenTrial) -> dict[str, Value]:
+    fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
+    return dict(fixed or trial.params)
+
+
+def _config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
+    try:
+        if study.is_baseline(trial.number):
+            return study.config_of(trial)
+        return study.definition.config(study.space.values(params))
+    except RequestError:
+        return None
+
+
+# Anybody can set attributes of a trial in the dashboard.
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def trial_table(results: Results) -> list[dict[str, Any]]:
+    """A flat row per trial, all with the same keys, numbers that are not finite as None.
+
+    Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
+    `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
+    `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
+    """
+    rows = [_plain(row, results) for row in results.trials]
+    settings = [results.settings(row) for row in results.trials]
+    names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
+    taken = rows[0][0].keys() | rows[0][1].keys() if rows else set()
+    columns = {name: f"parameter {name}" if name in taken else name for name in names}
+    return [
+        finite({**head, **{column: values.get(name) for name, column in columns.items()}, **tail})
+        for (head, tail), values in zip(rows, settings, strict=True)
+    ]
+
+
+def _plain(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands before the parameters, and after them."""
+    values = row.values or (None,) * len(results.objectives)
+    metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
+    head = {"number": row.number, "state": row.state, **metrics}
+    tail = {
+        "best_epoch": row.best_epoch,
+        "epochs_done": len(row.epochs),
+        "seconds": row.seconds,
+        # An objective of that name is told already.
+        **({} if "parameter_count" in metrics else {"parameter_count": row.parameter_count}),
+        "worker": row.worker,
+        "started": row.started,
+        "finished": row.finished,
+        "failure": row.failure,
+        "message": row.message,
+        "baseline": row.baseline,
+        "extra": row.extra,
+    }
+    return head, tail
+
+
+def show(results: Results) -> dict[str, Any]:
+    """The study in short, fit for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
+
+    Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
+    state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
+    `failed` (each failed trial, but those that violate a constraint), `workers` (see
+    `hpo.study.operations.worker_status.WorkerState`), `work` (what they have done, those that have ended too: see
+    `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
+
+    A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
+    `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
+    """
+    told: dict[str, Any] = finite(
+        {
+            "name": results.name,
+            "storage": results.storage,
+            "definition": results.definition.model_dump(mode="json"),
+            "budget": results.budget.model_dump(),
+            "left": results.left,
+            "ended": results.ended,
+            "began": results.began,
+            "last": results.last,
+            "objectives": [objective.model_dump() for objective in results.objectives],
+            "counts": results.counts,
+            "failures": results.failures,
+            "failed": [_failed(row) for row in results.trials if row.failure and row.feasible],
+            "best": trial_json(results, results.best),
+            "baseline": trial_json(results, results.baseline),
+            "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
+            "workers": [asdict(worker) for worker in results.workers],
+            "work": asdict(results.work) if results.work else None,
+            "unattended": results.unattended,
+        }
+    )
+    return told
+
+
+def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
+    """A trial as `show` documents it."""
+    if row is None:
+        return None
+    values = row.values or (None,) * len(results.objectives)
+    return {
+        "number": row.number,
+        "state": row.state,
+        "values": {o.metric: value for o, value in zip(results.objectives, values, strict=False)},
+        "config": row.config.effective() if row.config else None,
+        "params": row.params,
+        "best_epoch": row.best_epoch,
+        "epochs_done": len(row.epochs),
+        "seconds": row.seconds,
+        "parameter_count": row.parameter_count,
+        "failure": row.failure,
+        "message": row.message,
+    }
+
+
+def _failed(row: TrialRow) -> dict[str, Any]:
+    return {"trial": row.number, "state": row.state, "failure": row.failure, "message": row.message}

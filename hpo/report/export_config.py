@@ -1,0 +1,82 @@
+"""A trial's configuration as a file that `hpo train --config` accepts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args
+
+from hpo.config import registry
+from hpo.errors import RequestError, unknown
+from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.report.format import one_line
+from hpo.study import Study
+
+__all__ = ["Format", "export_config"]
+
+Format = Literal["toml", "json", "yaml"]
+
+
+def export_config(study: Study | Results, number: int | None = None, format: str = "toml") -> str:  # noqa: A002
+    """The best trial's configuration, or that of trial `number`, as the text of a file.
+
+    Its keys are `dataset`, `objective` (a metric's name, or a table of metric and direction where that is not the
+    metric's own; of several objectives the first) and `parameters`: all those that have an effect, floats exact.
+
+    Raises:
+        RequestError: no such trial or format, no COMPLETE trial, or a trial without a configuration.
+    """
+    if format not in get_args(Format):
+        raise RequestError(unknown("format", format, get_args(Format)))
+    results = study if isinstance(study, Results) else read_results(study)
+    row = _chosen(results, number)
+    if row.config is None:
+        why = "it was added by others" if row.params else "it has no parameters yet"
+        raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {why}")
+    table = {
+        "dataset": results.definition.dataset.name,
+        "objective": _objective(results),
+        "parameters": row.config.effective(),
+    }
+    return _write(table, _header(results, row), format)
+
+
+def _chosen(results: Results, number: int | None) -> TrialRow:
+    if number is not None:
+        return results.trial(number)
+    if results.best is None:
+        counts = ", ".join(f"{count} {state}" for state, count in results.counts.items() if count)
+        raise RequestError(
+            f"study '{results.name}' has no COMPLETE trial yet ({counts or 'no trials'}); name one with --trial"
+        )
+    return results.best
+
+
+def _objective(results: Results) -> str | dict[str, str]:
+    metric, direction = results.definition.measured[0], results.objective.direction
+    own = registry.metrics.get(metric).direction
+    return metric if direction == own else {"metric": metric, "direction": direction}
+
+
+def _header(results: Results, row: TrialRow) -> list[str]:
+    lines = [f"trial {row.number} of study {one_line(results.name)}"]
+    if row.values is not None:
+        pairs = zip(results.objectives, row.values, strict=False)
+        values = ", ".join(f"{objective.metric} {value!r}" for objective, value in pairs)
+        evaluation = results.definition.evaluation
+        lines.append(f"{row.state}: {values} ({'test' if evaluation and evaluation.refit else 'validation'})")
+    else:
+        lines.append(row.state)
+    return lines
+
+
+def _write(table: dict[str, Any], header: list[str], format: str) -> str:  # noqa: A002
+    comment = "".join(f"# {line}\n" for line in header)
+    if format == "json":
+        return json.dumps(table, indent=2) + "\n"
+    if format == "yaml":
+        import yaml
+
+        return comment + yaml.safe_dump(table, sort_keys=False, allow_unicode=True)
+    import tomli_w
+
+    return comment + tomli_w.dumps(table)

@@ -1,0 +1,1 @@
+"""Figures as Plotly JSON, and raster images."""

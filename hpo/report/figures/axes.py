@@ -1,0 +1,55 @@
+"""The values of a parameter on an axis: which are named one by one, and where a value stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hpo.config.trial_config import Value
+from hpo.errors import SpaceError
+from hpo.report.figures.plotly_spec import FEW
+from hpo.space.domains import Domain, Range
+
+__all__ = ["category", "named_values", "round_ticks"]
+
+
+def category(value: Value | None) -> Value | None:
+    """The value by which equals are found: samplers tell 0.30000000000000004 where the domain has 0.3."""
+    return round(value, 12) if isinstance(value, float) else value
+
+
+def named_values(domains: Sequence[Domain], values: Sequence[Value]) -> list[Value] | None:
+    """Every value in its order where each is named on the axis: of choices, or of few steps; else None.
+
+    Args:
+        domains: the parameter's alternatives.
+        values: what trials have; others may have added some that no domain holds.
+    """
+    held = [_points(domain) for domain in domains]
+    if any(points is None for points in held):
+        return None
+    listed = [value for points in held for value in points or ()]
+    found = list(dict.fromkeys(v for value in [*listed, *values] if (v := category(value)) is not None))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    return sorted(found, key=float) if numeric else found
+
+
+def _points(domain: Domain) -> Sequence[Value] | None:
+    """A domain's values where they are few or have no order."""
+    try:
+        points = domain.points()
+    except SpaceError:
+        return None
+    return None if isinstance(domain, Range) and len(points) > FEW else points
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from `low` to `high` for a logarithmic axis: 1, 2, 5 within two decades, else powers of ten.
+
+    Both bounds are above 0.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    wide = math.log10(high / low) > 2
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in ((1,) if wide else (1, 2, 5))]
+    inside = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    return inside if len(inside) >= 2 else [low, high]

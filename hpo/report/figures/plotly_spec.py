@@ -1,0 +1,227 @@
+"""What all figures share: Plotly's JSON as plain data, so that building it imports no plotly.
+
+Colours are names of the page's palette (`@accent`), which the page replaces by those of its light or dark theme. Text
+of unknown origin is escaped, for Plotly reads a subset of HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.format import metric_text, one_line, state_text, value_text, values_text
+from hpo.study import Objective
+
+__all__ = [
+    "COLOURS",
+    "CROWD",
+    "FEW",
+    "HOVER",
+    "LINES_LIMIT",
+    "POINTS_LIMIT",
+    "Figure",
+    "Spec",
+    "about",
+    "axis",
+    "build",
+    "clipped",
+    "drawn",
+    "inside_first",
+    "limits_of",
+    "markers",
+    "missing",
+    "safe",
+    "short",
+    "spread",
+    "thinned",
+    "thinning",
+    "value_axis",
+    "valued",
+    "whole_axis",
+]
+
+Spec = dict[str, Any]
+FEW = 8  # values up to which an axis names each one
+LINES_LIMIT = 300
+CROWD = 300  # trials from which dots and lines are drawn smaller
+POINTS_LIMIT = 1500
+HOVER = "%{text}<extra></extra>"
+COLOURS = {"COMPLETE": "@accent", "PRUNED": "@pruned", "FAIL": "@fail", "RUNNING": "@running"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its words.
+
+    Attributes:
+        key: its place in the page.
+        title: its heading.
+        caption: how to read it.
+        spec: Plotly's `data` and `layout`; None where there is nothing to show.
+        missing: why there is none.
+        width: pixels that it needs at least; narrower screens scroll.
+    """
+
+    key: str
+    title: str
+    caption: str = ""
+    spec: Spec | None = None
+    missing: str = ""
+    width: int = 0
+
+
+def drawn(figure: Figure, spec: Spec, caption: str, width: int = 0) -> Figure:
+    """The figure with what Plotly draws; `width` is the pixels that it needs at least."""
+    return Figure(figure.key, figure.title, caption, spec, "", width)
+
+
+def missing(figure: Figure, why: str) -> Figure:
+    """The figure that cannot be drawn, and why."""
+    return Figure(figure.key, figure.title, missing=why)
+
+
+def safe(text: object) -> str:
+    """Text of unknown origin, for Plotly."""
+    return html.escape(one_line(str(text)), quote=False)
+
+
+def short(text: str, limit: int) -> str:
+    """At most `limit` characters; the middle is left out, for names differ at their ends."""
+    return text if len(text) <= limit else text[: limit // 2] + "…" + text[-(limit - limit // 2 - 1) :]
+
+
+def axis(title: str = "", **more: Any) -> Spec:
+    """An axis in the common look; `more` are further keys of Plotly."""
+    return {
+        "title": {"text": safe(title), "standoff": 8},
+        "gridcolor": "@grid",
+        "linecolor": "@line",
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "",
+        **more,
+    }
+
+
+def whole_axis(title: str, high: float) -> Spec:
+    """An axis of whole numbers up to `high`."""
+    return axis(title, showgrid=False, tickformat="d", **({"dtick": 1} if high <= FEW else {}))
+
+
+def build(data: list[Spec], height: int, **layout: Any) -> Spec:
+    """Plotly's data and layout in the common look; `height` in pixels."""
+    base = {
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 13, "color": "@ink"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "@raised",
+            "bordercolor": "@line",
+            "font": {"color": "@ink", "size": 12},
+            "align": "left",
+        },
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        "dragmode": False,
+    }
+    return {"data": data, "layout": {**base, **layout}}
+
+
+def about(results: Results, row: TrialRow) -> str:
+    """What the pointer shows of a trial."""
+    head = f"<b>trial {row.number}</b>{' (baseline)' if row.baseline else ''}"
+    values = row.values or ()
+    lines = [f"{safe(o.metric)} {values_text(o.metric, v)}" for o, v in zip(results.objectives, values, strict=False)]
+    if row.state != "COMPLETE":
+        lines.append(state_text(row.state) + (f": {safe(row.failure)}" if row.failure else ""))
+    settings = [f"{safe(name)} {safe(value_text(value))}" for name, value in results.settings(row).items()]
+    return "<br>".join([head, *lines, *settings])
+
+
+def value_axis(objective: Objective, shown: Sequence[float], title: str = "", **more: Any) -> Spec:
+    """An objective's axis, in percent where it is a share. `shown` are values that tell how fine its labels must be."""
+    extra = {}
+    if objective.metric.endswith("accuracy"):
+        spread = max(shown) - min(shown) if shown else 0.1
+        extra = {"tickformat": ".0%" if spread > 0.2 else ".1%" if spread > 0.004 else ".2%"}
+    return axis(title or metric_text(objective.metric), **extra, **more)
+
+
+def limits_of(values: Iterable[float], maximize: bool) -> tuple[float, float] | None:
+    """The range to draw: everything but far outliers on the worse side; None where nothing is there."""
+    finite = np.array([value for value in values if math.isfinite(value)], dtype=float)
+    if not finite.size:
+        return None
+    low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
+    reach = 3 * max(high - low, 1e-9, abs(middle) * 1e-3)
+    bottom = max(finite.min(), low - reach) if maximize else finite.min()
+    top = finite.max() if maximize else min(finite.max(), high + reach)
+    margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.05
+    return float(bottom - margin), float(top + margin)
+
+
+def clipped(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
+    """Values outside of the limits put on the edge."""
+    inside = 0.02 * (limits[1] - limits[0])
+    return [min(max(value, limits[0] + inside), limits[1] - inside) for value in values]
+
+
+def _symbols(values: Sequence[float], limits: tuple[float, float], symbol: str) -> list[str]:
+    """A triangle that points out of the picture for values that are outside."""
+    return [
+        "triangle-down" if value < limits[0] else "triangle-up" if value > limits[1] else symbol for value in values
+    ]
+
+
+def inside_first(rows: Sequence[TrialRow], limits: tuple[float, float]) -> list[TrialRow]:
+    """The legend shows the symbol of the first point, which should be no triangle."""
+    return sorted(rows, key=lambda row: not limits[0] <= (row.value or 0.0) <= limits[1])
+
+
+def thinned(rows: Sequence[TrialRow], limit: int) -> list[TrialRow]:
+    """At most about `limit` rows, evenly taken."""
+    step = math.ceil(len(rows) / limit) if rows else 1
+    return list(rows[::step])
+
+
+def thinning(shown: int, all_: int, what: str = "trials") -> str:
+    """What to say where not all are drawn."""
+    return f" {shown} of {all_} {what} are drawn." if shown < all_ else ""
+
+
+def valued(results: Results, state: str) -> list[TrialRow]:
+    """The trials of a state that have a finite first objective."""
+    return [row for row in results.trials if row.state == state and row.value is not None and math.isfinite(row.value)]
+
+
+def markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tuple[float, float]) -> Spec:
+    """Trials of one state as dots at their first objective; the caller adds `x`."""
+    values = [row.value or 0.0 for row in rows]
+    pruned, crowded = state == "PRUNED", len(results.trials) > CROWD
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": state_text(state),
+        "y": clipped(values, limits),
+        "text": [about(results, row) for row in rows],
+        "hovertemplate": HOVER,
+        "marker": {
+            "color": COLOURS[state],
+            "size": (6 if pruned else 8) - (2 if crowded else 0),
+            "symbol": _symbols(values, limits, "circle-open" if pruned else "circle"),
+            "opacity": 0.65 if crowded else 0.9,
+        },
+    }
+
+
+def spread(number: int) -> float:
+    """From -0.5 to 0.5, even over the trials' numbers: sets apart what would lie on one spot."""
+    return (number * 0.6180339887) % 1 - 0.5

@@ -1,0 +1,1 @@
+"""Renderers of the report: HTML, Markdown, SVG, JSON."""

@@ -1,0 +1,163 @@
+"""The report as one HTML file that works offline."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from hpo.report.chapters.blocks import Block, Chapter, Column, DataTable
+from hpo.report.figures.plotly_spec import Figure
+from hpo.report.format import cell_text, finite
+
+__all__ = ["page"]
+
+FOLDER = Path(__file__).parent / "templates"
+SMALL = 260  # pixels of height up to which figures stand side by side
+PRINTED = 50  # rows of a data table on paper, and where no script runs
+
+
+def page(name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str) -> str:
+    """The text of `report.html`.
+
+    Args:
+        name: the study's.
+        verdict: the report in three lines; commands stand between backticks.
+        facts: a few words on the study.
+        chapters: top to bottom.
+        written: when the study was read.
+    """
+    blocks = [block for chapter in chapters for block in chapter.blocks]
+    texts = Texts()
+    drawn = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
+    figures = {figure.key: texts.refer(figure.spec) for figure in drawn}
+    tables = {block.key: _table(block) for block in blocks if isinstance(block, DataTable)}
+    scripts = [_plotly(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=name,
+            verdict=verdict,
+            facts=facts,
+            chapters=chapters,
+            written=written,
+            style=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
+            scripts=[Markup(script) for script in scripts],  # ours, not a study's
+            # Only these scripts may run, whatever a study's texts hold, and nothing may be fetched.
+            policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
+            figures=_json({"specs": figures, "texts": texts.kept}),
+            tables=_json(tables),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"prose": _prose, "rows": _rows, "printed": _printed, "picture": _picture}
+    return environment
+
+
+def _prose(text: str) -> Markup:
+    """Text with what stands between backticks as code."""
+    parts = re.split(r"`([^`\n]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
+    )
+
+
+def _rows(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
+    """Blocks with the names of their kinds; small figures that follow each other are one row of them."""
+    rows: list[tuple[str, Any]] = []
+    for small, group in itertools.groupby(blocks, _small):
+        held = list(group)
+        rows += [("Figures", held)] if small and len(held) > 1 else [(type(each).__name__, each) for each in held]
+    return rows
+
+
+def _small(block: Block) -> bool:
+    return (
+        isinstance(block, Figure) and block.spec is not None and block.spec["layout"].get("height", SMALL + 1) <= SMALL
+    )
+
+
+def _printed(table: DataTable) -> list[list[str]]:
+    return [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in table.rows[:PRINTED]]
+
+
+def _picture(image: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def _table(table: DataTable) -> dict[str, Any]:
+    def column(each: Column) -> dict[str, str]:
+        return {"name": each.name, "kind": each.kind}
+
+    return {"columns": [column(each) for each in table.columns], "rows": table.rows, "choose": table.choose}
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script.strip()
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(data: Any) -> Markup:
+    """JSON inside of a script element, which only `</` could end."""
+    text = json.dumps(finite(_rounded(data)), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+class Texts:
+    """Long texts kept once: what the pointer shows of a trial is the same in every figure.
+
+    In the figures a text that begins with `~` is the place of the one that is meant.
+    """
+
+    LONG = 32  # longer than a time, which no two share
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    @property
+    def kept(self) -> list[str]:
+        return list(self._places)
+
+    def refer(self, data: Any) -> Any:
+        """The same data with its long texts replaced by references."""
+        if isinstance(data, str):
+            kept = len(data) > self.LONG or data.startswith("~")
+            return f"~{self._places.setdefault(data, len(self._places))}" if kept else data
+        if isinstance(data, dict):
+            return {key: self.refer(value) for key, value in data.items()}
+        return [self.refer(value) for value in data] if isinstance(data, list | tuple) else data
+
+
+def _rounded(data: Any) -> Any:
+    """Six digits are more than a screen shows; all of them would double the file."""
+    if isinstance(data, float):
+        return float(f"{data:.6g}") if abs(data) < 1e6 else data
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in data.items()}
+    return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data

@@ -1,0 +1,84 @@
+"""The report as JSON for machines, as `report.schema.json` describes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
+from hpo.report.data.results import show, trial_table
+from hpo.report.format import finite
+from hpo.report.report_data import Reading
+from hpo.report.stats.evaluation_stats import Interval, Judgement, Score
+
+__all__ = ["SCHEMA", "document", "schema"]
+
+SCHEMA = 2  # raised whenever a key goes or changes its meaning
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a report."""
+    text = (Path(__file__).parent / "report.schema.json").read_text(encoding="utf-8")
+    held: dict[str, Any] = json.loads(text)
+    return held
+
+
+def document(reading: Reading) -> dict[str, Any]:
+    """The report: what `hpo.report.data.results.show` tells, and all that the chapters are written from."""
+    results = reading.results
+    pairs = zip(reading.evaluations, reading.judgements, strict=True)
+    more = {
+        "trials": trial_table(results),
+        "epochs": {row.number: row.epochs for row in results.trials if row.epochs},
+        "importances": reading.importances,
+        "verdict": reading.verdict,
+        "findings": [asdict(finding) for finding in reading.findings],
+        "evaluations": [_evaluation(evaluation, judgement) for evaluation, judgement in pairs],
+        "looks": [asdict(look) for look in reading.looks],
+        "written": reading.now,
+    }
+    return {"schema": SCHEMA, **show(results), **finite(more)}
+
+
+def _evaluation(evaluation: EvaluationResults, judgement: Judgement) -> dict[str, Any]:
+    return {
+        "studies": evaluation.studies,
+        "dataset": evaluation.dataset,
+        "own": evaluation.own,
+        "refit": evaluation.refit,
+        "validation_metric": evaluation.validation_metric,
+        "test_metric": evaluation.test_metric,
+        "left": evaluation.left,
+        "scores": [_score(score) for score in judgement.scores],
+        "comparisons": [asdict(comparison) for comparison in judgement.comparisons],
+        "winner": judgement.winner.label if judgement.winner else None,
+        "tied": judgement.tied,
+        "beats_rival": judgement.beats_rival,
+    }
+
+
+def _score(score: Score) -> dict[str, Any]:
+    candidate: CandidateRuns = score.candidate
+    return {
+        "label": candidate.label,
+        "trial": candidate.trial,
+        "baseline": candidate.baseline,
+        "values": dict(candidate.values),
+        "chosen": score.chosen,
+        "validation": _interval(score.validation),
+        "test": _interval(score.test),
+        "bias": score.bias,
+        "runs": [_run(run) for run in candidate.runs],
+    }
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else asdict(interval)
+
+
+def _run(run: Run) -> dict[str, Any]:
+    keys = ("study", "number", "seed", "state", "parameter_count", "train_seconds")
+    measured = {"validation": dict(run.validation), "test": dict(run.test)}
+    return {**{key: getattr(run, key) for key in keys}, **measured}

@@ -1,0 +1,135 @@
+"""The report as Markdown for a repository: text and tables, with figures and pictures as files beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from hpo.report.chapters.blocks import Block, Chapter, Code, DataTable, Note, Pictures, Subtitle, Table, Text
+from hpo.report.figures.plotly_spec import Figure
+from hpo.report.format import cell_text, one_line
+from hpo.report.render.contact_sheet import sheet
+from hpo.report.render.svg import svg
+
+__all__ = ["FIGURES", "markdown", "short"]
+
+FIGURES = "report_figures"  # the folder beside the report
+ROWS = 10  # of a data table
+
+
+def markdown(
+    name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
+) -> tuple[str, dict[str, bytes]]:
+    """The text of `report.md`, and the files that it shows, by their names in the folder `report_figures`.
+
+    Args: as for `hpo.report.render.html.page`.
+    """
+    files: dict[str, bytes] = {}
+    parts = [
+        f"# {_text(name)}",
+        f"**{_prose(verdict[0])}**",
+        *(_prose(line) for line in verdict[1:]),
+        "\n".join(f"- {_text(fact)}" for fact in facts),
+    ]
+    parts += _chapters(chapters, files)
+    parts.append(f"Read from the study at {written}. Every trial is in report.html, all numbers are in report.json.")
+    return "\n\n".join(parts) + "\n", files
+
+
+def short(name: str, head: str, chapters: Sequence[Chapter]) -> str:
+    """A text of chapters without figures and pictures, under a title and a sentence."""
+    return "\n\n".join([f"# {_text(name)}", _prose(head), *_chapters(chapters, {})]) + "\n"
+
+
+def _chapters(chapters: Sequence[Chapter], files: dict[str, bytes]) -> Iterator[str]:
+    for chapter in chapters:
+        yield f"## {_text(chapter.title)}"
+        for block in chapter.blocks:
+            yield from _block(block, chapter, files)
+
+
+def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+    match block:
+        case Text():
+            yield _prose(block.text)
+        case Subtitle():
+            yield f"### {_text(block.text)}"
+        case Note():
+            yield from _note(block)
+        case Table():
+            yield from _folded(block.folded, _table(block.columns, block.rows, block.numeric))
+        case Code():
+            yield from [f"{_text(block.caption)}:"] if block.caption else []
+            yield from _folded(block.folded, _fenced(block.language, block.text))
+        case Pictures():
+            yield _pictures(block, chapter.title, files)
+        case DataTable():
+            yield from _first_rows(block)
+        case Figure():
+            yield from _figure(block, chapter, files)
+
+
+def _note(note: Note) -> Iterator[str]:
+    advice = f" → {_prose(note.advice)}" if note.advice else ""
+    yield f"**{note.level.upper()}: {_text(note.title)}.** {_prose(note.text)}{advice}"
+    if note.code:
+        yield _fenced("toml", note.code)
+
+
+def _folded(title: str, text: str) -> Iterator[str]:
+    yield f"<details><summary>{_text(title)}</summary>\n\n{text}\n\n</details>" if title else text
+
+
+def _first_rows(table: DataTable) -> Iterator[str]:
+    columns, shown = [column.name for column in table.columns], table.rows[:ROWS]
+    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in shown]
+    yield _table(columns, rows, [column.name for column in table.columns if column.kind != "text"])
+    if len(shown) < len(table.rows):
+        yield f"The first {len(shown)} of {len(table.rows):,}."
+
+
+def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+    if figure.spec is None:
+        yield _text(figure.missing)
+        return
+    if figure.title != chapter.title:
+        yield f"### {_text(figure.title)}"
+    if (drawn := svg(figure)) is not None:
+        files[f"{figure.key}.svg"] = drawn.encode()
+        yield f"![{_text(figure.title)}]({FIGURES}/{figure.key}.svg)"
+    if figure.caption:
+        yield _text(figure.caption)
+
+
+def _pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
+    files[f"{pictures.key}.svg"] = sheet(pictures).encode()
+    return f"![{_text(title)}]({FIGURES}/{pictures.key}.svg)"
+
+
+def _fenced(language: str, text: str) -> str:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str]) -> str:
+    rule = ["--:" if column in numeric else "---" for column in columns]
+    return "\n".join([_row(map(_text, columns)), _row(rule), *(_row(map(_text, row)) for row in rows)])
+
+
+def _row(cells: Sequence[str] | map[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _prose(text: str) -> str:
+    """Text of unknown origin in which what stands between single backticks is code, which holds no markup."""
+    parts = re.split(r"(?<!`)`([^`]+)`(?!`)", one_line(text))
+    return "".join(f"`{part}`" if i % 2 else _text(part) for i, part in enumerate(parts))
+
+
+def _text(text: str) -> str:
+    """Text of unknown origin with Markdown's and HTML's own characters escaped, on one line."""
+    escaped = re.sub(r"([\\`*\[\]|<>#~])", r"\\\1", one_line(text))
+    # An underscore inside of a word means nothing to Markdown, and names are full of them.
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped).replace("&", "&amp;")

@@ -1,0 +1,290 @@
+"""What an evaluation says: how good each configuration is, and which can be told apart.
+
+Two kinds of chance are in a score: the seed that a model was trained from, and the samples that it was measured on.
+Both are resampled. Differences are taken seed by seed and sample by sample, for two configurations are trained from the
+same seeds and measured on the same samples (Bouthillier et al., "Accounting for Variance in Machine Learning
+Benchmarks", 2021; the two-way bootstrap is that of Owen, "The pigeonhole bootstrap", 2007, its parts added).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
+
+__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge", "lost_runs", "score_rows", "sentences"]
+
+Array = np.ndarray[Any, Any]
+LEVEL = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its bootstrap confidence interval.
+
+    Attributes:
+        mean: over the seeds.
+        low, high: bounds of the interval; NaN of a single seed, which says nothing of the others.
+        deviation: standard deviation over the seeds; NaN of a single one.
+        count: how many seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    deviation: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a configuration is.
+
+    Attributes:
+        candidate: the configuration with its runs.
+        chosen: the score by which the study chose it; None where it did not.
+        validation: the same score from fresh seeds; None of a refit.
+        test: on the test set; None before the first look.
+        bias: how much `chosen` flatters: its distance from the mean of `validation`, positive where it is better.
+    """
+
+    candidate: CandidateRuns
+    chosen: float | None
+    validation: Interval | None
+    test: Interval | None
+    bias: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two configurations, paired over their common seeds and, for accuracies, over the samples.
+
+    Attributes:
+        first, second: their labels; the first is the best one.
+        metric: what is compared.
+        difference: above 0 where the first is better. Its level allows for the number of comparisons (Bonferroni).
+        told_apart: whether the interval leaves 0 out.
+    """
+
+    first: str
+    second: str
+    metric: str
+    difference: Interval
+    told_apart: bool
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an evaluation says.
+
+    Attributes:
+        scores: of every configuration, the best first: by the mean validation score from fresh seeds, for the test set
+            is not to choose by; without it as the study ranked them.
+        comparisons: of the best with each other one; on the test set where it has been looked at.
+        winner: the best, where it can be told apart from all others and is better, and none of its runs failed or
+            diverged; else None.
+        tied: labels of those that cannot be told apart from the best.
+        beats_rival: whether the best is better than the baseline, or worse; None where that cannot be told, or the
+            best is the baseline.
+    """
+
+    scores: tuple[Score, ...]
+    comparisons: tuple[Comparison, ...]
+    winner: CandidateRuns | None
+    tied: tuple[str, ...]
+    beats_rival: bool | None
+
+    @property
+    def best(self) -> Score | None:
+        """The first of the scores that has been measured."""
+        return next((score for score in self.scores if score.validation or score.test), None)
+
+
+def judge(evaluation: EvaluationResults) -> Judgement:
+    """What an evaluation says by now; runs that are not finished are left out."""
+    sign = 1 if evaluation.objective.direction == "maximize" else -1
+    hits = Hits()
+    scores = [_score(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
+    scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
+    measured = [score.candidate for score in scores if score.validation or score.test]
+    if not measured:
+        return Judgement(tuple(scores), (), None, (), None)
+    best, others = measured[0], measured[1:]
+    found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
+    comparisons = tuple(each for each in found if each is not None)
+    apart = {each.second: each.difference.mean > 0 for each in comparisons if each.told_apart}
+    won = bool(others) and not best.lost and all(apart.get(other.label, False) for other in others)
+    tied = tuple(other.label for other in others if other.label not in apart)
+    rival = next((other.label for other in others if other.baseline), "")
+    return Judgement(tuple(scores), comparisons, best if won else None, tied, apart.get(rival))
+
+
+class Hits:
+    """Which samples a run classified right, read once: for accuracies, which are means of that."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, str], Array | None] = {}
+
+    def of(self, runs: Sequence[Run], metric: str) -> Array | None:
+        """(runs, samples) of 0 and 1; None of other metrics, and where predictions are missing."""
+        rows = [self._one(run, metric) for run in runs]
+        held = [row for row in rows if row is not None]
+        return np.stack(held) if held and len(held) == len(rows) and len({len(row) for row in held}) == 1 else None
+
+    def _one(self, run: Run, metric: str) -> Array | None:
+        split = {"val_accuracy": "validation", "test_accuracy": "test"}.get(metric)
+        key = (run.study, run.number, metric)
+        if key not in self._known:
+            predictions = run.predictions(split) if split else None
+            self._known[key] = None if predictions is None else predictions.correct.astype(np.int8)
+        return self._known[key]
+
+
+def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: Hits) -> Score:
+    validation, test = (
+        None if metric is None else _measured(candidate, metric, hits)
+        for metric in (evaluation.validation_metric, evaluation.test_metric)
+    )
+    chosen = candidate.chosen
+    bias = sign * (chosen - validation.mean) if chosen is not None and validation is not None else None
+    return Score(candidate, chosen, validation, test, bias)
+
+
+def _measured(candidate: CandidateRuns, metric: str, hits: Hits) -> Interval | None:
+    scores = candidate.scores(metric)
+    if not scores:
+        return None
+    found = interval(list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric))
+    if not metric.endswith("accuracy") or not math.isfinite(found.low):
+        return found
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+
+def _compare(
+    evaluation: EvaluationResults, best: CandidateRuns, other: CandidateRuns, hits: Hits, level: float
+) -> Comparison | None:
+    """None where the two have no seed in common."""
+    sign = 1 if evaluation.objective.direction == "maximize" else -1
+    for metric in filter(None, (evaluation.test_metric, evaluation.validation_metric)):
+        mine, theirs = best.scores(metric), other.scores(metric)
+        seeds = sorted(mine.keys() & theirs.keys())
+        if seeds:
+            ours, its = (hits.of([run for run in each.done if run.seed in seeds], metric) for each in (best, other))
+            samples = ours - its if ours is not None and its is not None and ours.shape == its.shape else None
+            difference = interval([sign * (mine[seed] - theirs[seed]) for seed in seeds], samples, level)
+            apart = difference.low > 0 or difference.high < 0
+            return Comparison(best.label, other.label, metric, difference, apart)
+    return None
+
+
+def interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
+    """The mean of a score over seeds and its bootstrap confidence interval (percentiles).
+
+    The part of the seeds is widened for their small number, to what Student's t asks for: Hesterberg's expanded
+    percentiles ("What Teachers Should Know About the Bootstrap", 2015). The part of the samples, of which there are
+    thousands, is not.
+
+    Args:
+        values: one per seed.
+        samples: what each value is the mean of, (seeds, samples); without it the samples are taken as given.
+        level: of confidence.
+    """
+    scores = np.asarray(values, dtype=float)
+    count, mean = len(scores), float(scores.mean())
+    if count < 2:
+        return Interval(mean, math.nan, math.nan, math.nan, count)
+    rng = np.random.default_rng(0)
+    drawn = scores[rng.integers(count, size=(RESAMPLES, count))].mean(1) - mean
+    draws = mean + _expansion(count, level) * drawn
+    if samples is not None:
+        draws += _resampled(samples.mean(0), rng)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), float(scores.std(ddof=1)), count)
+
+
+def _expansion(count: int, level: float) -> float:
+    from scipy.stats import norm, t  # half a second to import
+
+    tail = (1 - level) / 2
+    return float(math.sqrt(count / (count - 1)) * t.isf(tail, count - 1) / norm.isf(tail))
+
+
+def _resampled(means: Array, rng: np.random.Generator) -> Array:
+    """How far the mean over the samples moves when they are drawn again: (RESAMPLES,).
+
+    Samples have few distinct values, and a draw of all is a draw of how many have each.
+    """
+    values, counts = np.unique(means, return_counts=True)
+    drawn = rng.multinomial(len(means), counts / len(means), size=RESAMPLES)
+    moved: Array = drawn @ values / len(means) - means.mean()
+    return moved
+
+
+# In words.
+
+
+def score_rows(judgement: Judgement) -> list[dict[str, Any]]:
+    """A flat row per configuration, the best first; numbers that are not known are None.
+
+    Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
+    over seeds), `deviation` (of the test score, or without one of the validation score), `low`, `high` (its interval),
+    `bias` (how much the chosen score flatters), `better_by` (of the best over this one, paired), `told_apart`.
+    """
+    compared = {each.second: each for each in judgement.comparisons}
+    return [_row(score, compared.get(score.candidate.label)) for score in judgement.scores]
+
+
+def _row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
+    main = score.test or score.validation
+    return {
+        "configuration": score.candidate.label,
+        "runs": f"{len(score.candidate.done)} of {len(score.candidate.runs)}",
+        "chosen": score.chosen,
+        "validation": score.validation.mean if score.validation else None,
+        "test": score.test.mean if score.test else None,
+        **({name: _known(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
+        "bias": score.bias,
+        "better_by": comparison.difference.mean if comparison else None,
+        "told_apart": comparison.told_apart if comparison else None,
+    }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def sentences(evaluation: EvaluationResults, judgement: Judgement) -> list[str]:
+    """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
+    how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
+    lines = [f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}"]
+    lines[0] += "; the test set was read once per run" if judgement.best is not None else ""
+    lines += lost_runs(evaluation)
+    best = judgement.best
+    if best is None:
+        return [*lines, "no run is finished yet"]
+    label = best.candidate.label
+    if judgement.winner is not None:
+        lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
+    worse = [each.second for each in judgement.comparisons if each.told_apart and each.difference.mean < 0]
+    if worse:
+        lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
+    if judgement.tied:
+        lines.append(f"{label} cannot be told apart from {', '.join(judgement.tied)} (95 %, paired over seeds)")
+    if evaluation.left:
+        lines.append(f"{evaluation.left} runs are left; the same command goes on with them")
+    return lines
+
+
+def lost_runs(evaluation: EvaluationResults) -> list[str]:
+    """The configurations of which runs failed or diverged, a line each."""
+    return [
+        f"{each.label} failed or diverged from {each.lost} of {len(each.runs)} seeds"
+        for each in evaluation.candidates
+        if each.lost
+    ]

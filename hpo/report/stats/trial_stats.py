@@ -1,0 +1,106 @@
+"""What several checks look at: the noise of a score, a parameter's trials, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpo.config.trial_config import Value
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results, TrialRow
+from hpo.space import Dimension
+from hpo.space.domains import Range
+from hpo.study.samplers import SAMPLERS
+
+__all__ = [
+    "adaptive",
+    "caution",
+    "curve",
+    "leaders",
+    "numbers",
+    "retraining_noise",
+    "standard_error",
+    "unit",
+    "validation_samples",
+]
+
+
+LEADERS = 5
+
+
+def adaptive(results: Results) -> bool:
+    """Whether trials were chosen by the results of earlier ones."""
+    return not SAMPLERS[results.definition.sampler.name].fixed
+
+
+def caution(results: Results) -> str:
+    """What evidence from adaptively sampled trials must say."""
+    return " (weaker evidence: the sampler chose these trials by earlier results)" if adaptive(results) else ""
+
+
+def leaders(results: Results) -> Sequence[TrialRow]:
+    """The trials whose curves are looked at: one alone may be odd, and the worse half is bad for reasons of its own."""
+    return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
+
+
+def validation_samples(results: Results) -> int | None:
+    """How many samples a trial is validated on; None where that is not known."""
+    samples, best = results.definition.dataset.samples, results.best
+    if samples is None or best is None or best.config is None:
+        return None
+    share = best.config.validation
+    count = round(samples * share) if share < 1 else round(share)
+    return count or None
+
+
+def standard_error(results: Results) -> float | None:
+    """Of the best trial's validation accuracy, sqrt(p (1 - p) / n); None of other metrics."""
+    count, best = validation_samples(results), results.best
+    if count is None or best is None or best.value is None or not results.objective.metric.endswith("accuracy"):
+        return None
+    # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
+    p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
+    return math.sqrt(p * (1 - p) / count)
+
+
+def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
+    """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
+    groups = []
+    for evaluation in evaluations:
+        metric = (evaluation.validation_metric if evaluation.own else None) or ""
+        for candidate in evaluation.candidates if metric else ():
+            scores = [run.validation.get(metric, math.nan) for run in candidate.runs if run.state == "COMPLETE"]
+            groups.append([score for score in scores if math.isfinite(score)])
+    squares = [(len(g) - 1, float(np.var(g, ddof=1))) for g in groups if len(g) > 1]
+    freedom = sum(n for n, _ in squares)
+    return math.sqrt(sum(n * v for n, v in squares) / freedom) if freedom else None
+
+
+def numbers(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
+    """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
+    found = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
+    return [(row, value) for row, value in found if _held(dimension, value)]
+
+
+def _held(dimension: Dimension, value: Value) -> bool:
+    try:
+        return dimension.domain.contains(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def unit(domain: Range, value: float) -> float:
+    """Where a value stands between the bounds on the parameter's own scale, from 0 to 1."""
+    if domain.high == domain.low:
+        return 0.5
+    if domain.log:
+        return math.log(value / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
+
+
+def curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
+    held = [epoch.get(metric) for epoch in row.epochs]
+    return np.array([float(v) for v in held if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)

@@ -1,0 +1,125 @@
+"""Reports: results, figures, export, HTML, Markdown. They read a study; no torch, and what is slow only when used."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.errors import RequestError
+
+if TYPE_CHECKING:
+    from hpo.report.report_data import Reading
+    from hpo.study import Study
+
+__all__ = ["ReportPaths", "write_report"]
+
+DOCUMENT, OPENING = "report.json", b'{"schema": '
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of a report; `best_config` is None where no trial is complete, `study` for an evaluation."""
+
+    html: Path
+    markdown: Path
+    json: Path
+    best_config: Path | None
+    study: Path | None
+
+
+def write_report(study: Study | Reading, out: Path) -> ReportPaths:
+    """Write the report of a study, or of what has been read of it, to the folder `out`, which is made.
+
+    These are `report.html`, `report.md` with its figures in the folder `report_figures`, `report.json` (see
+    `report.schema.json` of this package), `best_config.toml`, and `study.toml`, which launches the same study anew.
+    Each file appears whole or not at all; those of an earlier report that this one has not are removed.
+
+    Raises:
+        RequestError: the folder cannot be written to, or holds files of these names that are of no report.
+        RegistryError: the study uses a model or metric that is not registered here.
+    """
+    from hpo.report.render.markdown import FIGURES
+    from hpo.report.report_data import Reading, read
+
+    files, figures = _files(study if isinstance(study, Reading) else read(study))
+    _check_folder(out, (*files, FIGURES))
+    try:
+        for name, content in files.items():
+            _publish(out / name, content)
+        _publish_all(out / FIGURES, figures)
+    except OSError as error:
+        raise RequestError(f"report: cannot write to {out}: {error.strerror}") from error
+
+    def path(name: str) -> Path | None:
+        return out / name if files[name] else None
+
+    html, text, data = (out / name for name in ("report.html", "report.md", DOCUMENT))
+    return ReportPaths(html, text, data, path("best_config.toml"), path("study.toml"))
+
+
+def _check_folder(out: Path, names: Iterable[str]) -> None:
+    """An earlier report is replaced; what people keep under the same names, as their `study.toml`, is not."""
+    with suppress(OSError), (out / DOCUMENT).open("rb") as file:
+        if file.read(len(OPENING)) == OPENING:
+            return
+    theirs = next((out / name for name in names if (out / name).exists()), None)
+    if theirs is not None:
+        raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
+
+
+def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
+    from hpo.report.chapters.best_config import best_config
+    from hpo.report.chapters.order import facts
+    from hpo.report.chapters.reproduction import study_file
+    from hpo.report.format import time_text
+    from hpo.report.render.html import page
+    from hpo.report.render.json import document
+    from hpo.report.render.markdown import markdown
+
+    told = (reading.results.name, reading.verdict, facts(reading), reading.chapters, time_text(reading.now))
+    text, figures = markdown(*told)
+    texts = {
+        DOCUMENT: json.dumps(document(reading), allow_nan=False),  # first, for by it a report is known
+        "report.html": page(*told),
+        "report.md": text,
+        "best_config.toml": best_config(reading.results)[0],
+        "study.toml": study_file(reading.results),
+    }
+    return {name: text.encode() for name, text in texts.items()}, figures
+
+
+def _publish_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """The folder holds these figures, and none of an earlier report."""
+    if not files and not folder.exists():
+        return
+    for name, content in files.items():
+        _publish(folder / name, content)
+    for path in folder.iterdir():
+        if path.suffix in (".svg", ".png") and path.name not in files:
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _publish(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one, never half of it; an empty one is removed."""
+    if not content:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)  # mkstemp's files are private
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

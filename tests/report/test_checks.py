@@ -1,0 +1,262 @@
+"""Every check on a study that has the fault, and on its healthy twin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import DatasetReference
+from hpo.report.checks.finding import Finding
+from hpo.report.checks.run import CHECKS, diagnose
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
+from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.study import Budget, Definition, Objective
+from hpo.study.definition import Named
+from tests.report.helpers import add_foreign, filled
+
+LOOKED = datetime(2026, 1, 1)
+RATE = {"low": 1e-4, "high": 1e-1, "log": True}
+
+
+def study(
+    values: Callable[[Mapping[str, Any]], float] = lambda v: 0.9 - 0.05 * abs(math.log10(v["learning_rate"]) + 2.5),
+    *,
+    space: Mapping[str, Any] | None = None,
+    count: int = 60,
+    sampler: str = "random",
+    options: Mapping[str, Any] | None = None,
+    curve: Callable[[float, int], Mapping[str, float]] | None = None,
+    epochs: int = 10,
+    samples: int = 60000,
+    left: int = 0,
+    change: Callable[[TrialRow], TrialRow] = lambda row: row,
+) -> Results:
+    parameters = {"epochs": epochs, "learning_rate": RATE} if space is None else space
+    definition = Definition(
+        dataset=DatasetReference(name="mnist", samples=samples, shape=(1, 28, 28)),
+        objectives=(Objective(metric="val_accuracy", direction="maximize"),),
+        sampler=Named(name=sampler, options=dict(options or {})),
+        pruner=Named(name="none"),
+        seed=0,
+        parameters=dict(parameters),
+    )
+    parsed, rng = definition.space, np.random.default_rng(1)
+    rows = []
+    for number in range(count):
+        params = parsed.draw(rng.random(len(parsed.varied)).tolist())
+        config = definition.config(parsed.values(params))
+        value = values(config.model_dump())
+        shown = curve or healthy
+        table = [{"epoch": e, **shown(value, e)} for e in range(1, epochs + 1)]
+        rows.append(
+            change(
+                TrialRow(number, "COMPLETE", (value,), params, config, table, best_epoch=7 if epochs >= 7 else epochs)
+            )
+        )
+    return Results("s", "sqlite://", definition, Budget(trials=count), parsed, tuple(rows), left, None)
+
+
+def healthy(value: float, epoch: int) -> dict[str, float]:
+    gain = 1 - 0.4 ** min(epoch, 7)
+    return {"train_loss": 1 / epoch, "val_loss": 0.3 + 1 / epoch, "val_accuracy": value * gain}
+
+
+def shown(check: str, results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
+    return [f for f in diagnose(results, evaluations) if f.check == check]
+
+
+def choice(bad: float) -> Callable[[Mapping[str, Any]], float]:
+    return lambda v: 0.9 - 0.02 * abs(math.log10(v["learning_rate"]) + 2.5) - bad * (v["optimizer"] == "sgd")
+
+
+TWO = {"epochs": 10, "optimizer": ["adam", "sgd"], "learning_rate": RATE}
+APART = {**TWO, "learning_rate": [{**RATE, "when": {"optimizer": "adam"}}, {**RATE, "when": {"optimizer": "sgd"}}]}
+
+
+def curves(**metrics: Callable[[int], float]) -> Results:
+    return study(
+        curve=lambda value, epoch: {**healthy(value, epoch), **{k: f(epoch) for k, f in metrics.items()}}, epochs=32
+    )
+
+
+def rate_rises(row: TrialRow) -> TrialRow:
+    assert row.config
+    bad = row.config.learning_rate > 10**-2.5
+    table = [{**e, "train_loss": 1 / e["epoch"] if e["epoch"] < 5 else e["epoch"] / 5} for e in row.epochs]
+    return replace(row, epochs=table) if bad else row
+
+
+def diverged_above(row: TrialRow) -> TrialRow:
+    assert row.config
+    return replace(row, state="PRUNED", values=None, failure="diverged") if row.config.learning_rate > 10**-2.4 else row
+
+
+def begun(row: TrialRow, before: int) -> TrialRow:
+    """So many trials begin before the test set is looked at, the others after."""
+    return replace(row, started=LOOKED + timedelta(minutes=row.number - before))
+
+
+def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
+    def runs(mean: float, label: str) -> CandidateRuns:
+        noise = (0, 1, 2, 0, 1, 2) if label == "trial 3" else (1, 0, 2, 2, 0, 1)
+        made = tuple(
+            Run(
+                "e", i, i, "COMPLETE", {"val_accuracy": mean + 0.002 * noise[i]}, {"test_accuracy": 0.9} if test else {}
+            )
+            for i in range(6)
+        )
+        return CandidateRuns(
+            label, 3 if label == "trial 3" else None, label != "trial 3", TrialConfig(), {}, None, made
+        )
+
+    objective = Objective(metric="val_accuracy", direction="maximize")
+    return EvaluationResults(
+        ("e",),
+        "mnist",
+        True,
+        False,
+        objective,
+        (runs(0.9 + gain, "trial 3"), runs(0.9, "defaults")),
+        0,
+        looked=LOOKED if test else None,
+    )
+
+
+def lucky(v: Mapping[str, Any]) -> float:
+    return 0.9 if abs(math.log10(v["learning_rate"]) + 2.5) < 0.02 else 0.5
+
+
+def plain(count: int = 60, **keys: Any) -> Results:
+    return study(count=count, **keys)
+
+
+Case = tuple[str, Callable[[], tuple[Any, ...]], Callable[[], tuple[Any, ...]]]
+CASES: list[Case] = [
+    ("boundary", lambda: (study(lambda v: 0.9 + 0.05 * math.log10(v["learning_rate"])),), lambda: (plain(),)),
+    ("axis", lambda: (study(lambda v: 0.8 + 0.1 * math.sin(1e9 * v["learning_rate"])),), lambda: (plain(),)),
+    (
+        "density",
+        lambda: (study(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20),),
+        lambda: (study(lambda v: 0.9, count=20),),
+    ),
+    (
+        "budget",
+        lambda: (study(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=16),),
+        lambda: (plain(400),),
+    ),
+    ("infeasible", lambda: (study(change=diverged_above),), lambda: (plain(),)),
+    ("stability", lambda: (study(change=diverged_above),), lambda: (plain(),)),
+    ("rising", lambda: (study(change=rate_rises),), lambda: (plain(),)),
+    ("overfitting", lambda: (curves(val_loss=lambda e: abs(e - 8) + 1.0),), lambda: (plain(),)),
+    ("rough", lambda: (curves(val_accuracy=lambda e: 0.7 + 0.1 * (e * 7919 % 5 % 2)),), lambda: (plain(),)),
+    ("improving", lambda: (curves(val_accuracy=lambda e: e / 40),), lambda: (plain(),)),
+    ("flat", lambda: (curves(val_accuracy=lambda e: 0.9 - 0.5 * (e < 3)),), lambda: (plain(samples=10**8),)),
+    ("best_epoch", lambda: (study(change=lambda r: replace(r, best_epoch=1)),), lambda: (plain(),)),
+    ("training_loss", lambda: (curves(train_loss=float),), lambda: (plain(),)),
+    (
+        "periodic",
+        lambda: (curves(val_accuracy=lambda e: 0.8 + 0.1 * math.sin(2 * math.pi * e / 4)),),
+        lambda: (study(epochs=32),),
+    ),
+    ("isolation", lambda: (study(choice(0.2), space=APART),), lambda: (study(choice(0.0), space=APART),)),
+    (
+        "fairness",
+        lambda: (
+            replace(
+                r := study(choice(0), space=APART),
+                trials=tuple(t for t in r.trials if t.params["optimizer"] == "adam" or t.number < 6),
+            ),
+        ),
+        lambda: (study(choice(0), space=APART),),
+    ),
+    (
+        "fixed",
+        lambda: (study(space={"epochs": 10, "learning_rate": 0.01, "dropout": {"low": 0.0, "high": 0.5}}),),
+        lambda: (plain(),),
+    ),
+    ("conditional", lambda: (study(choice(0), space=TWO),), lambda: (study(choice(0), space=APART),)),
+    ("patterns", lambda: (study(space={"epochs": {"low": 2, "high": 9}, "learning_rate": RATE}),), lambda: (plain(),)),
+    ("retraining", lambda: (plain(), [evaluation(0.0005)]), lambda: (plain(), [evaluation(0.05)])),
+    (
+        "search_seed",
+        lambda: (study(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20),),
+        lambda: (plain(400),),
+    ),
+    ("checkpoint", lambda: (study(change=lambda r: replace(r, epochs=r.epochs[::2])),), lambda: (plain(),)),
+    (
+        "warm_up",
+        lambda: (study(space={"epochs": 10, "learning_rate": RATE, "schedule": "cosine", "warmup": 0.2}),),
+        lambda: (plain(),),
+    ),
+    (
+        "adam",
+        lambda: (
+            study(
+                space={"epochs": 10, "optimizer": "adam", "learning_rate": RATE, "beta1": {"low": 0.8, "high": 0.95}},
+                count=8,
+            ),
+        ),
+        lambda: (plain(),),
+    ),
+    (
+        "noise",
+        lambda: (study(lambda v: 0.9 + 0.001 * math.sin(1e9 * v["learning_rate"]), samples=6000),),
+        lambda: (study(count=20, samples=10**8),),
+    ),
+    ("order", lambda: (plain(left=5), [evaluation(0.1, test=True)]), lambda: (plain(),)),
+    (
+        "order",
+        lambda: (plain(change=lambda row: begun(row, 30)), [evaluation(0.1, test=True)]),
+        lambda: (plain(change=lambda row: begun(row, 60)), [evaluation(0.1, test=True)]),
+    ),
+    ("record", lambda: (plain(left=5),), lambda: (plain(),)),
+]
+
+
+@pytest.mark.parametrize(("check", "fault", "twin"), CASES, ids=[case[0] for case in CASES])
+def test_a_check_sees_the_fault_and_is_silent_on_the_healthy_twin(check: str, fault: Any, twin: Any) -> None:
+    assert {f.level for f in shown(check, *fault())} & {"note", "warning"}
+    assert {f.level for f in shown(check, *twin())} == {"ok"}
+
+
+def test_there_are_28_checks_and_each_says_something() -> None:
+    names = [check.__name__ for check in CHECKS]
+    assert len(set(names)) == 28
+    assert {f.check for f in diagnose(plain())} == set(names)
+    assert [f.level for f in shown("clipping", plain())] == ["unknown"]
+
+
+def test_warnings_come_first_and_adaptive_evidence_says_that_it_is_weaker() -> None:
+    found = diagnose(study(lambda v: 0.9 + 0.05 * math.log10(v["learning_rate"]), sampler="tpe"))
+    assert found[0].level == "warning"
+    assert "weaker" in next(f for f in found if f.check == "boundary").evidence
+
+
+def test_of_pure_noise_no_winner_is_named() -> None:
+    rng = np.random.default_rng(3)
+    found = shown("noise", study(lambda _: rng.binomial(6000, 0.9) / 6000))
+    assert found[0].level == "warning"
+    assert found[0].title == "single runs name no winner"
+
+
+@pytest.mark.parametrize("states", [("COMPLETE",), ("FAIL",), ("diverged",), ("COMPLETE", "PRUNED", "FAIL", "RUNNING")])
+@pytest.mark.parametrize("trials", [1, 2, 12])
+@pytest.mark.parametrize("objective", ["val_loss", ["val_accuracy", "parameter_count"]])
+def test_nothing_raises_on_odd_studies(tmp_path: Path, states: Sequence[str], trials: int, objective: Any) -> None:
+    keys = {"pruner": "none"} if isinstance(objective, list) else {}
+    made = filled(tmp_path, states=states, trials=trials, objective=objective, **keys)
+    if not isinstance(objective, list):
+        add_foreign(made, {"learning_rate[optimizer=adam]": 50.0, "odd": "x"}, math.inf)
+    results = read_results(made)
+    assert diagnose(results)
+    assert diagnose(replace(results, trials=()))
+    nan = tuple(replace(row, values=(math.nan,) * len(results.objectives)) for row in results.trials)
+    assert diagnose(replace(results, trials=nan))

@@ -1,0 +1,138 @@
+"""The error analysis, against counts by hand and scipy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpo.config.trial_config import TrialConfig
+from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
+from hpo.report.chapters.error_analysis import calibration, confusion, expected_calibration_error, mistakes
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Predictions, Run
+from hpo.report.figures.plotly_spec import Figure
+from hpo.study import Objective
+
+
+def drawn_predictions(classes: int, count: int = 500, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.full(classes, 0.3), size=count).astype(np.float32)
+    labels = np.where(rng.random(count) < 0.7, probabilities.argmax(1), rng.integers(classes, size=count))
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
+    worst = wrong[np.argsort(-probabilities[wrong].max(1))][:30]
+    return Predictions(labels, probabilities, worst, rng.integers(256, size=(len(worst), 8, 8), dtype=np.uint8))
+
+
+def saved(told: Predictions, path: Path, splits: tuple[str, ...] = ("validation", "test")) -> Path:
+    parts = {
+        "labels": told.labels,
+        "probabilities": told.probabilities.astype(np.float16),
+        "mistakes": told.mistakes,
+        "pictures": told.pictures,
+    }
+    np.savez(path, **{f"{split}_{key}": value for split in splits for key, value in parts.items()})  # type: ignore[arg-type]
+    return path
+
+
+def evaluation(files: list[Path | None], scores: list[float]) -> EvaluationResults:
+    runs = tuple(
+        Run("e", i, i + 1, "COMPLETE", {"val_accuracy": score}, {}, file=file)
+        for i, (file, score) in enumerate(zip(files, scores, strict=True))
+    )
+    candidate = CandidateRuns("trial 3", 3, False, TrialConfig(), {}, 0.9, runs)
+    return EvaluationResults(
+        ("e",), "mnist", True, False, Objective(metric="val_accuracy", direction="maximize"), (candidate,), 0
+    )
+
+
+def chapter(told: Predictions, folder: Path, splits: tuple[str, ...] = ("validation", "test")) -> Chapter:
+    found = mistakes([evaluation([saved(told, folder / "p.npz", splits)], [0.9])])
+    assert found is not None
+    return found
+
+
+def test_the_confusion_matrix_counts_every_sample() -> None:
+    told = drawn_predictions(4)
+    table, said = confusion(told), told.probabilities.argmax(1)
+    for row in range(4):
+        for column in range(4):
+            assert table[row, column] == sum(a == row and b == column for a, b in zip(told.labels, said, strict=True))
+
+
+def test_precision_recall_and_f1_by_class(tmp_path: Path) -> None:
+    told = drawn_predictions(4)
+    table = next(b for b in chapter(told, tmp_path).blocks if isinstance(b, Table))
+    said = told.probabilities.astype(np.float16).argmax(1)
+    for name, precision, recall, f1, support in table.rows:
+        mine, found = said == int(name), told.labels == int(name)
+        hits = (mine & found).sum()
+        p, r = hits / mine.sum(), hits / found.sum()
+        assert (precision, recall) == (f"{100 * p:.1f} %", f"{100 * r:.1f} %")
+        assert f1 == f"{100 * 2 * p * r / (p + r):.1f} %"
+        assert int(support) == found.sum()
+    assert [float(row[3].split()[0]) for row in table.rows] == sorted(float(row[3].split()[0]) for row in table.rows)
+
+
+def test_the_run_with_the_median_validation_score_is_taken(tmp_path: Path) -> None:
+    files: list[Path | None] = [saved(drawn_predictions(3, seed=i), tmp_path / f"{i}.npz") for i in range(3)]
+    found = mistakes([evaluation(files, [0.93, 0.91, 0.92])])
+    assert found is not None
+    assert isinstance(found.blocks[0], Text)
+    assert "trial 3 trained from seed 3, the run with the median validation score (92.00 %)" in found.blocks[0].text
+
+
+def test_without_a_test_set_it_is_the_validation_data(tmp_path: Path) -> None:
+    first = chapter(drawn_predictions(3), tmp_path, ("validation",)).blocks[0]
+    assert isinstance(first, Text)
+    assert "validation data (the test set has not been looked at)" in first.text
+
+
+def test_without_predictions_there_is_no_chapter() -> None:
+    assert mistakes([]) is None
+    assert mistakes([evaluation([None], [0.9])]) is None
+
+
+def test_many_classes_are_a_table_of_pairs(tmp_path: Path) -> None:
+    told = drawn_predictions(30, 2000)
+    blocks = chapter(told, tmp_path).blocks
+    assert not [b for b in blocks if isinstance(b, Figure) and b.key == "confusion"]
+    pairs = next(b for b in blocks if isinstance(b, Table))
+    table = confusion(told)
+    np.fill_diagonal(table, 0)
+    assert [int(row[2]) for row in pairs.rows] == sorted(table.ravel().tolist(), reverse=True)[: len(pairs.rows)]
+    assert all(table[int(row[0]), int(row[1])] == int(row[2]) for row in pairs.rows)
+
+
+def test_the_most_confident_mistakes_have_their_words(tmp_path: Path) -> None:
+    told = drawn_predictions(4)
+    pictures = next(b for b in chapter(told, tmp_path).blocks if isinstance(b, Pictures))
+    first = told.mistakes[0]
+    sure = 100 * float(told.probabilities[first].max())
+    assert pictures.captions[0] == f"{told.labels[first]}, said {told.probabilities[first].argmax()} ({sure:.0f} %)"
+    assert len(pictures.images) == len(pictures.captions) == 24
+    assert pictures.images[0].startswith(b"\x89PNG")
+
+
+def test_calibration_of_a_model_that_knows_what_it_knows() -> None:
+    """Labels drawn from the probabilities themselves: no error but chance; squared and normalised it is too sure."""
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet(np.ones(3), size=20_000)
+    labels = (honest.cumsum(1) < rng.random((20_000, 1))).sum(1)
+    sharp = honest**3 / (honest**3).sum(1, keepdims=True)
+    none = np.array([], dtype=int)
+    assert expected_calibration_error(Predictions(labels, honest, none, None)) < 0.015
+    assert expected_calibration_error(Predictions(labels, sharp, none, None)) > 0.1
+
+
+def test_bins_hold_equally_many_and_all() -> None:
+    found = calibration(drawn_predictions(4, 997))
+    counts = [count for *_, count in found]
+    assert sum(counts) == 997
+    assert max(counts) - min(counts) <= 1
+
+
+def test_the_error_is_the_weighted_mean_of_the_gaps() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
+    told = Predictions(np.array([0, 1, 0, 0]), probabilities, np.array([1]), None)
+    assert expected_calibration_error(told, bins=2) == pytest.approx((0.1 + 0.1) / 2)

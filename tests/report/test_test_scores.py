@@ -1,0 +1,126 @@
+"""The honest score: every number of its table against the runs themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import jsonschema
+import pytest
+
+from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
+from hpo.report.chapters.test_scores import honest
+from hpo.report.figures.plotly_spec import Figure
+from hpo.report.render.json import schema
+from hpo.report.report_data import read
+from hpo.report.write import write_report
+from hpo.study import Study
+from tests.report.helpers import BASELINE, evaluated, filled
+
+
+def best_of(study: Study) -> int:
+    best = study.best()
+    assert best is not None
+    number: int = best.number
+    return number
+
+
+def scores(number: int) -> dict[str, float]:
+    return {f"trial {number}": 0.97, "baseline": 0.95, "defaults": 0.94}
+
+
+def chapter(study: Study) -> Chapter:
+    found = read(study)
+    told = honest(found.results, found.evaluations, found.judgements, found.looks)
+    assert told is not None
+    return told
+
+
+def texts(blocks: list[Block]) -> str:
+    return " ".join(block.text for block in blocks if isinstance(block, Text | Subtitle | Code))
+
+
+def test_the_table_is_that_of_the_runs(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number), seeds=4)
+    (evaluation,) = read(study).evaluations
+    table = next(block for block in chapter(study).blocks if isinstance(block, Table))
+    line = dict(zip(table.columns, next(row for row in table.rows if row[0] == f"trial {number}"), strict=True))
+    runs = next(each for each in evaluation.candidates if each.label == f"trial {number}").runs
+    fresh = [run.validation["val_accuracy"] for run in runs]
+    tested = [run.test["test_accuracy"] for run in runs]
+    chosen = study.trials()[number].values[0]
+    assert line["seeds"] == "4"
+    assert line["chosen by"] == f"{100 * chosen:.2f} %"
+    assert line["fresh seeds"] == f"{100 * mean(fresh):.2f} %"
+    assert line["deviation"] == f"{100 * stdev(fresh):.2f} %"
+    assert line["test"] == f"{100 * mean(tested):.2f} %"
+    assert line["test deviation"] == f"{100 * stdev(tested):.2f} %"
+    assert line["flattered by"] == f"{100 * (chosen - mean(fresh)):.2f} points"
+
+
+def test_the_figure_shows_every_run_and_every_mean(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number))
+    figure = next(block for block in chapter(study).blocks if isinstance(block, Figure))
+    assert figure.spec is not None
+    drawn = [x for trace in figure.spec["data"] for x in trace["x"] if isinstance(x, float)]
+    for candidate in read(study).evaluations[0].candidates:
+        values = [run.test["test_accuracy"] for run in candidate.runs]
+        for value in (*values, mean(values)):
+            assert any(x == pytest.approx(value) for x in drawn)
+
+
+def test_looks_are_counted(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    assert "No test set has been looked at." in texts(list(chapter(study).blocks))
+    number = best_of(study)
+    evaluated(study, [number], scores(number), seeds=2)
+    looked = len(read(study).looks)
+    assert looked == 2 * len(read(study).evaluations[0].candidates)
+    assert f"of mnist {looked} times" in texts(list(chapter(study).blocks))
+
+
+def test_runs_that_are_left_are_said_with_the_command_that_does_them(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number), leave=1)
+    left = read(study).evaluations[0].left
+    told = texts(list(chapter(study).blocks))
+    assert left > 0
+    assert f"{left} {'run is' if left == 1 else 'runs are'} left" in told
+    assert "hpo evaluate filled" in told
+
+
+def test_other_data_and_refits_have_their_own_part(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number))
+    evaluated(study, [number], scores(number), refit=True)
+    evaluated(study, [number], scores(number), dataset="fashion_mnist")
+    titles = [block.text for block in chapter(study).blocks if isinstance(block, Subtitle)]
+    assert titles[0] == "On mnist"
+    assert {"On mnist, refit", "Transfer to fashion_mnist"} <= set(titles)
+
+
+def test_without_an_evaluation_the_score_is_said_to_flatter(tmp_path: Path) -> None:
+    told = texts(list(chapter(filled(tmp_path, trials=6)).blocks))
+    assert "flatters" in told
+    assert "hpo evaluate filled" in told
+
+
+def test_evaluations_follow_the_schema(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number), seeds=1, leave=1)
+    evaluated(study, [number], scores(number), refit=True)
+    document = json.loads(write_report(study, tmp_path / "out").json.read_text())
+    jsonschema.Draft202012Validator(schema()).validate(document)
+    assert document["schema"] == 2
+    assert [each["refit"] for each in document["evaluations"]] == [False, True]
+    del document["verdict"]
+    with pytest.raises(jsonschema.ValidationError, match="verdict"):
+        jsonschema.Draft202012Validator(schema()).validate(document)
