@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 
 from hpo.datasets import dataset as datasets
+from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
-from hpo.worker import Worker
 
 SAMPLES, VALIDATION, EPOCHS = 3000, 2000, 3
 DRAWS = 2000

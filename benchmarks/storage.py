@@ -191,9 +191,9 @@ def optuna_tool(name: str, storage: RDBStorage | StudyStorage, space: Space, stu
 
 def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Path) -> Tool:
     """Our worker, as `hpo worker` runs it."""
+    from hpo.execution.worker import Worker
     from hpo.training import loop  # torch, which the processes of the race do without
     from hpo.training.callbacks import Callback
-    from hpo.worker import Worker
 
     def timed(callback: Callback) -> Callback:
         for event in ("on_start", "on_epoch", "on_end"):
@@ -212,7 +212,7 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
         worker = Worker(study, "cpu", 1, cohort=1)
 
         def run() -> None:
-            with mock.patch("hpo.worker.train", train):
+            with mock.patch("hpo.execution.worker.train", train):
                 worker.run()
             assert sum(worker.finished.values()) == trials, worker.finished
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hpo.config.trial_config import TrialConfig
     from hpo.datasets import Dataset
     from hpo.errors import HpoError
-    from hpo.launching import launch
+    from hpo.execution.launch import launch
     from hpo.space import Choices, Constant, Float, Int, Space
     from hpo.study import StudyStorage
     from hpo.training.custom_loop import Trial
@@ -51,7 +51,7 @@ _LAZY = {
     "StudyStorage": "hpo.study",
     "Trial": "hpo.training.custom_loop",
     "TrialConfig": "hpo.config.trial_config",
-    "launch": "hpo.launching",
+    "launch": "hpo.execution.launch",
 }
 
 

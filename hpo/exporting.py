@@ -10,11 +10,11 @@ import torch
 
 from hpo.bundle import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
 from hpo.errors import RunError
+from hpo.execution.restore import Restored, restore
 from hpo.report.card import Exported, card
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
 from hpo.report.export_config import export_config
-from hpo.restoring import Restored, restore
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
 from hpo.training.data import Data

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hpo.cli import app
-from tests.backends.cluster import ALONE, marked
+from tests.execution.backends.cluster import ALONE, marked
 from tests.helpers import ROOT
 
 # docs/postgresql.md has a test of its own, with a server that may not run as root.

@@ -12,9 +12,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.config import registry
+from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
-from hpo.worker import Worker
 from tests.helpers import ROOT, hpo
 
 EXAMPLES = ROOT / "examples"

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 
 from hpo.datasets import load, reference
 from hpo.errors import RequestError, RunError
-from hpo.evaluating import evaluations
+from hpo.execution.evaluate import evaluations
+from hpo.execution.restore import restore
+from hpo.execution.worker import Worker
 from hpo.exporting import export_model
 from hpo.predicting import predict
-from hpo.restoring import restore
 from hpo.study import Study
 from hpo.study.files.study_files import weights_path
-from hpo.worker import Worker
 from tests.data import small_npz
+from tests.execution.test_evaluate import trained
 from tests.helpers import hpo
-from tests.test_evaluating import trained
 
 FILES = ["README.md", "config.toml", "model.onnx", "preprocessing.json", "weights.safetensors"]
 

@@ -58,7 +58,7 @@ def doctor(recipe: bool, style: str, storage: str | None) -> int:
 
     Nothing is altered. The exit code is 1 if there is a problem; a warning is none.
     """
-    from hpo import doctor as checks
+    from hpo.execution import doctor as checks
 
     if recipe:
         click.echo(checks.recipe(), nl=False)

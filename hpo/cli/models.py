@@ -59,7 +59,7 @@ def reproduce(
 
     Example: hpo reproduce quickstart 3
     """
-    from hpo.reproducing import reproduce, sentences
+    from hpo.execution.reproduce import reproduce, sentences
 
     found = reproduce(ready(name, storage, imports), number, out=out, device=device, threads=threads)
     print_rows(

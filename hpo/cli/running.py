@@ -30,7 +30,7 @@ from hpo.console import say
 from hpo.errors import RequestError, RunError
 
 if TYPE_CHECKING:
-    from hpo.launching import Plan
+    from hpo.execution.launch import Plan
     from hpo.study import Study
 
 
@@ -97,8 +97,8 @@ def launch(
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
-    from hpo.backends.options import WorkerOptions
-    from hpo.launching import run
+    from hpo.execution.backends.base import WorkerOptions
+    from hpo.execution.launch import run
     from hpo.utils.home import folder
     from hpo.utils.signals import StopRequest
 
@@ -189,14 +189,14 @@ def evaluate(
 
     Example: hpo evaluate mnist_mlp --top 3 --seeds 5
     """
-    from hpo.backends.options import WorkerOptions
-    from hpo.evaluating import evaluations, run_all
+    from hpo.execution.backends.base import WorkerOptions
+    from hpo.execution.evaluate import evaluations, run_all
     from hpo.utils.signals import StopRequest
 
     where = engine(backend, address, slurm, gpus)
     study = ready(name, storage, imports)
     if inside:
-        from hpo.inside import check_inside
+        from hpo.execution.inspect_model import check_inside
 
         check_inside(study)
     made = evaluations(study, top, seeds, dataset, refit=refit)
@@ -208,7 +208,7 @@ def evaluate(
             run_all(made, options, stop, where)
     _print_scores(study, made, style)
     if inside and not stop():
-        from hpo.inside import look_inside
+        from hpo.execution.inspect_model import look_inside
 
         look_inside(study, device)
     if not stop():
@@ -255,7 +255,7 @@ def worker(
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
         study = ready(name, storage, imports)
-        from hpo.worker import Worker, share_of_cores
+        from hpo.execution.worker import Worker, share_of_cores
 
         threads = threads or share_of_cores(study)
         attached = Worker(study, device, threads, stop, checkpoint_every, lease, cohort, tensorboard, trackers)
@@ -346,7 +346,7 @@ def train(
 
 
 def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
-    from hpo.launching import plan
+    from hpo.execution.launch import plan
     from hpo.study.input.study_file import override
 
     return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
@@ -378,7 +378,7 @@ def _say_state(study: Study) -> None:
 
 
 def _say_price(planned: Plan, storage: str | None, workers: int | None, device: str) -> None:
-    from hpo.pricing import price_notice
+    from hpo.execution.cost_estimate import price_notice
     from hpo.utils.home import cores
 
     notice = price_notice(planned, storage, max(1, cores() // (workers or cores())), device)

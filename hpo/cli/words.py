@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.console import program
 
 if TYPE_CHECKING:
-    from hpo.backends.options import Backend
+    from hpo.execution.backends.base import Backend
     from hpo.study import Study, StudyStorage
 
 __all__ = ["engine", "found", "masked", "opened", "ready", "typed", "write_report_of"]
@@ -63,14 +63,14 @@ def engine(backend: str, address: str | None, slurm: Sequence[str], gpus: float 
     if gpus is not None and backend == "local":
         raise RequestError("--gpus: workers on this machine have one GPU each where there are several; leave it out")
     if backend == "ray":
-        from hpo.backends.ray import Ray
+        from hpo.execution.backends.ray import Ray
 
         return Ray(address)
     if backend == "slurm":
-        from hpo.backends.slurm import Slurm, parameters_of
+        from hpo.execution.backends.slurm import Slurm, parameters_of
 
         return Slurm(parameters_of(slurm))
-    from hpo.backends.local import Local
+    from hpo.execution.backends.local import Local
 
     return Local()
 

@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-import hpo.worker
+import hpo.execution.worker
+from hpo.execution.worker import Worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import define
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
 
@@ -59,7 +59,7 @@ def once_before(call: Callable[..., Any], happens: Callable[[], None]) -> Callab
 @pytest.mark.parametrize("then", ["finished", "given back"])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(StudyStorage, "_own"), (Study, "config"), (hpo.worker, "train"), (StudyStorage, "tell")],
+    [(StudyStorage, "_own"), (Study, "config"), (hpo.execution.worker, "train"), (StudyStorage, "tell")],
     ids=["as it is claimed", "while it is sampled", "before it is trained", "before it is told"],
 )
 def test_it_goes_on_with_others(
@@ -79,7 +79,7 @@ def test_it_goes_on_with_others(
     again = study.claim(holder("first"))  # so that there is something to go on with
     assert again is not None
     study.config(again)
-    if owner is hpo.worker:
+    if owner is hpo.execution.worker:
         study.storage.release(again.id)
     else:
         study.storage.set_trial_state_values(again.id, TrialState.COMPLETE, [0.25])

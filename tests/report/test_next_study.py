@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from hpo.errors import RequestError
+from hpo.execution.worker import Worker
 from hpo.report.checks.run import diagnose
 from hpo.report.data.results import read_results
 from hpo.report.next_study import suggestion, write_suggestion
 from hpo.study import Study
 from hpo.study.input.study_file import define, read_study
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled
 from tests.report.test_checks import diverged_above

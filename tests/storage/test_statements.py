@@ -12,9 +12,9 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
+from hpo.execution.worker import Worker
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.input.study_file import define
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
@@ -129,7 +129,7 @@ def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: 
         study = Study.create(storage, name, definition, budget)
         worker = Worker(study, "cpu", 1, cohort=cohort)
         statements = Statements(storage.engine)
-        with mock.patch("hpo.worker.train", Stack()):
+        with mock.patch("hpo.execution.worker.train", Stack()):
             per_trial.append(statements.per(32, worker.run))
         assert worker.finished == {"COMPLETE": 32}
     alone, together = per_trial

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
-from hpo.launching import Plan, plan
+from hpo.execution.launch import Plan, plan
 from hpo.report.chapters.reproduction import study_table
 from hpo.report.data.results import read_results
 from hpo.study import Study, StudyStorage

@@ -15,14 +15,14 @@ import hpo
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
-from hpo.evaluating import evaluations
+from hpo.execution.evaluate import evaluations
+from hpo.execution.restore import restore
+from hpo.execution.worker import Worker
 from hpo.report.write import write_report
-from hpo.restoring import restore
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import define
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import Outcome, train
-from hpo.worker import Worker
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT

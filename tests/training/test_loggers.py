@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpo.execution.worker import Worker
 from hpo.study import Study
-from hpo.worker import Worker
-from tests.backends.cluster import free_port
+from tests.execution.backends.cluster import free_port
+from tests.execution.test_worker import make
 from tests.helpers import ROOT, hpo
 from tests.study.helpers import sqlite_url
-from tests.test_worker import make
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_SILENT": "true"}
 GRID = {"widths": ["8", "16"], "epochs": 3, "batch_size": 32, "learning_rate": [0.01]}

@@ -31,7 +31,7 @@ COLD, ZERO, WARM = ((33, 102, 172), (247, 247, 247), (178, 24, 43))  # ColorBrew
 
 @dataclass(frozen=True)
 class Held:
-    """What `hpo.inside.look_inside` kept: its arrays, and the text `about` that says what they are."""
+    """What `hpo.execution.inspect_model.look_inside` kept: its arrays, and the text `about` that says what they are."""
 
     arrays: Mapping[str, Array]
     about: Mapping[str, Any]

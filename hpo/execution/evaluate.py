@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hpo.backends.options import Backend, WorkerOptions
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
-from hpo.launching import run
+from hpo.execution.backends.base import Backend, WorkerOptions
+from hpo.execution.launch import run
 from hpo.report.data.results import Results, read_results
 from hpo.study import Study
 from hpo.study.definition import test_metric

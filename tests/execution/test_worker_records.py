@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.errors import RequestError
+from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import define
 from hpo.utils.home import default_storage
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo as command
 from tests.study.helpers import sqlite_url

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 import torch
 
-from hpo import doctor
-from hpo.doctor import Finding, examine
+from hpo.execution import doctor
+from hpo.execution.doctor import Finding, examine
 from hpo.storage import network_fs, tables
 from hpo.study import StudyStorage
 from hpo.utils.home import home

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpo.config import registry
-from hpo.reporting import Entry
+from hpo.execution.study_callback import Entry
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import save_artifact

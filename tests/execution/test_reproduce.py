@@ -10,14 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.errors import DataError, RequestError
-from hpo.evaluating import evaluations
-from hpo.reproducing import COHORT_TOLERANCE, reproduce, sentences
+from hpo.execution.evaluate import evaluations
+from hpo.execution.reproduce import COHORT_TOLERANCE, reproduce, sentences
+from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS
 from hpo.study import Study
-from hpo.worker import Worker
+from tests.execution.test_evaluate import make, trained
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
-from tests.test_evaluating import make, trained
 
 
 def alone(folder: Path, **keys: object) -> Study:

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo
-import hpo.worker
+import hpo.execution.worker
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
+from hpo.execution.worker import Worker
 from hpo.report.data.results import read_results, show
 from hpo.storage.leased_storage import Told
 from hpo.storage.tables import LEASES, WORK
@@ -22,7 +23,6 @@ from hpo.storage.worker_stats import Work
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles, ranking, weights_here
 from hpo.study.input.study_file import define
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.study.helpers import holder, sqlite_url
@@ -61,8 +61,8 @@ def check_whole(study: Study) -> None:
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack()
-    monkeypatch.setattr(hpo.worker, "train", made)
-    monkeypatch.setattr(hpo.worker, "cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.worker, "train", made)
+    monkeypatch.setattr(hpo.execution.worker, "cohort_size", lambda configs, data, most: most)
     return made
 
 
@@ -124,7 +124,7 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
         asked.append((configs[0].batch_size, len({c.batch_size for c in configs}), most))
         return 2
 
-    monkeypatch.setattr(hpo.worker, "cohort_size", size)
+    monkeypatch.setattr(hpo.execution.worker, "cohort_size", size)
     study = grid(tmp_path, batch_size=[32, 64], widths=["4", "8", "16", "32"], epochs=[1, 2])
     Worker(study, "cpu", 1).run()
     assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.inside import look_inside
+from hpo.execution.inspect_model import look_inside
+from hpo.execution.worker import Worker
 from hpo.report.chapters.blocks import Pictures, Text
 from hpo.report.chapters.model_inspection import inside
 from hpo.study import Study, StudyStorage
@@ -17,7 +18,6 @@ from hpo.study.files.artifacts import artifacts, find_artifact
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import define
 from hpo.training import data as training_data
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
 

@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from hpo.errors import DefinitionError
-from hpo.evaluating import evaluations
+from hpo.execution.evaluate import evaluations
+from hpo.execution.worker import Worker
 from hpo.report.chapters.search import within_noise
 from hpo.report.data.results import read_results, show
 from hpo.report.write import write_report
@@ -17,7 +18,6 @@ from hpo.study import Study, StudyStorage
 from hpo.study.constraints import Constraint, constraints_of
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import define
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
 

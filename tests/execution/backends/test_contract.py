@@ -16,15 +16,15 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.backends.local import Local
-from hpo.backends.options import Backend, Handle, WorkerOptions
-from hpo.backends.ray import Ray
-from hpo.backends.slurm import Slurm
+from hpo.execution.backends.base import Backend, Handle, WorkerOptions
+from hpo.execution.backends.local import Local
+from hpo.execution.backends.ray import Ray
+from hpo.execution.backends.slurm import Slurm
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import define
 from hpo.utils.home import home
-from tests.backends.cluster import Cluster, cluster, marked
 from tests.data import small_npz
+from tests.execution.backends.cluster import Cluster, cluster, marked
 
 pytestmark = pytest.mark.timeout(900)  # the cluster waits for the one of another test
 PASSWORD = "s3cret-of-the-contract"

@@ -14,7 +14,7 @@ from typing_extensions import override
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
-from hpo.restoring import chosen
+from hpo.execution.restore import chosen
 from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
 from hpo.training.callbacks import Callback

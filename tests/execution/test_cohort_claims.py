@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from hpo.config.cohort_key import shared
 from hpo.config.trial_config import TrialConfig
+from hpo.execution.cohort_claims import SUSPECT, Companions
 from hpo.storage.leased_storage import FIXED, Told
 from hpo.storage.tables import LEASES, WORKERS
 from hpo.study import Claim, Study, StudyStorage
-from hpo.study.companions import SUSPECT, Companions
 from tests.statements import Statements
 from tests.study.helpers import holder, make_study
 

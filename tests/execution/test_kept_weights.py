@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hpo
+from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import KEPT, StudyFiles, weights_here, weights_path
 from hpo.study.input.study_file import define
@@ -23,7 +24,6 @@ from hpo.training.data import DataCache
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
 from hpo.utils.home import home
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo
 from tests.study.helpers import holder, sqlite_url
@@ -81,7 +81,7 @@ def test_trials_that_are_pruned_or_fail_keep_none(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from hpo.study import Study, StudyStorage
-from hpo.worker import Worker
+from hpo.execution.worker import Worker
 
 storage = StudyStorage(sys.argv[1])
 tell = storage.tell

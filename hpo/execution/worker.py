@@ -29,15 +29,15 @@ from hpo.errors import (
     RequestError,
     RunError,
 )
-from hpo.looking import Looking
-from hpo.reporting import Entry, Reporting
+from hpo.execution.cohort_claims import Companions
+from hpo.execution.heartbeat import LEASE, Heartbeat
+from hpo.execution.study_callback import Entry, Reporting
+from hpo.execution.test_set import Looking
+from hpo.execution.trial_recorder import Telling
 from hpo.storage.leases import Holder
 from hpo.storage.worker_stats import Work
 from hpo.study import Claim, Study
-from hpo.study.companions import Companions
 from hpo.study.files.study_files import StudyFiles
-from hpo.study.heartbeat import LEASE, Heartbeat
-from hpo.telling import Telling
 from hpo.training.checkpoint import CheckpointSpec, forget
 from hpo.training.cohort_size import cohort_size
 from hpo.training.data import DataCache
@@ -50,7 +50,7 @@ from hpo.utils.home import cores
 
 __all__ = ["Worker", "share_of_cores"]
 
-log = logging.getLogger("hpo.worker")
+log = logging.getLogger("hpo.execution.worker")
 DEATHS = 5  # attempts in a row that may end with their worker
 # Trials that a sampler is asked for at once, and the part of the budget that they may be: see benchmarks/pinning.py. On
 # the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart 8 of 16 cost half a point.

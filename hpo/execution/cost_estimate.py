@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpo.config.cohort_key import ALONE
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError
-from hpo.launching import Plan
+from hpo.execution.launch import Plan
 from hpo.study import Definition, Study, StudyStorage
 from hpo.study.slots import slots
 from hpo.utils.home import default_storage

@@ -13,7 +13,8 @@ import optuna
 import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
-from hpo.evaluating import evaluations
+from hpo.execution.evaluate import evaluations
+from hpo.execution.worker import Worker
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.stats.evaluation_stats import judge, lost_runs, sentences
 from hpo.study import Study, StudyStorage
@@ -24,7 +25,6 @@ from hpo.training.data import DataCache
 from hpo.training.loop import device, train
 from hpo.training.predictions import say
 from hpo.utils.home import default_storage
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo, start_hpo
 from tests.study.helpers import sqlite_url

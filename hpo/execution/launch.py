@@ -11,9 +11,6 @@ from typing import Any
 
 import optuna
 
-from hpo.backends.local import Local
-from hpo.backends.options import Backend, WorkerOptions
-from hpo.backends.watch import watch
 from hpo.config import registry
 from hpo.datasets import is_path
 from hpo.errors import (
@@ -24,6 +21,9 @@ from hpo.errors import (
     StudyNotFoundError,
     unknown,
 )
+from hpo.execution.backends.base import Backend, WorkerOptions
+from hpo.execution.backends.live_progress import watch
+from hpo.execution.backends.local import Local
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
@@ -216,9 +216,9 @@ def launch(
         cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
         tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
         trackers: `mlflow`, `wandb`: what else is told of every trial.
-        backend: what starts the workers: `hpo.backends.ray.Ray(address)` or `hpo.backends.slurm.Slurm(parameters)`.
-        warm_start: the name of a study whose best trials come first, or tables as in a study file.
-        top: how many of its best; by default 5.
+        backend: what starts the workers: `hpo.execution.backends.ray.Ray(address)` or
+        `hpo.execution.backends.slurm.Slurm(parameters)`. warm_start: the name of a study whose best trials come first,
+        or tables as in a study file. top: how many of its best; by default 5.
         keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
 
     Raises:
@@ -235,7 +235,7 @@ def launch(
         log.warning("%s", notice)
     created = planned.create(storage)
     if workers == 1 and backend is None:
-        from hpo.worker import Worker  # torch
+        from hpo.execution.worker import Worker  # torch
 
         created.start_clock()
         Worker(created, device, cohort=cohort, tensorboard=tensorboard, trackers=trackers).run()

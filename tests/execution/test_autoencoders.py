@@ -11,16 +11,16 @@ import pytest
 
 from hpo.bundle import read_preprocessing
 from hpo.errors import RequestError
-from hpo.evaluating import evaluations
+from hpo.execution.evaluate import evaluations
+from hpo.execution.inspect_model import look_inside
+from hpo.execution.worker import Worker
 from hpo.exporting import export_model
-from hpo.inside import look_inside
 from hpo.predicting import predict
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage, study_names
 from hpo.study.input.study_file import define
-from hpo.worker import Worker
 from tests.data import small_npz
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpo.backends.local import Local, gpus, worker_count
-from hpo.backends.options import WorkerOptions
-from hpo.backends.ray import Ray
-from hpo.backends.slurm import Slurm, minutes, parameters_of
 from hpo.errors import RequestError
-from tests.backends.cluster import ALONE, cluster
-from tests.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
+from hpo.execution.backends.base import WorkerOptions
+from hpo.execution.backends.local import Local, gpus, worker_count
+from hpo.execution.backends.ray import Ray
+from hpo.execution.backends.slurm import Slurm, minutes, parameters_of
+from tests.execution.backends.cluster import ALONE, cluster
+from tests.execution.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
 

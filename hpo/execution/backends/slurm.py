@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hpo.backends.options import WorkerOptions
-from hpo.backends.process import Order, log_names, url_of
 from hpo.errors import RequestError, RunError
+from hpo.execution.backends.base import WorkerOptions
+from hpo.execution.backends.process import Order, log_names, url_of
 from hpo.study import Study
 from hpo.utils.home import folder
 

@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
+from hpo.execution.worker import DEATHS, Worker, share_of_cores
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import define
 from hpo.study.operations.worker_status import stop_workers, worker_states
-from hpo.worker import DEATHS, Worker, share_of_cores
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
 
@@ -134,7 +134,7 @@ def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatc
         tries.append(1)
         raise OutOfMemoryError("the device has 1 MiB")
 
-    monkeypatch.setattr("hpo.worker.train", no_memory)
+    monkeypatch.setattr("hpo.execution.worker.train", no_memory)
     Worker(study, "cpu", 1).run()
     trial = study.trials()[0]
     assert len(tries) == 2
@@ -339,7 +339,7 @@ def test_a_trial_that_kills_every_worker_fails(tmp_path: Path, monkeypatch: pyte
     def kill(*_: Any, **__: Any) -> Any:
         raise Killed
 
-    monkeypatch.setattr("hpo.worker.train", kill)
+    monkeypatch.setattr("hpo.execution.worker.train", kill)
     for _ in range(DEATHS):
         with pytest.raises(Killed):
             Worker(study, "cpu", 1).run()
@@ -374,7 +374,7 @@ def test_launch_from_python_runs_in_this_process(tmp_path: Path) -> None:
 
 
 def test_a_worker_takes_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.worker.cores", lambda: 8)
+    monkeypatch.setattr("hpo.execution.worker.cores", lambda: 8)
     study = make(tmp_path)
     assert share_of_cores(study) == 8
     for other in (holder("a", host=socket.gethostname()), holder("b", host="elsewhere")):

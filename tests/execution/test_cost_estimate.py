@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DataError
-from hpo.launching import Plan, plan
-from hpo.pricing import price_notice
+from hpo.execution.cost_estimate import price_notice
+from hpo.execution.launch import Plan, plan
 from hpo.study import Definition
 from hpo.study.slots import slots
 from hpo.training.step_cost import Price

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpo.backends.options import Handle
+from hpo.execution.backends.base import Handle
 from hpo.study import Study
 from hpo.study.operations.progress import Progress, progress
 from hpo.study.operations.worker_status import in_short

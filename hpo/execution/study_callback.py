@@ -21,7 +21,7 @@ from hpo.training.member import Member, Metrics, Outcome
 
 __all__ = ["LOST", "NOT_OURS", "Entry", "Reporting"]
 
-log = logging.getLogger("hpo.worker")
+log = logging.getLogger("hpo.execution.worker")
 # What a storage raises of a trial that another worker has taken over, that somebody else has told, or that is deleted.
 LOST = "trial %d is not this worker's any more: another has taken it over, or it was told or deleted by somebody"
 NOT_OURS = (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError, KeyError)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.backends.options import WorkerOptions
-from hpo.backends.process import failure_of, log_names, start_process, url_of
+from hpo.execution.backends.base import WorkerOptions
+from hpo.execution.backends.process import failure_of, log_names, start_process, url_of
 from hpo.study import Study
 from hpo.utils.home import cores, folder
 

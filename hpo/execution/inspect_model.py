@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RequestError
-from hpo.restoring import chosen, restore
+from hpo.execution.restore import chosen, restore
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data

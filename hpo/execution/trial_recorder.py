@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.config import registry
 from hpo.errors import HpoError, RunError
-from hpo.reporting import LOST, NOT_OURS, Entry
+from hpo.execution.study_callback import LOST, NOT_OURS, Entry
 from hpo.storage.leased_storage import Told
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import Work
@@ -27,7 +27,7 @@ from hpo.training.standalone import write_weights
 
 __all__ = ["Telling"]
 
-log = logging.getLogger("hpo.worker")
+log = logging.getLogger("hpo.execution.worker")
 ERRORS_IN_A_ROW = 5
 LATER = "trial %d is another worker's once its lease has run out: the database does not answer"
 LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB

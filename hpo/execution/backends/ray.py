@@ -7,9 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hpo.backends.options import WorkerOptions
-from hpo.backends.process import Order, log_names, url_of
 from hpo.errors import RequestError
+from hpo.execution.backends.base import WorkerOptions
+from hpo.execution.backends.process import Order, log_names, url_of
 from hpo.study import Study
 
 if TYPE_CHECKING:

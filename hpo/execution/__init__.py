@@ -1,0 +1,1 @@
+"""Execution of studies: workers, launches, evaluations, and where they run."""
