@@ -27,7 +27,7 @@ def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style
     Example: hpo predict model seven.png digits.npy
     """
     from hpo.config import registry
-    from hpo.predicting import predict
+    from hpo.export.predict import predict
 
     registry.import_modules(imports)
     rows, notes = predict(folder, files, onnx=onnx, invert=invert)

@@ -135,7 +135,7 @@ def export(
         _export_trials(ready(name, storage, imports), records, number, weights)
         return
     if weights is not None:
-        from hpo.exporting import export_model
+        from hpo.export.writer import export_model
 
         for line in export_model(ready(name, storage, imports), weights, number):
             say(f"note: {line}")

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.bundle import read_preprocessing
 from hpo.errors import RequestError
 from hpo.execution.evaluate import evaluations
 from hpo.execution.inspect_model import look_inside
 from hpo.execution.worker import Worker
-from hpo.exporting import export_model
-from hpo.predicting import predict
+from hpo.export.format import read_preprocessing
+from hpo.export.predict import predict
+from hpo.export.writer import export_model
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report

@@ -19,8 +19,8 @@ from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import evaluations
 from hpo.execution.restore import restore
 from hpo.execution.worker import Worker
-from hpo.exporting import export_model
-from hpo.predicting import predict
+from hpo.export.predict import predict
+from hpo.export.writer import export_model
 from hpo.study import Study
 from hpo.study.files.study_files import weights_path
 from tests.data import small_npz
@@ -128,7 +128,7 @@ def test_nothing_is_left_where_it_fails(study: Study, tmp_path: Path) -> None:
 def test_without_the_extra_the_onnx_file_is_left_out(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpo.exporting.has_onnx", lambda: False)
+    monkeypatch.setattr("hpo.export.writer.has_onnx", lambda: False)
     assert export_model(study, tmp_path / "model") == [
         "model.onnx is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
     ]
@@ -182,7 +182,7 @@ def test_what_onnx_cannot_say_is_left_out_with_a_line(
         path.write_bytes(b"half")
         raise RunError("the model cannot be written as ONNX: why")
 
-    monkeypatch.setattr("hpo.exporting.write_onnx", refused)
+    monkeypatch.setattr("hpo.export.writer.write_onnx", refused)
     assert export_model(study, tmp_path / "model") == [
         "model.onnx is left out: the model cannot be written as ONNX: why"
     ]
@@ -192,7 +192,7 @@ def test_what_onnx_cannot_say_is_left_out_with_a_line(
 def test_with_onnx_neither_torch_nor_optuna_is_imported(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros((2, 6, 6), np.uint8))
     code = (
-        "import sys; from pathlib import Path; from hpo.predicting import predict;"
+        "import sys; from pathlib import Path; from hpo.export.predict import predict;"
         f"predict(Path({str(model)!r}), [Path({str(tmp_path / 'one.npy')!r})], onnx=True);"
         "print([m for m in ('torch', 'optuna', 'sqlalchemy') if m in sys.modules])"
     )

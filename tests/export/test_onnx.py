@@ -14,8 +14,8 @@ from torch import nn
 from hpo.config.choices import ACTIVATIONS
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
+from hpo.export.onnx import plain_torch, write_onnx
 from hpo.training.models import build
-from hpo.training.portable import plain_torch, write_onnx
 
 SHAPE = (1, 12, 12)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hpo.bundle import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.export.format import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
 from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
 from hpo.report.chapters.verdict import interval_text
 from hpo.report.data.evaluations import EvaluationResults

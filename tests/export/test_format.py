@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpo.bundle import PREPROCESSING, Preprocessing, read_preprocessing
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.errors import RequestError
-from hpo.exporting import preprocessing_of
+from hpo.export.format import PREPROCESSING, Preprocessing, read_preprocessing
+from hpo.export.writer import preprocessing_of
 from hpo.training.data import Data, prepare
 
 RNG = np.random.default_rng(0)

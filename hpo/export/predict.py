@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hpo.bundle import CARD, CONFIG, ONNX, WEIGHTS, Array, Preprocessing, read_preprocessing
 from hpo.errors import RequestError
+from hpo.export.format import CARD, CONFIG, ONNX, WEIGHTS, Array, Preprocessing, read_preprocessing
 
 __all__ = ["predict"]
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hpo.bundle import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
 from hpo.errors import RunError
 from hpo.execution.restore import Restored, restore
-from hpo.report.card import Exported, card
+from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.export.model_card import Exported, card
+from hpo.export.onnx import has_onnx, plain_torch, write_onnx
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
 from hpo.report.export_config import export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
 from hpo.training.data import Data
-from hpo.training.portable import has_onnx, plain_torch, write_onnx
 from hpo.utils.folders import check_new, written_whole
 
 __all__ = ["export_model", "preprocessing_of"]
@@ -30,7 +30,7 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
     """Write the model of the best trial, or of trial `number`, to a new folder: all of it, or nothing.
 
     The folder holds `weights.safetensors`, `config.toml`, `preprocessing.json`, `model.onnx` and a model card,
-    `README.md`; the ONNX file only where that can be written. See `hpo.bundle`.
+    `README.md`; the ONNX file only where that can be written. See `hpo.export.format`.
 
     Returns:
         What there is to say of it, a line each.

@@ -1,0 +1,1 @@
+"""Trained models outside their study: writing, ONNX, model card, prediction."""
