@@ -11,20 +11,20 @@ from collections.abc import Iterable
 
 import click
 
-from hpo.cli import catalogue, importing, keeping, models, reading, running
+from hpo.cli import import_sweep, info, manage, models, run, show
 from hpo.cli.options import app
-from hpo.console import say
+from hpo.cli.output import say
 from hpo.errors import HpoError
 
 __all__ = ["app", "main"]
 
 COMMANDS = (
-    running,
-    reading,
+    run,
+    show,
     models,
-    keeping,
-    importing,
-    catalogue,
+    manage,
+    import_sweep,
+    info,
 )  # importing them puts their commands into the group
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from hpo.cli.lookup import ready
 from hpo.cli.options import app, device_option, format_option, import_option, storage_option
-from hpo.cli.words import ready
-from hpo.console import print_rows, say
+from hpo.cli.output import print_rows, say
 
 __all__: list[str] = []
 

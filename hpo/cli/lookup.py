@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpo.console import program
+from hpo.cli.output import program
 
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from hpo.cli.options import app, format_option, import_option, storage_option
-from hpo.console import print_rows
+from hpo.cli.output import print_rows
 
 
 @app.command()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpo.cli.lookup import found, masked, opened, ready, typed, write_report_of
 from hpo.cli.options import app, format_option, import_option, storage_option
-from hpo.cli.words import found, masked, opened, ready, typed, write_report_of
-from hpo.console import print_json, print_rows, print_tree, program, say
+from hpo.cli.output import print_json, print_rows, print_tree, program, say
 
 if TYPE_CHECKING:
     from hpo.study import Study

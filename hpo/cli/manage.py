@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from hpo.cli.lookup import found, opened, ready, typed
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
-from hpo.cli.words import found, opened, ready, typed
-from hpo.console import print_rows, program, say, size_in_words
+from hpo.cli.output import print_rows, program, say, size_in_words
 from hpo.errors import RequestError
 
 

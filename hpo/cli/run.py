@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpo.cli.lookup import engine, ready, typed, write_report_of
 from hpo.cli.options import (
     app,
     checkpoint_option,
@@ -25,8 +26,7 @@ from hpo.cli.options import (
     tensorboard_option,
     tracker_option,
 )
-from hpo.cli.words import engine, ready, typed, write_report_of
-from hpo.console import say
+from hpo.cli.output import say
 from hpo.errors import RequestError, RunError
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequenc
 
 def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
     """What the evaluations that have just been run say by now."""
-    from hpo.console import print_rows
+    from hpo.cli.output import print_rows
     from hpo.report.data.evaluations import read_evaluations
     from hpo.report.stats.evaluation_stats import judge, score_rows, sentences
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hpo.cli.options import app, import_option
-from hpo.console import say
+from hpo.cli.output import say
 
 
 @app.command("import-sweep")
