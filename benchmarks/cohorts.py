@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from benchmarks.training import Ours, Rival, load, mlp_flops, seconds, sgemm_rate
-from hpo.config.cohort_key import one_run
+from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
 from hpo.space import Space
 from hpo.study.input import templates
@@ -42,7 +42,7 @@ from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
-from hpo.training.models import build, parameter_count
+from hpo.training.models import build_model, parameter_count
 from hpo.training.stacked.learner import StackedLearner
 
 TURN = 0.5  # seconds
@@ -172,7 +172,7 @@ def same_size(depth: int, width: int, batch: int, rate: float) -> TrialConfig:
 
 def random_row(bench: Bench) -> None:
     """25 configurations drawn from the template mlp; the rivals train all of them."""
-    literals = read_toml(templates.find("search_spaces", "mlp"))
+    literals = read_toml(templates.find_template("search_spaces", "mlp"))
     literals |= {"width": [width for width in literals["width"] if width <= 128], "batch_size": 32}
     space, rng = Space(literals), np.random.default_rng(0)
     cohort = [TrialConfig(**space.values(space.draw(rng.random(len(space.varied)).tolist()))) for _ in range(25)]
@@ -184,7 +184,7 @@ def grid_row(bench: Bench) -> None:
     sets = {"optimizer": ["adam", "sgd"], "batch_size": [4, 128], "epochs": [1, 2, 4, 8]}
     space = read_study("grid_2700", sets)[1].space
     points = [TrialConfig(**space.values(params)) for params in space.grid()]
-    longest = {one_run(point): point for point in points}  # the last of each, for epochs rise
+    longest = {run_key(point): point for point in points}  # the last of each, for epochs rise
     hours = np.zeros((bench.rounds, 3))
     for batch in (4, 128):
         runs = [run for run in longest.values() if run.batch_size == batch]
@@ -265,7 +265,7 @@ def cuda_row(bench: Bench) -> None:
     found = bench.contenders(cohort, cohort[32:33])
     print_row("512-256, batch 128, 64 models", found, None, None)
     steps = bench.data.steps(128)
-    parameters = parameter_count(build(cohort[0], bench.data.shape, 10))
+    parameters = parameter_count(build_model(cohort[0], bench.data.shape, 10))
     bound = copy_bandwidth(bench.device) / (ADAM_BYTES * parameters * steps)
     reached = 1 / (found[0].median * steps)
     print(f"model-epochs per second: {reached:.1f} of {bound:.1f} by bytes, {reached / bound:.0%}", flush=True)

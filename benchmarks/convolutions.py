@@ -29,7 +29,7 @@ from torch.nn import functional
 from benchmarks.training import seconds
 from hpo.config.trial_config import TrialConfig
 from hpo.training.memory import keep_freed_memory
-from hpo.training.models import build
+from hpo.training.models import build_model
 
 TURN = 0.25  # seconds
 KERNEL = 3
@@ -88,7 +88,7 @@ def bmm(models: int, weights: list[Tensor], x: Tensor) -> tuple[Tensor, ...]:
 def contenders(count: int, channels: int, batch: int) -> list[Callable[[], object]]:
     """The steps of all models alone, grouped, and as batched products."""
     configs = [TrialConfig(model="cnn", channels=channels, kernel_size=KERNEL, seed=seed) for seed in range(count)]
-    built = [list(build(config, (1, 28, 28), 10).children()) for config in configs]
+    built = [list(build_model(config, (1, 28, 28), 10).children()) for config in configs]
     models = [nn.Sequential(*layers[:6]) for layers in built]  # the blocks, without what is dense
     columns = zip(*(model.parameters() for model in models), strict=True)
     weights = [torch.cat(each).detach().contiguous().requires_grad_() for each in columns]

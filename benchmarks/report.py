@@ -35,7 +35,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES
 from hpo.study import Study, StudyStorage
 from hpo.study.input import templates
-from hpo.study.input.study_file import define, read_toml
+from hpo.study.input.study_file import parse_definition, read_toml
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
@@ -43,10 +43,10 @@ REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 
 def make(folder: Path, trials: int, epochs: int) -> Study:
     """A study whose trials have ended, without training any."""
-    path = templates.find("studies", "mnist_mlp")
+    path = templates.find_template("studies", "mnist_mlp")
     table = read_toml(path) | {"trials": trials, "name": f"mlp_{trials}"}
     table["parameters"] = {**table["parameters"], "epochs": epochs}
-    name, definition, budget = define(table, path.stem, path.parent)
+    name, definition, budget = parse_definition(table, path.stem, path.parent)
     study = Study.create(StudyStorage(f"sqlite:///{folder / 'hpo.db'}"), name, definition, budget)
     with study.storage.engine.begin() as connection:
         known = connection.scalar(sa.select(sa.func.count()).where(TRIALS.c.study_id == study.id)) or 0
@@ -159,13 +159,13 @@ def whole(study: Study, out: Path) -> tuple[float, float]:
 def steps(study: Study) -> Iterator[tuple[str, float]]:
     """The report's steps, with the seconds of each."""
     from hpo.report.chapters import order
-    from hpo.report.render.html import page
-    from hpo.report.render.json import document
-    from hpo.report.render.markdown import markdown
-    from hpo.report.report_data import read
+    from hpo.report.render.html import render_html
+    from hpo.report.render.json import report_document
+    from hpo.report.render.markdown import render_markdown
+    from hpo.report.report_data import read_report_data
 
     with _timed() as seconds:
-        reading = read(study)
+        reading = read_report_data(study)
     yield "read", seconds()
     told = []
     for write in order.CHAPTERS:
@@ -174,13 +174,13 @@ def steps(study: Study) -> Iterator[tuple[str, float]]:
         if chapter is not None:
             told.append(chapter)
             yield f"chapter {chapter.key}", seconds()
-    words = (study.name, reading.verdict, order.facts(reading), told, "")
-    for name, step in {"html": page, "markdown": markdown}.items():
+    words = (study.name, reading.verdict, order.study_facts(reading), told, "")
+    for name, step in {"html": render_html, "markdown": render_markdown}.items():
         with _timed() as seconds:
             step(*words)
         yield name, seconds()
     with _timed() as seconds:
-        json.dumps(document(reading), allow_nan=False)
+        json.dumps(report_document(reading), allow_nan=False)
     yield "json", seconds()
 
 

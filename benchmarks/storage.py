@@ -49,11 +49,11 @@ from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.space import Space
-from hpo.storage.leases import Holder
-from hpo.storage.url import normalised
+from hpo.storage.leases import WorkerInfo
+from hpo.storage.url import normalize
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.input import templates
-from hpo.study.input.study_file import define, read_toml
+from hpo.study.input.study_file import parse_definition, read_toml
 from tests import servers
 from tests.data import small_npz
 from tests.statements import FLAT, REPORTS, Statements
@@ -224,7 +224,7 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
 def create(url: str, space: Space, name: str, sampler: object, trials: int, folder: Path) -> Study:
     """A study of ours on the small data set."""
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": trials, "sampler": sampler, "pruner": "median"}
-    name, definition, budget = define({**table, "parameters": space.to_json()}, name, folder)
+    name, definition, budget = parse_definition({**table, "parameters": space.to_json()}, name, folder)
     return Study.create(StudyStorage(url), name, definition, budget)
 
 
@@ -269,7 +269,7 @@ class Race:
 
 def do_nothing(study: Study) -> bool:
     """Claim one trial of ours, ask for its configuration and tell a value; whether there was one to claim."""
-    claim = study.claim(Holder(f"race-{os.getpid()}", "race", os.getpid(), "none", seconds=600))
+    claim = study.claim(WorkerInfo(f"race-{os.getpid()}", "race", os.getpid(), "none", seconds=600))
     if claim is None:
         return False
     study.config(claim)
@@ -376,7 +376,7 @@ def run_races(url: str, options: argparse.Namespace) -> bool:
 @cache
 def backend(url: str) -> str:
     """The database and its version."""
-    engine = sa.create_engine(normalised(url))
+    engine = sa.create_engine(normalize(url))
     with engine.connect():
         found: tuple[int, ...] = getattr(engine.dialect, "server_version_info", None) or sqlite3.sqlite_version_info
     engine.dispose()
@@ -387,7 +387,7 @@ def backend(url: str) -> str:
 def server(url: str | None) -> Iterator[str | None]:
     """The server's URL: the given one, or that of a PostgreSQL of our own, where its programs are there."""
     if url is not None:
-        yield normalised(url).render_as_string(hide_password=False)
+        yield normalize(url).render_as_string(hide_password=False)
     elif servers.POSTGRES is None:
         print("\nPostgreSQL's programs are missing; install them, or give the --url of a server")
         yield None
@@ -416,7 +416,7 @@ def main() -> int:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"optuna {optuna.__version__}, SQLAlchemy {sa.__version__}, {backend('sqlite://')}")
     print(f"{options.rounds} rounds of {options.trials} trials, {HISTORY} finished ones, {REPORTS} reports per trial")
-    flat, mlp = Space(FLAT), Space({**read_toml(templates.find("search_spaces", "mlp")), "epochs": REPORTS})
+    flat, mlp = Space(FLAT), Space({**read_toml(templates.find_template("search_spaces", "mlp")), "epochs": REPORTS})
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HPO_HOME"] = folder
         files = f"sqlite:///{folder}/plain.db", f"sqlite:///{folder}/ours.db"  # ours is left with a write-ahead log

@@ -37,12 +37,12 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import dataset as datasets
-from hpo.training.data import Data, prepare
+from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner
 from hpo.training.loop import make_learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
-from hpo.training.models import build
+from hpo.training.models import build_model
 from hpo.training.schedules import rate_at
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ class Rival:
         self.device = device
         self.loader = DataLoader(pictures, batch_size=config.batch_size, shuffle=True)
         # The layout that torch gives a model; ours chooses a faster one for convolutions.
-        self.model = build(config, shape, 10).to(  # type: ignore[call-overload]
+        self.model = build_model(config, shape, 10).to(  # type: ignore[call-overload]
             device=device, memory_format=torch.contiguous_format
         )
         self.optimizer = plain_optimizer(config, self.model.parameters())
@@ -228,7 +228,7 @@ def command_seconds(*arguments: str) -> float | None:
 
 def load(device: torch.device = CPU) -> tuple[Data, Pictures]:
     dataset = datasets.load(datasets.reference("mnist"))
-    data = prepare(dataset, TrialConfig(), device, "mnist")
+    data = prepare_data(dataset, TrialConfig(), device, "mnist")
     assert isinstance(dataset.train, tuple)
     images, labels = dataset.train
     return data, Pictures(images[:50_000], labels[:50_000])

@@ -62,7 +62,7 @@ class Reporting(lightning.Callback):
             trial.save({"file": name})  # the older files go with the folder
 
 
-@hpo.objective("lightning_loop", uses=["epochs", "batch_size", "learning_rate", "width"])
+@hpo.training_loop("lightning_loop", uses=["epochs", "batch_size", "learning_rate", "width"])
 def lightning_loop(trial: hpo.Trial) -> None:
     """Train one trial, or go on with it."""
     config, data = trial.config, trial.data

@@ -16,7 +16,7 @@ class Mine(BaseModel):
     noise: float = Field(0.0, ge=0, le=1, description="deviation of the noise that is added to the training images")
 
 
-@hpo.objective("plain_pytorch", parameters=Mine, uses=["epochs", "batch_size", "learning_rate", "width"])
+@hpo.training_loop("plain_pytorch", parameters=Mine, uses=["epochs", "batch_size", "learning_rate", "width"])
 def plain_pytorch(trial: hpo.Trial) -> None:
     """Train one trial."""
     config, data = trial.config, trial.data

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hpo.config.registry import dataset, metric, model, objective
+from hpo.config.registry import dataset, metric, model, training_loop
 
 if TYPE_CHECKING:
     from hpo.config.trial_config import TrialConfig
@@ -35,9 +35,12 @@ __all__ = [
     "metric",
     "model",
     "objective",
+    "training_loop",
 ]
 
 __version__ = "0.1.0"
+
+objective = training_loop  # the name until 0.1
 
 # Loaded on first use: `hpo --help` should not wait for Optuna.
 _LAZY = {

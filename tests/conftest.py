@@ -15,7 +15,7 @@ from tests import servers
 from tests.study.helpers import sqlite_url
 
 # The whole disk of some sandboxes is of a network's kind; the databases of the tests are this machine's alone.
-if network_fs.network_file_system(network_fs.normalised(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
+if network_fs.find_network_mount(network_fs.normalize(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
     os.environ[network_fs.ALLOW] = "1"
 
 

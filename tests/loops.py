@@ -28,7 +28,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y:
     return loss.item()
 
 
-@hpo.objective("plain", parameters=Mine, uses=["epochs", "learning_rate", "batch_size", "optimizer", "momentum"])
+@hpo.training_loop("plain", parameters=Mine, uses=["epochs", "learning_rate", "batch_size", "optimizer", "momentum"])
 def plain(trial: hpo.Trial) -> None:
     """An MLP with dropout on the study's data; with LOOP_DIES_ONCE in the environment its worker dies in epoch 3."""
     config, data = trial.config, trial.data
@@ -53,7 +53,7 @@ def plain(trial: hpo.Trial) -> None:
         )
 
 
-@hpo.objective("parabola", parameters=Mine, reports={"val_rmse": "minimize"})
+@hpo.training_loop("parabola", parameters=Mine, reports={"val_rmse": "minimize"})
 def parabola(trial: hpo.Trial) -> float:
     """No epochs, no data, no model: a value."""
     return abs(trial.config.hidden - 40.0) / 8

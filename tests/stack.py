@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hpo.config.trial_config import TrialConfig
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member, Outcome
+from hpo.training.member import Member, TrainResult
 
 __all__ = ["Stack"]
 
@@ -31,10 +31,10 @@ class Stack:
         callbacks: Sequence[Callback],
         should_stop: Callable[[], bool],
         **_: object,
-    ) -> list[Outcome]:
+    ) -> list[TrainResult]:
         self.trained.append(list(configs))
         members = [Member(config, number, 10) for number, config in enumerate(configs)]
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, TrainResult] = {}
         for callback in callbacks:
             for member in members:
                 callback.on_start(member)
@@ -61,9 +61,9 @@ class Stack:
             for callback in callbacks:
                 callback.on_epoch(member, row)
 
-    def _outcome(self, member: Member, callbacks: Sequence[Callback]) -> Outcome:
+    def _outcome(self, member: Member, callbacks: Sequence[Callback]) -> TrainResult:
         status = member.stopped or "completed"
-        found = Outcome(member.config, status, member.history, member.best_epoch, member.best, 10, 1.0, {})
+        found = TrainResult(member.config, status, member.history, member.best_epoch, member.best, 10, 1.0, {})
         for callback in callbacks:
             callback.on_end(member, found)
         return found

@@ -45,10 +45,14 @@ def test_help_imports_next_to_nothing() -> None:
 def test_public_names_change_only_on_purpose() -> None:
     assert hpo.__all__ == [
         "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Space", "StudyStorage", "Trial",
-        "TrialConfig", "dataset", "launch", "metric", "model", "objective",
+        "TrialConfig", "dataset", "launch", "metric", "model", "objective", "training_loop",
     ]  # fmt: skip
     for name in hpo.__all__:
         assert getattr(hpo, name) is not None
+
+
+def test_the_old_name_of_a_training_loop_still_works() -> None:
+    assert hpo.objective is hpo.training_loop
 
 
 def test_no_module_takes_the_place_of_a_public_name() -> None:

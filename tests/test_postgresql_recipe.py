@@ -17,7 +17,7 @@ import pytest
 
 from hpo.errors import StorageError
 from hpo.study import Study, StudyStorage
-from hpo.study.operations.list_studies import listing
+from hpo.study.operations.list_studies import list_studies
 from tests import servers
 from tests.helpers import ROOT
 
@@ -84,7 +84,7 @@ def test_the_recipe_ends_with_a_study_on_a_server_of_ones_own(shell: Shell, monk
     assert Study(storage, "quickstart").budget.trials == 16  # made by a block, before the server was started again
     created = optuna.create_study(storage=storage, study_name="mine")
     created.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    assert [row["name"] for row in listing(url)] == ["mine", "quickstart"]
+    assert [row["name"] for row in list_studies(url)] == ["mine", "quickstart"]
     with storage.engine.connect() as connection:
         rules = connection.exec_driver_sql("SELECT address, auth_method, error FROM pg_hba_file_rules").all()
         assert ("10.0.0.0", "scram-sha-256", None) in [tuple(rule) for rule in rules]

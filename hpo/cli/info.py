@@ -17,9 +17,11 @@ def templates(name: str | None) -> None:
     from hpo.study.input import templates as shipped
 
     if name:
-        click.echo(shipped.find_any(name).read_text(encoding="utf-8"), nl=False)
+        click.echo(shipped.find_any_template(name).read_text(encoding="utf-8"), nl=False)
         return
-    print_rows([{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.listing()], "table")
+    print_rows(
+        [{"kind": kind, "name": template, "what": what} for kind, template, what in shipped.list_templates()], "table"
+    )
 
 
 @app.command()
@@ -29,10 +31,10 @@ def templates(name: str | None) -> None:
 def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
     """List every parameter: type, default, bounds, when it has an effect, help."""
     from hpo.config import registry
-    from hpo.config.trial_config import described
+    from hpo.config.trial_config import parameter_rows
 
     registry.import_modules(imports)
-    print_rows(described(model), style)
+    print_rows(parameter_rows(model), style)
 
 
 @app.command()
@@ -61,12 +63,12 @@ def doctor(recipe: bool, style: str, storage: str | None) -> int:
     from hpo.execution import doctor as checks
 
     if recipe:
-        click.echo(checks.recipe(), nl=False)
+        click.echo(checks.read_recipe(), nl=False)
         return 0
     from dataclasses import asdict
 
     from hpo.utils.home import default_storage
 
-    findings = checks.examine(storage or default_storage())
+    findings = checks.run_checks(storage or default_storage())
     print_rows([asdict(finding) for finding in findings], style)
     return int(any(finding.state == "problem" for finding in findings))

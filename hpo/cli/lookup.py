@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
     from hpo.study import Study, StudyStorage
 
-__all__ = ["engine", "found", "masked", "opened", "ready", "typed", "write_report_of"]
+__all__ = [
+    "format_command_line",
+    "load_runnable_study",
+    "load_study",
+    "make_backend",
+    "mask_urls",
+    "open_storage",
+    "write_report_of",
+]
 
 
-def opened(storage: str | None) -> StudyStorage:
+def open_storage(storage: str | None) -> StudyStorage:
     """The storage of that URL, or the one that commands use unless told otherwise; it must exist."""
     from hpo.study import StudyStorage
     from hpo.utils.home import default_storage
@@ -24,7 +32,7 @@ def opened(storage: str | None) -> StudyStorage:
     return StudyStorage(storage or default_storage(), create=False)
 
 
-def masked(storage: str | None) -> str:
+def mask_urls(storage: str | None) -> str:
     """Its URL without a password."""
     from hpo.storage.url import mask
     from hpo.utils.home import default_storage
@@ -32,24 +40,24 @@ def masked(storage: str | None) -> str:
     return mask(storage or default_storage())
 
 
-def found(name: str, storage: str | None) -> Study:
+def load_study(name: str, storage: str | None) -> Study:
     """The study, whatever its definition needs."""
     from hpo.study import Study
 
-    return Study(opened(storage), name)
+    return Study(open_storage(storage), name)
 
 
-def ready(name: str, storage: str | None, imports: Sequence[str]) -> Study:
+def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
     """The study, with everything registered that its definition names."""
     from hpo.config import registry
 
-    study = found(name, storage)
+    study = load_study(name, storage)
     registry.import_modules(imports)
     study.definition.check_registered()
     return study
 
 
-def engine(backend: str, address: str | None, slurm: Sequence[str], gpus: float | None) -> Backend:
+def make_backend(backend: str, address: str | None, slurm: Sequence[str], gpus: float | None) -> Backend:
     """The backend that the options of a command name.
 
     Raises:
@@ -67,15 +75,15 @@ def engine(backend: str, address: str | None, slurm: Sequence[str], gpus: float 
 
         return Ray(address)
     if backend == "slurm":
-        from hpo.execution.backends.slurm import Slurm, parameters_of
+        from hpo.execution.backends.slurm import Slurm, parse_slurm_options
 
-        return Slurm(parameters_of(slurm))
+        return Slurm(parse_slurm_options(slurm))
     from hpo.execution.backends.local import Local
 
     return Local()
 
 
-def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
+def format_command_line(command: str, study: Study, imports: Sequence[str] = ()) -> str:
     """A command on the study, to be typed as it stands."""
     modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
@@ -85,11 +93,11 @@ def typed(command: str, study: Study, imports: Sequence[str] = ()) -> str:
 def write_report_of(study: Study, out: Path | None) -> Any:
     """Write the report to `out`, or to the study's folder of reports, and to the dashboard; returns its paths."""
     from hpo.report.dashboard.publish import publish_report
-    from hpo.report.report_data import read
+    from hpo.report.report_data import read_report_data
     from hpo.report.write import write_report
     from hpo.utils.home import folder
 
-    reading = read(study)
+    reading = read_report_data(study)
     paths = write_report(reading, out or folder("reports", study.name))
     publish_report(reading)
     return paths

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpo.cli.lookup import found, opened, ready, typed
+from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, open_storage
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
 from hpo.cli.output import print_rows, program, say, size_in_words
 from hpo.errors import RequestError
@@ -32,7 +32,7 @@ def stop(name: str, wait: float, storage: str | None) -> int:
     """
     from hpo.study.operations.worker_status import stop_workers
 
-    study = found(name, storage)
+    study = load_study(name, storage)
     asked, left = stop_workers(study, wait)
     say(f"study {name}: {asked} workers were asked to stop" if asked else f"study {name}: no worker lives")
     for worker in left if wait else ():
@@ -50,11 +50,11 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
     Their reports are cleared; the next worker trains them again. Trials that diverged or were out of memory are PRUNED,
     and stay so.
     """
-    study = found(name, storage)
+    study = load_study(name, storage)
     again = study.retry(numbers or None)
     say(f"study {name}: {len(again)} trials wait again{': ' if again else ''}{', '.join(map(str, again))}")
     if again:
-        say(f"run: {typed('launch', study)}")
+        say(f"run: {format_command_line('launch', study)}")
 
 
 @app.command()
@@ -63,11 +63,11 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete a study with its trials and evaluations, and what they keep in HPO_HOME. Logs and reports stay."""
-    from hpo.study.files.cleanup import folders_of, remove
-    from hpo.study.operations.evaluation_study import companions
+    from hpo.study.files.cleanup import find_study_folders, remove_files
+    from hpo.study.operations.evaluation_study import evaluation_studies
 
-    study = found(name, storage)
-    going = [study, *companions(study)]
+    study = load_study(name, storage)
+    going = [study, *evaluation_studies(study)]
     count = sum(len(each.trials()) for each in going)
     evaluations = f" and its evaluations ({', '.join(each.name for each in going[1:])})" if going[1:] else ""
     if not yes:
@@ -78,11 +78,11 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
             abort=True,
             err=True,
         )
-    folders = [folder for each in going for folder in folders_of(each)]
+    folders = [folder for each in going for folder in find_study_folders(each)]
     for each in reversed(going):  # what is left of them, should this end in its midst, is found again by the study
         study.storage.delete_study(each.id)
     for folder in folders:
-        remove(folder.path)
+        remove_files(folder.path)
     freed = size_in_words(sum(folder.size for folder in folders))
     say(f"study {name}{evaluations} deleted: {count} trials, {freed} freed on disk")
 
@@ -100,13 +100,13 @@ def gc(name: str | None, dry_run: bool, unknown: bool, style: str, storage: str 
     five best, and all checkpoints and weights of deleted studies. Logs, reports and what belongs to studies of another
     storage stay.
     """
-    from hpo.study.files.cleanup import leftovers, remove
+    from hpo.study.files.cleanup import find_unneeded_files, remove_files
 
-    found = leftovers(opened(storage), name, unknown=unknown)
+    found = find_unneeded_files(open_storage(storage), name, unknown=unknown)
     gone = [each for each in found if not each.stays]
     if not dry_run:
         for each in gone:
-            remove(each.path)
+            remove_files(each.path)
     done = "to remove" if dry_run else "removed"
     rows = [{"what": "stays" if e.stays else done, "size": e.size, "why": e.why, "path": str(e.path)} for e in found]
     if style == "table":
@@ -132,7 +132,7 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
     from hpo.study import StudyStorage
     from hpo.study.operations.copy_study import copy_study
 
-    study = found(name, storage)
+    study = load_study(name, storage)
     copied = copy_study(study, StudyStorage(target), new_name or name)
     masked = copied.storage.masked_url
     say(f"study {copied.name} is in {masked} now: {sum(copied.storage.count_trials(copied.id).values())} trials")
@@ -159,11 +159,11 @@ def fork(
 
     Example: hpo fork mine mine2 --set 'optimizer=["adam", "nadam"]'
     """
-    from hpo.study.input.study_file import override
+    from hpo.study.input.study_file import parse_override
     from hpo.study.operations import fork
 
-    study = ready(old, storage, imports)
-    planned = fork.fork(study, new, dict(override(text) for text in sets), **keys)
+    study = load_runnable_study(old, storage, imports)
+    planned = fork.fork_study(study, new, dict(parse_override(text) for text in sets), **keys)
     for line in planned.refused:
         say(f"not kept: {line}")
     for state, numbers in planned.left.items():
@@ -175,4 +175,4 @@ def fork(
     made = planned.create()
     left = made.left()
     say(f"study {new} in {made.storage.masked_url} keeps {kept} trials of {old}; {left} of {trials} are left")
-    say(f"go on with it:  {typed('launch', made, imports)}{'' if left else ' --trials N'}")
+    say(f"go on with it:  {format_command_line('launch', made, imports)}{'' if left else ' --trials N'}")

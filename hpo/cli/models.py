@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hpo.cli.lookup import ready
+from hpo.cli.lookup import load_runnable_study
 from hpo.cli.options import app, device_option, format_option, import_option, storage_option
 from hpo.cli.output import print_rows, say
 
@@ -59,12 +59,12 @@ def reproduce(
 
     Example: hpo reproduce quickstart 3
     """
-    from hpo.execution.reproduce import reproduce, sentences
+    from hpo.execution.reproduce import describe_reproduction, reproduce
 
-    found = reproduce(ready(name, storage, imports), number, out=out, device=device, threads=threads)
+    found = reproduce(load_runnable_study(name, storage, imports), number, out=out, device=device, threads=threads)
     print_rows(
         [{"metric": d.metric, "largest difference": d.largest, "epoch": d.epoch} for d in found.differences], "table"
     )
-    for sentence in sentences(found):
+    for sentence in describe_reproduction(found):
         say(sentence)
     return 0 if found.reproduced else 1

@@ -121,7 +121,7 @@ tracker_option = click.option(
 
 
 def engine_options(command: Command) -> Command:
-    """Where workers run, and what each has; `hpo.cli.lookup.engine` makes a backend of them."""
+    """Where workers run, and what each has; `hpo.cli.lookup.make_backend` makes a backend of them."""
     options = (
         click.option("--backend", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
                      help="Where the workers run: processes here, tasks of a Ray cluster, or jobs of a Slurm array."),

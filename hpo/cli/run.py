@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.lookup import engine, ready, typed, write_report_of
+from hpo.cli.lookup import format_command_line, load_runnable_study, make_backend, write_report_of
 from hpo.cli.options import (
     app,
     checkpoint_option,
@@ -30,7 +30,7 @@ from hpo.cli.output import say
 from hpo.errors import RequestError, RunError
 
 if TYPE_CHECKING:
-    from hpo.execution.launch import Plan
+    from hpo.execution.launch import LaunchPlan
     from hpo.study import Study
 
 
@@ -98,11 +98,11 @@ def launch(
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
     """
     from hpo.execution.backends.base import WorkerOptions
-    from hpo.execution.launch import run
+    from hpo.execution.launch import run_plan
     from hpo.utils.home import folder
     from hpo.utils.signals import StopRequest
 
-    where = engine(backend, address, slurm, gpus)
+    where = make_backend(backend, address, slurm, gpus)
     if detach and (backend == "ray" or report):
         raise RequestError(
             f"--detach: {'tasks of Ray end with their launch' if backend == 'ray' else 'writes no report'}"
@@ -111,9 +111,9 @@ def launch(
     for notice in planned.notices:
         say(f"note: {notice}")
     if dry_run:
-        from hpo.study.input.preview import preview
+        from hpo.study.input.preview import format_preview
 
-        click.echo(preview(planned.name, planned.definition, planned.budget))
+        click.echo(format_preview(planned.name, planned.definition, planned.budget))
         _say_price(planned, storage, workers, device)
         return 0
     logs = folder("logs", planned.name)
@@ -131,10 +131,11 @@ def launch(
             )
             if detach:
                 count = len(where.start(found, options))
-                say(f"started {count} worker{'s' if count > 1 else ''}; see them with: {typed('show', found)}")
+                see = format_command_line("show", found)
+                say(f"started {count} worker{'s' if count > 1 else ''}; see them with: {see}")
                 return 0
             try:
-                run(found, options, stop, where)
+                run_plan(found, options, stop, where)
             except RunError:
                 _say_state(found)  # the workers that did not fail may have done all there is
                 raise
@@ -190,33 +191,33 @@ def evaluate(
     Example: hpo evaluate mnist_mlp --top 3 --seeds 5
     """
     from hpo.execution.backends.base import WorkerOptions
-    from hpo.execution.evaluate import evaluations, run_all
+    from hpo.execution.evaluate import plan_evaluations, run_evaluations
     from hpo.utils.signals import StopRequest
 
-    where = engine(backend, address, slurm, gpus)
-    study = ready(name, storage, imports)
+    where = make_backend(backend, address, slurm, gpus)
+    study = load_runnable_study(name, storage, imports)
     if inside:
-        from hpo.execution.inspect_model import check_inside
+        from hpo.execution.inspect_model import check_inspectable
 
-        check_inside(study)
-    made = evaluations(study, top, seeds, dataset, refit=refit)
+        check_inspectable(study)
+    made = plan_evaluations(study, top, seeds, dataset, refit=refit)
     debug = bool(click.get_current_context().obj)
     options = WorkerOptions(workers, device, imports, checkpoint_every, lease, debug, cohort, cpus=cpus, gpus=gpus)
     with StopRequest(within=20) as stop:  # the workers take half of it
         if workers != 0:
             say(f"evaluating {name}: {', '.join(each.name for each in made)} in {study.storage.masked_url}")
-            run_all(made, options, stop, where)
+            run_evaluations(made, options, stop, where)
     _print_scores(study, made, style)
     if inside and not stop():
-        from hpo.execution.inspect_model import look_inside
+        from hpo.execution.inspect_model import inspect_model
 
-        look_inside(study, device)
+        inspect_model(study, device)
     if not stop():
         from hpo.report.dashboard.publish import publish_report
-        from hpo.report.report_data import read
+        from hpo.report.report_data import read_report_data
 
-        publish_report(read(study))
-    say(f"write the report:  {typed('report', study, imports)}")
+        publish_report(read_report_data(study))
+    say(f"write the report:  {format_command_line('report', study, imports)}")
     return stop.exit_code
 
 
@@ -254,10 +255,10 @@ def worker(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it tells of its plugins
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
-        study = ready(name, storage, imports)
-        from hpo.execution.worker import Worker, share_of_cores
+        study = load_runnable_study(name, storage, imports)
+        from hpo.execution.worker import Worker, cores_per_worker
 
-        threads = threads or share_of_cores(study)
+        threads = threads or cores_per_worker(study)
         attached = Worker(study, device, threads, stop, checkpoint_every, lease, cohort, tensorboard, trackers)
         try:
             attached.run()
@@ -301,12 +302,12 @@ def train(
     """
     from hpo.config import registry
     from hpo.study.input.config_file import read_config
-    from hpo.study.input.study_file import override
+    from hpo.study.input.study_file import parse_override
     from hpo.utils.home import cores, folder
     from hpo.utils.signals import StopRequest
 
     registry.import_modules(imports)
-    overrides = dict(override(text) for text in sets)
+    overrides = dict(parse_override(text) for text in sets)
     given = read_config(config_file, overrides, dataset, objective)
     for note in given.notes:
         say(f"note: {note}")
@@ -314,7 +315,7 @@ def train(
 
     out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with StopRequest() as stop:
-        result = standalone.run(
+        result = standalone.train_config(
             given.config,
             given.dataset,
             out,
@@ -345,23 +346,25 @@ def train(
     return stop.exit_code
 
 
-def _plan(study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]) -> Plan:
-    from hpo.execution.launch import plan
-    from hpo.study.input.study_file import override
+def _plan(
+    study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]
+) -> LaunchPlan:
+    from hpo.execution.launch import plan_launch
+    from hpo.study.input.study_file import parse_override
 
-    return plan(study, storage, imports=imports, parameters=dict(override(text) for text in sets), **keys)
+    return plan_launch(study, storage, imports=imports, parameters=dict(parse_override(text) for text in sets), **keys)
 
 
 def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
     """What the evaluations that have just been run say by now."""
     from hpo.cli.output import print_rows
     from hpo.report.data.evaluations import read_evaluations
-    from hpo.report.stats.evaluation_stats import judge, score_rows, sentences
+    from hpo.report.stats.evaluation_stats import compare_candidates, score_rows, sentences
 
     names = {each.name for each in made}
     for evaluation in read_evaluations(study):
         if names & set(evaluation.studies):
-            judgement = judge(evaluation)
+            judgement = compare_candidates(evaluation)
             print_rows(score_rows(judgement), style)
             for sentence in sentences(evaluation, judgement):
                 say(sentence)
@@ -377,11 +380,11 @@ def _say_state(study: Study) -> None:
         say(f"study {study.name}: {left} of {trials} trials are left")
 
 
-def _say_price(planned: Plan, storage: str | None, workers: int | None, device: str) -> None:
-    from hpo.execution.cost_estimate import price_notice
+def _say_price(planned: LaunchPlan, storage: str | None, workers: int | None, device: str) -> None:
+    from hpo.execution.cost_estimate import cost_notice
     from hpo.utils.home import cores
 
-    notice = price_notice(planned, storage, max(1, cores() // (workers or cores())), device)
+    notice = cost_notice(planned, storage, max(1, cores() // (workers or cores())), device)
     if notice is not None:
         say(f"note: {notice}")
 
@@ -398,6 +401,6 @@ def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:
     if paths is not None:
         click.echo(f"report:            {paths.html}")
     else:
-        click.echo(f"write the report:  {typed('report', study, imports)}")
-    click.echo(f"open a dashboard:  {typed('dashboard', study)}")
-    click.echo(f"attach a worker:   {typed('worker', study, imports)}")
+        click.echo(f"write the report:  {format_command_line('report', study, imports)}")
+    click.echo(f"open a dashboard:  {format_command_line('dashboard', study)}")
+    click.echo(f"attach a worker:   {format_command_line('worker', study, imports)}")

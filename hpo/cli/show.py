@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.lookup import found, masked, opened, ready, typed, write_report_of
+from hpo.cli.lookup import (
+    format_command_line,
+    load_runnable_study,
+    load_study,
+    mask_urls,
+    open_storage,
+    write_report_of,
+)
 from hpo.cli.options import app, format_option, import_option, storage_option
 from hpo.cli.output import print_json, print_rows, print_tree, program, say
 
@@ -22,17 +29,17 @@ if TYPE_CHECKING:
 def list_(style: str, storage: str | None) -> None:
     """List the studies of a storage."""
     from hpo.errors import StorageMissingError
-    from hpo.study.operations.list_studies import listing
+    from hpo.study.operations.list_studies import list_studies
     from hpo.utils.home import default_storage
 
     try:
-        rows = listing(storage or default_storage())
+        rows = list_studies(storage or default_storage())
     except StorageMissingError:
         if storage:
             raise
         rows = []  # nobody has launched anything here yet
     if not rows:
-        say(f"no studies in {masked(storage)}; launch one with: {program()} launch quickstart")
+        say(f"no studies in {mask_urls(storage)}; launch one with: {program()} launch quickstart")
     print_rows(rows, style)
 
 
@@ -44,22 +51,22 @@ def list_(style: str, storage: str | None) -> None:
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.data.results import read_results
-    from hpo.report.data.results import show as summary
-    from hpo.study.files.study_files import weights_here
-    from hpo.study.operations.worker_status import in_short
+    from hpo.report.data.results import study_summary as summary
+    from hpo.study.files.study_files import list_local_weights
+    from hpo.study.operations.worker_status import summarize_workers
 
-    study = ready(name, storage, imports)
+    study = load_runnable_study(name, storage, imports)
     results = read_results(study)
     shown = summary(results)
-    shown["weights"] = [{"trial": number, "path": str(path)} for number, path in weights_here(study).items()]
+    shown["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
     if style == "json":
         print_json(shown)
         return
-    from hpo.study.input.preview import preview
+    from hpo.study.input.preview import format_preview
 
-    click.echo(preview(study.name, study.definition, study.budget, samples=0))
+    click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    workers = [{**row, "trials": in_short(row["trials"])} for row in shown["workers"]]
+    workers = [{**row, "trials": summarize_workers(row["trials"])} for row in shown["workers"]]
     tables = {"workers": workers, "failed": shown["failed"]}
     shown["work"] = results.work.text if results.work else None
     print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
@@ -80,7 +87,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     """List the trials of a study."""
     from hpo.report.data.results import read_results, trial_table
 
-    print_rows(trial_table(read_results(ready(name, storage, imports))), style)
+    print_rows(trial_table(read_results(load_runnable_study(name, storage, imports))), style)
 
 
 @app.command()
@@ -97,9 +104,9 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
     if suggest is not None:
         from hpo.report.next_study import write_suggestion
 
-        click.echo(write_suggestion(ready(name, storage, imports), suggest))
+        click.echo(write_suggestion(load_runnable_study(name, storage, imports), suggest))
         return
-    paths = write_report_of(ready(name, storage, imports), out)
+    paths = write_report_of(load_runnable_study(name, storage, imports), out)
     click.echo(str(paths.html))
 
 
@@ -132,18 +139,18 @@ def export(
     Example: hpo export quickstart --weights model
     """
     if records is not None:
-        _export_trials(ready(name, storage, imports), records, number, weights)
+        _export_trials(load_runnable_study(name, storage, imports), records, number, weights)
         return
     if weights is not None:
         from hpo.export.writer import export_model
 
-        for line in export_model(ready(name, storage, imports), weights, number):
+        for line in export_model(load_runnable_study(name, storage, imports), weights, number):
             say(f"note: {line}")
         click.echo(str(weights))
         return
     from hpo.report.export_config import export_config
 
-    click.echo(export_config(ready(name, storage, imports), number, style), nl=False)
+    click.echo(export_config(load_runnable_study(name, storage, imports), number, style), nl=False)
 
 
 def _export_trials(study: Study, folder: Path, number: int | None, weights: Path | None) -> None:
@@ -173,10 +180,12 @@ def dashboard(name: str | None, host: str, port: int, writable: bool, storage: s
     """
     from hpo.report.dashboard.server import serve
 
-    study = found(name, storage) if name else None
-    return serve(study.storage if study else opened(storage), host=host, port=port, study=study, writable=writable)
+    study = load_study(name, storage) if name else None
+    return serve(
+        study.storage if study else open_storage(storage), host=host, port=port, study=study, writable=writable
+    )
 
 
 def _unattended(study: Study, imports: Sequence[str]) -> str:
     why = f"it has ended, {ended}" if (ended := study.ended()) else "no live worker"
-    return f"{study.left()} trials left, {why}; run: {typed('launch', study, imports)}"
+    return f"{study.left()} trials left, {why}; run: {format_command_line('launch', study, imports)}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["DATASETS", "FOREIGN", "METRICS", "VALUES", "plain"]
+__all__ = ["DATASET_ALIASES", "METRIC_ALIASES", "PARAMETER_ALIASES", "VALUE_ALIASES", "normalize_name"]
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name as these tables have it: in small letters, words parted by `_`."""
     return name.strip().lower().replace("-", "_").replace(" ", "_").replace("/", "_")
 
 
-FOREIGN = {
+PARAMETER_ALIASES = {
     "lr": "learning_rate",
     "eta": "learning_rate",
     "init_lr": "learning_rate",
@@ -84,7 +84,7 @@ FOREIGN = {
     "random_state": "seed",
 }
 
-VALUES: Mapping[str, Mapping[str, str]] = {
+VALUE_ALIASES: Mapping[str, Mapping[str, str]] = {
     "optimizer": {
         "stochastic_gradient_descent": "sgd",
         "gd": "sgd",
@@ -151,7 +151,7 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     "precision": {"fp32": "float32", "32": "float32", "bf16": "bfloat16", "fp16": "float16", "16": "float16"},
 }
 
-METRICS: Mapping[str, str] = {
+METRIC_ALIASES: Mapping[str, str] = {
     "accuracy": "val_accuracy",
     "acc": "val_accuracy",
     "val_acc": "val_accuracy",
@@ -164,4 +164,8 @@ METRICS: Mapping[str, str] = {
     "validation_loss": "val_loss",
 }
 
-DATASETS: Mapping[str, str] = {"fashionmnist": "fashion_mnist", "fashion_mnist": "fashion_mnist", "mnist": "mnist"}
+DATASET_ALIASES: Mapping[str, str] = {
+    "fashionmnist": "fashion_mnist",
+    "fashion_mnist": "fashion_mnist",
+    "mnist": "mnist",
+}

@@ -9,17 +9,17 @@ from itertools import pairwise
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["dense_parameters", "outputs_of", "sized"]
+__all__ = ["count_dense_parameters", "count_outputs", "resolve_width"]
 
-WIDEST = 65536
+MAX_WIDTH = 65536
 
 
-def outputs_of(model: str, shape: tuple[int, ...], classes: int) -> int:
+def count_outputs(model: str, shape: tuple[int, ...], classes: int) -> int:
     """How many outputs a model of that name has: one per class, or per number of a sample that it reconstructs."""
     return math.prod(shape) if registry.models.get(model).reconstructs else classes
 
 
-def dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
+def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
     """How many numbers a dense model learns: weights and biases, or the two of a normalisation in place of a bias."""
     layers = features, *config.hidden_widths, outputs
     normalised = bool(config.effective().get("batch_norm"))
@@ -27,7 +27,7 @@ def dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
     return sum(above * below for above, below in pairwise(layers)) + beside
 
 
-def sized(config: TrialConfig, shape: tuple[int, ...], classes: int) -> TrialConfig:
+def resolve_width(config: TrialConfig, shape: tuple[int, ...], classes: int) -> TrialConfig:
     """The configuration with the `width` that its `parameter_budget` asks for; without a budget itself.
 
     It is the width whose number of parameters is nearest to the budget, the smaller one of two; at least 1.
@@ -39,12 +39,12 @@ def sized(config: TrialConfig, shape: tuple[int, ...], classes: int) -> TrialCon
     """
     if "parameter_budget" not in config.effective():
         return config
-    budget, features, outputs = config.parameter_budget, math.prod(shape), outputs_of(config.model, shape, classes)
+    budget, features, outputs = config.parameter_budget, math.prod(shape), count_outputs(config.model, shape, classes)
     assert budget is not None
 
     def count(width: int) -> int:
-        return dense_parameters(config.model_copy(update={"width": width}), features, outputs)
+        return count_dense_parameters(config.model_copy(update={"width": width}), features, outputs)
 
-    wider = max(2, 1 + bisect_left(range(1, WIDEST), budget, key=count))
+    wider = max(2, 1 + bisect_left(range(1, MAX_WIDTH), budget, key=count))
     width = min((wider - 1, wider), key=lambda each: abs(count(each) - budget))
     return config.model_copy(update={"width": width})

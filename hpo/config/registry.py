@@ -34,8 +34,8 @@ __all__ = [
     "metrics",
     "model",
     "models",
-    "objective",
     "resolve",
+    "training_loop",
 ]
 
 Direction = Literal["maximize", "minimize"]
@@ -194,7 +194,7 @@ def model(
     return register
 
 
-def objective(
+def training_loop(
     name: str,
     *,
     parameters: type[BaseModel] | None = None,

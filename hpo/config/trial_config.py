@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hpo.config import registry
-from hpo.config.aliases import FOREIGN
+from hpo.config.aliases import PARAMETER_ALIASES
 from hpo.config.choices import (
     ACTIVATIONS,
     CLASSIFICATION_LOSSES,
@@ -33,7 +33,7 @@ from hpo.config.choices import (
 )
 from hpo.errors import ConfigError, unknown
 
-__all__ = ["Effect", "Parameter", "TrialConfig", "Value", "described", "unknown_parameter", "vocabulary"]
+__all__ = ["Effect", "Parameter", "TrialConfig", "Value", "all_parameters", "parameter_rows", "unknown_parameter"]
 
 Value = bool | int | float | str
 Values = Mapping[str, Any]
@@ -56,7 +56,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class OneOf:
+class AllowedNames:
     """The valid values of a parameter of names."""
 
     names: tuple[str, ...]
@@ -213,7 +213,7 @@ CROSS_ENTROPY = Effect(
     lambda v: v["loss"] == "cross_entropy" and not registry.models.get(v["model"]).reconstructs,
 )
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
-PROFILES = OneOf(("uniform", "decreasing", "increasing"))
+PROFILES = AllowedNames(("uniform", "decreasing", "increasing"))
 
 
 class TrialConfig(BaseModel):
@@ -243,7 +243,7 @@ class TrialConfig(BaseModel):
     ] = None
     input_scaling: Annotated[
         str,
-        OneOf(("standard", "unit", "symmetric")),
+        AllowedNames(("standard", "unit", "symmetric")),
         Field(description="standard: mean 0, deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
         Group("data"),
     ] = "standard"
@@ -253,14 +253,14 @@ class TrialConfig(BaseModel):
     )
     activation: Annotated[
         str,
-        OneOf(tuple(ACTIVATIONS)),
+        AllowedNames(tuple(ACTIVATIONS)),
         Field(description="function of the hidden layers"),
         Group("model"),
         _used_by_model("activation"),
     ] = "relu"
     init: Annotated[
         str,
-        OneOf(tuple(INITIALISATIONS)),
+        AllowedNames(tuple(INITIALISATIONS)),
         Field(description="initial weights; default is PyTorch's own"),
         Group("model"),
         _used_by_model("init"),
@@ -351,7 +351,7 @@ class TrialConfig(BaseModel):
 
     optimizer: Annotated[
         str,
-        OneOf(tuple(OPTIMIZERS)),
+        AllowedNames(tuple(OPTIMIZERS)),
         Field(description="momentum and nesterov are SGD with that kind of momentum"),
         Group("optimizer"),
     ] = "adam"
@@ -404,7 +404,10 @@ class TrialConfig(BaseModel):
     ] = 1.0
 
     schedule: Annotated[
-        str, OneOf(tuple(SCHEDULES)), Field(description="how the learning rate moves, at every step"), Group("schedule")
+        str,
+        AllowedNames(tuple(SCHEDULES)),
+        Field(description="how the learning rate moves, at every step"),
+        Group("schedule"),
     ] = "constant"
     final_learning_rate: Annotated[
         float | None,
@@ -427,7 +430,7 @@ class TrialConfig(BaseModel):
 
     loss: Annotated[
         str,
-        OneOf(LOSSES),
+        AllowedNames(LOSSES),
         Field(
             description="mse: mean squared difference between the softmax outputs and the one-hot label, or, where the "
             "target is the sample, between outputs and sample: the default there; binary_cross_entropy: there alone"
@@ -442,7 +445,7 @@ class TrialConfig(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
     precision: Annotated[
         str,
-        OneOf(("float32", "bfloat16", "float16")),
+        AllowedNames(("float32", "bfloat16", "float16")),
         Field(description="of the products in a model of your own; sums and weights have 32 bits"),
         Group("training"),
         _used("precision"),
@@ -466,7 +469,7 @@ class TrialConfig(BaseModel):
     @classmethod
     def _check(cls, data: Any) -> dict[str, Any]:
         given = dict(data)
-        table = vocabulary([str(given.get("model", "mlp"))])
+        table = all_parameters([str(given.get("model", "mlp"))])
         for name in given:
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
@@ -499,7 +502,7 @@ class TrialConfig(BaseModel):
 
         A decreasing profile of depth d gives layer i (from 0) `width * (d - i) / d` units, at least 1. An autoencoder's
         are those of its encoder, its latent layer, and the encoder's mirrored. Where the width follows from a
-        `parameter_budget`, ask the configuration that `hpo.config.model_size.sized` gives.
+        `parameter_budget`, ask the configuration that `hpo.config.model_size.resolve_width` gives.
         """
         if self.model != "autoencoder":
             return self._profile
@@ -522,7 +525,7 @@ class TrialConfig(BaseModel):
     def effective(self) -> dict[str, Value]:
         """The parameters that have an effect under the others, in the order of the table."""
         values = self.model_dump()
-        table = vocabulary([self.model])
+        table = all_parameters([self.model])
         return {
             name: values[name]
             for name, parameter in table.items()
@@ -559,8 +562,8 @@ def _check_together(values: Values) -> None:
 
 def unknown_parameter(name: str, table: Iterable[str]) -> str:
     """The one line for a parameter that does not exist, with ours for another tool's name."""
-    if name.lower() in FOREIGN:
-        return f"unknown parameter {name!r}: `{name}` is called `{FOREIGN[name.lower()]}` here"
+    if name.lower() in PARAMETER_ALIASES:
+        return f"unknown parameter {name!r}: `{name}` is called `{PARAMETER_ALIASES[name.lower()]}` here"
     return unknown("parameter", name, table)
 
 
@@ -580,7 +583,7 @@ def _parameter(name: str, info: FieldInfo) -> Parameter:
                 row = replace(row, high=typing.cast(float, bound), high_open=True)
             case Group(name=group):
                 row = replace(row, group=group)
-            case OneOf(names=names):
+            case AllowedNames(names=names):
                 row = replace(row, choices=names)
             case Effect():
                 row = replace(row, effect=item)
@@ -623,7 +626,7 @@ def _of_model(entry: registry.ModelEntry) -> dict[str, Parameter]:
     }
 
 
-def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
+def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
     """Every parameter by name: ours, then the extra ones of the named models.
 
     Raises:
@@ -643,13 +646,13 @@ def vocabulary(models: Iterable[str] = ()) -> dict[str, Parameter]:
     return table
 
 
-def described(model: str | None = None) -> list[dict[str, Any]]:
+def parameter_rows(model: str | None = None) -> list[dict[str, Any]]:
     """A row per parameter; with a model's name, only of those that may have an effect under it.
 
     Raises:
         RegistryError: the model is not registered.
     """
-    table = vocabulary(registry.models.names() if model is None else [model])
+    table = all_parameters(registry.models.names() if model is None else [model])
     return [
         {
             "group": row.group,

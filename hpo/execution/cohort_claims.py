@@ -10,28 +10,28 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.cohort_key import SHARED, one_run, shared, together
+from hpo.config.cohort_key import SHARED, cohort_key, run_key, stack_key
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import HpoError, LeaseLostError
-from hpo.storage.leased_storage import FIXED, Claimed, Offer
-from hpo.storage.leases import Holder
-from hpo.study.study import Claim, Study
+from hpo.storage.leased_storage import FIXED, ClaimOffer, LeaseGrant
+from hpo.storage.leases import WorkerInfo
+from hpo.study.study import ClaimedTrial, Study
 
-__all__ = ["Companions"]
+__all__ = ["CohortClaimer"]
 
 SUSPECT = 2  # deaths in a row after which a trial is tried alone: it may have killed its cohort's workers
 
 
 @dataclass(frozen=True)
 class Key:
-    """What decides whether trials fit: equal `together` are trained at the same time, equal `run` even in one run."""
+    """What decides whether trials fit: equal `cohort_key` are trained at the same time, equal `run` even in one run."""
 
     together: int
     run: int
     config: TrialConfig
 
 
-class Companions:
+class CohortClaimer:
     """The trials of one study as candidates for a cohort.
 
     A slot's parameters never change while it waits: each is looked at once, also where there are thousands of them.
@@ -42,7 +42,7 @@ class Companions:
         self._slots: dict[int, Key | None] = {}
         self._numbered: dict[Any, int] = {}
 
-    def configs(self, claim: Claim, config: TrialConfig) -> list[TrialConfig]:
+    def configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
         """What could be trained along, this configuration first: the longest of each run."""
         first = self._key(config)
         longest: dict[int, TrialConfig] = {first.run: config}
@@ -51,7 +51,7 @@ class Companions:
                 longest[key.run] = key.config
         return list(longest.values())
 
-    def claim(self, holder: Holder, claim: Claim, config: TrialConfig, size: int) -> list[Claim]:
+    def claim(self, holder: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: int) -> list[ClaimedTrial]:
         """Claim what is trained along with a trial, in one transaction: together not more than `size` runs.
 
         Trials that one run answers come along free. Of what fits, a worker takes its share and no more: the rest is
@@ -70,7 +70,7 @@ class Companions:
         if claim.taken_over and self._suspect(claim.id):
             return []
         candidates = self._candidates(claim)
-        adapts = not (claim.taken_over or self.study.definition.fixed or shared(config) is None)
+        adapts = not (claim.taken_over or self.study.definition.fixed or stack_key(config) is None)
         pins = self._pins(config) if adapts else None
         budget = None if pins is None or size == 1 else self.study.budget.trials
         if (budget is None or len(self.study.trials()) >= budget) and not _fitting(first, candidates, candidates):
@@ -84,7 +84,7 @@ class Companions:
         )
         return self._claims(claimed, pins or {})
 
-    def _claims(self, claimed: Sequence[Claimed], pins: Mapping[str, Value]) -> list[Claim]:
+    def _claims(self, claimed: Sequence[LeaseGrant], pins: Mapping[str, Value]) -> list[ClaimedTrial]:
         """The handles on trials; new ones are asked with the pins. One that is lost already is left out."""
         storage = self.study.storage
         claims = []
@@ -102,10 +102,10 @@ class Companions:
     def _key(self, config: TrialConfig) -> Key:
         # Numbers in place of the keys themselves: thousands are compared at each claim.
         numbered = self._numbered
-        fits = numbered.setdefault(("together", together(config)), len(numbered))
-        return Key(fits, numbered.setdefault(("run", one_run(config)), len(numbered)), config)
+        fits = numbered.setdefault(("together", cohort_key(config)), len(numbered))
+        return Key(fits, numbered.setdefault(("run", run_key(config)), len(numbered)), config)
 
-    def _candidates(self, claim: Claim) -> Mapping[int, Key]:
+    def _candidates(self, claim: ClaimedTrial) -> Mapping[int, Key]:
         """What may be taken along, as far as is known here, by id: what waits, or what others have begun."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
@@ -150,7 +150,7 @@ class Companions:
         return pins
 
 
-def _chosen(first: Key, candidates: Mapping[int, Key], offer: Offer, size: int) -> tuple[Collection[int], int]:
+def _chosen(first: Key, candidates: Mapping[int, Key], offer: ClaimOffer, size: int) -> tuple[Collection[int], int]:
     """Which trials to take along, and how many new ones."""
     fitting = _fitting(first, candidates, offer.trial_ids)
     runs = list(dict.fromkeys([first.run, *(candidates[i].run for i in fitting)]))

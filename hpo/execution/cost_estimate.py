@@ -7,24 +7,24 @@ import shlex
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
-from hpo.config.cohort_key import ALONE
+from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError
-from hpo.execution.launch import Plan
+from hpo.execution.launch import LaunchPlan
 from hpo.study import Definition, Study, StudyStorage
-from hpo.study.slots import slots
+from hpo.study.slots import fixed_trials
 from hpo.utils.home import default_storage
 
 if TYPE_CHECKING:
-    from hpo.training.step_cost import Price
+    from hpo.training.step_cost import StepCost
 
-__all__ = ["measured", "one_by_one", "price_notice"]
+__all__ = ["cost_notice", "measured", "one_by_one"]
 
-Measure = Callable[[Sequence[TrialConfig], Definition, int, str], "Price"]
+Measure = Callable[[Sequence[TrialConfig], Definition, int, str], "StepCost"]
 
 
-def price_notice(
-    plan: Plan, storage: str | None, threads: int, device: str, measure: Measure | None = None
+def cost_notice(
+    plan: LaunchPlan, storage: str | None, threads: int, device: str, measure: Measure | None = None
 ) -> str | None:
     """The line that says what the study's trials cost that are trained one by one for their optimizer's sake.
 
@@ -54,17 +54,17 @@ def price_notice(
     return f"{line}about {_about(price.seconds)} of one worker ({runs}{'' if stored else _without(plan.definition)})"
 
 
-def one_by_one(plan: Plan, finished: Collection[int] = ()) -> list[TrialConfig]:
+def one_by_one(plan: LaunchPlan, finished: Collection[int] = ()) -> list[TrialConfig]:
     """The configurations of a plan that are trained one by one; those of the finished trials are left out."""
     definition, space = plan.definition, plan.definition.space
-    if not (definition.fixed and ALONE & set(_optimizers(definition))):
+    if not (definition.fixed and UNSTACKABLE & set(_optimizers(definition))):
         return []
-    drawn = enumerate(slots(definition, 0, plan.budget.trials))
+    drawn = enumerate(fixed_trials(definition, 0, plan.budget.trials))
     configs = [definition.config(space.values(params)) for number, params in drawn if number not in finished]
-    return [config for config in configs if config.optimizer in ALONE]
+    return [config for config in configs if config.optimizer in UNSTACKABLE]
 
 
-def measured(configs: Sequence[TrialConfig], definition: Definition, threads: int, device: str) -> Price:
+def measured(configs: Sequence[TrialConfig], definition: Definition, threads: int, device: str) -> StepCost:
     """What it costs one worker to train configurations one by one, measured in a few seconds.
 
     Raises:
@@ -73,14 +73,14 @@ def measured(configs: Sequence[TrialConfig], definition: Definition, threads: in
     import torch
 
     from hpo.training.data import DataCache
-    from hpo.training.loop import device as find
+    from hpo.training.loop import select_device as find
     from hpo.training.loop import set_threads
-    from hpo.training.step_cost import price
+    from hpo.training.step_cost import estimate_step_cost
 
     usual = torch.get_num_threads()
     set_threads(threads)
     try:
-        return price(configs, DataCache(definition.dataset, find(device)).get(configs[0]))
+        return estimate_step_cost(configs, DataCache(definition.dataset, find(device)).get(configs[0]))
     finally:
         set_threads(usual)
 
@@ -99,7 +99,7 @@ def _optimizers(definition: Definition) -> list[str]:
 
 def _without(definition: Definition) -> str:
     """How to launch the rest alone, where there is a rest."""
-    rest = [name for name in _optimizers(definition) if name not in ALONE]
+    rest = [name for name in _optimizers(definition) if name not in UNSTACKABLE]
     return f"; leave them out with --set {shlex.quote(f'optimizer={json.dumps(rest)}')}" if rest else ""
 
 

@@ -24,14 +24,14 @@ from sqlalchemy.engine import URL
 
 from hpo.datasets import describe
 from hpo.errors import StorageError
-from hpo.storage.network_fs import ALLOW, RECIPE, network_file_system
+from hpo.storage.network_fs import ALLOW, RECIPE, find_network_mount
 from hpo.storage.schema import check_schema, read_schema
-from hpo.storage.tables import clock
-from hpo.storage.url import is_file, mask, normalised, opening_errors
+from hpo.storage.tables import database_clock
+from hpo.storage.url import is_file, mask, normalize, translate_connect_errors
 from hpo.study.input import templates
 from hpo.utils.home import cores, home
 
-__all__ = ["Finding", "examine", "recipe"]
+__all__ = ["HealthCheck", "read_recipe", "run_checks"]
 
 State = Literal["ok", "warning", "problem"]
 
@@ -44,7 +44,7 @@ MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthCheck:
     """What one check found.
 
     Attributes:
@@ -60,49 +60,51 @@ class Finding:
     advice: str = ""
 
 
-def examine(storage: str) -> list[Finding]:
+def run_checks(storage: str) -> list[HealthCheck]:
     """Look at Python, torch, the packages, the storage, the data sets and the disk; nothing is altered.
 
     Args:
         storage: URL of the storage; its password is not in the findings.
     """
-    checks: list[Callable[[], Iterable[Finding]]] = [
+    checks: list[Callable[[], Iterable[HealthCheck]]] = [
         _python, _torch, _packages, lambda: _storage(storage), _datasets, _home
     ]  # fmt: skip
     return [finding for check in checks for finding in check()]
 
 
-def recipe() -> str:
+def read_recipe() -> str:
     """How to run a PostgreSQL of one's own without root; Markdown."""
-    return (templates.folder("docs") / "postgresql.md").read_text(encoding="utf-8")
+    return (templates.template_folder("docs") / "postgresql.md").read_text(encoding="utf-8")
 
 
 # What runs here.
 
 
-def _python() -> Iterator[Finding]:
-    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
+def _python() -> Iterator[HealthCheck]:
+    yield HealthCheck("python", "ok", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")
 
 
-def _torch() -> Iterator[Finding]:
+def _torch() -> Iterator[HealthCheck]:
     try:
         import torch
     except (ImportError, OSError) as error:  # a library that torch needs may be missing
-        yield Finding("torch", "problem", f"cannot be imported: {_line(error)}", "pip install torch")
+        yield HealthCheck("torch", "problem", f"cannot be imported: {_line(error)}", "pip install torch")
         return
-    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads on {cores()} cores")
+    yield HealthCheck("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads on {cores()} cores")
     if torch.version.cuda is None:
-        yield Finding("cuda", "ok", "none: this torch is built for the CPU")
+        yield HealthCheck("cuda", "ok", "none: this torch is built for the CPU")
     elif not torch.cuda.is_available():
         advice = (
             "trials run on the CPU; if there is a GPU, see whether nvidia-smi lists it and its driver is new enough"
         )
-        yield Finding("cuda", "warning", f"torch is built for CUDA {torch.version.cuda}, and no device answers", advice)
+        yield HealthCheck(
+            "cuda", "warning", f"torch is built for CUDA {torch.version.cuda}, and no device answers", advice
+        )
     for index in range(torch.cuda.device_count()):
         yield _device(index)
 
 
-def _device(index: int) -> Finding:
+def _device(index: int) -> HealthCheck:
     """Whether a device computes: one that is listed may be broken, full, or too new for this torch."""
     import torch
 
@@ -113,23 +115,25 @@ def _device(index: int) -> Finding:
         free, memory = torch.cuda.mem_get_info(index)
     except RuntimeError as error:
         advice = "see who uses it with nvidia-smi; a device that this torch does not know needs a newer torch"
-        return Finding(name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {_line(error)}", advice)
+        return HealthCheck(
+            name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {_line(error)}", advice
+        )
     if total != 64**3:
-        return Finding(name, "problem", f"computes {total} for {64**3}", "do not use this device")
+        return HealthCheck(name, "problem", f"computes {total} for {64**3}", "do not use this device")
     told = f"{torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free"
-    return Finding(name, "ok", f"{told}, CUDA {torch.version.cuda}")
+    return HealthCheck(name, "ok", f"{told}, CUDA {torch.version.cuda}")
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[HealthCheck]:
     """The versions of what the storage stands on, and every package that is not as this one needs it."""
     found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in SHOWN)
     wanted = [Requirement(text) for text in importlib.metadata.requires("torch-hpo") or ()]
     wrong = [need for need in wanted if (need.marker is None or need.marker.evaluate({"extra": ""})) and not _met(need)]
     if not wrong:
-        yield Finding("packages", "ok", found)
+        yield HealthCheck("packages", "ok", found)
     for need in wrong:
         version = _version(need.name) or "missing"
-        yield Finding(
+        yield HealthCheck(
             "packages", "problem", f"{need.name} is {version}", f"pip install -U '{need.name}{need.specifier}'"
         )
 
@@ -149,43 +153,43 @@ def _met(need: Requirement) -> bool:
 # The storage.
 
 
-def _storage(text: str) -> Iterator[Finding]:
+def _storage(text: str) -> Iterator[HealthCheck]:
     try:
-        url = normalised(text)
+        url = normalize(text)
         if is_file(url):
             yield from _place(url)
             if not Path(str(url.database)).exists():
-                yield Finding("storage", "ok", f"{mask(url)}: will be made by the first launch")
+                yield HealthCheck("storage", "ok", f"{mask(url)}: will be made by the first launch")
                 return
-        with opening_errors(url):
+        with translate_connect_errors(url):
             yield from _database(url)
     except StorageError as error:
         yield _refused("storage", error)
 
 
-def _refused(check: str, error: StorageError) -> Finding:
+def _refused(check: str, error: StorageError) -> HealthCheck:
     """A refusal's line as a finding: what is wrong, and after a semicolon what to do."""
     found, _, advice = str(error).partition("; ")
     otherwise = "see that the server runs, that this machine reaches it, and the URL's user, password and database"
-    return Finding(check, "problem", found, advice or otherwise)
+    return HealthCheck(check, "problem", found, advice or otherwise)
 
 
-def _place(url: URL) -> Iterator[Finding]:
+def _place(url: URL) -> Iterator[HealthCheck]:
     """Where a SQLite file lies, or will lie."""
     path = Path(str(url.database))
-    if where := network_file_system(url):
+    if where := find_network_mount(url):
         known = bool(os.environ.get(ALLOW))
         advice = f"{ALLOW} allows it: no second machine may open it" if known else f"a local disk; or {RECIPE}"
-        yield Finding("storage's disk", "warning" if known else "problem", f"network file system ({where})", advice)
+        yield HealthCheck("storage's disk", "warning" if known else "problem", f"network file system ({where})", advice)
     elif why := _unwritable(path.parent):
-        yield Finding("storage's disk", "problem", why, "give a --storage in a folder that you may write to")
+        yield HealthCheck("storage's disk", "problem", why, "give a --storage in a folder that you may write to")
     elif path.exists() and not os.access(path, os.W_OK):
-        yield Finding("storage's disk", "problem", f"{path} is read-only for you", "see its owner with ls -l")
+        yield HealthCheck("storage's disk", "problem", f"{path} is read-only for you", "see its owner with ls -l")
     else:
-        yield Finding("storage's disk", "ok", f"{_existing(path.parent)} is local and writable")
+        yield HealthCheck("storage's disk", "ok", f"{_existing(path.parent)} is local and writable")
 
 
-def _database(url: URL) -> Iterator[Finding]:
+def _database(url: URL) -> Iterator[HealthCheck]:
     engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:
@@ -198,7 +202,7 @@ def _database(url: URL) -> Iterator[Finding]:
         engine.dispose()
 
 
-def _server(connection: sa.Connection, url: URL) -> Finding:
+def _server(connection: sa.Connection, url: URL) -> HealthCheck:
     dialect = connection.dialect
     kind = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
     version = ".".join(map(str, dialect.server_version_info or ()))
@@ -208,25 +212,25 @@ def _server(connection: sa.Connection, url: URL) -> Finding:
         found += (
             ", write-ahead log" if mode == "wal" else f", journal {mode}: becomes a write-ahead log when it is opened"
         )
-    return Finding("storage", "ok", found)
+    return HealthCheck("storage", "ok", found)
 
 
-def _schema(connection: sa.Connection, url: URL) -> Finding:
+def _schema(connection: sa.Connection, url: URL) -> HealthCheck:
     schema = read_schema(connection)
     if schema is None:
         if connection.dialect.name == "postgresql" and not connection.exec_driver_sql(MAY_CREATE).scalar():
             advice = "let the database's owner: GRANT CREATE ON SCHEMA public TO this user"
-            return Finding("storage's schema", "problem", "no tables, and this user may not make any", advice)
-        return Finding("storage's schema", "ok", "no tables: will be made by the first launch")
+            return HealthCheck("storage's schema", "problem", "no tables, and this user may not make any", advice)
+        return HealthCheck("storage's schema", "ok", "no tables: will be made by the first launch")
     try:
         check_schema(schema, mask(url))
     except StorageError as error:
         return _refused("storage's schema", error)
     ours = "none of torch-hpo yet" if schema.ours is None else f"torch-hpo {schema.ours}"
-    return Finding("storage's schema", "ok", f"Optuna {schema.revision or 'just being made'}, {ours}")
+    return HealthCheck("storage's schema", "ok", f"Optuna {schema.revision or 'just being made'}, {ours}")
 
 
-def _latency(connection: sa.Connection) -> Finding:
+def _latency(connection: sa.Connection) -> HealthCheck:
     """The median of some round trips on one connection, as a worker keeps one."""
     times = []
     for _ in range(ROUND_TRIPS):
@@ -236,55 +240,55 @@ def _latency(connection: sa.Connection) -> Finding:
     median = statistics.median(times)
     found = f"{median:.2f} ms for a round trip, the median of {ROUND_TRIPS}"
     if median > SLOW:
-        return Finding("storage's latency", "warning", found, "use a server that is nearer to the workers")
-    return Finding("storage's latency", "ok", found)
+        return HealthCheck("storage's latency", "warning", found, "use a server that is nearer to the workers")
+    return HealthCheck("storage's latency", "ok", found)
 
 
-def _clock(connection: sa.Connection) -> Finding:
+def _clock(connection: sa.Connection) -> HealthCheck:
     """How far the server's clock is from ours, as of the middle of the quickest round trip."""
     tries = []
     for _ in range(5):
         begin = time.time()
-        theirs = float(connection.execute(sa.select(clock(connection))).scalar_one())
+        theirs = float(connection.execute(sa.select(database_clock(connection))).scalar_one())
         end = time.time()
         tries.append((end - begin, theirs - (begin + end) / 2))
     ahead = min(tries)[1]
     found = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
     if abs(ahead) > CLOCK:
-        return Finding("storage's clock", "warning", found, "set both machines' clocks by a time server (NTP)")
-    return Finding("storage's clock", "ok", found)
+        return HealthCheck("storage's clock", "warning", found, "set both machines' clocks by a time server (NTP)")
+    return HealthCheck("storage's clock", "ok", found)
 
 
 # Data and disk.
 
 
-def _datasets() -> Iterator[Finding]:
+def _datasets() -> Iterator[HealthCheck]:
     for row in describe():
         check = f"data set {row.name}"
         if row.module:
-            yield Finding(check, "ok", f"registered by {row.module}; not read")
+            yield HealthCheck(check, "ok", f"registered by {row.module}; not read")
         elif not row.problem:
-            yield Finding(check, "ok", f"{row.path}, checksums right ({row.checksum[:12]}…)")
+            yield HealthCheck(check, "ok", f"{row.path}, checksums right ({row.checksum[:12]}…)")
         else:
             found, _, advice = row.problem.partition("; ")
-            yield Finding(check, "problem" if row.path else "warning", found, advice)
+            yield HealthCheck(check, "problem" if row.path else "warning", found, advice)
 
 
-def _home() -> Iterator[Finding]:
+def _home() -> Iterator[HealthCheck]:
     path = home()
     if why := _unwritable(path):
-        yield Finding("HPO_HOME", "problem", why, "set HPO_HOME to a folder of yours")
+        yield HealthCheck("HPO_HOME", "problem", why, "set HPO_HOME to a folder of yours")
         return
-    yield Finding(
+    yield HealthCheck(
         "HPO_HOME", "ok", f"{path} is writable" if path.exists() else f"{path}: will be made by the first launch"
     )
     free = shutil.disk_usage(_existing(path)).free / 1e9
     found = f"{free:.1f} GB free for {path}"
     if free < LITTLE_DISK:
         state: State = "problem" if free < NO_DISK else "warning"
-        yield Finding("disk", state, found, "make room, or set HPO_HOME to a larger disk")
+        yield HealthCheck("disk", state, found, "make room, or set HPO_HOME to a larger disk")
     else:
-        yield Finding("disk", "ok", found)
+        yield HealthCheck("disk", "ok", found)
 
 
 def _existing(path: Path) -> Path:

@@ -13,14 +13,14 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
 from hpo.execution.backends.base import Backend, WorkerOptions
-from hpo.execution.launch import run
+from hpo.execution.launch import run_plan
 from hpo.report.data.results import Results, read_results
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
-from hpo.study.operations.evaluation_study import evaluate_on, values_of
+from hpo.study.operations.evaluation_study import check_evaluation_dataset, parameter_values_of
 
-__all__ = ["SAMPLES", "evaluations", "run_all"]
+__all__ = ["SAMPLES", "plan_evaluations", "run_evaluations"]
 
 Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
@@ -28,7 +28,7 @@ PER_CLASS = 10
 CLASSES = 20  # pictures of more are no picture any more
 
 
-def evaluations(
+def plan_evaluations(
     study: Study, top: int = 3, seeds: int = 5, dataset: str | None = None, *, refit: bool = False
 ) -> list[Study]:
     """The evaluations of a study's best configurations and its baseline, made or extended; nothing is run.
@@ -67,14 +67,14 @@ def evaluations(
         )
     other = None if dataset is None else reference(dataset)
     data = _tested(other or study.definition.dataset)
-    made = evaluate_on(study, chosen, seeds, other, refit=refit)
+    made = check_evaluation_dataset(study, chosen, seeds, other, refit=refit)
     for each in made:
         if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
             save_artifact(each, SAMPLES, content)
     return made
 
 
-def run_all(
+def run_evaluations(
     made: list[Study],
     options: WorkerOptions,
     should_stop: Callable[[], bool] = lambda: False,
@@ -87,7 +87,7 @@ def run_all(
     """
     for each in made:
         if each.left() and not should_stop():
-            run(each, options, should_stop, backend)
+            run_plan(each, options, should_stop, backend)
 
 
 def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
@@ -96,7 +96,10 @@ def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | 
     for row in results.top(len(results.trials)):
         if row.config is None:
             continue
-        values = {**values_of(row.config, None), "split_seed": 0}  # from another seed it is the same configuration
+        values = {
+            **parameter_values_of(row.config, None),
+            "split_seed": 0,
+        }  # from another seed it is the same configuration
         if values not in seen:
             seen.append(values)
             yield row.number, row.config, row.best_epoch

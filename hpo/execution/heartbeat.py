@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import sqlalchemy.exc
 
-from hpo.storage.leases import Holder
+from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import StudyStorage
-from hpo.storage.worker_stats import Work
+from hpo.storage.worker_stats import WorkRecorder
 
 __all__ = ["LEASE", "Heartbeat"]
 
@@ -29,7 +29,9 @@ class Heartbeat:
         stop: whether the worker is asked to stop.
     """
 
-    def __init__(self, storage: StudyStorage, study_id: int, holder: Holder, work: Work | None = None) -> None:
+    def __init__(
+        self, storage: StudyStorage, study_id: int, holder: WorkerInfo, work: WorkRecorder | None = None
+    ) -> None:
         self._storage, self._study_id, self._holder, self._work = storage, study_id, holder, work
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hpo-heartbeat", daemon=True)

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RequestError
-from hpo.execution.restore import chosen, restore
+from hpo.execution.restore import choose_trial, restore
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data
-from hpo.training.inspection.feature_visualization import Filters, Responses, responses
-from hpo.training.inspection.loss_landscape import Landscape, landscape
+from hpo.training.inspection.feature_visualization import Filters, Responses, measure_responses
+from hpo.training.inspection.loss_landscape import Landscape, compute_landscape
 from hpo.training.learner import loss_function
 from hpo.training.memory import is_out_of_memory
 
-__all__ = ["check_inside", "look_inside"]
+__all__ = ["check_inspectable", "inspect_model"]
 
 SAMPLES = 2000
 CONVOLUTION_SAMPLES = 500  # a convolution takes several times as long a sample
@@ -38,18 +38,18 @@ class Subset:
     split: str
 
 
-def check_inside(study: Study) -> None:
+def check_inspectable(study: Study) -> None:
     """Refuse, before anything is trained for it, a study whose best model has no inside to look at.
 
     Raises:
         RequestError: no trial is complete, or the best one reconstructs its input.
     """
-    config = study.config_of(chosen(study))
+    config = study.config_of(choose_trial(study))
     if config.reconstructs:
         raise RequestError(f"--inside: model '{config.model}' has no classes to look for; leave --inside out")
 
 
-def look_inside(study: Study, device: str = "auto") -> None:
+def inspect_model(study: Study, device: str = "auto") -> None:
     """Compute what the report's chapter on the best model shows, and keep it as artifacts of the study.
 
     `landscape.npy` holds the losses around the model, (n, n) of float32; `inside.npz` the rest, and a JSON text `about`
@@ -58,20 +58,20 @@ def look_inside(study: Study, device: str = "auto") -> None:
 
     Args:
         study: with a COMPLETE trial whose weights are in this `HPO_HOME`.
-        device: see `hpo.training.loop.device`.
+        device: see `hpo.training.loop.select_device`.
 
     Raises:
         RequestError: no trial is complete, its weights are missing or another model's, or it reconstructs its input.
         DataError, RegistryError: what the study is trained on is not here.
         OutOfMemoryError: the device has too little memory.
     """
-    check_inside(study)
+    check_inspectable(study)
     found = restore(study, device=device)
     trial, config, data, model = found.trial, found.config, found.data, found.model
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:
-        around = landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
-        seen = responses(model, subset.x)
+        around = compute_landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
+        seen = measure_responses(model, subset.x)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -22,24 +22,24 @@ from hpo.errors import (
     unknown,
 )
 from hpo.execution.backends.base import Backend, WorkerOptions
-from hpo.execution.backends.live_progress import watch
+from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
-from hpo.study.input.study_file import budget_of, check_first, define, read_study
-from hpo.study.operations.best_trials import warm_starts
+from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
+from hpo.study.operations.best_trials import select_warm_starts
 from hpo.utils.home import default_storage
 
-__all__ = ["Plan", "go_on", "launch", "plan", "run"]
+__all__ = ["LaunchPlan", "launch", "plan_launch", "resume_plan", "run_plan"]
 
 log = logging.getLogger("hpo.study")
 TOP = 5  # of a study's trials, how many another one begins with
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """A study that is not in a storage yet.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plan:
         return Study.create(StudyStorage(storage or default_storage()), self.name, self.definition, self.budget)
 
 
-def plan(
+def plan_launch(
     study: str | None,
     storage: str | None = None,
     *,
@@ -71,7 +71,7 @@ def plan(
     warm_start: str | Sequence[Mapping[str, Any]] | None = None,
     top: int | None = None,
     **keys: Any,
-) -> Plan:
+) -> LaunchPlan:
     """What a launch would create.
 
     Args:
@@ -96,23 +96,23 @@ def plan(
     if top is not None and (source is None or top < 1):
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
-    if study is not None and (existing := go_on(study, storage, parameters, warm_start=warm_start, **keys)):
+    if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return existing
     planned = _planned(study, parameters, {**keys, "warm_start": None if source else warm_start})
     return planned if source is None else _warm(planned, storage, WarmFrom(study=source, top=top or TOP))
 
 
-def _planned(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> Plan:
+def _planned(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
     """What a study file says, or the keys of one."""
     if study is not None:
-        return Plan(*read_study(study, parameters, **keys))
+        return LaunchPlan(*read_study(study, parameters, **keys))
     given = {key: value for key, value in keys.items() if value is not None}
     if "name" not in given:
         raise RequestError("a study without a file needs a name; give name=…")
-    return Plan(*define({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
+    return LaunchPlan(*parse_definition({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
 
 
-def _warm(planned: Plan, storage: str | None, source: WarmFrom) -> Plan:
+def _warm(planned: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchPlan:
     """The plan, begun with the best trials of another study; those that a study launched so before was begun with."""
     definition = planned.definition
     if definition.fixed:
@@ -125,13 +125,15 @@ def _warm(planned: Plan, storage: str | None, source: WarmFrom) -> Plan:
     if launched is not None and launched.warm_from == source:
         tables, notice = launched.warm_start, None  # the other study may have better ones by now, or be deleted
     else:
-        tables, notice = warm_starts(Study(opened, source.study), definition, source.top)
+        tables, notice = select_warm_starts(Study(opened, source.study), definition, source.top)
     definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
     check_first(definition, planned.budget)
     return replace(planned, definition=definition, notices=() if notice is None else (notice,))
 
 
-def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any) -> Plan | None:
+def resume_plan(
+    study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any
+) -> LaunchPlan | None:
     """The plan to go on with the study of that name; None where `study` is a file, or a template to launch.
 
     Only the budget's keys may be given: the definition is the stored one. A template's name means the stored study too,
@@ -142,7 +144,7 @@ def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None,
         StudyNotFoundError: the storage holds no such study.
         StorageError: the storage cannot be opened.
     """
-    template = study in templates.names("studies")
+    template = study in templates.template_names("studies")
     given = {key: value for key, value in keys.items() if value is not None}
     other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]
     if study.endswith(".toml") or os.sep in study or (template and other):
@@ -152,18 +154,20 @@ def go_on(study: str, storage: str | None, parameters: Mapping[str, Any] | None,
     except (StorageMissingError, StudyNotFoundError) as error:
         if template:
             return None
-        raise type(error)(f"{unknown('study template', study, templates.names('studies'))}, and {error}") from error
+        raise type(error)(
+            f"{unknown('study template', study, templates.template_names('studies'))}, and {error}"
+        ) from error
     found.definition.check_registered()
     if other:
         raise StudyConflictError(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "
             "launch a file under another --name"
         )
-    budget = found.budget.extended(budget_of(given, found.definition, found.budget.trials))
-    return Plan(study, found.definition, budget)
+    budget = found.budget.extended(parse_budget(given, found.definition, found.budget.trials))
+    return LaunchPlan(study, found.definition, budget)
 
 
-def run(
+def run_plan(
     study: Study,
     options: WorkerOptions,
     should_stop: Callable[[], bool] = lambda: False,
@@ -178,7 +182,7 @@ def run(
     study.storage.patience.asked_to_stop = should_stop
     study.start_clock()
     started = (backend or Local()).start(study, options)
-    failures = watch(study, started, should_stop)
+    failures = watch_study(study, started, should_stop)
     if failures and not should_stop():
         raise RunError("; ".join(failures))
 
@@ -230,7 +234,9 @@ def launch(
     if cohort is not None and cohort < 1:
         raise RequestError(f"cohort = {cohort}: must be at least 1")
     keys |= {"space": space}
-    planned = plan(study, storage, imports=imports, parameters=parameters, warm_start=warm_start, top=top, **keys)
+    planned = plan_launch(
+        study, storage, imports=imports, parameters=parameters, warm_start=warm_start, top=top, **keys
+    )
     for notice in planned.notices:
         log.warning("%s", notice)
     created = planned.create(storage)
@@ -242,5 +248,5 @@ def launch(
     elif workers > 0:
         events = None if tensorboard is None else tensorboard.resolve()
         options = WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events, trackers=trackers)
-        run(created, options, backend=backend)
+        run_plan(created, options, backend=backend)
     return created.optuna_study

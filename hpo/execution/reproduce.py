@@ -14,18 +14,18 @@ from typing_extensions import override
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
-from hpo.execution.restore import chosen
+from hpo.execution.restore import choose_trial
 from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
-from hpo.training.environment import environment
-from hpo.training.loop import device as device_of
+from hpo.training.environment import describe_environment
+from hpo.training.loop import select_device as device_of
 from hpo.training.loop import set_threads
 from hpo.training.member import Member, Metrics
-from hpo.training.standalone import run
+from hpo.training.standalone import train_config
 
-__all__ = ["Difference", "Reproduction", "reproduce", "sentences"]
+__all__ = ["Difference", "Reproduction", "describe_reproduction", "reproduce"]
 
 UNCOMPARED = {"epoch", "seconds"}  # the time that training took is no result
 # What a trial of a cohort may differ by from the trial alone. In float64 the two agree to 1e-9; in float32 each step
@@ -84,7 +84,7 @@ def reproduce(
 
     Args:
         out: keeps what `hpo train` writes; an empty or new folder.
-        device: see `hpo.training.loop.device`.
+        device: see `hpo.training.loop.select_device`.
         threads: of torch; by default as many as it was trained with.
 
     Raises:
@@ -92,7 +92,7 @@ def reproduce(
         DataError, RegistryError: what the study is trained on is not here.
         RunError: out of memory.
     """
-    trial = chosen(study, number)
+    trial = choose_trial(study, number)
     study.definition.check_registered()
     recorded = study.storage.epochs(study.id, trial._trial_id).get(trial._trial_id, [])
     if not recorded:
@@ -102,7 +102,7 @@ def reproduce(
     wanted = threads or int(then.get("threads", 0)) or None
     if wanted:
         set_threads(wanted)
-    now = environment(DataCache(study.definition.dataset, device_of(device)).get(config))
+    now = describe_environment(DataCache(study.definition.dataset, device_of(device)).get(config))
     rows = _train(study, config, len(recorded), out, device, wanted)
     return Reproduction(
         number,
@@ -138,7 +138,7 @@ def _train(
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpo-")))
         with suppress(DivergedError):  # as it may have done then; the rows tell
-            run(
+            train_config(
                 config,
                 definition.dataset,
                 folder,
@@ -183,7 +183,7 @@ def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return [f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now" for name in names]
 
 
-def sentences(found: Reproduction) -> list[str]:
+def describe_reproduction(found: Reproduction) -> list[str]:
     """What came of it in words, a line each."""
     epochs = f"{found.epochs} {'epoch' if found.epochs == 1 else 'epochs'}"
     if found.identical:

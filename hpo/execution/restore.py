@@ -14,15 +14,15 @@ from hpo.errors import RequestError
 from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
-from hpo.training.loop import device as device_of
-from hpo.training.models import build, load_weights
+from hpo.training.loop import select_device as device_of
+from hpo.training.models import build_model, load_weights
 from hpo.utils.home import home
 
-__all__ = ["Restored", "chosen", "restore"]
+__all__ = ["RestoredTrial", "choose_trial", "restore"]
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredTrial:
     """A trial with its configuration, its data as it was trained on them, its model, and the file of the weights."""
 
     trial: FrozenTrial
@@ -32,7 +32,7 @@ class Restored:
     weights: Path
 
 
-def chosen(study: Study, number: int | None = None) -> FrozenTrial:
+def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
     """The trial of that number, or the best one.
 
     Raises:
@@ -49,14 +49,14 @@ def chosen(study: Study, number: int | None = None) -> FrozenTrial:
     raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {study.name}")
 
 
-def restore(study: Study, number: int | None = None, device: str = "auto") -> Restored:
+def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
     """The model of the best trial, or of trial `number`, on the device.
 
     Raises:
         RequestError: no such trial; or its weights are not here, or another model's.
         DataError, RegistryError: what the study is trained on is not here.
     """
-    trial = chosen(study, number)
+    trial = choose_trial(study, number)
     path = weights_path(study, trial.number)
     study.definition.check_registered()
     config = study.config_of(trial)
@@ -72,6 +72,6 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
             f"hpo reproduce {study.name} {trial.number} --out DIR"
         )
     data = DataCache(study.definition.dataset, device_of(device)).get(config)
-    model = build(config, data.shape, data.classes)
+    model = build_model(config, data.shape, data.classes)
     load_weights(model, path, config.model)
-    return Restored(trial, config, data, model.to(data.device), path)
+    return RestoredTrial(trial, config, data, model.to(data.device), path)

@@ -13,13 +13,13 @@ from typing_extensions import override
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import LeaseLostError
 from hpo.storage.study_storage import EpochSteps
-from hpo.storage.worker_stats import Work
-from hpo.study import Claim, Study
-from hpo.study.constraints import violations
+from hpo.storage.worker_stats import WorkRecorder
+from hpo.study import ClaimedTrial, Study
+from hpo.study.constraints import compute_violations
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member, Metrics, Outcome
+from hpo.training.member import Member, Metrics, TrainResult
 
-__all__ = ["LOST", "NOT_OURS", "Entry", "Reporting"]
+__all__ = ["LOST", "NOT_OURS", "RunningTrial", "StudyCallback"]
 
 log = logging.getLogger("hpo.execution.worker")
 # What a storage raises of a trial that another worker has taken over, that somebody else has told, or that is deleted.
@@ -28,7 +28,7 @@ NOT_OURS = (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError, KeyError
 
 
 @dataclass
-class Entry:
+class RunningTrial:
     """A claimed trial in training.
 
     Attributes:
@@ -41,7 +41,7 @@ class Entry:
         ended: whether its training has ended.
     """
 
-    claim: Claim
+    claim: ClaimedTrial
     config: TrialConfig
     cohort: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Entry:
     ended: bool = False
 
 
-class Reporting(Callback):
+class StudyCallback(Callback):
     """Stores every epoch of a cohort's trials in the study, and stops those of which the pruner says so.
 
     Args:
@@ -61,7 +61,11 @@ class Reporting(Callback):
     """
 
     def __init__(
-        self, study: Study, entries: Sequence[Entry], ended: Callable[[Entry, Outcome], None], work: Work
+        self,
+        study: Study,
+        entries: Sequence[RunningTrial],
+        ended: Callable[[RunningTrial, TrainResult], None],
+        work: WorkRecorder,
     ) -> None:
         self.study = study
         self.entries = entries
@@ -90,9 +94,9 @@ class Reporting(Callback):
 
     def _infeasible(self, member: Member) -> bool:
         known = {"parameter_count": float(member.parameter_count)}
-        return any(value > 0 for value in violations(self.study.definition.constraints, known).values())
+        return any(value > 0 for value in compute_violations(self.study.definition.constraints, known).values())
 
-    def _take_up(self, entry: Entry, member: Member) -> None:
+    def _take_up(self, entry: RunningTrial, member: Member) -> None:
         claim = entry.claim
         if member.resumed_from:
             log.info("trial %d goes on after epoch %d", claim.number, member.resumed_from)
@@ -113,26 +117,26 @@ class Reporting(Callback):
             self._lose(entry, member)
 
     @override
-    def on_end(self, member: Member, outcome: Outcome) -> None:
+    def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Pass on what came out."""
         self.end(self.entries[member.number], outcome)
 
-    def end(self, entry: Entry, outcome: Outcome) -> None:
+    def end(self, entry: RunningTrial, outcome: TrainResult) -> None:
         """Pass on what came out of a trial, once."""
         if not entry.ended:
             entry.ended = True
             self.ended(entry, outcome)
 
-    def _should_prune(self, entry: Entry) -> bool:
+    def _should_prune(self, entry: RunningTrial) -> bool:
         with self.work.of("sampling"):
             return entry.claim.trial.should_prune()
 
-    def _lose(self, entry: Entry, member: Member) -> None:
+    def _lose(self, entry: RunningTrial, member: Member) -> None:
         """The others of its cohort go on."""
         entry.lost = True
         member.stop("interrupted")
 
-    def _store(self, claim: Claim, member: Member, metrics: Metrics) -> bool:
+    def _store(self, claim: ClaimedTrial, member: Member, metrics: Metrics) -> bool:
         """Record an epoch, and report it to Optuna where there is one objective and it is finite."""
         epoch = int(metrics["epoch"])
         if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them

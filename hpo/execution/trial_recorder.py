@@ -14,18 +14,18 @@ from optuna.trial import TrialState
 
 from hpo.config import registry
 from hpo.errors import HpoError, RunError
-from hpo.execution.study_callback import LOST, NOT_OURS, Entry
-from hpo.storage.leased_storage import Told
+from hpo.execution.study_callback import LOST, NOT_OURS, RunningTrial
+from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
-from hpo.storage.worker_stats import Work
-from hpo.study import Claim, Study
-from hpo.study.constraints import INFEASIBLE, violations
+from hpo.storage.worker_stats import WorkRecorder
+from hpo.study import ClaimedTrial, Study
+from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
-from hpo.training.checkpoint import forget
-from hpo.training.member import Outcome, Weights
+from hpo.training.checkpoint import delete_checkpoint
+from hpo.training.member import TrainResult, Weights
 from hpo.training.standalone import write_weights
 
-__all__ = ["Telling"]
+__all__ = ["TrialRecorder"]
 
 log = logging.getLogger("hpo.execution.worker")
 ERRORS_IN_A_ROW = 5
@@ -48,7 +48,7 @@ class Result:
         violations: by how much it violates each constraint; at most 0 where it does not.
     """
 
-    claim: Claim
+    claim: ClaimedTrial
     state: TrialState
     values: list[float] | None = None
     attrs: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
@@ -59,7 +59,7 @@ class Result:
     violations: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
-class Telling:
+class TrialRecorder:
     """Tells the study how the trials of one worker ended.
 
     Args:
@@ -77,20 +77,20 @@ class Telling:
         self,
         study: Study,
         files: StudyFiles,
-        work: Work,
-        look: Callable[[Entry, Outcome], Mapping[str, float]] | None = None,
+        work: WorkRecorder,
+        look: Callable[[RunningTrial, TrainResult], Mapping[str, float]] | None = None,
     ) -> None:
         self.study = study
         self.files = files
         self.work = work
         self.look = look
-        self.open: dict[int, Claim] = {}
+        self.open: dict[int, ClaimedTrial] = {}
         self.finished: dict[str, int] = {}
-        self._ended: list[tuple[Entry, Outcome]] = []
+        self._ended: list[tuple[RunningTrial, TrainResult]] = []
         self._errors = 0
         self._too_many: RunError | None = None
 
-    def ended(self, entry: Entry, outcome: Outcome) -> None:
+    def ended(self, entry: RunningTrial, outcome: TrainResult) -> None:
         """Note that a trial has ended; `tell` tells it."""
         self._ended.append((entry, outcome))
 
@@ -110,7 +110,7 @@ class Telling:
                 replace(
                     self._result(entry, outcome),
                     environment=entry.environment,
-                    violations=violations(self.study.definition.constraints, _decided(outcome)),
+                    violations=compute_violations(self.study.definition.constraints, _decided(outcome)),
                 )
                 for entry, outcome in ended
                 if outcome.status != "interrupted"
@@ -126,12 +126,12 @@ class Telling:
         if self._too_many is not None:
             raise self._too_many
 
-    def lost(self, claim: Claim) -> None:
+    def lost(self, claim: ClaimedTrial) -> None:
         """A trial is another's, and nothing is told of it."""
         self.open.pop(claim.id, None)
         log.info(LOST, claim.number)
 
-    def failed(self, claim: Claim, error: Exception) -> None:
+    def failed(self, claim: ClaimedTrial, error: Exception) -> None:
         """A trial failed by an error."""
         text = f"{type(error).__name__}: {error}".splitlines()[0] if not isinstance(error, HpoError) else str(error)
         log.error(
@@ -139,7 +139,7 @@ class Telling:
         )
         self._tell([Result(claim, TrialState.FAIL, failure="error", message=text)])
 
-    def out_of_memory(self, claim: Claim, error: Exception) -> None:
+    def out_of_memory(self, claim: ClaimedTrial, error: Exception) -> None:
         """A trial needs more memory than there is."""
         self._tell([Result(claim, TrialState.PRUNED, failure="out_of_memory", message=str(error))])
 
@@ -149,7 +149,7 @@ class Telling:
             self.study.storage.release_all(list(self.open))
         self.open.clear()
 
-    def _interrupted(self, claims: Collection[Claim]) -> None:
+    def _interrupted(self, claims: Collection[ClaimedTrial]) -> None:
         storage = self.study.storage
         if not claims:
             return
@@ -165,7 +165,7 @@ class Telling:
 
     # What came out.
 
-    def _result(self, entry: Entry, outcome: Outcome) -> Result:
+    def _result(self, entry: RunningTrial, outcome: TrainResult) -> Result:
         claim, attrs = entry.claim, self._described(entry, outcome)
         try:
             looked = self._looked(entry, outcome)
@@ -183,14 +183,14 @@ class Telling:
             return Result(claim, TrialState.PRUNED, values, attrs)
         return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights)
 
-    def _broken(self, outcome: Outcome) -> str:
+    def _broken(self, outcome: TrainResult) -> str:
         """The constraints that a trial violates, in a line."""
         known = _decided(outcome)
-        held = violations(self.study.definition.constraints, known)
+        held = compute_violations(self.study.definition.constraints, known)
         broken = [each for each in self.study.definition.constraints if held.get(each.text, 0.0) > 0]
         return "; ".join(f"{each.text}, but it is {known[each.metric]:.6g}" for each in broken)
 
-    def _looked(self, entry: Entry, outcome: Outcome) -> Mapping[str, float]:
+    def _looked(self, entry: RunningTrial, outcome: TrainResult) -> Mapping[str, float]:
         if self.look is None or outcome.status not in ("completed", "early_stopped"):
             return {}
         name = entry.config.model
@@ -200,7 +200,7 @@ class Telling:
             return {}
         return self.look(entry, outcome)
 
-    def _described(self, entry: Entry, outcome: Outcome) -> dict[str, object]:
+    def _described(self, entry: RunningTrial, outcome: TrainResult) -> dict[str, object]:
         attrs: dict[str, object] = {
             **({"parameter_count": outcome.parameter_count} if outcome.parameter_count else {}),
             "train_seconds": round(outcome.train_seconds, 3),
@@ -216,7 +216,7 @@ class Telling:
             attrs["last_epoch"] = _in_words(outcome.history[-1])
         return attrs
 
-    def _values(self, outcome: Outcome, looked: Mapping[str, float]) -> list[float] | None:
+    def _values(self, outcome: TrainResult, looked: Mapping[str, float]) -> list[float] | None:
         """One value per objective at the best epoch, or None where one is missing or not finite."""
         if outcome.best is None:
             return None
@@ -230,7 +230,7 @@ class Telling:
         """End trials, but those that are another worker's by now."""
         with self.work.of("storage"):
             mine = [result for result in results if self._described_there(result)]
-            told = [Told(result.claim.id, result.state, result.values) for result in mine]
+            told = [TellRequest(result.claim.id, result.state, result.values) for result in mine]
             with self.files.telling_all([kept for result in mine if (kept := self._kept(result))]):
                 try:
                     refused = self.study.storage.tell(told) if told else {}
@@ -259,7 +259,7 @@ class Telling:
             return False
         return True
 
-    def _exists(self, claim: Claim) -> bool:
+    def _exists(self, claim: ClaimedTrial) -> bool:
         try:
             self.study.storage.get_trial(claim.id)
         except KeyError:
@@ -275,7 +275,7 @@ class Telling:
     def _settled(self, result: Result) -> None:
         claim, state = result.claim, result.state
         self.open.pop(claim.id, None)
-        forget(self.files.checkpoint(claim.number))
+        delete_checkpoint(self.files.checkpoint(claim.number))
         self.finished[state.name] = self.finished.get(state.name, 0) + 1
         self.work.told += 1
         told = f" {result.values}" if result.values else ""
@@ -286,20 +286,20 @@ class Telling:
         elif result.failure != "out_of_memory":
             self._errors = 0
 
-    def _count_error(self, claim: Claim, message: str) -> None:
+    def _count_error(self, claim: ClaimedTrial, message: str) -> None:
         self._errors += 1
         if self._errors == ERRORS_IN_A_ROW:
             text = f"{self._errors} trials in a row failed, the last one ({claim.number}) with {message}"
             self._too_many = RunError(text)
 
 
-def _known(outcome: Outcome) -> dict[str, float]:
+def _known(outcome: TrainResult) -> dict[str, float]:
     """The metrics of a trial at its best epoch, where it has one, and what it cost."""
     counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
     return {**(outcome.best or {}), **counted}
 
 
-def _decided(outcome: Outcome) -> dict[str, float]:
+def _decided(outcome: TrainResult) -> dict[str, float]:
     """What constraints are held against: of a trial that a pruner stopped, what more epochs would not have changed."""
     known = _known(outcome)
     return {"parameter_count": known["parameter_count"]} if outcome.status == "pruned" else known

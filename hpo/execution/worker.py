@@ -17,7 +17,7 @@ import optuna
 import sqlalchemy.exc
 
 from hpo.config import registry
-from hpo.config.cohort_key import shared, together
+from hpo.config.cohort_key import cohort_key, stack_key
 from hpo.config.trial_config import Value
 from hpo.errors import (
     CheckpointError,
@@ -29,26 +29,26 @@ from hpo.errors import (
     RequestError,
     RunError,
 )
-from hpo.execution.cohort_claims import Companions
+from hpo.execution.cohort_claims import CohortClaimer
 from hpo.execution.heartbeat import LEASE, Heartbeat
-from hpo.execution.study_callback import Entry, Reporting
-from hpo.execution.test_set import Looking
-from hpo.execution.trial_recorder import Telling
-from hpo.storage.leases import Holder
-from hpo.storage.worker_stats import Work
-from hpo.study import Claim, Study
+from hpo.execution.study_callback import RunningTrial, StudyCallback
+from hpo.execution.test_set import TestSetEvaluator
+from hpo.execution.trial_recorder import TrialRecorder
+from hpo.storage.leases import WorkerInfo
+from hpo.storage.worker_stats import WorkRecorder
+from hpo.study import ClaimedTrial, Study
 from hpo.study.files.study_files import StudyFiles
-from hpo.training.checkpoint import CheckpointSpec, forget
-from hpo.training.cohort_size import cohort_size
+from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
+from hpo.training.cohort_size import measure_cohort_size
 from hpo.training.data import DataCache
-from hpo.training.environment import environment
-from hpo.training.loggers.base import Tracked, Tracker, check_trackers, make_tracker
+from hpo.training.environment import describe_environment
+from hpo.training.loggers.base import LoggedTrials, Tracker, check_trackers, make_tracker
 from hpo.training.loggers.tensorboard import TensorBoard
-from hpo.training.loop import device, set_threads, train
-from hpo.training.memory import give_memory_back
+from hpo.training.loop import select_device, set_threads, train
+from hpo.training.memory import release_memory
 from hpo.utils.home import cores
 
-__all__ = ["Worker", "share_of_cores"]
+__all__ = ["Worker", "cores_per_worker"]
 
 log = logging.getLogger("hpo.execution.worker")
 DEATHS = 5  # attempts in a row that may end with their worker
@@ -60,10 +60,10 @@ MOST = 256  # trials of a cohort, however small
 GIVEN_UP = "; given up after 5 minutes"
 # What is no trial's fault: this machine lacks what the study needs, and another may have it; or the database's trouble,
 # which was tried again for minutes.
-NO_FAULT = (DataError, RegistryError, optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
+INFRASTRUCTURE_ERRORS = (DataError, RegistryError, optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
 
 
-def share_of_cores(study: Study) -> int:
+def cores_per_worker(study: Study) -> int:
     """Threads for one more worker: this machine's cores over the study's workers that live on it."""
     here = socket.gethostname()
     others = sum(worker.host == here and not worker.gone for worker in study.storage.workers(study.id))
@@ -102,7 +102,7 @@ class Worker:
         check_trackers(self.trackers)
         if self.tensorboard is not None:
             _make(self.tensorboard)
-        self.device = device(self.device_name)
+        self.device = select_device(self.device_name)
         if self.threads:
             set_threads(self.threads)
         self.data = DataCache(self.study.definition.dataset, self.device)
@@ -114,11 +114,11 @@ class Worker:
         host, pid = socket.gethostname(), os.getpid()
         # Process numbers come again, and containers share them.
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"
-        self.holder = Holder(self.name, host, pid, str(self.device), self.lease)
-        self.work = Work()
-        look = Looking(self.study, self.data) if evaluates else None
-        self._telling = Telling(self.study, self.files, self.work, look)
-        self._companions = Companions(self.study)
+        self.holder = WorkerInfo(self.name, host, pid, str(self.device), self.lease)
+        self.work = WorkRecorder()
+        look = TestSetEvaluator(self.study, self.data) if evaluates else None
+        self._telling = TrialRecorder(self.study, self.files, self.work, look)
+        self._companions = CohortClaimer(self.study)
         self._sizes: dict[tuple[Value, ...], int] = {}
         self._heartbeat = Heartbeat(self.study.storage, self.study.id, self.holder, self.work)
 
@@ -183,7 +183,7 @@ class Worker:
         while time.monotonic() < until and not self._stopping():
             time.sleep(0.1)
 
-    def work_on(self, claim: Claim) -> None:
+    def work_on(self, claim: ClaimedTrial) -> None:
         """Train a claimed trial, and what is trained along with it, and tell the results, whatever they are."""
         try:
             cohorts = self._cohorts(claim)
@@ -197,18 +197,18 @@ class Worker:
 
     # Claiming.
 
-    def _cohorts(self, claim: Claim) -> list[list[Entry]]:
+    def _cohorts(self, claim: ClaimedTrial) -> list[list[RunningTrial]]:
         """The trial with its companions; those of them that do not fit after all, by themselves."""
         first = self._begin(claim)
         if first is None:
             return []
         entries = [first, *filter(None, map(self._begin, self._more(first)))]
-        cohorts: dict[object, list[Entry]] = {}
+        cohorts: dict[object, list[RunningTrial]] = {}
         for entry in entries:
-            cohorts.setdefault(together(entry.config), []).append(entry)
+            cohorts.setdefault(cohort_key(entry.config), []).append(entry)
         return list(cohorts.values())
 
-    def _begin(self, claim: Claim) -> Entry | None:
+    def _begin(self, claim: ClaimedTrial) -> RunningTrial | None:
         """Sample a claimed trial; None where that went wrong, and is told."""
         self._telling.open[claim.id] = claim
         with self._answering(claim):
@@ -217,23 +217,23 @@ class Worker:
             with self.work.of("sampling"):
                 config = self.study.config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
-            return Entry(claim, config)
+            return RunningTrial(claim, config)
         return None
 
-    def _more(self, first: Entry) -> list[Claim]:
+    def _more(self, first: RunningTrial) -> list[ClaimedTrial]:
         """Claim what is trained along with a trial."""
         if self.cohort == 1 or "train_seconds" in self.study.definition.measured:
             return []  # a time is a trial's own only where it is trained alone
         if registry.models.get(first.config.model).loop:
             return []  # a loop of the user's own has one trial
-        key = shared(first.config)
+        key = stack_key(first.config)
         size = 1 if key is None else self.cohort or self._size(first, key)
         with self.work.of("storage"):
             try:
                 claims = self._companions.claim(self.holder, first.claim, first.config, size)
             except KeyError:  # the study was deleted; the next claim says so
                 return []
-            except (HpoError, *NO_FAULT):
+            except (HpoError, *INFRASTRUCTURE_ERRORS):
                 raise
             except Exception as error:  # a sampler's own; what it was asked for waits again
                 log.warning("trial %d is trained alone: %s: %s", first.claim.number, type(error).__name__, error)
@@ -241,7 +241,7 @@ class Worker:
         self._telling.open |= {claim.id: claim for claim in claims}
         return claims
 
-    def _size(self, first: Entry, key: tuple[Value, ...]) -> int:
+    def _size(self, first: RunningTrial, key: tuple[Value, ...]) -> int:
         """How many trials the device trains well, as measured once for each batch size and whatever else they share."""
         if key not in self._sizes:
             fixed = self.study.definition.fixed
@@ -249,8 +249,8 @@ class Worker:
             configs = self._companions.configs(first.claim, first.config) if fixed else [first.config] * asked
             try:
                 with self.work.of("training"):
-                    size = cohort_size(configs, self.data.get(first.config), min(len(configs), MOST))
-            except NO_FAULT:
+                    size = measure_cohort_size(configs, self.data.get(first.config), min(len(configs), MOST))
+            except INFRASTRUCTURE_ERRORS:
                 raise
             except Exception as error:  # the trial's own training meets it again, and answers for it
                 log.warning("how many trials fit in a cohort could not be measured: %s", error)
@@ -260,7 +260,7 @@ class Worker:
             self._sizes[key] = size
         return self._sizes[key]
 
-    def _count_death(self, claim: Claim) -> None:
+    def _count_death(self, claim: ClaimedTrial) -> None:
         """Note that the last attempt died; what kills its worker would kill one after the other.
 
         Raises:
@@ -278,23 +278,23 @@ class Worker:
 
     # Training.
 
-    def _train_cohort(self, entries: Sequence[Entry]) -> None:
+    def _train_cohort(self, entries: Sequence[RunningTrial]) -> None:
         """Train a cohort; where an error ends it, its trials one by one, so that each answers for itself."""
         if len(entries) == 1:
             return self._train_alone(entries[0])
         try:
             return self._train(entries)
-        except NO_FAULT:
+        except INFRASTRUCTURE_ERRORS:
             raise
         except Exception as error:
             log.warning("a cohort of %d trials ended by an error; each is trained alone: %s", len(entries), error)
-        give_memory_back()
+        release_memory()
         for entry in [entry for entry in entries if entry.claim.id in self._telling.open]:
             self._train_alone(entry)
             self._telling.check()
         return None
 
-    def _train_alone(self, entry: Entry) -> None:
+    def _train_alone(self, entry: RunningTrial) -> None:
         """Train one trial, from its checkpoint where there is one that can be used.
 
         Out of memory is tried once more, after the device's cache has been given back.
@@ -304,19 +304,19 @@ class Worker:
                 return self._train([entry])
             except CheckpointError as error:
                 log.warning("trial %d begins anew: %s", entry.claim.number, error)
-                forget(self._checkpoint(entry.claim))
+                delete_checkpoint(self._checkpoint(entry.claim))
             except OutOfMemoryError:
                 log.warning("trial %d: out of memory, tried once more", entry.claim.number)
-            give_memory_back()
+            release_memory()
             self._train([entry])
         return None
 
     @contextmanager
-    def _answering(self, claim: Claim) -> Iterator[None]:
+    def _answering(self, claim: ClaimedTrial) -> Iterator[None]:
         """What goes wrong in here is this trial's fault, and is told."""
         try:
             yield
-        except NO_FAULT:
+        except INFRASTRUCTURE_ERRORS:
             raise
         except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             self._telling.lost(claim)
@@ -325,11 +325,11 @@ class Worker:
         except Exception as error:  # a bug in user code fails its trial, not the worker
             self._telling.failed(claim, error)
 
-    def _train(self, entries: Sequence[Entry]) -> None:
+    def _train(self, entries: Sequence[RunningTrial]) -> None:
         """Train trials at the same time; each is told soon after it has ended."""
         definition, telling = self.study.definition, self._telling
         objective = definition.objectives[0]
-        reporting = Reporting(self.study, entries, telling.ended, self.work)
+        reporting = StudyCallback(self.study, entries, telling.ended, self.work)
         for entry in entries:
             entry.cohort = len(entries)
 
@@ -344,7 +344,7 @@ class Worker:
             with self.work.of("training"):
                 data = self.data.get(entries[0].config)
                 for entry in entries:
-                    entry.environment = environment(data)
+                    entry.environment = describe_environment(data)
                 outcomes = train(
                     [entry.config for entry in entries],
                     data,
@@ -363,22 +363,22 @@ class Worker:
             for tracker in trackers:
                 tracker.close()
 
-    def _events(self, entries: Sequence[Entry]) -> list[TensorBoard]:
+    def _events(self, entries: Sequence[RunningTrial]) -> list[TensorBoard]:
         """What writes them, after what is told of a trial that is lost."""
         if self.tensorboard is None:
             return []
         folder = self.tensorboard / self.study.name
         return [TensorBoard([folder / f"trial_{entry.claim.number}" for entry in entries])]
 
-    def _trackers(self, entries: Sequence[Entry]) -> list[Tracker[Any]]:
+    def _trackers(self, entries: Sequence[RunningTrial]) -> list[Tracker[Any]]:
         """What else is told of them; a trial that was begun before, or in its cohort, may have a run already."""
         numbers, again = zip(
             *((each.claim.number, each.claim.attempt > 1 or each.begun) for each in entries), strict=True
         )
-        tracked = Tracked(self.study.name, self.files.key, numbers, again)
+        tracked = LoggedTrials(self.study.name, self.files.key, numbers, again)
         return [make_tracker(name, tracked) for name in self.trackers]
 
-    def _spec(self, claim: Claim) -> CheckpointSpec:
+    def _spec(self, claim: ClaimedTrial) -> CheckpointSpec:
         storage, path = self.study.storage, self._checkpoint(claim)
         if claim.attempt > 1 and not path.exists():
             log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
@@ -390,7 +390,7 @@ class Worker:
             may_write=lambda: storage.holds(claim.id),
         )
 
-    def _checkpoint(self, claim: Claim) -> Path:
+    def _checkpoint(self, claim: ClaimedTrial) -> Path:
         return self.files.checkpoint(claim.number)
 
 

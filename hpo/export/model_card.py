@@ -12,13 +12,13 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, metric_text, value_text, values_text
 from hpo.report.render.markdown import short
-from hpo.report.stats.evaluation_stats import judge
+from hpo.report.stats.evaluation_stats import compare_candidates
 
-__all__ = ["Exported", "card"]
+__all__ = ["ExportedModel", "model_card"]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """What is known of an exported model beside its trial.
 
     Attributes:
@@ -34,7 +34,9 @@ class Exported:
     onnx: tuple[int, float] | None = None
 
 
-def card(results: Results, row: TrialRow, evaluations: Sequence[EvaluationResults], exported: Exported) -> str:
+def model_card(
+    results: Results, row: TrialRow, evaluations: Sequence[EvaluationResults], exported: ExportedModel
+) -> str:
     """The card: what the model is, its scores, how it is used and was trained, and what it is not good for."""
     assert row.config is not None
     takes = exported.preprocessing
@@ -72,7 +74,7 @@ def _chosen(results: Results, row: TrialRow) -> list[Block]:
 def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
     """The same configuration, trained again from fresh seeds."""
     metric = evaluation.test_metric
-    for score in judge(evaluation).scores:
+    for score in compare_candidates(evaluation).scores:
         if score.candidate.trial == row.number and score.test is not None and metric is not None:
             data = "" if evaluation.own else f" on {evaluation.dataset}"
             refit = ", refitted on training and validation data" if evaluation.refit else ""
@@ -81,7 +83,7 @@ def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
     return []
 
 
-def _use(results: Results, row: TrialRow, exported: Exported) -> list[Block]:
+def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block]:
     takes = exported.preprocessing
     shape = ", ".join(map(str, takes.shape))
     values = "bytes, 0 to 255," if takes.values == "uint8" else "floats"
@@ -112,7 +114,7 @@ def _output(row: TrialRow, takes: Preprocessing) -> str:
     return f"{logit}number i of the input, flattened, as it is reconstructed"
 
 
-def _in_torch(results: Results, exported: Exported) -> str:
+def _in_torch(results: Results, exported: ExportedModel) -> str:
     load = f'model.load_state_dict(load_file("{WEIGHTS}"))\nmodel.eval()'
     if exported.plain:
         head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
@@ -129,7 +131,7 @@ def _in_torch(results: Results, exported: Exported) -> str:
     return f"{own}{head}model = {made}\n{load}"
 
 
-def _training(row: TrialRow, exported: Exported) -> list[Block]:
+def _training(row: TrialRow, exported: ExportedModel) -> list[Block]:
     assert row.config is not None
     rows = [[name, value_text(value)] for name, value in row.config.effective().items()]
     told = ", ".join(f"{name} {value}" for name, value in exported.environment.items())
@@ -140,7 +142,7 @@ def _training(row: TrialRow, exported: Exported) -> list[Block]:
     ]
 
 
-def _limits(results: Results, exported: Exported, *, tested: bool) -> list[Block]:
+def _limits(results: Results, exported: ExportedModel, *, tested: bool) -> list[Block]:
     others = "gives any other one a class as well, often with a high probability"
     if exported.preprocessing.reconstructs:
         others = "reconstructs others badly"

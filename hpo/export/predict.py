@@ -151,10 +151,10 @@ def _torch(folder: Path, takes: Preprocessing) -> Model:
     import torch
 
     from hpo.study.input.config_file import read_parameters
-    from hpo.training.models import build, load_weights
+    from hpo.training.models import build_model, load_weights
 
     config = read_parameters(folder / CONFIG)
-    model = build(config, takes.shape, takes.classes)
+    model = build_model(config, takes.shape, takes.classes)
     load_weights(model, folder / WEIGHTS, config.model)
     model.eval()
 

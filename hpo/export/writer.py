@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from hpo.errors import RunError
-from hpo.execution.restore import Restored, restore
+from hpo.execution.restore import RestoredTrial, restore
 from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
-from hpo.export.model_card import Exported, card
+from hpo.export.model_card import ExportedModel, model_card
 from hpo.export.onnx import has_onnx, plain_torch, write_onnx
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
@@ -45,7 +45,7 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
         return _write(study, found, made)
 
 
-def _write(study: Study, found: Restored, folder: Path) -> list[str]:
+def _write(study: Study, found: RestoredTrial, folder: Path) -> list[str]:
     results = read_results(study)
     row = results.trial(found.trial.number)
     assert row.config is not None
@@ -54,12 +54,14 @@ def _write(study: Study, found: Restored, folder: Path) -> list[str]:
     (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx, note = _onnx(found, folder)
-    exported = Exported(preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx)
-    (folder / CARD).write_text(card(results, row, read_evaluations(study), exported), encoding="utf-8")
+    exported = ExportedModel(
+        preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx
+    )
+    (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]
 
 
-def _onnx(found: Restored, folder: Path) -> tuple[tuple[int, float] | None, str]:
+def _onnx(found: RestoredTrial, folder: Path) -> tuple[tuple[int, float] | None, str]:
     """On how many samples it was compared, and the largest difference, or None without it; and what is to be said."""
     if not has_onnx():
         return None, f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"

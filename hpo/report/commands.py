@@ -8,10 +8,10 @@ from hpo.report.data.results import Results
 from hpo.storage.url import mask
 from hpo.utils.home import default_storage
 
-__all__ = ["command", "imports_of"]
+__all__ = ["format_command", "import_options"]
 
 
-def command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
+def format_command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
     """A command of `hpo` on the study, with its storage and imports where they are needed; passwords are masked.
 
     Args:
@@ -22,10 +22,10 @@ def command(results: Results, verb: str, more: str = "", *, imports: bool = True
     """
     storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
     words = [f"hpo {verb} {shlex.quote(results.name)}", *([more] if more else [])]
-    return " ".join(words) + (imports_of(results) if imports else "") + storage
+    return " ".join(words) + (import_options(results) if imports else "") + storage
 
 
-def imports_of(results: Results) -> str:
+def import_options(results: Results) -> str:
     """The options that import the modules of the study's own models, metrics and data, with a space before each."""
     definition = results.definition
     modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))

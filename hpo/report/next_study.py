@@ -11,7 +11,7 @@ from typing import Any
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
 from hpo.report.checks.finding import Finding
-from hpo.report.checks.run import diagnose
+from hpo.report.checks.run import run_checks
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import Results, read_results
 from hpo.space import Constant, Space
@@ -19,7 +19,7 @@ from hpo.study import Study
 from hpo.study.warm_start import check_warm_start
 from hpo.utils.toml import toml_value
 
-__all__ = ["suggestion", "write_suggestion"]
+__all__ = ["suggest_study", "write_suggestion"]
 
 # The checks whose lines change the space, in this order.
 ACTED_ON = ("boundary", "infeasible", "isolation", "improving", "flat", "stability", "density")
@@ -33,7 +33,7 @@ def write_suggestion(study: Study, path: Path) -> Path:
         RequestError: the file exists with other content, or cannot be written.
     """
     results = read_results(study)
-    text = suggestion(results, diagnose(results, read_evaluations(study)))
+    text = suggest_study(results, run_checks(results, read_evaluations(study)))
     try:
         if path.exists() and path.read_bytes() != text.encode():
             raise RequestError(f"{path}: exists with other content; give another name, or remove it")
@@ -43,7 +43,7 @@ def write_suggestion(study: Study, path: Path) -> Path:
     return path
 
 
-def suggestion(results: Results, findings: Sequence[Finding]) -> str:
+def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     """The next study's file in TOML: the space changed as the findings say, begun from the best trials."""
     definition = results.definition
     parameters, reasons = _changed(results, findings)

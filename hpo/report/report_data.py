@@ -8,21 +8,21 @@ from datetime import datetime
 from functools import cached_property
 
 from hpo.report.chapters.blocks import Chapter
-from hpo.report.chapters.verdict import verdict
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
-from hpo.report.checks.run import diagnose
+from hpo.report.checks.run import run_checks
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
 from hpo.report.data.results import Results, read_results
-from hpo.report.stats.evaluation_stats import Judgement, judge
+from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
 from hpo.report.stats.importance import importances
 from hpo.study import Study
-from hpo.study.operations.evaluation_study import Look, looks
+from hpo.study.operations.evaluation_study import TestSetRead, list_test_set_reads
 
-__all__ = ["Reading", "read"]
+__all__ = ["ReportData", "read_report_data"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReportData:
     """What chapters are written from.
 
     Attributes:
@@ -37,14 +37,14 @@ class Reading:
     study: Study
     results: Results
     evaluations: Sequence[EvaluationResults]
-    looks: Sequence[Look]
+    looks: Sequence[TestSetRead]
     findings: Sequence[Finding]
     now: datetime
 
     @cached_property
-    def judgements(self) -> tuple[Judgement, ...]:
+    def judgements(self) -> tuple[EvaluationStats, ...]:
         """One per evaluation."""
-        return tuple(judge(evaluation) for evaluation in self.evaluations)
+        return tuple(compare_candidates(evaluation) for evaluation in self.evaluations)
 
     @cached_property
     def importances(self) -> dict[str, float]:
@@ -60,21 +60,23 @@ class Reading:
     @cached_property
     def chapters(self) -> list[Chapter]:
         """The report's, top to bottom."""
-        from hpo.report.chapters.order import chapters  # which is written from this
+        from hpo.report.chapters.order import make_chapters  # which is written from this
 
-        return chapters(self)
+        return make_chapters(self)
 
     @cached_property
     def verdict(self) -> list[str]:
         """The report in three lines."""
-        return verdict(self.results, self.evaluations, self.findings)
+        return write_verdict(self.results, self.evaluations, self.findings)
 
 
-def read(study: Study) -> Reading:
+def read_report_data(study: Study) -> ReportData:
     """Read a study with its evaluations.
 
     Raises:
         RegistryError: it uses a model or metric that is not registered here; the line names the module to import.
     """
     results, evaluations = read_results(study), read_evaluations(study)
-    return Reading(study, results, evaluations, looks(study), diagnose(results, evaluations), datetime.now())
+    return ReportData(
+        study, results, evaluations, list_test_set_reads(study), run_checks(results, evaluations), datetime.now()
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, Run, read_evaluations
+from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, EvaluationRun, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import finite
 from hpo.storage.study_storage import EpochSteps
@@ -94,7 +94,7 @@ def _about(results: Results, row: TrialRow, attributes: Mapping[str, Any]) -> di
     }
 
 
-def _runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tuple[str, Run]]:
+def _runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tuple[str, EvaluationRun]]:
     """The tested runs of a trial's configuration, each with the name of its data set."""
     for evaluation in evaluations:
         for candidate in evaluation.candidates:
@@ -102,7 +102,7 @@ def _runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tup
                 yield from ((evaluation.dataset, run) for run in candidate.runs if run.test)
 
 
-def _write_tests(path: Path, runs: Sequence[tuple[str, Run]]) -> None:
+def _write_tests(path: Path, runs: Sequence[tuple[str, EvaluationRun]]) -> None:
     if not runs:
         return
     rows = [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from hpo.errors import RequestError
 
 if TYPE_CHECKING:
-    from hpo.report.report_data import Reading
+    from hpo.report.report_data import ReportData
     from hpo.study import Study
 
 __all__ = ["ReportPaths", "write_report"]
@@ -24,7 +24,7 @@ DOCUMENT, OPENING = "report.json", b'{"schema": '
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a report; `best_config` is None where no trial is complete, `study` for an evaluation."""
+    """The files of a report; `best_config_toml` is None where no trial is complete, `study` for an evaluation."""
 
     html: Path
     markdown: Path
@@ -33,7 +33,7 @@ class ReportPaths:
     study: Path | None
 
 
-def write_report(study: Study | Reading, out: Path) -> ReportPaths:
+def write_report(study: Study | ReportData, out: Path) -> ReportPaths:
     """Write the report of a study, or of what has been read of it, to the folder `out`, which is made.
 
     These are `report.html`, `report.md` with its figures in the folder `report_figures`, `report.json` (see
@@ -45,9 +45,9 @@ def write_report(study: Study | Reading, out: Path) -> ReportPaths:
         RegistryError: the study uses a model or metric that is not registered here.
     """
     from hpo.report.render.markdown import FIGURES
-    from hpo.report.report_data import Reading, read
+    from hpo.report.report_data import ReportData, read_report_data
 
-    files, figures = _files(study if isinstance(study, Reading) else read(study))
+    files, figures = _files(study if isinstance(study, ReportData) else read_report_data(study))
     _check_folder(out, (*files, FIGURES))
     try:
         for name, content in files.items():
@@ -73,24 +73,24 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
         raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
 
 
-def _files(reading: Reading) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _files(reading: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
-    from hpo.report.chapters.best_config import best_config
-    from hpo.report.chapters.order import facts
-    from hpo.report.chapters.reproduction import study_file
+    from hpo.report.chapters.best_config import best_config_toml
+    from hpo.report.chapters.order import study_facts
+    from hpo.report.chapters.reproduction import format_study_file
     from hpo.report.format import time_text
-    from hpo.report.render.html import page
-    from hpo.report.render.json import document
-    from hpo.report.render.markdown import markdown
+    from hpo.report.render.html import render_html
+    from hpo.report.render.json import report_document
+    from hpo.report.render.markdown import render_markdown
 
-    told = (reading.results.name, reading.verdict, facts(reading), reading.chapters, time_text(reading.now))
-    text, figures = markdown(*told)
+    told = (reading.results.name, reading.verdict, study_facts(reading), reading.chapters, time_text(reading.now))
+    text, figures = render_markdown(*told)
     texts = {
-        DOCUMENT: json.dumps(document(reading), allow_nan=False),  # first, for by it a report is known
-        "report.html": page(*told),
+        DOCUMENT: json.dumps(report_document(reading), allow_nan=False),  # first, for by it a report is known
+        "report.html": render_html(*told),
         "report.md": text,
-        "best_config.toml": best_config(reading.results)[0],
-        "study.toml": study_file(reading.results),
+        "best_config.toml": best_config_toml(reading.results)[0],
+        "study.toml": format_study_file(reading.results),
     }
     return {name: text.encode() for name, text in texts.items()}, figures
 

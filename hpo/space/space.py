@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config.trial_config import Parameter, TrialConfig, Value, vocabulary
+from hpo.config.trial_config import Parameter, TrialConfig, Value, all_parameters
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
@@ -64,9 +64,9 @@ class Space:
     ) -> None:
         literals = {**(parameters or {}), **more}
         # Without any model's own parameters: `model` must be read first, for it brings in the others.
-        chosen = parse("model", literals.get("model", "mlp"), vocabulary())
+        chosen = parse("model", literals.get("model", "mlp"), all_parameters())
         self.models = tuple(dict.fromkeys(str(value) for domain in chosen for value in domain.points()))
-        self.table = vocabulary(self.models)
+        self.table = all_parameters(self.models)
         self.configurations = configurations
         if configurations:
             self.table[CONFIGURATION.name] = CONFIGURATION

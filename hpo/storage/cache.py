@@ -22,9 +22,9 @@ from hpo.storage.tables import (
     VALUES,
     upsert,
 )
-from hpo.storage.trial_query import Snapshot, Wanted
+from hpo.storage.trial_query import Snapshot, TrialQuery
 
-__all__ = ["FINAL", "Buffer", "Known", "copied"]
+__all__ = ["FINAL", "TrialCache", "WriteBuffer", "copy_trial"]
 
 FINAL = (TrialState.COMPLETE, TrialState.PRUNED)  # FAIL is not: a failed trial may be tried again
 KEYS: dict[sa.Table, tuple[str, ...]] = {
@@ -38,7 +38,7 @@ KEYS: dict[sa.Table, tuple[str, ...]] = {
 }
 
 
-def copied(trial: FrozenTrial) -> FrozenTrial:
+def copy_trial(trial: FrozenTrial) -> FrozenTrial:
     """A trial to be changed without changing this one."""
     twin = copy.copy(trial)
     twin.params = dict(trial.params)
@@ -49,7 +49,7 @@ def copied(trial: FrozenTrial) -> FrozenTrial:
     return twin
 
 
-class Known:
+class TrialCache:
     """The trials of one study as last read, and those that this process runs as it has written them.
 
     Frozen trials are replaced, never changed, so that a reader may keep the one it was given.
@@ -115,7 +115,7 @@ class Known:
         """The trials that every read asks for by their ids: the unfinished and failed ones of others, and one slot."""
         return (self._open - self.own) | ({max(self._waiting)} if self._waiting else set())
 
-    def changed(self, also: Iterable[int] = ()) -> Wanted:
+    def changed(self, also: Iterable[int] = ()) -> TrialQuery:
         """All that others may have changed since the last read.
 
         New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their
@@ -128,7 +128,7 @@ class Known:
         first, last = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
         # A cohort takes slots from among others.
         passed = tuple(i for i in self.trials if first < i < last and i not in self._waiting)
-        return Wanted(self._last, tuple(self._asked().union(also)), (first, last), passed, self._anchor)
+        return TrialQuery(self._last, tuple(self._asked().union(also)), (first, last), passed, self._anchor)
 
     def in_order(self) -> list[FrozenTrial]:
         """The trials by number; samplers and pruners ask for them often."""
@@ -137,7 +137,7 @@ class Known:
         return [self.trials[trial_id] for trial_id in self._order]
 
 
-class Buffer:
+class WriteBuffer:
     """Rows of trials that are yet to be written; a later row with the same key replaces an earlier one."""
 
     def __init__(self) -> None:
@@ -150,14 +150,14 @@ class Buffer:
         if self.since is None:
             self.since = time.monotonic()
 
-    def take(self) -> Buffer:
+    def take(self) -> WriteBuffer:
         """All rows, leaving none."""
-        taken = Buffer()
+        taken = WriteBuffer()
         taken._rows, taken.since = self._rows, self.since
         self._rows, self.since = {}, None
         return taken
 
-    def put_back(self, taken: Buffer) -> None:
+    def put_back(self, taken: WriteBuffer) -> None:
         """Return rows that could not be written, under those that have come since."""
         self._rows = {**taken._rows, **self._rows}
         self.since = taken.since if taken.since is not None else self.since

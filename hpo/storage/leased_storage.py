@@ -16,20 +16,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
 from hpo.storage import leases, worker_stats
-from hpo.storage.leases import Holder, Pulse, WorkerRow
+from hpo.storage.leases import RenewalResult, WorkerInfo, WorkerRow
 from hpo.storage.tables import TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
-from hpo.storage.transient_errors import retried
-from hpo.storage.worker_stats import Work, WorkRow
-from hpo.storage.write_behind import BufferedStorage, add_trial, count_trials, value_row
+from hpo.storage.transient_errors import with_retries
+from hpo.storage.worker_stats import WorkRecorder, WorkRow
+from hpo.storage.write_behind import WriteBehindStorage, add_trial, count_trials, value_row
 
-__all__ = ["ATTEMPT", "FIXED", "Claimed", "LeasedStorage", "Offer", "Told", "fix"]
+__all__ = ["ATTEMPT", "FIXED", "ClaimOffer", "LeaseGrant", "LeasedStorage", "TellRequest", "fix"]
 
 ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
 FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 
 
 @dataclass(frozen=True)
-class Claimed:
+class LeaseGrant:
     """A trial that a worker has claimed, and the number of this attempt at it, from 1.
 
     Attributes:
@@ -46,7 +46,7 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class Offer:
+class ClaimOffer:
     """What a worker may take along with a trial that it has claimed.
 
     Attributes:
@@ -61,7 +61,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Told:
+class TellRequest:
     """The end of a trial: its state, and its values where it has any."""
 
     trial_id: int
@@ -69,7 +69,7 @@ class Told:
     values: Sequence[float] | None = None
 
 
-class LeasedStorage(BufferedStorage):
+class LeasedStorage(WriteBehindStorage):
     """See the module."""
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
@@ -79,8 +79,8 @@ class LeasedStorage(BufferedStorage):
     # Trials, under leases.
 
     def claim(
-        self, study_id: int, holder: Holder, budget: int | None = None, *, abandoned: bool = False
-    ) -> Claimed | None:
+        self, study_id: int, holder: WorkerInfo, budget: int | None = None, *, abandoned: bool = False
+    ) -> LeaseGrant | None:
         """Claim the next trial for a worker, or None where there is none; it is RUNNING, and held for a while.
 
         One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
@@ -96,10 +96,10 @@ class LeasedStorage(BufferedStorage):
             KeyError: there is no such study.
         """
 
-        def step(connection: sa.Connection) -> Claimed | None:
-            while found := leases.find(connection, study_id, holder, list(self._held), waiting=not abandoned):
-                if leases.take(connection, study_id, found, holder):
-                    return Claimed(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
+        def step(connection: sa.Connection) -> LeaseGrant | None:
+            while found := leases.find_claimable(connection, study_id, holder, list(self._held), waiting=not abandoned):
+                if leases.claim(connection, study_id, found, holder):
+                    return LeaseGrant(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
             if budget is None or abandoned:
                 return None
             lock_study(connection, study_id)
@@ -107,8 +107,8 @@ class LeasedStorage(BufferedStorage):
             if number >= budget:
                 return None
             trial_id = add_trial(connection, study_id, number)
-            leases.grant(connection, study_id, trial_id, 1, holder)
-            return Claimed(trial_id, 1)
+            leases.insert_lease(connection, study_id, trial_id, 1, holder)
+            return LeaseGrant(trial_id, 1)
 
         claimed = self._transact(study_id, step)
         if claimed is not None:
@@ -118,12 +118,12 @@ class LeasedStorage(BufferedStorage):
     def claim_more(
         self,
         study_id: int,
-        holder: Holder,
-        choose: Callable[[Offer], tuple[Collection[int], int]],
+        holder: WorkerInfo,
+        choose: Callable[[ClaimOffer], tuple[Collection[int], int]],
         budget: int | None = None,
         *,
         abandoned: bool = False,
-    ) -> list[Claimed]:
+    ) -> list[LeaseGrant]:
         """Claim what is to be trained along with a trial, in one transaction; fewer where others are faster.
 
         Args:
@@ -137,21 +137,21 @@ class LeasedStorage(BufferedStorage):
             KeyError: there is no such study.
         """
 
-        def step(connection: sa.Connection) -> list[Claimed]:
+        def step(connection: sa.Connection) -> list[LeaseGrant]:
             room = 0
             if budget is not None and not abandoned:
                 lock_study(connection, study_id)
                 room = max(0, budget - count_trials(connection, study_id))
-            found = leases.find_all(connection, study_id, holder, list(self._held), waiting=not abandoned)
-            workers = max(1, leases.count_live(connection, study_id))
-            chosen, new = choose(Offer([each.trial_id for each in found], room, workers))
+            found = leases.find_all_claimable(connection, study_id, holder, list(self._held), waiting=not abandoned)
+            workers = max(1, leases.count_live_leases(connection, study_id))
+            chosen, new = choose(ClaimOffer([each.trial_id for each in found], room, workers))
             ids = set(chosen)
             wanted = [each for each in found if each.trial_id in ids]
             if abandoned:
-                taken = [each for each in wanted if leases.take(connection, study_id, each, holder)]
+                taken = [each for each in wanted if leases.claim(connection, study_id, each, holder)]
             else:
-                taken = leases.take_all(connection, study_id, wanted, holder)
-            claimed = [Claimed(each.trial_id, each.attempt + 1, taken_over=abandoned) for each in taken]
+                taken = leases.claim_all(connection, study_id, wanted, holder)
+            claimed = [LeaseGrant(each.trial_id, each.attempt + 1, taken_over=abandoned) for each in taken]
             return claimed + _make(connection, study_id, min(new, room), holder)
 
         claimed = self._transact(study_id, step)
@@ -159,8 +159,8 @@ class LeasedStorage(BufferedStorage):
             self._begin(study_id, holder, each)
         return claimed
 
-    def _begin(self, study_id: int, holder: Holder, claimed: Claimed) -> None:
-        self._own(study_id, claimed.trial_id, leases.Held(holder.name, claimed.attempt))
+    def _begin(self, study_id: int, holder: WorkerInfo, claimed: LeaseGrant) -> None:
+        self._own(study_id, claimed.trial_id, leases.Lease(holder.name, claimed.attempt))
         # Where it has passed to another already, this process was suspended: its next write says so again.
         with suppress(LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
@@ -182,7 +182,7 @@ class LeasedStorage(BufferedStorage):
             connection.execute(running.values(state=TrialState.WAITING))
             fix(connection, [self._trial(trial_id) for trial_id in ours])
             attempts = {trial_id: held.attempt for trial_id in ours if (held := self._held.get(trial_id))}
-            leases.give_back(connection, self._study_of[ours[0]], attempts)
+            leases.release(connection, self._study_of[ours[0]], attempts)
 
         try:
             refused = self._settle(trial_ids, step)
@@ -190,7 +190,7 @@ class LeasedStorage(BufferedStorage):
             return []
         return [trial_id for trial_id in trial_ids if trial_id not in refused]
 
-    def tell(self, results: Sequence[Told]) -> dict[int, Exception]:
+    def tell(self, results: Sequence[TellRequest]) -> dict[int, Exception]:
         """End RUNNING trials of one study that this process runs, in one transaction.
 
         Returns:
@@ -212,7 +212,7 @@ class LeasedStorage(BufferedStorage):
             mine = [told for told in results if told.trial_id in ours]
             rows = [value_row(told.trial_id, i, value) for told in mine for i, value in enumerate(told.values or ())]
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
-            leases.drop(connection, ours)
+            leases.delete_lease(connection, ours)
 
         def landed(trial_id: int, why: Exception) -> bool:
             # The connection may have been lost after the database had done it, and before it could say so.
@@ -243,17 +243,17 @@ class LeasedStorage(BufferedStorage):
 
     # Workers.
 
-    def announce(self, study_id: int, holder: Holder) -> None:
+    def announce(self, study_id: int, holder: WorkerInfo) -> None:
         """List a worker with its study."""
 
         def step(connection: sa.Connection) -> None:
-            leases.announce(connection, study_id, holder)
+            leases.register_worker(connection, study_id, holder)
             worker_stats.begin_work(connection, study_id, holder.name)
 
         self.write(step)
         self._until[holder.name] = _awake() + holder.seconds
 
-    def beat(self, holder: Holder, done: Work | None = None) -> bool:
+    def beat(self, holder: WorkerInfo, done: WorkRecorder | None = None) -> bool:
         """Renew all leases of a worker, and say what it has done, one try; returns whether it is asked to stop.
 
         Raises:
@@ -264,7 +264,7 @@ class LeasedStorage(BufferedStorage):
             with self._turn:
                 with self.engine.begin() as connection:
                     begin(connection)
-                    pulse = leases.beat(connection, holder)
+                    pulse = leases.renew(connection, holder)
                     if done is not None:
                         worker_stats.record(connection, holder.name, done)
                 self._heard(holder, pulse, began)
@@ -273,7 +273,7 @@ class LeasedStorage(BufferedStorage):
             raise
         return pulse.stop
 
-    def _heard(self, holder: Holder, pulse: Pulse, began: float) -> None:
+    def _heard(self, holder: WorkerInfo, pulse: RenewalResult, began: float) -> None:
         with self._memory:
             self._recovered()
             self._until[holder.name] = began + holder.seconds
@@ -294,30 +294,30 @@ class LeasedStorage(BufferedStorage):
         held = self._held.get(trial_id)
         return held is not None and (self._trouble is not None or _awake() < self._until.get(held.worker, 0.0))
 
-    def retire(self, holder: Holder, done: Work | None = None) -> None:
+    def retire(self, holder: WorkerInfo, done: WorkRecorder | None = None) -> None:
         """List a worker no longer, and say what it has done; one try, for it is on its way out."""
         with self._turn, self.engine.begin() as connection:
             if done is not None:
                 worker_stats.record(connection, holder.name, done)
-            leases.retire(connection, holder)
+            leases.unregister_worker(connection, holder)
 
     def ask_workers_to_stop(self, study_id: int) -> int:
         """Ask all workers of a study to stop; returns how many live."""
-        return self.write(lambda connection: leases.ask_to_stop(connection, study_id))
+        return self.write(lambda connection: leases.request_stop(connection, study_id))
 
-    @retried
+    @with_retries
     def work_done(self, study_id: int) -> list[WorkRow]:
         """What each of a study's workers has done, living or not."""
         with self._turn, self.engine.connect() as connection:
             return worker_stats.read_work(connection, study_id)
 
-    @retried
+    @with_retries
     def workers(self, study_id: int) -> list[WorkerRow]:
         """The workers of a study, by name."""
         with self._turn, self.engine.connect() as connection:
             return leases.read_workers(connection, study_id)
 
-    @retried
+    @with_retries
     def held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
         """How many running trials of a study are held by workers, living or not; this process's are not counted.
 
@@ -326,7 +326,7 @@ class LeasedStorage(BufferedStorage):
             waiting: whether those that wait are counted as well.
         """
         with self._turn, self.engine.connect() as connection:
-            return leases.others(connection, study_id, list(self._held), waiting=waiting)
+            return leases.count_other_workers(connection, study_id, list(self._held), waiting=waiting)
 
 
 def fix(connection: sa.Connection, trials: Collection[FrozenTrial]) -> None:
@@ -338,13 +338,13 @@ def fix(connection: sa.Connection, trials: Collection[FrozenTrial]) -> None:
     upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), rows)
 
 
-def _make(connection: sa.Connection, study_id: int, count: int, holder: Holder) -> list[Claimed]:
+def _make(connection: sa.Connection, study_id: int, count: int, holder: WorkerInfo) -> list[LeaseGrant]:
     """New trials, held."""
     first = count_trials(connection, study_id) if count > 0 else 0
     ids = [add_trial(connection, study_id, first + i) for i in range(count)]
     if ids:
-        leases.grant_all(connection, study_id, dict.fromkeys(ids, 1), holder)
-    return [Claimed(trial_id, 1, made=True) for trial_id in ids]
+        leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), holder)
+    return [LeaseGrant(trial_id, 1, made=True) for trial_id in ids]
 
 
 def _awake() -> float:

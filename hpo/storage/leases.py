@@ -14,31 +14,31 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.storage.tables import LEASES, TRIALS, WORKERS, clock, upsert, upsert_one, utc_time
+from hpo.storage.tables import LEASES, TRIALS, WORKERS, database_clock, upsert, upsert_one, utc_time
 
 __all__ = [
-    "Found",
-    "Held",
-    "Holder",
-    "Pulse",
-    "Standing",
+    "ClaimableTrial",
+    "Lease",
+    "LeaseState",
+    "RenewalResult",
+    "WorkerInfo",
     "WorkerRow",
-    "announce",
-    "ask_to_stop",
-    "beat",
-    "count_live",
-    "drop",
-    "find",
-    "find_all",
-    "give_back",
-    "grant",
-    "grant_all",
-    "others",
+    "claim",
+    "claim_all",
+    "count_live_leases",
+    "count_other_workers",
+    "delete_lease",
+    "find_all_claimable",
+    "find_claimable",
+    "insert_lease",
+    "insert_leases",
+    "lease_states",
     "read_workers",
-    "retire",
-    "standings",
-    "take",
-    "take_all",
+    "register_worker",
+    "release",
+    "renew",
+    "request_stop",
+    "unregister_worker",
 ]  # fmt: skip
 
 FORGET = 86400.0  # seconds after which a worker that died is no longer listed
@@ -46,7 +46,7 @@ WAITS = TRIALS.c.state == TrialState.WAITING
 
 
 @dataclass(frozen=True)
-class Holder:
+class WorkerInfo:
     """A worker as the database knows it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Holder:
 
 
 @dataclass(frozen=True)
-class Found:
+class ClaimableTrial:
     """A trial that may be claimed, and the number of its last attempt; `waiting` unless its worker is gone."""
 
     trial_id: int
@@ -96,9 +96,9 @@ class WorkerRow:
 # Claiming.
 
 
-def find(
-    connection: sa.Connection, study_id: int, holder: Holder, held: Collection[int], *, waiting: bool = True
-) -> Found | None:
+def find_claimable(
+    connection: sa.Connection, study_id: int, holder: WorkerInfo, held: Collection[int], *, waiting: bool = True
+) -> ClaimableTrial | None:
     """The trial to claim next: one that has been begun and whose worker is gone, else the first that waits.
 
     A lease of the holder's own which it does not know it holds counts as gone: its connection was lost after the
@@ -115,24 +115,24 @@ def find(
     query = _claimable(study_id, WAITS | gone if waiting else gone).limit(1)
     if connection.dialect.name == "postgresql":
         # What others are claiming just now is passed over. InnoDB would lock, on its way, rows that it does not return,
-        # so that of several who look at once nobody finds any: there, as everywhere, `take` decides.
+        # so that of several who look at once nobody finds any: there, as everywhere, `claim` decides.
         query = query.with_for_update(of=TRIALS, skip_locked=True)
     row = connection.execute(query).first()
     return None if row is None else _found(row)
 
 
-def find_all(
-    connection: sa.Connection, study_id: int, holder: Holder, held: Collection[int], *, waiting: bool
-) -> list[Found]:
-    """Every trial that waits, or else every one whose worker is gone, by number; `take` and `take_all` decide."""
+def find_all_claimable(
+    connection: sa.Connection, study_id: int, holder: WorkerInfo, held: Collection[int], *, waiting: bool
+) -> list[ClaimableTrial]:
+    """Every trial that waits, or else every one whose worker is gone, by number; `claim` and `claim_all` decide."""
     rule = WAITS if waiting else _gone(connection, holder, held)
     return [_found(row) for row in connection.execute(_claimable(study_id, rule))]
 
 
-def _gone(connection: sa.Connection, holder: Holder, held: Collection[int]) -> sa.ColumnElement[bool]:
+def _gone(connection: sa.Connection, holder: WorkerInfo, held: Collection[int]) -> sa.ColumnElement[bool]:
     orphan = (LEASES.c.worker == holder.name) & LEASES.c.trial_id.not_in(held)
     # One that waited again may be run by another tool, which knows no leases: that one has no holder.
-    expired = LEASES.c.worker.is_not(None) & (LEASES.c.expires < clock(connection))
+    expired = LEASES.c.worker.is_not(None) & (LEASES.c.expires < database_clock(connection))
     return sa.and_(TRIALS.c.state == TrialState.RUNNING, orphan | expired)
 
 
@@ -145,22 +145,22 @@ def _claimable(study_id: int, rule: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )
 
 
-def _found(row: sa.Row[Any]) -> Found:
-    return Found(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
+def _found(row: sa.Row[Any]) -> ClaimableTrial:
+    return ClaimableTrial(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
 
 
-def take(connection: sa.Connection, study_id: int, found: Found, holder: Holder) -> bool:
+def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, holder: WorkerInfo) -> bool:
     """Claim what was found, as its next attempt; returns whether nobody was faster."""
     if found.waiting:
         mine = TRIALS.c.trial_id == found.trial_id, TRIALS.c.state == TrialState.WAITING
         begun = sa.update(TRIALS).where(*mine).values(state=TrialState.RUNNING, datetime_start=utc_time())
         if connection.execute(begun).rowcount == 0:
             return False
-        grant(connection, study_id, found.trial_id, found.attempt + 1, holder)
+        insert_lease(connection, study_id, found.trial_id, found.attempt + 1, holder)
         return True
     # Whoever writes to the trial holds its row meanwhile; afterwards he will find that it is not his.
     connection.execute(sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id == found.trial_id).with_for_update())
-    now = clock(connection)
+    now = database_clock(connection)
     lease = sa.update(LEASES).where(
         LEASES.c.trial_id == found.trial_id,
         LEASES.c.attempt == found.attempt,
@@ -171,7 +171,9 @@ def take(connection: sa.Connection, study_id: int, found: Found, holder: Holder)
     return connection.execute(taken).rowcount == 1
 
 
-def take_all(connection: sa.Connection, study_id: int, found: Collection[Found], holder: Holder) -> list[Found]:
+def claim_all(
+    connection: sa.Connection, study_id: int, found: Collection[ClaimableTrial], holder: WorkerInfo
+) -> list[ClaimableTrial]:
     """Claim trials that wait, with four statements; returns those that nobody was faster with."""
     ids = [each.trial_id for each in found]
     query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id.in_(ids), WAITS).order_by(TRIALS.c.trial_id)
@@ -182,33 +184,33 @@ def take_all(connection: sa.Connection, study_id: int, found: Collection[Found],
     if taken:
         begun = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(free))
         connection.execute(begun.values(state=TrialState.RUNNING, datetime_start=utc_time()))
-        grant_all(connection, study_id, {each.trial_id: each.attempt + 1 for each in taken}, holder)
+        insert_leases(connection, study_id, {each.trial_id: each.attempt + 1 for each in taken}, holder)
     return taken
 
 
-def grant_all(connection: sa.Connection, study_id: int, attempts: Mapping[int, int], holder: Holder) -> None:
+def insert_leases(connection: sa.Connection, study_id: int, attempts: Mapping[int, int], holder: WorkerInfo) -> None:
     """Write the leases of trials that nobody holds; their attempts are by id."""
-    expires = connection.execute(sa.select(clock(connection))).scalar_one() + holder.seconds
+    expires = connection.execute(sa.select(database_clock(connection))).scalar_one() + holder.seconds
     same = {"study_id": study_id, "worker": holder.name, "expires": expires}
     rows = [{"trial_id": trial_id, "attempt": attempt, **same} for trial_id, attempt in attempts.items()]
     upsert(connection, LEASES, ("trial_id",), rows)
 
 
-def grant(connection: sa.Connection, study_id: int, trial_id: int, attempt: int, holder: Holder) -> None:
+def insert_lease(connection: sa.Connection, study_id: int, trial_id: int, attempt: int, holder: WorkerInfo) -> None:
     """Write the lease of a trial that nobody holds."""
-    expires = clock(connection) + holder.seconds
+    expires = database_clock(connection) + holder.seconds
     values = {"study_id": study_id, "attempt": attempt, "worker": holder.name, "expires": expires}
     upsert_one(connection, LEASES, ("trial_id",), trial_id=trial_id, **values)
 
 
-def give_back(connection: sa.Connection, study_id: int, attempts: Mapping[int, int]) -> None:
+def release(connection: sa.Connection, study_id: int, attempts: Mapping[int, int]) -> None:
     """Let trials that wait again keep the numbers of their last attempts, which are by id."""
     same = {"study_id": study_id, "worker": None, "expires": 0.0}
     rows = [{"trial_id": trial_id, "attempt": attempt, **same} for trial_id, attempt in attempts.items()]
     upsert(connection, LEASES, ("trial_id",), rows)
 
 
-def drop(connection: sa.Connection, trial_ids: Collection[int]) -> None:
+def delete_lease(connection: sa.Connection, trial_ids: Collection[int]) -> None:
     """Remove the leases of trials that are finished."""
     connection.execute(sa.delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
 
@@ -217,7 +219,7 @@ def drop(connection: sa.Connection, trial_ids: Collection[int]) -> None:
 
 
 @dataclass(frozen=True)
-class Held:
+class Lease:
     """A lease as its holder remembers it."""
 
     worker: str
@@ -225,7 +227,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Standing:
+class LeaseState:
     """A trial's state, and who holds it as which attempt."""
 
     state: TrialState
@@ -233,7 +235,7 @@ class Standing:
     worker: str | None
 
 
-def standings(connection: sa.Connection, trial_ids: Collection[int], *, leased: bool) -> dict[int, Standing]:
+def lease_states(connection: sa.Connection, trial_ids: Collection[int], *, leased: bool) -> dict[int, LeaseState]:
     """Where trials stand, by id; their rows are locked. Those that are gone are left out.
 
     Args:
@@ -243,7 +245,7 @@ def standings(connection: sa.Connection, trial_ids: Collection[int], *, leased: 
             lock as it was before it waited for those it does.
     """
     rows = connection.execute(_standings(leased), {"ids": list(trial_ids)}) if trial_ids else ()
-    return {row.trial_id: Standing(row.state, row.attempt, row.worker) for row in rows}
+    return {row.trial_id: LeaseState(row.state, row.attempt, row.worker) for row in rows}
 
 
 @cache
@@ -258,16 +260,16 @@ def _standings(leased: bool) -> sa.Select[Any]:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class RenewalResult:
     """What a worker hears as it renews its leases: which attempts it holds by trial id, and whether it is to stop."""
 
     held: dict[int, int]
     stop: bool
 
 
-def beat(connection: sa.Connection, holder: Holder) -> Pulse:
+def renew(connection: sa.Connection, holder: WorkerInfo) -> RenewalResult:
     """Renew all leases of a worker, with one statement, say that it lives, and hear what is asked of it."""
-    now = clock(connection)
+    now = database_clock(connection)
     mine = LEASES.c.worker == holder.name
     connection.execute(sa.update(LEASES).where(mine).values(expires=now + holder.seconds))
     me = WORKERS.c.worker == holder.name
@@ -275,10 +277,10 @@ def beat(connection: sa.Connection, holder: Holder) -> Pulse:
     held = sa.select(LEASES.c.trial_id, LEASES.c.attempt).where(mine)
     asked = sa.select(sa.literal_column("-1"), sa.case((WORKERS.c.stop, 1), else_=0)).where(me)
     rows = {row[0]: row[1] for row in connection.execute(held.union_all(asked))}
-    return Pulse({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
+    return RenewalResult({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
 
-def others(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
+def count_other_workers(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
     """How many running trials of a study are held by workers, gone or not, apart from those `held`.
 
     Another tool may have ended a trial without knowing of its lease.
@@ -299,35 +301,35 @@ def others(connection: sa.Connection, study_id: int, held: Collection[int], *, w
 # Workers.
 
 
-def announce(connection: sa.Connection, study_id: int, holder: Holder) -> None:
+def register_worker(connection: sa.Connection, study_id: int, holder: WorkerInfo) -> None:
     """List a worker with its study; those that died long ago are listed no longer."""
-    now = clock(connection)
+    now = database_clock(connection)
     connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET))
     values = {"host": holder.host, "pid": holder.pid, "device": holder.device, "seen": now, "stop": False}
     values |= {"study_id": study_id, "gone": now + holder.seconds}
     upsert_one(connection, WORKERS, ("worker",), worker=holder.name, **values)
 
 
-def retire(connection: sa.Connection, holder: Holder) -> None:
+def unregister_worker(connection: sa.Connection, holder: WorkerInfo) -> None:
     """List a worker no longer."""
     connection.execute(sa.delete(WORKERS).where(WORKERS.c.worker == holder.name))
 
 
-def ask_to_stop(connection: sa.Connection, study_id: int) -> int:
+def request_stop(connection: sa.Connection, study_id: int) -> int:
     """Ask all workers of a study to stop; returns how many live."""
-    live = WORKERS.c.study_id == study_id, WORKERS.c.gone > clock(connection)
+    live = WORKERS.c.study_id == study_id, WORKERS.c.gone > database_clock(connection)
     return connection.execute(sa.update(WORKERS).where(*live).values(stop=True)).rowcount
 
 
-def count_live(connection: sa.Connection, study_id: int) -> int:
+def count_live_leases(connection: sa.Connection, study_id: int) -> int:
     """How many workers of a study live."""
-    live = WORKERS.c.study_id == study_id, WORKERS.c.gone > clock(connection)
+    live = WORKERS.c.study_id == study_id, WORKERS.c.gone > database_clock(connection)
     return int(connection.execute(sa.select(sa.func.count()).select_from(WORKERS).where(*live)).scalar_one())
 
 
 def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
     """The workers of a study by name, with the trials they hold; two statements."""
-    now = clock(connection)
+    now = database_clock(connection)
     leases = (
         sa.select(LEASES.c.worker, LEASES.c.trial_id)
         .join_from(LEASES, TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)

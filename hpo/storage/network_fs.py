@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from hpo.errors import StorageError
-from hpo.storage.url import is_file, mask, normalised
+from hpo.storage.url import is_file, mask, normalize
 
-__all__ = ["ALLOW", "file_system", "network_file_system", "refuse_for_remote", "refuse_network"]
+__all__ = ["ALLOW", "find_mount", "find_network_mount", "refuse_network_sqlite", "refuse_remote_sqlite"]
 
 # The type says how a folder is mounted, not who else writes to it: the whole disk of some sandboxes is 9p, and one
 # machine alone may use its NFS home. Whoever knows that says so; the message does not invite to guess.
@@ -29,7 +29,7 @@ NETWORK = frozenset({
 RECIPE = "a PostgreSQL of your own needs no root; the steps: hpo doctor --recipe (docs/postgresql.md)"
 
 
-def file_system(path: Path, mounts: Path | None = None) -> tuple[str, str] | None:
+def find_mount(path: Path, mounts: Path | None = None) -> tuple[str, str] | None:
     """The mount point that holds a path, which need not exist yet, and its type; None where the system tells none.
 
     Args:
@@ -51,19 +51,19 @@ def file_system(path: Path, mounts: Path | None = None) -> tuple[str, str] | Non
     return found
 
 
-def network_file_system(url: URL) -> str | None:
+def find_network_mount(url: URL) -> str | None:
     """Of a SQLite file on a network file system: its type and mount point in words; else None."""
-    found = file_system(Path(str(url.database))) if is_file(url) else None
+    found = find_mount(Path(str(url.database))) if is_file(url) else None
     return f"{found[1]} at {found[0]}" if found and found[1].removeprefix("fuse.") in NETWORK else None
 
 
-def refuse_network(url: URL) -> None:
+def refuse_network_sqlite(url: URL) -> None:
     """Refuse to write to a SQLite file on a network file system.
 
     Raises:
         StorageError: names the file system, and what to do instead.
     """
-    where = network_file_system(url)
+    where = find_network_mount(url)
     if where and not os.environ.get(ALLOW):
         raise StorageError(
             f"storage {mask(url)}: it lies on a network file system ({where}), where SQLite loses data; "
@@ -71,13 +71,13 @@ def refuse_network(url: URL) -> None:
         )
 
 
-def refuse_for_remote(url: str) -> None:
+def refuse_remote_sqlite(url: str) -> None:
     """Refuse SQLite as the storage of workers on other machines.
 
     Raises:
         StorageError: says what to use instead.
     """
-    parsed = normalised(url)
+    parsed = normalize(url)
     if parsed.get_backend_name() == "sqlite":
         raise StorageError(
             f"storage {mask(parsed)}: SQLite serves one machine, and these workers run on others; use PostgreSQL: "

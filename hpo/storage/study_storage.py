@@ -24,8 +24,8 @@ from sqlalchemy.engine import URL
 
 from hpo.config.trial_config import Value
 from hpo.storage import leases
-from hpo.storage.leased_storage import ATTEMPT, FIXED, Claimed, LeasedStorage, fix
-from hpo.storage.network_fs import refuse_network
+from hpo.storage.leased_storage import ATTEMPT, FIXED, LeasedStorage, LeaseGrant, fix
+from hpo.storage.network_fs import refuse_network_sqlite
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -42,16 +42,25 @@ from hpo.storage.tables import (
     WORK,
     WORKERS,
     insert_one,
-    keep_fractions,
     lock_study,
     metadata,
     purge_trials,
+    store_fractions,
 )
-from hpo.storage.transient_errors import Result, retried
-from hpo.storage.url import check_file, connect_once, explain, is_file, mask, normalised, opening_errors, tune_sqlite
+from hpo.storage.transient_errors import Result, with_retries
+from hpo.storage.url import (
+    check_file,
+    connect_once,
+    explain_connect_error,
+    is_file,
+    mask,
+    normalize,
+    translate_connect_errors,
+    tune_sqlite,
+)
 from hpo.storage.write_behind import count_trials
 
-__all__ = ["ENVIRONMENT", "FIXED", "Claimed", "EpochMetrics", "EpochSteps", "StudyStorage"]
+__all__ = ["ENVIRONMENT", "FIXED", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStorage"]
 
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
@@ -90,10 +99,10 @@ class StudyStorage(LeasedStorage):
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self.url = normalised(url)
-        refuse_network(self.url)
+        self.url = normalize(url)
+        refuse_network_sqlite(self.url)
         check_file(self.url, create)
-        with opening_errors(self.url):
+        with translate_connect_errors(self.url):
             connect_once(self.url)
             rdb = _open(self.url)
         super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
@@ -114,7 +123,7 @@ class StudyStorage(LeasedStorage):
 
     def explain(self, error: Exception) -> str:
         """One line for a database's error, in its own words."""
-        return explain(self.url, error, "does not answer")
+        return explain_connect_error(self.url, error, "does not answer")
 
     def read(self, step: Callable[[sa.Connection], Result]) -> Result:
         """What `step` reads, apart from all that is known here or waits to be written."""
@@ -203,7 +212,7 @@ class StudyStorage(LeasedStorage):
         self.write(lambda connection: _purge_study(connection, study_id))
         super().delete_study(study_id)
 
-    @retried
+    @with_retries
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """How many trials a study has in each state."""
         query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
@@ -306,7 +315,7 @@ class StudyStorage(LeasedStorage):
 
         return self.read(step)
 
-    @retried
+    @with_retries
     def last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
         """The last epoch that each of these trials has in the database, by id."""
         mine = EPOCHS.c.study_id == study_id, EPOCHS.c.trial_id.in_(trial_ids)
@@ -333,7 +342,7 @@ def _open(url: URL) -> RDBStorage:
     rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
     metadata.create_all(rdb.engine)
     if url.get_backend_name() == "mysql":
-        keep_fractions(rdb.engine)
+        store_fractions(rdb.engine)
     return rdb
 
 
@@ -416,5 +425,5 @@ def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
     fix(connection, [trial])
-    leases.give_back(connection, study_id, {trial_id: int(trial.user_attrs.get(ATTEMPT, 1))})
+    leases.release(connection, study_id, {trial_id: int(trial.user_attrs.get(ATTEMPT, 1))})
     return True

@@ -14,10 +14,32 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from hpo.storage.schema import metadata
 
 __all__ = [
-    "EPOCHS", "INTERMEDIATE_VALUES", "LEASES", "PARAMS", "STEPS", "STUDIES", "STUDY_DIRECTIONS", "STUDY_SYSTEM_ATTRS",
-    "STUDY_USER_ATTRS", "TRIALS", "TRIAL_SYSTEM_ATTRS", "TRIAL_USER_ATTRS", "VALUES", "WORK", "WORKERS", "begin",
-    "clock", "insert_one", "keep_fractions", "local_time", "lock_study", "metadata", "purge_trials", "upsert",
-    "upsert_one", "utc_time",
+    "EPOCHS",
+    "INTERMEDIATE_VALUES",
+    "LEASES",
+    "PARAMS",
+    "STEPS",
+    "STUDIES",
+    "STUDY_DIRECTIONS",
+    "STUDY_SYSTEM_ATTRS",
+    "STUDY_USER_ATTRS",
+    "TRIALS",
+    "TRIAL_SYSTEM_ATTRS",
+    "TRIAL_USER_ATTRS",
+    "VALUES",
+    "WORK",
+    "WORKERS",
+    "begin",
+    "database_clock",
+    "insert_one",
+    "local_time",
+    "lock_study",
+    "metadata",
+    "purge_trials",
+    "store_fractions",
+    "upsert",
+    "upsert_one",
+    "utc_time",
 ]  # fmt: skip
 
 STUDIES = models.StudyModel.__table__
@@ -117,7 +139,7 @@ def local_time(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
-def clock(connection: sa.Connection) -> sa.ColumnElement[float]:
+def database_clock(connection: sa.Connection) -> sa.ColumnElement[float]:
     """Seconds since 1970 by the database's clock, with fractions: one clock for all workers."""
     return sa.literal_column(CLOCKS[connection.dialect.name], sa.Double)
 
@@ -176,7 +198,7 @@ def purge_trials(connection: sa.Connection, table: sa.Table, trial_ids: Collecti
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))
 
 
-def keep_fractions(engine: sa.Engine) -> None:
+def store_fractions(engine: sa.Engine) -> None:
     """Let a new MySQL or MariaDB database keep fractions of a second, which its plain DATETIME drops.
 
     Optuna's own contract of a storage asks for them, and a short trial would take 0 seconds. One with studies is left

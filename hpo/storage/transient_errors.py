@@ -15,13 +15,13 @@ import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
-__all__ = ["PATIENCE", "Patience", "is_transient", "patient", "retried", "words"]
+__all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
 
 log = logging.getLogger("hpo.study")
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
-PATIENCE = 300.0  # seconds: a server's restart takes less
+RETRY_SECONDS = 300.0  # seconds: a server's restart takes less
 NOTICED = 3  # tries after which the trouble is worth a line in the log
 # Too many connections, shutting down, lock wait timeout, deadlock, and what goes wrong with a connection.
 MYSQL_CODES = {1040, 1053, 1205, 1213, 2003, 2006, 2013}
@@ -29,7 +29,7 @@ MYSQL_CODES = {1040, 1053, 1205, 1213, 2003, 2006, 2013}
 POSTGRES_CLASSES = ("40", "08", "57", "53")
 
 
-def words(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What the database said, in one line."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -52,7 +52,7 @@ def is_transient(error: BaseException) -> bool:
     return "locked" in str(origin) or "busy" in str(origin)  # SQLite
 
 
-class Patience:
+class RetryPolicy:
     """Tries again what may succeed in a moment, for five minutes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Patience:
         """The call's result, or its last error."""
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_transient),
-            stop=tenacity.stop_any(tenacity.stop_after_delay(PATIENCE), _Asked(self)),
+            stop=tenacity.stop_any(tenacity.stop_after_delay(RETRY_SECONDS), _Asked(self)),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=10),
             sleep=self._sleep,
             before_sleep=_say,
@@ -82,7 +82,7 @@ class Patience:
 
 
 class _Asked(tenacity.stop.stop_base):
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: RetryPolicy) -> None:
         self._patience = patience
 
     def __call__(self, _: tenacity.RetryCallState) -> bool:
@@ -92,20 +92,20 @@ class _Asked(tenacity.stop.stop_base):
 def _say(state: tenacity.RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
     if state.attempt_number == NOTICED and error:
-        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", words(error))
+        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", first_line(error))
 
 
 class Retrying(Protocol):
     """What has methods that are tried again."""
 
     @property
-    def patience(self) -> Patience: ...
+    def patience(self) -> RetryPolicy: ...
 
 
 Self = TypeVar("Self", bound=Retrying)
 
 
-def retried(method: Callable[Concatenate[Self, Given], Result]) -> Callable[Concatenate[Self, Given], Result]:
+def with_retries(method: Callable[Concatenate[Self, Given], Result]) -> Callable[Concatenate[Self, Given], Result]:
     """A method that is tried again, as its object's patience has it."""
 
     @functools.wraps(method)
@@ -118,7 +118,7 @@ def retried(method: Callable[Concatenate[Self, Given], Result]) -> Callable[Conc
 class _Patient:
     """An object whose every method is tried again, one call at a time."""
 
-    def __init__(self, target: object, patience: Patience, turn: AbstractContextManager[Any]) -> None:
+    def __init__(self, target: object, patience: RetryPolicy, turn: AbstractContextManager[Any]) -> None:
         self._target, self._patience, self._turn = target, patience, turn
 
     def __getattr__(self, name: str) -> Any:
@@ -137,6 +137,8 @@ class _Patient:
         return trying
 
 
-def patient(rdb: RDBStorage, patience: Patience, turn: AbstractContextManager[Any] | None = None) -> RDBStorage:
+def retrying_proxy(
+    rdb: RDBStorage, patience: RetryPolicy, turn: AbstractContextManager[Any] | None = None
+) -> RDBStorage:
     """Optuna's storage with every method tried again; it does so for the creation of a trial only."""
     return cast(RDBStorage, _Patient(rdb, patience, turn or threading.RLock()))

@@ -25,7 +25,7 @@ from hpo.storage.tables import (
     local_time,
 )
 
-__all__ = ["Snapshot", "Wanted", "read_snapshot"]
+__all__ = ["Snapshot", "TrialQuery", "read_snapshot"]
 
 STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
 
@@ -46,7 +46,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrialQuery:
     """Which trials of a study to read: all after an id, those named, and those in a range of ids that wait no longer.
 
     Attributes:
@@ -64,7 +64,7 @@ class Wanted:
     anchor: int | None = None
 
 
-def read_snapshot(connection: sa.Connection, study_id: int, wanted: Wanted) -> Snapshot:
+def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery) -> Snapshot:
     """The study's name, when its trial `wanted.anchor` ended, and the trials wanted, in one statement."""
     given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
     first, last = wanted.slots

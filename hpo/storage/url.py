@@ -18,11 +18,11 @@ from hpo.storage.schema import check_schema, read_schema
 __all__ = [
     "check_file",
     "connect_once",
-    "explain",
+    "explain_connect_error",
     "is_file",
     "mask",
-    "normalised",
-    "opening_errors",
+    "normalize",
+    "translate_connect_errors",
     "tune_sqlite",
 ]
 
@@ -38,7 +38,7 @@ DRIVERS = {
 }
 
 
-def normalised(url: str) -> URL:
+def normalize(url: str) -> URL:
     """A storage URL as people write it, with its driver, and for SQLite with an absolute path.
 
     Raises:
@@ -61,7 +61,7 @@ def normalised(url: str) -> URL:
 
 def mask(url: str | URL) -> str:
     """The URL without its passwords, to be shown: that of the user, and those that drivers take as options."""
-    parsed = normalised(url) if isinstance(url, str) else url
+    parsed = normalize(url) if isinstance(url, str) else url
     shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
     return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
@@ -112,7 +112,7 @@ def connect_once(url: URL) -> bool:
 
 
 @contextmanager
-def opening_errors(url: URL) -> Iterator[None]:
+def translate_connect_errors(url: URL) -> Iterator[None]:
     """Turn each way in which a storage cannot be opened into one line.
 
     Raises:
@@ -126,10 +126,10 @@ def opening_errors(url: URL) -> Iterator[None]:
         advice = known if backend in EXTRAS else "use sqlite, postgresql or mysql"
         raise StorageError(f"storage {mask(url)}: the driver for {url.drivername} is missing; {advice}") from error
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
-        raise StorageError(explain(url, error, "cannot be opened")) from error
+        raise StorageError(explain_connect_error(url, error, "cannot be opened")) from error
 
 
-def explain(url: URL, error: Exception, what: str) -> str:
+def explain_connect_error(url: URL, error: Exception, what: str) -> str:
     """One line for a database's error, in its own words."""
     cause = error.__cause__ or error
     text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]

@@ -10,15 +10,15 @@ from typing import Literal, get_args
 
 import sqlalchemy as sa
 
-from hpo.storage.tables import WORK, clock, upsert_one
+from hpo.storage.tables import WORK, database_clock, upsert_one
 
-__all__ = ["Activity", "Work", "WorkRow", "WorkSummary", "begin_work", "read_work", "record", "summary"]
+__all__ = ["Activity", "WorkRecorder", "WorkRow", "WorkSummary", "begin_work", "read_work", "record", "summarize_work"]
 
 Activity = Literal["training", "storage", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 
-class Work:
+class WorkRecorder:
     """What one worker has done so far.
 
     Attributes:
@@ -102,7 +102,7 @@ class WorkSummary:
         return f"{rate}cohorts of {size}; of the workers' time {shares}"
 
 
-def summary(rows: Sequence[WorkRow]) -> WorkSummary | None:
+def summarize_work(rows: Sequence[WorkRow]) -> WorkSummary | None:
     """All workers taken together; None where there has been none."""
     if not rows:
         return None
@@ -138,18 +138,18 @@ def _covered(rows: Sequence[WorkRow]) -> float:
 
 def begin_work(connection: sa.Connection, study_id: int, worker: str) -> None:
     """A worker that has done nothing yet."""
-    now = clock(connection)
+    now = database_clock(connection)
     place = {"worker": worker, "study_id": study_id, "since": now, "until": now}
-    upsert_one(connection, WORK, ("worker",), **place, **_values(Work()))
+    upsert_one(connection, WORK, ("worker",), **place, **_values(WorkRecorder()))
 
 
-def record(connection: sa.Connection, worker: str, work: Work) -> None:
+def record(connection: sa.Connection, worker: str, work: WorkRecorder) -> None:
     """Write what a worker has done by now."""
     mine = sa.update(WORK).where(WORK.c.worker == worker)
-    connection.execute(mine.values(until=clock(connection), **_values(work)))
+    connection.execute(mine.values(until=database_clock(connection), **_values(work)))
 
 
-def _values(work: Work) -> dict[str, float]:
+def _values(work: WorkRecorder) -> dict[str, float]:
     seconds = {str(activity): seconds for activity, seconds in work.so_far().items()}
     return {"told": work.told, "cohorts": work.cohorts, "members": work.members, **seconds}
 

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
 from hpo.storage import leases
-from hpo.storage.cache import FINAL, Buffer, Known, copied
+from hpo.storage.cache import FINAL, TrialCache, WriteBuffer, copy_trial
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -53,10 +53,17 @@ from hpo.storage.tables import (
     upsert,
     utc_time,
 )
-from hpo.storage.transient_errors import PATIENCE, Patience, is_transient, patient, retried, words
-from hpo.storage.trial_query import Snapshot, Wanted, read_snapshot
+from hpo.storage.transient_errors import (
+    RETRY_SECONDS,
+    RetryPolicy,
+    first_line,
+    is_transient,
+    retrying_proxy,
+    with_retries,
+)
+from hpo.storage.trial_query import Snapshot, TrialQuery, read_snapshot
 
-__all__ = ["BufferedStorage"]
+__all__ = ["WriteBehindStorage"]
 
 log = logging.getLogger("hpo.study")
 Result = TypeVar("Result")
@@ -65,14 +72,14 @@ STALE = 0.8  # seconds that a write may wait, and that what is known of others m
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Outage:
     """The database does not answer, since that time of a clock that only grows."""
 
     error: Exception
     since: float
 
 
-class BufferedStorage(BaseStorage):
+class WriteBehindStorage(BaseStorage):
     """See the module.
 
     Args:
@@ -86,19 +93,19 @@ class BufferedStorage(BaseStorage):
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
         self.engine: sa.Engine = rdb.engine
-        self.patience = Patience()
+        self.patience = RetryPolicy()
         self._turn = threading.RLock()  # one transaction at a time; taken before the other
         self._memory = threading.RLock()  # for what is below; never held while the database is waited for
-        self._rdb = patient(rdb, self.patience, self._turn)
+        self._rdb = retrying_proxy(rdb, self.patience, self._turn)
         self._write_behind = write_behind
-        self._buffer = Buffer()
-        self._known: dict[int, Known] = {}
+        self._buffer = WriteBuffer()
+        self._known: dict[int, TrialCache] = {}
         self._study_of: dict[int, int] = {}
         self._directions: dict[int, list[StudyDirection]] = {}
-        self._held: dict[int, leases.Held] = {}
+        self._held: dict[int, leases.Lease] = {}
         self._lost: set[int] = set()
         self._timer: threading.Timer | None = None
-        self._trouble: Trouble | None = None
+        self._trouble: Outage | None = None
         atexit.register(_flush_at_exit, weakref.ref(self))
 
     # Transactions.
@@ -174,14 +181,16 @@ class BufferedStorage(BaseStorage):
                     self._take(each, snapshot)
             return result, {trial_id: why for trial_id, why in refused.items() if trial_id in trial_ids}
 
-    def _write_rows(self, connection: sa.Connection, rows: Buffer, trial_ids: Iterable[int]) -> dict[int, Exception]:
+    def _write_rows(
+        self, connection: sa.Connection, rows: WriteBuffer, trial_ids: Iterable[int]
+    ) -> dict[int, Exception]:
         """Write what waited, but of trials that are not ours to write any more: those are returned, with the reason."""
         ids = rows.trial_ids.union(trial_ids)
         if not ids:
             return {}
         held = ids & self._held.keys()
-        found = leases.standings(connection, held, leased=True)
-        found |= leases.standings(connection, ids - held, leased=False)
+        found = leases.lease_states(connection, held, leased=True)
+        found |= leases.lease_states(connection, ids - held, leased=False)
         refused = {i: why for i in ids if (why := self._refusal(i, found.get(i)))}
         rows.drop(refused)
         rows.write(connection)
@@ -191,7 +200,7 @@ class BufferedStorage(BaseStorage):
         with self._memory:
             return {self._study_of[i] for i in trial_ids}
 
-    def _refusal(self, trial_id: int, now: leases.Standing | None) -> Exception | None:
+    def _refusal(self, trial_id: int, now: leases.LeaseState | None) -> Exception | None:
         if now is None and trial_id not in self._held:
             return KeyError(models.NOT_FOUND_MSG)
         if now is None:
@@ -221,32 +230,32 @@ class BufferedStorage(BaseStorage):
     def _read(self, connection: sa.Connection, study_id: int, also: Iterable[int] = ()) -> Snapshot:
         """What others have changed of a study; one statement, unless it is another study than before."""
         with self._memory:
-            known = self._known.setdefault(study_id, Known())
+            known = self._known.setdefault(study_id, TrialCache())
             wanted = known.changed(also)
         snapshot = read_snapshot(connection, study_id, wanted)
         if known.replaced_by(snapshot):
             self._forget(study_id)
-            snapshot = read_snapshot(connection, study_id, Wanted())
+            snapshot = read_snapshot(connection, study_id, TrialQuery())
         if snapshot.name is None:
             raise KeyError(models.NOT_FOUND_MSG)
         return snapshot
 
     def _take(self, study_id: int, snapshot: Snapshot) -> None:
-        known = self._known.setdefault(study_id, Known())
+        known = self._known.setdefault(study_id, TrialCache())
         known.take(snapshot)
         self._study_of.update((trial._trial_id, study_id) for trial in snapshot.trials)
 
     def _forget(self, study_id: int) -> None:
         """Forget a study that was deleted."""
         with self._memory:
-            known = self._known.pop(study_id, Known())
+            known = self._known.pop(study_id, TrialCache())
             self._buffer.drop(known.trials)
             self._directions.pop(study_id, None)
             for trial_id in known.trials:
                 self._study_of.pop(trial_id, None)
                 self._held.pop(trial_id, None)
 
-    def _read_now(self, study_id: int) -> Known:
+    def _read_now(self, study_id: int) -> TrialCache:
         with self._turn:
             with self.engine.connect() as connection:
                 snapshot = self._read(connection, study_id)
@@ -255,7 +264,7 @@ class BufferedStorage(BaseStorage):
                 self._take(study_id, snapshot)
                 return self._known[study_id]
 
-    def _fresh(self, study_id: int) -> Known:
+    def _fresh(self, study_id: int) -> TrialCache:
         """What is known of a study, brought up to date; where a trial of it runs here, as of a second ago."""
         with self._memory:
             known = self._known.get(study_id)
@@ -293,7 +302,7 @@ class BufferedStorage(BaseStorage):
                 raise KeyError(models.NOT_FOUND_MSG)
             return known.trials[trial_id]
 
-    @retried
+    @with_retries
     def _find_study(self, trial_id: int) -> int:
         query = sa.select(TRIALS.c.study_id).where(TRIALS.c.trial_id == trial_id)
         with self._turn, self.engine.connect() as connection:
@@ -322,7 +331,7 @@ class BufferedStorage(BaseStorage):
             self.check_trial_is_updatable(trial_id, trial.state)
             study_id = self._study_of[trial_id]
             known = self._known[study_id]
-            changed = copied(trial)
+            changed = copy_trial(trial)
             edit(changed)
             known.put(changed)
             self._buffer.add(table, {"trial_id": trial_id, **row})
@@ -388,8 +397,10 @@ class BufferedStorage(BaseStorage):
     def _trouble_with(self, error: Exception) -> None:
         with self._memory:
             if self._trouble is None:
-                log.warning("the database does not answer; training goes on for up to 5 minutes (%s)", words(error))
-                self._trouble = Trouble(error, time.monotonic())
+                log.warning(
+                    "the database does not answer; training goes on for up to 5 minutes (%s)", first_line(error)
+                )
+                self._trouble = Outage(error, time.monotonic())
             if self.given_up is None:
                 self._arm(random.uniform(0.5, 5))
 
@@ -411,7 +422,7 @@ class BufferedStorage(BaseStorage):
     def given_up(self) -> Exception | None:
         """Why nothing could be written for longer than patience lasts; None while there is hope."""
         trouble = self._trouble
-        return trouble.error if trouble and time.monotonic() - trouble.since >= PATIENCE else None
+        return trouble.error if trouble and time.monotonic() - trouble.since >= RETRY_SECONDS else None
 
     # Optuna's storage: trials.
 
@@ -427,7 +438,7 @@ class BufferedStorage(BaseStorage):
             self._own(study_id, trial_id)
         return trial_id
 
-    def _own(self, study_id: int, trial_id: int, held: leases.Held | None = None) -> None:
+    def _own(self, study_id: int, trial_id: int, held: leases.Lease | None = None) -> None:
         """From now on this process runs the trial."""
         with self._memory:
             self._known[study_id].own.add(trial_id)
@@ -488,7 +499,7 @@ class BufferedStorage(BaseStorage):
                 return False
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
             if state.is_finished():
-                leases.drop(connection, [trial_id])
+                leases.delete_lease(connection, [trial_id])
             return True
 
         running = state == TrialState.RUNNING
@@ -512,7 +523,7 @@ class BufferedStorage(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         trial = self._trial(trial_id)
-        return trial if trial.state in FINAL else copied(trial)
+        return trial if trial.state in FINAL else copy_trial(trial)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -570,7 +581,7 @@ class BufferedStorage(BaseStorage):
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self._study_attrs(STUDY_SYSTEM_ATTRS, study_id)
 
-    @retried
+    @with_retries
     def _study_attrs(self, table: sa.Table, study_id: int) -> dict[str, Any]:
         """A study's attributes, in one statement that also says whether there is such a study."""
         joined = STUDIES.outerjoin(table, table.c.study_id == STUDIES.c.study_id)
@@ -585,14 +596,14 @@ class BufferedStorage(BaseStorage):
         return self._rdb.get_all_studies()
 
 
-def _flush_at_exit(reference: weakref.ref[BufferedStorage]) -> None:
+def _flush_at_exit(reference: weakref.ref[WriteBehindStorage]) -> None:
     """An orderly end of the process loses nothing; a database that does not answer now is not waited for."""
     if (storage := reference()) is not None and not storage.in_trouble:
         storage.patience.asked_to_stop = lambda: True
         try:
             storage.flush()
         except Exception as error:
-            log.warning("the last second of reports could not be written: %s", words(error))
+            log.warning("the last second of reports could not be written: %s", first_line(error))
 
 
 def _check_name(name: str) -> None:
@@ -624,8 +635,8 @@ def add_trial(connection: sa.Connection, study_id: int, number: int, template: F
     return trial_id
 
 
-def _rows_of(trial_id: int, trial: FrozenTrial) -> Buffer:
-    rows = Buffer()
+def _rows_of(trial_id: int, trial: FrozenTrial) -> WriteBuffer:
+    rows = WriteBuffer()
     for objective, value in enumerate(trial.values or ()):
         rows.add(VALUES, value_row(trial_id, objective, value))
     for name, value in trial.params.items():

@@ -2,6 +2,6 @@
 
 from hpo.storage.study_storage import StudyStorage
 from hpo.study.definition import Budget, Definition, Objective
-from hpo.study.study import Claim, Study, study_names
+from hpo.study.study import ClaimedTrial, Study, study_names
 
-__all__ = ["Budget", "Claim", "Definition", "Objective", "Study", "StudyStorage", "study_names"]
+__all__ = ["Budget", "ClaimedTrial", "Definition", "Objective", "Study", "StudyStorage", "study_names"]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from hpo.config import registry
 from hpo.errors import DefinitionError, unknown
 
-__all__ = ["INFEASIBLE", "Constraint", "constraints_of", "violations"]
+__all__ = ["INFEASIBLE", "Constraint", "compute_violations", "read_constraints"]
 
 INFEASIBLE = "infeasible"  # the kind of failure of trials that violate a constraint
 FORM = re.compile(r"\s*(?P<metric>\w+)\s*(?P<side><=|>=)\s*(?P<bound>[-+.\deE_]+)\s*")
@@ -44,13 +44,13 @@ class Constraint(BaseModel):
         return value - self.bound if self.at_most else self.bound - value
 
 
-def violations(constraints: tuple[Constraint, ...], known: Mapping[str, float]) -> dict[str, float]:
+def compute_violations(constraints: tuple[Constraint, ...], known: Mapping[str, float]) -> dict[str, float]:
     """By how much metrics violate constraints, by their texts; of those whose metric is known and finite."""
     held = {each.text: each.violation(known.get(each.metric, math.nan)) for each in constraints}
     return {text: value for text, value in held.items() if math.isfinite(value)}
 
 
-def constraints_of(given: object, sampler: str) -> tuple[Constraint, ...]:
+def read_constraints(given: object, sampler: str) -> tuple[Constraint, ...]:
     """What the key `constraints` of a study file says: `["parameter_count <= 100000"]`.
 
     Raises:

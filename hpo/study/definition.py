@@ -18,15 +18,15 @@ from hpo.study.samplers import SAMPLERS
 __all__ = [
     "Budget",
     "Candidate",
+    "ComponentSpec",
     "Definition",
     "Evaluation",
     "Expectation",
-    "Named",
     "Objective",
     "ReportTable",
     "WarmFrom",
-    "constants",
-    "longest",
+    "constant_parameters",
+    "longest_epochs",
     "test_metric",
 ]
 
@@ -44,7 +44,7 @@ class Objective(_Frozen):
     direction: registry.Direction
 
 
-class Named(_Frozen):
+class ComponentSpec(_Frozen):
     """A sampler or a pruner: its name and its options."""
 
     name: str
@@ -157,8 +157,8 @@ class Definition(_Frozen):
     version: int = VERSION
     dataset: DatasetReference
     objectives: tuple[Objective, ...]
-    sampler: Named
-    pruner: Named
+    sampler: ComponentSpec
+    pruner: ComponentSpec
     seed: int
     parameters: dict[str, Any]
     constraints: tuple[Constraint, ...] = ()
@@ -195,7 +195,7 @@ class Definition(_Frozen):
 
     def baseline_config(self, space: Space) -> TrialConfig:
         """The baseline: the values given for it, the space's constants, and defaults for the rest."""
-        return self.config({**constants(space), **(self.baseline or {})})
+        return self.config({**constant_parameters(space), **(self.baseline or {})})
 
     def check_registered(self) -> None:
         """Refuse to work on a study whose models, metrics or data set are not registered here.
@@ -220,7 +220,7 @@ class Definition(_Frozen):
         return _differences(mine, theirs)
 
 
-def constants(space: Space) -> dict[str, Value]:
+def constant_parameters(space: Space) -> dict[str, Value]:
     """The values that all configurations of a space have in common."""
     return {
         d.parameter.name: d.domain.value
@@ -248,7 +248,7 @@ def _differences(mine: Any, theirs: Any, key: str = "") -> list[str]:
     return [] if mine == theirs else [f"{key}: stored {mine!r}, asked {theirs!r}"]
 
 
-def longest(space: Space) -> int:
+def longest_epochs(space: Space) -> int:
     """The most epochs that a trial of the space can have."""
     domains = [d.domain for d in space.dimensions if d.parameter.name == "epochs"]
     tops = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from hpo.errors import DefinitionError, unknown
-from hpo.study.samplers import Least, check_options
+from hpo.study.samplers import AtLeast, check_options
 
 __all__ = ["PRUNERS", "Pruner", "build_pruner", "check_pruner"]
 
@@ -20,16 +20,16 @@ class Pruner:
     """A class of `optuna.pruners` and its options."""
 
     target: str
-    options: Mapping[str, type | Least] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, type | AtLeast] = field(default_factory=lambda: MappingProxyType({}))
 
 
-COMMON: dict[str, type | Least] = {
+COMMON: dict[str, type | AtLeast] = {
     "n_startup_trials": int,
     "n_warmup_steps": int,
     "interval_steps": int,
     "n_min_trials": int,
 }
-HALVING: dict[str, type | Least] = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
+HALVING: dict[str, type | AtLeast] = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
 
 PRUNERS: Mapping[str, Pruner] = MappingProxyType(
     {

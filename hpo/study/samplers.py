@@ -17,7 +17,7 @@ __all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
 
 
 @dataclass(frozen=True)
-class Least:
+class AtLeast:
     """The type of an option of numbers, and its smallest value: Optuna would refuse a smaller one in mid-study."""
 
     kind: type
@@ -33,7 +33,7 @@ class Sampler:
     """How a study chooses. `target` is a class of `optuna.samplers`; empty for fixed slots, which need none."""
 
     target: str = ""
-    options: Mapping[str, type | Least] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, type | AtLeast] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     several_objectives: bool = True
 
@@ -51,8 +51,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "tpe": Sampler(
             "TPESampler",
             {
-                "n_startup_trials": Least(int, 0),
-                "n_ei_candidates": Least(int, 1),
+                "n_startup_trials": AtLeast(int, 0),
+                "n_ei_candidates": AtLeast(int, 1),
                 "multivariate": bool,
                 "group": bool,
                 "constant_liar": bool,
@@ -62,29 +62,34 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             # Without `group`, conditional parameters are sampled independently of all others.
             MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
         ),
-        "gp": Sampler("GPSampler", {"n_startup_trials": Least(int, 0), "deterministic_objective": bool}),
+        "gp": Sampler("GPSampler", {"n_startup_trials": AtLeast(int, 0), "deterministic_objective": bool}),
         "cmaes": Sampler(
             "CmaEsSampler",
             {
-                "n_startup_trials": Least(int, 0),
-                "sigma0": Least(float, 1e-9),
+                "n_startup_trials": AtLeast(int, 0),
+                "sigma0": AtLeast(float, 1e-9),
                 "with_margin": bool,
                 "use_separable_cma": bool,
                 "lr_adapt": bool,
-                "popsize": Least(int, 2),
+                "popsize": AtLeast(int, 2),
             },
             MappingProxyType({"warn_independent_sampling": False}),
             several_objectives=False,
         ),
         "nsga2": Sampler(
             "NSGAIISampler",
-            {"population_size": Least(int, 2), "mutation_prob": float, "crossover_prob": float, "swapping_prob": float},
+            {
+                "population_size": AtLeast(int, 2),
+                "mutation_prob": float,
+                "crossover_prob": float,
+                "swapping_prob": float,
+            },
         ),
     }
 )
 
 
-def seed_of(study_seed: int, number: int) -> int:
+def trial_seed(study_seed: int, number: int) -> int:
     """One seed per trial, from the study's seed and the trial's number."""
     return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
 
@@ -95,11 +100,13 @@ def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number
     target = getattr(optuna.samplers, sampler.target or "RandomSampler")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        built: optuna.samplers.BaseSampler = target(seed=seed_of(study_seed, number), **{**sampler.defaults, **options})
+        built: optuna.samplers.BaseSampler = target(
+            seed=trial_seed(study_seed, number), **{**sampler.defaults, **options}
+        )
     return built
 
 
-def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type | Least]) -> None:
+def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type | AtLeast]) -> None:
     """Refuse options that `owner` does not take, or values of another type: Optuna would notice much later.
 
     Raises:
@@ -109,10 +116,10 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, ty
         if option not in valid:
             raise DefinitionError(unknown(f"option of {owner}", option, valid))
         rule = valid[option]
-        kind = rule.kind if isinstance(rule, Least) else rule
+        kind = rule.kind if isinstance(rule, AtLeast) else rule
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise DefinitionError(f"{owner}: {option} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
-        if isinstance(rule, Least) and not rule.allows(value):
+        if isinstance(rule, AtLeast) and not rule.allows(value):
             raise DefinitionError(f"{owner}: {option} = {value!r}: must be at least {rule.low:g}")
 
 

@@ -11,10 +11,10 @@ from hpo.space import Space
 from hpo.study.definition import Definition
 from hpo.study.warm_start import warm_params
 
-__all__ = ["slots"]
+__all__ = ["fixed_trials"]
 
 
-def slots(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
+def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
     """The Optuna parameters of slots `start` to `stop - 1`.
 
     Slot 0 is the baseline where there is one, and warm starts follow it.

@@ -18,20 +18,20 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
-from hpo.storage.leases import Holder
-from hpo.storage.study_storage import Claimed, StudyStorage
-from hpo.study.definition import Budget, Definition, longest
+from hpo.storage.leases import WorkerInfo
+from hpo.storage.study_storage import LeaseGrant, StudyStorage
+from hpo.study.definition import Budget, Definition, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import build_sampler
-from hpo.study.slots import slots
+from hpo.study.slots import fixed_trials
 
-__all__ = ["Claim", "Study", "study_names"]
+__all__ = ["ClaimedTrial", "Study", "study_names"]
 
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimedTrial:
     """A trial that this worker has claimed. Its configuration is asked for by `Study.config`.
 
     Attributes:
@@ -98,7 +98,7 @@ class Study:
         Raises:
             StudyConflictError: one exists with another definition; the message shows the difference and the ways out.
         """
-        fixed = slots(definition, 0, budget.trials if definition.fixed else 1 + len(definition.warm_start))
+        fixed = fixed_trials(definition, 0, budget.trials if definition.fixed else 1 + len(definition.warm_start))
         try:
             return cls.insert(storage, name, definition, budget, fixed)
         except optuna.exceptions.DuplicatedStudyError:
@@ -177,7 +177,7 @@ class Study:
     def optuna_study(self) -> optuna.Study:
         """The same study as Optuna's, with the definition's pruner (Optuna itself forgets it)."""
         pruner = self.definition.pruner
-        built = build_pruner(pruner.name, pruner.options, longest(self.space))
+        built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space))
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
 
     def extend(self, budget: Budget) -> None:
@@ -190,7 +190,7 @@ class Study:
             start = sum(self.storage.count_trials(self.id).values())
             changed: dict[str, Any] = {BUDGET: merged.model_dump()}
             if self.definition.fixed and merged.trials > held.trials:
-                more = slots(self.definition, start, start + merged.trials - held.trials)
+                more = fixed_trials(self.definition, start, start + merged.trials - held.trials)
                 changed[SLOTS] = [*attrs[SLOTS], [start, start + len(more)]]
             if merged == held or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
                 return
@@ -221,7 +221,7 @@ class Study:
         """Whether trial `number` is the baseline."""
         return number == 0 and self.definition.baseline is not None
 
-    def claim(self, holder: Holder) -> Claim | None:
+    def claim(self, holder: WorkerInfo) -> ClaimedTrial | None:
         """The next trial for a worker to train, or None where nothing is left to begin.
 
         One whose worker is gone comes first, then one that waits; an adaptive study then adds one, as long as it is
@@ -254,19 +254,19 @@ class Study:
             self.start_clock()
         return budget, deadline
 
-    def _release_abandoned(self, holder: Holder) -> None:
+    def _release_abandoned(self, holder: WorkerInfo) -> None:
         """Trials whose workers are gone wait for the next launch: none stays RUNNING for good."""
         while claimed := self.storage.claim(self.id, holder, abandoned=True):
             self.storage.release(claimed.trial_id)
 
-    def claim_of(self, claimed: Claimed) -> Claim:
+    def claim_of(self, claimed: LeaseGrant) -> ClaimedTrial:
         """The handle on a trial that the storage has claimed."""
         options = self.definition.sampler
         number = self.storage.get_trial_number_from_id(claimed.trial_id)
         sampler = build_sampler(options.name, options.options, self.definition.seed, number)
         self._ask(sampler)
         trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
-        return Claim(trial, sampler, claimed.attempt, claimed.taken_over)
+        return ClaimedTrial(trial, sampler, claimed.attempt, claimed.taken_over)
 
     def _ask(self, sampler: optuna.samplers.BaseSampler) -> None:
         """Let a trial's own sampler be the study's: Optuna's trial asks that one."""
@@ -274,7 +274,7 @@ class Study:
         self.optuna_study._thread_local.cached_all_trials = None
         self.optuna_study.sampler = sampler
 
-    def config(self, claim: Claim) -> TrialConfig:
+    def config(self, claim: ClaimedTrial) -> TrialConfig:
         """The configuration of a claimed trial; its parameters are sampled and stored.
 
         Raises:
@@ -284,7 +284,7 @@ class Study:
         values = self.space.suggest(claim.trial) if not self.is_baseline(claim.number) else self._baseline_values(claim)
         return self.definition.config(values)
 
-    def _baseline_values(self, claim: Claim) -> dict[str, Any]:
+    def _baseline_values(self, claim: ClaimedTrial) -> dict[str, Any]:
         """The baseline's own values; Optuna is told of those that its space holds."""
         values = self.definition.baseline_config(self.space).effective()
         params = self.space.params(values)
@@ -293,7 +293,7 @@ class Study:
                 dimension.domain.suggest(claim.trial, dimension.key)
         return values
 
-    def rewind(self, claim: Claim, epoch: int) -> None:
+    def rewind(self, claim: ClaimedTrial, epoch: int) -> None:
         """Let a claimed trial go on after that epoch: what it reported of later ones is discarded."""
         self.storage.discard_reports(claim.id, epoch)
         # Optuna's handle ignores the report of a step that it has seen before.

@@ -10,7 +10,7 @@ from typing import TextIO
 from typing_extensions import override
 
 from hpo.config import registry
-from hpo.training.member import Member, Metrics, Outcome
+from hpo.training.member import Member, Metrics, TrainResult
 
 __all__ = ["COLUMNS", "Callback", "CsvLog", "Progress"]
 
@@ -27,7 +27,7 @@ class Callback:
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """After every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
 
-    def on_end(self, member: Member, outcome: Outcome) -> None:
+    def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Once training has ended, for whatever reason but an error."""
 
 
@@ -59,7 +59,7 @@ class CsvLog(Callback):
         self._write([int(metrics["epoch"]), *(metrics.get(name, "") for name in self._columns[1:])])
 
     @override
-    def on_end(self, member: Member, outcome: Outcome) -> None:
+    def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()

@@ -29,7 +29,16 @@ from hpo.training.member import Metrics, State, Weights
 from hpo.training.memory import is_out_of_memory
 from hpo.utils.files import publish, remove
 
-__all__ = ["Checkpoint", "CheckpointFile", "CheckpointSpec", "Fingerprint", "fingerprint", "forget", "load", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointFile",
+    "CheckpointSpec",
+    "Fingerprint",
+    "delete_checkpoint",
+    "fingerprint",
+    "load",
+    "save",
+]
 
 log = logging.getLogger("hpo.training")
 FORMAT = 3  # of the file; a checkpoint of another is refused
@@ -134,7 +143,7 @@ class CheckpointFile:
     @property
     def folder(self) -> Path:
         """Where a loop of the user's own may keep files beside the checkpoint."""
-        return folder_beside(self._spec.path)
+        return checkpoint_folder(self._spec.path)
 
     @contextmanager
     def taking_up(self) -> Iterator[None]:
@@ -177,20 +186,20 @@ def fingerprint(
     }
 
 
-def folder_beside(path: Path) -> Path:
+def checkpoint_folder(path: Path) -> Path:
     """The folder of the files that belong to a checkpoint."""
     return path.with_suffix("")
 
 
-def forget(path: Path) -> None:
+def delete_checkpoint(path: Path) -> None:
     """Delete a checkpoint, where there is one, and the folder of files beside it.
 
     Raises:
         OSError: they cannot be deleted.
     """
     remove(path)
-    if folder_beside(path).exists():
-        shutil.rmtree(folder_beside(path))
+    if checkpoint_folder(path).exists():
+        shutil.rmtree(checkpoint_folder(path))
 
 
 def save(path: Path, checkpoint: Checkpoint, belongs_to: Fingerprint) -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from hpo.config.cohort_key import shared
-from hpo.config.model_size import sized
+from hpo.config.cohort_key import stack_key
+from hpo.config.model_size import resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
 from hpo.training.stacked.learner import BLOCK, StackedLearner
 
-__all__ = ["cohort_size"]
+__all__ = ["measure_cohort_size"]
 
 LARGEST = 128
 ENOUGH = 0.95  # share of the best speed that will do
@@ -30,7 +30,7 @@ UNKNOWN = 4 << 30  # bytes that are taken for free where the system does not say
 MEMORY = 0.25  # share of what is free that a cohort may take
 
 
-def cohort_size(
+def measure_cohort_size(
     configs: Sequence[TrialConfig], data: Data, most: int, clock: Callable[[], float] = time.perf_counter
 ) -> int:
     """How many of these configurations to train at once, at least 1: the least that is about as fast as any number.
@@ -45,7 +45,7 @@ def cohort_size(
         clock: seconds that only grow.
     """
     most = min(most, len(configs), LARGEST)
-    if most <= 1 or shared(configs[0]) is None:
+    if most <= 1 or stack_key(configs[0]) is None:
         return 1
     spread, begun = _spread(configs), clock()
     most = min(most, _fitting(_learner(spread[:FEW], data), data))
@@ -90,7 +90,7 @@ def _fitting(learner: StackedLearner, data: Data) -> int:
     configs = [member.config for member in learner.members]
     numbers = sum(member.parameter_count for member in learner.members) / len(configs)
     # Narrower ones are padded.
-    units = max(sum(sized(config, data.shape, data.classes).hidden_widths) for config in configs)
+    units = max(sum(resolve_width(config, data.shape, data.classes).hidden_widths) for config in configs)
     kept = 2 * len(data.y_val) * data.classes
     if configs[0].reconstructs:  # outputs as large as samples are not kept
         units, kept = units + math.prod(data.shape), 0

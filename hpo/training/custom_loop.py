@@ -1,4 +1,4 @@
-"""A trial in the hands of a training loop of the user's own, registered with `hpo.objective`."""
+"""A trial in the hands of a training loop of the user's own, registered with `hpo.training_loop`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hpo.errors import CheckpointError, RequestError, RunError
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, epoch_seed
-from hpo.training.member import Member, Metrics, Outcome, State, Weights
+from hpo.training.member import Member, Metrics, State, TrainResult, Weights
 
 __all__ = ["Stateful", "Trial", "run_loop"]
 
@@ -41,7 +41,7 @@ class Trial:
     """One trial, as a loop of the user's own sees it.
 
     ```python
-    @hpo.objective("mine", uses=["epochs", "learning_rate"])
+    @hpo.training_loop("mine", uses=["epochs", "learning_rate"])
     def mine(trial: hpo.Trial) -> None:
         model = build()
         optimizer = torch.optim.Adam(model.parameters(), lr=trial.config.learning_rate)
@@ -298,7 +298,7 @@ class _Run:
     def _take_time(self) -> None:
         self.member.seconds = self._before + time.perf_counter() - self._since
 
-    def train(self) -> Outcome:
+    def train(self) -> TrainResult:
         """Call the loop, and say what came out."""
         member = self.member
         for callback in self._callbacks:
@@ -306,7 +306,7 @@ class _Run:
         if not self.stopped:
             self._call()
         member.stop("completed")
-        outcome = Outcome.of(member, self._model)
+        outcome = TrainResult.of(member, self._model)
         for callback in self._callbacks:
             callback.on_end(member, outcome)
         return outcome
@@ -331,7 +331,7 @@ def run_loop(
     callbacks: Sequence[Callback],
     should_stop: Callable[[], bool],
     file: CheckpointFile | None,
-) -> Outcome:
+) -> TrainResult:
     """Train a configuration by the loop that its model is; see `hpo.training.loop.train`."""
     found = None if file is None else file.load()
     torch.manual_seed(config.seed)

@@ -20,7 +20,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
 from hpo.errors import ConfigError, DataError
 
-__all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare", "split"]
+__all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data", "split"]
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
@@ -250,7 +250,7 @@ def _steps(samples: int, batch_size: int) -> int:
     return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
-def prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: str = "data set") -> Data:
+def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, name: str = "data set") -> Data:
     """Split, scale and move a data set, as a configuration asks.
 
     Batches of a data set that streams are not scaled, for their statistics are not known: their numbers are used as
@@ -384,7 +384,7 @@ class DataCache:
         key = (config.validation, config.seed_of_split, config.input_scaling)
         if self._data is None or key != self._key:
             self._data = None  # freed first: two splits at a time would double the memory
-            self._data = prepare(self.load(), config, self.device, self.reference.name)
+            self._data = prepare_data(self.load(), config, self.device, self.reference.name)
             self._key = key
         elif self._data.seed != config.seed:
             self._data = replace(self._data, seed=config.seed)  # the same samples, in another order

@@ -12,10 +12,10 @@ import torch
 from hpo import __version__
 from hpo.training.data import Data
 
-__all__ = ["environment"]
+__all__ = ["describe_environment"]
 
 
-def environment(data: Data) -> dict[str, str]:
+def describe_environment(data: Data) -> dict[str, str]:
     """What this process trains with, each as a short text by its name.
 
     Keys: `python`, `torch-hpo`, `torch`, `numpy`, `cuda` (where the device is one), `device`, `threads` and `data`, a

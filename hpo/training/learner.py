@@ -14,20 +14,20 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build, parameter_count
+from hpo.training.models import build_model, parameter_count
 from hpo.training.precision import Precision
 
 __all__ = [
-    "Evaluation",
+    "EvalResult",
     "Learner",
     "ModuleLearner",
     "Rates",
-    "layer_rates",
-    "layers_of",
+    "layer_rate_factors",
     "loss_function",
+    "loss_target",
     "make_optimizer",
-    "reconstruction",
-    "target_of",
+    "reconstruct",
+    "weight_layers",
 ]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +40,7 @@ FUSED = {"torch.optim.Adam", "torch.optim.AdamW"}
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvalResult:
     """A member on some data.
 
     Attributes:
@@ -75,7 +75,7 @@ class Learner(Protocol):
     def step_losses(self) -> list[Tensor]:
         """Mean loss at each step of the epoch, (steps,), measured before it; after `end_epoch`, on the CPU."""
 
-    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """Each member, without dropout and with the running statistics of batch normalisation.
 
         Without `outputs`, those of models that reconstruct their input are not kept: they are as large as the data.
@@ -120,17 +120,17 @@ def _squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(outputs.softmax(1), F.one_hot(y, outputs.shape[1]).to(outputs.dtype))
 
 
-def target_of(config: TrialConfig, x: Tensor, y: Tensor) -> Tensor:
+def loss_target(config: TrialConfig, x: Tensor, y: Tensor) -> Tensor:
     """What the outputs for samples x (n, *shape) with labels y (n,) are compared with: y, or x as (n, numbers)."""
     return x.flatten(1) if config.reconstructs else y
 
 
-def reconstruction(config: TrialConfig, outputs: Tensor) -> Tensor:
+def reconstruct(config: TrialConfig, outputs: Tensor) -> Tensor:
     """The samples that outputs of a model that reconstructs stand for."""
     return outputs.sigmoid() if config.loss == "binary_cross_entropy" else outputs
 
 
-def layers_of(module: nn.Module) -> list[list[nn.Parameter]]:
+def weight_layers(module: nn.Module) -> list[list[nn.Parameter]]:
     """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions.
 
     Layers are in the order in which the model registers its modules; weights that two share belong to the first one.
@@ -147,7 +147,7 @@ def layers_of(module: nn.Module) -> list[list[nn.Parameter]]:
     return layers
 
 
-def layer_rates(config: TrialConfig, layers: int) -> list[float]:
+def layer_rate_factors(config: TrialConfig, layers: int) -> list[float]:
     """The learning rate of each of so many layers, as a multiple of the output layer's.
 
     Clark et al., "ELECTRA" (ICLR 2020), and Howard and Ruder, "ULMFiT" (ACL 2018), make it smaller from layer to layer
@@ -193,7 +193,7 @@ class ModuleLearner:
         module: nn.Module | None = None,
     ) -> None:
         config = member.config
-        self.module = (module or build(config, shape, classes)).to(device)
+        self.module = (module or build_model(config, shape, classes)).to(device)
         member.parameter_count = parameter_count(self.module)
         self.members = [member]
         self._config = config
@@ -232,14 +232,14 @@ class ModuleLearner:
         """The optimizer, and the factors of the learning rate of its groups: one for all, or one a layer."""
         if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
             return make_optimizer(self._config, self._parameters), [1.0]
-        layers = layers_of(self.module)
+        layers = weight_layers(self.module)
         groups = [{"params": layer} for layer in layers]
-        return make_optimizer(self._config, groups), layer_rates(self._config, len(layers))
+        return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
 
     def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         given = x if self._augment is None else self._augment(x, self._config)
         outputs = self._precision.forward(self.module, given)
-        loss = self._loss(outputs, target_of(self._config, x, y))
+        loss = self._loss(outputs, loss_target(self._config, x, y))
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None
         self._precision.backward(loss)
@@ -272,25 +272,25 @@ class ModuleLearner:
         return [torch.stack([self._loss(outputs, y) for outputs, y in self._record.by_step()]).cpu()]
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """See `Learner`."""
         self.module.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
             each = [self._reconstruction_scores(self._precision.forward(self.module, part), part) for part in parts]
             means = torch.stack(each).sum(0) / len(x)
-            return [Evaluation(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
+            return [EvalResult(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
         found = torch.cat([self._precision.forward(self.module, part) for part in parts])
         if self._config.reconstructs:
             loss, error = (self._reconstruction_scores(found, x) / len(x)).tolist()
-            return [Evaluation({"loss": loss, "reconstruction_error": error}, found)]
+            return [EvalResult({"loss": loss, "reconstruction_error": error}, found)]
         scores = {"loss": self._validation_loss(found, y).item(), "accuracy": _accuracy(found, y)}
-        return [Evaluation(scores, found)]
+        return [EvalResult(scores, found)]
 
     def _reconstruction_scores(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Loss and reconstruction error, summed over samples."""
         target = x.flatten(1)
-        error = F.mse_loss(reconstruction(self._config, outputs), target)
+        error = F.mse_loss(reconstruct(self._config, outputs), target)
         return torch.stack([self._validation_loss(outputs, target), error]).double() * len(x)
 
     def weights(self, member: Member) -> Weights:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from hpo.config import registry
-from hpo.config.cohort_key import one_run, shared, together
-from hpo.config.model_size import sized
+from hpo.config.cohort_key import cohort_key, run_key, stack_key
+from hpo.config.model_size import resolve_width
 from hpo.config.registry import BUILTIN_METRICS, Direction, MetricEntry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
@@ -20,21 +20,21 @@ from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.custom_loop import run_loop
 from hpo.training.data import Batch, Data, epoch_seed
-from hpo.training.learner import Evaluation, Learner, ModuleLearner, target_of
-from hpo.training.member import Member, Metrics, Outcome, Scores, Weights
+from hpo.training.learner import EvalResult, Learner, ModuleLearner, loss_target
+from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
-from hpo.training.schedules import rate_at, rates
+from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.stacked.learner import StackedLearner
 
 __all__ = [
     "Callback",
     "CheckpointSpec",
     "Member",
-    "Outcome",
-    "device",
+    "TrainResult",
     "evaluate",
     "make_learner",
-    "measured",
+    "metric_row",
+    "select_device",
     "set_threads",
     "train",
 ]
@@ -53,7 +53,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Sequence[CheckpointSpec | None] | None = None,
     record_steps: bool = False,
-) -> list[Outcome]:
+) -> list[TrainResult]:
     """Train configurations, each to its end, and say what came out, in their order.
 
     Models that are loops of the user's own train themselves; see `hpo.training.custom_loop`.
@@ -112,9 +112,9 @@ def train(
     }
     with _memory_errors(), _own_randomness(data.device):
         found = {number: file.load() for number, file in files.items()}
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, TrainResult] = {}
         for numbers in _together(configs, found):
-            members = [Member(sized(configs[number], data.shape, data.classes), number) for number in numbers]
+            members = [Member(resolve_width(configs[number], data.shape, data.classes), number) for number in numbers]
             run = Run(members, data, monitor, direction, registered, callbacks, should_stop, files, record_steps)
             outcomes |= run.train({number: found.get(number) for number in numbers})
         return [outcomes[number] for number in range(len(configs))]
@@ -129,7 +129,7 @@ def _by_loops(
     callbacks: Sequence[Callback],
     should_stop: Callable[[], bool],
     checkpoints: Sequence[CheckpointSpec | None] | None,
-) -> list[Outcome]:
+) -> list[TrainResult]:
     """Train by loops of the user's own, one trial after the other."""
     names = [entry.name for entry in metrics]
     outcomes = []
@@ -148,7 +148,7 @@ def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | N
     for number, config in enumerate(configs):
         checkpoint = found.get(number)
         place = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        runs.setdefault((together(config), place), []).append(number)
+        runs.setdefault((cohort_key(config), place), []).append(number)
     return list(runs.values())
 
 
@@ -190,10 +190,10 @@ class Run:
         self._steps = data.steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
         self._generators: list[torch.Tensor] = []
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, TrainResult] = {}
         self._since = time.perf_counter()
 
-    def train(self, found: Mapping[int, Checkpoint | None]) -> dict[int, Outcome]:
+    def train(self, found: Mapping[int, Checkpoint | None]) -> dict[int, TrainResult]:
         """All epochs, or fewer, from the checkpoints of those that begin from one; the outcomes by number."""
         places = [(each.epoch, each.step, each.generators) for each in found.values() if each]
         if places:
@@ -234,7 +234,7 @@ class Run:
 
     def _rates(self, config: TrialConfig) -> list[float]:
         first = (self._epoch - 1) * self._steps
-        return rates(config, range(first + self._step, first + self._steps), config.epochs * self._steps)
+        return epoch_rates(config, range(first + self._step, first + self._steps), config.epochs * self._steps)
 
     def _train_epoch(self) -> bool:
         """The steps of the epoch that are not done yet; false when asked to stop in its midst."""
@@ -346,9 +346,9 @@ class Run:
         x, y, needed = self._data.x_val, self._data.y_val, bool(self._metrics)
         return [self._measure(each) for each in self._learner.evaluate(x, y, outputs=needed)]
 
-    def _measure(self, evaluation: Evaluation) -> Metrics:
-        target = target_of(self._members[0].config, self._data.x_val, self._data.y_val)
-        own = {name: measured(name, metric, evaluation.outputs, target) for name, metric in self._metrics}
+    def _measure(self, evaluation: EvalResult) -> Metrics:
+        target = loss_target(self._members[0].config, self._data.x_val, self._data.y_val)
+        own = {name: metric_row(name, metric, evaluation.outputs, target) for name, metric in self._metrics}
         return {**_named("val", evaluation.scores), **own}
 
     def _of_its_own(self, member: Member) -> Metrics:
@@ -366,7 +366,7 @@ class Run:
         """Say what came out of trials that have ended."""
         for member in members:
             if member.number not in self._outcomes:
-                self._outcomes[member.number] = outcome = Outcome.of(member)
+                self._outcomes[member.number] = outcome = TrainResult.of(member)
                 for callback in self._callbacks:
                     callback.on_end(member, outcome)
 
@@ -379,7 +379,7 @@ def _by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]
     """By the number of the longest: each trial that has a model trained, and all that its run answers, it included."""
     runs: dict[object, list[Member]] = {}
     for member in members:
-        runs.setdefault(one_run(member.config), []).append(member)
+        runs.setdefault(run_key(member.config), []).append(member)
     longest = [(max(answered, key=lambda member: member.config.epochs), answered) for answered in runs.values()]
     return {member.number: (member, answered) for member, answered in longest}
 
@@ -392,12 +392,12 @@ def make_learner(members: Sequence[Member], data: Data, *, record_steps: bool = 
         data: what it is trained on.
         record_steps: whether the learner will be asked for `step_losses`.
     """
-    if shared(members[0].config) is None:
+    if stack_key(members[0].config) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps)
 
 
-def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor | None, y: torch.Tensor) -> float:
+def metric_row(name: str, metric: Callable[..., Any], outputs: torch.Tensor | None, y: torch.Tensor) -> float:
     """A registered metric's value for outputs, against labels, or samples (n, numbers) that are to be reconstructed.
 
     Raises:
@@ -412,7 +412,7 @@ def measured(name: str, metric: Callable[..., Any], outputs: torch.Tensor | None
         raise RunError(f"metric '{name}': {type(error).__name__}: {first}") from error
 
 
-def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> Evaluation:
+def evaluate(outcome: TrainResult, data: Data, x: torch.Tensor, y: torch.Tensor) -> EvalResult:
     """The model of an outcome, with its weights of the best epoch, on samples x (N, *shape) and labels y (N,).
 
     Raises:
@@ -430,7 +430,7 @@ def evaluate(outcome: Outcome, data: Data, x: torch.Tensor, y: torch.Tensor) -> 
         return learner.evaluate(x, y)[0]
 
 
-def device(name: str = "auto") -> torch.device:
+def select_device(name: str = "auto") -> torch.device:
     """The device of that name: `auto` is CUDA where there is one, else the CPU; also `cpu`, `cuda`, `cuda:1`.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["Member", "Metrics", "Outcome", "Scores", "State", "Status", "Weights"]
+__all__ = ["Member", "Metrics", "Scores", "State", "Status", "TrainResult", "Weights"]
 
 Metrics = dict[str, float]
 Scores = dict[str, float]  # of a model on some samples: loss, and accuracy or reconstruction_error
@@ -110,7 +110,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """The result of a trial.
 
     Attributes:
@@ -138,7 +138,7 @@ class Outcome:
     module: nn.Module | None = None
 
     @classmethod
-    def of(cls, member: Member, module: nn.Module | None = None) -> Outcome:
+    def of(cls, member: Member, module: nn.Module | None = None) -> TrainResult:
         """What came out of a trial that has ended, in a loop of the user's own with the model that it trained."""
         return cls(
             member.config,

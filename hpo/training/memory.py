@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-__all__ = ["give_memory_back", "is_out_of_memory", "keep_freed_memory"]
+__all__ = ["is_out_of_memory", "keep_freed_memory", "release_memory"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGE = 64 << 20  # blocks above this, such as a data set, still go back to the system when they are freed
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
-def give_memory_back() -> None:
+def release_memory() -> None:
     """Free what nobody refers to any more, on CUDA also what torch keeps of it for itself."""
     gc.collect()
     if torch.cuda.is_available():

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from hpo.config.registry import BUILTIN_METRICS, MetricEntry
 from hpo.training.data import Batch, Data
-from hpo.training.learner import reconstruction, target_of
-from hpo.training.loop import evaluate, measured
-from hpo.training.member import Outcome
-from hpo.training.models import build
+from hpo.training.learner import loss_target, reconstruct
+from hpo.training.loop import evaluate, metric_row
+from hpo.training.member import TrainResult
+from hpo.training.models import build_model
 
-__all__ = ["Said", "packed", "say"]
+__all__ = ["SplitPredictions", "pack_predictions", "predict_split"]
 
 Array = np.ndarray[Any, Any]
 MISTAKES = 32
@@ -27,11 +27,11 @@ PICTURES = 16
 
 
 @dataclass(frozen=True)
-class Said:
+class SplitPredictions:
     """What a model said of the samples of a split.
 
     Attributes:
-        scores: see `hpo.training.learner.Evaluation`.
+        scores: see `hpo.training.learner.EvalResult`.
         metrics: the registered ones, by name.
         arrays: `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions of the samples that
             it got wrong with the highest probability, and, where samples are images, `pictures` of them in uint8.
@@ -45,7 +45,9 @@ class Said:
     arrays: Mapping[str, Array]
 
 
-def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()) -> Said:
+def predict_split(
+    outcome: TrainResult, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()
+) -> SplitPredictions:
     """Let the model of an outcome, with its kept weights, speak of samples x (N, *shape) with labels y (N,).
 
     Raises:
@@ -54,11 +56,11 @@ def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntr
     x, y = batch
     found = evaluate(outcome, data, x, y)
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
-    target = target_of(outcome.config, x, y)
-    own = {entry.name: measured(entry.name, entry.load(), found.outputs, target) for entry in registered}
+    target = loss_target(outcome.config, x, y)
+    own = {entry.name: metric_row(entry.name, entry.load(), found.outputs, target) for entry in registered}
     assert found.outputs is not None
     if outcome.config.reconstructs:
-        return Said(found.scores, own, _reconstructed(outcome, data, batch, found.outputs))
+        return SplitPredictions(found.scores, own, _reconstructed(outcome, data, batch, found.outputs))
     probabilities = found.outputs.softmax(1)
     wrong = _mistakes(probabilities, y)
     arrays = {
@@ -68,22 +70,22 @@ def say(outcome: Outcome, data: Data, batch: Batch, metrics: Sequence[MetricEntr
     }
     if x.ndim == 4 and x.shape[1] in (1, 3):
         arrays["pictures"] = _pictures(x[wrong], data)
-    return Said(found.scores, own, arrays)
+    return SplitPredictions(found.scores, own, arrays)
 
 
-def _reconstructed(outcome: Outcome, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
+def _reconstructed(outcome: TrainResult, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
     x, y = batch
     arrays = _codes(outcome, data, x[:CODES], y[:CODES])
     if x.ndim == 4 and x.shape[1] in (1, 3):
         first = torch.tensor([int((y == label).nonzero()[0]) for label in torch.unique(y)[:PICTURES]], device=x.device)
         arrays["originals"] = _pictures(x[first], data)
-        arrays["reconstructions"] = _pictures(reconstruction(outcome.config, outputs)[first].view_as(x[first]), data)
+        arrays["reconstructions"] = _pictures(reconstruct(outcome.config, outputs)[first].view_as(x[first]), data)
     return arrays
 
 
 @torch.no_grad()
-def _codes(outcome: Outcome, data: Data, x: Tensor, y: Tensor) -> dict[str, Array]:
-    model = build(outcome.config, data.shape, data.classes)
+def _codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dict[str, Array]:
+    model = build_model(outcome.config, data.shape, data.classes)
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, nn.Module) or outcome.weights is None:
         return {}
@@ -103,7 +105,7 @@ def _codes(outcome: Outcome, data: Data, x: Tensor, y: Tensor) -> dict[str, Arra
     }
 
 
-def packed(said: Mapping[str, Said]) -> bytes:
+def pack_predictions(said: Mapping[str, SplitPredictions]) -> bytes:
     """The arrays of each split, under `<split>_<name>`, as an .npz file's content."""
     file = io.BytesIO()
     arrays = {f"{split}_{name}": array for split, each in said.items() for name, array in each.arrays.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpo.config.choices import SCHEDULES
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["rate_at", "rates"]
+__all__ = ["epoch_rates", "rate_at"]
 
 
 def rate_at(config: TrialConfig, step: int, steps: int) -> float:
@@ -21,7 +21,7 @@ def rate_at(config: TrialConfig, step: int, steps: int) -> float:
     return schedule.rate(config.learning_rate, config.final_rate, (step - warmup) / (steps - warmup))
 
 
-def rates(config: TrialConfig, which: range, steps: int) -> list[float]:
+def epoch_rates(config: TrialConfig, which: range, steps: int) -> list[float]:
     """The learning rates of the steps `which` of `steps`."""
     if config.schedule == "constant" and not config.warmup:
         return [config.learning_rate] * len(which)

@@ -19,24 +19,24 @@ from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
 from hpo.training.loggers.tensorboard import TensorBoard
-from hpo.training.member import Outcome, Scores, Weights
+from hpo.training.member import Scores, TrainResult, Weights
 from hpo.utils.files import publish
 
-__all__ = ["JobResult", "run", "write_config", "write_weights"]
+__all__ = ["JobResult", "train_config", "write_config", "write_weights"]
 
 FILES = ("config.toml", "metrics.csv", "weights.safetensors")
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What `run` gives: the outcome, the folder, and the scores on the test set where they were asked for."""
+    """What `train_config` gives: the outcome, the folder, and the scores on the test set where they were asked for."""
 
-    outcome: Outcome
+    outcome: TrainResult
     out: Path
     test: Scores | None = None
 
 
-def run(
+def train_config(
     config: TrialConfig,
     reference: DatasetReference,
     out: Path,
@@ -61,7 +61,7 @@ def run(
         monitor: the metric whose best epoch's weights are kept.
         direction: which way it is better.
         metrics: registered metrics to compute every epoch.
-        device: see `hpo.training.loop.device`.
+        device: see `hpo.training.loop.select_device`.
         threads: of torch; by default its own choice.
         test: read the test set, once, at the end, and measure the kept weights on it.
         progress: a line per epoch on standard error.
@@ -74,7 +74,7 @@ def run(
         RunError: out of memory; or the loss was not finite before any epoch could be kept.
     """
     _empty_folder(out)
-    where = loop.device(device)
+    where = loop.select_device(device)
     if threads is not None:
         loop.set_threads(threads)
     data = DataCache(reference, where).get(config)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from hpo.config.cohort_key import one_run
+from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
 from hpo.training.schedules import rate_at
 
-__all__ = ["Price", "distinct_runs", "price", "seconds_in_all", "seconds_per_step"]
+__all__ = ["StepCost", "distinct_runs", "estimate_step_cost", "seconds_per_step", "total_seconds"]
 
 SAMPLE = 30  # runs that are measured, at most
 STEPS = 5  # of each, after one to warm up
@@ -23,7 +23,7 @@ LIMIT = 4.0  # seconds after which no further run is measured
 
 
 @dataclass(frozen=True)
-class Price:
+class StepCost:
     """What trials cost.
 
     Attributes:
@@ -39,12 +39,12 @@ class Price:
     seconds: float
 
 
-def price(
+def estimate_step_cost(
     configs: Sequence[TrialConfig],
     data: Data,
     measure: Callable[[TrialConfig, Data], float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
-) -> Price:
+) -> StepCost:
     """What it costs to train configurations one by one, on that device with as many threads as torch has now.
 
     Args:
@@ -59,20 +59,20 @@ def price(
         if seconds and clock() - begun > LIMIT:
             break
         seconds[index] = (measure or seconds_per_step)(runs[index], data)
-    return Price(len(configs), len(runs), len(seconds), seconds_in_all(runs, data.steps, seconds))
+    return StepCost(len(configs), len(runs), len(seconds), total_seconds(runs, data.steps, seconds))
 
 
 def distinct_runs(configs: Iterable[TrialConfig]) -> list[TrialConfig]:
     """The runs that answer all the configurations: of those that one run answers, the longest."""
     longest: dict[object, TrialConfig] = {}
     for config in configs:
-        known = longest.setdefault(one_run(config), config)
+        known = longest.setdefault(run_key(config), config)
         if config.epochs > known.epochs:
-            longest[one_run(config)] = config
+            longest[run_key(config)] = config
     return list(longest.values())
 
 
-def seconds_in_all(
+def total_seconds(
     runs: Sequence[TrialConfig], steps: Callable[[int], int], seconds_per_step: Mapping[int, float]
 ) -> float:
     """Seconds of all runs.

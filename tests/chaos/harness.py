@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.chaos.fleet import LOST, Fleet, WorkerProcess
 from tests.data import small_npz
 
-__all__ = ["Case", "Outcome", "Rows", "check", "check_study", "make_study", "results", "run", "undisturbed"]
+__all__ = ["Case", "Rows", "TrainResult", "check", "check_study", "make_study", "results", "run", "undisturbed"]
 
 STUDY = "chaos"
 SPREAD = 0.7  # of the trials are finished by the time of the last event
@@ -56,7 +56,7 @@ class Case:
 
 
 @dataclass
-class Outcome:
+class TrainResult:
     """What happened.
 
     Attributes:
@@ -97,7 +97,7 @@ def make_study(url: str, folder: Path, case: Case) -> Study:
     }
     table = {"dataset": str(small_npz(folder / "small.npz", case.samples)), "trials": case.trials}
     table |= {"objective": "val_loss", "sampler": case.sampler, "pruner": case.pruner, "parameters": parameters}
-    name, definition, budget = define(table, STUDY, folder)
+    name, definition, budget = parse_definition(table, STUDY, folder)
     storage = StudyStorage(url)
     if name in [study.study_name for study in storage.get_all_studies()]:
         storage.delete_study(storage.get_study_id_from_name(name))
@@ -181,7 +181,7 @@ def run(case: Case, url: str, folder: Path, say: Callable[[str], None]) -> Rows:
         AssertionError: something was lost.
     """
     study = make_study(url, folder, case)
-    outcome = Outcome()
+    outcome = TrainResult()
     began = time.monotonic()
     with Fleet(STUDY, url, folder / "home", cohorts=case.cohorts) as fleet:
         fleet.start(case.workers)
@@ -211,7 +211,7 @@ def run(case: Case, url: str, folder: Path, say: Callable[[str], None]) -> Rows:
     return rows
 
 
-def _account(study: Study, fleet: Fleet, outcome: Outcome) -> None:
+def _account(study: Study, fleet: Fleet, outcome: TrainResult) -> None:
     attempts = list(fleet.attempts())
     outcome.resumed = sum(attempt.resumed for attempt in attempts)
     outcome.dropped = sum(attempt.end == LOST for attempt in attempts)

@@ -15,7 +15,7 @@ import hpo.execution.worker
 from hpo.execution.worker import Worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
 
@@ -25,7 +25,7 @@ SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 
 def make(folder: Path) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 3, "parameters": SMALL}
     sampler = {"name": "tpe", "n_startup_trials": 0}
-    name, definition, budget = define({**table, "sampler": sampler}, "small", folder)
+    name, definition, budget = parse_definition({**table, "sampler": sampler}, "small", folder)
     return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
 
 

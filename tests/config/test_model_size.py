@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpo.config.model_size import dense_parameters, sized
+from hpo.config.model_size import count_dense_parameters, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
-from hpo.study.input.study_file import define
-from hpo.training.models import build, parameter_count
+from hpo.study.input.study_file import parse_definition
+from hpo.training.models import build_model, parameter_count
 
 SHAPE, CLASSES = (1, 6, 6), 4
 
 
 def count(config: TrialConfig) -> int:
-    return parameter_count(build(config, SHAPE, CLASSES))
+    return parameter_count(build_model(config, SHAPE, CLASSES))
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)
@@ -31,20 +31,20 @@ def test_the_width_is_the_one_nearest_to_the_budget(
     given_config = TrialConfig(
         model=model, depth=depth, width_profile=profile, batch_norm=batch_norm, latent_size=3, parameter_budget=budget
     )
-    found = sized(given_config, SHAPE, CLASSES)
+    found = resolve_width(given_config, SHAPE, CLASSES)
     mine = count(given_config)
     for width in (found.width - 1, found.width + 1):
         if width:
             assert abs(count(found.model_copy(update={"parameter_budget": None, "width": width})) - budget) >= abs(
                 mine - budget
             )
-    assert dense_parameters(found, 36, 36 if model == "autoencoder" else CLASSES) == mine
-    assert sized(found, SHAPE, CLASSES) == found
+    assert count_dense_parameters(found, 36, 36 if model == "autoencoder" else CLASSES) == mine
+    assert resolve_width(found, SHAPE, CLASSES) == found
 
 
 def test_without_a_budget_nothing_changes() -> None:
     for config in (TrialConfig(), TrialConfig(depth=0, parameter_budget=100), TrialConfig(model="cnn")):
-        assert sized(config, SHAPE, CLASSES) is config
+        assert resolve_width(config, SHAPE, CLASSES) is config
 
 
 def test_under_a_budget_width_has_no_effect() -> None:
@@ -57,5 +57,5 @@ def test_under_a_budget_width_has_no_effect() -> None:
 @pytest.mark.parametrize("model", ["mlp", "autoencoder"])
 def test_a_budget_that_no_width_can_keep_is_refused(model: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"parameter_budget = 500: layers of one unit have \d+ param"):
-        define({"parameters": {"model": model, "parameter_budget": [500, 30_000]}}, "s", tmp_path)
-    define({"parameters": {"model": model, "parameter_budget": [3_000, 30_000]}}, "s", tmp_path)
+        parse_definition({"parameters": {"model": model, "parameter_budget": [500, 30_000]}}, "s", tmp_path)
+    parse_definition({"parameters": {"model": model, "parameter_budget": [3_000, 30_000]}}, "s", tmp_path)

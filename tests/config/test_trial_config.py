@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 import hpo
 from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
-from hpo.config.trial_config import TrialConfig, described, vocabulary
+from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
 
 DESIGN_TABLE = """
@@ -19,7 +19,7 @@ final_learning_rate final_learning_rate_ratio warmup loss label_smoothing batch_
 
 
 def test_names_are_the_designs() -> None:
-    assert list(vocabulary()) == DESIGN_TABLE.split()
+    assert list(all_parameters()) == DESIGN_TABLE.split()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_models_own_parameters_join_the_table(monkeypatch: pytest.MonkeyPatch)
         TrialConfig(model="resnet_of_config_test", block=2)
     with pytest.raises(ConfigError, match="unknown parameter 'blocks'"):
         TrialConfig(blocks=2)
-    assert "blocks" in {row["name"] for row in described("resnet_of_config_test")}
+    assert "blocks" in {row["name"] for row in parameter_rows("resnet_of_config_test")}
 
 
 def test_a_models_parameter_may_not_take_the_name_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +144,6 @@ def test_a_models_parameter_may_not_take_the_name_of_ours(monkeypatch: pytest.Mo
 
 
 def test_parameters_of_a_model_are_those_that_may_matter() -> None:
-    names = {row["name"] for row in described("cnn")}
+    names = {row["name"] for row in parameter_rows("cnn")}
     assert {"channels", "activation", "optimizer"} <= names
     assert not {"depth", "width", "widths"} & names

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.execution.evaluate import evaluations
-from hpo.execution.inspect_model import look_inside
+from hpo.execution.evaluate import plan_evaluations
+from hpo.execution.inspect_model import inspect_model
 from hpo.execution.worker import Worker
 from hpo.export.format import read_preprocessing
 from hpo.export.predict import predict
@@ -20,7 +20,7 @@ from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage, study_names
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
@@ -40,7 +40,7 @@ REPORT = {"x": "latent_size", "log": True, "knee": "intrinsic dimension of the d
 def trained(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "sampler": "grid", "parameters": SMALL, "report": REPORT, **keys}
-    name, definition, budget = define(table, "small", folder)
+    name, definition, budget = parse_definition(table, "small", folder)
     study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
     Worker(study, "cpu", 1).run()
     return study
@@ -75,12 +75,12 @@ def test_its_usual_objective_is_the_loss(study: Study) -> None:
 )
 def test_what_such_models_have_not_is_refused(keys: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as error:
-        define({"dataset": str(small_npz(tmp_path / "small.npz")), **keys}, "s", tmp_path)
+        parse_definition({"dataset": str(small_npz(tmp_path / "small.npz")), **keys}, "s", tmp_path)
     assert words in str(error.value)
 
 
 def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_path: Path) -> None:
-    for each in evaluations(study, top=2, seeds=2):
+    for each in plan_evaluations(study, top=2, seeds=2):
         Worker(each, "cpu", 1).run()
     (evaluation,) = read_evaluations(study)
     assert evaluation.test_metric == "test_loss"
@@ -104,7 +104,7 @@ def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_p
 
 def test_the_inside_of_them_is_not_looked_at(study: Study) -> None:
     with pytest.raises(RequestError, match="has no classes to look for; leave --inside out"):
-        look_inside(study, "cpu")
+        inspect_model(study, "cpu")
 
 
 def test_the_inside_of_them_is_refused_before_anything_is_evaluated(study: Study, tmp_path: Path) -> None:

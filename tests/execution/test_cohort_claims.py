@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.config.cohort_key import shared
+from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
-from hpo.execution.cohort_claims import SUSPECT, Companions
-from hpo.storage.leased_storage import FIXED, Told
+from hpo.execution.cohort_claims import SUSPECT, CohortClaimer
+from hpo.storage.leased_storage import FIXED, TellRequest
 from hpo.storage.tables import LEASES, WORKERS
-from hpo.study import Claim, Study, StudyStorage
+from hpo.study import ClaimedTrial, Study, StudyStorage
 from tests.statements import Statements
 from tests.study.helpers import holder, make_study
 
@@ -32,16 +32,16 @@ def grid(folder: Path, **parameters: Any) -> Study:
     return make_study(folder, sampler="grid", trials=slots, parameters=space)
 
 
-def take(study: Study, size: int, name: str = "w") -> tuple[Claim, TrialConfig, list[Claim]]:
+def take(study: Study, size: int, name: str = "w") -> tuple[ClaimedTrial, TrialConfig, list[ClaimedTrial]]:
     """The next trial, its configuration, and what is taken along."""
     study.storage.announce(study.id, holder(name))
     claim = study.claim(holder(name))
     assert claim is not None
     config = study.config(claim)
-    return claim, config, Companions(study).claim(holder(name), claim, config, size)
+    return claim, config, CohortClaimer(study).claim(holder(name), claim, config, size)
 
 
-def configs(study: Study, claims: list[Claim]) -> list[TrialConfig]:
+def configs(study: Study, claims: list[ClaimedTrial]) -> list[TrialConfig]:
     return [study.config(claim) for claim in claims]
 
 
@@ -52,7 +52,7 @@ def test_slots_that_fit_are_taken_in_the_order_of_their_numbers(tmp_path: Path) 
     fit = [n for n, v in every.items() if v["batch_size"] == config.batch_size and v["optimizer"] != "lbfgs"]
     assert claim.number == 0
     assert [each.number for each in more] == fit[:2]
-    assert {shared(each) for each in configs(study, more)} == {shared(config)}
+    assert {stack_key(each) for each in configs(study, more)} == {stack_key(config)}
     states = [t.state for t in study.trials()]
     assert [n for n, state in enumerate(states) if state == TrialState.RUNNING] == [0, *fit[:2]]
 
@@ -101,7 +101,7 @@ def test_a_cohort_is_claimed_in_one_transaction_however_many_wait(storage: Study
         )
         study = Study.create(storage, made.name, made.definition, made.budget)
         statements = Statements(storage.engine)
-        companions = Companions(study)
+        companions = CohortClaimer(study)
         claim = study.claim(holder())
         assert claim is not None
         config = study.config(claim)
@@ -119,11 +119,11 @@ def test_workers_that_claim_at_once_never_share_a_trial(storage: StudyStorage, a
 
     def work(name: str) -> list[int]:
         mine = Study(StudyStorage(any_url), "raced")
-        companions, numbers = Companions(mine), []
+        companions, numbers = CohortClaimer(mine), []
         while (claim := mine.claim(holder(name))) is not None:
             config = mine.config(claim)
             cohort = [claim, *companions.claim(holder(name), claim, config, 4)]
-            assert mine.storage.tell([Told(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
+            assert mine.storage.tell([TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
             numbers += [each.number for each in cohort]
         mine.storage.engine.dispose()
         return numbers
@@ -153,9 +153,9 @@ def test_new_trials_are_asked_with_what_a_cohort_shares(tmp_path: Path, sampler:
         claim, config, more = take(study, 8)
         others = configs(study, more)
         assert len(others) == 7
-        assert {shared(each) for each in others} == {shared(config)}
+        assert {stack_key(each) for each in others} == {stack_key(config)}
         assert len({each.learning_rate for each in [config, *others]}) == 8
-        told = [Told(each.id, TrialState.COMPLETE, [0.5]) for each in (claim, *more)]
+        told = [TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in (claim, *more)]
         assert study.storage.tell(told) == {}
     assert len({(t.params.get("batch_size[optimizer=adam]"), t.params["input_scaling"]) for t in study.trials()}) > 1
 
@@ -241,8 +241,8 @@ def test_one_that_is_lost_does_not_keep_the_others_from_being_told(
     assert other.claim(study.id, holder("thief")) is not None
     with other.engine.begin() as connection:
         connection.execute(sa.text(f"UPDATE trials SET state = 'FAIL' WHERE trial_id = {finished.id}"))
-    told = [Told(claim.id, TrialState.COMPLETE, [0.5]), Told(stolen.id, TrialState.COMPLETE, [0.75])]
-    told += [Told(finished.id, TrialState.PRUNED), Told(more[2].id, TrialState.PRUNED, [0.25])]
+    told = [TellRequest(claim.id, TrialState.COMPLETE, [0.5]), TellRequest(stolen.id, TrialState.COMPLETE, [0.75])]
+    told += [TellRequest(finished.id, TrialState.PRUNED), TellRequest(more[2].id, TrialState.PRUNED, [0.25])]
     refused = storage.tell(told)
     assert {i: type(error).__name__ for i, error in refused.items()} == {
         stolen.id: "LeaseLostError",

@@ -9,15 +9,15 @@ import optuna
 import pytest
 
 from hpo.errors import DefinitionError
-from hpo.execution.evaluate import evaluations
+from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.worker import Worker
 from hpo.report.chapters.search import within_noise
-from hpo.report.data.results import read_results, show
+from hpo.report.data.results import read_results, study_summary
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
-from hpo.study.constraints import Constraint, constraints_of
+from hpo.study.constraints import Constraint, read_constraints
 from hpo.study.files.study_files import weights_path
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
 
@@ -28,7 +28,7 @@ def run(folder: Path, cohort: int | None = None, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     parameters = {"depth": 1, "width": WIDTHS, "epochs": 3, "batch_size": 32, "learning_rate": 0.01}
     table = {"dataset": str(data), "sampler": "grid", "parameters": parameters, **keys}
-    name, definition, budget = define(table, "small", folder)
+    name, definition, budget = parse_definition(table, "small", folder)
     study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
     Worker(study, "cpu", 1, cohort=cohort).run()
     return study
@@ -42,7 +42,7 @@ def run(folder: Path, cohort: int | None = None, **keys: Any) -> Study:
     ],
 )
 def test_a_constraint_is_a_bound(text: str, expected: Constraint, inside: float, outside: float) -> None:
-    (found,) = constraints_of([text], "tpe")
+    (found,) = read_constraints([text], "tpe")
     assert found == expected
     assert found.violation(inside) <= 0 < found.violation(outside)
 
@@ -58,14 +58,14 @@ def test_a_constraint_is_a_bound(text: str, expected: Constraint, inside: float,
 )
 def test_mistakes_are_named(given: object, words: str, tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match="constraints") as error:
-        define({"constraints": given}, "s", tmp_path)
+        parse_definition({"constraints": given}, "s", tmp_path)
     assert words in str(error.value)
 
 
 @pytest.mark.parametrize("sampler", ["cmaes", "gp"])
 def test_samplers_that_do_not_learn_from_them_are_refused(sampler: str, tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=f"sampler '{sampler}' does not learn from them; use tpe or nsga2"):
-        define({"constraints": ["val_loss <= 1"], "sampler": sampler}, "s", tmp_path)
+        parse_definition({"constraints": ["val_loss <= 1"], "sampler": sampler}, "s", tmp_path)
 
 
 def test_what_has_too_many_parameters_is_not_trained(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_the_best_is_a_feasible_one_everywhere(tmp_path: Path) -> None:
     results = read_results(study)
     assert {row.number for row in results.ranked} == {0, 1}
     assert study.best().number in (0, 1)  # type: ignore[union-attr]
-    assert show(results)["failed"] == []
-    assert show(results)["failures"] == {"infeasible": 2}
-    (made,) = evaluations(study, top=3, seeds=1)
+    assert study_summary(results)["failed"] == []
+    assert study_summary(results)["failures"] == {"infeasible": 2}
+    (made,) = plan_evaluations(study, top=3, seeds=1)
     assert {each.trial for each in made.definition.evaluation.candidates} <= {0, 1, None}  # type: ignore[union-attr]
     text = write_report(study, tmp_path / "out").markdown.read_text()
     assert r"parameter_count \<= 200 (violated by 2 of 4 trials)" in text
@@ -160,4 +160,4 @@ def test_what_a_pruner_stops_early_is_not_held_against_a_bound_of_its_last_epoch
 def test_a_bound_of_what_the_model_has_not_is_named_as_one(tmp_path: Path) -> None:
     keys = {"parameters": {"model": "autoencoder"}, "objective": "val_loss", "constraints": ["val_accuracy >= 0.5"]}
     with pytest.raises(DefinitionError, match=r"^constraints: 'val_accuracy >= 0.5': model 'autoencoder' has none"):
-        define(keys, "s", tmp_path)
+        parse_definition(keys, "s", tmp_path)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import torch
 
 from hpo.execution import doctor
-from hpo.execution.doctor import Finding, examine
+from hpo.execution.doctor import HealthCheck, run_checks
 from hpo.storage import network_fs, tables
 from hpo.study import StudyStorage
 from hpo.utils.home import home
@@ -22,9 +22,9 @@ from tests.study.helpers import sqlite_url
 FIXTURES = Path(fixtures.__path__[0])
 
 
-def found(storage: str) -> dict[str, Finding]:
+def found(storage: str) -> dict[str, HealthCheck]:
     """The findings by check, none of them twice."""
-    findings = examine(storage)
+    findings = run_checks(storage)
     assert len({finding.check for finding in findings}) == len(findings)
     assert all(finding.advice for finding in findings if finding.state != "ok")
     return {finding.check: finding for finding in findings}

@@ -13,17 +13,17 @@ import optuna
 import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
-from hpo.execution.evaluate import evaluations
+from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.worker import Worker
 from hpo.report.data.evaluations import read_evaluations
-from hpo.report.stats.evaluation_stats import judge, lost_runs, sentences
+from hpo.report.stats.evaluation_stats import compare_candidates, lost_runs, sentences
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import find_artifact
-from hpo.study.input.study_file import define
-from hpo.study.operations.evaluation_study import companions, looks
+from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads
 from hpo.training.data import DataCache
-from hpo.training.loop import device, train
-from hpo.training.predictions import say
+from hpo.training.loop import select_device, train
+from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo, start_hpo
@@ -35,7 +35,7 @@ SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 5, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
-    name, definition, budget = define(table, "small", folder)
+    name, definition, budget = parse_definition(table, "small", folder)
     return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
 
 
@@ -56,7 +56,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_split(study: Study) -> None:
-    made = evaluations(study, top=2, seeds=3)
+    made = plan_evaluations(study, top=2, seeds=3)
     assert [each.name for each in made] == ["small-evaluation"]
     assert made[0].left() == 9
     run_all(made)
@@ -72,19 +72,19 @@ def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_sp
         assert len({tuple(run.epochs[0].items()) for run in candidate.runs}) == 3  # really other weights and orders
     # The same validation samples whatever the seed: their labels, in their order.
     labels = [run.predictions("validation").labels.tolist() for c in found.candidates for run in c.runs]  # type: ignore[union-attr]
-    cache = DataCache(study.definition.dataset, device("cpu"))
+    cache = DataCache(study.definition.dataset, select_device("cpu"))
     assert all(each == cache.get(study.config_of(best)).y_val.tolist() for each in labels)
 
 
 def test_a_run_is_what_train_gives_and_its_predictions_give_its_scores(study: Study) -> None:
-    run_all(evaluations(study, top=1, seeds=1))
+    run_all(plan_evaluations(study, top=1, seeds=1))
     (found,) = read_evaluations(study)
     candidate = found.candidates[0]
     (run,) = candidate.runs
     config = candidate.config.model_copy(update={"seed": run.seed, "split_seed": 3})
-    data = DataCache(study.definition.dataset, device("cpu")).get(config)
+    data = DataCache(study.definition.dataset, select_device("cpu")).get(config)
     (outcome,) = train([config], data)
-    said = say(outcome, data, data.test())
+    said = predict_split(outcome, data, data.test())
     assert run.test["test_accuracy"] == pytest.approx(said.scores["accuracy"], abs=1e-6)
     assert run.test["test_loss"] == pytest.approx(said.scores["loss"], abs=1e-5)
     for split, metric in (("test", run.test["test_accuracy"]), ("validation", run.validation["val_accuracy"])):
@@ -99,24 +99,24 @@ def test_a_run_is_what_train_gives_and_its_predictions_give_its_scores(study: St
 
 
 def test_what_has_been_run_is_not_run_again(study: Study) -> None:
-    run_all(evaluations(study, top=1, seeds=2))
-    assert [each.left() for each in evaluations(study, top=1, seeds=2)] == [0]
-    (wider,) = evaluations(study, top=1, seeds=3)
+    run_all(plan_evaluations(study, top=1, seeds=2))
+    assert [each.left() for each in plan_evaluations(study, top=1, seeds=2)] == [0]
+    (wider,) = plan_evaluations(study, top=1, seeds=3)
     assert wider.left() == 2
     run_all([wider])
-    more = evaluations(study, top=3, seeds=3)
+    more = plan_evaluations(study, top=3, seeds=3)
     assert [(each.name, each.left()) for each in more] == [("small-evaluation", 0), ("small-evaluation-2", 6)]
     run_all(more)
     (found,) = read_evaluations(study)
     assert found.studies == ("small-evaluation", "small-evaluation-2")
     assert [len(each.done) for each in found.candidates] == [3, 3, 3, 3]
     assert found.candidates[-1].baseline
-    assert len(looks(study)) == 12
-    assert {look.dataset for look in looks(study)} == {"small.npz"}
+    assert len(list_test_set_reads(study)) == 12
+    assert {look.dataset for look in list_test_set_reads(study)} == {"small.npz"}
 
 
 def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> None:
-    (made,) = evaluations(study, top=1, seeds=2, refit=True)
+    (made,) = plan_evaluations(study, top=1, seeds=2, refit=True)
     assert made.name == "small-evaluation-refit"
     run_all([made])
     (found,) = read_evaluations(study)
@@ -129,11 +129,11 @@ def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> 
         assert not any(name.startswith("val_") for name in run.epochs[0])
         assert made.trials()[run.number].value == run.test["test_accuracy"]
     config = best.config.model_copy(update={"seed": best.runs[0].seed, "split_seed": 3})
-    data = DataCache(study.definition.dataset, device("cpu")).get(config)
+    data = DataCache(study.definition.dataset, select_device("cpu")).get(config)
     assert (len(data.y_train), len(data.y_val)) == (600, 0)
     (outcome,) = train([config], data)
     assert outcome.best_epoch == config.epochs
-    assert say(outcome, data, data.test()).scores["accuracy"] == pytest.approx(
+    assert predict_split(outcome, data, data.test()).scores["accuracy"] == pytest.approx(
         best.runs[0].test["test_accuracy"], abs=1e-6
     )
 
@@ -141,11 +141,11 @@ def test_a_refit_trains_on_everything_and_keeps_the_last_epoch(study: Study) -> 
 def test_a_trials_own_split_and_seed_are_kept_apart(tmp_path: Path) -> None:
     study = trained(tmp_path, parameters={**SMALL, "seed": {"low": 40, "high": 44}, "split_seed": 9}, trials=4)
     used = {study.config_of(trial).seed for trial in study.trials()}
-    run_all(evaluations(study, top=2, seeds=2))
+    run_all(plan_evaluations(study, top=2, seeds=2))
     (found,) = read_evaluations(study)
     assert {candidate.config.seed_of_split for candidate in found.candidates[:-1]} == {9}
     assert not used & {run.seed for candidate in found.candidates for run in candidate.runs}
-    cache = DataCache(study.definition.dataset, device("cpu"))
+    cache = DataCache(study.definition.dataset, select_device("cpu"))
     best = study.best()
     assert best is not None
     expected = cache.get(study.config_of(best)).y_val.tolist()
@@ -155,7 +155,7 @@ def test_a_trials_own_split_and_seed_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: Study) -> None:
-    (made,) = evaluations(study, top=1, seeds=2)
+    (made,) = plan_evaluations(study, top=1, seeds=2)
     run_all([made])
     best = made.trials()[0]
     with sqlite3.connect(made.storage.url.database or "") as database:
@@ -163,12 +163,12 @@ def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: St
     (found,) = read_evaluations(Study(StudyStorage(made.storage.url), "small"))  # finished trials are read but once
     label = next(each.label for each in found.candidates if each.lost)
     assert lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
-    assert judge(found).winner is None
-    assert lost_runs(found)[0] in sentences(found, judge(found))
+    assert compare_candidates(found).winner is None
+    assert lost_runs(found)[0] in sentences(found, compare_candidates(found))
 
 
 def test_a_trial_that_others_added_is_no_run(study: Study) -> None:
-    (made,) = evaluations(study, top=1, seeds=1)
+    (made,) = plan_evaluations(study, top=1, seeds=1)
     run_all([made])
     optuna_study = optuna.load_study(study_name=made.name, storage=made.storage.url.render_as_string(False))
     optuna_study.add_trial(optuna.trial.create_trial(value=1.0))
@@ -182,17 +182,17 @@ def test_files_of_one_name_and_other_content_are_two_data_sets(study: Study, tmp
         folder = tmp_path / str(samples)
         folder.mkdir()
         paths.append(small_npz(folder / "rows.npz", samples=samples))
-        run_all(evaluations(study, top=1, seeds=1, dataset=str(paths[-1])))
+        run_all(plan_evaluations(study, top=1, seeds=1, dataset=str(paths[-1])))
     found = read_evaluations(study)
     assert {each.dataset for each in found} == {str(path) for path in paths}
     moved = tmp_path / "moved.npz"
     moved.write_bytes(paths[0].read_bytes())
-    run_all(evaluations(study, top=1, seeds=1, dataset=str(moved)))
+    run_all(plan_evaluations(study, top=1, seeds=1, dataset=str(moved)))
     assert len(read_evaluations(study)) == 2
 
 
 def test_when_the_test_set_was_looked_at_is_known(study: Study) -> None:
-    run_all(evaluations(study, top=1, seeds=1))
+    run_all(plan_evaluations(study, top=1, seeds=1))
     (found,) = read_evaluations(study)
     last = max(trial.datetime_complete for trial in study.trials() if trial.datetime_complete)
     assert found.looked is not None
@@ -202,18 +202,18 @@ def test_when_the_test_set_was_looked_at_is_known(study: Study) -> None:
 def test_another_data_set(study: Study, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = small_npz(tmp_path / "other" / "rows.npz", samples=300)
-    run_all(evaluations(study, top=1, seeds=2, dataset=str(other)))
+    run_all(plan_evaluations(study, top=1, seeds=2, dataset=str(other)))
     (found,) = read_evaluations(study)
     assert (found.own, found.dataset, found.studies) == (False, "rows.npz", ("small-evaluation-rows",))
     assert found.candidates[0].chosen is None
-    assert judge(found).scores[0].bias is None
+    assert compare_candidates(found).scores[0].bias is None
     with pytest.raises(DataError, match="not found"):
-        evaluations(study, dataset=str(tmp_path / "none.npz"))
+        plan_evaluations(study, dataset=str(tmp_path / "none.npz"))
 
 
 def test_without_a_baseline_the_defaults_are_the_rival(tmp_path: Path) -> None:
     study = trained(tmp_path)
-    run_all(evaluations(study, top=1, seeds=2))
+    run_all(plan_evaluations(study, top=1, seeds=2))
     (found,) = read_evaluations(study)
     rival = found.rival
     assert rival is not None
@@ -222,7 +222,7 @@ def test_without_a_baseline_the_defaults_are_the_rival(tmp_path: Path) -> None:
 
 
 def test_cohorts_are_trained_and_samples_kept(study: Study) -> None:
-    (made,) = evaluations(study, top=3, seeds=1)
+    (made,) = plan_evaluations(study, top=3, seeds=1)
     Worker(made, "cpu", 1, cohort=8).run()
     assert {trial.user_attrs["cohort"] for trial in made.trials()} == {4}
     path = find_artifact(made, "samples.npz")
@@ -233,12 +233,12 @@ def test_cohorts_are_trained_and_samples_kept(study: Study) -> None:
 
 
 def test_evaluations_of_a_study_that_was_made_again_are_left_out(study: Study, tmp_path: Path) -> None:
-    run_all(evaluations(study, top=1, seeds=1))
+    run_all(plan_evaluations(study, top=1, seeds=1))
     study.storage.delete_study(study.id)
     again = trained(tmp_path, seed=4, baseline={"learning_rate": 0.002})
-    assert companions(again)
+    assert evaluation_studies(again)
     assert all(not each.candidates for each in read_evaluations(again))
-    assert [each.name for each in evaluations(again, top=1, seeds=1)] == ["small-evaluation-2"]
+    assert [each.name for each in plan_evaluations(again, top=1, seeds=1)] == ["small-evaluation-2"]
 
 
 def test_a_user_metric_is_tested_too(tmp_path: Path) -> None:
@@ -261,17 +261,17 @@ def test_a_user_metric_is_tested_too(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
-    (made,) = evaluations(study, top=1, seeds=1)
+    (made,) = plan_evaluations(study, top=1, seeds=1)
     with pytest.raises(RequestError, match="'small-evaluation' is an evaluation itself; evaluate 'small'"):
-        evaluations(made)
+        plan_evaluations(made)
     with pytest.raises(DefinitionError, match="validation = 0: leaves nothing to measure val_accuracy on"):
-        define({"parameters": {"validation": 0}}, "none", tmp_path)
+        parse_definition({"parameters": {"validation": 0}}, "none", tmp_path)
     (tmp_path / "cheap").mkdir()
     with pytest.raises(RequestError, match=r"has no objective that data are needed to measure \(parameter_count\)"):
-        evaluations(trained(tmp_path / "cheap", objective="parameter_count"))
+        plan_evaluations(trained(tmp_path / "cheap", objective="parameter_count"))
     (tmp_path / "new").mkdir()
     with pytest.raises(RequestError, match="has no COMPLETE trial"):
-        evaluations(make(tmp_path / "new"))
+        plan_evaluations(make(tmp_path / "new"))
 
 
 def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> None:
@@ -294,6 +294,6 @@ def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> No
     study = Study(StudyStorage(default_storage()), "s")
     (found,) = read_evaluations(study)
     assert [len(each.done) for each in found.candidates] == [12, 12, 12]
-    assert len(looks(study)) == 36
+    assert len(list_test_set_reads(study)) == 36
     deleted = hpo("delete", "s", "--yes", cwd=tmp_path)
     assert "and its evaluations (s-evaluation) deleted: 38 trials" in deleted.stderr

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
-from hpo.execution.inspect_model import look_inside
+from hpo.execution.inspect_model import inspect_model
 from hpo.execution.worker import Worker
 from hpo.report.chapters.blocks import Pictures, Text
-from hpo.report.chapters.model_inspection import inside
+from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.study import Study, StudyStorage
-from hpo.study.files.artifacts import artifacts, find_artifact
+from hpo.study.files.artifacts import find_artifact, list_artifacts
 from hpo.study.files.study_files import weights_path
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from hpo.training import data as training_data
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
@@ -36,7 +36,7 @@ CNN = {
 def trained(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 2, "sampler": "random", "parameters": parameters, **keys}
-    study = Study.create(StudyStorage(sqlite_url(folder)), *define(table, "small", folder))
+    study = Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
     Worker(study, "cpu", 1).run()
     return study
 
@@ -51,7 +51,7 @@ def test_from_kept_weights_to_the_chapter(
         raise AssertionError("the test set was read")
 
     monkeypatch.setattr(training_data.Data, "test", refuse)
-    look_inside(study, "cpu")
+    inspect_model(study, "cpu")
     best = study.best()
     assert best is not None
     path = find_artifact(study, "landscape.npy")
@@ -61,7 +61,7 @@ def test_from_kept_weights_to_the_chapter(
     held = np.load(find_artifact(study, "inside.npz"), allow_pickle=False)
     # All validation samples are looked at, so that the middle is what the trial was told with.
     assert held["accuracies"][12, 12] == pytest.approx(best.value)
-    chapter = inside(study)
+    chapter = model_inspection_chapter(study)
     assert chapter is not None
     text = " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
     assert f"The weights of trial {best.number}" in text
@@ -71,8 +71,8 @@ def test_from_kept_weights_to_the_chapter(
 
 def test_a_model_without_hidden_layers_shows_the_weights_of_its_classes(tmp_path: Path) -> None:
     study = trained(tmp_path, {"depth": 0, "epochs": 1, "learning_rate": [0.01, 0.001]})
-    look_inside(study, "cpu")
-    chapter = inside(study)
+    inspect_model(study, "cpu")
+    chapter = model_inspection_chapter(study)
     assert chapter is not None
     (pictures,) = [block for block in chapter.blocks if isinstance(block, Pictures)]
     assert pictures.captions == ["class 0", "class 1", "class 2"]
@@ -82,11 +82,11 @@ def test_a_model_without_hidden_layers_shows_the_weights_of_its_classes(tmp_path
 
 def test_again_replaces_what_was_kept(tmp_path: Path) -> None:
     study = trained(tmp_path, MLP)
-    look_inside(study, "cpu")
-    first = {name: found.id for name, found in artifacts(study).items()}
+    inspect_model(study, "cpu")
+    first = {name: found.id for name, found in list_artifacts(study).items()}
     before = dict(np.load(find_artifact(study, "inside.npz"), allow_pickle=False))
-    look_inside(study, "cpu")
-    assert {name: found.id for name, found in artifacts(study).items()} == first
+    inspect_model(study, "cpu")
+    assert {name: found.id for name, found in list_artifacts(study).items()} == first
     after = np.load(find_artifact(study, "inside.npz"), allow_pickle=False)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
@@ -94,19 +94,19 @@ def test_again_replaces_what_was_kept(tmp_path: Path) -> None:
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     data = small_npz(tmp_path / "small.npz")
     table = {"dataset": str(data), "trials": 1, "sampler": "random", "parameters": MLP}
-    study = Study.create(StudyStorage(sqlite_url(tmp_path)), *define(table, "small", tmp_path))
+    study = Study.create(StudyStorage(sqlite_url(tmp_path)), *parse_definition(table, "small", tmp_path))
     with pytest.raises(RequestError, match="study 'small': no trial is complete yet"):
-        look_inside(study, "cpu")
+        inspect_model(study, "cpu")
     Worker(study, "cpu", 1).run()
     path = weights_path(study, 0)
     assert path is not None
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
     with pytest.raises(RequestError, match="do not fit the model 'mlp'") as damaged:
-        look_inside(study, "cpu")
+        inspect_model(study, "cpu")
     assert "\n" not in str(damaged.value)
     path.unlink()
     with pytest.raises(RequestError, match=r"the weights of trial 0 are not in .*set HPO_HOME") as caught:
-        look_inside(study, "cpu")
+        inspect_model(study, "cpu")
     assert "\n" not in str(caught.value)
-    assert inside(study) is None
+    assert model_inspection_chapter(study) is None

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 import hpo
 from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
-from hpo.study.files.study_files import KEPT, StudyFiles, weights_here, weights_path
-from hpo.study.input.study_file import define
+from hpo.study.files.study_files import KEPT, StudyFiles, list_local_weights, weights_path
+from hpo.study.input.study_file import parse_definition
 from hpo.training.data import DataCache
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
@@ -34,7 +34,7 @@ SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 9, "sampler": "random", "parameters": SMALL, **keys}
-    return Study.create(StudyStorage(sqlite_url(folder)), *define(table, "small", folder))
+    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
 
 
 def best(study: Study) -> list[int]:
@@ -45,7 +45,7 @@ def best(study: Study) -> list[int]:
 def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     study = make(tmp_path)
     Worker(study, "cpu", 1).run()
-    here = weights_here(study)
+    here = list_local_weights(study)
     assert sorted(here) == best(study)
     data = DataCache(study.definition.dataset, torch.device("cpu"))
     for number, path in here.items():
@@ -75,7 +75,7 @@ def test_trials_that_are_pruned_or_fail_keep_none(tmp_path: Path) -> None:
     study = make(tmp_path, pruner=pruner, parameters=space)
     Worker(study, "cpu", 1, cohort=2).run()
     assert TrialState.PRUNED in {t.state for t in study.trials()}
-    assert sorted(weights_here(study)) == best(study)
+    assert sorted(list_local_weights(study)) == best(study)
 
 
 KILLED = """
@@ -101,13 +101,13 @@ def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_p
     study = make(tmp_path)
     done = subprocess.run([sys.executable, "-c", KILLED, sqlite_url(tmp_path), when], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert set(best(study)) <= set(weights_here(study))
+    assert set(best(study)) <= set(list_local_weights(study))
     Worker(study, "cpu", 1).run()
     assert study.left() == 0
-    assert set(best(study)) <= set(weights_here(study))
+    assert set(best(study)) <= set(list_local_weights(study))
     swept = run_hpo("gc", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
     assert swept.returncode == 0, swept.stderr
-    assert sorted(weights_here(study)) == best(study)
+    assert sorted(list_local_weights(study)) == best(study)
     assert [p.name for p in StudyFiles(study).checkpoint(0).parent.iterdir()] == ["study.json"]
 
 
@@ -136,7 +136,7 @@ def test_gc_says_what_it_removes_and_a_dry_run_removes_nothing(tmp_path: Path) -
     run_hpo("gc", "--unknown", *storage, cwd=tmp_path)
     assert not (home() / "checkpoints" / "old").exists()
     assert (home() / "logs" / "small.log").exists()
-    assert sorted(weights_here(study)) == [0, 1]
+    assert sorted(list_local_weights(study)) == [0, 1]
     refused = run_hpo("gc", "smal", *storage, cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
@@ -178,4 +178,4 @@ def test_a_study_that_is_copied_is_gone_on_with_there(tmp_path: Path) -> None:
     assert [(t.number, t.state) for t in copied.trials()] == [(n, TrialState.COMPLETE) for n in range(4)]
     assert copied.trials()[0].params == study.trials()[0].params
     assert study.trials()[0].state == TrialState.RUNNING
-    assert sorted(weights_here(copied)) == [0, 1, 2, 3]
+    assert sorted(list_local_weights(copied)) == [0, 1, 2, 3]

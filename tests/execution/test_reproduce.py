@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from hpo.errors import DataError, RequestError
-from hpo.execution.evaluate import evaluations
-from hpo.execution.reproduce import COHORT_TOLERANCE, reproduce, sentences
+from hpo.execution.evaluate import plan_evaluations
+from hpo.execution.reproduce import COHORT_TOLERANCE, describe_reproduction, reproduce
 from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS
 from hpo.study import Study
@@ -36,7 +36,7 @@ def test_trials_trained_alone_are_the_same_to_the_last_bit(tmp_path: Path) -> No
         assert {each.metric for each in found.differences} >= {"train_loss", "val_loss", "val_accuracy"}
         assert not {each.metric for each in found.differences} & {"epoch", "seconds"}
         assert not found.changed
-        assert sentences(found)[0].startswith("identical: every metric of 3 epochs")
+        assert describe_reproduction(found)[0].startswith("identical: every metric of 3 epochs")
 
 
 def test_trials_of_a_cohort_differ_by_rounding_alone(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_diverged_trial_diverges_again(tmp_path: Path) -> None:
 
 
 def test_a_trial_of_an_evaluation(tmp_path: Path) -> None:
-    (companion,) = evaluations(trained(tmp_path), top=1, seeds=2)
+    (companion,) = plan_evaluations(trained(tmp_path), top=1, seeds=2)
     Worker(companion, "cpu", 1, cohort=1).run()
     assert reproduce(companion, 0, device="cpu").identical
 
@@ -89,7 +89,7 @@ def test_another_record_is_not_reproduced(tmp_path: Path) -> None:
     (other,) = [each for each in found.differences if each.largest]
     assert (other.metric, other.epoch) == ("val_loss", 3)
     assert other.largest == pytest.approx(1e-12, rel=0.1)
-    assert any("nothing that is noted has changed" in line for line in sentences(found))
+    assert any("nothing that is noted has changed" in line for line in describe_reproduction(found))
 
 
 def test_in_a_cohort_more_than_rounding_is_not_reproduced(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
             "update trial_system_attributes set value_json = :text where trial_id = :id and \"key\" = 'hpo:environment'"
         )
         connection.execute(sa.text(text), {"text": json.dumps(then), "id": trial._trial_id})
-    told = sentences(reproduce(Study(type(study.storage)(sqlite_url(tmp_path)), "small"), 0, device="cpu"))
+    told = describe_reproduction(reproduce(Study(type(study.storage)(sqlite_url(tmp_path)), "small"), 0, device="cpu"))
     assert any(line.startswith("changed: torch: 1.0 then, 2.") for line in told)
     assert any(line.startswith("changed: device: another then, ") for line in told)
     assert not any("data:" in line for line in told)

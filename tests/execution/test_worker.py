@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
-from hpo.execution.worker import DEATHS, Worker, share_of_cores
+from hpo.execution.worker import DEATHS, Worker, cores_per_worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
-from hpo.study.input.study_file import define
-from hpo.study.operations.worker_status import stop_workers, worker_states
+from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.worker_status import read_worker_states, stop_workers
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
 
@@ -36,7 +36,7 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 4, "sampler": "random", "parameters": SMALL, **keys}
-    name, definition, budget = define(table, "small", folder)
+    name, definition, budget = parse_definition(table, "small", folder)
     return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
 
 
@@ -89,7 +89,7 @@ def test_divergence_is_pruned_with_its_kind(tmp_path: Path) -> None:
 
 def make_other(folder: Path, name: str, parameters: dict[str, Any], **keys: Any) -> Study:
     table = {"dataset": str(folder / "small.npz"), "trials": 1, "sampler": "random", "parameters": parameters, **keys}
-    found, definition, budget = define(table, name, folder)
+    found, definition, budget = parse_definition(table, name, folder)
     return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
 
 
@@ -253,7 +253,7 @@ def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCa
     study = make_other_with_data(tmp_path, {**SMALL, "epochs": 100_000}, trials=2)
 
     def ask(seen: Study) -> None:
-        [worker] = worker_states(seen, seen.trials())
+        [worker] = read_worker_states(seen, seen.trials())
         assert (worker.trials, worker.gone, worker.device, worker.epochs) == ((0,), False, "cpu", 100_000)
         assert worker.epoch > 0
         asked, left = stop_workers(seen, wait=0)
@@ -376,9 +376,9 @@ def test_launch_from_python_runs_in_this_process(tmp_path: Path) -> None:
 def test_a_worker_takes_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpo.execution.worker.cores", lambda: 8)
     study = make(tmp_path)
-    assert share_of_cores(study) == 8
+    assert cores_per_worker(study) == 8
     for other in (holder("a", host=socket.gethostname()), holder("b", host="elsewhere")):
         study.storage.announce(study.id, other)
-    assert share_of_cores(study) == 4
+    assert cores_per_worker(study) == 4
     study.storage.announce(study.id, holder("c", host=socket.gethostname(), seconds=-1))  # it is gone
-    assert share_of_cores(study) == 4
+    assert cores_per_worker(study) == 4

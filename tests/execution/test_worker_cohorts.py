@@ -16,13 +16,13 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
 from hpo.execution.worker import Worker
-from hpo.report.data.results import read_results, show
-from hpo.storage.leased_storage import Told
+from hpo.report.data.results import read_results, study_summary
+from hpo.storage.leased_storage import TellRequest
 from hpo.storage.tables import LEASES, WORK
-from hpo.storage.worker_stats import Work
+from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import Study, StudyStorage
-from hpo.study.files.study_files import StudyFiles, ranking, weights_here
-from hpo.study.input.study_file import define
+from hpo.study.files.study_files import StudyFiles, list_local_weights, rank_trials
+from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.study.helpers import holder, sqlite_url
@@ -33,7 +33,7 @@ COMPLETE, PRUNED, FAIL, WAITING = TrialState.COMPLETE, TrialState.PRUNED, TrialS
 
 def make(folder: Path, **keys: Any) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 6, "sampler": "random", "parameters": SMALL}
-    return Study.create(StudyStorage(sqlite_url(folder)), *define({**table, **keys}, "small", folder))
+    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition({**table, **keys}, "small", folder))
 
 
 def grid(folder: Path, **parameters: list[Any]) -> Study:
@@ -70,10 +70,10 @@ class Tells:
     """What a storage is told, call by call."""
 
     def __init__(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[list[Told]] = []
+        self.calls: list[list[TellRequest]] = []
         tell = study.storage.tell
 
-        def noted(results: Sequence[Told]) -> dict[int, Exception]:
+        def noted(results: Sequence[TellRequest]) -> dict[int, Exception]:
             self.calls.append(list(results))
             return tell(results)
 
@@ -162,7 +162,7 @@ def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
 
 
 def test_time_in_training_counts_while_it_lasts() -> None:
-    work = Work()
+    work = WorkRecorder()
     with work.of("training"):
         before = work.so_far()["training"]
         assert work.so_far()["training"] > before
@@ -203,7 +203,7 @@ def test_who_ends_earlier_is_told_earlier_and_those_who_end_together_at_once(
 def test_the_best_of_those_told_at_once_keep_their_weights(tmp_path: Path) -> None:
     study = make(tmp_path, trials=12)
     Worker(study, "cpu", 1).run()
-    assert sorted(weights_here(study)) == sorted(number for _, number in ranking(study)[0])
+    assert sorted(list_local_weights(study)) == sorted(number for _, number in rank_trials(study)[0])
 
 
 def test_epochs_that_one_run_answers_are_all_told(tmp_path: Path) -> None:
@@ -393,10 +393,10 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
 
 def test_what_workers_did_is_told_after_they_have_ended(tmp_path: Path, stack: Stack) -> None:
     study = make(tmp_path, trials=10)
-    assert show(read_results(study))["work"] is None
+    assert study_summary(read_results(study))["work"] is None
     Worker(study, "cpu", 1, cohort=4).run()
     Worker(study, "cpu", 1).run()  # which finds nothing to do
-    work = show(read_results(study))["work"]
+    work = study_summary(read_results(study))["work"]
     assert (work["workers"], work["told"]) == (2, 10)
     assert work["cohort_size"] == pytest.approx(10 / len(stack.trained), abs=0.01)
     assert work["trials_per_hour"] > 0

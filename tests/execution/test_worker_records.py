@@ -16,7 +16,7 @@ from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo as command
@@ -28,7 +28,7 @@ SMALL = {"widths": "8", "epochs": 4, "batch_size": 32, "learning_rate": {"low": 
 
 def make(folder: Path, name: str = "small", **keys: Any) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 4, "sampler": "random", "parameters": SMALL}
-    return Study.create(StudyStorage(sqlite_url(folder)), *define({**table, **keys}, name, folder))
+    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition({**table, **keys}, name, folder))
 
 
 class InTheMidst:

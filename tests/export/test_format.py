@@ -14,14 +14,14 @@ from hpo.datasets import Dataset
 from hpo.errors import RequestError
 from hpo.export.format import PREPROCESSING, Preprocessing, read_preprocessing
 from hpo.export.writer import preprocessing_of
-from hpo.training.data import Data, prepare
+from hpo.training.data import Data, prepare_data
 
 RNG = np.random.default_rng(0)
 
 
 def prepared(x: np.ndarray, **parameters: object) -> Data:
     dataset = Dataset((x, np.arange(len(x)) % 3), classes=3)
-    return prepare(dataset, TrialConfig(**parameters), torch.device("cpu"))  # type: ignore[arg-type]
+    return prepare_data(dataset, TrialConfig(**parameters), torch.device("cpu"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["standard", "unit", "symmetric"])
@@ -51,7 +51,7 @@ def test_batches_of_bytes_are_brought_to_one() -> None:
     x, y = RNG.integers(256, size=(6, 4), dtype=np.uint8), np.arange(6) % 2
     dataset = Dataset([(x, y)], validation=(x, y), classes=2)  # type: ignore[arg-type]
     for kind in ("unit", "symmetric"):
-        data = prepare(dataset, TrialConfig(input_scaling=kind), torch.device("cpu"))
+        data = prepare_data(dataset, TrialConfig(input_scaling=kind), torch.device("cpu"))
         takes = preprocessing_of(data)
         assert takes.values == "uint8"
         assert np.allclose(takes.apply(x), data.x_val.numpy(), atol=1e-6)

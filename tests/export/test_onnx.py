@@ -15,14 +15,14 @@ from hpo.config.choices import ACTIVATIONS
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
 from hpo.export.onnx import plain_torch, write_onnx
-from hpo.training.models import build
+from hpo.training.models import build_model
 
 SHAPE = (1, 12, 12)
 
 
 def trained(config: TrialConfig) -> nn.Module:
     """Whose normalisations have seen data, so that their statistics matter."""
-    model = build(config, SHAPE, 3)
+    model = build_model(config, SHAPE, 3)
     model.train()
     with torch.no_grad():
         for _ in range(3):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from hpo.datasets import load, reference
 from hpo.errors import RequestError, RunError
-from hpo.execution.evaluate import evaluations
+from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
 from hpo.execution.worker import Worker
 from hpo.export.predict import predict
@@ -82,7 +82,7 @@ def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypat
 
 def test_the_card_has_the_honest_score(tmp_path: Path) -> None:
     study = trained(tmp_path)
-    for each in evaluations(study, top=1, seeds=3):
+    for each in plan_evaluations(study, top=1, seeds=3):
         Worker(each, "cpu", 1).run()
     export_model(study, tmp_path / "model")
     text = (tmp_path / "model" / "README.md").read_text()

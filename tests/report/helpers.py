@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from hpo.datasets import reference
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
-from hpo.study.operations.evaluation_study import evaluate_on, record_look
+from hpo.study.operations.evaluation_study import check_evaluation_dataset, record_test_set_read
 from tests.study.helpers import holder, make_study
 
 SPACE: Mapping[str, Any] = {
@@ -102,7 +102,7 @@ def evaluated(
     trials = [study.trials()[number] for number in numbers]
     chosen = [(trial.number, study.config_of(trial), trial.user_attrs.get("best_epoch")) for trial in trials]
     data = reference(dataset, Path.cwd()) if dataset else None
-    companions = evaluate_on(study, chosen, seeds, data, refit=refit)
+    companions = check_evaluation_dataset(study, chosen, seeds, data, refit=refit)
     for companion in companions:
         for _ in range(companion.budget.trials - leave):
             claim = companion.claim(holder("evaluator"))
@@ -122,7 +122,7 @@ def _tell_run(companion: Study, claim: Any, scores: Mapping[str, float], noise: 
     refit = companion.definition.objectives[0].metric.startswith("test_")
     if not refit:
         companion.storage.record_epoch(claim.id, 1, {"epoch": 1, "val_accuracy": test + 0.002, "val_loss": 0.1})
-    record_look(companion, claim.number, label)
+    record_test_set_read(companion, claim.number, label)
     for key, value in {"best_epoch": 1, "test_accuracy": test, "test_loss": 0.1, "train_seconds": 1.0}.items():
         companion.storage.set_trial_user_attr(claim.id, key, value)
     value = test if refit else test + 0.002

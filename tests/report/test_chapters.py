@@ -14,16 +14,16 @@ from PIL import Image
 
 from hpo.report.chapters.blocks import Chapter, Column, DataTable, Note, Pictures
 from hpo.report.chapters.cost import saved_by_pruning
-from hpo.report.chapters.order import chapters, findings_chapter
-from hpo.report.chapters.reproduction import study_file
+from hpo.report.chapters.order import findings_chapter, make_chapters
+from hpo.report.chapters.reproduction import format_study_file
 from hpo.report.checks.finding import Finding
 from hpo.report.data.results import read_results
-from hpo.report.render.html import page
-from hpo.report.render.markdown import FIGURES, markdown
-from hpo.report.report_data import read
+from hpo.report.render.html import render_html
+from hpo.report.render.markdown import FIGURES, render_markdown
+from hpo.report.report_data import read_report_data
 from hpo.report.write import write_report
 from hpo.study import Study
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.report.helpers import BASELINE, evaluated, filled
 from tests.study.helpers import make_study
 
@@ -35,7 +35,7 @@ ORDER = (
 
 
 def keys(study: Study) -> list[str]:
-    return [chapter.key for chapter in chapters(read(study))]
+    return [chapter.key for chapter in make_chapters(read_report_data(study))]
 
 
 def test_chapters_stand_in_their_order(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_study_file_defines_the_same_study(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=5, baseline=BASELINE, **more)
     written = write_report(study, tmp_path / "out").study
     assert written is not None
-    name, definition, budget = define(tomllib.loads(written.read_text()), "other", tmp_path)
+    name, definition, budget = parse_definition(tomllib.loads(written.read_text()), "other", tmp_path)
     assert name == "filled"
     assert definition.model_dump() == study.definition.model_dump()
     assert budget == study.budget
@@ -97,7 +97,7 @@ def test_an_evaluation_has_no_study_file(tmp_path: Path) -> None:
     best = study.best()
     assert best is not None
     (companion, *_) = evaluated(study, [best.number], {f"trial {best.number}": 0.97, "defaults": 0.9})
-    assert study_file(read_results(companion)) == ""
+    assert format_study_file(read_results(companion)) == ""
     assert write_report(companion, tmp_path / "out").study is None
 
 
@@ -118,14 +118,14 @@ def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path) -> N
     buffer = io.BytesIO()
     Image.new("L", (28, 28), 128).save(buffer, "PNG")
     pictures = Pictures("digits", [buffer.getvalue()] * 3, ["1", "a <b>", "a long caption of two lines"], columns=2)
-    text, files = markdown("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
+    text, files = render_markdown("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
     assert list(files) == ["digits.svg"]
     assert f"({FIGURES}/digits.svg)" in text
     drawn = ElementTree.fromstring(files["digits.svg"])
     held = [base64.b64decode(each.attrib["href"].partition(",")[2]) for each in drawn.iter(f"{SVG}image")]
     assert held == [buffer.getvalue()] * 3
     assert [each.text for each in drawn.iter(f"{SVG}text")] == ["1", "a <b>", "a long caption", "of two lines"]
-    html = page("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
+    html = render_html("n", ["v"], [], [Chapter("samples", "Samples", [pictures])], "now")
     assert html.count('<img src="data:image/png;base64,') == 3
 
     study = filled(tmp_path, trials=6)
@@ -140,6 +140,6 @@ def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path) -> N
 
 def test_a_long_table_has_its_first_rows_in_markdown() -> None:
     table = DataTable("trials", [Column("trial", "count"), Column("note")], [[i, "x"] for i in range(1200)])
-    text, _ = markdown("n", ["v"], [], [Chapter("trials", "Every trial", [table])], "now")
+    text, _ = render_markdown("n", ["v"], [], [Chapter("trials", "Every trial", [table])], "now")
     assert text.count("| x |") == 10
     assert "The first 10 of 1,200." in text

@@ -15,11 +15,11 @@ import pytest
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.report.checks.finding import Finding
-from hpo.report.checks.run import CHECKS, diagnose
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
+from hpo.report.checks.run import CHECKS, run_checks
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.study import Budget, Definition, Objective
-from hpo.study.definition import Named
+from hpo.study.definition import ComponentSpec
 from tests.report.helpers import add_foreign, filled
 
 LOOKED = datetime(2026, 1, 1)
@@ -43,8 +43,8 @@ def study(
     definition = Definition(
         dataset=DatasetReference(name="mnist", samples=samples, shape=(1, 28, 28)),
         objectives=(Objective(metric="val_accuracy", direction="maximize"),),
-        sampler=Named(name=sampler, options=dict(options or {})),
-        pruner=Named(name="none"),
+        sampler=ComponentSpec(name=sampler, options=dict(options or {})),
+        pruner=ComponentSpec(name="none"),
         seed=0,
         parameters=dict(parameters),
     )
@@ -70,7 +70,7 @@ def healthy(value: float, epoch: int) -> dict[str, float]:
 
 
 def shown(check: str, results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
-    return [f for f in diagnose(results, evaluations) if f.check == check]
+    return [f for f in run_checks(results, evaluations) if f.check == check]
 
 
 def choice(bad: float) -> Callable[[Mapping[str, Any]], float]:
@@ -108,7 +108,7 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     def runs(mean: float, label: str) -> CandidateRuns:
         noise = (0, 1, 2, 0, 1, 2) if label == "trial 3" else (1, 0, 2, 2, 0, 1)
         made = tuple(
-            Run(
+            EvaluationRun(
                 "e", i, i, "COMPLETE", {"val_accuracy": mean + 0.002 * noise[i]}, {"test_accuracy": 0.9} if test else {}
             )
             for i in range(6)
@@ -230,12 +230,12 @@ def test_a_check_sees_the_fault_and_is_silent_on_the_healthy_twin(check: str, fa
 def test_there_are_28_checks_and_each_says_something() -> None:
     names = [check.__name__ for check in CHECKS]
     assert len(set(names)) == 28
-    assert {f.check for f in diagnose(plain())} == set(names)
+    assert {f.check for f in run_checks(plain())} == set(names)
     assert [f.level for f in shown("clipping", plain())] == ["unknown"]
 
 
 def test_warnings_come_first_and_adaptive_evidence_says_that_it_is_weaker() -> None:
-    found = diagnose(study(lambda v: 0.9 + 0.05 * math.log10(v["learning_rate"]), sampler="tpe"))
+    found = run_checks(study(lambda v: 0.9 + 0.05 * math.log10(v["learning_rate"]), sampler="tpe"))
     assert found[0].level == "warning"
     assert "weaker" in next(f for f in found if f.check == "boundary").evidence
 
@@ -256,7 +256,7 @@ def test_nothing_raises_on_odd_studies(tmp_path: Path, states: Sequence[str], tr
     if not isinstance(objective, list):
         add_foreign(made, {"learning_rate[optimizer=adam]": 50.0, "odd": "x"}, math.inf)
     results = read_results(made)
-    assert diagnose(results)
-    assert diagnose(replace(results, trials=()))
+    assert run_checks(results)
+    assert run_checks(replace(results, trials=()))
     nan = tuple(replace(row, values=(math.nan,) * len(results.objectives)) for row in results.trials)
-    assert diagnose(replace(results, trials=nan))
+    assert run_checks(replace(results, trials=nan))

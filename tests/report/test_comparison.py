@@ -11,14 +11,14 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.report.chapters.blocks import Note, Table, Text
-from hpo.report.chapters.comparison import comparison, fit_of, score
+from hpo.report.chapters.comparison import comparison_chapter, fit_of, score
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.format import values_text
-from hpo.report.render.svg import svg
+from hpo.report.render.svg import render_svg
 from hpo.study import Study
 from hpo.study.definition import Budget
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.report.helpers import SPACE, filled
 
 EXPECT = {"better": {"depth": 3}, "than": {"depth": 1}}
@@ -30,7 +30,7 @@ def compared(folder: Path, report: dict[str, Any], **keys: Any) -> Results:
 
 def test_groups_hold_every_complete_trial_once_with_its_quartiles(tmp_path: Path) -> None:
     results = compared(tmp_path, {"compare": ["optimizer", "depth"]}, states=("COMPLETE", "PRUNED", "COMPLETE"))
-    chapter = comparison(results)
+    chapter = comparison_chapter(results)
     assert chapter is not None
     table = next(block for block in chapter.blocks if isinstance(block, Table))
     assert sum(int(row[1]) for row in table.rows) == len(results.ranked)
@@ -45,7 +45,7 @@ def test_groups_hold_every_complete_trial_once_with_its_quartiles(tmp_path: Path
 
 def test_against_x_each_place_is_the_best_of_its_trials(tmp_path: Path) -> None:
     results = compared(tmp_path, {"x": "depth", "compare": ["optimizer"], "y": ["val_loss", "epoch_seconds"]})
-    chapter = comparison(results)
+    chapter = comparison_chapter(results)
     assert chapter is not None
     figure = next(block for block in chapter.blocks if isinstance(block, Figure) and block.key == "comparison-0")
     assert figure.spec
@@ -62,7 +62,7 @@ def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
     asked = {"x": "depth", "expect": [EXPECT, {"better": {"dropout": 0.0}, "than": {"dropout": 0.3}, "text": "free"}]}
     space = {"epochs": 2, "learning_rate": 0.01, "depth": [1, 3], "dropout": [0.0, 0.3], "width": [8, 9, 10, 11, 12]}
     results = compared(tmp_path, asked, sampler="grid", trials=20, pruner="none", parameters=space)
-    chapter = comparison(results)
+    chapter = comparison_chapter(results)
     assert chapter is not None
     depth, dropout = (block for block in chapter.blocks if isinstance(block, Note))
     assert (depth.level, depth.title) == ("note", "depth = 3 is better than depth = 1")
@@ -73,17 +73,17 @@ def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
 @pytest.mark.parametrize("x", ["parameter_count", "learning_rate", "batch_norm"])
 def test_x_may_be_a_cost_a_range_or_a_choice(tmp_path: Path, x: str) -> None:
     results = compared(tmp_path, {"x": x, "log": x != "batch_norm"})
-    chapter = comparison(results)
+    chapter = comparison_chapter(results)
     assert chapter is not None
     figures = [block for block in chapter.blocks if isinstance(block, Figure)]
     assert figures[0].spec
     assert len(figures[0].spec["data"][-1]["x"]) <= 24
-    assert all(svg(figure) for figure in figures)
+    assert all(render_svg(figure) for figure in figures)
 
 
 def test_without_a_table_or_a_trial_there_is_no_chapter(tmp_path: Path) -> None:
-    assert comparison(compared(tmp_path, {"x": "depth"}, states=("FAIL",))) is None
-    assert comparison(read_results(filled(tmp_path, "plain", trials=3))) is None
+    assert comparison_chapter(compared(tmp_path, {"x": "depth"}, states=("FAIL",))) is None
+    assert comparison_chapter(read_results(filled(tmp_path, "plain", trials=3))) is None
 
 
 def test_a_knee_is_marked_on_each_line_and_none_where_there_is_no_line(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_knee_is_marked_on_each_line_and_none_where_there_is_no_line(tmp_path:
     report = {"x": "momentum", "compare": ["optimizer"], "y": ["val_loss"], "knee": "what it is worth"}
     space = {**SPACE, "momentum": [0.0, 0.3, 0.6, 0.9]}
     results = compared(tmp_path, report, parameters=space)
-    chapter = comparison(bent(results, "momentum", {0.0: 0.9, 0.3: 0.2, 0.6: 0.15, 0.9: 0.1}))
+    chapter = comparison_chapter(bent(results, "momentum", {0.0: 0.9, 0.3: 0.2, 0.6: 0.15, 0.9: 0.1}))
     assert chapter is not None
     figure = next(block for block in chapter.blocks if isinstance(block, Figure) and block.key == "comparison-0")
     assert figure.spec
@@ -127,7 +127,9 @@ def test_expectations_pair_by_what_both_sides_have(tmp_path: Path) -> None:
 
     def said(y: str, better: dict[str, Any], than: dict[str, Any]) -> str:
         report = {"compare": ["depth"], "y": [y], "expect": [{"better": better, "than": than}]}
-        chapter = comparison(compared(tmp_path / y, report, parameters=space, sampler="grid", pruner="none", trials=36))
+        chapter = comparison_chapter(
+            compared(tmp_path / y, report, parameters=space, sampler="grid", pruner="none", trials=36)
+        )
         assert chapter is not None
         return next(block.text for block in chapter.blocks if isinstance(block, Note))
 
@@ -141,7 +143,7 @@ def test_the_last_learning_rate_is_held_against_what_was_asked_for(tmp_path: Pat
     space = {"epochs": 4, "schedule": ["constant", "linear"], "learning_rate": [0.1, 0.2], "seed": [0, 1]}
     report = {"compare": ["schedule"], "y": ["learning_rate"]}
     results = compared(tmp_path, report, parameters=space, sampler="grid", pruner="none", trials=8)
-    chapter = comparison(results)  # the helper's trials record a constant rate
+    chapter = comparison_chapter(results)  # the helper's trials record a constant rate
     assert chapter is not None
     [table] = [block for block in chapter.blocks if isinstance(block, Table)]
     assert table.rows == [
@@ -198,7 +200,7 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
 )
 def test_a_mistake_is_a_line(report: Any, words: str) -> None:
     with pytest.raises(RequestError) as caught:
-        define({"parameters": SPACE, "report": report}, "n", Path())
+        parse_definition({"parameters": SPACE, "report": report}, "n", Path())
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -208,7 +210,7 @@ def test_another_table_makes_no_other_study_and_replaces_the_stored_one(tmp_path
     keys = {"parameters": SPACE, "pruner": "median", "dataset": "mnist"}
     definition = study.definition
     for report in ({"compare": ["optimizer"]}, None):
-        _, other, _ = define({**keys, **({"report": report} if report else {})}, "n", Path())
+        _, other, _ = parse_definition({**keys, **({"report": report} if report else {})}, "n", Path())
         assert not definition.differences(definition.model_copy(update={"report": other.report}))
         again = definition.model_copy(update={"report": other.report})
         Study.create(study.storage, study.name, again, Budget(trials=3))

@@ -28,12 +28,12 @@ from optuna_dashboard import wsgi
 from waitress import create_server
 
 from hpo.errors import RequestError
-from hpo.report.chapters.order import chapters
-from hpo.report.dashboard.middleware import Application, Environment, gated
+from hpo.report.chapters.order import make_chapters
+from hpo.report.dashboard.middleware import Application, Environment, guard_app
 from hpo.report.dashboard.publish import publish
 from hpo.report.dashboard.server import serve
 from hpo.report.figures.plotly_spec import Figure
-from hpo.report.report_data import read
+from hpo.report.report_data import read_report_data
 from hpo.study import Study
 from hpo.study.files.artifacts import ArtifactFolders, save_artifact
 from tests.report.browser import Page, browser
@@ -388,7 +388,7 @@ def test_scripts_of_artifacts_do_not_run(
                 frame(page, address, place)
                 assert until(lambda: "/ran" in beacon.asked, page)
         beacon.asked.clear()
-        with beside(gated(plain, local=True, writable=False, token=None)) as (address, answered):
+        with beside(guard_app(plain, local=True, writable=False, token=None)) as (address, answered):
             frame(page, address, place)
             assert until(lambda: place in answered, page)
             # A script of the frame would have asked before this page does, after a second frame.
@@ -415,8 +415,8 @@ def frame(page: Page, address: str, place: str) -> None:
 
 @in_a_browser
 def test_the_pages_show_the_study_its_note_and_its_figures(study: Study, tmp_path: Path) -> None:
-    reading = read(study)
-    figures = [block for chapter in chapters(reading) for block in chapter.blocks if isinstance(block, Figure)]
+    reading = read_report_data(study)
+    figures = [block for chapter in make_chapters(reading) for block in chapter.blocks if isinstance(block, Figure)]
     publish(study, ["<b>Verdict</b> of $x$: *none*", "`hpo show filled` shows it"], [], figures)
     save_artifact(study, "notes.txt", b"content", "text/plain")
     with running(study) as server:

@@ -9,8 +9,13 @@ import pytest
 
 from hpo.config.trial_config import TrialConfig
 from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
-from hpo.report.chapters.error_analysis import calibration, confusion, expected_calibration_error, mistakes
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Predictions, Run
+from hpo.report.chapters.error_analysis import (
+    calibration,
+    confusion,
+    error_analysis_chapter,
+    expected_calibration_error,
+)
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions
 from hpo.report.figures.plotly_spec import Figure
 from hpo.study import Objective
 
@@ -37,7 +42,7 @@ def saved(told: Predictions, path: Path, splits: tuple[str, ...] = ("validation"
 
 def evaluation(files: list[Path | None], scores: list[float]) -> EvaluationResults:
     runs = tuple(
-        Run("e", i, i + 1, "COMPLETE", {"val_accuracy": score}, {}, file=file)
+        EvaluationRun("e", i, i + 1, "COMPLETE", {"val_accuracy": score}, {}, file=file)
         for i, (file, score) in enumerate(zip(files, scores, strict=True))
     )
     candidate = CandidateRuns("trial 3", 3, False, TrialConfig(), {}, 0.9, runs)
@@ -47,7 +52,7 @@ def evaluation(files: list[Path | None], scores: list[float]) -> EvaluationResul
 
 
 def chapter(told: Predictions, folder: Path, splits: tuple[str, ...] = ("validation", "test")) -> Chapter:
-    found = mistakes([evaluation([saved(told, folder / "p.npz", splits)], [0.9])])
+    found = error_analysis_chapter([evaluation([saved(told, folder / "p.npz", splits)], [0.9])])
     assert found is not None
     return found
 
@@ -76,7 +81,7 @@ def test_precision_recall_and_f1_by_class(tmp_path: Path) -> None:
 
 def test_the_run_with_the_median_validation_score_is_taken(tmp_path: Path) -> None:
     files: list[Path | None] = [saved(drawn_predictions(3, seed=i), tmp_path / f"{i}.npz") for i in range(3)]
-    found = mistakes([evaluation(files, [0.93, 0.91, 0.92])])
+    found = error_analysis_chapter([evaluation(files, [0.93, 0.91, 0.92])])
     assert found is not None
     assert isinstance(found.blocks[0], Text)
     assert "trial 3 trained from seed 3, the run with the median validation score (92.00 %)" in found.blocks[0].text
@@ -89,8 +94,8 @@ def test_without_a_test_set_it_is_the_validation_data(tmp_path: Path) -> None:
 
 
 def test_without_predictions_there_is_no_chapter() -> None:
-    assert mistakes([]) is None
-    assert mistakes([evaluation([None], [0.9])]) is None
+    assert error_analysis_chapter([]) is None
+    assert error_analysis_chapter([evaluation([None], [0.9])]) is None
 
 
 def test_many_classes_are_a_table_of_pairs(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from hpo.config.trial_config import TrialConfig
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
-from hpo.report.stats.evaluation_stats import interval, judge
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.stats.evaluation_stats import compare_candidates, interval
 from hpo.study import Objective
 
 
@@ -26,7 +26,7 @@ def candidate(
 ) -> CandidateRuns:
     files = files or [None] * len(test)
     runs = tuple(
-        Run(label, i, i + 1, "COMPLETE", {"val_accuracy": v}, {"test_accuracy": t}, file=file)
+        EvaluationRun(label, i, i + 1, "COMPLETE", {"val_accuracy": v}, {"test_accuracy": t}, file=file)
         for i, (t, v, file) in enumerate(zip(test, validation or test, files, strict=True))
     )
     trial = int(label.split()[1]) if " " in label else None
@@ -75,7 +75,7 @@ def test_a_single_seed_has_no_interval() -> None:
     found = interval([0.9])
     assert found.mean == 0.9
     assert math.isnan(found.low)
-    said = judge(evaluation(candidate("trial 1", [0.9]), candidate("baseline", [0.1])))
+    said = compare_candidates(evaluation(candidate("trial 1", [0.9]), candidate("baseline", [0.1])))
     assert said.winner is None
     assert said.beats_rival is None
     assert said.tied == ("baseline",)
@@ -83,7 +83,9 @@ def test_a_single_seed_has_no_interval() -> None:
 
 def test_a_clear_winner_and_its_bias() -> None:
     best = candidate("trial 4", [0.95, 0.951, 0.949, 0.95, 0.952], validation=[0.96] * 5, chosen=0.975)
-    said = judge(evaluation(best, candidate("trial 2", [0.90] * 5), candidate("baseline", [0.8, 0.81, 0.8, 0.8, 0.79])))
+    said = compare_candidates(
+        evaluation(best, candidate("trial 2", [0.90] * 5), candidate("baseline", [0.8, 0.81, 0.8, 0.8, 0.79]))
+    )
     assert said.winner is best
     assert said.beats_rival is True
     assert said.tied == ()
@@ -94,20 +96,25 @@ def test_a_clear_winner_and_its_bias() -> None:
 def test_the_order_is_by_fresh_validation_and_not_by_the_test_set() -> None:
     one = candidate("trial 1", [0.99] * 3, validation=[0.90, 0.91, 0.92])
     other = candidate("trial 2", [0.10] * 3, validation=[0.93, 0.94, 0.95])
-    assert [score.candidate.label for score in judge(evaluation(one, other)).scores] == ["trial 2", "trial 1"]
+    assert [score.candidate.label for score in compare_candidates(evaluation(one, other)).scores] == [
+        "trial 2",
+        "trial 1",
+    ]
 
 
 def test_what_is_paired_can_be_told_apart_where_the_seeds_vary_more_than_the_difference() -> None:
     seeds = np.array([0.90, 0.93, 0.91, 0.95, 0.92])
-    said = judge(evaluation(candidate("trial 1", seeds + 0.004), candidate("baseline", seeds)))
+    said = compare_candidates(evaluation(candidate("trial 1", seeds + 0.004), candidate("baseline", seeds)))
     assert said.beats_rival is True
-    shuffled = judge(evaluation(candidate("trial 1", seeds + 0.004), candidate("baseline", seeds[[3, 1, 4, 0, 2]])))
+    shuffled = compare_candidates(
+        evaluation(candidate("trial 1", seeds + 0.004), candidate("baseline", seeds[[3, 1, 4, 0, 2]]))
+    )
     assert shuffled.beats_rival is None
 
 
 def test_a_smaller_loss_is_better() -> None:
     low, high = candidate("trial 1", [0.10, 0.11, 0.10]), candidate("baseline", [0.50, 0.52, 0.51])
-    said = judge(evaluation(high, low, direction="minimize"))
+    said = compare_candidates(evaluation(high, low, direction="minimize"))
     assert said.winner is low
     assert said.comparisons[0].difference.mean == pytest.approx(0.4067, abs=1e-3)
 
@@ -121,14 +128,14 @@ def test_noise_has_no_winner(tmp_path: Path) -> None:
         files = [predictions(tmp_path, f"{study}-{i}", row) for i, row in enumerate(rows)]
         names = ["trial 1", "trial 2", "trial 3", "baseline"]
         each = [candidate(n, [r.mean()] * 5, files=[f] * 5) for n, r, f in zip(names, rows, files, strict=True)]
-        said = judge(evaluation(*each))
+        said = compare_candidates(evaluation(*each))
         wrong += said.winner is not None or said.beats_rival is not None
     assert wrong <= 4
 
 
 def test_nothing_is_said_before_anything_is_done() -> None:
-    waiting = CandidateRuns("trial 1", 1, False, TrialConfig(), {}, 0.9, (Run("e", 0, 1, "WAITING"),))
-    said = judge(evaluation(waiting))
+    waiting = CandidateRuns("trial 1", 1, False, TrialConfig(), {}, 0.9, (EvaluationRun("e", 0, 1, "WAITING"),))
+    said = compare_candidates(evaluation(waiting))
     assert said.best is None
     assert said.winner is None
     assert said.scores[0].test is None

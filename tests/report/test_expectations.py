@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu, wilcoxon
 
 from hpo.report.chapters.blocks import Note
-from hpo.report.chapters.expectations import Scored, judged
+from hpo.report.chapters.expectations import Scored, judge_expectations
 from hpo.study.definition import Expectation
 
 EXPECTED = Expectation(better={"depth": 8}, than={"depth": 1}, text="deeper is better")
@@ -20,7 +20,7 @@ def judge(better: Sequence[float], worse: Sequence[float], *, maximize: bool, pa
         [Scored(value, i if pairs else (side, i)) for i, value in enumerate(values)]
         for side, values in enumerate((better, worse))
     )
-    return judged(EXPECTED, "val_loss", *sides, maximize=maximize)
+    return judge_expectations(EXPECTED, "val_loss", *sides, maximize=maximize)
 
 
 @pytest.mark.parametrize(("maximize", "level", "words"), [(True, "ok", "As people"), (False, "warning", "Contrary to")])
@@ -56,7 +56,7 @@ def test_trials_of_the_same_rest_are_one_pair() -> None:
     """Six seeds of one configuration are no six pairs of configurations."""
     ours = [Scored(value, "same") for value in [*LOW, 0.15]]
     theirs = [Scored(value, "same") for value in [*HIGH, 0.25]]
-    assert "pairs" not in judged(EXPECTED, "val_loss", ours, theirs, maximize=False).text
+    assert "pairs" not in judge_expectations(EXPECTED, "val_loss", ours, theirs, maximize=False).text
 
 
 def test_equals_are_not_decided() -> None:

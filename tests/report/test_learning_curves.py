@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpo.report.chapters.blocks import Table
-from hpo.report.chapters.learning_curves import _rounded, curve_metric, curves, reach
+from hpo.report.chapters.learning_curves import _rounded, curve_metric, find_reach, learning_curves_chapter
 from hpo.report.data.results import read_results
 from hpo.report.format import values_text
 from tests.report.helpers import filled
@@ -20,7 +20,7 @@ def test_the_table_says_when_each_level_was_reached(tmp_path: Path, objective: s
     results = read_results(filled(tmp_path, objective=objective, trials=20, states=("COMPLETE", "PRUNED", "diverged")))
     told = curve_metric(results)
     assert told == (objective, objective == "val_accuracy")
-    table = next(block for block in curves(results).blocks if isinstance(block, Table))
+    table = next(block for block in learning_curves_chapter(results).blocks if isinstance(block, Table))
     assert table.rows
     for level_text, trials, fewest, median, *_ in table.rows:
         level = float(level_text.split()[0]) / (100 if level_text.endswith("%") else 1)
@@ -35,8 +35,8 @@ def test_the_table_says_when_each_level_was_reached(tmp_path: Path, objective: s
 
 def test_a_level_that_is_never_reached_and_seconds_that_are(tmp_path: Path) -> None:
     row = read_results(filled(tmp_path, trials=2)).trials[0]
-    assert reach(row, "val_accuracy", 1.1, maximize=True) is None
-    hit = reach(row, "val_accuracy", row.epochs[2]["val_accuracy"], maximize=True)
+    assert find_reach(row, "val_accuracy", 1.1, maximize=True) is None
+    hit = find_reach(row, "val_accuracy", row.epochs[2]["val_accuracy"], maximize=True)
     assert hit is not None
     assert (hit.epoch, hit.seconds) == (3, row.epochs[2]["seconds"])
 
@@ -51,4 +51,4 @@ def test_levels_are_round_and_on_the_worse_side(value: float, up: bool, rounded:
 
 
 def test_without_epochs_there_is_no_table(tmp_path: Path) -> None:
-    assert len(curves(read_results(make_study(tmp_path, "none", trials=2))).blocks) == 1
+    assert len(learning_curves_chapter(read_results(make_study(tmp_path, "none", trials=2))).blocks) == 1

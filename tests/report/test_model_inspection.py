@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hpo.report.chapters.blocks import Note, Pictures, Subtitle, Text
-from hpo.report.chapters.model_inspection import inside
+from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.report.figures.plotly_spec import Figure
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
@@ -52,7 +52,7 @@ def keep(study: Study, arrays: dict[str, Any], **about: Any) -> None:
 
 
 def blocks(study: Study, kind: type[Any]) -> list[Any]:
-    chapter = inside(study)
+    chapter = model_inspection_chapter(study)
     assert chapter is not None
     assert chapter.key == "inside"
     return [block for block in chapter.blocks if isinstance(block, kind)]
@@ -72,7 +72,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_without_artifacts_there_is_no_chapter(study: Study) -> None:
-    assert inside(study) is None
+    assert model_inspection_chapter(study) is None
 
 
 def test_the_landscape_and_what_its_numbers_say(study: Study) -> None:

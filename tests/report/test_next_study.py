@@ -12,11 +12,11 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.execution.worker import Worker
-from hpo.report.checks.run import diagnose
+from hpo.report.checks.run import run_checks
 from hpo.report.data.results import read_results
-from hpo.report.next_study import suggestion, write_suggestion
+from hpo.report.next_study import suggest_study, write_suggestion
 from hpo.study import Study
-from hpo.study.input.study_file import define, read_study
+from hpo.study.input.study_file import parse_definition, read_study
 from tests.data import small_npz
 from tests.report.helpers import BASELINE, filled
 from tests.report.test_checks import diverged_above
@@ -44,12 +44,12 @@ def test_the_next_study_is_read_widened_and_begun_from_the_best(tmp_path: Path) 
 def test_the_next_study_has_the_constraints_of_this_one(tmp_path: Path) -> None:
     bounds = ["parameter_count <= 100000"]
     results = read_results(filled(tmp_path, trials=12, constraints=bounds))
-    assert tomllib.loads(suggestion(results, []))["constraints"] == bounds
+    assert tomllib.loads(suggest_study(results, []))["constraints"] == bounds
 
 
 def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
     results = simulated(lambda v: 0.9 * math.exp(-abs(math.log10(v["learning_rate"]) + 2.5) * 8), count=20)
-    text = suggestion(results, diagnose(results))
+    text = suggest_study(results, run_checks(results))
     narrow, old = tomllib.loads(text)["parameters"]["learning_rate"], results.space.varied[0].domain
     assert old.low <= narrow["low"] < 10**-2.5 < narrow["high"] < old.high
     assert math.log(narrow["high"] / narrow["low"]) < 0.7 * math.log(old.high / old.low)
@@ -59,9 +59,9 @@ def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
 
 def test_a_bound_is_moved_to_where_trials_are_not_lost() -> None:
     results = simulated(change=diverged_above)
-    (found,) = [each for each in diagnose(results) if each.check == "infeasible"]
+    (found,) = [each for each in run_checks(results) if each.check == "infeasible"]
     assert " above every one of the better half in learning_rate" in found.evidence
-    table = tomllib.loads(suggestion(results, diagnose(results)))["parameters"]
+    table = tomllib.loads(suggest_study(results, run_checks(results)))["parameters"]
     better = [row.params["learning_rate"] for row in results.ranked[: len(results.ranked) // 2]]
     assert table["learning_rate"]["high"] == max(better) < 10**-2.4
     assert table["learning_rate"]["low"] == results.space.varied[0].domain.low
@@ -70,7 +70,7 @@ def test_a_bound_is_moved_to_where_trials_are_not_lost() -> None:
 
 def test_trials_that_are_lost_anywhere_move_no_bound() -> None:
     results = simulated(change=lambda row: replace(row, state="FAIL", values=None) if row.number % 3 == 0 else row)
-    (found,) = [each for each in diagnose(results) if each.check == "infeasible"]
+    (found,) = [each for each in run_checks(results) if each.check == "infeasible"]
     assert found.level == "warning"
     assert not found.toml
 
@@ -78,7 +78,7 @@ def test_trials_that_are_lost_anywhere_move_no_bound() -> None:
 def test_a_conditional_space_keeps_its_baseline(tmp_path: Path) -> None:
     results = read_results(filled(tmp_path, trials=40, baseline=BASELINE))
     path = tmp_path / "next.toml"
-    path.write_text(suggestion(results, diagnose(results)))
+    path.write_text(suggest_study(results, run_checks(results)))
     _, definition, _ = read_study(str(path))
     assert definition.baseline == BASELINE
 
@@ -103,7 +103,7 @@ def test_other_content_is_not_overwritten(tmp_path: Path) -> None:
 )
 def test_a_wrong_warm_start_is_refused(tmp_path: Path, keys: dict[str, Any], says: str) -> None:
     with pytest.raises(RequestError, match=says):
-        define({"parameters": {"learning_rate": LOW}, "sampler": "random", **keys}, "s", tmp_path)
+        parse_definition({"parameters": {"learning_rate": LOW}, "sampler": "random", **keys}, "s", tmp_path)
 
 
 def test_an_adaptive_study_begins_with_its_baseline_and_warm_starts(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest
     )
     Worker(made, "cpu", 1).run()
     results = read_results(made)
-    assert any(f.check == "boundary" and f.level == "warning" for f in diagnose(results))
+    assert any(f.check == "boundary" and f.level == "warning" for f in run_checks(results))
     name, definition, budget = read_study(str(write_suggestion(made, tmp_path / "next.toml")))
     assert definition.record_steps
     after = Study.create(made.storage, name, definition, budget)

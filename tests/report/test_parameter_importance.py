@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from hpo.report.chapters.blocks import Text
-from hpo.report.chapters.parameter_importance import isolate, mattered
+from hpo.report.chapters.parameter_importance import isolate, parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.stats.shares import comparable_trials, shares
@@ -80,14 +80,16 @@ def test_more_trials_make_the_intervals_narrower(study: Study) -> None:
 def test_ten_thousand_trials_are_drawn_in_samples_and_the_words_say_so(study: Study, monkeypatch: Any) -> None:
     trials, results = drawn_trials(study, 10_000), read_results(study)
     monkeypatch.setattr("hpo.report.chapters.parameter_importance.comparable_trials", lambda _: trials)
-    text = next(block.text for block in mattered(study, results).blocks if isinstance(block, Text))
+    text = next(block.text for block in parameter_importance_chapter(study, results).blocks if isinstance(block, Text))
     assert "10,000 complete trials" in text
     assert "each of 1,000 trials, drawn with replacement" in text
 
 
 def test_conditional_parameters_are_in_a_figure_of_their_own(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=40)
-    figures = {b.key: b for b in mattered(study, read_results(study)).blocks if isinstance(b, Figure)}
+    figures = {
+        b.key: b for b in parameter_importance_chapter(study, read_results(study)).blocks if isinstance(b, Figure)
+    }
     plain, apart = figures["importance"].spec, figures["importance-conditional"].spec
     assert plain
     assert apart
@@ -122,11 +124,11 @@ def test_infeasible_trials_are_no_best_and_a_value_of_them_alone_is_marked(study
 
 def test_few_trials_and_no_parameters_say_why(tmp_path: Path) -> None:
     few = filled(tmp_path, "few", trials=3)
-    figure = mattered(few, read_results(few)).blocks[0]
+    figure = parameter_importance_chapter(few, read_results(few)).blocks[0]
     assert isinstance(figure, Figure)
     assert figure.missing == "This needs at least 10 complete trials; there are 3."
     none = make_study(tmp_path, "none", parameters={"epochs": 1}, trials=1, sampler="random")
-    figure = mattered(none, read_results(none)).blocks[0]
+    figure = parameter_importance_chapter(none, read_results(none)).blocks[0]
     assert isinstance(figure, Figure)
     assert figure.missing == "The study varies no parameter."
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import RequestError
-from hpo.report.data.results import read_results, show, trial_table
+from hpo.report.data.results import read_results, study_summary, trial_table
 from tests.report.helpers import BASELINE, add_foreign, filled
 from tests.study.helpers import holder, make_study
 
@@ -73,7 +73,7 @@ def test_pareto_front(tmp_path: Path) -> None:
     results = read_results(study)
     assert {row.number for row in results.front} == {t.number for t in study.optuna_study.best_trials}
     assert results.best == results.front[0]
-    assert [row["number"] for row in show(results)["front"]] == [row.number for row in results.front]
+    assert [row["number"] for row in study_summary(results)["front"]] == [row.number for row in results.front]
 
 
 def test_trials_of_others_are_shown_without_a_configuration(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_summary_is_valid_json(tmp_path: Path) -> None:
     study = filled(tmp_path, states=MIXED, trials=12, baseline=BASELINE)
     for host in range(3):
         study.storage.announce(study.id, holder(f"host-{host}"))
-    summary = show(read_results(study))
+    summary = study_summary(read_results(study))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     running = [row["number"] for row in trial_table(read_results(study)) if row["state"] == "RUNNING"]
     assert running

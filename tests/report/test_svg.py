@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from hpo.report.chapters.error_analysis import _matrix, _reliability, confusion
-from hpo.report.chapters.parameter_importance import mattered
+from hpo.report.chapters.parameter_importance import parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures import overview
-from hpo.report.figures.parallel_coordinates import parallel
+from hpo.report.figures.parallel_coordinates import parallel_coordinates_figure
 from hpo.report.figures.plotly_spec import Figure, axis, build, safe
-from hpo.report.figures.slices import slices
-from hpo.report.figures.timeline import timeline
-from hpo.report.render.svg import svg
+from hpo.report.figures.slices import slice_figures
+from hpo.report.figures.timeline import timeline_figure
+from hpo.report.render.svg import render_svg
 from tests.report.helpers import BASELINE, filled
 from tests.report.test_error_analysis import drawn_predictions
 
@@ -33,7 +33,7 @@ def one(trace: dict[str, Any], **layout: Any) -> Figure:
 
 
 def paint(figure: Figure) -> str:
-    found = svg(figure)
+    found = render_svg(figure)
     assert found is not None
     return found
 
@@ -45,14 +45,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     study = filled(folder, trials=60, states=states, baseline=BASELINE)
     two = filled(folder, "two", trials=20, objective=["val_accuracy", "parameter_count", "val_loss"], pruner="none")
     results, told = read_results(study), drawn_predictions(4)
-    blocks = mattered(study, results).blocks
+    blocks = parameter_importance_chapter(study, results).blocks
     return [
-        overview.history(results),
-        overview.curves(results),
-        overview.pareto(read_results(two)),
-        parallel(results),
-        timeline(results, datetime.now()),
-        *slices(results),
+        overview.history_figure(results),
+        overview.curves_figure(results),
+        overview.pareto_figure(read_results(two)),
+        parallel_coordinates_figure(results),
+        timeline_figure(results, datetime.now()),
+        *slice_figures(results),
         *(block for block in blocks if isinstance(block, Figure)),
         _matrix(confusion(told)),
         *(block for block in _reliability(told) if isinstance(block, Figure)),
@@ -65,7 +65,7 @@ def test_every_figure_of_a_report_is_small_and_the_same_again(drawn: list[Figure
             picture = paint(figure)
             assert ET.fromstring(picture).tag == f"{SVG}svg", figure.key
             assert len(picture) < 150_000, (figure.key, len(picture))
-            assert svg(figure) == picture, figure.key
+            assert render_svg(figure) == picture, figure.key
 
 
 def test_the_texts_of_a_figure_are_its_own(drawn: list[Figure]) -> None:
@@ -76,8 +76,8 @@ def test_the_texts_of_a_figure_are_its_own(drawn: list[Figure]) -> None:
 
 
 def test_what_has_no_static_picture_is_none() -> None:
-    assert svg(Figure("none", "None", missing="why")) is None
-    assert svg(one({"type": "parcoords", "dimensions": []})) is None
+    assert render_svg(Figure("none", "None", missing="why")) is None
+    assert render_svg(one({"type": "parcoords", "dimensions": []})) is None
 
 
 def test_thousands_of_points_stay_small() -> None:

@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
-from hpo.report.chapters.test_scores import honest
+from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.figures.plotly_spec import Figure
-from hpo.report.render.json import schema
-from hpo.report.report_data import read
+from hpo.report.render.json import report_schema
+from hpo.report.report_data import read_report_data
 from hpo.report.write import write_report
 from hpo.study import Study
 from tests.report.helpers import BASELINE, evaluated, filled
@@ -31,8 +31,8 @@ def scores(number: int) -> dict[str, float]:
 
 
 def chapter(study: Study) -> Chapter:
-    found = read(study)
-    told = honest(found.results, found.evaluations, found.judgements, found.looks)
+    found = read_report_data(study)
+    told = test_scores_chapter(found.results, found.evaluations, found.judgements, found.looks)
     assert told is not None
     return told
 
@@ -45,7 +45,7 @@ def test_the_table_is_that_of_the_runs(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)
     evaluated(study, [number], scores(number), seeds=4)
-    (evaluation,) = read(study).evaluations
+    (evaluation,) = read_report_data(study).evaluations
     table = next(block for block in chapter(study).blocks if isinstance(block, Table))
     line = dict(zip(table.columns, next(row for row in table.rows if row[0] == f"trial {number}"), strict=True))
     runs = next(each for each in evaluation.candidates if each.label == f"trial {number}").runs
@@ -68,7 +68,7 @@ def test_the_figure_shows_every_run_and_every_mean(tmp_path: Path) -> None:
     figure = next(block for block in chapter(study).blocks if isinstance(block, Figure))
     assert figure.spec is not None
     drawn = [x for trace in figure.spec["data"] for x in trace["x"] if isinstance(x, float)]
-    for candidate in read(study).evaluations[0].candidates:
+    for candidate in read_report_data(study).evaluations[0].candidates:
         values = [run.test["test_accuracy"] for run in candidate.runs]
         for value in (*values, mean(values)):
             assert any(x == pytest.approx(value) for x in drawn)
@@ -79,8 +79,8 @@ def test_looks_are_counted(tmp_path: Path) -> None:
     assert "No test set has been looked at." in texts(list(chapter(study).blocks))
     number = best_of(study)
     evaluated(study, [number], scores(number), seeds=2)
-    looked = len(read(study).looks)
-    assert looked == 2 * len(read(study).evaluations[0].candidates)
+    looked = len(read_report_data(study).looks)
+    assert looked == 2 * len(read_report_data(study).evaluations[0].candidates)
     assert f"of mnist {looked} times" in texts(list(chapter(study).blocks))
 
 
@@ -88,7 +88,7 @@ def test_runs_that_are_left_are_said_with_the_command_that_does_them(tmp_path: P
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)
     evaluated(study, [number], scores(number), leave=1)
-    left = read(study).evaluations[0].left
+    left = read_report_data(study).evaluations[0].left
     told = texts(list(chapter(study).blocks))
     assert left > 0
     assert f"{left} {'run is' if left == 1 else 'runs are'} left" in told
@@ -118,9 +118,9 @@ def test_evaluations_follow_the_schema(tmp_path: Path) -> None:
     evaluated(study, [number], scores(number), seeds=1, leave=1)
     evaluated(study, [number], scores(number), refit=True)
     document = json.loads(write_report(study, tmp_path / "out").json.read_text())
-    jsonschema.Draft202012Validator(schema()).validate(document)
+    jsonschema.Draft202012Validator(report_schema()).validate(document)
     assert document["schema"] == 2
     assert [each["refit"] for each in document["evaluations"]] == [False, True]
     del document["verdict"]
     with pytest.raises(jsonschema.ValidationError, match="verdict"):
-        jsonschema.Draft202012Validator(schema()).validate(document)
+        jsonschema.Draft202012Validator(report_schema()).validate(document)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.report.chapters.verdict import standard_error, verdict
+from hpo.report.chapters.verdict import standard_error, write_verdict
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import Results, read_results
@@ -32,7 +32,7 @@ def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> Resul
 
 
 def lines(study: Study) -> list[str]:
-    return verdict(read_results(study), read_evaluations(study))
+    return write_verdict(read_results(study), read_evaluations(study))
 
 
 def two_best(study: Study) -> list[int]:
@@ -44,13 +44,14 @@ def test_pure_noise_has_no_winner(tmp_path: Path) -> None:
     """Twenty studies of trials that are all right with 0.97 of any sample; 5 % may be taken in."""
     rng = np.random.default_rng(0)
     seconds = [
-        verdict(told(tmp_path, (rng.binomial(2000, 0.97, 12) / 2000).tolist(), f"noise_{i}"))[1] for i in range(20)
+        write_verdict(told(tmp_path, (rng.binomial(2000, 0.97, 12) / 2000).tolist(), f"noise_{i}"))[1]
+        for i in range(20)
     ]
     assert sum("No winner" in line for line in seconds) >= 19
 
 
 def test_a_lead_beyond_chance_is_told_and_not_called_proof(tmp_path: Path) -> None:
-    first, second, _ = verdict(told(tmp_path, [0.90, 0.97, 0.91]))
+    first, second, _ = write_verdict(told(tmp_path, [0.90, 0.97, 0.91]))
     assert (
         first
         == "Trial 1: validation accuracy 97.00 %, a flattering score: the best of 3 complete trials, not tested yet."
@@ -66,7 +67,7 @@ def test_a_lead_within_the_standard_error_names_no_winner(tmp_path: Path) -> Non
     error = standard_error(results, results.best)
     assert error is not None
     assert error > 0.002
-    assert verdict(results)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
+    assert write_verdict(results)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
 
 
 def test_the_standard_error_is_that_of_drawn_samples(tmp_path: Path) -> None:
@@ -113,11 +114,11 @@ def test_an_evaluation_on_other_data_is_no_honest_score_of_this(tmp_path: Path) 
 def test_what_to_do_next(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=4)
     results = read_results(study)
-    assert "`hpo evaluate filled" in verdict(results)[2]
+    assert "`hpo evaluate filled" in write_verdict(results)[2]
     warning = Finding("bound", "At the bound", "warning", "All are at 0.1.", "Raise the upper bound.", "", ())
-    assert verdict(results, (), [warning])[2] == "Next: Raise the upper bound."
-    assert "`hpo launch small" in verdict(read_results(make_study(tmp_path)))[2]
-    assert "failures" in verdict(read_results(filled(tmp_path, "broken", states=("FAIL",), trials=2)))[2]
+    assert write_verdict(results, (), [warning])[2] == "Next: Raise the upper bound."
+    assert "`hpo launch small" in write_verdict(read_results(make_study(tmp_path)))[2]
+    assert "failures" in write_verdict(read_results(filled(tmp_path, "broken", states=("FAIL",), trials=2)))[2]
 
 
 def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
@@ -127,6 +128,6 @@ def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
         assert claim is not None
         study.config(claim)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, values)
-    assert verdict(read_results(study))[1] == (
+    assert write_verdict(read_results(study))[1] == (
         "No single winner: the 2 trials on the Pareto front trade one objective for another."
     )

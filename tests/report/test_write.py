@@ -15,9 +15,9 @@ from markdown_it import MarkdownIt
 from hpo.errors import RequestError
 from hpo.report.data.results import read_results
 from hpo.report.figures.axes import named_values, round_ticks
-from hpo.report.figures.overview import pareto
+from hpo.report.figures.overview import pareto_figure
 from hpo.report.format import domain_text, duration_text, finite, number_text, value_text, values_text
-from hpo.report.render.json import schema
+from hpo.report.render.json import report_schema
 from hpo.report.write import write_report
 from hpo.space import Choices, Float, Int
 from hpo.study import Study
@@ -75,7 +75,7 @@ def _texts_placed(data: Any, texts: list[str]) -> Any:
 def report(study: Study, out: Path) -> tuple[Page, str, dict[str, Any]]:
     paths = write_report(study, out)
     document = json.loads(paths.json.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
-    jsonschema.Draft202012Validator(schema()).validate(document)
+    jsonschema.Draft202012Validator(report_schema()).validate(document)
     page = Page(paths.html.read_text())
     # Plotly's own checks of what we hand it.
     import plotly.graph_objects as go
@@ -183,7 +183,7 @@ def test_costs_that_lie_far_apart_are_drawn_on_a_logarithmic_axis(
     results = read_results(filled(tmp_path, objective=["val_accuracy", "parameter_count"], pruner="none", trials=4))
     costs = [1000.0, 3000.0, 4000.0, most]
     rows = [replace(row, values=(0.9, cost)) for row, cost in zip(results.trials, costs, strict=True)]
-    spec = pareto(replace(results, trials=rows)).spec
+    spec = pareto_figure(replace(results, trials=rows)).spec
     assert spec is not None
     assert spec["layout"]["xaxis"].get("type") == kind
     if kind:

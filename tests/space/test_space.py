@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import hpo
 from hpo.config.choices import CLASSIFICATION_LOSSES
-from hpo.config.trial_config import TrialConfig, vocabulary
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
 from hpo.study.input import templates
@@ -59,9 +59,9 @@ def test_python_equals_toml_with_conditions() -> None:
     assert from_python == Space(tomllib.loads(toml))
 
 
-@pytest.mark.parametrize("name", templates.names("search_spaces"))
+@pytest.mark.parametrize("name", templates.template_names("search_spaces"))
 def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
-    space = Space(read_toml(templates.find("search_spaces", name)))
+    space = Space(read_toml(templates.find_template("search_spaces", name)))
     assert Space(space.to_json()) == space
     assert space.notices() == []
     varied = {dimension.parameter.name for dimension in space.varied}
@@ -232,7 +232,7 @@ def test_units_spread_evenly_over_whole_numbers() -> None:
 
 def test_every_parameter_can_be_varied_by_one_line() -> None:
     plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02]}
-    for name, parameter in vocabulary().items():
+    for name, parameter in all_parameters().items():
         if name not in ("model", "widths"):
             choices = CLASSIFICATION_LOSSES if name == "loss" else parameter.choices
             Space({name: list(choices) or plain[parameter.kind]})

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from hpo.errors import LeaseLostError
 from hpo.storage import leases, write_behind
-from hpo.storage.study_storage import Claimed
+from hpo.storage.study_storage import LeaseGrant
 from hpo.storage.tables import LEASES, begin
 from hpo.study import StudyStorage
 from tests.study.helpers import holder
@@ -29,7 +29,7 @@ def plain(storage: StudyStorage) -> RDBStorage:
     return RDBStorage(storage.url.render_as_string(hide_password=False))
 
 
-def claimed(storage: StudyStorage, worker: str, study_id: int | None = None) -> tuple[int, Claimed]:
+def claimed(storage: StudyStorage, worker: str, study_id: int | None = None) -> tuple[int, LeaseGrant]:
     if study_id is None:
         study_id = storage.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {})
     found = storage.claim(study_id, holder(worker), 1)
@@ -48,9 +48,9 @@ def taking_over(storage: StudyStorage, study_id: int) -> Iterator[None]:
     rival = holder("rival")
     with storage.engine.begin() as connection:
         begin(connection)
-        found = leases.find(connection, study_id, rival, [])
+        found = leases.find_claimable(connection, study_id, rival, [])
         assert found is not None
-        assert leases.take(connection, study_id, found, rival)
+        assert leases.claim(connection, study_id, found, rival)
         yield
 
 
@@ -95,7 +95,7 @@ def test_what_another_tool_ended_and_was_tried_again_is_not_the_first_workers(st
     other = open_again(storage)
     assert other.retry(study_id) == [0]
     _, again = claimed(other, "new", study_id)
-    assert again == Claimed(mine.trial_id, 2)
+    assert again == LeaseGrant(mine.trial_id, 2)
     with pytest.raises(LeaseLostError):
         storage.set_trial_user_attr(mine.trial_id, "stale", 2)
     with pytest.raises(LeaseLostError):
@@ -112,7 +112,7 @@ def test_a_trial_that_another_tool_runs_is_not_taken_from_it(storage: StudyStora
     assert storage.held_by_others(study_id) == 0
     assert storage.retry(study_id) == []
     assert storage.retry(study_id, [0]) == [0]  # unless a person says so
-    assert storage.claim(study_id, holder("other"), 1) == Claimed(mine.trial_id, 2)
+    assert storage.claim(study_id, holder("other"), 1) == LeaseGrant(mine.trial_id, 2)
 
 
 def test_a_trial_that_is_being_claimed_counts_as_somebody_elses(storage: StudyStorage) -> None:

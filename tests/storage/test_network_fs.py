@@ -8,9 +8,9 @@ import pytest
 
 from hpo.errors import StorageError
 from hpo.storage import network_fs
-from hpo.storage.network_fs import file_system, refuse_for_remote
+from hpo.storage.network_fs import find_mount, refuse_remote_sqlite
 from hpo.study import StudyStorage
-from hpo.study.operations.list_studies import listing
+from hpo.study.operations.list_studies import list_studies
 from tests.study.helpers import sqlite_url
 
 
@@ -31,9 +31,7 @@ def test_the_longest_mount_point_holds_a_path_and_of_equals_the_last(tmp_path: P
         ("/my\\040disk", "cifs"),
         ("/homes", "lustre"),
     )
-    found = {
-        path: file_system(Path(path), table) for path in ("/home/a/b.db", "/home/me/local/c", "/my disk/d", "/etc")
-    }
+    found = {path: find_mount(Path(path), table) for path in ("/home/a/b.db", "/home/me/local/c", "/my disk/d", "/etc")}
     assert found == {
         "/home/a/b.db": ("/home", "nfs4"),
         "/home/me/local/c": ("/home/me/local", "xfs"),
@@ -41,13 +39,13 @@ def test_the_longest_mount_point_holds_a_path_and_of_equals_the_last(tmp_path: P
         "/etc": ("/", "ext4"),
     }
     (tmp_path / "link").symlink_to("/home/a")
-    assert file_system(tmp_path / "link" / "b.db", table) == ("/home", "nfs4")
-    assert file_system(Path("/etc"), tmp_path / "no such table") is None  # no Linux: nothing is known
+    assert find_mount(tmp_path / "link" / "b.db", table) == ("/home", "nfs4")
+    assert find_mount(Path("/etc"), tmp_path / "no such table") is None  # no Linux: nothing is known
 
 
 def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
     if network_fs.MOUNTS.exists():
-        found = file_system(tmp_path)
+        found = find_mount(tmp_path)
         assert found is not None
         assert tmp_path.is_relative_to(found[0])
 
@@ -67,19 +65,19 @@ def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setenv(network_fs.ALLOW, "1")
     StudyStorage(url).create_new_study([])
     monkeypatch.delenv(network_fs.ALLOW)
-    assert len(listing(url)) == 1  # reading is no harm
+    assert len(list_studies(url)) == 1  # reading is no harm
 
 
 def test_a_local_disk_and_a_server_are_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_fs, "MOUNTS", mounts(tmp_path, ("/", "nfs"), (str(tmp_path), "fuse.ext4")))
     StudyStorage(sqlite_url(tmp_path))
     StudyStorage("sqlite://")
-    network_fs.refuse_network(network_fs.normalised("postgresql://me@host/studies"))
+    network_fs.refuse_network_sqlite(network_fs.normalize("postgresql://me@host/studies"))
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///studies.db"])
 def test_workers_of_other_machines_are_refused_sqlite(url: str) -> None:
     with pytest.raises(StorageError, match=r"SQLite serves one machine.*hpo doctor --recipe"):
-        refuse_for_remote(url)
-    refuse_for_remote("postgresql://me@host/studies")
-    refuse_for_remote("mysql://me@host/studies")
+        refuse_remote_sqlite(url)
+    refuse_remote_sqlite("postgresql://me@host/studies")
+    refuse_remote_sqlite("mysql://me@host/studies")

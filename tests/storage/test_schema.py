@@ -20,7 +20,7 @@ from optuna.trial import FixedTrial, TrialState
 from hpo.errors import StorageError
 from hpo.storage.schema import VERSION
 from hpo.study import StudyStorage
-from hpo.study.operations.list_studies import listing
+from hpo.study.operations.list_studies import list_studies
 from tests.helpers import hpo
 from tests.study.fixtures import make
 from tests.study.helpers import sqlite_url
@@ -38,7 +38,7 @@ def copied(folder: Path, version: str) -> str:
 def refusal(url: str) -> str:
     """The line with which a database is refused, whoever opens it."""
     lines = []
-    for opening in (StudyStorage, listing):
+    for opening in (StudyStorage, list_studies):
         with pytest.raises(StorageError) as error:
             opening(url)
         lines.append(str(error.value))
@@ -100,7 +100,7 @@ def test_a_plain_study_goes_on_under_its_numbers(tmp_path: Path, version: str) -
     assert study.trials[11].params["x"] == 0.125
     study.tell(10, 1000.0)
     assert optuna.load_study(study_name="plain", storage=url).best_trial.number == 10
-    assert [(row["trials"], row["complete"], row["running"], row["best"]) for row in listing(url)] == [
+    assert [(row["trials"], row["complete"], row["running"], row["best"]) for row in list_studies(url)] == [
         (14, 10, 0, 1000)
     ]
 
@@ -212,7 +212,7 @@ def test_a_database_that_another_process_is_just_making_is_not_refused(tmp_path:
     with storage.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM alembic_version")
         connection.exec_driver_sql("DELETE FROM hpo_version")
-    assert listing(url) == []
+    assert list_studies(url) == []
     StudyStorage(url)
     with storage.engine.begin() as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM alembic_version").scalar() == 1

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.execution.worker import Worker
 from hpo.study import Budget, Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
@@ -107,7 +107,7 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     pruner = {"name": "median", "n_startup_trials": 1000}
     dataset = str(small_npz(tmp_path / "small.npz"))
     table = {"dataset": dataset, "trials": MEASURED, "sampler": "tpe", "pruner": pruner, "parameters": FLAT}
-    name, definition, budget = define(table, "small", tmp_path)
+    name, definition, budget = parse_definition(table, "small", tmp_path)
     study = Study.create(storage, name, definition, budget)
     statements = Statements(storage.engine)
     early = statements.per(MEASURED, lambda: Worker(study, "cpu", 1, cohort=1).run())
@@ -125,7 +125,7 @@ def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: 
     per_trial = []
     for cohort in (1, 8):
         table = {"dataset": str(small_npz(tmp_path / "small.npz")), "trials": 32, "sampler": sampler}
-        name, definition, budget = define({**table, "parameters": SHARING}, f"cohorts-of-{cohort}", tmp_path)
+        name, definition, budget = parse_definition({**table, "parameters": SHARING}, f"cohorts-of-{cohort}", tmp_path)
         study = Study.create(storage, name, definition, budget)
         worker = Worker(study, "cpu", 1, cohort=cohort)
         statements = Statements(storage.engine)

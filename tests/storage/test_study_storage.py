@@ -17,8 +17,8 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpo.errors import StorageError
-from hpo.storage.study_storage import Claimed
-from hpo.storage.url import mask, normalised
+from hpo.storage.study_storage import LeaseGrant
+from hpo.storage.url import mask, normalize
 from hpo.study import StudyStorage
 from tests.study.helpers import holder, sqlite_url
 
@@ -58,7 +58,7 @@ def test_a_study_is_made_whole(storage: StudyStorage) -> None:
     assert storage.get_study_user_attrs(study_id) == {"a": 1}
 
 
-def claim(storage: StudyStorage, study_id: int, worker: str = "w", budget: int | None = None) -> Claimed | None:
+def claim(storage: StudyStorage, study_id: int, worker: str = "w", budget: int | None = None) -> LeaseGrant | None:
     return storage.claim(study_id, holder(worker), budget)
 
 
@@ -91,7 +91,7 @@ def test_a_released_trial_waits_with_its_parameters_and_reports(storage: StudySt
         storage.record_epoch(claimed.trial_id, epoch, {"epoch": epoch})
     assert storage.release(claimed.trial_id)
     assert storage.get_trial(claimed.trial_id).state == TrialState.WAITING
-    assert claim(storage, study_id) == Claimed(claimed.trial_id, 2)
+    assert claim(storage, study_id) == LeaseGrant(claimed.trial_id, 2)
     storage.discard_reports(claimed.trial_id, after=2)
     assert storage.get_trial(claimed.trial_id).intermediate_values == {1: 0.1, 2: 0.2}
     assert storage.epochs(study_id) == {claimed.trial_id: [{"epoch": 1}, {"epoch": 2}]}
@@ -193,13 +193,13 @@ def test_it_survives_pickling(storage: StudyStorage) -> None:
     ],
 )
 def test_urls_as_people_write_them_get_their_driver(url: str, driver: str) -> None:
-    assert normalised(url).drivername == driver
+    assert normalize(url).drivername == driver
     assert mask(url) == f"{driver}://u:***@h/d"
 
 
 def test_a_relative_sqlite_path_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert normalised("sqlite:///a/b.db").database == str(tmp_path / "a" / "b.db")
+    assert normalize("sqlite:///a/b.db").database == str(tmp_path / "a" / "b.db")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_what_is_transient(origin: Exception, transient: bool) -> None:
 def test_a_deadlock_costs_no_trial(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(tmp_path)
     tries = 0
-    real = leases.take
+    real = leases.claim
 
     def unlucky(*arguments: Any) -> bool:
         nonlocal tries
@@ -55,7 +55,7 @@ def test_a_deadlock_costs_no_trial(tmp_path, monkeypatch: pytest.MonkeyPatch) ->
             raise operational(pymysql.err.OperationalError(1213, "Deadlock found"))
         return real(*arguments)
 
-    monkeypatch.setattr(leases, "take", unlucky)
+    monkeypatch.setattr(leases, "claim", unlucky)
     assert study.claim(holder()) is not None
     assert tries == 3
     assert study.storage.count_trials(study.id)[TrialState.RUNNING] == 1
@@ -67,7 +67,7 @@ def test_a_lasting_error_is_said_at_once(tmp_path, monkeypatch: pytest.MonkeyPat
     def read_only(*_: Any, **__: Any) -> None:
         raise operational(sqlite3.OperationalError("attempt to write a readonly database"))
 
-    monkeypatch.setattr(leases, "find", read_only)
+    monkeypatch.setattr(leases, "find_claimable", read_only)
     with pytest.raises(sqlalchemy.exc.OperationalError) as error:
         storage.claim(1, holder())
     assert storage.explain(error.value).endswith("does not answer: attempt to write a readonly database")

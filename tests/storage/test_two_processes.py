@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import LeaseLostError
 from hpo.storage import write_behind
-from hpo.storage.study_storage import Claimed
+from hpo.storage.study_storage import LeaseGrant
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, LEASES, TRIAL_USER_ATTRS, WORKERS
 from hpo.study import StudyStorage
 from tests.storage.peer import NEVER, Peer
@@ -85,7 +85,7 @@ def expire(storage: StudyStorage) -> None:
         connection.execute(sa.update(LEASES).values(expires=0.0))
 
 
-def claimed(found: Claimed | None) -> Claimed:
+def claimed(found: LeaseGrant | None) -> LeaseGrant:
     assert found is not None
     return found
 
@@ -159,7 +159,7 @@ def test_a_claim_is_seen_and_so_is_what_is_given_back(writer: Peer, reader: Stud
     assert seen.user_attrs == {"worker": "w", "attempt": 1}
     assert seen.system_attrs == {"fixed_params": {"x": 0.5, "y": 0.125}}
     assert reader.held_by_others(study_id) == 0
-    assert reader.claim(study_id, holder("r")) == Claimed(mine.trial_id, 2)
+    assert reader.claim(study_id, holder("r")) == LeaseGrant(mine.trial_id, 2)
     reader.flush()
     assert writer(StudyStorage.get_trial, mine.trial_id).user_attrs == {"worker": "r", "attempt": 2}
 
@@ -206,7 +206,7 @@ def test_failed_trials_that_are_put_back_wait_for_those_who_saw_them_fail_too(
     assert "failure" not in seen.user_attrs
     assert seen.system_attrs == {"fixed_params": {"x": 0.75}}
     assert reader.epochs(study_id) == {}
-    assert reader.claim(study_id, holder("r")) == Claimed(mine.trial_id, 2)
+    assert reader.claim(study_id, holder("r")) == LeaseGrant(mine.trial_id, 2)
 
 
 def test_workers_their_leases_and_what_is_asked_of_them(writer: Peer, reader: StudyStorage) -> None:
@@ -348,7 +348,7 @@ def test_of_one_that_is_killed_the_finished_trials_are_whole_and_the_last_second
     assert (lease.trial_id, lease.worker, lease.attempt) == (begun.trial_id, "w", 1)
     assert reader.claim(study_id, holder("r"), 2) is None  # it is held still
     expire(reader)
-    assert reader.claim(study_id, holder("r"), 2) == Claimed(begun.trial_id, 2)
+    assert reader.claim(study_id, holder("r"), 2) == LeaseGrant(begun.trial_id, 2)
 
 
 def test_of_several_exactly_one_takes_a_trial_over(more: Callable[..., list[Peer]], reader: StudyStorage) -> None:
@@ -360,7 +360,7 @@ def test_of_several_exactly_one_takes_a_trial_over(more: Callable[..., list[Peer
         expire(reader)
         for i, other in enumerate(others):
             other.begin(StudyStorage.claim, study_id, holder(f"o{i}"), 1)
-        assert [found for other in others if (found := other.result())] == [Claimed(begun.trial_id, attempt)]
+        assert [found for other in others if (found := other.result())] == [LeaseGrant(begun.trial_id, attempt)]
 
 
 def test_several_that_claim_at_once_leave_nothing(more: Callable[..., list[Peer]], reader: StudyStorage) -> None:
@@ -388,7 +388,7 @@ def test_one_that_comes_back_too_late_can_write_nothing_more(writer: Peer, reade
     report(writer, mine.trial_id, 2)
     writer(StudyStorage.set_trial_param, mine.trial_id, "late", 0.5, UNIT)
     expire(reader)
-    assert reader.claim(study_id, holder("r"), 2) == Claimed(mine.trial_id, 2)
+    assert reader.claim(study_id, holder("r"), 2) == LeaseGrant(mine.trial_id, 2)
     writer(StudyStorage.flush)
     refused(writer, reader, mine.trial_id)
 
@@ -433,7 +433,7 @@ def test_one_that_was_suspended_drops_what_waited(
     writer.begin(report_and_be_suspended, mine.trial_id)
     assert seen_soon(lambda: is_suspended(writer.pid))
     expire(reader)
-    assert reader.claim(study_id, holder("r"), 1) == Claimed(mine.trial_id, 2)
+    assert reader.claim(study_id, holder("r"), 1) == LeaseGrant(mine.trial_id, 2)
     if meanwhile == "finished":
         reader.set_trial_state_values(mine.trial_id, TrialState.COMPLETE, [0.9])
     elif meanwhile == "given back":

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpo.storage.leases import Holder
+from hpo.storage.leases import WorkerInfo
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 
 SPACE = {
     "optimizer": ["adam", "sgd"],
@@ -18,9 +18,9 @@ SPACE = {
 }
 
 
-def holder(name: str = "w", *, host: str = "here", seconds: float = 60) -> Holder:
+def holder(name: str = "w", *, host: str = "here", seconds: float = 60) -> WorkerInfo:
     """A worker that claims trials."""
-    return Holder(name, host, 1, "cpu", seconds)
+    return WorkerInfo(name, host, 1, "cpu", seconds)
 
 
 def sqlite_url(folder: Path) -> str:
@@ -29,5 +29,5 @@ def sqlite_url(folder: Path) -> str:
 
 def make_study(folder: Path, name: str = "small", **keys: Any) -> Study:
     table = {"dataset": "mnist", "trials": 12, "sampler": "random", "parameters": SPACE, **keys}
-    found, definition, budget = define(table, name, folder)
+    found, definition, budget = parse_definition(table, name, folder)
     return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)

@@ -10,9 +10,9 @@ import pytest
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from hpo.study import Study, StudyStorage
-from hpo.study.files.artifacts import ArtifactFolders, artifacts, find_artifact, save_artifact
-from hpo.study.files.cleanup import folders_of, leftovers
-from hpo.study.files.study_files import folder_of
+from hpo.study.files.artifacts import ArtifactFolders, find_artifact, list_artifacts, save_artifact
+from hpo.study.files.cleanup import find_study_folders, find_unneeded_files
+from hpo.study.files.study_files import study_folder
 from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import holder, make_study
 
@@ -37,7 +37,7 @@ def test_another_of_that_name_replaces_it_and_keeps_its_id(study: Study) -> None
     path = find_artifact(study, "a.txt")
     assert path is not None
     assert path.read_bytes() == b"two"
-    assert artifacts(study)["a.txt"].mimetype == "text/plain"
+    assert list_artifacts(study)["a.txt"].mimetype == "text/plain"
     assert find_artifact(study, "b.txt") is None
 
 
@@ -47,7 +47,7 @@ def test_a_trials_artifact_is_the_trials_alone(study: Study) -> None:
     save_artifact(study, "p.npz", b"p", trial_id=claim.id)
     trial = study.trials()[claim.number]
     assert find_artifact(study, "p.npz", trial.system_attrs) is not None
-    assert artifacts(study) == {}
+    assert list_artifacts(study) == {}
 
 
 @pytest.mark.parametrize("key", ["../studies.db", "..", "", "a/b", "zz" * 16, "0" * 32])
@@ -71,11 +71,11 @@ def test_a_copy_has_its_own_files(study: Study, tmp_path: Path) -> None:
 
 def test_sweeping_keeps_what_is_named_and_finds_what_is_not(study: Study) -> None:
     save_artifact(study, "a.txt", b"one")
-    folder = folder_of("artifacts", study)
+    folder = study_folder("artifacts", study)
     assert folder is not None
     stray = folder / ("f" * 32)
     stray.write_bytes(b"left by a writer that was killed")
-    assert leftovers(study.storage) == []  # it may be about to be named
+    assert find_unneeded_files(study.storage) == []  # it may be about to be named
     os.utime(stray, (0, 0))
-    assert [each.path for each in leftovers(study.storage)] == [stray]
-    assert folder in [each.path for each in folders_of(study)]
+    assert [each.path for each in find_unneeded_files(study.storage)] == [stray]
+    assert folder in [each.path for each in find_study_folders(study)]

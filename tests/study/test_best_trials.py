@@ -10,11 +10,11 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
-from hpo.execution.launch import Plan, plan
+from hpo.execution.launch import LaunchPlan, plan_launch
 from hpo.report.chapters.reproduction import study_table
 from hpo.report.data.results import read_results
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from tests.report.helpers import evaluated, filled, tell_all
 from tests.study.helpers import holder, sqlite_url
 
@@ -36,9 +36,9 @@ def old(tmp_path: Path) -> Study:
     return filled(tmp_path, "old", parameters=SPACE, trials=20, states=("COMPLETE", "COMPLETE", "PRUNED"))
 
 
-def warmed(folder: Path, source: str = "old", **keys: Any) -> Plan:
+def warmed(folder: Path, source: str = "old", **keys: Any) -> LaunchPlan:
     table = {"name": "new", "sampler": "tpe", "trials": 12, "parameters": SPACE, **keys}
-    return plan(None, sqlite_url(folder), warm_start=source, **table)
+    return plan_launch(None, sqlite_url(folder), warm_start=source, **table)
 
 
 def fixed(study: Study) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ def test_the_same_launch_goes_on_whatever_became_of_the_old_study(tmp_path: Path
 
 def test_the_study_file_of_its_report_is_the_same_study(tmp_path: Path, old: Study) -> None:
     study = warmed(tmp_path, top=3).create(sqlite_url(tmp_path))
-    _, definition, _ = define(study_table(read_results(study)), "new", tmp_path)
+    _, definition, _ = parse_definition(study_table(read_results(study)), "new", tmp_path)
     study.require(definition)
     with pytest.raises(StudyConflictError, match="warm_start: stored"):
         study.require(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
@@ -189,7 +189,7 @@ def test_what_is_refused(tmp_path: Path, old: Study) -> None:
     with pytest.raises(RequestError, match="nothing to begin with in study 'old': the new space holds no value"):
         warmed(tmp_path, parameters={"learning_rate": [0.5, 0.6]})
     with pytest.raises(RequestError, match="top = 3: of which study"):
-        plan("quickstart", sqlite_url(tmp_path), top=3)
+        plan_launch("quickstart", sqlite_url(tmp_path), top=3)
     filled(tmp_path, "lost", parameters=SPACE, states=("PRUNED", "FAIL"))
     with pytest.raises(RequestError, match="nothing to begin with in study 'lost': it has no COMPLETE trial"):
         warmed(tmp_path, "lost")
@@ -203,5 +203,5 @@ def test_its_study_file_makes_it_again(tmp_path: Path, old: Study) -> None:
 
     planned = warmed(tmp_path, parameters={**SPACE, "optimizer": ["adam", "nadam"]})
     study = planned.create(sqlite_url(tmp_path))
-    _, definition, _ = define(study_table(read_results(study)), "again", tmp_path)
+    _, definition, _ = parse_definition(study_table(read_results(study)), "again", tmp_path)
     assert definition.warm_start == study.definition.warm_start

@@ -15,8 +15,8 @@ from optuna_dashboard import get_note, save_note
 
 from hpo.errors import DefinitionError, StudyConflictError
 from hpo.study import Study, StudyStorage
-from hpo.study.files.study_files import StudyFiles, weights_here
-from hpo.study.input.study_file import define
+from hpo.study.files.study_files import StudyFiles, list_local_weights
+from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import SPACE, holder
 
@@ -50,7 +50,7 @@ def _empty(request: pytest.FixtureRequest, kind: str, file: Path) -> StudyStorag
 
 def _made(storage: StudyStorage, folder: Path, **keys: Any) -> Study:
     table = {"dataset": "mnist", "trials": 9, "sampler": "tpe", "parameters": {**SPACE, "epochs": 3}, **keys}
-    return Study.create(storage, *define(table, "small", folder))
+    return Study.create(storage, *parse_definition(table, "small", folder))
 
 
 def _work(study: Study, *states: TrialState) -> None:
@@ -230,11 +230,11 @@ def test_the_weights_of_the_best_come_along_and_checkpoints_do_not(tmp_path: Pat
     files.weights(4).write_bytes(b"weights")
     files.checkpoint(5).write_bytes(b"checkpoint")
     copied = copy_study(study, target, "small")
-    assert {number: path.read_bytes() for number, path in weights_here(copied).items()} == {4: b"weights"}
+    assert {number: path.read_bytes() for number, path in list_local_weights(copied).items()} == {4: b"weights"}
     assert not StudyFiles(copied).checkpoint(5).exists()
     assert StudyFiles(copied).weights(4) != files.weights(4)
     files.weights(4).unlink()
-    assert list(weights_here(copied)) == [4]
+    assert list(list_local_weights(copied)) == [4]
 
 
 def test_thousands_of_trials_take_seconds(pair: tuple[StudyStorage, StudyStorage], tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DefinitionError, RequestError, StudyConflictError
 from hpo.report.data.results import read_results
-from hpo.report.report_data import read
+from hpo.report.report_data import read_report_data
 from hpo.report.write import write_report
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS, TRIAL_SYSTEM_ATTRS, TRIALS
 from hpo.study import Study, study_names
-from hpo.study.files.study_files import StudyFiles, weights_here
-from hpo.study.operations.fork import fork
+from hpo.study.files.study_files import StudyFiles, list_local_weights
+from hpo.study.operations.fork import fork_study
 from tests.report.helpers import add_foreign, evaluated, filled, tell_all
 from tests.study.helpers import holder, make_study
 
@@ -50,7 +50,7 @@ def told(trial: FrozenTrial) -> dict[str, Any]:
 def test_a_choice_is_removed_and_another_added(tmp_path: Path) -> None:
     old = made(tmp_path, trials=20)
     kept = [trial for trial in old.trials() if trial.params["optimizer"] == "adam"]
-    planned = fork(old, "new", {"optimizer": CHOICES}, trials=30)
+    planned = fork_study(old, "new", {"optimizer": CHOICES}, trials=30)
     assert planned.refused == [
         f"trial {trial.number}: optimizer = 'rmsprop' is no longer a choice (adam, nadam)"
         for trial in old.trials()
@@ -78,7 +78,7 @@ def test_epochs_and_attributes_go_along_and_the_report_shows_them(tmp_path: Path
     with old.storage.engine.begin() as connection:
         connection.execute(sa.insert(TRIAL_SYSTEM_ATTRS), attrs)
         connection.execute(sa.insert(INTERMEDIATE_VALUES), reports)
-    study = fork(old, "new", {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}).create()
+    study = fork_study(old, "new", {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}).create()
     twins = list(zip(old.trials(), study.trials(), strict=True))
     epochs, copied = old.storage.epochs(old.id), study.storage.epochs(study.id)
     for before, after in twins:
@@ -90,7 +90,7 @@ def test_epochs_and_attributes_go_along_and_the_report_shows_them(tmp_path: Path
     assert "cma:optimizer:0" not in second.system_attrs
     assert second.intermediate_values == {1: 0.25}
     assert [row.epochs for row in read_results(study).trials] == [row.epochs for row in read_results(old).trials]
-    paths = write_report(read(study), tmp_path / "report")
+    paths = write_report(read_report_data(study), tmp_path / "report")
     assert paths.html.stat().st_size > 10_000
 
 
@@ -98,7 +98,7 @@ def test_every_trial_that_is_not_valid_is_named(tmp_path: Path) -> None:
     old = made(tmp_path, trials=10)
     trials = old.trials()
     low, high = (f(t.params["learning_rate"] for t in trials[:5]) for f in (min, max))
-    planned = fork(old, "new", {"learning_rate": {"low": low, "high": high, "log": True}, "dropout": [0.0, 0.1]})
+    planned = fork_study(old, "new", {"learning_rate": {"low": low, "high": high, "log": True}, "dropout": [0.0, 0.1]})
     outside = [t for t in trials if not low <= t.params["learning_rate"] <= high]
     assert [line.partition(" is no longer ")[0] for line in planned.refused] == [
         f"trial {t.number}: learning_rate = {t.params['learning_rate']!r}" for t in outside
@@ -115,7 +115,7 @@ def test_the_losses_of_steps_go_along(tmp_path: Path) -> None:
     row = {"trial_id": first, "attempt": 0, "epoch": 1, "study_id": old.id, **steps}
     with old.storage.engine.begin() as connection:
         connection.execute(sa.insert(STEPS), [row])
-    study = fork(old, "new").create()
+    study = fork_study(old, "new").create()
     [copied] = study.storage.steps(study.id, study.trials()[0]._trial_id).values()
     assert [(each.epoch, [*each.losses], [*each.seconds]) for each in copied] == [(1, [1.0], [0.5])]
     assert study.definition.record_steps
@@ -134,19 +134,19 @@ def test_the_losses_of_steps_go_along(tmp_path: Path) -> None:
 def test_where_nothing_can_be_kept_no_study_is_made(tmp_path: Path, parameters: dict[str, Any], says: str) -> None:
     old = made(tmp_path, trials=3)
     with pytest.raises(RequestError, match=says):
-        fork(old, "new", parameters)
+        fork_study(old, "new", parameters)
     assert study_names(old.storage) == ["old"]
 
 
 def test_a_parameter_that_the_new_space_needs_and_no_trial_has(tmp_path: Path) -> None:
     old = made(tmp_path, trials=3, parameters={**SPACE, "schedule": "linear"})
     with pytest.raises(RequestError, match="final_learning_rate: the trial has no value for it"):
-        fork(old, "new", {"final_learning_rate": [0.0, 0.1]})
+        fork_study(old, "new", {"final_learning_rate": [0.0, 0.1]})
 
 
 def test_unfinished_and_failed_trials_are_named(tmp_path: Path) -> None:
     old = made(tmp_path, ("COMPLETE", "FAIL", "RUNNING", "diverged"))
-    planned = fork(old, "new")
+    planned = fork_study(old, "new")
     assert planned.left == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
     states = [trial.state for trial in planned.create().trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED] * 3
@@ -155,7 +155,7 @@ def test_unfinished_and_failed_trials_are_named(tmp_path: Path) -> None:
 
 def test_the_baseline_stays_trial_0(tmp_path: Path) -> None:
     old = made(tmp_path, baseline={"optimizer": "sgd", "learning_rate": 0.5})  # the space holds neither
-    study = fork(old, "new", {"optimizer": CHOICES}).create()
+    study = fork_study(old, "new", {"optimizer": CHOICES}).create()
     assert study.is_baseline(0)
     assert study.config_of(study.trials()[0]) == old.config_of(old.trials()[0])
     assert told(study.trials()[0]) == told(old.trials()[0])
@@ -163,7 +163,7 @@ def test_the_baseline_stays_trial_0(tmp_path: Path) -> None:
 
 def test_a_baseline_that_changes_is_trained_anew_and_counts(tmp_path: Path) -> None:
     old = made(tmp_path, baseline={"optimizer": "sgd"}, parameters={**SPACE, "epochs": [4, 8]}, trials=12)
-    planned = fork(old, "new", {"depth": 3}, trials=12)  # which was the default, 2, in the baseline
+    planned = fork_study(old, "new", {"depth": 3}, trials=12)  # which was the default, 2, in the baseline
     assert planned.refused[0] == "trial 0: the baseline has depth = 3 in the new space, and had 2"
     study = planned.create()
     first, *others = study.trials()
@@ -186,7 +186,7 @@ def test_in_a_grid_each_takes_the_slot_of_its_point(tmp_path: Path, baseline: di
     leading = {} if baseline is None else {"baseline": baseline}
     first = len(leading)
     old = filled(tmp_path, "old", sampler="grid", parameters=parameters, trials=12 + first, **leading)
-    study = fork(old, "new", {"optimizer": ["nadam", "rmsprop", "adam"]}).create()
+    study = fork_study(old, "new", {"optimizer": ["nadam", "rmsprop", "adam"]}).create()
     keys = {"sampler": "grid", "parameters": study.definition.parameters, "trials": 12 + first, **leading}
     whole = make_study(tmp_path, "whole", **keys)
     fixed = [trial.system_attrs["fixed_params"] for trial in whole.trials()]
@@ -205,14 +205,14 @@ def test_in_a_grid_each_takes_the_slot_of_its_point(tmp_path: Path, baseline: di
 def test_of_two_at_one_point_of_a_grid_the_first_is_kept(tmp_path: Path) -> None:
     old = filled(tmp_path, "old", sampler="grid", trials=2, parameters={"epochs": 4, "depth": [1, 2]})
     add_foreign(old, {"depth": 2}, 0.5)
-    assert fork(old, "new").refused == ["trial 2: its point is that of trial 1 already"]
+    assert fork_study(old, "new").refused == ["trial 2: its point is that of trial 1 already"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 def test_random_trials_keep_their_numbers(tmp_path: Path, sampler: str) -> None:
     old = made(tmp_path, ("COMPLETE", "FAIL"), sampler=sampler, trials=8)
     add_foreign(old, {"optimizer": "adam", "learning_rate": 0.01, "depth": 1}, 0.5)
-    study = fork(old, "new", trials=10).create()
+    study = fork_study(old, "new", trials=10).create()
     states = [trial.state for trial in study.trials()]
     one, other = TrialState.COMPLETE, TrialState.WAITING
     assert states == [one, other, one, other, one, other, one, other, one, other]
@@ -227,7 +227,7 @@ def test_random_trials_keep_their_numbers(tmp_path: Path, sampler: str) -> None:
 def test_a_grid_is_gone_on_with_by_an_adaptive_sampler(tmp_path: Path) -> None:
     points = {"epochs": 4, "depth": [1, 2], "learning_rate": [0.1, 0.2]}
     old = filled(tmp_path, "old", sampler="grid", trials=4, parameters=points)
-    study = fork(old, "new", {"learning_rate": {"low": 0.01, "high": 0.2}}, sampler="tpe", trials=6).create()
+    study = fork_study(old, "new", {"learning_rate": {"low": 0.01, "high": 0.2}}, sampler="tpe", trials=6).create()
     tell_all(study)
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 6
     assert all("fixed_params" not in trial.system_attrs for trial in study.trials())
@@ -237,7 +237,7 @@ def test_conditional_parameters_are_renamed(tmp_path: Path) -> None:
     old = made(tmp_path)
     low, high = {"low": 1e-4, "high": 1e-1, "log": True}, {"low": 1e-3, "high": 1.0, "log": True}
     alternatives = [{**low, "when": {"optimizer": "adam"}}, {**high, "when": {"optimizer": "rmsprop"}}]
-    planned = fork(old, "new", {"learning_rate": alternatives})
+    planned = fork_study(old, "new", {"learning_rate": alternatives})
     for number, before in planned.kept.items():
         key = f"learning_rate[optimizer={before.params['optimizer']}]"
         assert planned.first[number][key] == before.params["learning_rate"]
@@ -248,8 +248,8 @@ def test_weights_of_kept_trials_go_along(tmp_path: Path) -> None:
     old = made(tmp_path)
     for trial in old.trials():
         StudyFiles(old).weights(trial.number).write_bytes(b"%d" % trial.number)
-    planned = fork(old, "new", {"optimizer": CHOICES})
-    files = weights_here(planned.create())
+    planned = fork_study(old, "new", {"optimizer": CHOICES})
+    files = list_local_weights(planned.create())
     assert {number: path.read_bytes() for number, path in files.items()} == {
         number: b"%d" % trial.number for number, trial in planned.kept.items()
     }
@@ -258,33 +258,33 @@ def test_weights_of_kept_trials_go_along(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     old = made(tmp_path, trials=6)
     with pytest.raises(StudyConflictError, match="has a study 'old' already"):
-        fork(old, "old")
+        fork_study(old, "old")
     with pytest.raises(DefinitionError, match="name = 'a/b'"):
-        fork(old, "a/b")
+        fork_study(old, "a/b")
     with pytest.raises(RequestError, match="trials = 5: the fork of 'old' begins with 6 trials"):
-        fork(old, "new", trials=5)
+        fork_study(old, "new", trials=5)
     with pytest.raises(RequestError, match="unknown parameter 'optimzer'; did you mean 'optimizer'"):
-        fork(old, "new", {"optimzer": "adam"})
+        fork_study(old, "new", {"optimzer": "adam"})
     with pytest.raises(RequestError, match="another seed is another study"):
-        fork(old, "new", seed=1)
+        fork_study(old, "new", seed=1)
     with pytest.raises(RequestError, match="none is COMPLETE or PRUNED"):
-        fork(make_study(tmp_path, "empty", sampler="tpe"), "new")
+        fork_study(make_study(tmp_path, "empty", sampler="tpe"), "new")
     evaluation = evaluated(old, [0], {"trial 0": 0.9, "defaults": 0.8})[0]
     with pytest.raises(RequestError, match="is the evaluation of 'old'"):
-        fork(evaluation, "new")
+        fork_study(evaluation, "new")
 
 
 def test_a_name_taken_meanwhile_is_refused(tmp_path: Path) -> None:
     old = made(tmp_path)
-    planned = fork(old, "new")
-    fork(old, "new").create()
+    planned = fork_study(old, "new")
+    fork_study(old, "new").create()
     with pytest.raises(StudyConflictError, match="has a study 'new' already"):
         planned.create()
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     old = made(tmp_path)
-    planned = fork(old, "new")
+    planned = fork_study(old, "new")
     with old.storage.engine.begin() as connection:
         # The last table that is written to: all others have their rows by then.
         connection.exec_driver_sql(
@@ -302,7 +302,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_study_that_is_deleted_meanwhile_leaves_nothing(tmp_path: Path) -> None:
     old = made(tmp_path)
-    planned = fork(old, "new")
+    planned = fork_study(old, "new")
     old.storage.delete_study(old.id)
     with pytest.raises(RequestError, match="study 'old' is not in"):
         planned.create()

@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 from hpo.errors import DefinitionError, LeaseLostError
 from hpo.storage.study_storage import EpochSteps
 from hpo.storage.tables import STEPS
-from hpo.study import Claim, Study, StudyStorage
+from hpo.study import ClaimedTrial, Study, StudyStorage
 from hpo.study.definition import Definition
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.copy_study import copy_study
 from tests.study.helpers import holder, make_study, sqlite_url
 
@@ -27,17 +27,17 @@ def steps(epoch: int, count: int = 4, first: float = 0.1) -> EpochSteps:
 def made(storage: StudyStorage, folder: Path, name: str = "small") -> Study:
     table = {"dataset": "mnist", "trials": 3, "sampler": "random", "record_steps": True}
     table["parameters"] = {"epochs": 3, "learning_rate": {"low": 0.1, "high": 0.2}}
-    return Study.create(storage, *define(table, name, folder))
+    return Study.create(storage, *parse_definition(table, name, folder))
 
 
-def begun(study: Study, worker: str = "w") -> Claim:
+def begun(study: Study, worker: str = "w") -> ClaimedTrial:
     claim = study.claim(holder(worker))
     assert claim is not None
     study.config(claim)
     return claim
 
 
-def record(study: Study, claim: Claim, *epochs: EpochSteps) -> None:
+def record(study: Study, claim: ClaimedTrial, *epochs: EpochSteps) -> None:
     for each in epochs:
         study.storage.record_steps(claim.id, each)
         study.storage.record_epoch(claim.id, each.epoch, {"epoch": each.epoch, "val_accuracy": 0.5})

@@ -20,7 +20,7 @@ from hpo.errors import (
 )
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study import study as study_module
-from hpo.study.input.study_file import define, override, parse_duration, read_study
+from hpo.study.input.study_file import parse_definition, parse_duration, parse_override, read_study
 from hpo.study.samplers import SAMPLERS
 from tests.study.helpers import SPACE, holder, make_study, sqlite_url
 
@@ -255,7 +255,7 @@ def test_python_and_toml_make_equal_definitions(tmp_path: Path) -> None:
     toml = f'sampler = "qmc"\ntrials = 8\n[parameters]\n{parameters}\n'
     (tmp_path / "mine.toml").write_text(toml)
     space = hpo.Space(learning_rate=hpo.Float(0.001, 0.1, log=True), width=[8, 16])
-    python = define({"name": "mine", "sampler": "qmc", "trials": 8, "space": space}, "mine", tmp_path)
+    python = parse_definition({"name": "mine", "sampler": "qmc", "trials": 8, "space": space}, "mine", tmp_path)
     assert python == read_study(str(tmp_path / "mine.toml"))
 
 
@@ -286,7 +286,7 @@ def test_durations_that_are_none(given: object) -> None:
     ],
 )
 def test_overrides(text: str, value: tuple[str, object]) -> None:
-    assert override(text) == value
+    assert parse_override(text) == value
 
 
 def test_best_is_the_lowest_number_of_equals_in_either_direction(tmp_path: Path) -> None:

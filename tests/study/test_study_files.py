@@ -15,10 +15,18 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.errors import StudyNotFoundError
-from hpo.storage.url import normalised
+from hpo.storage.url import normalize
 from hpo.study import Study, StudyStorage
-from hpo.study.files.cleanup import folders_of, leftovers, remove
-from hpo.study.files.study_files import KEPT, MARKER, StudyFiles, place, ranking, weights_here, weights_path
+from hpo.study.files.cleanup import find_study_folders, find_unneeded_files, remove_files
+from hpo.study.files.study_files import (
+    KEPT,
+    MARKER,
+    StudyFiles,
+    list_local_weights,
+    rank_trials,
+    storage_place,
+    weights_path,
+)
 from hpo.utils.home import home
 from tests.study.helpers import holder, make_study, sqlite_url
 
@@ -54,7 +62,7 @@ def test_the_five_best_keep_their_weights_and_no_others(tmp_path: Path, objectiv
     for n in range(30):
         state = TrialState.COMPLETE if n % 4 else rng.choice([TrialState.PRUNED, TrialState.FAIL])
         finish(files, rng.randrange(12) / 10, state)  # with equals: the lower number is the better one
-        assert sorted(weights_here(study)) == sorted(ranked(study))
+        assert sorted(list_local_weights(study)) == sorted(ranked(study))
     best = ranked(study)[0]
     path = weights_path(study, best)
     assert path is not None
@@ -73,7 +81,7 @@ def test_of_several_objectives_the_first_decides(tmp_path: Path) -> None:
         assert claim is not None
         with files.telling(n, n / 10, write):
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [n / 10, float(n)])
-    assert sorted(weights_here(study)) == [3, 4, 5, 6, 7]
+    assert sorted(list_local_weights(study)) == [3, 4, 5, 6, 7]
 
 
 def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: str, tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: 
         while (claim := mine.claim(holder(f"w{number}"))) is not None:
             with files.telling(claim.number, values[claim.number], write):
                 mine.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [values[claim.number]])
-            before, here, after = ranking(mine)[0], set(weights_here(mine)), ranking(mine)[0]
+            before, here, after = rank_trials(mine)[0], set(list_local_weights(mine)), rank_trials(mine)[0]
             missing.append({number for _, number in set(before) & set(after)} - here)  # the best all the while
         mine.storage.engine.dispose()
 
@@ -97,10 +105,10 @@ def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: 
         list(pool.map(work, range(4)))
     assert missing == [set()] * 80
     study = Study(StudyStorage(any_url), "raced")
-    assert set(ranked(study)) <= set(weights_here(study))
-    for each in leftovers(study.storage, "raced"):
-        remove(each.path)
-    assert sorted(weights_here(study)) == sorted(ranked(study))
+    assert set(ranked(study)) <= set(list_local_weights(study))
+    for each in find_unneeded_files(study.storage, "raced"):
+        remove_files(each.path)
+    assert sorted(list_local_weights(study)) == sorted(ranked(study))
     study.storage.engine.dispose()
 
 
@@ -112,11 +120,11 @@ def test_killed_between_publishing_and_telling_a_trial_keeps_what_it_needs(tmp_p
     assert claim is not None
     with pytest.raises(KeyboardInterrupt), files.telling(claim.number, 0.9, write):
         raise KeyboardInterrupt
-    assert sorted(weights_here(study)) == [*numbers, claim.number]  # a file too many, and none too few
-    assert leftovers(study.storage) == []  # it may be told at any moment
+    assert sorted(list_local_weights(study)) == [*numbers, claim.number]  # a file too many, and none too few
+    assert find_unneeded_files(study.storage) == []  # it may be told at any moment
     with StudyFiles(study).telling(claim.number, 0.9, write):  # by the one who took the trial over
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.9])
-    assert sorted(weights_here(study)) == sorted(ranked(study)) == [1, 2, 3, 4, 5]
+    assert sorted(list_local_weights(study)) == sorted(ranked(study)) == [1, 2, 3, 4, 5]
 
 
 def test_weights_that_cannot_be_written_do_not_cost_the_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -162,7 +170,7 @@ def test_of_several_workers_that_begin_at_once_all_have_one_key(any_url: str, tm
 
 
 def names(study: Study) -> list[str]:
-    return sorted(str(each.path.relative_to(home())) for each in leftovers(study.storage) if not each.stays)
+    return sorted(str(each.path.relative_to(home())) for each in find_unneeded_files(study.storage) if not each.stays)
 
 
 def test_finished_trials_lose_their_checkpoints_and_others_never(tmp_path: Path) -> None:
@@ -175,7 +183,7 @@ def test_finished_trials_lose_their_checkpoints_and_others_never(tmp_path: Path)
     for number in (0, 1, 2, 3, 4, 99):
         files.checkpoint(number).write_bytes(b"x" * 1000)
     (files.checkpoint(0).parent / "notes.txt").write_text("the user's own")
-    found = leftovers(study.storage)
+    found = find_unneeded_files(study.storage)
     assert [(each.path.name, each.size, each.why) for each in found] == [
         ("0.pt", 1000, "trial 0 is COMPLETE"),
         ("1.pt", 1000, "trial 1 is PRUNED"),
@@ -194,7 +202,7 @@ def test_weights_beyond_the_best_are_swept_and_those_of_a_trial_about_to_be_told
     for number in (0, 6, 7, 8):
         files.weights(number).write_bytes(b"left")
     assert [Path(name).name for name in names(study)] == ["0.safetensors", "6.safetensors"]
-    assert [each.why for each in leftovers(study.storage)] == [
+    assert [each.why for each in find_unneeded_files(study.storage)] == [
         "trial 0 is COMPLETE, and not among the best",
         "trial 6 is PRUNED",
     ]
@@ -215,7 +223,7 @@ def test_a_deleted_study_is_swept_and_the_one_made_again_is_not(tmp_path: Path) 
     files = StudyFiles(study)
     finish(files, 0.5)
     files.checkpoint(1).write_bytes(b"x")
-    old = [each.path for each in folders_of(study)]
+    old = [each.path for each in find_study_folders(study)]
     study.storage.delete_study(study.id)
     again = make_study(tmp_path)
     assert (again.name, again.id) == (study.name, study.id)  # SQLite gives the id again
@@ -223,9 +231,9 @@ def test_a_deleted_study_is_swept_and_the_one_made_again_is_not(tmp_path: Path) 
     new.checkpoint(1).write_bytes(b"x")
     finish(new, 0.5)
     assert names(again) == sorted(str(path.relative_to(home())) for path in old)
-    assert weights_here(again).keys() == {0}
-    assert {each.why for each in leftovers(again.storage, "small")} == {"study small is deleted"}
-    assert leftovers(again.storage, "small")[0].size > 1
+    assert list_local_weights(again).keys() == {0}
+    assert {each.why for each in find_unneeded_files(again.storage, "small")} == {"study small is deleted"}
+    assert find_unneeded_files(again.storage, "small")[0].size > 1
 
 
 def test_what_belongs_to_another_storage_is_never_touched(tmp_path: Path) -> None:
@@ -236,12 +244,12 @@ def test_what_belongs_to_another_storage_is_never_touched(tmp_path: Path) -> Non
         finish(files, 0.5)
         files.checkpoint(0).write_bytes(b"x")
     for unknown in (False, True):
-        found = leftovers(study.storage, unknown=unknown)
+        found = find_unneeded_files(study.storage, unknown=unknown)
         foreign = [each for each in found if "of another storage" in each.why]
-        assert {each.path for each in foreign} == {each.path for each in folders_of(other)}
+        assert {each.path for each in foreign} == {each.path for each in find_study_folders(other)}
         assert all(each.stays for each in foreign)
         assert [each.path.name for each in found if not each.stays] == ["0.pt"]
-    assert weights_here(study)[0] != weights_here(other)[0]
+    assert list_local_weights(study)[0] != list_local_weights(other)[0]
 
 
 def test_a_folder_that_does_not_say_whose_it_is_stays_unless_asked_for(tmp_path: Path) -> None:
@@ -251,26 +259,29 @@ def test_a_folder_that_does_not_say_whose_it_is_stays_unless_asked_for(tmp_path:
     (folder / "3.pt").write_bytes(b"x" * 10)
     (home() / "weights" / "odd").mkdir(parents=True)
     (home() / "weights" / "odd" / MARKER).write_text("[]")
-    assert [(e.path.name, e.size, e.stays) for e in leftovers(study.storage)] == [("old", 10, True), ("odd", 2, True)]
-    assert not any(each.stays for each in leftovers(study.storage, unknown=True))
-    assert leftovers(study.storage, "small", unknown=True) == []
+    assert [(e.path.name, e.size, e.stays) for e in find_unneeded_files(study.storage)] == [
+        ("old", 10, True),
+        ("odd", 2, True),
+    ]
+    assert not any(each.stays for each in find_unneeded_files(study.storage, unknown=True))
+    assert find_unneeded_files(study.storage, "small", unknown=True) == []
 
 
 def test_a_study_that_never_was_is_refused(tmp_path: Path) -> None:
     study = make_study(tmp_path)
-    assert leftovers(study.storage, "small") == []
+    assert find_unneeded_files(study.storage, "small") == []
     with pytest.raises(StudyNotFoundError, match="did you mean 'small'"):
-        leftovers(study.storage, "smal")
+        find_unneeded_files(study.storage, "smal")
 
 
 def test_a_database_of_this_machine_is_told_from_one_of_the_same_url_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    urls = [normalised(url) for url in (sqlite_url(tmp_path), "postgresql://me:secret@localhost/x", "mysql:///x")]
-    server = normalised("postgresql://me:secret@db.example.org/x")
-    here = [place(url) for url in urls]
-    there = place(server)
+    urls = [normalize(url) for url in (sqlite_url(tmp_path), "postgresql://me:secret@localhost/x", "mysql:///x")]
+    server = normalize("postgresql://me:secret@db.example.org/x")
+    here = [storage_place(url) for url in urls]
+    there = storage_place(server)
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
-    assert not set(here) & {place(url) for url in urls}
-    assert place(server) == there
+    assert not set(here) & {storage_place(url) for url in urls}
+    assert storage_place(server) == there
     assert not any("secret" in text for text in [*here, there])

@@ -74,9 +74,9 @@ def test_in_an_install(tmp_path: Path, how: str) -> None:
 
 
 def test_every_study_template_is_valid_and_says_what_it_is() -> None:
-    for _, name, what in templates.listing():
+    for _, name, what in templates.list_templates():
         assert what.endswith("."), name
-    for name in templates.names("studies"):
+    for name in templates.template_names("studies"):
         found, definition, budget = read_study(name)
         assert found == name
         assert budget.trials >= 16
@@ -97,4 +97,4 @@ def test_the_grid_has_2700_points_each_once_and_any_slice_of_it_is_a_study() -> 
 
 def test_an_unknown_template_is_named_with_the_closest() -> None:
     with pytest.raises(DefinitionError, match="unknown template 'mnist_mpl'; did you mean 'mnist_mlp'"):
-        templates.find_any("mnist_mpl")
+        templates.find_any_template("mnist_mpl")

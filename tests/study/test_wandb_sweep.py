@@ -13,14 +13,14 @@ import pytest
 import yaml
 from scipy import stats
 
-from hpo.config.trial_config import vocabulary
+from hpo.config.trial_config import all_parameters
 from hpo.errors import RequestError
 from hpo.space import Space
 from hpo.space.parse import parse
 from hpo.study.input.study_file import read_study
-from hpo.study.input.wandb_domains import DISTRIBUTIONS, domain
-from hpo.study.input.wandb_sweep import Imported, import_sweep, write_study
-from hpo.study.slots import slots
+from hpo.study.input.wandb_domains import DISTRIBUTIONS, convert_domain
+from hpo.study.input.wandb_sweep import ImportedStudy, import_sweep, write_study
+from hpo.study.slots import fixed_trials
 from tests.helpers import hpo
 
 FASHION = Path(__file__).parent / "fashion_sweep.yaml"
@@ -28,7 +28,7 @@ DRAWS = 4000
 RNG = np.random.default_rng(0)
 
 
-def imported(tmp_path: Path, *renames: str, **keys: Any) -> Imported:
+def imported(tmp_path: Path, *renames: str, **keys: Any) -> ImportedStudy:
     sweep = {"method": "random", "run_cap": 4, "metric": {"name": "val_accuracy", "goal": "maximize"}, **keys}
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
@@ -54,7 +54,7 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     wanted, ours, of_ours = read_study("fashion_sweep")
     assert (name, budget) == (wanted, of_ours)
     assert ours.differences(theirs) == []
-    assert slots(theirs, 0, 100) == slots(ours, 0, 100)
+    assert fixed_trials(theirs, 0, 100) == fixed_trials(ours, 0, 100)
     again = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "lr=weight_decay", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("hpo: ours.toml: exists with other content")
@@ -84,9 +84,9 @@ def log_draws(low: float, high: float, count: int) -> np.ndarray:
 @pytest.mark.parametrize("name", EXACT)
 def test_what_has_an_equivalent_is_the_same_distribution(name: str) -> None:
     parameter, numbers, draw = EXACT[name]
-    found = domain(vocabulary()[parameter], {"distribution": name, **numbers})
+    found = convert_domain(all_parameters()[parameter], {"distribution": name, **numbers})
     assert not found.note
-    (ours,) = parse(parameter, found.literal, vocabulary())
+    (ours,) = parse(parameter, found.literal, all_parameters())
     theirs = draw(DRAWS)
     slack = 1e-9 * ours.high
     assert all(ours.low - slack <= value <= ours.high + slack for value in theirs)
@@ -103,17 +103,17 @@ def test_what_has_an_equivalent_is_the_same_distribution(name: str) -> None:
 def test_a_quantized_range_holds_just_the_values_that_rounding_gives(
     parameter: str, low: float, high: float, q: float
 ) -> None:
-    found = domain(vocabulary()[parameter], {"distribution": "q_uniform", "min": low, "max": high, "q": q})
-    (ours,) = parse(parameter, found.literal, vocabulary())
+    found = convert_domain(all_parameters()[parameter], {"distribution": "q_uniform", "min": low, "max": high, "q": q})
+    (ours,) = parse(parameter, found.literal, all_parameters())
     theirs = np.round(RNG.uniform(low, high, DRAWS) / q) * q
     assert sorted({round(float(value), 9) for value in theirs}) == pytest.approx([float(v) for v in ours.points()])
 
 
 def test_whole_numbers_on_a_logarithmic_scale_are_the_same_with_q_1() -> None:
     spec = {"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 1}
-    found = domain(vocabulary()["width"], spec)
+    found = convert_domain(all_parameters()["width"], spec)
     assert (found.literal, found.note) == ({"low": 8, "high": 512, "log": True}, "")
-    other = domain(vocabulary()["width"], {**spec, "q": 8})
+    other = convert_domain(all_parameters()["width"], {**spec, "q": 8})
     assert other.literal == found.literal
     assert "its steps of 8 on a logarithmic scale have no equivalent" in other.note
 
@@ -146,7 +146,7 @@ def test_whole_numbers_on_a_logarithmic_scale_are_the_same_with_q_1() -> None:
     ],
 )
 def test_what_has_none_is_replaced_and_named(spec: dict[str, Any], literal: dict[str, Any], words: str) -> None:
-    found = domain(vocabulary()["dropout"], spec)
+    found = convert_domain(all_parameters()["dropout"], spec)
     assert found.literal == pytest.approx(literal)
     assert words in found.note
 

@@ -13,8 +13,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
-from hpo.training.data import Data, prepare
-from hpo.training.loop import Outcome, train
+from hpo.training.data import Data, prepare_data
+from hpo.training.loop import TrainResult, train
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -29,10 +29,10 @@ def config(**parameters) -> TrialConfig:
 
 
 def data(given: TrialConfig) -> Data:
-    return prepare(Dataset((X, Y), classes=3), given, CPU)
+    return prepare_data(Dataset((X, Y), classes=3), given, CPU)
 
 
-def one(given: TrialConfig, on: Data, spec: CheckpointSpec | None = None, **keywords) -> Outcome:
+def one(given: TrialConfig, on: Data, spec: CheckpointSpec | None = None, **keywords) -> TrainResult:
     (outcome,) = train([given], on, checkpoints=[spec], **keywords)
     return outcome
 
@@ -43,7 +43,7 @@ def stop_after(answers: int):
     return lambda: next(left, None) is None
 
 
-def bits(outcome: Outcome) -> tuple[object, ...]:
+def bits(outcome: TrainResult) -> tuple[object, ...]:
     """All of an outcome that two equal runs share, to be compared with ==."""
     history = [{key: repr(value) for key, value in row.items() if key != "seconds"} for row in outcome.history]
     weights = {key: (value.dtype, value.numpy().tobytes()) for key, value in (outcome.weights or {}).items()}

@@ -25,7 +25,7 @@ from hpo.errors import CheckpointError
 from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog
 from hpo.training.checkpoint import Checkpoint, CheckpointSpec, fingerprint, load, save
-from hpo.training.data import Data, prepare
+from hpo.training.data import Data, prepare_data
 from hpo.utils.files import remove
 from tests.training.resumable import CPU, EVERYTHING, X, Y, bits, config, data, one, stop_after
 
@@ -41,7 +41,7 @@ def own_models():
     registry.models._entries.update(before)
 
 
-def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> loop.Outcome:
+def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> loop.TrainResult:
     """Interrupted after each of these numbers of questions, and at last not at all."""
     remove(path)
     for answers in pauses:
@@ -124,7 +124,7 @@ def test_a_cnn_whose_weights_lie_in_another_order(optimizer, tmp_path):
     chosen = TrialConfig(
         model="cnn", channels=4, batch_size=32, validation=20, epochs=3, optimizer=optimizer, **EVERYTHING
     )
-    on = prepare(Dataset((x, Y), classes=3), chosen, CPU)
+    on = prepare_data(Dataset((x, Y), classes=3), chosen, CPU)
     expected = bits(one(chosen, on, **LAST))
     assert bits(resumed(tmp_path / "0.pt", chosen, on, [3, 6, 9], **LAST)) == expected
 
@@ -140,7 +140,7 @@ def test_a_stream_that_draws_from_torchs_generator(tmp_path):
 
     train = DataLoader(Noisy(torch.from_numpy(X).float(), torch.from_numpy(Y)), batch_size=40, shuffle=True)
     chosen = config(**EVERYTHING)
-    on = prepare(Dataset(train, validation=(X, Y), classes=3), chosen, CPU)
+    on = prepare_data(Dataset(train, validation=(X, Y), classes=3), chosen, CPU)
     expected = bits(one(chosen, on))
     for answers in range(1, 15, 2):
         assert bits(resumed(tmp_path / "0.pt", chosen, on, [answers, 3])) == expected, answers
@@ -278,8 +278,8 @@ def test_another_trials_checkpoint(tmp_path, monkeypatch):
     )
     assert "its optimizer is 'adam', and must be 'sgd'" in refused(path, config(learning_rate=0.1, optimizer="sgd"), on)
     assert "its dropout is" in refused(path, config(learning_rate=0.1, dropout=0.1), on)
-    assert "its data digest" in refused(path, chosen, prepare(Dataset((X + 1, Y), classes=3), chosen, CPU))
-    assert "its train samples is 140" in refused(path, chosen, prepare(Dataset((X[1:], Y[1:])), chosen, CPU))
+    assert "its data digest" in refused(path, chosen, prepare_data(Dataset((X + 1, Y), classes=3), chosen, CPU))
+    assert "its train samples is 140" in refused(path, chosen, prepare_data(Dataset((X[1:], Y[1:])), chosen, CPU))
     assert "its monitor is 'val_accuracy'" in refused(path, chosen, on, monitor="val_loss")
     with pytest.raises(CheckpointError, match="its owner is '', and must be 'study 1, trial 3'"):
         one(chosen, on, CheckpointSpec(path, resume=True, owner="study 1, trial 3"))
@@ -448,6 +448,6 @@ def test_pruned_after_being_resumed_and_early_stopped(tmp_path):
 def test_cuda(tmp_path):
     for optimizer in OPTIMIZERS:
         chosen = config(optimizer=optimizer, **EVERYTHING)
-        on = prepare(Dataset((X, Y), classes=3), chosen, torch.device("cuda"))
+        on = prepare_data(Dataset((X, Y), classes=3), chosen, torch.device("cuda"))
         expected, found = one(chosen, on), resumed(tmp_path / "0.pt", chosen, on, [4, 8])
         assert found.history[-1]["val_loss"] == pytest.approx(expected.history[-1]["val_loss"], rel=1e-4), optimizer

@@ -1,4 +1,4 @@
-"""Training loops of the user's own: what `hpo.objective` gives them, and what it asks of them."""
+"""Training loops of the user's own: what `hpo.training_loop` gives them, and what it asks of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import hpo
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
-from hpo.execution.evaluate import evaluations
+from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
 from hpo.execution.worker import Worker
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from hpo.training.checkpoint import CheckpointSpec
-from hpo.training.loop import Outcome, train
+from hpo.training.loop import TrainResult, train
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT
@@ -39,7 +39,7 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(folder: Path, name: str = "own", **keys: Any) -> Study:
     table = {"trials": 4, "sampler": "random", **keys}
-    found, definition, budget = define(table, name, folder)
+    found, definition, budget = parse_definition(table, name, folder)
     return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
 
 
@@ -56,11 +56,11 @@ def rows_of(study: Study, number: int) -> list[dict[str, float]]:
 
 def own(loop: Callable[[hpo.Trial], Any], **keywords: Any) -> str:
     """Register a loop for this test alone."""
-    hpo.objective("loop", **{"uses": ["epochs"], **keywords})(loop)
+    hpo.training_loop("loop", **{"uses": ["epochs"], **keywords})(loop)
     return "loop"
 
 
-def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = None, **keywords: Any) -> Outcome:
+def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = None, **keywords: Any) -> TrainResult:
     config = TrialConfig(model=own(loop), **keywords.pop("parameters", {"epochs": 4}))
     metrics = [registry.metrics.get("val_accuracy")]
     given = data(TrialConfig(validation=20))
@@ -128,13 +128,13 @@ def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path
 def test_an_evaluation_tests_the_model_that_a_loop_named(tmp_path: Path) -> None:
     study = plain(tmp_path, trials=2)
     Worker(study, "cpu", 1).run()
-    (evaluation,) = evaluations(study, top=1, seeds=2)
+    (evaluation,) = plan_evaluations(study, top=1, seeds=2)
     Worker(evaluation, "cpu", 1).run()
     tested = [trial.user_attrs["test_accuracy"] for trial in evaluation.trials()]
     assert len(tested) == 4  # the best and the defaults
     assert all(0 < accuracy <= 1 for accuracy in tested)
     with pytest.raises(RequestError, match="evaluate --refit: a loop of one's own decides itself"):
-        evaluations(study, top=1, seeds=2, refit=True)
+        plan_evaluations(study, top=1, seeds=2, refit=True)
     with pytest.raises(RequestError, match=r"only the loop 'plain' knows the model of trial \d; its weights are in"):
         restore(study)
 
@@ -150,7 +150,7 @@ def test_the_objective_may_be_a_value_of_the_loops_own_without_data_or_epochs(tm
     assert "parameter_count" not in study.trials()[0].user_attrs
     write_report(study, tmp_path / "report")
     with pytest.raises(RequestError, match="reads data of its own, of which no test set is known here"):
-        evaluations(study)
+        plan_evaluations(study)
 
 
 def test_a_pruner_ends_a_loop(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_patience_counts() -> None:
         for _ in trial.epochs():
             trial.report(val_accuracy=0.5)
 
-    hpo.objective("patient", uses=["epochs", "patience"])(loop)
+    hpo.training_loop("patient", uses=["epochs", "patience"])(loop)
     config = TrialConfig(model="patient", epochs=9, patience=2)
     (outcome,) = train([config], data(TrialConfig(validation=20)), monitor="val_accuracy")
     assert (outcome.status, len(outcome.history)) == ("early_stopped", 3)
@@ -325,7 +325,7 @@ def test_epochs_needs_the_parameter() -> None:
 def test_what_a_study_file_says_wrong_is_one_line(tmp_path: Path) -> None:
     def refused(match: str, kind: type[Exception] = DefinitionError, **table: Any) -> None:
         with pytest.raises(kind, match=match):
-            define(table, "own", tmp_path)
+            parse_definition(table, "own", tmp_path)
 
     refused("dataset = 'none': is for loops of your own, and mlp is no such loop; name data", dataset="none")
     refused(

@@ -11,7 +11,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, DataError
-from hpo.training.data import DataCache, epoch_seed, prepare, split
+from hpo.training.data import DataCache, epoch_seed, prepare_data, split
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -21,7 +21,7 @@ LABELS = np.arange(60) % 3
 def prepared(x, y=None, test=None, **parameters):
     labels = np.arange(len(x)) % 3 if y is None else y
     config = TrialConfig(**{"validation": 12, **parameters})
-    return prepare(Dataset((x, labels), test, classes=3), config, CPU)
+    return prepare_data(Dataset((x, labels), test, classes=3), config, CPU)
 
 
 # ---- the split
@@ -159,7 +159,7 @@ def test_epoch_seeds_differ():
 
 def test_given_validation():
     x = RNG.normal(size=(60, 2))
-    data = prepare(Dataset((x, LABELS), validation=(x[:6], LABELS[:6]), classes=3), TrialConfig(), CPU)
+    data = prepare_data(Dataset((x, LABELS), validation=(x[:6], LABELS[:6]), classes=3), TrialConfig(), CPU)
     assert (len(data.y_train), len(data.y_val)) == (60, 6)
     torch.testing.assert_close(data.x_val, data.x_train[:6])
 
@@ -197,7 +197,7 @@ def streaming(x, **changes):
 
 def test_batches_come_as_they_are():
     x = RNG.normal(5, 1, size=(60, 2)).astype(np.float32)
-    data = prepare(streaming(x, test=(x[:4], LABELS[:4])), TrialConfig(), CPU)
+    data = prepare_data(streaming(x, test=(x[:4], LABELS[:4])), TrialConfig(), CPU)
     got = list(data.batches(128, 1))
     assert data.steps(128) == len(got) == 3
     assert torch.equal(torch.cat([batch for batch, _ in got]), torch.from_numpy(x))
@@ -207,7 +207,7 @@ def test_batches_come_as_they_are():
 
 @pytest.mark.parametrize(("kind", "value"), [("standard", 0.2), ("unit", 0.2), ("symmetric", -0.6)])
 def test_bytes_of_batches_are_scaled(kind, value):
-    data = prepare(streaming(np.full((60, 2, 2), 51, np.uint8)), TrialConfig(input_scaling=kind), CPU)
+    data = prepare_data(streaming(np.full((60, 2, 2), 51, np.uint8)), TrialConfig(input_scaling=kind), CPU)
     batch, _ = next(data.batches(1, 1))
     torch.testing.assert_close(batch, torch.full((20, 1, 2, 2), value))
 
@@ -215,13 +215,13 @@ def test_bytes_of_batches_are_scaled(kind, value):
 def test_batches_of_read_only_arrays(recwarn):
     x = np.arange(60.0)[::-1].reshape(60, 1)
     x.setflags(write=False)
-    data = prepare(streaming(x), TrialConfig(), CPU)
+    data = prepare_data(streaming(x), TrialConfig(), CPU)
     assert next(data.batches(1, 1))[0][0].item() == 59
     assert not recwarn.list
 
 
 def test_wrong_labels_in_a_batch():
-    data = prepare(streaming(np.zeros((60, 2)), classes=3), TrialConfig(), CPU)
+    data = prepare_data(streaming(np.zeros((60, 2)), classes=3), TrialConfig(), CPU)
     data.classes = 2
     with pytest.raises(DataError, match="labels from 0 to 2"):
         list(data.batches(1, 1))

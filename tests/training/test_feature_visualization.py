@@ -9,8 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from hpo.config.trial_config import TrialConfig
-from hpo.training.inspection.feature_visualization import LAYERS, UNITS, Responses, excite, responses
-from hpo.training.models import build
+from hpo.training.inspection.feature_visualization import (
+    LAYERS,
+    UNITS,
+    Responses,
+    maximize_activation,
+    measure_responses,
+)
+from hpo.training.models import build_model
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
@@ -24,9 +30,9 @@ def cosines(inputs: np.ndarray, weights: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_linear_unit_is_excited_most_by_its_own_weights() -> None:
-    model = build(TrialConfig(widths="16"), SHAPE, CLASSES)
+    model = build_model(TrialConfig(widths="16"), SHAPE, CLASSES)
     x = samples()
-    found = responses(model, x)
+    found = measure_responses(model, x)
     layer, linear = found.layers[0], model[1]
     assert found.norm == pytest.approx(x.flatten(1).norm(dim=1).mean().item())
     torch.testing.assert_close(cosines(layer.inputs, linear.weight[layer.units]), torch.ones(16))
@@ -35,17 +41,17 @@ def test_a_linear_unit_is_excited_most_by_its_own_weights() -> None:
 
 
 def test_a_normalisation_that_turns_the_sign_turns_the_input() -> None:
-    model = build(TrialConfig(widths="6", batch_norm=True), SHAPE, CLASSES)
+    model = build_model(TrialConfig(widths="6", batch_norm=True), SHAPE, CLASSES)
     with torch.no_grad():
         model[2].weight.copy_(torch.tensor([1.0, -1.0] * 3))
-    layer = responses(model, samples()).layers[0]
+    layer = measure_responses(model, samples()).layers[0]
     expected = model[2].weight[layer.units].detach()
     torch.testing.assert_close(cosines(layer.inputs, model[1].weight[layer.units]), expected)
 
 
 def test_a_channel_sees_its_own_window() -> None:
-    model = build(TrialConfig(model="cnn", conv_layers=1, channels=4, dense_width=8), SHAPE, CLASSES)
-    found = responses(model, samples())
+    model = build_model(TrialConfig(model="cnn", conv_layers=1, channels=4, dense_width=8), SHAPE, CLASSES)
+    found = measure_responses(model, samples())
     layer = found.layers[0]
     window = layer.inputs[:, :, 3:6, 3:6]
     assert np.count_nonzero(layer.inputs) == np.count_nonzero(window)
@@ -63,8 +69,8 @@ def test_a_channel_sees_its_own_window() -> None:
     ],
 )
 def test_an_input_that_was_found_beats_random_ones_of_its_norm(parameters: dict[str, object]) -> None:
-    model = build(TrialConfig(**parameters), SHAPE, CLASSES)
-    found = responses(model, samples())
+    model = build_model(TrialConfig(**parameters), SHAPE, CLASSES)
+    found = measure_responses(model, samples())
     noise = samples(500)
     noise *= (found.norm / noise.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
     outputs = found.layers[-1]
@@ -86,15 +92,15 @@ def test_the_search_climbs_where_the_gradient_turns() -> None:
         return -(x[:, None] - peak).square().sum(-1)
 
     start = torch.tensor([[2.0, 0.0], [0.0, -2.0]])
-    found, values = excite(respond, start, torch.arange(2), norm=1.0, steps=2000)
+    found, values = maximize_activation(respond, start, torch.arange(2), norm=1.0, steps=2000)
     torch.testing.assert_close(found, peak, atol=0.05, rtol=0)
     assert (values > -0.003).all()
 
 
 def test_twice_the_same_and_the_model_as_it_was() -> None:
-    model = build(TrialConfig(widths="16-12", dropout=0.5, batch_norm=True), SHAPE, CLASSES)
+    model = build_model(TrialConfig(widths="16-12", dropout=0.5, batch_norm=True), SHAPE, CLASSES)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    one, other = responses(model, samples()), responses(model, samples())
+    one, other = measure_responses(model, samples()), measure_responses(model, samples())
     for mine, yours in zip(one.layers, other.layers, strict=True):
         assert np.array_equal(mine.inputs, yours.inputs)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -103,10 +109,10 @@ def test_twice_the_same_and_the_model_as_it_was() -> None:
 
 
 def test_few_of_many_units_and_layers_are_shown_and_it_is_said() -> None:
-    model = build(TrialConfig(depth=8, width=UNITS + 6), SHAPE, CLASSES)
+    model = build_model(TrialConfig(depth=8, width=UNITS + 6), SHAPE, CLASSES)
     with torch.no_grad():
         model[3].weight[:, 7] = 5.0  # what the second layer takes from unit 7 of the first
-    found = responses(model, samples())
+    found = measure_responses(model, samples())
     assert [layer.number for layer in found.layers] == [1, 2, 4, 5, 7, 8, 9]
     assert len(found.layers) == LAYERS + 1
     assert (len(found.layers[0].units), found.layers[0].of) == (UNITS, UNITS + 6)
@@ -115,10 +121,10 @@ def test_few_of_many_units_and_layers_are_shown_and_it_is_said() -> None:
 
 
 def test_units_that_no_sample_excites_are_counted() -> None:
-    model = build(TrialConfig(widths="8"), SHAPE, CLASSES)
+    model = build_model(TrialConfig(widths="8"), SHAPE, CLASSES)
     with torch.no_grad():
         model[1].bias[:3] = -1000
-    assert responses(model, samples()).layers[0].silent == 3
+    assert measure_responses(model, samples()).layers[0].silent == 3
 
 
 class Detached(nn.Module):
@@ -134,19 +140,19 @@ class Detached(nn.Module):
 
 
 def test_what_cannot_be_done_is_said() -> None:
-    found = responses(Detached(lead=False), samples(10, (4,)))
+    found = measure_responses(Detached(lead=False), samples(10, (4,)))
     assert found.layers == ()
     assert [note.split(":")[0] for note in found.notes] == [
         "Of hidden no inputs can be found", "Of outputs no inputs can be found",
     ]  # fmt: skip
-    bare = responses(nn.Flatten(), samples(10, (4,)))
+    bare = measure_responses(nn.Flatten(), samples(10, (4,)))
     assert bare.notes == ("The model has no linear layer and no convolution that could be looked into.",)
     assert bare.filters is None
 
 
 def test_a_users_model_that_works_in_place() -> None:
     model = Detached(lead=True)
-    found: Responses = responses(model, samples(10, (4,)))
+    found: Responses = measure_responses(model, samples(10, (4,)))
     torch.testing.assert_close(
         cosines(found.layers[0].inputs, model.hidden.weight[found.layers[0].units]), torch.ones(6)
     )

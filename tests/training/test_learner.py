@@ -7,7 +7,7 @@ from torch import nn
 
 from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
-from hpo.training.learner import Learner, ModuleLearner, layers_of, loss_function
+from hpo.training.learner import Learner, ModuleLearner, loss_function, weight_layers
 from hpo.training.member import Member
 from hpo.training.stacked.learner import StackedLearner
 from tests.training import oracle
@@ -180,7 +180,7 @@ def test_a_layers_step_is_as_much_shorter_as_it_is_farther_from_the_output(confi
     def steps(one: TrialConfig) -> list[torch.Tensor]:
         torch.manual_seed(0)
         learner = ModuleLearner(Member(one), shape, 3, CPU)
-        learned = [layer[0] for layer in layers_of(learner.module)]
+        learned = [layer[0] for layer in weight_layers(learner.module)]
         before = [parameter.detach().clone() for parameter in learned]
         learner.begin_epoch(16, [[0.1]])
         learner.step(x, y)
@@ -196,6 +196,6 @@ def test_a_layers_step_is_as_much_shorter_as_it_is_farther_from_the_output(confi
 def test_weights_that_layers_share_belong_to_the_first():
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     second.weight = first.weight
-    layers = layers_of(nn.Sequential(first, nn.ReLU(), second))
+    layers = weight_layers(nn.Sequential(first, nn.ReLU(), second))
     found = [parameter for layer in layers for parameter in layer]
     assert [id(each) for each in found] == [id(each) for each in (first.weight, first.bias, second.bias)]

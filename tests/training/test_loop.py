@@ -16,7 +16,7 @@ from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training import loop
 from hpo.training.callbacks import COLUMNS, Callback
-from hpo.training.data import Data, DataCache, prepare
+from hpo.training.data import Data, DataCache, prepare_data
 from hpo.training.loop import train
 
 CPU = torch.device("cpu")
@@ -31,10 +31,10 @@ def config(**parameters) -> TrialConfig:
 
 
 def data(**parameters) -> Data:
-    return prepare(Dataset((X, Y), (X, Y), classes=3), config(**parameters), CPU)
+    return prepare_data(Dataset((X, Y), (X, Y), classes=3), config(**parameters), CPU)
 
 
-def one(given: TrialConfig, on: Data | None = None, **keywords) -> loop.Outcome:
+def one(given: TrialConfig, on: Data | None = None, **keywords) -> loop.TrainResult:
     (outcome,) = train([given], data() if on is None else on, **keywords)
     return outcome
 
@@ -273,17 +273,17 @@ def test_several_configurations_in_their_order():
 
 
 def test_device():
-    assert loop.device("cpu") == CPU
-    assert loop.device("auto").type in ("cpu", "cuda")
+    assert loop.select_device("cpu") == CPU
+    assert loop.select_device("auto").type in ("cpu", "cuda")
     for name in ("tpu", "cuda:x", f"cuda:{torch.cuda.device_count()}"):
         with pytest.raises(ConfigError, match=f"device = '{name}'"):
-            loop.device(name)
+            loop.select_device(name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: no CUDA device")
 def test_cuda_trains_as_the_cpu_does():
     given = config(dropout=0.0)
-    on = prepare(Dataset((X, Y), classes=3), given, torch.device("cuda"))
+    on = prepare_data(Dataset((X, Y), classes=3), given, torch.device("cuda"))
     cuda, cpu = one(given, on), one(given)
     assert cuda.history[-1]["val_loss"] == pytest.approx(cpu.history[-1]["val_loss"], rel=1e-3)
 
@@ -313,7 +313,7 @@ def test_a_cnn_learns_mnist():
     dataset = datasets.load(datasets.reference("mnist"))
     x, y = dataset.train
     given = TrialConfig(model="cnn", channels=8, epochs=1, validation=500, batch_size=32)
-    small = prepare(Dataset((x[:4500], y[:4500]), classes=10), given, CPU)
+    small = prepare_data(Dataset((x[:4500], y[:4500]), classes=10), given, CPU)
     assert one(given, small).best["val_accuracy"] > 0.85
 
 

@@ -10,7 +10,7 @@ import hpo.config.registry as registry
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training.models import build, cnn, mlp, parameter_count
+from hpo.training.models import build_model, cnn, mlp, parameter_count
 
 GREY = (1, 28, 28)
 
@@ -37,7 +37,7 @@ def linear_sizes(model):
     ],
 )
 def test_mlp_sizes(parameters, widths):
-    model = build(TrialConfig(**parameters), GREY, 10)
+    model = build_model(TrialConfig(**parameters), GREY, 10)
     assert linear_sizes(model) == list(pairwise(widths))
     assert parameter_count(model) == sum(a * b + b for a, b in pairwise(widths))
 
@@ -50,7 +50,7 @@ def test_mlp_layers_in_order():
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
 def test_cnn_keeps_the_size_and_doubles_channels(kernel):
     config = TrialConfig(model="cnn", conv_layers=3, channels=4, kernel_size=kernel)
-    model = build(config, (3, 20, 28), 7)
+    model = build_model(config, (3, 20, 28), 7)
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels) for m in convolutions] == [(3, 4), (4, 8), (8, 16)]
     assert linear_sizes(model) == [(16 * 2 * 3, 64), (64, 7)]
@@ -61,7 +61,7 @@ def test_cnn_keeps_the_size_and_doubles_channels(kernel):
 def test_cnn_pools_after_the_activation(activation, batch_norm):
     """Where the activation is computed on pooled values, outputs and gradients are those of the order as written."""
     config = TrialConfig(model="cnn", conv_layers=1, channels=3, activation=activation, batch_norm=batch_norm)
-    model = build(config, (1, 6, 6), 4)
+    model = build_model(config, (1, 6, 6), 4)
     convolution, linears = model[0], [m for m in model if isinstance(m, nn.Linear)]
     act = registry.resolve(ACTIVATIONS[activation])()
     x = torch.randn(5, 1, 6, 6)
@@ -76,9 +76,12 @@ def test_cnn_pools_after_the_activation(activation, batch_norm):
 
 
 def test_same_seed_same_weights_whatever_was_drawn_before():
-    first = build(TrialConfig(seed=5), GREY, 10).state_dict()
+    first = build_model(TrialConfig(seed=5), GREY, 10).state_dict()
     torch.rand(7)
-    again, other = build(TrialConfig(seed=5), GREY, 10).state_dict(), build(TrialConfig(seed=6), GREY, 10).state_dict()
+    again, other = (
+        build_model(TrialConfig(seed=5), GREY, 10).state_dict(),
+        build_model(TrialConfig(seed=6), GREY, 10).state_dict(),
+    )
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
@@ -86,7 +89,7 @@ def test_same_seed_same_weights_whatever_was_drawn_before():
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 @pytest.mark.parametrize("init", [name for name in INITIALISATIONS if name != "default"])
 def test_initialisation(init, model):
-    weights = dict(build(TrialConfig(model=model, init=init), GREY, 10).named_parameters())
+    weights = dict(build_model(TrialConfig(model=model, init=init), GREY, 10).named_parameters())
     assert all((value == 0).all() for name, value in weights.items() if name.endswith("bias"))
     last = list(weights.values())[-2].detach()
     outputs, inputs = last.shape
@@ -110,7 +113,7 @@ def test_initialisation(init, model):
 )
 def test_shapes_a_cnn_refuses(parameters, shape, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        build(TrialConfig(**parameters), shape, 10)
+        build_model(TrialConfig(**parameters), shape, 10)
     assert "\n" not in str(caught.value)
 
 
@@ -126,7 +129,7 @@ def test_shapes_a_cnn_refuses(parameters, shape, words):
 def test_a_registered_model_that_does_not_fit(function, words):
     registry.model("own")(function)
     with pytest.raises(ConfigError, match=words):
-        build(TrialConfig(model="own"), (3,), 4)
+        build_model(TrialConfig(model="own"), (3,), 4)
 
 
 @pytest.mark.usefixtures("temporary_models")
@@ -135,7 +138,7 @@ def test_lazy_layers_and_init_of_a_registered_model():
     def own(config, shape, classes):
         return nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(classes))
 
-    model = build(TrialConfig(model="own", init="orthogonal"), (3,), 4)
+    model = build_model(TrialConfig(model="own", init="orthogonal"), (3,), 4)
     assert linear_sizes(model) == [(3, 8), (8, 4)]
     assert (model[0].bias == 0).all()
 

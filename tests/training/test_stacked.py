@@ -30,7 +30,7 @@ from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
-from hpo.training.stacked.losses import correct
+from hpo.training.stacked.losses import count_correct
 from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
@@ -51,14 +51,14 @@ def doubled(on: Data) -> Data:
     return replace(on, x_train=on.x_train.double(), x_val=on.x_val.double())
 
 
-def alone(configs, on: Data, **keywords) -> list[loop.Outcome]:
+def alone(configs, on: Data, **keywords) -> list[loop.TrainResult]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [outcome for each in configs for outcome in train([each], on, **keywords)]
 
 
-def assert_close(found: loop.Outcome, expected: loop.Outcome, exact: float) -> None:
+def assert_close(found: loop.TrainResult, expected: loop.TrainResult, exact: float) -> None:
     assert (found.status, found.best_epoch) == (expected.status, expected.best_epoch)
     for row, other in zip(found.history, expected.history, strict=True):
         for name in row.keys() - {"seconds"}:
@@ -299,7 +299,7 @@ def test_a_member_that_diverges_changes_no_other(optimizer):
 def test_a_member_that_is_nan_gives_no_other_the_right_answers():
     """NaN is counted nowhere, and ties are counted twice: over both members that looks like neither."""
     outputs = torch.tensor([[[float("nan")] * 5] * 2, [[0.0] * 5] * 2])
-    assert correct(outputs, torch.ones(5, dtype=torch.int64)).tolist() == [0, 0]
+    assert count_correct(outputs, torch.ones(5, dtype=torch.int64)).tolist() == [0, 0]
 
 
 def test_a_norm_that_overflows_hurts_no_member_that_is_not_clipped():
@@ -440,7 +440,7 @@ def test_the_first_of_equal_outputs_counts(seed, ties):
     outputs = rng.integers(0, 3, (2, 4, 30)).astype(float) if ties else rng.normal(size=(2, 4, 30))
     y = rng.integers(0, 4, 30)
     expected = (outputs.argmax(1) == y).sum(1).tolist()
-    assert correct(torch.from_numpy(outputs), torch.from_numpy(y)).tolist() == expected
+    assert count_correct(torch.from_numpy(outputs), torch.from_numpy(y)).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -465,16 +465,16 @@ def test_cohort_size(seconds, most, expected, monkeypatch):
     configs = [
         config(widths=None, depth=depth, width=3, learning_rate=1e-3 * (i + 1)) for i, depth in enumerate(depths)
     ]
-    assert cohort_size.cohort_size(configs, data(configs[0]), most) == expected
+    assert cohort_size.measure_cohort_size(configs, data(configs[0]), most) == expected
 
 
 def test_memory_bounds_a_cohort(monkeypatch):
     monkeypatch.setattr(cohort_size, "_seconds", lambda *_: 0.001)
     monkeypatch.setattr(cohort_size, "_free", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3))
     configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
-    assert cohort_size.cohort_size(configs, data(configs[0]), 64) == 5
+    assert cohort_size.measure_cohort_size(configs, data(configs[0]), 64) == 5
 
 
 def test_one_where_nothing_can_be_stacked():
     configs = [config(optimizer="lbfgs")] * 4
-    assert cohort_size.cohort_size(configs, data(configs[0]), 4) == 1
+    assert cohort_size.measure_cohort_size(configs, data(configs[0]), 4) == 1

@@ -13,7 +13,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import reference
 from hpo.errors import DataError, DivergedError, RequestError
 from hpo.training import standalone
-from hpo.training.models import build
+from hpo.training.models import build_model
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(3, 6, 6)) * 0.7
@@ -42,7 +42,7 @@ CONFIG = TrialConfig(widths="12", epochs=3, batch_size=16, learning_rate=0.01, s
 
 
 def run(own, out, config=CONFIG, **keywords):
-    return standalone.run(config, own, out, threads=1, progress=False, **keywords)
+    return standalone.train_config(config, own, out, threads=1, progress=False, **keywords)
 
 
 def rows(path):
@@ -56,7 +56,7 @@ def test_files(own, tmp_path):
     assert {"config.toml", "metrics.csv", "weights.safetensors"} <= names
     assert len(names) == 4
     weights = load_file(done.out / "weights.safetensors")
-    model = build(CONFIG, (1, 6, 6), 3)
+    model = build_model(CONFIG, (1, 6, 6), 3)
     model.load_state_dict(weights)
     assert all(torch.equal(weights[key], done.outcome.weights[key]) for key in weights)
     assert done.test is None
@@ -124,7 +124,7 @@ def test_test_set_is_read_once_and_only_when_asked(own, tmp_path, monkeypatch):
 
 
 def test_progress_goes_to_standard_error(own, tmp_path, capsys):
-    standalone.run(CONFIG, own, tmp_path / "out", threads=1)
+    standalone.train_config(CONFIG, own, tmp_path / "out", threads=1)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert [line.split("  ")[0] for line in captured.err.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]

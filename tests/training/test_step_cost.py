@@ -12,8 +12,8 @@ import torch
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import dataset as datasets
 from hpo.training import step_cost as prices
-from hpo.training.data import Data, prepare
-from hpo.training.step_cost import distinct_runs, price, seconds_in_all, seconds_per_step
+from hpo.training.data import Data, prepare_data
+from hpo.training.step_cost import distinct_runs, estimate_step_cost, seconds_per_step, total_seconds
 from tests.data import small_npz
 
 
@@ -24,7 +24,7 @@ def config(**values: object) -> TrialConfig:
 @pytest.fixture
 def data(tmp_path: Path) -> Data:
     dataset = datasets.load(datasets.reference(str(small_npz(tmp_path / "small.npz"))))
-    return prepare(dataset, TrialConfig(), torch.device("cpu"))
+    return prepare_data(dataset, TrialConfig(), torch.device("cpu"))
 
 
 def test_the_longest_run_answers_the_others_where_the_rate_is_constant() -> None:
@@ -37,13 +37,13 @@ def test_the_longest_run_answers_the_others_where_the_rate_is_constant() -> None
 def test_what_was_not_measured_costs_as_the_nearest() -> None:
     runs = [config(epochs=epochs, batch_size=4) for epochs in (1, 2, 4, 8, 16)]
     # The first two cost 1, the third is as near to either and takes the first's, the others cost 10.
-    assert seconds_in_all(runs, {4: 100}.__getitem__, {0: 1.0, 4: 10.0}) == 100 * (1 + 2 + 4 + 80 + 160)
+    assert total_seconds(runs, {4: 100}.__getitem__, {0: 1.0, 4: 10.0}) == 100 * (1 + 2 + 4 + 80 + 160)
 
 
 def test_every_run_is_measured_where_they_are_few(data: Data) -> None:
     sizes = (10, 20)
     configs = [config(epochs=epochs, batch_size=size) for epochs in (1, 2, 3) for size in sizes]
-    found = price(configs, data, lambda run, _: run.batch_size / 1000)
+    found = estimate_step_cost(configs, data, lambda run, _: run.batch_size / 1000)
     assert (found.trials, found.runs, found.measured) == (6, 2, 2)
     samples = len(data.y_train)
     assert found.seconds == pytest.approx(sum(3 * math.ceil(samples / size) * size / 1000 for size in sizes))
@@ -57,7 +57,7 @@ def test_many_runs_are_measured_on_an_even_sample(data: Data) -> None:
         seen.append(run)
         return 1.0
 
-    found = price(configs, data, measure)
+    found = estimate_step_cost(configs, data, measure)
     assert (found.runs, found.measured) == (150, prices.SAMPLE)
     assert {size: sum(run.batch_size == size for run in seen) for size in (10, 20, 30)} == {10: 10, 20: 10, 30: 10}
     assert found.seconds == sum(data.steps(run.batch_size) * run.epochs for run in configs)
@@ -66,9 +66,9 @@ def test_many_runs_are_measured_on_an_even_sample(data: Data) -> None:
 def test_measuring_ends_when_its_time_is_over_but_not_before_the_first(data: Data) -> None:
     configs = [config(width=width) for width in range(1, 21)]
     clock = itertools.count(0.0, prices.LIMIT / 2).__next__
-    assert price(configs, data, lambda *_: 1.0, clock).measured == 3
+    assert estimate_step_cost(configs, data, lambda *_: 1.0, clock).measured == 3
     late = itertools.count(0.0, 1000.0).__next__
-    assert price(configs, data, lambda *_: 1.0, late).measured == 1
+    assert estimate_step_cost(configs, data, lambda *_: 1.0, late).measured == 1
 
 
 def test_a_step_is_measured_with_the_real_learner(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, epoch_seed
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
-from hpo.training.models import build
+from hpo.training.models import build_model
 from hpo.training.stacked import losses
 from tests.training.resumable import config, data, one, stop_after
 
@@ -39,7 +39,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plain(given: TrialConfig, on: Data) -> list[list[float]]:
     """The losses of a loop as anybody writes it, by epoch."""
-    module = build(given, on.shape, on.classes)
+    module = build_model(given, on.shape, on.classes)
     optimizer = torch.optim.SGD(module.parameters(), given.learning_rate, given.momentum)
     found = []
     for epoch in range(1, given.epochs + 1):
@@ -60,7 +60,7 @@ def autoencoder(**overrides: Any) -> TrialConfig:
     )
 
 
-def losses_of(outcome: loop.Outcome) -> list[list[float]]:
+def losses_of(outcome: loop.TrainResult) -> list[list[float]]:
     return [steps[0].tolist() for steps in outcome.steps]
 
 

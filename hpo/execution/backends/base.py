@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hpo.study import Study
 
-__all__ = ["Backend", "Handle", "WorkerOptions"]
+__all__ = ["Backend", "WorkerHandle", "WorkerOptions"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WorkerOptions:
         return ["worker", study, *share, *how, *times, *events, *modules, *debug]
 
 
-class Handle(Protocol):
+class WorkerHandle(Protocol):
     """A worker that has been started somewhere."""
 
     @property
@@ -72,7 +72,7 @@ class Handle(Protocol):
 class Backend(Protocol):
     """Starts workers, `hpo worker …`, and does nothing else."""
 
-    def start(self, study: Study, options: WorkerOptions) -> Sequence[Handle]:
+    def start(self, study: Study, options: WorkerOptions) -> Sequence[WorkerHandle]:
         """Start the workers of a study.
 
         Raises:

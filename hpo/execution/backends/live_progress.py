@@ -14,18 +14,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpo.execution.backends.base import Handle
+from hpo.execution.backends.base import WorkerHandle
 from hpo.study import Study
-from hpo.study.operations.progress import Progress, progress
-from hpo.study.operations.worker_status import in_short
+from hpo.study.operations.progress import Progress, read_progress
+from hpo.study.operations.worker_status import summarize_workers
 
-__all__ = ["watch"]
+__all__ = ["watch_study"]
 
 POLL = 0.2  # seconds between looks at the processes
 REFRESH = 1.0  # seconds between looks at the storage
 
 
-def watch(study: Study, workers: Sequence[Handle], should_stop: Callable[[], bool]) -> list[str]:
+def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Callable[[], bool]) -> list[str]:
     """Show progress on standard error until all workers have ended; returns why those that failed did.
 
     A stop that is asked for is passed on to the workers once.
@@ -56,7 +56,7 @@ def watch(study: Study, workers: Sequence[Handle], should_stop: Callable[[], boo
 def _show(display: _Display, study: Study, began: datetime, console: Console, said: bool) -> bool:
     """Show progress, or say once that the database gives none; the workers have patience of their own."""
     try:
-        display.show(progress(study, began))
+        display.show(read_progress(study, began))
     except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
         if not said:
             console.print(f"{study.storage.explain(error)}; the workers go on for up to 5 minutes", soft_wrap=True)
@@ -102,7 +102,7 @@ class _Terminal:
         table = Table("worker", "trial", "epoch", box=None, header_style="dim", pad_edge=False)
         for worker in now.workers:
             at = f"{worker.epoch}/{worker.epochs}" if worker.trials else "gone" if worker.gone else ""
-            table.add_row(worker.name, in_short(worker.trials), at)
+            table.add_row(worker.name, summarize_workers(worker.trials), at)
         self.live.update(Group(Text(f"{self.name}: {now.text}", style="bold"), table), refresh=True)
 
     def close(self) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpo.execution.backends.base import WorkerOptions
-from hpo.execution.backends.process import failure_of, log_names, start_process, url_of
+from hpo.execution.backends.process import log_names, read_failure, start_process, storage_url_of
 from hpo.study import Study
 from hpo.utils.home import cores, folder
 
-__all__ = ["Local", "LocalWorker", "gpus", "worker_count"]
+__all__ = ["Local", "LocalWorker", "count_gpus", "default_worker_count"]
 
 
 @dataclass
@@ -34,7 +34,7 @@ class LocalWorker:
     @property
     def failure(self) -> str | None:
         """The last line of its log if it ended with an error, else None."""
-        return failure_of(self.process, self.log, asked=self.asked)
+        return read_failure(self.process, self.log, asked=self.asked)
 
     def stop(self) -> None:
         """Ask for an orderly stop; asked again, the worker gives its trial back and ends at once."""
@@ -49,26 +49,27 @@ class Local:
 
     def start(self, study: Study, options: WorkerOptions) -> list[LocalWorker]:
         """See `Backend`. Threads are for this machine's cores in all: more would be much slower."""
-        count = options.count or worker_count(options.device)
+        count = options.count or default_worker_count(options.device)
         threads = options.cpus or max(1, cores() // count)
         arguments, logs = options.arguments(study.name, threads), folder("logs", study.name)
-        devices = gpus() if options.device in ("auto", "cuda") else []
+        devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(
-                start_process(arguments, url_of(study), threads, logs / name, more=_one_of(devices, i)), logs / name
+                start_process(arguments, storage_url_of(study), threads, logs / name, more=_one_of(devices, i)),
+                logs / name,
             )
             for i, name in enumerate(log_names(count))
         ]
 
 
-def worker_count(device: str) -> int:
+def default_worker_count(device: str) -> int:
     """How many workers a launch without a number has here: one per GPU that they would use, else one per core."""
     if device.startswith("cuda:"):
         return 1
-    return (len(gpus()) if device != "cpu" else 0) or cores()
+    return (len(count_gpus()) if device != "cpu" else 0) or cores()
 
 
-def gpus() -> list[str]:
+def count_gpus() -> list[str]:
     """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them: those that it lets us see, else all."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

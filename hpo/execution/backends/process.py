@@ -16,13 +16,13 @@ from hpo.errors import RunError
 from hpo.study import Study
 from hpo.utils.home import folder, home
 
-__all__ = ["STOPS", "Order", "failure_of", "log_names", "start_process", "url_of"]
+__all__ = ["STOPS", "RemoteWorker", "log_names", "read_failure", "start_process", "storage_url_of"]
 
 POLL = 0.5  # seconds; Ray's interruption is no signal, and reaches no process that waits in the system
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
-def url_of(study: Study) -> str:
+def storage_url_of(study: Study) -> str:
     """The storage's URL with its password: for the environment of a worker, and for nothing else."""
     return study.storage.url.render_as_string(hide_password=False)
 
@@ -68,7 +68,7 @@ def start_process(
         )  # fmt: skip
 
 
-def failure_of(process: subprocess.Popen[bytes], log: Path, *, asked: bool) -> str | None:
+def read_failure(process: subprocess.Popen[bytes], log: Path, *, asked: bool) -> str | None:
     """Why a worker's process ended, in a line; None while it runs, and where it was asked to or had no work left."""
     code = process.poll()
     # Whoever asked it to stop. Before it could install its handlers, a worker dies of the signal itself.
@@ -82,7 +82,7 @@ def failure_of(process: subprocess.Popen[bytes], log: Path, *, asked: bool) -> s
 
 
 @dataclass(frozen=True)
-class Order:
+class RemoteWorker:
     """A worker to run on another machine, or in another job: all but the storage's URL, which may hold a password.
 
     Attributes:
@@ -102,7 +102,7 @@ class Order:
     cwd: Path
 
     @classmethod
-    def of(cls, study: Study, arguments: Sequence[str], threads: int | None, log: str) -> Order:
+    def of(cls, study: Study, arguments: Sequence[str], threads: int | None, log: str) -> RemoteWorker:
         """The order for a worker as it would run here."""
         return cls(study.name, arguments, threads, log, home(), Path.cwd())
 
@@ -137,5 +137,5 @@ class Order:
             if process.poll() is None:
                 process.send_signal(signal.SIGUSR2)  # which only asks, should the worker have been told before us
                 process.wait()
-        if why := failure_of(process, log, asked=asked):
+        if why := read_failure(process, log, asked=asked):
             raise RunError(f"{why} on {os.uname().nodename}")

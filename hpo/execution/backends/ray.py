@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError
 from hpo.execution.backends.base import WorkerOptions
-from hpo.execution.backends.process import Order, log_names, url_of
+from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
 from hpo.study import Study
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class Ray:
         _check_shares(cpus, gpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
         arguments = options.arguments(study.name, cpus)
-        orders = [Order.of(study, arguments, cpus, name) for name in log_names(count)]
+        orders = [RemoteWorker.of(study, arguments, cpus, name) for name in log_names(count)]
         # The URL goes through the cluster's memory, and into the worker's environment on its node. As a `runtime_env`
         # it would be written to Ray's logs (runtime_env_agent.log) with its password.
-        url = url_of(study)
+        url = storage_url_of(study)
         return [RayWorker(run.options(name=f"hpo worker {study.name}").remote(order, url)) for order in orders]
 
     def _connect(self) -> None:
@@ -109,7 +109,7 @@ class Ray:
             ) from error
 
 
-def _run(order: Order, url: str) -> None:
+def _run(order: RemoteWorker, url: str) -> None:
     order(url)
 
 

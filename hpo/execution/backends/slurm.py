@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError, RunError
 from hpo.execution.backends.base import WorkerOptions
-from hpo.execution.backends.process import Order, log_names, url_of
+from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
 from hpo.study import Study
 from hpo.utils.home import folder
 
 if TYPE_CHECKING:
     import submitit
 
-__all__ = ["Slurm", "SlurmWorker", "parameters_of"]
+__all__ = ["Slurm", "SlurmWorker", "parse_slurm_options"]
 
 LISTS = ("setup", "srun_args", "teardown")  # which may be given several times
 TIME_LIMIT = "timed-out"  # what submitit says of it
@@ -86,15 +86,15 @@ class Slurm:
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise RequestError(f"--slurm: {' '.join(str(error).split())}") from error
         arguments = options.arguments(study.name, options.cpus)
-        orders = [Order.of(study, arguments, options.cpus, name) for name in log_names(options.count or 1)]
+        orders = [RemoteWorker.of(study, arguments, options.cpus, name) for name in log_names(options.count or 1)]
         # sbatch and submitit's own jobs here take over the environment of whoever submits; what is submitted is
         # pickled, and has no URL.
-        with _environment(OPTUNA_STORAGE=url_of(study)), executor.batch():
+        with _environment(OPTUNA_STORAGE=storage_url_of(study)), executor.batch():
             jobs = [executor.submit(order) for order in orders]
         return [SlurmWorker(job) for job in jobs]
 
 
-def parameters_of(texts: Sequence[str]) -> dict[str, Any]:
+def parse_slurm_options(texts: Sequence[str]) -> dict[str, Any]:
     """The parameters that `--slurm KEY=VALUE` gives, those of `LISTS` as lists.
 
     Raises:
@@ -115,7 +115,7 @@ def parameters_of(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def minutes(text: str) -> int:
+def parse_minutes(text: str) -> int:
     """A time limit as sbatch takes it, in whole minutes: `30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
 
     Raises:
@@ -147,7 +147,7 @@ def _submitit(given: Mapping[str, Any], options: WorkerOptions) -> dict[str, Any
     others: dict[str, Any] = {}
     for key, value in given.items():
         if key == "time":
-            words["timeout_min"] = minutes(value)
+            words["timeout_min"] = parse_minutes(value)
         elif key in words:
             raise RequestError(f"--slurm {key}={value}: --cpus or --gpus says that already")
         elif key in known:

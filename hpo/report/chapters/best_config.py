@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from hpo.errors import RequestError
 from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
-from hpo.report.commands import command
+from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.export_config import export_config
 from hpo.report.format import NONE, count_text, duration_text, value_text
-from hpo.report.stats.evaluation_stats import Judgement
+from hpo.report.stats.evaluation_stats import EvaluationStats
 
-__all__ = ["best_config", "best_configuration"]
+__all__ = ["best_config_chapter", "best_config_toml"]
 
 
-def best_config(results: Results) -> tuple[str, str]:
+def best_config_toml(results: Results) -> tuple[str, str]:
     """The best configuration as TOML; or nothing, and why there is none."""
     try:
         return export_config(results), ""
@@ -24,8 +24,8 @@ def best_config(results: Results) -> tuple[str, str]:
         return "", str(error)
 
 
-def best_configuration(
-    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[Judgement] = ()
+def best_config_chapter(
+    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[EvaluationStats] = ()
 ) -> Chapter | None:
     """The chapter; None without a complete trial, for the verdict has said so.
 
@@ -36,7 +36,7 @@ def best_configuration(
     """
     if results.best is None:
         return None
-    config, why = best_config(results)
+    config, why = best_config_toml(results)
     blocks: list[Block] = [*_facts(results), *_overtaken(results, evaluations, judgements), *_settings(results)]
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
@@ -57,7 +57,7 @@ def _facts(results: Results) -> list[Block]:
 
 
 def _overtaken(
-    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[Judgement]
+    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[EvaluationStats]
 ) -> list[Block]:
     """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
     for evaluation, judgement in zip(evaluations, judgements, strict=True):
@@ -69,7 +69,7 @@ def _overtaken(
             and results.best is not None
             and first != results.best.number
         ):
-            export = command(results, "export", f"--trial {first}", imports=False)
+            export = format_command(results, "export", f"--trial {first}", imports=False)
             return [
                 Text(f"So says a single run of each. From fresh seeds, trial {first} came first; its file: {export}")
             ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from hpo.config.trial_config import Value
 from hpo.report.chapters.blocks import Block, Chapter, Note, Subtitle, Table, Text
-from hpo.report.chapters.expectations import Scored, judged
+from hpo.report.chapters.expectations import Scored, judge_expectations
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures.axes import round_ticks
 from hpo.report.figures.overview import SERIES
@@ -30,11 +30,11 @@ from hpo.report.figures.plotly_spec import (
     whole_axis,
 )
 from hpo.report.format import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
-from hpo.report.stats.knee import knee
+from hpo.report.stats.knee import find_knee
 from hpo.study import Objective
 from hpo.study.definition import Expectation, ReportTable
 
-__all__ = ["Group", "comparison", "fit_of", "groups", "score"]
+__all__ = ["Group", "comparison_chapter", "fit_of", "groups", "score"]
 
 GROUPS_DRAWN = 15
 GROUPS_LIMIT = 60  # rows of the table of groups
@@ -60,7 +60,7 @@ class Group:
     rows: tuple[TrialRow, ...]
 
 
-def comparison(results: Results) -> Chapter | None:
+def comparison_chapter(results: Results) -> Chapter | None:
     """The chapter; None where the study has no such table, or no trial is complete."""
     table = results.definition.report
     found = groups(results, table.compare) if table else []
@@ -88,7 +88,9 @@ def _expected(results: Results, table: ReportTable) -> list[Note]:
     measure = table.y[0]
 
     maximize = _maximize(results, measure)
-    return [judged(each, measure, *_sides(results, measure, each), maximize=maximize) for each in table.expect]
+    return [
+        judge_expectations(each, measure, *_sides(results, measure, each), maximize=maximize) for each in table.expect
+    ]
 
 
 def _sides(results: Results, measure: str, expectation: Expectation) -> tuple[list[Scored], list[Scored]]:
@@ -302,7 +304,7 @@ def _knee(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spe
     x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
     across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
     down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
-    found = knee(across, down)
+    found = find_knee(across, down)
     where = f"{TITLES.get(table.x or '', table.x or '')}"
     group = f" with {of.name}" if table.compare else ""
     if found is None:

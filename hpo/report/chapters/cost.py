@@ -10,12 +10,12 @@ from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import NONE, count_text, duration_text, state_text, time_text
 
-__all__ = ["cost", "saved_by_pruning"]
+__all__ = ["cost_chapter", "saved_by_pruning"]
 
 MESSAGES = 10
 
 
-def cost(results: Results) -> Chapter | None:
+def cost_chapter(results: Results) -> Chapter | None:
     """The chapter; None before any trial has begun."""
     if results.began is None:
         return None

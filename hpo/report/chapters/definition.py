@@ -9,10 +9,10 @@ from hpo.report.data.results import Results
 from hpo.report.format import condition_text, domain_text, duration_text, value_text, values_text
 from hpo.space import Constant
 
-__all__ = ["definition"]
+__all__ = ["definition_chapter"]
 
 
-def definition(results: Results) -> Chapter:
+def definition_chapter(results: Results) -> Chapter:
     """The chapter."""
     return Chapter("definition", "Definition", [_study(results), Subtitle("Space"), _space(results)])
 

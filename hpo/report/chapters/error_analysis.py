@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Table, Text
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Predictions, Run, median_run
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions, median_run
 from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, axis, build, drawn
-from hpo.report.figures.png import png
+from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
-__all__ = ["calibration", "confusion", "expected_calibration_error", "mistakes"]
+__all__ = ["calibration", "confusion", "error_analysis_chapter", "expected_calibration_error"]
 
 Array = np.ndarray[Any, Any]
 MATRIX_LIMIT = 20  # classes; more squares than 400 say nothing
@@ -24,7 +24,7 @@ BINS = 15
 CALIBRATED = 0.02  # an expected calibration error below it needs no repair
 
 
-def mistakes(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
+def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
     """The error analysis of the best model; None where no predictions of it are on this machine.
 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
@@ -39,14 +39,16 @@ def mistakes(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
     return None
 
 
-def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, Run] | None:
+def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
     """The best candidate, and its run to be shown."""
     best = evaluation.best
     run = median_run(evaluation, best) if best else None
     return (best, run) if best and run else None
 
 
-def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: Run, split: str, told: Predictions) -> Text:
+def _subject(
+    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, told: Predictions
+) -> Text:
     wrong = int((~told.correct).sum())
     data = "test set" if split == "test" else "validation data (the test set has not been looked at)"
     value = run.validation.get(evaluation.validation_metric or "")
@@ -170,7 +172,7 @@ def _pictures(told: Predictions) -> list[Block]:
     said, sure = told.probabilities.argmax(1), told.probabilities.max(1)
     shown = told.mistakes[:PICTURES_LIMIT]
     captions = [f"{told.labels[i]}, said {said[i]} ({100 * sure[i]:.0f} %)" for i in shown]
-    images = [png(picture) for picture in told.pictures[:PICTURES_LIMIT]]
+    images = [encode_png(picture) for picture in told.pictures[:PICTURES_LIMIT]]
     how = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
     return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), how]
 

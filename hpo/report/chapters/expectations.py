@@ -12,7 +12,7 @@ from hpo.report.chapters.blocks import Note
 from hpo.report.format import metric_text, names_text, value_text, values_text
 from hpo.study.definition import Expectation
 
-__all__ = ["Scored", "judged"]
+__all__ = ["Scored", "judge_expectations"]
 
 CHANCE = 0.05  # of a difference as large between groups that do not differ
 PAIRS = 6  # the fewest that can be told apart at that chance: 2 / 2**6 < 0.05
@@ -31,7 +31,7 @@ class Scored:
     rest: Hashable = None
 
 
-def judged(
+def judge_expectations(
     expectation: Expectation, measure: str, better: Sequence[Scored], worse: Sequence[Scored], *, maximize: bool
 ) -> Note:
     """Whether trials came out as people expect.

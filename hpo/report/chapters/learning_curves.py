@@ -13,7 +13,7 @@ from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures import overview
 from hpo.report.format import NONE, count_text, duration_text, metric_text, values_text
 
-__all__ = ["Reach", "curve_metric", "curves", "reach"]
+__all__ = ["Reach", "curve_metric", "find_reach", "learning_curves_chapter"]
 
 QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to better
 
@@ -33,9 +33,9 @@ class Reach:
     seconds: float | None
 
 
-def curves(results: Results) -> Chapter:
+def learning_curves_chapter(results: Results) -> Chapter:
     """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
-    blocks: list[Block] = [overview.curves(results), *_table(results)]
+    blocks: list[Block] = [overview.curves_figure(results), *_table(results)]
     return Chapter("curves", "Learning curves", blocks)
 
 
@@ -51,7 +51,7 @@ def curve_metric(results: Results) -> tuple[str, bool] | None:
     return None if metric is None else (metric, directions.get(metric, not metric.endswith("loss")))
 
 
-def reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
+def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
     """When the trial's curve first was at `level` or better; None where it never was."""
     for i, epoch in enumerate(row.epochs, start=1):
         value = epoch.get(metric, math.nan)
@@ -92,7 +92,7 @@ def _table(results: Results) -> list[Block]:
     trials = [row for row in results.trials if row.epochs]
     rows = []
     for level in levels:
-        found = [hit for row in trials if (hit := reach(row, metric, level, maximize=maximize))]
+        found = [hit for row in trials if (hit := find_reach(row, metric, level, maximize=maximize))]
         rows.append(
             [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_cells(found)]
         )

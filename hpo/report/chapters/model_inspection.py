@@ -11,12 +11,12 @@ import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Note, Pictures, Subtitle, Text
 from hpo.report.figures.plotly_spec import HOVER, Figure, axis, build, drawn, safe
-from hpo.report.figures.png import png
+from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, one_line, values_text
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
 
-__all__ = ["inside"]
+__all__ = ["model_inspection_chapter"]
 
 Array = np.ndarray[Any, Any]
 FLOOR = 1e-6  # of losses, on a logarithmic scale
@@ -30,8 +30,10 @@ COLD, ZERO, WARM = ((33, 102, 172), (247, 247, 247), (178, 24, 43))  # ColorBrew
 
 
 @dataclass(frozen=True)
-class Held:
-    """What `hpo.execution.inspect_model.look_inside` kept: its arrays, and the text `about` that says what they are."""
+class InspectionData:
+    """What `hpo.execution.inspect_model.inspect_model` kept: its arrays, and the text `about` that says what they
+    are.
+    """
 
     arrays: Mapping[str, Array]
     about: Mapping[str, Any]
@@ -42,7 +44,7 @@ class Held:
         return f"{count_text(self.about['samples'])} {self.about['split']} samples"
 
 
-def inside(study: Study) -> Chapter | None:
+def model_inspection_chapter(study: Study) -> Chapter | None:
     """What the best model looks like inside; None where `hpo evaluate --inside` has not been run, or not here."""
     held = _read(study)
     if held is None:
@@ -52,16 +54,16 @@ def inside(study: Study) -> Chapter | None:
     return Chapter("inside", "Inside the best model", [*blocks, *notes])
 
 
-def _read(study: Study) -> Held | None:
+def _read(study: Study) -> InspectionData | None:
     path = find_artifact(study, "inside.npz")
     if path is None:
         return None
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    return Held(arrays, json.loads(str(arrays.pop("about"))))
+    return InspectionData(arrays, json.loads(str(arrays.pop("about"))))
 
 
-def _subject(study: Study, held: Held) -> list[Block]:
+def _subject(study: Study, held: InspectionData) -> list[Block]:
     about, best = held.about, study.best()
     number = about["trial"]
     value = values_text(about["metric"], about["value"])
@@ -79,7 +81,7 @@ def _subject(study: Study, held: Held) -> list[Block]:
 # The loss around it.
 
 
-def _landscape(held: Held) -> list[Block]:
+def _landscape(held: InspectionData) -> list[Block]:
     steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
     logs = np.where(np.isfinite(losses), np.log10(np.maximum(losses, FLOOR)), np.nan)
     texts = [[_point(losses[i, j], accuracies[i, j]) for j in range(len(steps))] for i in range(len(steps))]
@@ -135,7 +137,7 @@ def _point(loss: float, accuracy: float) -> str:
     return safe(f"loss {loss:.4g}, accuracy {100 * accuracy:.1f} %")
 
 
-def _reading(held: Held) -> str:
+def _reading(held: InspectionData) -> str:
     """What the numbers say: the loss at the model, how fast it grows, and whether a lower one was met."""
     steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
     middle = len(steps) // 2
@@ -163,7 +165,7 @@ def _ring(losses: Array, accuracies: Array, distance: Array, radius: float, widt
 # What its units respond to.
 
 
-def _first_layer(held: Held) -> list[Block]:
+def _first_layer(held: InspectionData) -> list[Block]:
     filters = held.about["filters"]
     if filters is None or len(held.about["shape"]) != 3:
         return []
@@ -181,14 +183,14 @@ def _first_layer(held: Held) -> list[Block]:
     return [Subtitle("Weights of the first layer"), pictures, Text(how, quiet=True)]
 
 
-def _layers(held: Held) -> list[Block]:
+def _layers(held: InspectionData) -> list[Block]:
     layers = held.about["layers"]
     if len(held.about["shape"]) != 3:
         return [Text("The samples are no images, so that what excites the units is not drawn.", quiet=True)]
     return [block for place, layer in enumerate(layers) for block in _layer(held, place, layer)]
 
 
-def _layer(held: Held, place: int, layer: Mapping[str, Any]) -> list[Block]:
+def _layer(held: InspectionData, place: int, layer: Mapping[str, Any]) -> list[Block]:
     what, plural = NAMES[layer["kind"]]
     inputs = _cropped(held.arrays[f"inputs_{place}"].astype(np.float32))
     if place == 0 and "filters" in held.arrays and _parallel(inputs, held.arrays["filters"].astype(np.float32)):
@@ -219,7 +221,7 @@ def _parallel(one: Array, other: Array) -> bool:
     return bool(((a * b).sum(1) >= 0.999 * lengths).all())
 
 
-def _how(held: Held, layer: Mapping[str, Any], inputs: Array) -> str:
+def _how(held: InspectionData, layer: Mapping[str, Any], inputs: Array) -> str:
     of = "" if layer["kind"] == "outputs" else f" of module {one_line(layer['name'])}"
     shape, (height, width) = held.about["shape"], inputs.shape[2:]
     part = "" if [height, width] == shape[1:] else f" It sees {height} x {width} of {shape[1]} x {shape[2]} pixels."
@@ -230,11 +232,11 @@ def _how(held: Held, layer: Mapping[str, Any], inputs: Array) -> str:
     return " ".join([told + part, *_measured(held, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
 
 
-def _measured(held: Held, layer: Mapping[str, Any]) -> list[str]:
+def _measured(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
     return [*_strength(held, layer), *_silent(layer)]
 
 
-def _strength(held: Held, layer: Mapping[str, Any]) -> list[str]:
+def _strength(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
     """How much more it excites than real samples do, over the units that one of those excites at all."""
     pairs = zip(layer["responses"], layer["to_samples"], strict=True)
     ratios = [found / real for found, real in pairs if real > 0]
@@ -269,7 +271,7 @@ def _picture(values: Array) -> bytes:
     scaled = np.clip(values / (np.quantile(sizes, 0.99) or sizes.max() or 1.0), -1, 1)
     image = _around_grey(scaled) if len(values) == 3 else _diverging(scaled.mean(0))
     times = max(1, -(-PIXELS // image.shape[0]))
-    return png(image.repeat(times, 0).repeat(times, 1))
+    return encode_png(image.repeat(times, 0).repeat(times, 1))
 
 
 def _around_grey(values: Array) -> Array:

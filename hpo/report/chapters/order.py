@@ -4,58 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hpo.report.chapters.best_config import best_configuration
+from hpo.report.chapters.best_config import best_config_chapter
 from hpo.report.chapters.blocks import Block, Chapter, Note, Table
-from hpo.report.chapters.comparison import comparison
-from hpo.report.chapters.cost import cost
-from hpo.report.chapters.definition import definition
-from hpo.report.chapters.error_analysis import mistakes
-from hpo.report.chapters.learning_curves import curves
-from hpo.report.chapters.model_inspection import inside
-from hpo.report.chapters.parameter_importance import mattered
-from hpo.report.chapters.reconstruction import reconstruction
-from hpo.report.chapters.reproduction import reproduction
-from hpo.report.chapters.sample_images import samples
+from hpo.report.chapters.comparison import comparison_chapter
+from hpo.report.chapters.cost import cost_chapter
+from hpo.report.chapters.definition import definition_chapter
+from hpo.report.chapters.error_analysis import error_analysis_chapter
+from hpo.report.chapters.learning_curves import learning_curves_chapter
+from hpo.report.chapters.model_inspection import model_inspection_chapter
+from hpo.report.chapters.parameter_importance import parameter_importance_chapter
+from hpo.report.chapters.reconstruction import reconstruction_chapter
+from hpo.report.chapters.reproduction import reproduction_chapter
+from hpo.report.chapters.sample_images import sample_images_chapter
 from hpo.report.chapters.search import course, front, over_all, over_each, over_time
-from hpo.report.chapters.test_scores import honest
-from hpo.report.chapters.trials import trials
+from hpo.report.chapters.test_scores import test_scores_chapter
+from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
 from hpo.report.format import count_text, duration_text, state_text, time_text
-from hpo.report.report_data import Reading
+from hpo.report.report_data import ReportData
 
-__all__ = ["CHAPTERS", "chapters", "facts", "findings_chapter"]
+__all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
 # A report is read from its top, and most readers stop early: what is decided by comes first.
-CHAPTERS: Sequence[Callable[[Reading], Chapter | None]] = (
-    lambda it: honest(it.results, it.evaluations, it.judgements, it.looks),
-    lambda it: best_configuration(it.results, it.evaluations, it.judgements),
+CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
+    lambda it: test_scores_chapter(it.results, it.evaluations, it.judgements, it.looks),
+    lambda it: best_config_chapter(it.results, it.evaluations, it.judgements),
     lambda it: findings_chapter(it.findings),
-    lambda it: mattered(it.study, it.results),
-    lambda it: curves(it.results),
-    lambda it: comparison(it.results),
-    lambda it: mistakes(it.evaluations),
-    lambda it: reconstruction(it.evaluations),
-    lambda it: samples(it.study),
+    lambda it: parameter_importance_chapter(it.study, it.results),
+    lambda it: learning_curves_chapter(it.results),
+    lambda it: comparison_chapter(it.results),
+    lambda it: error_analysis_chapter(it.evaluations),
+    lambda it: reconstruction_chapter(it.evaluations),
+    lambda it: sample_images_chapter(it.study),
     lambda it: front(it.results),
-    lambda it: inside(it.study),
-    lambda it: cost(it.results),
-    lambda it: trials(it.results),
+    lambda it: model_inspection_chapter(it.study),
+    lambda it: cost_chapter(it.results),
+    lambda it: trials_chapter(it.results),
     lambda it: course(it.results),
     lambda it: over_each(it.results, list(it.importances)),
     lambda it: over_all(it.results, it.important),
     lambda it: over_time(it.results, it.now),
-    lambda it: definition(it.results),
-    lambda it: reproduction(it.results),
+    lambda it: definition_chapter(it.results),
+    lambda it: reproduction_chapter(it.results),
 )
 
 
-def chapters(reading: Reading) -> list[Chapter]:
+def make_chapters(reading: ReportData) -> list[Chapter]:
     """The report's chapters, top to bottom; those that have nothing to say are left out."""
     told = (write(reading) for write in CHAPTERS)
     return [chapter for chapter in told if chapter is not None and chapter.blocks]
 
 
-def facts(reading: Reading) -> list[str]:
+def study_facts(reading: ReportData) -> list[str]:
     """A few words on the study, for under its verdict."""
     results = reading.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)

@@ -35,7 +35,7 @@ from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
 from hpo.study import Objective, Study
 
-__all__ = ["Bucket", "isolate", "mattered"]
+__all__ = ["Bucket", "isolate", "parameter_importance_chapter"]
 
 FEWEST = 10  # complete trials: below that a tenth of them is none
 BUCKETS = 10
@@ -43,7 +43,7 @@ DIMENSIONS_LIMIT = 24  # isolation plots
 ROUGH = 100  # complete trials below which the words warn
 
 
-def mattered(study: Study, results: Results) -> Chapter:
+def parameter_importance_chapter(study: Study, results: Results) -> Chapter:
     """The shares of all parameters, those that only exist under a condition apart, and an isolation plot for each."""
     trials = comparable_trials(study)
     held = {key for trial in trials for key in trial.params}

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Text
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Reconstructions, Run, median_run
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Reconstructions, median_run
 from hpo.report.figures.overview import SERIES
 from hpo.report.figures.plotly_spec import Figure, Spec, axis, build, drawn
-from hpo.report.figures.png import png
+from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
-__all__ = ["reconstruction"]
+__all__ = ["reconstruction_chapter"]
 
 Array = np.ndarray[Any, Any]
 LABELS_LIMIT = 20  # more colours cannot be told apart
 SYMBOLS = ("circle", "square", "triangle-up", "diamond")
 
 
-def reconstruction(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
+def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
     """The chapter, of every configuration that was evaluated; None where no reconstructions are on this machine."""
     for evaluation in evaluations:
         blocks: list[Block] = []
@@ -41,7 +41,7 @@ def _best_first(evaluation: EvaluationResults) -> list[CandidateRuns]:
     return sorted(evaluation.candidates, key=lambda each: each is not best)
 
 
-def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: Run) -> Text:
+def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun) -> Text:
     error = run.test.get("test_reconstruction_error")
     told = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
     size = candidate.config.effective().get("latent_size")
@@ -54,7 +54,7 @@ def _blocks(index: int, told: Reconstructions) -> list[Block]:
     if told.originals is not None and told.reconstructions is not None and len(told.originals):
         pairs = chain.from_iterable(zip(told.originals, told.reconstructions, strict=True))
         captions = ["sample", "reconstruction"] * len(told.originals)
-        blocks.append(Pictures(f"reconstructions-{index}", [png(picture) for picture in pairs], captions, 10))
+        blocks.append(Pictures(f"reconstructions-{index}", [encode_png(picture) for picture in pairs], captions, 10))
     if told.codes is not None and len(told.codes):
         blocks.append(_plane(index, told, told.codes))
     return blocks

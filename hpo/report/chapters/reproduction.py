@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from hpo.report.chapters.blocks import Block, Chapter, Code, Text
-from hpo.report.commands import command, imports_of
+from hpo.report.commands import format_command, import_options
 from hpo.report.data.results import Results
 from hpo.report.format import one_line
-from hpo.study.definition import Named
+from hpo.study.definition import ComponentSpec
 
-__all__ = ["reproduction", "study_file", "study_table"]
+__all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 
 
-def reproduction(results: Results) -> Chapter:
+def reproduction_chapter(results: Results) -> Chapter:
     """The chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
     steps = [
@@ -22,28 +22,32 @@ def reproduction(results: Results) -> Chapter:
             _launch(results),
             not results.definition.evaluation,
         ),
-        ("go on with this one, where trials are left", command(results, "launch"), bool(results.left)),
-        ("train the best again from fresh seeds, beside the baseline, and test it", command(results, "evaluate"), best),
-        ("write this report", command(results, "report"), True),
-        ("save the best configuration", f"{command(results, 'export')} > best_config.toml", best),
-        ("train it once", f"hpo train --config best_config.toml{imports_of(results)} --out best", best),
-        ("look closer", command(results, "dashboard", imports=False), True),
+        ("go on with this one, where trials are left", format_command(results, "launch"), bool(results.left)),
+        (
+            "train the best again from fresh seeds, beside the baseline, and test it",
+            format_command(results, "evaluate"),
+            best,
+        ),
+        ("write this report", format_command(results, "report"), True),
+        ("save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
+        ("train it once", f"hpo train --config best_config.toml{import_options(results)} --out best", best),
+        ("look closer", format_command(results, "dashboard", imports=False), True),
     ]
     blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
     text = "Commands are to be typed as they stand"
     text += ", with the password in the place of ***." if "***" in results.storage else "."
     data = results.definition.dataset
     same = " The data are checked by their SHA-256." if data.sha256 else ""
-    text_of_file = study_file(results)
+    text_of_file = format_study_file(results)
     file = [Code(text_of_file, "toml", folded="study.toml: the study as it was launched")] if text_of_file else []
     return Chapter("reproduction", "Reproduction", [Text(text + same), *blocks, *file])
 
 
 def _launch(results: Results) -> str:
-    return f"hpo launch ./study.toml{imports_of(results)}"
+    return f"hpo launch ./study.toml{import_options(results)}"
 
 
-def study_file(results: Results) -> str:
+def format_study_file(results: Results) -> str:
     """A study file that defines the same study, and has the same budget; of an evaluation, which has none, nothing."""
     if results.definition.evaluation is not None:
         return ""
@@ -54,7 +58,9 @@ def study_file(results: Results) -> str:
 
 
 def study_table(results: Results) -> dict[str, Any]:
-    """The keys of a study file, from which `hpo.study.input.study_file.define` makes the same definition and budget."""
+    """The keys of a study file, from which `hpo.study.input.study_file.parse_definition` makes the same definition and
+    budget.
+    """
     definition, budget = results.definition, results.budget
     table = {
         "name": results.name,
@@ -76,5 +82,5 @@ def study_table(results: Results) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
-def _named(named: Named) -> dict[str, Any]:
+def _named(named: ComponentSpec) -> dict[str, Any]:
     return {"name": named.name, **named.options}

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Text
-from hpo.report.figures.png import png
+from hpo.report.figures.png import encode_png
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
-from hpo.study.operations.evaluation_study import companions
+from hpo.study.operations.evaluation_study import evaluation_studies
 
-__all__ = ["samples"]
+__all__ = ["sample_images_chapter"]
 
 SHOWN = 10  # of a class; where there are many classes, fewer
 PICTURES_LIMIT = 120
 
 
-def samples(study: Study) -> Chapter | None:
+def sample_images_chapter(study: Study) -> Chapter | None:
     """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
     found = _file(study)
     if found is None:
@@ -37,7 +37,7 @@ def samples(study: Study) -> Chapter | None:
     captions = [str(labels[i]) for i in chosen]
     blocks: list[Block] = [
         Text(text, quiet=True),
-        Pictures("samples", [png(images[i]) for i in chosen], captions, each),
+        Pictures("samples", [encode_png(images[i]) for i in chosen], captions, each),
     ]
     return Chapter("samples", "The data", blocks)
 
@@ -45,7 +45,7 @@ def samples(study: Study) -> Chapter | None:
 def _file(study: Study) -> tuple[str, Path] | None:
     """The samples of the study's own data set, and its name."""
     own = study.definition.dataset.name
-    for companion in companions(study):
+    for companion in evaluation_studies(study):
         path = find_artifact(companion, "samples.npz")
         if companion.definition.dataset.name == own and path is not None:
             return Path(own).name, path

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from hpo.report.chapters.blocks import Chapter, Table, Text
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.figures.overview import history, pareto
-from hpo.report.figures.parallel_coordinates import parallel
+from hpo.report.figures.overview import history_figure, pareto_figure
+from hpo.report.figures.parallel_coordinates import parallel_coordinates_figure
 from hpo.report.figures.plotly_spec import POINTS_LIMIT
-from hpo.report.figures.slices import slices
-from hpo.report.figures.timeline import timeline
+from hpo.report.figures.slices import slice_figures
+from hpo.report.figures.timeline import timeline_figure
 from hpo.report.format import duration_text, gain_text, metric_text, value_text, values_text
 from hpo.report.stats.trial_stats import standard_error
 
@@ -31,7 +31,7 @@ def front(results: Results) -> Chapter | None:
     more = [Text(f"The first {FRONT} of {len(results.front)}.", quiet=True)] if len(results.front) > FRONT else []
     table = Table(["trial", *metrics, *names, "time"], rows, ["trial", *metrics, "time"])
     smallest = [Text(text) for other in range(1, len(results.objectives)) if (text := _within_noise(results, other))]
-    return Chapter("pareto", "Pareto front", [pareto(results), *smallest, table, *more])
+    return Chapter("pareto", "Pareto front", [pareto_figure(results), *smallest, table, *more])
 
 
 def within_noise(results: Results, other: int) -> TrialRow | None:
@@ -72,13 +72,13 @@ def _line(results: Results, row: TrialRow, names: Sequence[str]) -> list[str]:
 
 def course(results: Results) -> Chapter | None:
     """The first objective of every trial by number."""
-    figure = history(results)
+    figure = history_figure(results)
     return None if figure.spec is None else Chapter("history", "Course of the search", [figure])
 
 
 def over_each(results: Results, order: Sequence[str] = ()) -> Chapter | None:
     """The first objective over each parameter; `order` are keys of dimensions, most important first."""
-    figures = slices(results, order)
+    figures = slice_figures(results, order)
     if not figures:
         return None
     how = (
@@ -92,11 +92,11 @@ def over_each(results: Results, order: Sequence[str] = ()) -> Chapter | None:
 
 def over_all(results: Results, order: Sequence[str] = ()) -> Chapter | None:
     """Every trial as a line over all parameters; `order` are names, most important first."""
-    figure = parallel(results, order)
+    figure = parallel_coordinates_figure(results, order)
     return None if figure.spec is None else Chapter("parallel", "Parallel coordinates", [figure])
 
 
 def over_time(results: Results, now: datetime) -> Chapter | None:
     """Who trained what when; running trials are drawn until `now`, in naive local time."""
-    figure = timeline(results, now)
+    figure = timeline_figure(results, now)
     return None if figure.spec is None else Chapter("timeline", "Timeline", [figure])

@@ -8,22 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
-from hpo.report.commands import command
+from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.figures.plotly_spec import Figure, Spec, build, drawn, missing, safe, short, value_axis
 from hpo.report.format import NONE, count_text, gain_text, metric_text, seeds_text, values_text
-from hpo.report.stats.evaluation_stats import Comparison, Interval, Judgement, Score, lost_runs
-from hpo.study.operations.evaluation_study import Look
+from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, lost_runs
+from hpo.study.operations.evaluation_study import TestSetRead
 
-__all__ = ["honest"]
+__all__ = ["test_scores_chapter"]
 
 
-def honest(
+def test_scores_chapter(
     results: Results,
     evaluations: Sequence[EvaluationResults],
-    judgements: Sequence[Judgement],
-    looks: Sequence[Look],
+    judgements: Sequence[EvaluationStats],
+    looks: Sequence[TestSetRead],
 ) -> Chapter | None:
     """What each evaluation says, and how often test sets have been looked at; None of a study without results.
 
@@ -52,7 +52,7 @@ def _not_evaluated(results: Results, *, looked: bool) -> list[Block]:
     text = f"This is a score {data}: {among}{bias}."
     text += " Its evaluations are not here." if looked else " The study has not looked at the test set."
     how = "An evaluation trains the best again from fresh seeds, beside the baseline, and looks at the test set."
-    return [Text(text), Text(how), Code(command(results, "evaluate"))]
+    return [Text(text), Text(how), Code(format_command(results, "evaluate"))]
 
 
 def _title(evaluation: EvaluationResults) -> str:
@@ -60,7 +60,7 @@ def _title(evaluation: EvaluationResults) -> str:
     return f"{what}, refit" if evaluation.refit else what
 
 
-def _evaluation(results: Results, evaluation: EvaluationResults, judgement: Judgement, index: int) -> list[Block]:
+def _evaluation(results: Results, evaluation: EvaluationResults, judgement: EvaluationStats, index: int) -> list[Block]:
     blocks: list[Block] = [Text(_what(evaluation))]
     if judgement.best is None:
         blocks.append(Text("No run is complete yet."))
@@ -93,10 +93,10 @@ def _finish(results: Results, evaluation: EvaluationResults) -> str:
     seeds = max(len(each.runs) for each in evaluation.candidates)
     more = ["--top", str(top or 1), "--seeds", str(seeds), *(["--refit"] if evaluation.refit else [])]
     more += [] if evaluation.own else ["--dataset", shlex.quote(evaluation.path)]
-    return command(results, "evaluate", " ".join(more))
+    return format_command(results, "evaluate", " ".join(more))
 
 
-def _scores(evaluation: EvaluationResults, judgement: Judgement) -> Table:
+def _scores(evaluation: EvaluationResults, judgement: EvaluationStats) -> Table:
     metric, test = evaluation.objective.metric, evaluation.test_metric
     chosen = any(score.chosen is not None for score in judgement.scores)
     fresh = evaluation.validation_metric is not None
@@ -146,7 +146,7 @@ def _signed(metric: str, amount: float) -> str:
     return sign + gain_text(metric, amount).replace("percentage points", "points")
 
 
-def _compared(judgement: Judgement) -> list[Block]:
+def _compared(judgement: EvaluationStats) -> list[Block]:
     """The best with each other one, paired over seeds."""
     if not judgement.comparisons:
         return []
@@ -175,7 +175,7 @@ def _apart(comparison: Comparison) -> str:
     return "yes, better" if comparison.difference.mean > 0 else "yes, worse"
 
 
-def _looked(looks: Sequence[Look]) -> str:
+def _looked(looks: Sequence[TestSetRead]) -> str:
     """How often each test set was read: with every look, choosing by what one saw becomes a little easier."""
     if not looks:
         return "No test set has been looked at."
@@ -190,7 +190,7 @@ def _looked(looks: Sequence[Look]) -> str:
 # The figure.
 
 
-def _figure(evaluation: EvaluationResults, judgement: Judgement, index: int) -> Figure:
+def _figure(evaluation: EvaluationResults, judgement: EvaluationStats, index: int) -> Figure:
     """Per configuration the chosen score, that from fresh seeds, and that on the test set, with their intervals."""
     figure = Figure(f"honest-{index}", "Chosen, measured again, tested")
     scores = [score for score in judgement.scores if score.validation or score.test]

@@ -7,10 +7,10 @@ from hpo.report.chapters.blocks import Chapter, Column, DataTable, Kind
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import is_share, state_text, value_text
 
-__all__ = ["trials"]
+__all__ = ["trials_chapter"]
 
 
-def trials(results: Results) -> Chapter | None:
+def trials_chapter(results: Results) -> Chapter | None:
     """The chapter; None of a study without trials. Complete trials come first, the best of all in front."""
     if not results.trials:
         return None

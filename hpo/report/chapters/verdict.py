@@ -7,19 +7,26 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from hpo.report.checks.finding import Finding
-from hpo.report.commands import command
+from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
-from hpo.report.stats.evaluation_stats import Comparison, Interval, Judgement, Score, judge, lost_runs
+from hpo.report.stats.evaluation_stats import (
+    Comparison,
+    EvaluationStats,
+    Interval,
+    Score,
+    compare_candidates,
+    lost_runs,
+)
 
-__all__ = ["interval_text", "standard_error", "verdict"]
+__all__ = ["interval_text", "standard_error", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
 
 
-def verdict(
+def write_verdict(
     results: Results, evaluations: Sequence[EvaluationResults] = (), findings: Sequence[Finding] = ()
 ) -> list[str]:
     """Three lines of plain text: the best and its honest score; whether it is better; what to do next.
@@ -45,10 +52,10 @@ def verdict(
     return [*lines, _next(results, evaluations, findings, None if found is None else found[2].candidate)]
 
 
-def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResults, Judgement, Score] | None:
+def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
     """The evaluation that decides: on the study's own data, of no refit where there is such a one."""
     for evaluation in sorted((each for each in evaluations if each.own), key=lambda each: each.refit):
-        judgement = judge(evaluation)
+        judgement = compare_candidates(evaluation)
         if judgement.best is not None:
             return evaluation, judgement, judgement.best
     return None
@@ -79,7 +86,7 @@ def interval_text(metric: str, interval: Interval) -> str:
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
 
-def _judged(judgement: Judgement) -> str:
+def _judged(judgement: EvaluationStats) -> str:
     """Whether the best is better than the rival and the others; a tie is called a tie."""
     rival = next((each.candidate.label for each in judgement.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in judgement.comparisons}
@@ -278,19 +285,19 @@ def _next(
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
     if results.left and not results.ended:
-        return f"Next: {'go on' if results.began else 'run it'} with `{command(results, 'launch')}`."
+        return f"Next: {'go on' if results.began else 'run it'} with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible(results):
         return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
     left = sum(each.left for each in evaluations if each.own)
     if left:
-        return f"Next: finish the evaluation, {left} runs are left: `{command(results, 'evaluate')}`."
+        return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:
         return f"Next: read the report of the study that this evaluates, {results.definition.evaluation.of}."
     if measured is None:
-        return f"Next: measure it on fresh seeds and the test set with `{command(results, 'evaluate')}`."
+        return f"Next: measure it on fresh seeds and the test set with `{format_command(results, 'evaluate')}`."
     if measured.trial is None:
         return "Next: keep the default configuration, or search another space: nothing that was tried is better."
     other = "" if measured.trial == results.best.number else f"--trial {measured.trial}"
-    return f"Next: take the configuration with `{command(results, 'export', other)}`."
+    return f"Next: take the configuration with `{format_command(results, 'export', other)}`."

@@ -14,13 +14,13 @@ from hpo.report.checks.trust import TRUST_CHECKS
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 
-__all__ = ["CHECKS", "diagnose"]
+__all__ = ["CHECKS", "run_checks"]
 
 CHECKS = (*SPACE_CHECKS, *CURVE_CHECKS, *TRUST_CHECKS)
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
-def diagnose(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
+def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """What all checks find, warnings first; a check that has too little to look at is `unknown`."""
     found = [finding for check in CHECKS for finding in check(results, evaluations) or [_nothing(check.__name__)]]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))

@@ -14,7 +14,7 @@ from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import dimension_text, value_text
-from hpo.report.stats.trial_stats import caution, numbers, standard_error, unit
+from hpo.report.stats.trial_stats import caution, standard_error, to_unit_interval, trials_with_value
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
 from hpo.utils.toml import toml_key, toml_value
@@ -38,9 +38,9 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
     """Check 1: the best trials crowd a bound."""
     found = []
     for dimension in results.space.varied:
-        held = numbers(results.ranked, dimension)
+        held = trials_with_value(results.ranked, dimension)
         if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
-            at = np.array([unit(dimension.domain, float(value)) for _, value in held])
+            at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in held])
             found.append(_bounds(dimension, dimension.domain, at, caution(results)))
     return found
 
@@ -107,7 +107,7 @@ def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[f
 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
-    tested = [(d, _effect(numbers(results.ranked, d), d)) for d in results.space.varied]
+    tested = [(d, _effect(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
     shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
     hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
     found = []
@@ -127,7 +127,7 @@ def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> flo
 
     domain, groups = dimension.domain, defaultdict(list)
     for row, value in held:
-        key = min(2, int(3 * unit(domain, float(value)))) if isinstance(domain, Range) else value
+        key = min(2, int(3 * to_unit_interval(domain, float(value)))) if isinstance(domain, Range) else value
         groups[key].append(row.value or 0.0)
     if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
         return None
@@ -168,10 +168,10 @@ def _narrow(results: Results) -> dict[str, dict[str, Any]]:
     names = Counter(dimension.parameter.name for dimension in results.space.dimensions)
     narrow = {}
     for dimension in results.space.varied:
-        domain, held = dimension.domain, numbers(results.ranked, dimension)
+        domain, held = dimension.domain, trials_with_value(results.ranked, dimension)
         if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(held) < FEWEST:
             continue
-        best = [unit(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
+        best = [to_unit_interval(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
         left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
         if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
             low, high = (float(f"{_at(domain, place):.6g}") for place in (left, right))
@@ -181,7 +181,7 @@ def _narrow(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def _at(domain: Range, place: float) -> float:
-    """The value that stands at a place between the bounds; the reverse of `unit`."""
+    """The value that stands at a place between the bounds; the reverse of `to_unit_interval`."""
     if domain.log:
         return float(domain.low * (domain.high / domain.low) ** place)
     return float(domain.low + (domain.high - domain.low) * place)
@@ -218,11 +218,11 @@ def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, st
     """
     cuts: list[tuple[int, Dimension, str, float]] = []
     for dimension in results.space.varied:
-        held = [value for _, value in numbers(results.ranked, dimension)]
+        held = [value for _, value in trials_with_value(results.ranked, dimension)]
         if not isinstance(dimension.domain, Range) or len(held) < FEWEST:
             continue
         better = [float(value) for value in held[: len(held) // 2]]
-        failed = [float(value) for _, value in numbers(lost, dimension)]
+        failed = [float(value) for _, value in trials_with_value(lost, dimension)]
         for side, bound, out in (
             ("high", max(better), [value for value in failed if value > max(better)]),
             ("low", min(better), [value for value in failed if value < min(better)]),
@@ -237,7 +237,7 @@ def isolation(results: Results, _: Evaluations) -> list[Finding]:
     """Check 15: the best trial per choice, the others free."""
     error, found = standard_error(results) or 0.0, []
     for dimension in results.space.varied:
-        held = numbers(results.ranked, dimension)
+        held = trials_with_value(results.ranked, dimension)
         if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
             found.append(_choices(dimension, dimension.domain, held, error, caution(results)))
     return found
@@ -275,7 +275,7 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
     counted = []
     for dimension in results.space.varied:
         if isinstance(dimension.domain, Choices):
-            counts = Counter(value for _, value in numbers(begun, dimension))
+            counts = Counter(value for _, value in trials_with_value(begun, dimension))
             if sum(counts.values()) >= FEWEST:
                 counted.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
     unfair = [(d, each) for d, each in counted if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]

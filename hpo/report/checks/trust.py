@@ -12,7 +12,7 @@ from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text
-from hpo.report.stats.evaluation_stats import judge
+from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.trial_stats import adaptive, retraining_noise, standard_error, validation_samples
 
 __all__ = ["TRUST_CHECKS"]
@@ -68,7 +68,9 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
 def _gain(evaluation: EvaluationResults) -> Finding | None:
     """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
     rival = evaluation.rival
-    found = [each for each in judge(evaluation).comparisons if rival is not None and each.second == rival.label]
+    found = [
+        each for each in compare_candidates(evaluation).comparisons if rival is not None and each.second == rival.label
+    ]
     if not found or found[0].difference.count < 2:
         return None
     difference, told_apart = found[0].difference, found[0].told_apart

@@ -14,7 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-__all__ = ["Application", "Environment", "gated", "is_loopback"]
+__all__ = ["Application", "Environment", "guard_app", "is_loopback"]
 
 Environment = dict[str, Any]
 Start = Callable[..., Any]
@@ -35,7 +35,7 @@ SANDBOX = "sandbox; default-src 'none'"
 PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
 
 
-def gated(application: Application, *, local: bool, writable: bool, token: str | None) -> Application:
+def guard_app(application: Application, *, local: bool, writable: bool, token: str | None) -> Application:
     """The application behind all the gates that it needs.
 
     Args:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hpo.report.chapters.best_config import best_config
+from hpo.report.chapters.best_config import best_config_toml
 from hpo.report.checks.finding import Finding
 from hpo.report.figures.plotly_spec import Figure, Spec, safe
 from hpo.report.format import one_line
-from hpo.report.report_data import Reading
+from hpo.report.report_data import ReportData
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 
@@ -68,7 +68,7 @@ GONE: Spec = {
 }
 
 
-def publish_report(reading: Reading) -> None:
+def publish_report(reading: ReportData) -> None:
     """Put what the report says on the study's pages: its verdict, findings, figures and best configuration.
 
     What optuna-dashboard draws itself (the course of the search, slices, parallel coordinates) is left to it.
@@ -76,7 +76,7 @@ def publish_report(reading: Reading) -> None:
     blocks = [block for chapter in reading.chapters if chapter.key in CHAPTERS for block in chapter.blocks]
     figures = [block for block in blocks if isinstance(block, Figure) and not block.key.startswith("isolation")]
     publish(reading.study, reading.verdict, reading.findings, figures)
-    config, _ = best_config(reading.results)
+    config, _ = best_config_toml(reading.results)
     if config:
         with _only_logged(reading.study):
             save_artifact(reading.study, "best_config.toml", config.encode(), "text/plain")

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hpo.errors import RequestError
-from hpo.report.dashboard.middleware import gated, is_loopback
+from hpo.report.dashboard.middleware import guard_app, is_loopback
 from hpo.utils.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def serve(
     local = is_loopback(host)
     chosen = _chosen_token()
     token = chosen or (None if local else secrets.token_urlsafe(24))
-    application = gated(_dashboard(storage), local=local, writable=writable, token=token)
+    application = guard_app(_dashboard(storage), local=local, writable=writable, token=token)
     sockets: dict[int, Any] = {}
     with StopRequest() as stop:
         try:

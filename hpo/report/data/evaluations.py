@@ -22,15 +22,15 @@ from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact
-from hpo.study.operations.evaluation_study import companions, config_of, looks, same_trial
+from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, same_trial, trial_config_of
 
 __all__ = [
     "NOT_VALIDATION",
     "CandidateRuns",
     "EvaluationResults",
+    "EvaluationRun",
     "Predictions",
     "Reconstructions",
-    "Run",
     "median_run",
     "read_evaluations",
 ]
@@ -63,7 +63,8 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What a model that reconstructs its input made of samples of a split; see `hpo.training.predictions.Said`.
+    """What a model that reconstructs its input made of samples of a split; see
+    `hpo.training.predictions.SplitPredictions`.
 
     Attributes:
         labels: (M,), whole numbers.
@@ -80,7 +81,7 @@ class Reconstructions:
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluationRun:
     """One configuration trained from one seed.
 
     Attributes:
@@ -158,10 +159,10 @@ class CandidateRuns:
     config: TrialConfig
     values: Mapping[str, Value]
     chosen: float | None
-    runs: tuple[Run, ...]
+    runs: tuple[EvaluationRun, ...]
 
     @property
-    def done(self) -> tuple[Run, ...]:
+    def done(self) -> tuple[EvaluationRun, ...]:
         """The runs that are COMPLETE."""
         return tuple(run for run in self.runs if run.state == "COMPLETE")
 
@@ -235,7 +236,7 @@ class EvaluationResults:
         return next((each for each in self.candidates if each.baseline), None)
 
 
-def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Run | None:
+def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> EvaluationRun | None:
     """The run of a candidate with the median validation score, of those whose predictions are here: neither the
     luckiest seed nor the unluckiest.
     """
@@ -253,7 +254,7 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     left out.
     """
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
-    for companion in companions(study):
+    for companion in evaluation_studies(study):
         found = _read(study, companion)
         key = (not found.own, found.refit, _content(companion.definition.dataset))
         merged[key] = _joined(merged[key], found) if key in merged else found
@@ -285,7 +286,7 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
             each.label,
             each.trial,
             each.baseline,
-            config_of(each),
+            trial_config_of(each),
             each.values,
             chosen.get(each.trial) if own and each.trial is not None else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
@@ -302,7 +303,10 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         candidates,
         companion.left(),
         data.name,
-        next((_local(look.at) for look in looks(study) if look.by.rpartition(" ")[0] == companion.name), None),
+        next(
+            (_local(look.at) for look in list_test_set_reads(study) if look.by.rpartition(" ")[0] == companion.name),
+            None,
+        ),
     )
 
 
@@ -311,16 +315,16 @@ def _local(at: str) -> datetime:
     return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
-def _runs(companion: Study) -> dict[str, list[Run]]:
+def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.epochs(companion.id)
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if not {"seed", "configuration"} <= params.keys():
             continue  # it was added by others
         rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
         best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
-        run = Run(
+        run = EvaluationRun(
             companion.name,
             trial.number,
             int(params["seed"]),

@@ -21,12 +21,12 @@ from hpo.errors import RequestError
 from hpo.report.format import finite
 from hpo.space import Space
 from hpo.storage.study_storage import FIXED, EpochMetrics
-from hpo.storage.worker_stats import WorkSummary, summary
+from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.constraints import INFEASIBLE
-from hpo.study.operations.worker_status import WorkerState, worker_states
+from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
-__all__ = ["Results", "TrialRow", "read_results", "show", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results", "study_summary", "trial_table"]
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,8 @@ def read_results(study: Study) -> Results:
         trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
         left=study.left(),
         ended=study.ended(),
-        workers=tuple(worker_states(study, trials)),
-        work=summary(study.storage.work_done(study.id)),
+        workers=tuple(read_worker_states(study, trials)),
+        work=summarize_work(study.storage.work_done(study.id)),
     )
 
 
@@ -331,7 +331,7 @@ def _plain(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, A
     return head, tail
 
 
-def show(results: Results) -> dict[str, Any]:
+def study_summary(results: Results) -> dict[str, Any]:
     """The study in short, fit for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
@@ -369,7 +369,7 @@ def show(results: Results) -> dict[str, Any]:
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
-    """A trial as `show` documents it."""
+    """A trial as `study_summary` documents it."""
     if row is None:
         return None
     values = row.values or (None,) * len(results.objectives)

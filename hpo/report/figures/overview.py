@@ -36,14 +36,14 @@ from hpo.report.format import metric_text, number_text, values_text
 from hpo.report.stats.trial_stats import standard_error
 from hpo.study import Objective
 
-__all__ = ["curves", "history", "importance", "pareto"]
+__all__ = ["curves_figure", "history_figure", "importance", "pareto_figure"]
 
 HIGHLIGHTS = 5
 WIDE = 20  # times the least: an axis on which most values would be at one end
 SERIES = ("@accent", "@second", "@third", "@fourth", "@fifth")
 
 
-def history(results: Results) -> Figure:
+def history_figure(results: Results) -> Figure:
     """The first objective of every trial by number, with the best so far and the baseline."""
     figure = Figure("history", "Optimisation history")
     done, pruned = list(results.ranked), valued(results, "PRUNED")
@@ -107,7 +107,7 @@ def _baseline_line(results: Results, limits: tuple[float, float]) -> tuple[list[
     return [shape], [{**label, "text": "baseline", "font": {"color": "@muted", "size": 12}}]
 
 
-def pareto(results: Results) -> Figure:
+def pareto_figure(results: Results) -> Figure:
     """Every pair of the first objective with another one, the Pareto front marked."""
     figure = Figure("pareto", "Trade-off between objectives")
     if not results.front:
@@ -166,7 +166,7 @@ def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, s
     }
 
 
-def curves(results: Results) -> Figure:
+def curves_figure(results: Results) -> Figure:
     """The monitored metric by epoch: the best trials in colour, on validation and training data; the rest grey."""
     figure = Figure("curves", "Learning curves")
     metric = _curve_metric(results)

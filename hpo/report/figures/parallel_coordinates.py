@@ -32,7 +32,7 @@ from hpo.report.figures.plotly_spec import (
 from hpo.report.format import value_text, values_text
 from hpo.space.domains import Range
 
-__all__ = ["parallel"]
+__all__ = ["parallel_coordinates_figure"]
 
 AXES_LIMIT = 12
 UNUSED = -0.13  # where a line passes an axis whose parameter its trial does not have
@@ -59,7 +59,7 @@ class Band:
     width: float
 
 
-def parallel(results: Results, order: Sequence[str] = ()) -> Figure:
+def parallel_coordinates_figure(results: Results, order: Sequence[str] = ()) -> Figure:
     """Parallel coordinates of the complete trials, in which the best tenth stands out.
 
     Args:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["png"]
+__all__ = ["encode_png"]
 
 
-def png(image: np.ndarray[Any, Any]) -> bytes:
+def encode_png(image: np.ndarray[Any, Any]) -> bytes:
     """A PNG file's content; the same for the same image.
 
     Args:

@@ -28,12 +28,12 @@ from hpo.report.format import dimension_text, value_text
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
 
-__all__ = ["slices"]
+__all__ = ["slice_figures"]
 
 Place = Callable[[Value, int], float]
 
 
-def slices(results: Results, order: Sequence[str] = ()) -> list[Figure]:
+def slice_figures(results: Results, order: Sequence[str] = ()) -> list[Figure]:
     """A figure per dimension that any trial with a value has.
 
     Args:

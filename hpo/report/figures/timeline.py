@@ -23,12 +23,12 @@ from hpo.report.figures.plotly_spec import (
 )
 from hpo.report.format import duration_text, state_text
 
-__all__ = ["timeline"]
+__all__ = ["timeline_figure"]
 
 BARS_LIMIT = 2000
 
 
-def timeline(results: Results, now: datetime) -> Figure:
+def timeline_figure(results: Results, now: datetime) -> Figure:
     """When each worker trained which trial.
 
     Args:

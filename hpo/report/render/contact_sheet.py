@@ -9,13 +9,13 @@ from html import escape
 from hpo.report.chapters.blocks import Pictures
 from hpo.report.format import one_line
 
-__all__ = ["sheet"]
+__all__ = ["contact_sheet"]
 
 SIDE, GAP, LINE = 72, 12, 13  # pixels: of a picture, between two, and from one line of a caption to the next
 LONGEST = 14  # characters that fit under a picture
 
 
-def sheet(pictures: Pictures) -> str:
+def contact_sheet(pictures: Pictures) -> str:
     """The sheet's text: pictures in rows, captions wrapped below, on a light ground of its own."""
     captions = [_wrapped(one_line(caption)) for caption in pictures.captions]
     columns = min(pictures.columns, len(captions)) or 1

@@ -19,14 +19,16 @@ from hpo.report.chapters.blocks import Block, Chapter, Column, DataTable
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.format import cell_text, finite
 
-__all__ = ["page"]
+__all__ = ["render_html"]
 
 FOLDER = Path(__file__).parent / "templates"
 SMALL = 260  # pixels of height up to which figures stand side by side
 PRINTED = 50  # rows of a data table on paper, and where no script runs
 
 
-def page(name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str) -> str:
+def render_html(
+    name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
+) -> str:
     """The text of `report.html`.
 
     Args:

@@ -7,26 +7,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
-from hpo.report.data.results import show, trial_table
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
-from hpo.report.report_data import Reading
-from hpo.report.stats.evaluation_stats import Interval, Judgement, Score
+from hpo.report.report_data import ReportData
+from hpo.report.stats.evaluation_stats import EvaluationStats, Interval, Score
 
-__all__ = ["SCHEMA", "document", "schema"]
+__all__ = ["SCHEMA", "report_document", "report_schema"]
 
 SCHEMA = 2  # raised whenever a key goes or changes its meaning
 
 
-def schema() -> dict[str, Any]:
+def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a report."""
     text = (Path(__file__).parent / "report.schema.json").read_text(encoding="utf-8")
     held: dict[str, Any] = json.loads(text)
     return held
 
 
-def document(reading: Reading) -> dict[str, Any]:
-    """The report: what `hpo.report.data.results.show` tells, and all that the chapters are written from."""
+def report_document(reading: ReportData) -> dict[str, Any]:
+    """The report: what `hpo.report.data.results.study_summary` tells, and all that the chapters are written from."""
     results = reading.results
     pairs = zip(reading.evaluations, reading.judgements, strict=True)
     more = {
@@ -39,10 +39,10 @@ def document(reading: Reading) -> dict[str, Any]:
         "looks": [asdict(look) for look in reading.looks],
         "written": reading.now,
     }
-    return {"schema": SCHEMA, **show(results), **finite(more)}
+    return {"schema": SCHEMA, **study_summary(results), **finite(more)}
 
 
-def _evaluation(evaluation: EvaluationResults, judgement: Judgement) -> dict[str, Any]:
+def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> dict[str, Any]:
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
@@ -78,7 +78,7 @@ def _interval(interval: Interval | None) -> dict[str, Any] | None:
     return None if interval is None else asdict(interval)
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: EvaluationRun) -> dict[str, Any]:
     keys = ("study", "number", "seed", "state", "parameter_count", "train_seconds")
     measured = {"validation": dict(run.validation), "test": dict(run.test)}
     return {**{key: getattr(run, key) for key in keys}, **measured}

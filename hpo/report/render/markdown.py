@@ -8,21 +8,21 @@ from collections.abc import Iterator, Sequence
 from hpo.report.chapters.blocks import Block, Chapter, Code, DataTable, Note, Pictures, Subtitle, Table, Text
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.format import cell_text, one_line
-from hpo.report.render.contact_sheet import sheet
-from hpo.report.render.svg import svg
+from hpo.report.render.contact_sheet import contact_sheet
+from hpo.report.render.svg import render_svg
 
-__all__ = ["FIGURES", "markdown", "short"]
+__all__ = ["FIGURES", "render_markdown", "short"]
 
 FIGURES = "report_figures"  # the folder beside the report
 ROWS = 10  # of a data table
 
 
-def markdown(
+def render_markdown(
     name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
 ) -> tuple[str, dict[str, bytes]]:
     """The text of `report.md`, and the files that it shows, by their names in the folder `report_figures`.
 
-    Args: as for `hpo.report.render.html.page`.
+    Args: as for `hpo.report.render.html.render_html`.
     """
     files: dict[str, bytes] = {}
     parts = [
@@ -94,7 +94,7 @@ def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterat
         return
     if figure.title != chapter.title:
         yield f"### {_text(figure.title)}"
-    if (drawn := svg(figure)) is not None:
+    if (drawn := render_svg(figure)) is not None:
         files[f"{figure.key}.svg"] = drawn.encode()
         yield f"![{_text(figure.title)}]({FIGURES}/{figure.key}.svg)"
     if figure.caption:
@@ -102,7 +102,7 @@ def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterat
 
 
 def _pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
-    files[f"{pictures.key}.svg"] = sheet(pictures).encode()
+    files[f"{pictures.key}.svg"] = contact_sheet(pictures).encode()
     return f"![{_text(title)}]({FIGURES}/{pictures.key}.svg)"
 
 

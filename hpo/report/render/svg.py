@@ -17,7 +17,7 @@ import numpy as np
 
 from hpo.report.figures.plotly_spec import Figure, Spec
 
-__all__ = ["svg"]
+__all__ = ["render_svg"]
 
 PALETTE = {
     "surface": "#ffffff",
@@ -72,7 +72,7 @@ CROWD = 200  # points of a trace above which they are drawn as a picture: as pat
 DAY = 86_400_000  # milliseconds
 
 
-def svg(figure: Figure) -> str | None:
+def render_svg(figure: Figure) -> str | None:
     """The figure as the text of an SVG file.
 
     None where there is nothing to draw, or a kind of trace that has no static picture (parallel coordinates of

@@ -15,9 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Run
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 
-__all__ = ["Comparison", "Interval", "Judgement", "Score", "interval", "judge", "lost_runs", "score_rows", "sentences"]
+__all__ = [
+    "Comparison",
+    "EvaluationStats",
+    "Interval",
+    "Score",
+    "compare_candidates",
+    "interval",
+    "lost_runs",
+    "score_rows",
+    "sentences",
+]
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95
@@ -80,7 +90,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvaluationStats:
     """What an evaluation says.
 
     Attributes:
@@ -106,15 +116,15 @@ class Judgement:
         return next((score for score in self.scores if score.validation or score.test), None)
 
 
-def judge(evaluation: EvaluationResults) -> Judgement:
+def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
     """What an evaluation says by now; runs that are not finished are left out."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
-    hits = Hits()
+    hits = CorrectnessCache()
     scores = [_score(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
     measured = [score.candidate for score in scores if score.validation or score.test]
     if not measured:
-        return Judgement(tuple(scores), (), None, (), None)
+        return EvaluationStats(tuple(scores), (), None, (), None)
     best, others = measured[0], measured[1:]
     found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
     comparisons = tuple(each for each in found if each is not None)
@@ -122,22 +132,22 @@ def judge(evaluation: EvaluationResults) -> Judgement:
     won = bool(others) and not best.lost and all(apart.get(other.label, False) for other in others)
     tied = tuple(other.label for other in others if other.label not in apart)
     rival = next((other.label for other in others if other.baseline), "")
-    return Judgement(tuple(scores), comparisons, best if won else None, tied, apart.get(rival))
+    return EvaluationStats(tuple(scores), comparisons, best if won else None, tied, apart.get(rival))
 
 
-class Hits:
+class CorrectnessCache:
     """Which samples a run classified right, read once: for accuracies, which are means of that."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, str], Array | None] = {}
 
-    def of(self, runs: Sequence[Run], metric: str) -> Array | None:
+    def of(self, runs: Sequence[EvaluationRun], metric: str) -> Array | None:
         """(runs, samples) of 0 and 1; None of other metrics, and where predictions are missing."""
         rows = [self._one(run, metric) for run in runs]
         held = [row for row in rows if row is not None]
         return np.stack(held) if held and len(held) == len(rows) and len({len(row) for row in held}) == 1 else None
 
-    def _one(self, run: Run, metric: str) -> Array | None:
+    def _one(self, run: EvaluationRun, metric: str) -> Array | None:
         split = {"val_accuracy": "validation", "test_accuracy": "test"}.get(metric)
         key = (run.study, run.number, metric)
         if key not in self._known:
@@ -146,7 +156,7 @@ class Hits:
         return self._known[key]
 
 
-def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: Hits) -> Score:
+def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: CorrectnessCache) -> Score:
     validation, test = (
         None if metric is None else _measured(candidate, metric, hits)
         for metric in (evaluation.validation_metric, evaluation.test_metric)
@@ -156,7 +166,7 @@ def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, h
     return Score(candidate, chosen, validation, test, bias)
 
 
-def _measured(candidate: CandidateRuns, metric: str, hits: Hits) -> Interval | None:
+def _measured(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
     scores = candidate.scores(metric)
     if not scores:
         return None
@@ -167,7 +177,7 @@ def _measured(candidate: CandidateRuns, metric: str, hits: Hits) -> Interval | N
 
 
 def _compare(
-    evaluation: EvaluationResults, best: CandidateRuns, other: CandidateRuns, hits: Hits, level: float
+    evaluation: EvaluationResults, best: CandidateRuns, other: CandidateRuns, hits: CorrectnessCache, level: float
 ) -> Comparison | None:
     """None where the two have no seed in common."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
@@ -229,7 +239,7 @@ def _resampled(means: Array, rng: np.random.Generator) -> Array:
 # In words.
 
 
-def score_rows(judgement: Judgement) -> list[dict[str, Any]]:
+def score_rows(judgement: EvaluationStats) -> list[dict[str, Any]]:
     """A flat row per configuration, the best first; numbers that are not known are None.
 
     Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
@@ -259,7 +269,7 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sentences(evaluation: EvaluationResults, judgement: Judgement) -> list[str]:
+def sentences(evaluation: EvaluationResults, judgement: EvaluationStats) -> list[str]:
     """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
     how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     lines = [f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}"]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["knee"]
+__all__ = ["find_knee"]
 
 LEAST = 0.1  # of the range: a curve that bends less has no knee
 
 
-def knee(x: Sequence[float], y: Sequence[float]) -> int | None:
+def find_knee(x: Sequence[float], y: Sequence[float]) -> int | None:
     """The index of the knee, or None where the curve has none: fewer than four points, not falling, or hardly bent.
 
     Both axes are brought to 0..1; the knee is the point farthest below the straight line from the first to the last one

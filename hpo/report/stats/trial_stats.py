@@ -19,10 +19,10 @@ __all__ = [
     "caution",
     "curve",
     "leaders",
-    "numbers",
     "retraining_noise",
     "standard_error",
-    "unit",
+    "to_unit_interval",
+    "trials_with_value",
     "validation_samples",
 ]
 
@@ -78,7 +78,7 @@ def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
     return math.sqrt(sum(n * v for n, v in squares) / freedom) if freedom else None
 
 
-def numbers(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
+def trials_with_value(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
     """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
     found = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
     return [(row, value) for row, value in found if _held(dimension, value)]
@@ -91,7 +91,7 @@ def _held(dimension: Dimension, value: Value) -> bool:
         return False
 
 
-def unit(domain: Range, value: float) -> float:
+def to_unit_interval(domain: Range, value: float) -> float:
     """Where a value stands between the bounds on the parameter's own scale, from 0 to 1."""
     if domain.high == domain.low:
         return 0.5

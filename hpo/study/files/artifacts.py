@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from hpo.study.files.study_files import StudyFiles, folder_of
+from hpo.study.files.study_files import StudyFiles, study_folder
 from hpo.study.study import Study
 from hpo.utils.home import home
 
-__all__ = ["Artifact", "ArtifactFolders", "artifact_ids", "artifacts", "find_artifact", "save_artifact"]
+__all__ = ["Artifact", "ArtifactFolders", "find_artifact", "list_artifact_ids", "list_artifacts", "save_artifact"]
 
 PREFIX = "artifacts:"
 ID = re.compile(r"[0-9a-f-]{8,64}")
@@ -55,7 +55,7 @@ def save_artifact(
         OSError: it cannot be written.
     """
     folder = StudyFiles(study).folder("artifacts")
-    earlier = artifacts(study, _attrs(study, trial_id)).get(filename)
+    earlier = list_artifacts(study, _attrs(study, trial_id)).get(filename)
     key = secrets.token_hex(16) if earlier is None else earlier.id
     temporary = folder / f".{key}.{os.getpid()}.{secrets.token_hex(4)}"
     temporary.write_bytes(content)
@@ -69,10 +69,10 @@ def save_artifact(
     return Artifact(key, filename, mimetype, folder / key)
 
 
-def artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) -> dict[str, Artifact]:
+def list_artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) -> dict[str, Artifact]:
     """The artifacts of a study by file name, or those that the system attributes of a trial name."""
     attrs = study.storage.get_study_system_attrs(study.id) if system_attrs is None else system_attrs
-    folder = folder_of("artifacts", study)
+    folder = study_folder("artifacts", study)
     found: dict[str, Artifact] = {}
     for key, value in attrs.items():
         if key.startswith(PREFIX):
@@ -87,11 +87,11 @@ def artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) -> di
 
 def find_artifact(study: Study, filename: str, system_attrs: Mapping[str, Any] | None = None) -> Path | None:
     """The file of that name of a study, or of the trial with these system attributes; None where it is not here."""
-    found = artifacts(study, system_attrs).get(filename)
+    found = list_artifacts(study, system_attrs).get(filename)
     return None if found is None else found.path
 
 
-def artifact_ids(study: Study) -> set[str]:
+def list_artifact_ids(study: Study) -> set[str]:
     """The ids of all artifacts of a study and its trials."""
     owners = [study.storage.get_study_system_attrs(study.id), *(trial.system_attrs for trial in study.trials())]
     return {key.removeprefix(PREFIX) for attrs in owners for key in attrs if key.startswith(PREFIX)}

@@ -24,12 +24,12 @@ from optuna.trial import TrialState
 from hpo.errors import RunError
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import TRIALS
-from hpo.study.files.artifacts import artifact_ids
-from hpo.study.files.study_files import KEY, KINDS, MARKER, folder_of, place, ranking
+from hpo.study.files.artifacts import list_artifact_ids
+from hpo.study.files.study_files import KEY, KINDS, MARKER, rank_trials, storage_place, study_folder
 from hpo.study.study import Study
 from hpo.utils.home import home
 
-__all__ = ["Leftover", "folders_of", "leftovers", "remove"]
+__all__ = ["UnneededFile", "find_study_folders", "find_unneeded_files", "remove_files"]
 
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.publish`
 # Seconds. Its name has the writer's process, but that may be one of another machine: only its age tells.
@@ -38,7 +38,7 @@ OWN = re.compile(r"(\d+)\.(pt|safetensors)")
 
 
 @dataclass(frozen=True)
-class Leftover:
+class UnneededFile:
     """A file or a folder that is not needed.
 
     Attributes:
@@ -64,7 +64,7 @@ class _Folder:
     files: list[Path]
 
 
-def leftovers(storage: StudyStorage, name: str | None = None, *, unknown: bool = False) -> list[Leftover]:
+def find_unneeded_files(storage: StudyStorage, name: str | None = None, *, unknown: bool = False) -> list[UnneededFile]:
     """What is in `HPO_HOME` and not needed, and the folders that stay because they are not known to be ours.
 
     Args:
@@ -80,8 +80,8 @@ def leftovers(storage: StudyStorage, name: str | None = None, *, unknown: bool =
         Study(storage, name)  # it has kept nothing, if there is one
         return []
     studies = {(each.study_name, each.user_attrs.get(KEY)) for each in storage.get_all_studies()}
-    here = place(storage.url)
-    found: list[Leftover] = []
+    here = storage_place(storage.url)
+    found: list[UnneededFile] = []
     for each in folders:
         marker = each.marker or {}
         if name is not None and marker.get("study") != name:
@@ -90,21 +90,23 @@ def leftovers(storage: StudyStorage, name: str | None = None, *, unknown: bool =
             found += _of_study(each, Study(storage, marker["study"]))
         elif each.marker is None:
             why = "unknown: it does not say whose it is"
-            found.append(Leftover(each.path, _size(each.path), why, stays=not unknown))
+            found.append(UnneededFile(each.path, _size(each.path), why, stays=not unknown))
         elif marker["storage"] == here:
-            found.append(Leftover(each.path, _size(each.path), f"study {marker['study']} is deleted"))
+            found.append(UnneededFile(each.path, _size(each.path), f"study {marker['study']} is deleted"))
         else:
-            found.append(Leftover(each.path, _size(each.path), f"of another storage, {marker['storage']}", stays=True))
+            found.append(
+                UnneededFile(each.path, _size(each.path), f"of another storage, {marker['storage']}", stays=True)
+            )
     return found
 
 
-def folders_of(study: Study) -> list[Leftover]:
+def find_study_folders(study: Study) -> list[UnneededFile]:
     """The study's folders in this `HPO_HOME`, as it leaves them when it is deleted; to be asked for before."""
-    paths = [path for kind in KINDS if (path := folder_of(kind, study)) is not None and path.is_dir()]
-    return [Leftover(path, _size(path), f"study {study.name} is deleted") for path in paths]
+    paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
+    return [UnneededFile(path, _size(path), f"study {study.name} is deleted") for path in paths]
 
 
-def remove(path: Path) -> None:
+def remove_files(path: Path) -> None:
     """Delete a file, or a folder with all that it holds; nothing where it is gone already.
 
     Raises:
@@ -142,23 +144,23 @@ def _states(study: Study) -> dict[int, TrialState]:
     return {row.number: row.state for row in study.storage.read(lambda connection: connection.execute(query).all())}
 
 
-def _of_study(found: _Folder, study: Study) -> Iterator[Leftover]:
+def _of_study(found: _Folder, study: Study) -> Iterator[UnneededFile]:
     """What is not needed of a study that is there."""
     states = _states(study)
-    kept = {number for _, number in ranking(study)[0]} if found.kind == "weights" else set()
-    named = artifact_ids(study) if found.kind == "artifacts" else set()
+    kept = {number for _, number in rank_trials(study)[0]} if found.kind == "weights" else set()
+    named = list_artifact_ids(study) if found.kind == "artifacts" else set()
     for path in found.files:
         size, age = _size(path), time.time() - _written(path)
         if TEMPORARY.fullmatch(path.name):
             if age > TEMPORARY_LIVES:
-                yield Leftover(path, size, "a writer was killed")
+                yield UnneededFile(path, size, "a writer was killed")
         elif (match := OWN.fullmatch(path.name)) is not None:
             number = int(match[1])
             state = states.get(number)
             if (state is None or state.is_finished()) and number not in kept:
-                yield Leftover(path, size, _why(number, state, found.kind))
+                yield UnneededFile(path, size, _why(number, state, found.kind))
         elif found.kind == "artifacts" and path.name != MARKER and path.name not in named and age > TEMPORARY_LIVES:
-            yield Leftover(path, size, "neither the study nor a trial names it")  # its writer was killed
+            yield UnneededFile(path, size, "neither the study nor a trial names it")  # its writer was killed
 
 
 def _why(number: int, state: TrialState | None, kind: str) -> str:

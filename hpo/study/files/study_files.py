@@ -41,10 +41,10 @@ __all__ = [
     "KINDS",
     "MARKER",
     "StudyFiles",
-    "folder_of",
-    "place",
-    "ranking",
-    "weights_here",
+    "list_local_weights",
+    "rank_trials",
+    "storage_place",
+    "study_folder",
     "weights_path",
 ]
 
@@ -58,41 +58,41 @@ LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1"}
 Write = Callable[[Path, Mapping[str, str]], object]
 
 
-def place(url: URL) -> str:
+def storage_place(url: URL) -> str:
     """The database that a URL means: the URL without its password, and the machine's name where it means this one's."""
     here = is_file(url) or url.host in LOOPBACK
     return f"{mask(url)} on {socket.gethostname()}" if here else mask(url)
 
 
-def key_of(study: Study) -> str | None:
+def study_key(study: Study) -> str | None:
     """The study's key, or None where it has kept nothing yet."""
     found = study.storage.get_study_user_attrs(study.id).get(KEY)
     return None if found is None else str(found)
 
 
-def folder_of(kind: str, study: Study) -> Path | None:
+def study_folder(kind: str, study: Study) -> Path | None:
     """The study's folder of checkpoints or weights, which may not be here; None where it has kept nothing yet."""
-    key = key_of(study)
+    key = study_key(study)
     return None if key is None else home() / kind / f"{study.name}-{key}"
 
 
 def weights_path(study: Study, number: int) -> Path | None:
     """The weights of a trial's best epoch, as safetensors; None where they are not here."""
-    return weights_here(study).get(number)
+    return list_local_weights(study).get(number)
 
 
-def weights_here(study: Study) -> dict[int, Path]:
+def list_local_weights(study: Study) -> dict[int, Path]:
     """The weights that are in this `HPO_HOME`, by the trial's number."""
-    found = folder_of("weights", study)
-    return {} if found is None else numbered(found, ".safetensors")
+    found = study_folder("weights", study)
+    return {} if found is None else trial_number_of(found, ".safetensors")
 
 
-def numbered(found: Path, suffix: str) -> dict[int, Path]:
+def trial_number_of(found: Path, suffix: str) -> dict[int, Path]:
     """The files `<number><suffix>` of a folder, by number; none where the folder is missing."""
     return {int(path.stem): path for path in sorted(found.glob(f"*{suffix}")) if path.stem.isdecimal()}
 
 
-def ranking(study: Study, numbers: Collection[int] = ()) -> tuple[list[tuple[float, int]], set[int]]:
+def rank_trials(study: Study, numbers: Collection[int] = ()) -> tuple[list[tuple[float, int]], set[int]]:
     """The `KEPT` best COMPLETE trials with a finite first objective, and which of `numbers` they have beaten.
 
     Both in one statement: a trial that is told between two would seem beaten by those that were the best before.
@@ -121,11 +121,11 @@ class StudyFiles:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        while (key := key_of(study)) is None:  # of several workers one is faster; the others take its key over
+        while (key := study_key(study)) is None:  # of several workers one is faster; the others take its key over
             study.storage.update_study(study.id, {KEY: None}, {KEY: secrets.token_hex(4)})
         self.key = key
         self._folders = {kind: self._make(kind) for kind in KINDS}
-        self._best, _ = ranking(study)  # as last seen
+        self._best, _ = rank_trials(study)  # as last seen
 
     def folder(self, kind: str) -> Path:
         """The study's folder of that kind, one of `KINDS`."""
@@ -191,8 +191,8 @@ class StudyFiles:
             log.warning("weights %s: not written (%s); the trial counts without them", path, error)
 
     def _remove_beaten(self) -> None:
-        here = numbered(self._folders["weights"], ".safetensors")
-        self._best, beaten = ranking(self.study, here)
+        here = trial_number_of(self._folders["weights"], ".safetensors")
+        self._best, beaten = rank_trials(self.study, here)
         for number in beaten:
             try:
                 here[number].unlink(missing_ok=True)
@@ -205,7 +205,7 @@ class StudyFiles:
         marker = path / MARKER
         if not marker.exists():
             temporary = path / f".{MARKER}.{os.getpid()}.{secrets.token_hex(4)}"
-            content = {"study": self.study.name, "key": self.key, "storage": place(self.study.storage.url)}
+            content = {"study": self.study.name, "key": self.key, "storage": storage_place(self.study.storage.url)}
             try:
                 temporary.write_text(json.dumps(content), encoding="utf-8")
                 temporary.replace(marker)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from hpo.config.model_size import dense_parameters, outputs_of
+from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import ConfigError
 
-__all__ = ["check_fit"]
+__all__ = ["check_compatible"]
 
 
-def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
+def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     """Refuse what every trial would fail on. A registered data set of the user's is known only when it is loaded.
 
     Raises:
@@ -39,7 +39,7 @@ def check_fit(config: TrialConfig, dataset: DatasetReference) -> None:
 def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
     """How many classes there are is not known yet; with more than one the least is a little larger."""
     narrow = config.model_copy(update={"width": 1})
-    least = dense_parameters(narrow, math.prod(shape), outputs_of(config.model, shape, 1))
+    least = count_dense_parameters(narrow, math.prod(shape), count_outputs(config.model, shape, 1))
     budget = config.parameter_budget
     if budget is not None and budget < least:
         raise ConfigError(f"parameter_budget = {budget}: layers of one unit have {least} parameters already; give more")

@@ -12,8 +12,15 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.study.definition import Objective
-from hpo.study.input.compatibility import check_fit
-from hpo.study.input.study_file import check_measured, get_table, get_text, objectives_of, read_toml, usual_objective
+from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.study_file import (
+    check_objective_metrics,
+    default_objective,
+    get_table,
+    get_text,
+    parse_objectives,
+    read_toml,
+)
 
 __all__ = ["Configuration", "read_config", "read_parameters"]
 
@@ -56,10 +63,10 @@ def read_config(
                 raise DefinitionError(unknown("key", key, CONFIG_KEYS))
         given = {**get_table(table, "parameters"), **(sets or {})}
         config = TrialConfig(**given)
-        objectives = objectives_of(objective or table.get("objective", usual_objective([config.model])))
-        check_measured({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
+        objectives = parse_objectives(objective or table.get("objective", default_objective([config.model])))
+        check_objective_metrics({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
         found = reference(dataset or get_text(table, "dataset", "mnist"), base)
-        check_fit(config, found)
+        check_compatible(config, found)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error
     idle = [name for name in given if name not in config.effective()]

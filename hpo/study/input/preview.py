@@ -9,14 +9,14 @@ from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
 from hpo.study.definition import Budget, Definition
-from hpo.study.slots import slots
+from hpo.study.slots import fixed_trials
 
-__all__ = ["preview"]
+__all__ = ["format_preview"]
 
 SAMPLES = 3
 
 
-def preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
+def format_preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
     """The parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
     space = definition.space
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
@@ -62,7 +62,7 @@ def _grid_size(space: Space) -> str:
 
 def _samples(definition: Definition, space: Space, count: int) -> list[dict[str, Value]]:
     if definition.fixed:
-        return slots(definition.model_copy(update={"baseline": None}), 0, count)
+        return fixed_trials(definition.model_copy(update={"baseline": None}), 0, count)
     size = len(space.varied)
     return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(count)]
 

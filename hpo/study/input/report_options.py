@@ -10,7 +10,7 @@ from hpo.errors import ConfigError, DefinitionError, unknown
 from hpo.space import Space
 from hpo.study.definition import Expectation, Objective, ReportTable
 
-__all__ = ["MEASURES", "report_table"]
+__all__ = ["MEASURES", "parse_report_table"]
 
 KEYS = ("x", "compare", "y", "log", "knee", "expect")
 # What trials have, whatever their objective.
@@ -21,7 +21,7 @@ MEASURES = (
 COSTS = ("parameter_count", "epoch_seconds", "train_seconds")
 
 
-def report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Objective]) -> ReportTable:
+def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Objective]) -> ReportTable:
     """What `[report]` asks for.
 
     Args:

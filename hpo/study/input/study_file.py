@@ -11,33 +11,41 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.config import registry
-from hpo.config.trial_config import TrialConfig, vocabulary
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.datasets import DatasetReference, reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
-from hpo.study.constraints import constraints_of
-from hpo.study.definition import Budget, Definition, Named, Objective, constants, longest, test_metric
+from hpo.study.constraints import read_constraints
+from hpo.study.definition import (
+    Budget,
+    ComponentSpec,
+    Definition,
+    Objective,
+    constant_parameters,
+    longest_epochs,
+    test_metric,
+)
 from hpo.study.input import templates
-from hpo.study.input.compatibility import check_fit
-from hpo.study.input.report_options import report_table
+from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.warm_start import check_warm_start
 
 __all__ = [
-    "budget_of",
     "check_first",
-    "check_measured",
     "check_name",
-    "define",
+    "check_objective_metrics",
+    "default_objective",
     "get_table",
     "get_text",
-    "objectives_of",
-    "override",
+    "parse_budget",
+    "parse_definition",
     "parse_duration",
+    "parse_objectives",
+    "parse_override",
     "read_study",
     "read_toml",
-    "usual_objective",
 ]
 
 KEYS = (
@@ -75,16 +83,16 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
         RequestError: with the file, the key and the value that is wrong.
     """
     is_path = study.endswith(".toml") or os.sep in study
-    path = Path(study).expanduser().resolve() if is_path else templates.find("studies", study)
+    path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
     table = read_toml(path) | {key: value for key, value in keys.items() if value is not None}
     try:
         table["parameters"] = {**get_table(table, "parameters"), **(sets or {})}
-        return define(table, default_name=path.stem, base=path.parent)
+        return parse_definition(table, default_name=path.stem, base=path.parent)
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str, Definition, Budget]:
+def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str, Definition, Budget]:
     """Name, definition and budget from the keys of a study file.
 
     Args:
@@ -100,23 +108,23 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
             raise DefinitionError(unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
-    objectives = objectives_of(table.get("objective", usual_objective(space.models)))
+    objectives = parse_objectives(table.get("objective", default_objective(space.models)))
     sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
-    check_pruner(pruner.name, pruner.options, longest(space), len(objectives))
-    constraints = constraints_of(table.get("constraints", ()), sampler.name)
+    check_pruner(pruner.name, pruner.options, longest_epochs(space), len(objectives))
+    constraints = read_constraints(table.get("constraints", ()), sampler.name)
     written = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics = {**written, **{objective.metric: f"objective = '{objective.metric}'" for objective in objectives}}
-    check_measured(metrics, space.models)
+    check_objective_metrics(metrics, space.models)
     _check_validated(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
-        _in("[baseline]", lambda: TrialConfig(**{**constants(space), **baseline}))
+        _in("[baseline]", lambda: TrialConfig(**{**constant_parameters(space), **baseline}))
     given = table.get("dataset")
     usual = registry.NO_DATA if _loops(space) == len(space.models) else "mnist"
     dataset = given if isinstance(given, DatasetReference) else reference(get_text(table, "dataset", usual), base)
     _check_data(dataset, space)
-    _in("[parameters]", lambda: space.check(lambda config: check_fit(config, dataset)))
+    _in("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     definition = Definition(
         dataset=dataset,
@@ -129,12 +137,12 @@ def define(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str
         baseline=baseline,
         modules=_modules(space, metrics),
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
-        report=None if report is None else _in("[report]", lambda: report_table(report, space, objectives)),
+        report=None if report is None else _in("[report]", lambda: parse_report_table(report, space, objectives)),
         record_steps=_flag(table, "record_steps"),
     )
     if baseline is not None:
-        _in("[baseline]", lambda: check_fit(definition.baseline_config(space), dataset))
-    budget = budget_of(table, definition, DEFAULT_TRIALS)
+        _in("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
+    budget = parse_budget(table, definition, DEFAULT_TRIALS)
     check_first(definition, budget)
     return name, definition, budget
 
@@ -203,19 +211,21 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
         else:
             name = get_text(table, "space", "")
             is_path = name.endswith(".toml") or os.sep in name
-            parameters = read_toml((base / name).resolve() if is_path else templates.find("search_spaces", name))
+            parameters = read_toml(
+                (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
+            )
     try:
         return Space({**parameters, **get_table(table, "parameters")})
     except RequestError as error:
         raise type(error)(f"[parameters] {error}") from error
 
 
-def usual_objective(models: Iterable[str]) -> str:
+def default_objective(models: Iterable[str]) -> str:
     """The objective of studies of such models that name none."""
     return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
 
 
-def check_measured(metrics: Mapping[str, str], models: Iterable[str]) -> None:
+def check_objective_metrics(metrics: Mapping[str, str], models: Iterable[str]) -> None:
     """Refuse a metric that a model has not.
 
     Args:
@@ -237,7 +247,7 @@ def check_measured(metrics: Mapping[str, str], models: Iterable[str]) -> None:
             raise DefinitionError(f"{metrics[missing]}: model '{model}' has none; use {others}")
 
 
-def objectives_of(given: object) -> tuple[Objective, ...]:
+def parse_objectives(given: object) -> tuple[Objective, ...]:
     """The objectives that the key `objective` names.
 
     Raises:
@@ -268,11 +278,11 @@ def _objective(item: object) -> Objective:
     return Objective(metric=entry.name, direction=direction)
 
 
-def _named(given: object, kind: str) -> Named:
+def _named(given: object, kind: str) -> ComponentSpec:
     table = given if isinstance(given, Mapping) else {"name": given}
     if not isinstance(table.get("name"), str):
         raise DefinitionError(f"{kind} = {given!r}: give its name, or a table with name and options")
-    return Named(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
+    return ComponentSpec(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
 
 
 def _modules(space: Space, metrics: Iterable[str]) -> dict[str, str]:
@@ -282,7 +292,7 @@ def _modules(space: Space, metrics: Iterable[str]) -> dict[str, str]:
     return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
 
 
-def budget_of(table: Mapping[str, Any], definition: Definition, trials: int) -> Budget:
+def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) -> Budget:
     """The budget that a study file's keys give a study; `trials` where they do not say.
 
     Raises:
@@ -298,7 +308,7 @@ def budget_of(table: Mapping[str, Any], definition: Definition, trials: int) -> 
     timeout = parse_duration(table["timeout"]) if "timeout" in table else None
     trials = _whole(table, "trials", trials, low=1)
     if definition.sampler.name == "grid":
-        points = grid_points(definition, definition.space)
+        points = count_grid_points(definition, definition.space)
         if "trials" in table and trials != points:
             raise DefinitionError(
                 f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
@@ -307,7 +317,7 @@ def budget_of(table: Mapping[str, Any], definition: Definition, trials: int) -> 
     return Budget(trials=trials, timeout=timeout, target=target)
 
 
-def grid_points(definition: Definition, space: Space) -> int:
+def count_grid_points(definition: Definition, space: Space) -> int:
     """The budget of a grid study: its points, and one more for a baseline.
 
     Raises:
@@ -340,7 +350,7 @@ def parse_duration(given: object) -> float:
     return seconds
 
 
-def override(text: str) -> tuple[str, Any]:
+def parse_override(text: str) -> tuple[str, Any]:
     """Name and value of `--set name=value`; the value is TOML, or else a text.
 
     Raises:
@@ -355,7 +365,7 @@ def override(text: str) -> tuple[str, Any]:
     except tomllib.TOMLDecodeError:
         return name, raw
     # `512` alone is a number to TOML, and `1024-12-10` a date, but a parameter of texts (widths) wants the text.
-    parameter = vocabulary().get(name)
+    parameter = all_parameters().get(name)
     is_text = parameter is not None and parameter.kind is str and not isinstance(value, str | list | dict)
     return name, raw if is_text else value
 

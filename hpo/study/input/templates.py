@@ -7,53 +7,57 @@ from typing import Literal
 
 from hpo.errors import DefinitionError, unknown
 
-__all__ = ["find", "find_any", "listing", "names"]
+__all__ = ["find_any_template", "find_template", "list_templates", "template_names"]
 
 Kind = Literal["studies", "search_spaces"]
 KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
 
 
-def folder(kind: Kind | Literal["docs"]) -> Path:
+def template_folder(kind: Kind | Literal["docs"]) -> Path:
     """Where files of a kind are: inside the package in a wheel, beside it in a checkout or an editable install."""
     package = Path(__file__).parents[2]
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
 
 
-def names(kind: Kind) -> list[str]:
+def template_names(kind: Kind) -> list[str]:
     """The names of all templates of a kind."""
-    return sorted(path.stem for path in folder(kind).glob("*.toml"))
+    return sorted(path.stem for path in template_folder(kind).glob("*.toml"))
 
 
-def find(kind: Kind, name: str) -> Path:
+def find_template(kind: Kind, name: str) -> Path:
     """The file of a template.
 
     Raises:
         DefinitionError: no template of that name; the message names the closest one.
     """
-    path = folder(kind) / f"{name}.toml"
-    if name not in names(kind):
+    path = template_folder(kind) / f"{name}.toml"
+    if name not in template_names(kind):
         raise DefinitionError(
-            f"{unknown(f'{KIND_WORDS[kind]} template', name, names(kind))}, or give a path to a .toml file"
+            f"{unknown(f'{KIND_WORDS[kind]} template', name, template_names(kind))}, or give a path to a .toml file"
         )
     return path
 
 
-def find_any(name: str) -> Path:
+def find_any_template(name: str) -> Path:
     """The file of a study template, or else of a space template, of that name.
 
     Raises:
         DefinitionError: there is neither.
     """
     for kind in KIND_WORDS:
-        if name in names(kind):
-            return find(kind, name)
-    raise DefinitionError(unknown("template", name, [n for kind in KIND_WORDS for n in names(kind)]))
+        if name in template_names(kind):
+            return find_template(kind, name)
+    raise DefinitionError(unknown("template", name, [n for kind in KIND_WORDS for n in template_names(kind)]))
 
 
-def listing() -> list[tuple[str, str, str]]:
+def list_templates() -> list[tuple[str, str, str]]:
     """Kind, name and first comment line of every template, studies first."""
-    return [(KIND_WORDS[kind], name, _what(find(kind, name))) for kind in KIND_WORDS for name in names(kind)]
+    return [
+        (KIND_WORDS[kind], name, _what(find_template(kind, name)))
+        for kind in KIND_WORDS
+        for name in template_names(kind)
+    ]
 
 
 def _what(path: Path) -> str:

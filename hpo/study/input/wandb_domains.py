@@ -14,14 +14,14 @@ from typing import Any
 from hpo.config.trial_config import Parameter
 from hpo.errors import DefinitionError, unknown
 
-__all__ = ["DISTRIBUTIONS", "Found", "domain"]
+__all__ = ["DISTRIBUTIONS", "ConvertedDomain", "convert_domain"]
 
 DIGITS = 12  # e ** ln(0.001) is 0.0010000000000000002
 SIGMAS = 2  # of a normal distribution that a range stands for: 95 % of it
 
 
 @dataclass(frozen=True)
-class Found:
+class ConvertedDomain:
     """A domain as a study file has it, and what is not the same in it."""
 
     literal: Any
@@ -29,10 +29,10 @@ class Found:
 
 
 Spec = Mapping[str, Any]
-Convert = Callable[[Parameter, Spec], Found]
+Convert = Callable[[Parameter, Spec], ConvertedDomain]
 
 
-def domain(parameter: Parameter, spec: Spec) -> Found:
+def convert_domain(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """The domain that a sweep gives a parameter.
 
     Args:
@@ -76,17 +76,17 @@ def _readable(value: float) -> float:
     return rounded if math.isclose(rounded, value, rel_tol=1e-12) else value
 
 
-def _constant(_parameter: Parameter, spec: Spec) -> Found:
-    return Found(spec["value"])
+def _constant(_parameter: Parameter, spec: Spec) -> ConvertedDomain:
+    return ConvertedDomain(spec["value"])
 
 
-def _categorical(_parameter: Parameter, spec: Spec) -> Found:
+def _categorical(_parameter: Parameter, spec: Spec) -> ConvertedDomain:
     values = spec.get("values")
     if not isinstance(values, list) or not values:
         raise DefinitionError(f"values = {values!r}: must be a list")
     kept = list(dict.fromkeys(values))
     weighted = spec.get("probabilities") and len(set(spec["probabilities"])) > 1
-    return Found(kept, "its probabilities have no equivalent: every value is as likely" if weighted else "")
+    return ConvertedDomain(kept, "its probabilities have no equivalent: every value is as likely" if weighted else "")
 
 
 def _range(parameter: Parameter, low: float, high: float, *, log: bool = False, step: float | None = None) -> Any:
@@ -102,39 +102,39 @@ def _range(parameter: Parameter, low: float, high: float, *, log: bool = False, 
     return {"low": low, "high": high, **({"log": True} if log else {}), **({"step": step} if step else {})}
 
 
-def _uniform(parameter: Parameter, spec: Spec) -> Found:
-    return Found(_range(parameter, _number(spec, "min"), _number(spec, "max")))
+def _uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
+    return ConvertedDomain(_range(parameter, _number(spec, "min"), _number(spec, "max")))
 
 
-def _q_uniform(parameter: Parameter, spec: Spec) -> Found:
+def _q_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """W&B's value is round(x / q) * q: multiples of q, the outermost ones half as likely as the others."""
     q = Fraction(str(_number(spec, "q", 1.0)))
     if q <= 0:
         raise DefinitionError(f"q = {spec.get('q')!r}: must be above 0")
     low, high = (float(round(Fraction(str(_number(spec, key))) / q) * q) for key in ("min", "max"))
     if parameter.kind is int and q == 1:
-        return Found(_range(parameter, low, high))
-    return Found(_range(parameter, low, high, step=float(q)))
+        return ConvertedDomain(_range(parameter, low, high))
+    return ConvertedDomain(_range(parameter, low, high, step=float(q)))
 
 
-def _log(parameter: Parameter, low: float, high: float, spec: Spec) -> Found:
+def _log(parameter: Parameter, low: float, high: float, spec: Spec) -> ConvertedDomain:
     """A range on a logarithmic scale; of one that is rounded to multiples of q, whole numbers alone are the same."""
     note = ""
     if str(spec.get("distribution")).startswith("q_") and not (parameter.kind is int and _number(spec, "q", 1.0) == 1):
         note = f"its steps of {_number(spec, 'q', 1.0):g} on a logarithmic scale have no equivalent: they are left out"
-    return Found(_range(parameter, low, high, log=True), note)
+    return ConvertedDomain(_range(parameter, low, high, log=True), note)
 
 
-def _log_uniform(parameter: Parameter, spec: Spec) -> Found:
+def _log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """exp(x), x uniform from min to max."""
     return _log(parameter, math.exp(_number(spec, "min")), math.exp(_number(spec, "max")), spec)
 
 
-def _log_uniform_values(parameter: Parameter, spec: Spec) -> Found:
+def _log_uniform_values(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     return _log(parameter, _number(spec, "min"), _number(spec, "max"), spec)
 
 
-def _inv_log_uniform(parameter: Parameter, spec: Spec) -> Found:
+def _inv_log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """x with log(1 / x) uniform from min to max: x is as even on a logarithmic scale, from exp(-max) to exp(-min)."""
     return _log(parameter, math.exp(-_number(spec, "max")), math.exp(-_number(spec, "min")), spec)
 
@@ -149,26 +149,26 @@ def _within(parameter: Parameter, low: float, high: float) -> tuple[float, float
     return low, high
 
 
-def _stands_for(parameter: Parameter, spec: Spec, low: float, high: float, *, log: bool = False) -> Found:
+def _stands_for(parameter: Parameter, spec: Spec, low: float, high: float, *, log: bool = False) -> ConvertedDomain:
     low, high = _within(parameter, low, high)
     name = spec["distribution"]
     numbers = ", ".join(f"{key}={spec[key]}" for key in ("mu", "sigma", "a", "b", "q") if key in spec)
     scale = "evenly on a logarithmic scale" if log else "evenly"
     now = f"has no equivalent: {low:g} to {high:g}, {scale}, stands for it"
-    return Found(_range(parameter, low, high, log=log), f"{name}({numbers}) {now}")
+    return ConvertedDomain(_range(parameter, low, high, log=log), f"{name}({numbers}) {now}")
 
 
-def _normal(parameter: Parameter, spec: Spec) -> Found:
+def _normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
     return _stands_for(parameter, spec, mu - SIGMAS * sigma, mu + SIGMAS * sigma)
 
 
-def _log_normal(parameter: Parameter, spec: Spec) -> Found:
+def _log_normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
     return _stands_for(parameter, spec, math.exp(mu - SIGMAS * sigma), math.exp(mu + SIGMAS * sigma), log=True)
 
 
-def _beta(parameter: Parameter, spec: Spec) -> Found:
+def _beta(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     return _stands_for(parameter, spec, 0.0, 1.0)
 
 

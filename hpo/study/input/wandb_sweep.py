@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from hpo.config import registry
-from hpo.config.aliases import DATASETS, FOREIGN, METRICS, VALUES, plain
-from hpo.config.trial_config import Parameter, Value, vocabulary
+from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
+from hpo.config.trial_config import Parameter, Value, all_parameters
 from hpo.errors import DefinitionError, HpoError, RequestError, unknown
-from hpo.study.input.study_file import DEFAULT_TRIALS, define
-from hpo.study.input.wandb_domains import domain
+from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
+from hpo.study.input.wandb_domains import convert_domain
 from hpo.utils.toml import toml_value
 
-__all__ = ["Imported", "import_sweep", "write_study"]
+__all__ = ["ImportedStudy", "import_sweep", "write_study"]
 
 KEYS = ("method", "metric", "parameters", "early_terminate", "name", "description", "run_cap")
 METHODS = {"grid": "grid", "random": "random", "bayes": "tpe"}
@@ -32,7 +32,7 @@ DATASET_NAMES = ("dataset", "data", "data_set")
 
 
 @dataclass
-class Imported:
+class ImportedStudy:
     """A sweep as a study.
 
     Attributes:
@@ -58,7 +58,7 @@ class Imported:
         return "\n".join([*comments, *keys, "", "[parameters]", *parameters]) + "\n"
 
 
-def import_sweep(path: Path, renames: Sequence[str] = ()) -> Imported:
+def import_sweep(path: Path, renames: Sequence[str] = ()) -> ImportedStudy:
     """The study that a sweep file means; it has been checked, and launches.
 
     Args:
@@ -76,13 +76,13 @@ def import_sweep(path: Path, renames: Sequence[str] = ()) -> Imported:
         raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         found = _Reader(_renames(renames)).read(sweep)
-        define(found.table, _name(path.stem) or "sweep", path.resolve().parent)
+        parse_definition(found.table, _name(path.stem) or "sweep", path.resolve().parent)
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
     return found
 
 
-def write_study(imported: Imported, source: Path, path: Path) -> None:
+def write_study(imported: ImportedStudy, source: Path, path: Path) -> None:
     """Write the study file.
 
     Raises:
@@ -115,12 +115,12 @@ class _Reader:
 
     def __init__(self, renames: Mapping[str, str]) -> None:
         self.renames = renames
-        self.found = Imported()
+        self.found = ImportedStudy()
 
     def note(self, text: str) -> None:
         self.found.notes.append(text)
 
-    def read(self, sweep: object) -> Imported:
+    def read(self, sweep: object) -> ImportedStudy:
         """All keys of a sweep, in the order of a study file's."""
         if not isinstance(sweep, Mapping) or not isinstance(sweep.get("parameters"), Mapping):
             raise DefinitionError("is no sweep: it needs `parameters`, a table, beside `method` and `metric`")
@@ -145,7 +145,7 @@ class _Reader:
     # Parameters.
 
     def _parameters(self, specs: Mapping[str, Any]) -> dict[str, Any]:
-        table = vocabulary(self._models(specs))
+        table = all_parameters(self._models(specs))
         parameters: dict[str, Any] = {}
         for theirs, spec in specs.items():
             if not isinstance(spec, Mapping):
@@ -171,11 +171,11 @@ class _Reader:
                 return self.renames[name]
         if last in table:
             return last
-        return FOREIGN.get(plain(last), last)
+        return PARAMETER_ALIASES.get(normalize_name(last), last)
 
     def _models(self, specs: Mapping[str, Any]) -> list[str]:
         names = [theirs for theirs in specs if self._ours(theirs, {"model": None}) == "model"]  # type: ignore[dict-item]
-        parameter = vocabulary()["model"]
+        parameter = all_parameters()["model"]
         given = [value for theirs in names for value in _values(specs[theirs])]
         return [str(ours) for value in given if (ours := self._value(names[0], parameter, value)) is not None]
 
@@ -187,7 +187,7 @@ class _Reader:
                 return None
             spec = {**spec, **({"value": kept[0]} if "value" in spec else {"values": kept})}
         try:
-            found = domain(parameter, spec)
+            found = convert_domain(parameter, spec)
         except HpoError as error:
             raise DefinitionError(f"parameters.{theirs}: {error}") from error
         if found.note:
@@ -208,7 +208,7 @@ class _Reader:
         known = registry.models.names() if parameter.name == "model" else parameter.choices
         if parameter.kind is str and (value in known or (not known and isinstance(value, str))):
             return str(value)
-        ours = VALUES.get(parameter.name, {}).get(plain(str(value)), plain(str(value)))
+        ours = VALUE_ALIASES.get(parameter.name, {}).get(normalize_name(str(value)), normalize_name(str(value)))
         if ours in known:
             return ours
         hint = f"; say what it is with --rename {theirs}.{value}=OURS" if parameter.kind is str else ""
@@ -217,7 +217,7 @@ class _Reader:
 
     def _dataset(self, theirs: str, spec: Mapping[str, Any]) -> None:
         given = _values(spec)
-        ours = DATASETS.get(plain(str(given[0])), str(given[0])) if len(given) == 1 else None
+        ours = DATASET_ALIASES.get(normalize_name(str(given[0])), str(given[0])) if len(given) == 1 else None
         if ours is None or not (registry.datasets.known(ours) or ours.endswith(".npz")):
             self.note(f"{theirs} = {given!r} is no data set that is known here; name one in the file: dataset = …")
         else:
@@ -232,7 +232,7 @@ class _Reader:
         if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
             raise DefinitionError(f"metric = {metric!r}: must be a table with name and goal")
         theirs = metric["name"]
-        ours = self.renames.get(theirs) or METRICS.get(plain(theirs), theirs)
+        ours = self.renames.get(theirs) or METRIC_ALIASES.get(normalize_name(theirs), theirs)
         if not registry.metrics.known(ours):
             hint = f"say which it is with --rename {theirs}=OURS"
             raise DefinitionError(

@@ -14,10 +14,12 @@ from hpo.study.definition import Definition
 from hpo.study.study import Study
 from hpo.study.warm_start import constants_of, warm_params
 
-__all__ = ["warm_starts"]
+__all__ = ["select_warm_starts"]
 
 
-def warm_starts(study: Study, definition: Definition, top: int) -> tuple[tuple[dict[str, Value], ...], str | None]:
+def select_warm_starts(
+    study: Study, definition: Definition, top: int
+) -> tuple[tuple[dict[str, Value], ...], str | None]:
     """The tables `warm_start` of a definition that begins with the best trials of a study.
 
     What the study held constant, or left to its default, is a value of theirs as well. Of trials that make the same

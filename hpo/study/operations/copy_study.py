@@ -41,8 +41,8 @@ from hpo.storage.tables import (
     insert_one,
     metadata,
 )
-from hpo.study.files.artifacts import artifact_ids
-from hpo.study.files.study_files import KEY, StudyFiles, folder_of, weights_here
+from hpo.study.files.artifacts import list_artifact_ids
+from hpo.study.files.study_files import KEY, StudyFiles, list_local_weights, study_folder
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
 
@@ -224,13 +224,13 @@ def copy_files(study: Study, copied: Study, numbers: Mapping[int, int] | None = 
         copied: the study that has trials of it.
         numbers: of the trials, new by old; None where all are there under their own.
     """
-    here, kept = weights_here(study), folder_of("artifacts", study)
+    here, kept = list_local_weights(study), study_folder("artifacts", study)
     weights = {
         number if numbers is None else numbers[number]: path
         for number, path in here.items()
         if numbers is None or number in numbers
     }
-    named = [path for each in artifact_ids(copied) if kept is not None and (path := kept / each).is_file()]
+    named = [path for each in list_artifact_ids(copied) if kept is not None and (path := kept / each).is_file()]
     if not weights and not named:
         return
     files = StudyFiles(copied)

@@ -17,34 +17,34 @@ from pathlib import Path
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError
-from hpo.study.definition import Budget, Candidate, Definition, Evaluation, Named, Objective, test_metric
-from hpo.study.input.compatibility import check_fit
+from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, Evaluation, Objective, test_metric
+from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
 
 __all__ = [
-    "Look",
-    "companions",
-    "config_of",
-    "evaluate_on",
-    "looks",
-    "record_look",
-    "rival_of",
+    "TestSetRead",
+    "baseline_or_default",
+    "check_evaluation_dataset",
+    "evaluation_studies",
+    "list_test_set_reads",
+    "parameter_values_of",
+    "record_test_set_read",
     "same_trial",
-    "values_of",
+    "trial_config_of",
 ]
 
-LOOK = "hpo:look:"
+TEST_SET_READ = "hpo:look:"
 SEEDS = ("seed", "split_seed")
 MOST_SEEDS = 1000  # of an evaluation
 
 
-def config_of(candidate: Candidate) -> TrialConfig:
+def trial_config_of(candidate: Candidate) -> TrialConfig:
     """A candidate's configuration, with the default seed."""
     return TrialConfig(**candidate.values)
 
 
-def companions(study: Study) -> list[Study]:
+def evaluation_studies(study: Study) -> list[Study]:
     """The evaluations of a study in its storage, by name."""
     found = []
     for summary in study.storage.get_all_studies():
@@ -62,14 +62,14 @@ def same_trial(study: Study, candidate: Candidate) -> bool:
     if trial is None:
         return False
     try:
-        now = values_of(study.config_of(trial), refit=None)
+        now = parameter_values_of(study.config_of(trial), refit=None)
     except RequestError:
         return False
     ours = {name: value for name, value in candidate.values.items() if name not in ("validation", "epochs", "patience")}
     return all(now.get(name) == value for name, value in ours.items())
 
 
-def values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
+def parameter_values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
     """The values that a candidate has: those that have an effect, but for the seed; and which split it was trained on.
 
     Args:
@@ -82,7 +82,7 @@ def values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
     return {**values, "validation": 0.0, "epochs": refit, "patience": 0}
 
 
-def rival_of(study: Study) -> tuple[str, TrialConfig, int | None]:
+def baseline_or_default(study: Study) -> tuple[str, TrialConfig, int | None]:
     """What the best is compared with: the baseline, or without one the default configuration; its trial's number."""
     definition = study.definition
     config = definition.baseline_config(study.space)
@@ -92,7 +92,7 @@ def rival_of(study: Study) -> tuple[str, TrialConfig, int | None]:
 # Making one.
 
 
-def evaluate_on(
+def check_evaluation_dataset(
     study: Study,
     chosen: Sequence[tuple[int, TrialConfig, int | None]],
     seeds: int,
@@ -119,12 +119,12 @@ def evaluate_on(
     wanted = list(_candidates(study, chosen, refit=refit))
     for each in wanted:
         try:
-            check_fit(config_of(each), data)
+            check_compatible(trial_config_of(each), data)
         except RequestError as error:
             raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
     base = _name(study, dataset, refit=refit)
     used: list[Study] = []
-    for companion in companions(study):
+    for companion in evaluation_studies(study):
         definition = companion.definition
         assert definition.evaluation is not None
         same = definition.dataset == data and definition.evaluation.refit == refit
@@ -143,17 +143,17 @@ def _same(one: Candidate, other: Candidate) -> bool:
 def _candidates(
     study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], *, refit: bool
 ) -> Iterator[Candidate]:
-    label, rival, number = rival_of(study)
+    label, rival, number = baseline_or_default(study)
     baseline = next((each for each in chosen if each[0] == number), None)
     equal = (trial for trial, config, _ in chosen if number is None and config.effective() == rival.effective())
     same = next(equal, number)  # the trial that is the rival
     for trial, config, epoch in chosen:
-        values = values_of(config, _refit_epochs(config, epoch) if refit else None)
+        values = parameter_values_of(config, _refit_epochs(config, epoch) if refit else None)
         name = f"trial {trial}" if trial != number else label
         yield Candidate(label=name, trial=trial, baseline=trial == same, values=values)
     if baseline is None and same == number:
         epoch = _best_epoch(study, number)
-        values = values_of(rival, _refit_epochs(rival, epoch) if refit else None)
+        values = parameter_values_of(rival, _refit_epochs(rival, epoch) if refit else None)
         yield Candidate(label=label, trial=number, baseline=True, values=values)
 
 
@@ -184,8 +184,8 @@ def _create(
     definition = Definition(
         dataset=data,
         objectives=objectives,
-        sampler=Named(name="grid"),
-        pruner=Named(name="none"),
+        sampler=ComponentSpec(name="grid"),
+        pruner=ComponentSpec(name="none"),
         seed=mine.seed,
         parameters={
             "seed": _range(_fresh(study), seeds),
@@ -242,7 +242,7 @@ def _extend(companion: Study, seeds: int) -> None:
 
 
 @dataclass(frozen=True)
-class Look:
+class TestSetRead:
     """One reading of a test set.
 
     Attributes:
@@ -258,7 +258,7 @@ class Look:
     configuration: str
 
 
-def record_look(companion: Study, number: int, configuration: str) -> None:
+def record_test_set_read(companion: Study, number: int, configuration: str) -> None:
     """Note in the study that is evaluated that a test set is about to be read; before it is, for a worker may die."""
     evaluation = companion.definition.evaluation
     assert evaluation is not None
@@ -269,11 +269,13 @@ def record_look(companion: Study, number: int, configuration: str) -> None:
         "by": f"{companion.name} {number}",
         "configuration": configuration,
     }
-    study.storage.set_study_system_attr(study.id, f"{LOOK}{secrets.token_hex(8)}", look)
+    study.storage.set_study_system_attr(study.id, f"{TEST_SET_READ}{secrets.token_hex(8)}", look)
 
 
-def looks(study: Study) -> list[Look]:
+def list_test_set_reads(study: Study) -> list[TestSetRead]:
     """Every look that evaluations of this study have taken at a test set, in their order; a retrial's is one more."""
     attrs: Mapping[str, object] = study.storage.get_study_system_attrs(study.id)
-    found = [value for key, value in attrs.items() if key.startswith(LOOK)]
-    return sorted((Look(**value) for value in found if isinstance(value, dict)), key=lambda look: (look.at, look.by))
+    found = [value for key, value in attrs.items() if key.startswith(TEST_SET_READ)]
+    return sorted(
+        (TestSetRead(**value) for value in found if isinstance(value, dict)), key=lambda look: (look.at, look.by)
+    )

@@ -43,12 +43,12 @@ from hpo.storage.tables import (
     VALUES,
 )
 from hpo.study.definition import Budget, Definition
-from hpo.study.input.study_file import check_name, define
+from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import copy_files
-from hpo.study.slots import slots
+from hpo.study.slots import fixed_trials
 from hpo.study.study import Study, study_names
 
-__all__ = ["Fork", "fork"]
+__all__ = ["Fork", "fork_study"]
 
 CHANGEABLE = ("trials", "timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
@@ -144,7 +144,7 @@ class Fork:
             connection.execute(sa.insert(PARAMS), rows)
 
 
-def fork(study: Study, name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Fork:
+def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Fork:
     """What a fork of a study would be; nothing is created yet.
 
     Warm starts of the study are trials like others in its fork: they are kept where they have ended.
@@ -211,7 +211,7 @@ def _redefined(study: Study, parameters: Mapping[str, Any], given: Mapping[str, 
     if sampler != "grid":  # whose budget is its number of points
         table.setdefault("trials", budget.trials)
     known = {key: value for key, value in table.items() if value is not None}
-    _, definition, changed = define(known, study.name, Path())
+    _, definition, changed = parse_definition(known, study.name, Path())
     return definition, changed
 
 
@@ -291,10 +291,10 @@ def _placed(
     at = dict(enumerate(baselines))  # one at most, and trial 0
     leading = 1 if definition.baseline is not None else 0
     if not definition.fixed:
-        first = slots(definition, 0, leading)
+        first = fixed_trials(definition, 0, leading)
         at |= {leading + i: each for i, each in enumerate(others)}
         return first + [each.params for each in others], {n: each.trial for n, each in at.items()}, []
-    first = slots(definition, 0, budget.trials)
+    first = fixed_trials(definition, 0, budget.trials)
     if definition.sampler.name == "grid":
         places, crowded = _points(first, leading, others)
     else:

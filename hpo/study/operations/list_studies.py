@@ -11,13 +11,13 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
-from hpo.storage.url import check_file, connect_once, normalised, opening_errors
+from hpo.storage.url import check_file, connect_once, normalize, translate_connect_errors
 from hpo.study.study import BUDGET, DEFINITION
 
-__all__ = ["listing"]
+__all__ = ["list_studies"]
 
 
-def listing(url: str) -> list[dict[str, Any]]:
+def list_studies(url: str) -> list[dict[str, Any]]:
     """A row per study: how far it is, its best value, what it is about. Studies that others made are named as such.
 
     Five statements in all, whatever the studies hold; no trial is read.
@@ -25,9 +25,9 @@ def listing(url: str) -> list[dict[str, Any]]:
     Raises:
         StorageError: the storage cannot be opened.
     """
-    parsed = normalised(url)
+    parsed = normalize(url)
     check_file(parsed, create=False)
-    with opening_errors(parsed):
+    with translate_connect_errors(parsed):
         if not connect_once(parsed):
             return []
         engine = sa.create_engine(parsed)

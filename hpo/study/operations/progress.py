@@ -7,10 +7,10 @@ from datetime import datetime
 
 from optuna.trial import TrialState
 
-from hpo.study.operations.worker_status import WorkerState, worker_states
+from hpo.study.operations.worker_status import WorkerState, read_worker_states
 from hpo.study.study import Study
 
-__all__ = ["Progress", "progress"]
+__all__ = ["Progress", "read_progress"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Progress:
         )
 
 
-def progress(study: Study, since: datetime | None = None) -> Progress:
+def read_progress(study: Study, since: datetime | None = None) -> Progress:
     """A study's progress. `since` is when the present workers began; the time left follows from their pace."""
     trials = study.trials()
     best = study.best()
@@ -59,7 +59,7 @@ def progress(study: Study, since: datetime | None = None) -> Progress:
         left=left,
         best_value=best.values[0] if best else None,
         best_number=best.number if best else None,
-        workers=worker_states(study, trials),
+        workers=read_worker_states(study, trials),
         seconds_left=_estimate(len(recent), left, since),
     )
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from hpo.storage.leases import WorkerRow
 from hpo.study.study import Study
 
-__all__ = ["WorkerState", "in_short", "stop_workers", "worker_states"]
+__all__ = ["WorkerState", "read_worker_states", "stop_workers", "summarize_workers"]
 
 SHOWN = 6  # trials of a cohort that are named in a line
 POLL = 0.25  # seconds between looks at who has stopped
@@ -42,13 +42,13 @@ class WorkerState:
     gone: bool
 
 
-def in_short(numbers: Sequence[int]) -> str:
+def summarize_workers(numbers: Sequence[int]) -> str:
     """A cohort's trials in a line: the first ones, and how many there are."""
     named = " ".join(map(str, numbers[:SHOWN]))
     return f"{named} … ({len(numbers)} trials)" if len(numbers) > SHOWN else named
 
 
-def worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[WorkerState]:
+def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[WorkerState]:
     """The workers that are listed with a study, by name; those that ended in order are not."""
     by_id = {trial._trial_id: trial for trial in trials}
     rows = study.storage.workers(study.id)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hpo.training.memory import is_out_of_memory
 
-__all__ = ["LAYERS", "UNITS", "Filters", "LayerResponses", "Responses", "excite", "responses"]
+__all__ = ["LAYERS", "UNITS", "Filters", "LayerResponses", "Responses", "maximize_activation", "measure_responses"]
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["linear", "convolution", "outputs"]
@@ -110,7 +110,7 @@ class Layer:
     taker: nn.Module | None = None
 
 
-def responses(model: nn.Module, x: Tensor) -> Responses:
+def measure_responses(model: nn.Module, x: Tensor) -> Responses:
     """What the units of a model respond to.
 
     Args:
@@ -219,7 +219,7 @@ def _layer_responses(model: nn.Module, layer: Layer, x: Tensor, norm: float) -> 
     units = torch.arange(min(UNITS, total)) if layer.kind == "outputs" else _strongest(layer)
     units = units.to(x.device)
     most, which = seen[:, units].max(0)
-    inputs, values = excite(respond, x[which], units, norm)
+    inputs, values = maximize_activation(respond, x[which], units, norm)
     shown, found, given, real = (each.detach().cpu().numpy() for each in (units, inputs, values, most))
     silent = int((seen.amax(0) <= 0).sum())
     return LayerResponses(layer.name, layer.number, layer.kind, total, shown, found, given, real, silent)
@@ -242,7 +242,9 @@ def _response(model: nn.Module, layer: Layer, x: Tensor) -> Tensor:
     return found.reshape(len(x), -1, found.shape[-1]).mean(1)
 
 
-def excite(respond: Respond, start: Tensor, units: Tensor, norm: float, steps: int = STEPS) -> tuple[Tensor, Tensor]:
+def maximize_activation(
+    respond: Respond, start: Tensor, units: Tensor, norm: float, steps: int = STEPS
+) -> tuple[Tensor, Tensor]:
     """For each of some units the input of a norm at which it responds most, as far as the gradient leads there.
 
     Args:

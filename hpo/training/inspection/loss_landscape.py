@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from hpo.training.learner import LossFunction
 
-__all__ = ["POINTS", "Landscape", "directions", "landscape"]
+__all__ = ["POINTS", "Landscape", "compute_landscape", "random_directions"]
 
 Array = np.ndarray[Any, Any]
 Weights = Mapping[str, Tensor]
@@ -47,7 +47,9 @@ class Landscape:
 
 
 @torch.no_grad()
-def landscape(model: nn.Module, loss: LossFunction, x: Tensor, y: Tensor, seed: int, points: int = POINTS) -> Landscape:
+def compute_landscape(
+    model: nn.Module, loss: LossFunction, x: Tensor, y: Tensor, seed: int, points: int = POINTS
+) -> Landscape:
     """Measure the loss of a model on a grid from -1 to 1 in two directions.
 
     Args:
@@ -59,7 +61,7 @@ def landscape(model: nn.Module, loss: LossFunction, x: Tensor, y: Tensor, seed: 
         points: along each direction.
     """
     model.eval()
-    first, second = directions(model, seed)
+    first, second = random_directions(model, seed)
     steps = np.linspace(-1, 1, points)
     measured = np.empty((points, points, 2), dtype=np.float32)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if name in first}
@@ -70,7 +72,7 @@ def landscape(model: nn.Module, loss: LossFunction, x: Tensor, y: Tensor, seed: 
     return Landscape(steps.astype(np.float32), measured[..., 0], measured[..., 1], len(y))
 
 
-def directions(model: nn.Module, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def random_directions(model: nn.Module, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Two random directions by parameter's name, filter-normalised; without the biases and normalisations.
 
     A filter is what one unit takes in: a row of a linear layer, a filter of a convolution. Both are drawn on the CPU,

@@ -17,9 +17,9 @@ from hpo.config import registry
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member, Metrics, Outcome, Status
+from hpo.training.member import Member, Metrics, Status, TrainResult
 
-__all__ = ["TRACKERS", "Tracked", "Tracker", "check_trackers", "make_tracker"]
+__all__ = ["TRACKERS", "LoggedTrials", "Tracker", "check_trackers", "make_tracker"]
 
 log = logging.getLogger("hpo.training")
 Run = TypeVar("Run")
@@ -30,7 +30,7 @@ TRACKERS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Tracked:
+class LoggedTrials:
     """The trials that a tracker tells of, in the order in which they are given to `train`.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tracker(Callback, Generic[Run]):
         tracked: the trials.
     """
 
-    def __init__(self, tracked: Tracked) -> None:
+    def __init__(self, tracked: LoggedTrials) -> None:
         self._tracked = tracked
         self._runs: dict[int, Run] = {}
         self._telling = ThreadPoolExecutor(1, type(self).__name__)
@@ -111,7 +111,7 @@ class Tracker(Callback, Generic[Run]):
         self._tell(lambda: self.record(self._runs[member.number], _finite(row), int(row["epoch"])))
 
     @override
-    def on_end(self, member: Member, outcome: Outcome) -> None:
+    def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Tell how it ended."""
         best = {f"best_{name}": value for name, value in (outcome.best or {}).items()}
         counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
@@ -145,7 +145,7 @@ def _finite(row: Mapping[str, float], without: Sequence[str] = ("epoch",)) -> di
     return {name: float(value) for name, value in row.items() if name not in without and math.isfinite(value)}
 
 
-def make_tracker(name: str, tracked: Tracked) -> Tracker[Any]:
+def make_tracker(name: str, tracked: LoggedTrials) -> Tracker[Any]:
     """The tracker of that name."""
     made: Tracker[Any] = registry.resolve(TRACKERS[name])(tracked)
     return made
@@ -161,7 +161,7 @@ def check_trackers(names: Sequence[str]) -> None:
         registry.resolve(TRACKERS[name]).check()
 
 
-def missing(package: str) -> RequestError:
+def missing_package_error(package: str) -> RequestError:
     """The line for a tracker whose package is not installed."""
     return RequestError(
         f"--tracker {package}: its package is missing; install it with: pip install 'torch-hpo[{package}]'"

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
-from hpo.training.loggers.base import Tracker, default, missing
+from hpo.training.loggers.base import Tracker, default, missing_package_error
 from hpo.training.member import Member, Status
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class MLflow(Tracker[str]):
         try:
             from mlflow import MlflowClient, get_tracking_uri
         except ImportError:
-            raise missing("mlflow") from None
+            raise missing_package_error("mlflow") from None
         try:
             MlflowClient().search_experiments(max_results=1)
         except Exception as error:  # of its own kinds, and of what it is built on

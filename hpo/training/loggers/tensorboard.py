@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from hpo.config.trial_config import Value
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member, Metrics, Outcome, Status
+from hpo.training.member import Member, Metrics, Status, TrainResult
 
 __all__ = ["TensorBoard"]
 
@@ -73,7 +73,7 @@ class TensorBoard(Callback):
         self._append(member, {"step": int(metrics["epoch"]), "summary": {"value": scalars}})
 
     @override
-    def on_end(self, member: Member, outcome: Outcome) -> None:
+    def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Say whether the trial ended well; one that was interrupted has not ended."""
         if outcome.status != "interrupted":
             self._append(member, {"summary": {"value": [_session_end(outcome.status)]}})

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from hpo.config.trial_config import Value
 from hpo.errors import RequestError
-from hpo.training.loggers.base import Tracker, missing
+from hpo.training.loggers.base import Tracker, missing_package_error
 from hpo.training.member import Member, Status
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class WandB(Tracker["wandb.Run"]):
         try:
             import wandb
         except ImportError:
-            raise missing("wandb") from None
+            raise missing_package_error("wandb") from None
         mode = os.environ.get("WANDB_MODE", "online")
         if mode == "online" and not wandb.api.api_key:
             raise RequestError("--tracker wandb: no API key; run wandb login, set WANDB_API_KEY, or WANDB_MODE=offline")

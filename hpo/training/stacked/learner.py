@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.model_size import outputs_of, sized
+from hpo.config.model_size import count_outputs, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training.learner import EVALUATION_BATCH, Evaluation, Rates
+from hpo.training.learner import EVALUATION_BATCH, EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build, parameter_count
-from hpo.training.stacked.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, correct
-from hpo.training.stacked.mlp import DenseStack, Network
-from hpo.training.stacked.optimizers import family, make_update
+from hpo.training.models import build_model, parameter_count
+from hpo.training.stacked.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, count_correct
+from hpo.training.stacked.mlp import Network, StackedMLP
+from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 
 __all__ = ["StackedLearner"]
 
@@ -71,14 +71,14 @@ class StackedLearner:
     ) -> None:
         self._device, self._record_steps = device, record_steps
         self._features = torch.Size(shape).numel()
-        self._outputs = outputs_of(members[0].config.model, shape, classes)
+        self._outputs = count_outputs(members[0].config.model, shape, classes)
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
         for member in members:
-            module = build(member.config, shape, classes)
+            module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
-            network = _network(sized(member.config, shape, classes), module)
+            network = _network(resolve_width(member.config, shape, classes), module)
             models.append(Model(member, network, module.state_dict()))
         self._arrange(models)
         self._eye = torch.eye(classes, dtype=self._stacks[0].dense.output.dtype, device=device)
@@ -158,7 +158,7 @@ class StackedLearner:
         return [found[member.number] for member in self.members]
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[Evaluation]:
+    def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """See `Learner`."""
         kept: list[list[Tensor]] = [[] for _ in self._stacks]
         sums: list[list[Tensor]] = [[] for _ in self._stacks]
@@ -171,12 +171,12 @@ class StackedLearner:
                     its_sums.append(stack.reconstruction_sums(found, target))
                 if outputs or target is None:
                     its_outputs.append(found.clone())
-        told: dict[int, Evaluation] = {}
+        told: dict[int, EvalResult] = {}
         for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
             whole = torch.cat(its_outputs, 2) if its_outputs else None
             scores = _means(its_sums, len(x)) if self._reconstructs else stack.scores(whole, y)
             for index, (model, each) in enumerate(zip(stack.models, scores, strict=True)):
-                told[model.member.number] = Evaluation(each, None if whole is None else whole[index].t())
+                told[model.member.number] = EvalResult(each, None if whole is None else whole[index].t())
         return [told[member.number] for member in self.members]
 
     def weights(self, member: Member) -> Weights:
@@ -226,7 +226,7 @@ class Stack:
         self.normalised = bool(models[0].network.norm)
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
-        self.dense = DenseStack([model.network for model in models], features, outputs, like)
+        self.dense = StackedMLP([model.network for model in models], features, outputs, like)
         self.loss: StackLoss | ReconstructionLoss
         self.record: StackRecord | ReconstructionRecord
         if configs[0].reconstructs:
@@ -235,7 +235,7 @@ class Stack:
         else:
             self.loss = StackLoss(configs, outputs, like)
             self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
-        self._update = make_update(configs, self.dense.parameters, self.dense.below)
+        self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
         for index, model in enumerate(models):
             self.take(index, model.weights, model.slots, model.steps)
@@ -265,7 +265,7 @@ class Stack:
         assert isinstance(self.loss, StackLoss)
         assert outputs is not None
         losses = (self.loss.value(outputs, y, smoothing=False) / len(y)).tolist()
-        right = correct(outputs, y).tolist()
+        right = count_correct(outputs, y).tolist()
         return [{"loss": loss, "accuracy": count / len(y)} for loss, count in zip(losses, right, strict=True)]
 
     def reconstruction_sums(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -323,7 +323,7 @@ def _network(config: TrialConfig, module: nn.Module) -> Network:
 def _kind(model: Model) -> tuple[str, bool, str, int]:
     """Equal for models of one stack."""
     config, network = model.member.config, model.network
-    return family(config), bool(network.norm), config.loss, -(-max(network.widths, default=0) // CLASS)
+    return optimizer_family(config), bool(network.norm), config.loss, -(-max(network.widths, default=0) // CLASS)
 
 
 def _place(model: Model) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hpo.config.trial_config import TrialConfig
 from hpo.training.member import Scores
 
-__all__ = ["ReconstructionLoss", "ReconstructionRecord", "StackLoss", "StackRecord", "correct"]
+__all__ = ["ReconstructionLoss", "ReconstructionRecord", "StackLoss", "StackRecord", "count_correct"]
 
 CHUNK = 1024  # samples measured at once
 
@@ -71,7 +71,7 @@ def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
     return outputs.gather(1, y.expand(len(outputs), 1, -1)).squeeze(1)
 
 
-def correct(outputs: Tensor, y: Tensor) -> Tensor:
+def count_correct(outputs: Tensor, y: Tensor) -> Tensor:
     """How many samples each member has right, (members,); the first of equal largest outputs counts, as in argmax."""
     if outputs.device.type == "cpu":
         # argmax over a dimension that is not the last takes a hundred times as long as the largest values.
@@ -133,7 +133,7 @@ class StackRecord:
             return
         outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
         losses = self._loss.samples(outputs, y)
-        self._sums += torch.stack([losses.sum(1, dtype=torch.float64), correct(outputs, y).double()], 1)
+        self._sums += torch.stack([losses.sum(1, dtype=torch.float64), count_correct(outputs, y).double()], 1)
         if self._by_step:
             parts = torch.split(losses, self._sizes, 1)
             self._steps.append(torch.stack([part.mean(1, dtype=torch.float64) for part in parts], 1))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout
 
-__all__ = ["ALIGNED", "DenseStack", "Network"]
+__all__ = ["ALIGNED", "Network", "StackedMLP"]
 
 # Row lengths of the first layer are multiples of this: with 785 columns a product into the weights of 100 members has
 # 73 Gflop/s of 98, with 792 all of them (one thread, batch 128).
@@ -84,7 +84,7 @@ def _multiply(product: Product) -> None:
 
 
 @dataclass
-class Trace:
+class LayerBuffers:
     """What a layer's forward pass leaves for its backward pass, and the room for both; for one size of batch.
 
     Attributes:
@@ -117,14 +117,14 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Room:
+class BatchBuffers:
     """What batches of one size need: a trace per layer, the outputs, and the gradient by them.
 
     `up` gives the outputs, `down` the gradient by the last activations, and `by_weight` makes the gradient by the
-    output layer's weights; see `Trace`. Without hidden layers they are not used.
+    output layer's weights; see `LayerBuffers`. Without hidden layers they are not used.
     """
 
-    traces: list[Trace]
+    traces: list[LayerBuffers]
     outputs: Tensor
     by_outputs: Tensor
     up: Product | None = None
@@ -132,7 +132,7 @@ class Room:
     by_weight: tuple[Tensor, Tensor] | None = None
 
 
-class DenseStack:
+class StackedMLP:
     """See the module. All members have batch normalisation, or none; all have hidden layers, or none.
 
     Args:
@@ -158,7 +158,7 @@ class DenseStack:
         self._widest = max((net.widths[-1] for net in networks if net.widths), default=0)
         self.output = like.new_zeros(len(networks), classes, self._widest + 1 if depth else self.inputs)
         self.parameters = [*(tensor for layer in self.layers for tensor in layer.learned), self.output]
-        self._rooms: dict[int, Room] = {}
+        self._rooms: dict[int, BatchBuffers] = {}
         self._first = (self.layers[0].weight if depth else self.output).flatten(0, 1)
 
     def _layer(self, index: int, like: Tensor) -> Layer:
@@ -252,7 +252,7 @@ class DenseStack:
                 _multiply(trace.down)
                 left.pop().baddbmm_(*trace.by_weight, beta=beta)
 
-    def _back_through(self, layer: Layer, trace: Trace, left: list[Tensor], add: bool) -> None:
+    def _back_through(self, layer: Layer, trace: LayerBuffers, left: list[Tensor], add: bool) -> None:
         """From the gradient by a layer's activations to the one by its sums."""
         if trace.ends is not None:
             _, dz, _, d_last = trace.ends
@@ -268,7 +268,7 @@ class DenseStack:
 
     # Room.
 
-    def _room(self, n: int) -> Room:
+    def _room(self, n: int) -> BatchBuffers:
         """For batches of that size; that of the two sizes before is kept: an epoch's usual one, and its last one."""
         if n not in self._rooms:
             while len(self._rooms) > 2:
@@ -276,20 +276,20 @@ class DenseStack:
             self._rooms[n] = self._make_room(n)
         return self._rooms[n]
 
-    def _make_room(self, n: int) -> Room:
+    def _make_room(self, n: int) -> BatchBuffers:
         count, like = len(self.networks), self.output
         outputs, by_outputs = like.new_zeros(2, count, self.classes, n)
         if not self.layers:
-            return Room([], outputs, by_outputs)
+            return BatchBuffers([], outputs, by_outputs)
         last, d_last = self._space(count, self._widest + 1, n), self._space(count, self._widest, n)
         last[:, -1] = 1
-        traces: list[Trace] = []
+        traces: list[LayerBuffers] = []
         for index in range(len(self.layers)):
             traces.append(self._make_trace(index, n, traces[-1] if traces else None, last, d_last))
         if self.layers[-1].count == count:
             last, d_last = traces[-1].h, traces[-1].dz
         up = _product(like, last, outputs)
-        return Room(
+        return BatchBuffers(
             traces,
             outputs,
             by_outputs,
@@ -307,7 +307,7 @@ class DenseStack:
             return self.output.new_zeros(count, n, width).mT
         return self.output.new_zeros(count, width, n)
 
-    def _make_trace(self, index: int, n: int, below: Trace | None, last: Tensor, d_last: Tensor) -> Trace:
+    def _make_trace(self, index: int, n: int, below: LayerBuffers | None, last: Tensor, d_last: Tensor) -> LayerBuffers:
         layer = self.layers[index]
         count, width, inputs = layer.weight.shape
         # The first layer's products are of all members at once.
@@ -328,7 +328,7 @@ class DenseStack:
         if layer.gamma is not None and layer.beta is not None:
             norm = BatchNorm(sums, z, dz, by_sums, layer.gamma, layer.beta, layer.mean, layer.variance)
         ends = self._ends(index, h, dz, last, d_last)
-        trace = Trace(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
+        trace = LayerBuffers(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
         if below is not None:
             source = below.h[:count, :inputs]
             trace.up = _product(layer.weight, source, sums)
@@ -340,7 +340,9 @@ class DenseStack:
     def _ends(
         self, index: int, h: Tensor, dz: Tensor, last: Tensor, d_last: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """See `Trace`; None where no member ends with that layer, or all do, and its own tensors are the last."""
+        """See `LayerBuffers`; None where no member ends with that layer, or all do, and its own tensors are the
+        last.
+        """
         count = self.layers[index].count
         longer = self.layers[index + 1].count if index + 1 < len(self.layers) else 0
         if longer == count or self.layers[-1].count == len(self.networks):

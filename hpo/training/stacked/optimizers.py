@@ -15,10 +15,10 @@ from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["Update", "family", "make_update"]
+__all__ = ["StackedOptimizer", "make_stacked_optimizer", "optimizer_family"]
 
 
-class Update(Protocol):
+class StackedOptimizer(Protocol):
     """One optimizer for all members of a stack.
 
     Attributes:
@@ -33,7 +33,7 @@ class Update(Protocol):
         """Change the parameters at these learning rates, (members, 1, 1). The gradients may be used up."""
 
 
-def family(config: TrialConfig) -> str:
+def optimizer_family(config: TrialConfig) -> str:
     """Which members one update serves. `descent` is SGD that remembers nothing and changes no gradient."""
     kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
     even = config.layer_learning_rate_decay == 1
@@ -41,9 +41,9 @@ def family(config: TrialConfig) -> str:
     return "descent" if kind == "sgd" and plain else kind
 
 
-def make_update(
+def make_stacked_optimizer(
     configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
-) -> Update | None:
+) -> StackedOptimizer | None:
     """The update of members of one family; None for `descent`, whose step is a part of backpropagation.
 
     Args:
@@ -51,14 +51,14 @@ def make_update(
         parameters: what they learn.
         below: of each parameter, for each member that has it, by how many layers it is below the output.
     """
-    kinds: dict[str, Callable[[Sequence[TrialConfig], Sequence[Tensor], Sequence[Sequence[int]]], Update]] = {
+    kinds: dict[str, Callable[[Sequence[TrialConfig], Sequence[Tensor], Sequence[Sequence[int]]], StackedOptimizer]] = {
         "sgd": Sgd, "rmsprop": RmsProp, "adam": Adam, "adamw": Adam, "nadam": Nadam
     }  # fmt: skip
-    kind = family(configs[0])
+    kind = optimizer_family(configs[0])
     return None if kind == "descent" else kinds[kind](configs, parameters, below)
 
 
-def setting(values: Sequence[float], parameters: Sequence[Tensor]) -> list[Tensor]:
+def column_of(values: Sequence[float], parameters: Sequence[Tensor]) -> list[Tensor]:
     """A number per member, broadcast over each parameter, (its members, 1, 1)."""
     whole = parameters[-1].new_tensor(values).view(-1, 1, 1)
     return [whole[: len(parameter)] for parameter in parameters]
@@ -76,7 +76,9 @@ def zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 class LayerRates:
-    """The learning rates of each parameter's members, (its members, 1, 1); see `hpo.training.learner.layer_rates`."""
+    """The learning rates of each parameter's members, (its members, 1, 1); see
+    `hpo.training.learner.layer_rate_factors`.
+    """
 
     def __init__(
         self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor], below: Sequence[Sequence[int]]
@@ -101,7 +103,7 @@ class Clip:
 
     def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
         self._on = any(config.gradient_clip for config in configs)
-        self._largest = setting([config.gradient_clip or float("inf") for config in configs], parameters)[-1]
+        self._largest = column_of([config.gradient_clip or float("inf") for config in configs], parameters)[-1]
         self._free = self._largest.isinf()  # whose norm does not matter, though it may overflow
 
     def __call__(self, gradients: Sequence[Tensor]) -> None:
@@ -121,7 +123,7 @@ class Decay:
 
     def __init__(self, configs: Sequence[TrialConfig], parameters: Sequence[Tensor]) -> None:
         self._on = any(config.weight_decay for config in configs)
-        self._shares = setting([config.weight_decay for config in configs], parameters)
+        self._shares = column_of([config.weight_decay for config in configs], parameters)
 
     def __call__(self, gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
         if self._on:
@@ -140,15 +142,15 @@ class Sgd:
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
         self._of_layer = LayerRates(configs, parameters, below)
-        self._momentum = setting([config.momentum for config in configs], parameters)
+        self._momentum = column_of([config.momentum for config in configs], parameters)
         # The step is along a * velocity + b * gradient.
         nesterov = [config.optimizer == "nesterov" for config in configs]
         ahead = [config.momentum if each else 1.0 for config, each in zip(configs, nesterov, strict=True)]
-        self._a = setting(ahead, parameters)
-        self._b = setting([float(each) for each in nesterov], parameters) if any(nesterov) else None
+        self._a = column_of(ahead, parameters)
+        self._b = column_of([float(each) for each in nesterov], parameters) if any(nesterov) else None
 
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """See `Update`."""
+        """See `StackedOptimizer`."""
         self.steps += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
@@ -177,11 +179,11 @@ class RmsProp:
         self._parameters = parameters
         self._clip, self._decay = Clip(configs, parameters), Decay(configs, parameters)
         self._of_layer = LayerRates(configs, parameters, below)
-        self._momentum = setting([config.momentum for config in configs], parameters)
-        self._epsilon = setting([config.epsilon for config in configs], parameters)
+        self._momentum = column_of([config.momentum for config in configs], parameters)
+        self._epsilon = column_of([config.epsilon for config in configs], parameters)
 
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """See `Update`."""
+        """See `StackedOptimizer`."""
         self.steps += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
@@ -231,7 +233,7 @@ class Adam:
 
     @property
     def steps(self) -> int:
-        """See `Update`."""
+        """See `StackedOptimizer`."""
         return int(self._count.item())
 
     @steps.setter
@@ -239,7 +241,7 @@ class Adam:
         self._count.fill_(count)
 
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """See `Update`."""
+        """See `StackedOptimizer`."""
         self._clip(gradients)
         self._count.add_(1)
         if not self._lists:  # the gradients' memory never changes either
@@ -277,14 +279,14 @@ class Nadam:
         self._beta1 = whole.new_tensor([config.beta1 for config in configs]).view(-1, 1, 1)
         self._beta2 = whole.new_tensor([config.beta2 for config in configs]).view(-1, 1, 1)
         self._mu_product = torch.ones_like(self._beta1)
-        self._new1 = setting([1 - config.beta1 for config in configs], parameters)
-        self._new2 = setting([1 - config.beta2 for config in configs], parameters)
-        self._keep2 = setting([config.beta2 for config in configs], parameters)
-        self._epsilon = setting([config.epsilon for config in configs], parameters)
+        self._new1 = column_of([1 - config.beta1 for config in configs], parameters)
+        self._new2 = column_of([1 - config.beta2 for config in configs], parameters)
+        self._keep2 = column_of([config.beta2 for config in configs], parameters)
+        self._epsilon = column_of([config.epsilon for config in configs], parameters)
 
     @property
     def steps(self) -> int:
-        """See `Update`."""
+        """See `StackedOptimizer`."""
         return self._done
 
     @steps.setter
@@ -300,7 +302,9 @@ class Nadam:
         return float(1 - 0.5 * 0.96 ** (step * self.DECAY))
 
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """See `Update`. The factors are tensors throughout: a number from the device would have to be waited for."""
+        """See `StackedOptimizer`. The factors are tensors throughout: a number from the device would have to be waited
+        for.
+        """
         self._done += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)

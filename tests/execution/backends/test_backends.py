@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from hpo.errors import RequestError
 from hpo.execution.backends.base import WorkerOptions
-from hpo.execution.backends.local import Local, gpus, worker_count
+from hpo.execution.backends.local import Local, count_gpus, default_worker_count
 from hpo.execution.backends.ray import Ray
-from hpo.execution.backends.slurm import Slurm, minutes, parameters_of
+from hpo.execution.backends.slurm import Slurm, parse_minutes, parse_slurm_options
 from tests.execution.backends.cluster import ALONE, cluster
 from tests.execution.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
 from tests.helpers import hpo
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(900)  # a cluster waits for the one of another 
 def test_each_worker_here_has_one_of_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-b")
-    assert worker_count("auto") == worker_count("cuda") == 2
+    assert default_worker_count("auto") == default_worker_count("cuda") == 2
     study = endless(sqlite_url(tmp_path), tmp_path, "gpus")
     handles = Local().start(study, WorkerOptions(3, cpus=1, cohort=1))
     seen = [Path(f"/proc/{each.process.pid}/environ").read_bytes().split(b"\0") for each in handles]
@@ -41,9 +41,9 @@ def test_each_worker_here_has_one_of_several_gpus(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(("visible", "found"), [("0,1", ["0", "1"]), ("", []), ("-1", []), ("3", ["3"])])
 def test_the_gpus_are_those_that_one_may_see(visible: str, found: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus() == found
-    assert worker_count("cpu") == len(os.sched_getaffinity(0))
-    assert worker_count("cuda:1") == 1
+    assert count_gpus() == found
+    assert default_worker_count("cpu") == len(os.sched_getaffinity(0))
+    assert default_worker_count("cuda:1") == 1
 
 
 def test_without_that_variable_the_driver_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +52,9 @@ def test_without_that_variable_the_driver_is_asked(tmp_path: Path, monkeypatch: 
     program.chmod(0o755)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert gpus() == ["GPU-1", "GPU-2"]
+    assert count_gpus() == ["GPU-1", "GPU-2"]
     program.write_text("#!/bin/sh\necho no devices were found\nexit 9\n")
-    assert gpus() == []
+    assert count_gpus() == []
 
 
 # Ray.
@@ -156,7 +156,7 @@ def test_everything_is_passed_through_to_sbatch(tmp_path: Path, monkeypatch: pyt
     study = make(url, tmp_path, "passed", 1)
     given = ["partition=gpu", "time=1-04:00:30", "setup=module load cuda", "setup=ulimit -n 4096", "mem=16GB",
              "qos=long", "reservation=mine"]  # fmt: skip
-    handles = Slurm(parameters_of(given)).start(study, WorkerOptions(3, cpus=4, gpus=1))
+    handles = Slurm(parse_slurm_options(given)).start(study, WorkerOptions(3, cpus=4, gpus=1))
     assert [handle.job.job_id for handle in handles] == ["4242_0", "4242_1", "4242_2"]
     script = (tmp_path / "script").read_text(encoding="utf-8")
     for line in ("--partition=gpu", "--time=1681", "--mem=16GB", "--qos=long", "--reservation=mine", "--array=0-2%3",
@@ -172,7 +172,7 @@ def test_everything_is_passed_through_to_sbatch(tmp_path: Path, monkeypatch: pyt
     [("30", 30), ("90:30", 91), ("04:00:00", 240), ("1-12", 2160), ("2-00:30", 2910), ("1-00:00:01", 1441)],
 )
 def test_time_limits_are_sbatchs(text: str, found: int) -> None:
-    assert minutes(text) == found
+    assert parse_minutes(text) == found
 
 
 # What is asked for wrongly.

@@ -16,12 +16,12 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.execution.backends.base import Backend, Handle, WorkerOptions
+from hpo.execution.backends.base import Backend, WorkerHandle, WorkerOptions
 from hpo.execution.backends.local import Local
 from hpo.execution.backends.ray import Ray
 from hpo.execution.backends.slurm import Slurm
 from hpo.study import Study, StudyStorage
-from hpo.study.input.study_file import define
+from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import home
 from tests.data import small_npz
 from tests.execution.backends.cluster import Cluster, cluster, marked
@@ -65,7 +65,7 @@ def make(url: str, folder: Path, name: str, trials: int, **parameters: Any) -> S
     data = small_npz(folder / "small.npz")
     space = {"widths": "8", "epochs": 1, "learning_rate": [0.01, 0.02], **parameters}
     table = {"dataset": str(data), "trials": trials, "sampler": "random", "parameters": space}
-    found, definition, budget = define(table, name, folder)
+    found, definition, budget = parse_definition(table, name, folder)
     return Study.create(StudyStorage(url), found, definition, budget)
 
 
@@ -89,7 +89,7 @@ def until(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.05)
 
 
-def ended(handles: Sequence[Handle]) -> None:
+def ended(handles: Sequence[WorkerHandle]) -> None:
     until(lambda: not any(handle.alive for handle in handles))
 
 
