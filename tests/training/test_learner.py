@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hpo.choices import ACTIVATIONS, OPTIMIZERS
+from hpo.cohorts import ALONE
 from hpo.config import TrialConfig
 from hpo.training.learner import Learner, ModuleLearner, layers_of, loss_function
 from hpo.training.member import Member
@@ -84,8 +85,10 @@ def test_every_optimizer_has_a_reference():
     assert {name.split()[0] for name in STEPS} == set(OPTIMIZERS) - {"lbfgs"}
 
 
-@both
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for kind in LEARNERS for name in STEPS if kind == "module" or name.split()[0] not in ALONE],
+)
 def test_steps(name, kind):
     optimizer, extra = name.split()[0], STEPS[name]
     config = TrialConfig(widths="5-4", activation="tanh", optimizer=optimizer, **extra)

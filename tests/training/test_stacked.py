@@ -19,6 +19,7 @@ from hpo.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
+from hpo.cohorts import ALONE
 from hpo.config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training import loop, sizing
@@ -35,7 +36,7 @@ from hpo.training.updates import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
+STACKED = tuple(name for name in OPTIMIZERS if name not in ALONE)
 PROFILES = ("uniform", "decreasing", "increasing")
 
 
