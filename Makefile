@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types tests chaos bench clean
+.PHONY: quickstart test lint types tests docs chaos bench clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed
@@ -22,6 +22,11 @@ types: $(VENV)/installed-test
 # Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for.
 tests: $(VENV)/installed-test
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Brings the generated pages up to date, and builds the site in site/.
+docs: $(VENV)/installed-test
+	$(BIN)/cog -r docs/cli.md docs/parameters.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Ten minutes of workers that are killed and suspended, and of a database that goes away; needs PostgreSQL's programs.
 chaos: $(VENV)/installed-test
@@ -45,7 +50,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 define check_python
 command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \

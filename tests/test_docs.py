@@ -21,11 +21,14 @@ from tests.helpers import ROOT
 
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "postgresql.md")
-RUN_IN_EXAMPLES = ROOT / "examples" / "README.md"
+BESIDE = [
+    ROOT / name for name in ("README.md", "BENCHMARKS.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+]
+GENERATED = ("docs/cli.md", "docs/parameters.md")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"#\s*([\w-]+\.(?:py|toml|yaml))\b")
-# What no test can run: it installs, waits for a person, or needs a cluster.
-NOT_RUN = {"sh install", "sh yourself", "sh cluster"}
+# What no test can run: it installs, waits for a person, or needs a cluster; or what is not there yet.
+NOT_RUN = {"sh install", "sh yourself", "sh cluster", "python later"}
 KINDS = {"sh", "sh fails", "python", "toml", "yaml", "text", *NOT_RUN}
 
 
@@ -112,8 +115,9 @@ def follow(page: Path, person: Reader) -> None:
 
 def test_the_pages_are_those_that_people_need() -> None:
     assert {page.stem for page in PAGES} == {
-        "from-kerastuner", "from-optuna", "from-ray-tune", "from-wandb", "own-data", "own-loop", "own-model",
-        "quickstart", "reading-a-report", "scaling", "test-set", "trackers", "troubleshooting",
+        "cli", "cohorts", "dashboard", "experiments", "exporting", "from-kerastuner", "from-optuna", "from-ray-tune",
+        "from-wandb", "index", "own-data", "own-loop", "own-model", "parameters", "python-api", "quickstart",
+        "reading-a-report", "resuming", "scaling", "study-file", "test-set", "trackers", "troubleshooting",
     }  # fmt: skip
 
 
@@ -123,7 +127,7 @@ def test_little_is_not_run() -> None:
     assert len(skipped) <= 12, skipped
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", RUN_IN_EXAMPLES], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *BESIDE], ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in link:
@@ -131,11 +135,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_command_and_every_option_that_is_written_exists() -> None:
-    """Those in the text too, and those of README.md, much of which would take hours."""
+    """Those in the text too, and those of pages whose commands would take hours."""
     commands = {
         name: {option for each in command.params for option in each.opts} for name, command in app.commands.items()
     }
-    for page in (*PAGES, ROOT / "README.md", RUN_IN_EXAMPLES, ROOT / "docs" / "postgresql.md"):
+    for page in (*PAGES, *BESIDE, ROOT / "docs" / "postgresql.md"):
         text = page.read_text(encoding="utf-8")
         typed = re.findall(r"`(hpo [a-z][^`\n]*)`", text)
         for kind, block in blocks(page):
@@ -149,10 +153,35 @@ def test_every_command_and_every_option_that_is_written_exists() -> None:
                 assert option in commands[words[1]], f"{page.name}: {line}"
 
 
-def test_the_readmes_python_and_toml_are_right(tmp_path: Path) -> None:
-    """Its commands are of hours; that they and their options exist is checked above, and what they do elsewhere."""
+def test_every_command_and_every_option_is_documented() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## hpo (\S+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == set(app.commands)
+    for name, command in app.commands.items():
+        for option in (option for each in command.params for option in each.opts if option.startswith("--")):
+            assert option in sections[name], f"hpo {name} {option} is not in docs/cli.md: run make docs"
+
+
+def test_the_readme_is_short_and_its_python_runs(tmp_path: Path) -> None:
+    """Its commands are tested elsewhere; that they exist is checked above."""
+    readme = ROOT / "README.md"
+    assert readme.stat().st_size <= 7000
     person = reader(tmp_path)
-    for kind, block in blocks(ROOT / "README.md"):
-        if kind in ("python", "toml"):
-            person.do(kind, block)
-    person.run("hpo launch ./mine.toml --dry-run && hpo parameters --import my_things --model blocknet", fails=False)
+    python = [block for kind, block in blocks(readme) if kind == "python"]
+    assert len(python) == 1
+    person.do("python", python[0])
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    command = [sys.executable, "-m", "cogapp", "--check", page]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, f"{page} is stale: run make docs and commit it\n{done.stdout}{done.stderr}"
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "cli.html").exists()

@@ -399,11 +399,11 @@ def test_deleting_needs_a_yes(tmp_path: Path) -> None:
     assert json.loads(hpo("list", "--format", "json", *storage, cwd=tmp_path).stdout) == []
 
 
-def test_every_command_has_help_and_stands_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_command_and_option_has_help_and_stands_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for name, command in app.commands.items():
         assert command.help, name
-        assert f"hpo {name}" in readme, name
+        assert f"## hpo {name}\n" in page, name
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.help, f"{name} {parameter.opts}"  # type: ignore[attr-defined]

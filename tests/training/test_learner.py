@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
+from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
 from hpo.training.learner import Learner, ModuleLearner, loss_function, weight_layers
 from hpo.training.member import Member
@@ -84,8 +85,10 @@ def test_every_optimizer_has_a_reference():
     assert {name.split()[0] for name in STEPS} == set(OPTIMIZERS) - {"lbfgs"}
 
 
-@both
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, kind) for kind in LEARNERS for name in STEPS if kind == "module" or name.split()[0] not in UNSTACKABLE],
+)
 def test_steps(name, kind):
     optimizer, extra = name.split()[0], STEPS[name]
     config = TrialConfig(widths="5-4", activation="tanh", optimizer=optimizer, **extra)

@@ -19,6 +19,7 @@ from hpo.config.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
+from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training import cohort_size, loop
@@ -35,7 +36,7 @@ from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-STACKED = tuple(name for name in OPTIMIZERS if name != "lbfgs")
+STACKED = tuple(name for name in OPTIMIZERS if name not in UNSTACKABLE)
 PROFILES = ("uniform", "decreasing", "increasing")
 
 
