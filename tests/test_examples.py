@@ -76,7 +76,7 @@ def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(
     shorter = {"trials": 1, "sets": {"epochs": 3}}
     whole = launched(folder, "lightning_loop", name="whole", **shorter)
     Worker(whole, "cpu", 1).run()
-    values = [epoch["val_loss"] for epoch in whole.storage.epochs(whole.id)[whole.trials()[0]._trial_id]]
+    values = [epoch["val_loss"] for epoch in whole.storage.read_epochs(whole.id)[whole.trials()[0]._trial_id]]
 
     import lightning_loop
 
@@ -94,7 +94,7 @@ def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(
     assert halted.trials()[0].state == TrialState.WAITING
     Worker(halted, "cpu", 1).run()
     assert epochs == [0, 1, 2]  # none is trained again
-    rows = halted.storage.epochs(halted.id)[halted.trials()[0]._trial_id]
+    rows = halted.storage.read_epochs(halted.id)[halted.trials()[0]._trial_id]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["val_loss"] for row in rows[:2]] == pytest.approx(values[:2], abs=1e-4)
     assert rows[2]["val_loss"] < rows[0]["val_loss"]

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.cohort_key import SHARED, cohort_key, run_key, stack_key
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import HpoError, LeaseLostError
-from hpo.storage.leased_storage import FIXED, ClaimOffer, LeaseGrant
+from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
+from hpo.storage.statements import FIXED
 from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer"]

@@ -38,21 +38,21 @@ class Heartbeat:
         self.stop = False
 
     def __enter__(self) -> Heartbeat:
-        self._storage.announce(self._study_id, self._holder)
+        self._storage.register_worker(self._study_id, self._holder)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(OFTEN)
-        if self._storage.in_trouble:
+        if self._storage.is_unavailable:
             return  # there are ten seconds to stop in; it will be listed as gone
         try:
-            self._storage.retire(self._holder, self._work)
+            self._storage.unregister_worker(self._holder, self._work)
         except sqlalchemy.exc.SQLAlchemyError as error:
             log.warning("worker %s will be listed as gone: %s", self._holder.name, self._storage.explain(error))
 
     def _run(self) -> None:
         while not self._ended.wait(min(OFTEN, self._holder.seconds / 4)):
             with suppress(sqlalchemy.exc.SQLAlchemyError):  # the storage has noted it, and says so once
-                self.stop = self._storage.beat(self._holder, self._work) or self.stop
+                self.stop = self._storage.renew_leases(self._holder, self._work) or self.stop

@@ -179,7 +179,7 @@ def run_plan(
         RequestError: the backend cannot start them.
         RunError: a worker failed; the line has its last words and its log.
     """
-    study.storage.patience.asked_to_stop = should_stop
+    study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
     started = (backend or Local()).start(study, options)
     failures = watch_study(study, started, should_stop)

@@ -94,7 +94,7 @@ def reproduce(
     """
     trial = choose_trial(study, number)
     study.definition.check_registered()
-    recorded = study.storage.epochs(study.id, trial._trial_id).get(trial._trial_id, [])
+    recorded = study.storage.read_epochs(study.id, trial._trial_id).get(trial._trial_id, [])
     if not recorded:
         raise RequestError(f"study '{study.name}': of trial {number} no epoch was recorded, so nothing can be compared")
     then: Mapping[str, str] = trial.system_attrs.get(ENVIRONMENT, {})

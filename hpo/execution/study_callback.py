@@ -101,7 +101,7 @@ class StudyCallback(Callback):
         if member.resumed_from:
             log.info("trial %d goes on after epoch %d", claim.number, member.resumed_from)
         self.study.rewind(claim, member.resumed_from)
-        stored = len(self.study.storage.epochs(self.study.id, claim.id).get(claim.id, []))
+        stored = len(self.study.storage.read_epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
             self._store(claim, member, metrics)
 
@@ -128,7 +128,7 @@ class StudyCallback(Callback):
             self.ended(entry, outcome)
 
     def _should_prune(self, entry: RunningTrial) -> bool:
-        with self.work.of("sampling"):
+        with self.work.measure("sampling"):
             return entry.claim.trial.should_prune()
 
     def _lose(self, entry: RunningTrial, member: Member) -> None:

@@ -145,7 +145,7 @@ class TrialRecorder:
 
     def release(self) -> None:
         """Give back all that is open."""
-        with self.work.of("storage"):
+        with self.work.measure("storage"):
             self.study.storage.release_all(list(self.open))
         self.open.clear()
 
@@ -153,12 +153,12 @@ class TrialRecorder:
         storage = self.study.storage
         if not claims:
             return
-        in_trouble = storage.in_trouble  # and then it is not waited for
-        with self.work.of("storage"):
-            released = [] if in_trouble else storage.release_all([claim.id for claim in claims])
+        unavailable = storage.is_unavailable  # and then it is not waited for
+        with self.work.measure("storage"):
+            released = [] if unavailable else storage.release_all([claim.id for claim in claims])
         for claim in claims:
             self.open.pop(claim.id, None)
-            if in_trouble:
+            if unavailable:
                 log.info(LATER, claim.number)
             elif claim.id in released:
                 log.info("trial %d released: the worker was asked to stop", claim.number)
@@ -228,7 +228,7 @@ class TrialRecorder:
 
     def _tell(self, results: Sequence[Result]) -> None:
         """End trials, but those that are another worker's by now."""
-        with self.work.of("storage"):
+        with self.work.measure("storage"):
             mine = [result for result in results if self._described_there(result)]
             told = [TellRequest(result.claim.id, result.state, result.values) for result in mine]
             with self.files.telling_all([kept for result in mine if (kept := self._kept(result))]):

@@ -66,7 +66,7 @@ INFRASTRUCTURE_ERRORS = (DataError, RegistryError, optuna.exceptions.StorageInte
 def cores_per_worker(study: Study) -> int:
     """Threads for one more worker: this machine's cores over the study's workers that live on it."""
     here = socket.gethostname()
-    others = sum(worker.host == here and not worker.gone for worker in study.storage.workers(study.id))
+    others = sum(worker.host == here and not worker.gone for worker in study.storage.read_workers(study.id))
     return max(1, cores() // (others + 1))
 
 
@@ -136,24 +136,24 @@ class Worker:
         """
         storage = self.study.storage
         log.info("worker %s: study %s in %s on %s", self.name, self.study.name, storage.masked_url, self.device)
-        storage.patience.asked_to_stop = self._stopping
+        storage.retry_policy.stop_requested = self._stopping
         try:
             with self._heartbeat:
                 self._work()
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
-            raise RunError(f"{storage.explain(error)}{GIVEN_UP if storage.given_up else ''}") from error
+            raise RunError(f"{storage.explain(error)}{GIVEN_UP if storage.outage_error else ''}") from error
         finally:
-            storage.patience.asked_to_stop = lambda: False
+            storage.retry_policy.stop_requested = lambda: False
 
     def _stopping(self) -> bool:
         """Whether to stop: a signal here, `hpo stop` anywhere, or a database that has not answered for minutes."""
-        return self.should_stop() or self._heartbeat.stop or self.study.storage.given_up is not None
+        return self.should_stop() or self._heartbeat.stop or self.study.storage.outage_error is not None
 
     def _work(self) -> None:
         told, pause = False, FIRST_LOOK
         while not self._stopping():
             try:
-                with self.work.of("storage"):
+                with self.work.measure("storage"):
                     claim = self.study.claim(self.holder)
             except LeaseLostError:
                 continue  # this process was suspended as it claimed, for longer than a lease
@@ -169,14 +169,14 @@ class Worker:
             else:
                 log.info("nothing left to begin%s", f": {why}" if (why := self.study.ended()) else "")
                 return
-        if (error := self.study.storage.given_up) is not None:
+        if (error := self.study.storage.outage_error) is not None:
             raise RunError(f"{self.study.storage.explain(error)}{GIVEN_UP}")
         if self._heartbeat.stop:
             log.info("stopped, as hpo stop asked")
 
     def _others(self) -> int:
         """How many trials others have, or are just claiming; once the study has ended nobody claims those that wait."""
-        return self.study.storage.held_by_others(self.study.id, waiting=self.study.ended() is None)
+        return self.study.storage.count_held_by_others(self.study.id, waiting=self.study.ended() is None)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -214,7 +214,7 @@ class Worker:
         with self._answering(claim):
             if claim.taken_over:
                 self._count_death(claim)
-            with self.work.of("sampling"):
+            with self.work.measure("sampling"):
                 config = self.study.config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
             return RunningTrial(claim, config)
@@ -228,7 +228,7 @@ class Worker:
             return []  # a loop of the user's own has one trial
         key = stack_key(first.config)
         size = 1 if key is None else self.cohort or self._size(first, key)
-        with self.work.of("storage"):
+        with self.work.measure("storage"):
             try:
                 claims = self._companions.claim(self.holder, first.claim, first.config, size)
             except KeyError:  # the study was deleted; the next claim says so
@@ -248,7 +248,7 @@ class Worker:
             asked = max(1, min(ADAPTIVE, self.study.budget.trials // SHARE))
             configs = self._companions.configs(first.claim, first.config) if fixed else [first.config] * asked
             try:
-                with self.work.of("training"):
+                with self.work.measure("training"):
                     size = measure_cohort_size(configs, self.data.get(first.config), min(len(configs), MOST))
             except INFRASTRUCTURE_ERRORS:
                 raise
@@ -267,7 +267,7 @@ class Worker:
             RunError: that many in a row have died without an epoch or a checkpoint more.
         """
         storage, path = self.study.storage, self._checkpoint(claim)
-        epoch = storage.last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
+        epoch = storage.read_last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
         place = [epoch, path.stat().st_mtime_ns if path.exists() else 0]
         before = storage.get_trial(claim.id).user_attrs.get("deaths", {})
         count = before.get("count", 0) + 1 if before.get("place") == place else 1
@@ -341,7 +341,7 @@ class Worker:
         self.work.members += len(entries)
         trackers = self._trackers(entries)
         try:
-            with self.work.of("training"):
+            with self.work.measure("training"):
                 data = self.data.get(entries[0].config)
                 for entry in entries:
                     entry.environment = describe_environment(data)

@@ -58,7 +58,7 @@ def export_trials(study: Study, folder: Path) -> int:
             place.mkdir()
             _write(place / "validation.csv", ("epoch", *validation, "seconds"), row.epochs)
             if results.definition.record_steps:
-                steps = study.storage.steps(study.id, trial._trial_id).get(trial._trial_id, [])
+                steps = study.storage.read_steps(study.id, trial._trial_id).get(trial._trial_id, [])
                 _write_rows(place / "train.csv", STEPS, _step_rows(steps))
             else:
                 _write(place / "train.csv", [name for name in TRAINING if name in names], row.epochs)

@@ -1,1 +1,1 @@
-"""An Optuna storage on SQL: cached, batched, leased."""
+"""SQL storage on Optuna's schema: cached, batched and leased. It knows nothing of studies' definitions."""

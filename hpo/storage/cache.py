@@ -1,4 +1,4 @@
-"""What a process knows of a study's trials, and what it has yet to write."""
+"""Trial cache and write buffer of StudyStorage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KEYS: dict[sa.Table, tuple[str, ...]] = {
 
 
 def copy_trial(trial: FrozenTrial) -> FrozenTrial:
-    """A trial to be changed without changing this one."""
+    """Copy a trial, so that the copy can be changed while readers keep the original."""
     twin = copy.copy(trial)
     twin.params = dict(trial.params)
     twin.distributions = dict(trial.distributions)
@@ -50,7 +50,7 @@ def copy_trial(trial: FrozenTrial) -> FrozenTrial:
 
 
 class TrialCache:
-    """The trials of one study as last read, and those that this process runs as it has written them.
+    """Cache of one study's trials: others' as last read, this process's own as it has written them.
 
     Frozen trials are replaced, never changed, so that a reader may keep the one it was given.
 
@@ -73,8 +73,8 @@ class TrialCache:
         self._anchor: int | None = None
         self._order: list[int] = []
 
-    def take(self, snapshot: Snapshot) -> None:
-        """Take over what was read, except of the trials that this process runs."""
+    def update(self, snapshot: Snapshot) -> None:
+        """Store what was read, except of the trials that this process runs."""
         self.name = snapshot.name
         for trial in snapshot.trials:
             if trial._trial_id not in self.own:
@@ -82,7 +82,7 @@ class TrialCache:
         self.read_at = time.monotonic()
 
     def put(self, trial: FrozenTrial) -> None:
-        """Take over one trial."""
+        """Store one trial."""
         trial_id = trial._trial_id
         self.trials[trial_id] = trial
         self._last = max(self._last, trial_id)
@@ -96,14 +96,16 @@ class TrialCache:
         for name, distribution in trial.distributions.items():
             self._distributions.setdefault(name, distribution)
 
-    def replaced_by(self, snapshot: Snapshot) -> bool:
-        """Whether this is another study than the one known: SQLite gives the ids of a deleted one away again."""
+    def is_stale_for(self, snapshot: Snapshot) -> bool:
+        """Return whether the snapshot is of another study than the cached one: SQLite reuses the ids of a deleted
+        study.
+        """
         ended: datetime | None = self.trials[self._anchor].datetime_complete if self._anchor is not None else None
-        missing = self._asked() - {trial._trial_id for trial in snapshot.trials}
+        missing = self._reread_ids() - {trial._trial_id for trial in snapshot.trials}
         return (self.name is not None and snapshot.name != self.name) or ended != snapshot.anchor or bool(missing)
 
     def check_distribution(self, name: str, distribution: BaseDistribution) -> None:
-        """Refuse another kind of distribution for a parameter than the study has.
+        """Check that a distribution is compatible with the one that the study has for this parameter.
 
         Raises:
             ValueError: the distributions are not compatible.
@@ -111,12 +113,12 @@ class TrialCache:
         if name in self._distributions:
             check_distribution_compatibility(self._distributions[name], distribution)
 
-    def _asked(self) -> set[int]:
-        """The trials that every read asks for by their ids: the unfinished and failed ones of others, and one slot."""
+    def _reread_ids(self) -> set[int]:
+        """Return the ids that every read asks for: others' unfinished and failed trials, and one waiting slot."""
         return (self._open - self.own) | ({max(self._waiting)} if self._waiting else set())
 
-    def changed(self, also: Iterable[int] = ()) -> TrialQuery:
-        """All that others may have changed since the last read.
+    def query(self, also: Iterable[int] = ()) -> TrialQuery:
+        """Return a query for all that others may have changed since the last read.
 
         New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their
         range says which, with those in it that are known to wait no longer: naming 2,700 of them would be a statement
@@ -128,52 +130,52 @@ class TrialCache:
         first, last = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
         # A cohort takes slots from among others.
         passed = tuple(i for i in self.trials if first < i < last and i not in self._waiting)
-        return TrialQuery(self._last, tuple(self._asked().union(also)), (first, last), passed, self._anchor)
+        return TrialQuery(self._last, tuple(self._reread_ids().union(also)), (first, last), passed, self._anchor)
 
-    def in_order(self) -> list[FrozenTrial]:
-        """The trials by number; samplers and pruners ask for them often."""
+    def trials_by_number(self) -> list[FrozenTrial]:
+        """Return the trials in order of their numbers; samplers and pruners ask for them often."""
         if len(self._order) != len(self.trials):
             self._order = sorted(self.trials, key=lambda trial_id: self.trials[trial_id].number)
         return [self.trials[trial_id] for trial_id in self._order]
 
 
 class WriteBuffer:
-    """Rows of trials that are yet to be written; a later row with the same key replaces an earlier one."""
+    """Buffer of rows that are yet to be written; a later row with the same key replaces an earlier one."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[sa.Table, tuple[Any, ...]], dict[str, Any]] = {}
         self.since: float | None = None
 
     def add(self, table: sa.Table, row: dict[str, Any]) -> None:
-        """Keep a row."""
+        """Add a row, in place of an earlier one with the same key."""
         self._rows[table, tuple(row[name] for name in KEYS[table])] = row
         if self.since is None:
             self.since = time.monotonic()
 
     def take(self) -> WriteBuffer:
-        """All rows, leaving none."""
+        """Return all rows and empty the buffer."""
         taken = WriteBuffer()
         taken._rows, taken.since = self._rows, self.since
         self._rows, self.since = {}, None
         return taken
 
-    def put_back(self, taken: WriteBuffer) -> None:
-        """Return rows that could not be written, under those that have come since."""
+    def restore(self, taken: WriteBuffer) -> None:
+        """Put rows back that could not be written; rows that were added since take precedence."""
         self._rows = {**taken._rows, **self._rows}
         self.since = taken.since if taken.since is not None else self.since
 
     @property
     def trial_ids(self) -> set[int]:
-        """Whose rows there are."""
+        """Ids of the trials that have rows here."""
         return {row["trial_id"] for row in self._rows.values()}
 
     def drop(self, trial_ids: Iterable[int]) -> None:
-        """Forget the rows of trials that are not ours to write."""
+        """Drop the rows of trials that are no longer ours to write."""
         dropped = set(trial_ids)
         self._rows = {key: row for key, row in self._rows.items() if row["trial_id"] not in dropped}
         self.since = self.since if self._rows else None
 
     def write(self, connection: sa.Connection) -> None:
-        """One statement a table."""
+        """Write the rows, with one statement per table."""
         for table, keys in KEYS.items():
             upsert(connection, table, keys, [row for (of, _), row in self._rows.items() if of is table])

@@ -1,8 +1,7 @@
-"""A storage whose trials are held by workers, under leases: claimed, told and given back, one or a cohort at a time."""
+"""Optuna storage whose trials workers hold under leases: claim, tell and release, one trial or a cohort at a time."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -12,25 +11,25 @@ import optuna
 import sqlalchemy as sa
 import sqlalchemy.exc
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from hpo.errors import LeaseLostError
 from hpo.storage import leases, worker_stats
 from hpo.storage.leases import RenewalResult, WorkerInfo, WorkerRow
-from hpo.storage.tables import TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
+from hpo.storage.statements import add_trial, count_trials, fix_parameters, value_row
+from hpo.storage.tables import TRIALS, VALUES, begin, lock_study, upsert, utc_time
 from hpo.storage.transient_errors import with_retries
 from hpo.storage.worker_stats import WorkRecorder, WorkRow
-from hpo.storage.write_behind import WriteBehindStorage, add_trial, count_trials, value_row
+from hpo.storage.write_behind import WriteBehindStorage
 
-__all__ = ["ATTEMPT", "FIXED", "ClaimOffer", "LeaseGrant", "LeasedStorage", "TellRequest", "fix"]
+__all__ = ["ATTEMPT", "ClaimOffer", "LeaseGrant", "LeasedStorage", "TellRequest"]
 
 ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
-FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 
 
 @dataclass(frozen=True)
 class LeaseGrant:
-    """A trial that a worker has claimed, and the number of this attempt at it, from 1.
+    """A trial that a worker has claimed.
 
     Attributes:
         trial_id: the trial's id.
@@ -47,12 +46,12 @@ class LeaseGrant:
 
 @dataclass(frozen=True)
 class ClaimOffer:
-    """What a worker may take along with a trial that it has claimed.
+    """Further trials that a worker may claim along with one that it has claimed.
 
     Attributes:
         trial_ids: of trials that wait, or whose workers are gone, by number.
         new: how many may be made below the budget.
-        workers: how many live, and share them; at least one.
+        workers: how many are alive and share them; at least one.
     """
 
     trial_ids: list[int]
@@ -70,25 +69,25 @@ class TellRequest:
 
 
 class LeasedStorage(WriteBehindStorage):
-    """See the module."""
+    """Optuna storage that hands its trials to workers under leases."""
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
         super().__init__(rdb, write_behind=write_behind)
-        self._until: dict[str, float] = {}
+        self._lease_ends: dict[str, float] = {}
 
     # Trials, under leases.
 
     def claim(
-        self, study_id: int, holder: WorkerInfo, budget: int | None = None, *, abandoned: bool = False
+        self, study_id: int, worker: WorkerInfo, budget: int | None = None, *, abandoned: bool = False
     ) -> LeaseGrant | None:
-        """Claim the next trial for a worker, or None where there is none; it is RUNNING, and held for a while.
+        """Claim the next trial for a worker and set it RUNNING under a lease; return None where there is none.
 
         One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
         exactly one gets a trial.
 
         Args:
             study_id: whose trial.
-            holder: for whom.
+            worker: for whom.
             budget: up to how many trials in all a new one is made; None makes none.
             abandoned: only one whose worker is gone.
 
@@ -97,8 +96,10 @@ class LeasedStorage(WriteBehindStorage):
         """
 
         def step(connection: sa.Connection) -> LeaseGrant | None:
-            while found := leases.find_claimable(connection, study_id, holder, list(self._held), waiting=not abandoned):
-                if leases.claim(connection, study_id, found, holder):
+            while found := leases.find_claimable(
+                connection, study_id, worker, list(self._leases), waiting=not abandoned
+            ):
+                if leases.claim(connection, study_id, found, worker):
                     return LeaseGrant(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
             if budget is None or abandoned:
                 return None
@@ -107,18 +108,18 @@ class LeasedStorage(WriteBehindStorage):
             if number >= budget:
                 return None
             trial_id = add_trial(connection, study_id, number)
-            leases.insert_lease(connection, study_id, trial_id, 1, holder)
+            leases.insert_lease(connection, study_id, trial_id, 1, worker)
             return LeaseGrant(trial_id, 1)
 
         claimed = self._transact(study_id, step)
         if claimed is not None:
-            self._begin(study_id, holder, claimed)
+            self._start_attempt(study_id, worker, claimed)
         return claimed
 
     def claim_more(
         self,
         study_id: int,
-        holder: WorkerInfo,
+        worker: WorkerInfo,
         choose: Callable[[ClaimOffer], tuple[Collection[int], int]],
         budget: int | None = None,
         *,
@@ -128,7 +129,7 @@ class LeasedStorage(WriteBehindStorage):
 
         Args:
             study_id: whose trials.
-            holder: for whom.
+            worker: for whom.
             choose: which of what is offered: their ids, and how many new ones.
             budget: up to how many trials in all new ones are made; None makes none.
             abandoned: those whose workers are gone are offered, else those that wait, and new ones.
@@ -142,36 +143,36 @@ class LeasedStorage(WriteBehindStorage):
             if budget is not None and not abandoned:
                 lock_study(connection, study_id)
                 room = max(0, budget - count_trials(connection, study_id))
-            found = leases.find_all_claimable(connection, study_id, holder, list(self._held), waiting=not abandoned)
-            workers = max(1, leases.count_live_leases(connection, study_id))
+            found = leases.find_all_claimable(connection, study_id, worker, list(self._leases), waiting=not abandoned)
+            workers = max(1, leases.count_live_workers(connection, study_id))
             chosen, new = choose(ClaimOffer([each.trial_id for each in found], room, workers))
             ids = set(chosen)
             wanted = [each for each in found if each.trial_id in ids]
             if abandoned:
-                taken = [each for each in wanted if leases.claim(connection, study_id, each, holder)]
+                taken = [each for each in wanted if leases.claim(connection, study_id, each, worker)]
             else:
-                taken = leases.claim_all(connection, study_id, wanted, holder)
+                taken = leases.claim_all(connection, study_id, wanted, worker)
             claimed = [LeaseGrant(each.trial_id, each.attempt + 1, taken_over=abandoned) for each in taken]
-            return claimed + _make(connection, study_id, min(new, room), holder)
+            return claimed + _insert_trials(connection, study_id, min(new, room), worker)
 
         claimed = self._transact(study_id, step)
         for each in claimed:
-            self._begin(study_id, holder, each)
+            self._start_attempt(study_id, worker, each)
         return claimed
 
-    def _begin(self, study_id: int, holder: WorkerInfo, claimed: LeaseGrant) -> None:
-        self._own(study_id, claimed.trial_id, leases.Lease(holder.name, claimed.attempt))
+    def _start_attempt(self, study_id: int, worker: WorkerInfo, claimed: LeaseGrant) -> None:
+        self._adopt(study_id, claimed.trial_id, leases.Lease(worker.name, claimed.attempt))
         # Where it has passed to another already, this process was suspended: its next write says so again.
         with suppress(LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
-            self.set_trial_user_attr(claimed.trial_id, WORKER, holder.name)
+            self.set_trial_user_attr(claimed.trial_id, WORKER, worker.name)
             self.set_trial_user_attr(claimed.trial_id, ATTEMPT, claimed.attempt)
 
     def release(self, trial_id: int) -> bool:
-        """Put a RUNNING trial back to WAITING under its number, its parameters fixed; false where it is not ours."""
+        """Put a RUNNING trial back to WAITING under its number, its parameters fixed; return whether it was ours."""
         return bool(self.release_all([trial_id]))
 
     def release_all(self, trial_ids: Collection[int]) -> list[int]:
-        """Put RUNNING trials of one study back to WAITING, in one transaction; returns the ids of those that were ours.
+        """Put RUNNING trials of one study back to WAITING, in one transaction; return the ids of those that were ours.
 
         Each waits under its number, its parameters fixed.
         """
@@ -180,8 +181,8 @@ class LeasedStorage(WriteBehindStorage):
             running = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(ours), TRIALS.c.state == TrialState.RUNNING)
             # They keep the time of their start: so others see that they are no slots that nobody has touched.
             connection.execute(running.values(state=TrialState.WAITING))
-            fix(connection, [self._trial(trial_id) for trial_id in ours])
-            attempts = {trial_id: held.attempt for trial_id in ours if (held := self._held.get(trial_id))}
+            fix_parameters(connection, [self._trial(trial_id) for trial_id in ours])
+            attempts = {trial_id: held.attempt for trial_id in ours if (held := self._leases.get(trial_id))}
             leases.release(connection, self._study_of[ours[0]], attempts)
 
         try:
@@ -212,7 +213,7 @@ class LeasedStorage(WriteBehindStorage):
             mine = [told for told in results if told.trial_id in ours]
             rows = [value_row(told.trial_id, i, value) for told in mine for i, value in enumerate(told.values or ())]
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
-            leases.delete_lease(connection, ours)
+            leases.delete_leases(connection, ours)
 
         def landed(trial_id: int, why: Exception) -> bool:
             # The connection may have been lost after the database had done it, and before it could say so.
@@ -224,12 +225,12 @@ class LeasedStorage(WriteBehindStorage):
     def _settle(
         self, trial_ids: Collection[int], step: Callable[[sa.Connection, Sequence[int]], None]
     ) -> dict[int, Exception]:
-        """Do `step` to those trials that are ours still, and are so no longer afterwards; why the others were refused.
+        """Do `step` to the trials that are still ours, then let go of them; return why the others were refused, by id.
 
         Raises:
             KeyError: the study was deleted.
         """
-        with self._memory:
+        with self._state_lock:
             studies = {self._study_of[trial_id] for trial_id in trial_ids if trial_id in self._study_of}
         if not studies:
             return {trial_id: KeyError(f"there is no trial {trial_id}") for trial_id in trial_ids}
@@ -239,114 +240,108 @@ class LeasedStorage(WriteBehindStorage):
             if ids:
                 step(connection, ids)
 
-        return self.patience(lambda: self._transact_each(study_id, ours, trial_ids, True))[1]
+        return self.retry_policy(lambda: self._transact_each(study_id, ours, trial_ids, True))[1]
 
     # Workers.
 
-    def announce(self, study_id: int, holder: WorkerInfo) -> None:
-        """List a worker with its study."""
+    def register_worker(self, study_id: int, worker: WorkerInfo) -> None:
+        """Add a worker to its study's list."""
 
         def step(connection: sa.Connection) -> None:
-            leases.register_worker(connection, study_id, holder)
-            worker_stats.begin_work(connection, study_id, holder.name)
+            leases.register_worker(connection, study_id, worker)
+            worker_stats.begin_work(connection, study_id, worker.name)
 
         self.write(step)
-        self._until[holder.name] = _awake() + holder.seconds
+        self._lease_ends[worker.name] = _boot_seconds() + worker.seconds
 
-    def beat(self, holder: WorkerInfo, done: WorkRecorder | None = None) -> bool:
-        """Renew all leases of a worker, and say what it has done, one try; returns whether it is asked to stop.
+    def renew_leases(self, worker: WorkerInfo, done: WorkRecorder | None = None) -> bool:
+        """Renew all leases of a worker and write its statistics, in one try; return whether it has been asked to stop.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
         """
-        began = _awake()
+        began = _boot_seconds()
         try:
-            with self._turn:
+            with self._transaction_lock:
                 with self.engine.begin() as connection:
                     begin(connection)
-                    pulse = leases.renew(connection, holder)
+                    renewal = leases.renew(connection, worker)
                     if done is not None:
-                        worker_stats.record(connection, holder.name, done)
-                self._heard(holder, pulse, began)
+                        worker_stats.write_work(connection, worker.name, done)
+                self._apply_renewal(worker, renewal, began)
         except sqlalchemy.exc.SQLAlchemyError as error:
-            self._trouble_with(error)
+            self._note_outage(error)
             raise
-        return pulse.stop
+        return renewal.stop
 
-    def _heard(self, holder: WorkerInfo, pulse: RenewalResult, began: float) -> None:
-        with self._memory:
-            self._recovered()
-            self._until[holder.name] = began + holder.seconds
+    def _apply_renewal(self, worker: WorkerInfo, renewal: RenewalResult, began: float) -> None:
+        with self._state_lock:
+            self._note_recovery()
+            self._lease_ends[worker.name] = began + worker.seconds
             gone = [
                 trial_id
-                for trial_id, held in self._held.items()
-                if held.worker == holder.name and pulse.held.get(trial_id) != held.attempt
+                for trial_id, held in self._leases.items()
+                if held.worker == worker.name and renewal.held.get(trial_id) != held.attempt
             ]
-            self._give_up({trial_id: LeaseLostError() for trial_id in gone}, ())
+            self._drop_trials({trial_id: LeaseLostError() for trial_id in gone}, ())
 
     def holds(self, trial_id: int) -> bool:
-        """Whether a trial is this process's, as far as can be told: its lease was renewed less than its length ago.
+        """Return whether this process holds a trial as far as it knows: the lease, since its last renewal, has not run
+        out.
 
-        Asked before a file is written that the next holder would write as well. The clock goes on while this process,
+        Asked before a file is written that the next worker would write as well. The clock goes on while this process,
         or its machine, is suspended. While the database does not answer, a trial counts as held: training goes on, and
         what it has done is to be kept for when the database is back.
         """
-        held = self._held.get(trial_id)
-        return held is not None and (self._trouble is not None or _awake() < self._until.get(held.worker, 0.0))
+        held = self._leases.get(trial_id)
+        return held is not None and (
+            self._outage is not None or _boot_seconds() < self._lease_ends.get(held.worker, 0.0)
+        )
 
-    def retire(self, holder: WorkerInfo, done: WorkRecorder | None = None) -> None:
-        """List a worker no longer, and say what it has done; one try, for it is on its way out."""
-        with self._turn, self.engine.begin() as connection:
+    def unregister_worker(self, worker: WorkerInfo, done: WorkRecorder | None = None) -> None:
+        """Remove a worker from the list and write its statistics; in one try, for the process is about to end."""
+        with self._transaction_lock, self.engine.begin() as connection:
             if done is not None:
-                worker_stats.record(connection, holder.name, done)
-            leases.unregister_worker(connection, holder)
+                worker_stats.write_work(connection, worker.name, done)
+            leases.unregister_worker(connection, worker)
 
-    def ask_workers_to_stop(self, study_id: int) -> int:
-        """Ask all workers of a study to stop; returns how many live."""
+    def request_stop(self, study_id: int) -> int:
+        """Ask all workers of a study to stop; return how many are alive."""
         return self.write(lambda connection: leases.request_stop(connection, study_id))
 
     @with_retries
-    def work_done(self, study_id: int) -> list[WorkRow]:
-        """What each of a study's workers has done, living or not."""
-        with self._turn, self.engine.connect() as connection:
+    def read_work(self, study_id: int) -> list[WorkRow]:
+        """Read the statistics of each of a study's workers, dead or alive."""
+        with self._transaction_lock, self.engine.connect() as connection:
             return worker_stats.read_work(connection, study_id)
 
     @with_retries
-    def workers(self, study_id: int) -> list[WorkerRow]:
-        """The workers of a study, by name."""
-        with self._turn, self.engine.connect() as connection:
+    def read_workers(self, study_id: int) -> list[WorkerRow]:
+        """Read the workers of a study, by name."""
+        with self._transaction_lock, self.engine.connect() as connection:
             return leases.read_workers(connection, study_id)
 
     @with_retries
-    def held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
-        """How many running trials of a study are held by workers, living or not; this process's are not counted.
+    def count_held_by_others(self, study_id: int, *, waiting: bool = False) -> int:
+        """Count the RUNNING trials of a study that other processes' workers hold, dead or alive.
 
         Args:
             study_id: whose trials.
             waiting: whether those that wait are counted as well.
         """
-        with self._turn, self.engine.connect() as connection:
-            return leases.count_other_workers(connection, study_id, list(self._held), waiting=waiting)
+        with self._transaction_lock, self.engine.connect() as connection:
+            return leases.count_held_by_others(connection, study_id, list(self._leases), waiting=waiting)
 
 
-def fix(connection: sa.Connection, trials: Collection[FrozenTrial]) -> None:
-    """Let trials that wait begin with the parameters that they had."""
-    rows = [
-        {"trial_id": t._trial_id, "key": FIXED, "value_json": json.dumps({**t.system_attrs.get(FIXED, {}), **t.params})}
-        for t in trials
-    ]
-    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), rows)
-
-
-def _make(connection: sa.Connection, study_id: int, count: int, holder: WorkerInfo) -> list[LeaseGrant]:
-    """New trials, held."""
+def _insert_trials(connection: sa.Connection, study_id: int, count: int, worker: WorkerInfo) -> list[LeaseGrant]:
+    """Insert new trials under leases of this worker."""
     first = count_trials(connection, study_id) if count > 0 else 0
     ids = [add_trial(connection, study_id, first + i) for i in range(count)]
     if ids:
-        leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), holder)
+        leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), worker)
     return [LeaseGrant(trial_id, 1, made=True) for trial_id in ids]
 
 
-def _awake() -> float:
-    """Seconds of a clock that only grows, also while the machine sleeps."""
+def _boot_seconds() -> float:
+    """Return the seconds of a monotonic clock that goes on while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

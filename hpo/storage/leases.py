@@ -1,7 +1,7 @@
-"""Leases: a worker's time-limited claims on trials, and the workers themselves. All times are the database's.
+"""Leases, which are workers' time-limited claims on trials, and the list of workers. All times are the database's.
 
 Every function is a part of a transaction. A lease carries the number of the attempt; whoever takes an expired one over
-raises it, and the old holder, which no longer finds its own number there, may write nothing more.
+raises it, and the old worker, which no longer finds its own number there, may write nothing more.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = [
     "WorkerRow",
     "claim",
     "claim_all",
-    "count_live_leases",
-    "count_other_workers",
-    "delete_lease",
+    "count_held_by_others",
+    "count_live_workers",
+    "delete_leases",
     "find_all_claimable",
     "find_claimable",
     "insert_lease",
@@ -41,13 +41,13 @@ __all__ = [
     "unregister_worker",
 ]  # fmt: skip
 
-FORGET = 86400.0  # seconds after which a worker that died is no longer listed
-WAITS = TRIALS.c.state == TrialState.WAITING
+FORGET_AFTER = 86400.0  # seconds after which a worker that died is no longer listed
+IS_WAITING = TRIALS.c.state == TrialState.WAITING
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker as the database knows it.
+    """A worker that claims trials.
 
     Attributes:
         name: unique to this process.
@@ -64,7 +64,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class ClaimableTrial:
-    """A trial that may be claimed, and the number of its last attempt; `waiting` unless its worker is gone."""
+    """A trial that may be claimed, and the number of its last attempt; `waiting` unless its worker has died."""
 
     trial_id: int
     attempt: int
@@ -73,7 +73,7 @@ class ClaimableTrial:
 
 @dataclass(frozen=True)
 class WorkerRow:
-    """A worker that the database knows of.
+    """A row of the table of workers.
 
     Attributes:
         name, host, pid, device: as it has announced itself.
@@ -97,41 +97,43 @@ class WorkerRow:
 
 
 def find_claimable(
-    connection: sa.Connection, study_id: int, holder: WorkerInfo, held: Collection[int], *, waiting: bool = True
+    connection: sa.Connection, study_id: int, worker: WorkerInfo, held: Collection[int], *, waiting: bool = True
 ) -> ClaimableTrial | None:
-    """The trial to claim next: one that has been begun and whose worker is gone, else the first that waits.
+    """Find the trial to claim next: one whose worker has died, else the first one that waits.
 
-    A lease of the holder's own which it does not know it holds counts as gone: its connection was lost after the
+    A lease of the worker's own which it does not know it holds counts as gone: its connection was lost after the
     database had done as asked, and before it could say so.
 
     Args:
         connection: of the transaction.
         study_id: whose trial.
-        holder: for whom.
-        held: ids of the trials that the holder knows it holds.
+        worker: for whom.
+        held: ids of the trials that the worker knows it holds.
         waiting: whether one that waits will do.
     """
-    gone = _gone(connection, holder, held)
-    query = _claimable(study_id, WAITS | gone if waiting else gone).limit(1)
+    gone = _is_abandoned(connection, worker, held)
+    query = _claimable(study_id, IS_WAITING | gone if waiting else gone).limit(1)
     if connection.dialect.name == "postgresql":
         # What others are claiming just now is passed over. InnoDB would lock, on its way, rows that it does not return,
         # so that of several who look at once nobody finds any: there, as everywhere, `claim` decides.
         query = query.with_for_update(of=TRIALS, skip_locked=True)
     row = connection.execute(query).first()
-    return None if row is None else _found(row)
+    return None if row is None else _claimable_trial(row)
 
 
 def find_all_claimable(
-    connection: sa.Connection, study_id: int, holder: WorkerInfo, held: Collection[int], *, waiting: bool
+    connection: sa.Connection, study_id: int, worker: WorkerInfo, held: Collection[int], *, waiting: bool
 ) -> list[ClaimableTrial]:
-    """Every trial that waits, or else every one whose worker is gone, by number; `claim` and `claim_all` decide."""
-    rule = WAITS if waiting else _gone(connection, holder, held)
-    return [_found(row) for row in connection.execute(_claimable(study_id, rule))]
+    """Find every trial that waits, or else every one whose worker has died, by number; `claim` and `claim_all`
+    decide.
+    """
+    rule = IS_WAITING if waiting else _is_abandoned(connection, worker, held)
+    return [_claimable_trial(row) for row in connection.execute(_claimable(study_id, rule))]
 
 
-def _gone(connection: sa.Connection, holder: WorkerInfo, held: Collection[int]) -> sa.ColumnElement[bool]:
-    orphan = (LEASES.c.worker == holder.name) & LEASES.c.trial_id.not_in(held)
-    # One that waited again may be run by another tool, which knows no leases: that one has no holder.
+def _is_abandoned(connection: sa.Connection, worker: WorkerInfo, held: Collection[int]) -> sa.ColumnElement[bool]:
+    orphan = (LEASES.c.worker == worker.name) & LEASES.c.trial_id.not_in(held)
+    # One that waited again may be run by another tool, which knows no leases: that one has no worker.
     expired = LEASES.c.worker.is_not(None) & (LEASES.c.expires < database_clock(connection))
     return sa.and_(TRIALS.c.state == TrialState.RUNNING, orphan | expired)
 
@@ -141,22 +143,22 @@ def _claimable(study_id: int, rule: sa.ColumnElement[bool]) -> sa.Select[Any]:
         sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt)
         .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
         .where(TRIALS.c.study_id == study_id, rule)
-        .order_by(sa.case((WAITS, 1), else_=0), TRIALS.c.number)
+        .order_by(sa.case((IS_WAITING, 1), else_=0), TRIALS.c.number)
     )
 
 
-def _found(row: sa.Row[Any]) -> ClaimableTrial:
+def _claimable_trial(row: sa.Row[Any]) -> ClaimableTrial:
     return ClaimableTrial(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
 
 
-def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, holder: WorkerInfo) -> bool:
-    """Claim what was found, as its next attempt; returns whether nobody was faster."""
+def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, worker: WorkerInfo) -> bool:
+    """Claim a trial for its next attempt; return whether no other worker was faster."""
     if found.waiting:
         mine = TRIALS.c.trial_id == found.trial_id, TRIALS.c.state == TrialState.WAITING
         begun = sa.update(TRIALS).where(*mine).values(state=TrialState.RUNNING, datetime_start=utc_time())
         if connection.execute(begun).rowcount == 0:
             return False
-        insert_lease(connection, study_id, found.trial_id, found.attempt + 1, holder)
+        insert_lease(connection, study_id, found.trial_id, found.attempt + 1, worker)
         return True
     # Whoever writes to the trial holds its row meanwhile; afterwards he will find that it is not his.
     connection.execute(sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id == found.trial_id).with_for_update())
@@ -165,18 +167,18 @@ def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, holde
         LEASES.c.trial_id == found.trial_id,
         LEASES.c.attempt == found.attempt,
         # Once more: its worker may have renewed it since.
-        (LEASES.c.worker == holder.name) | (LEASES.c.expires < now),
+        (LEASES.c.worker == worker.name) | (LEASES.c.expires < now),
     )
-    taken = lease.values(worker=holder.name, attempt=found.attempt + 1, expires=now + holder.seconds)
+    taken = lease.values(worker=worker.name, attempt=found.attempt + 1, expires=now + worker.seconds)
     return connection.execute(taken).rowcount == 1
 
 
 def claim_all(
-    connection: sa.Connection, study_id: int, found: Collection[ClaimableTrial], holder: WorkerInfo
+    connection: sa.Connection, study_id: int, found: Collection[ClaimableTrial], worker: WorkerInfo
 ) -> list[ClaimableTrial]:
-    """Claim trials that wait, with four statements; returns those that nobody was faster with."""
+    """Claim WAITING trials, with four statements; return those that no other worker claimed first."""
     ids = [each.trial_id for each in found]
-    query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id.in_(ids), WAITS).order_by(TRIALS.c.trial_id)
+    query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id.in_(ids), IS_WAITING).order_by(TRIALS.c.trial_id)
     # Named by their ids, InnoDB locks no others; and it waits for those that somebody else is claiming just now.
     query = query.with_for_update(skip_locked=connection.dialect.name == "postgresql")
     free = set(connection.execute(query).scalars()) if ids else set()
@@ -184,34 +186,34 @@ def claim_all(
     if taken:
         begun = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(free))
         connection.execute(begun.values(state=TrialState.RUNNING, datetime_start=utc_time()))
-        insert_leases(connection, study_id, {each.trial_id: each.attempt + 1 for each in taken}, holder)
+        insert_leases(connection, study_id, {each.trial_id: each.attempt + 1 for each in taken}, worker)
     return taken
 
 
-def insert_leases(connection: sa.Connection, study_id: int, attempts: Mapping[int, int], holder: WorkerInfo) -> None:
-    """Write the leases of trials that nobody holds; their attempts are by id."""
-    expires = connection.execute(sa.select(database_clock(connection))).scalar_one() + holder.seconds
-    same = {"study_id": study_id, "worker": holder.name, "expires": expires}
+def insert_leases(connection: sa.Connection, study_id: int, attempts: Mapping[int, int], worker: WorkerInfo) -> None:
+    """Insert the leases of trials that nobody holds; `attempts` is by trial id."""
+    expires = connection.execute(sa.select(database_clock(connection))).scalar_one() + worker.seconds
+    same = {"study_id": study_id, "worker": worker.name, "expires": expires}
     rows = [{"trial_id": trial_id, "attempt": attempt, **same} for trial_id, attempt in attempts.items()]
     upsert(connection, LEASES, ("trial_id",), rows)
 
 
-def insert_lease(connection: sa.Connection, study_id: int, trial_id: int, attempt: int, holder: WorkerInfo) -> None:
-    """Write the lease of a trial that nobody holds."""
-    expires = database_clock(connection) + holder.seconds
-    values = {"study_id": study_id, "attempt": attempt, "worker": holder.name, "expires": expires}
+def insert_lease(connection: sa.Connection, study_id: int, trial_id: int, attempt: int, worker: WorkerInfo) -> None:
+    """Insert the lease of a trial that nobody holds."""
+    expires = database_clock(connection) + worker.seconds
+    values = {"study_id": study_id, "attempt": attempt, "worker": worker.name, "expires": expires}
     upsert_one(connection, LEASES, ("trial_id",), trial_id=trial_id, **values)
 
 
 def release(connection: sa.Connection, study_id: int, attempts: Mapping[int, int]) -> None:
-    """Let trials that wait again keep the numbers of their last attempts, which are by id."""
+    """Release trials to wait again, keeping the numbers of their last attempts, which are by trial id."""
     same = {"study_id": study_id, "worker": None, "expires": 0.0}
     rows = [{"trial_id": trial_id, "attempt": attempt, **same} for trial_id, attempt in attempts.items()]
     upsert(connection, LEASES, ("trial_id",), rows)
 
 
-def delete_lease(connection: sa.Connection, trial_ids: Collection[int]) -> None:
-    """Remove the leases of trials that are finished."""
+def delete_leases(connection: sa.Connection, trial_ids: Collection[int]) -> None:
+    """Delete the leases of finished trials."""
     connection.execute(sa.delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
 
 
@@ -220,7 +222,7 @@ def delete_lease(connection: sa.Connection, trial_ids: Collection[int]) -> None:
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease as its holder remembers it."""
+    """A lease as the worker that holds it remembers it."""
 
     worker: str
     attempt: int
@@ -228,7 +230,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseState:
-    """A trial's state, and who holds it as which attempt."""
+    """A trial's state, the worker that holds it, and the number of the attempt."""
 
     state: TrialState
     attempt: int | None
@@ -236,7 +238,7 @@ class LeaseState:
 
 
 def lease_states(connection: sa.Connection, trial_ids: Collection[int], *, leased: bool) -> dict[int, LeaseState]:
-    """Where trials stand, by id; their rows are locked. Those that are gone are left out.
+    """Read the lease states of trials by id, and lock their rows. Deleted trials are left out.
 
     Args:
         connection: of the transaction.
@@ -244,12 +246,12 @@ def lease_states(connection: sa.Connection, trial_ids: Collection[int], *, lease
         leased: only those that have a lease, whose rows are locked as well: PostgreSQL reads a row that it does not
             lock as it was before it waited for those it does.
     """
-    rows = connection.execute(_standings(leased), {"ids": list(trial_ids)}) if trial_ids else ()
+    rows = connection.execute(_lease_states_query(leased), {"ids": list(trial_ids)}) if trial_ids else ()
     return {row.trial_id: LeaseState(row.state, row.attempt, row.worker) for row in rows}
 
 
 @cache
-def _standings(leased: bool) -> sa.Select[Any]:
+def _lease_states_query(leased: bool) -> sa.Select[Any]:
     return (
         sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt, LEASES.c.worker)
         .select_from(TRIALS.join(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id, isouter=not leased))
@@ -261,27 +263,29 @@ def _standings(leased: bool) -> sa.Select[Any]:
 
 @dataclass(frozen=True)
 class RenewalResult:
-    """What a worker hears as it renews its leases: which attempts it holds by trial id, and whether it is to stop."""
+    """Result of renewing a worker's leases: the attempts that it holds by trial id, and whether it has been asked to
+    stop.
+    """
 
     held: dict[int, int]
     stop: bool
 
 
-def renew(connection: sa.Connection, holder: WorkerInfo) -> RenewalResult:
-    """Renew all leases of a worker, with one statement, say that it lives, and hear what is asked of it."""
+def renew(connection: sa.Connection, worker: WorkerInfo) -> RenewalResult:
+    """Renew all leases of a worker and its sign of life; read which trials it still holds and whether it is to stop."""
     now = database_clock(connection)
-    mine = LEASES.c.worker == holder.name
-    connection.execute(sa.update(LEASES).where(mine).values(expires=now + holder.seconds))
-    me = WORKERS.c.worker == holder.name
-    connection.execute(sa.update(WORKERS).where(me).values(seen=now, gone=now + holder.seconds))
+    mine = LEASES.c.worker == worker.name
+    connection.execute(sa.update(LEASES).where(mine).values(expires=now + worker.seconds))
+    me = WORKERS.c.worker == worker.name
+    connection.execute(sa.update(WORKERS).where(me).values(seen=now, gone=now + worker.seconds))
     held = sa.select(LEASES.c.trial_id, LEASES.c.attempt).where(mine)
     asked = sa.select(sa.literal_column("-1"), sa.case((WORKERS.c.stop, 1), else_=0)).where(me)
     rows = {row[0]: row[1] for row in connection.execute(held.union_all(asked))}
     return RenewalResult({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
 
 
-def count_other_workers(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
-    """How many running trials of a study are held by workers, gone or not, apart from those `held`.
+def count_held_by_others(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
+    """Count the RUNNING trials of a study that workers hold, dead or alive, apart from those in `held`.
 
     Another tool may have ended a trial without knowing of its lease.
 
@@ -301,34 +305,34 @@ def count_other_workers(connection: sa.Connection, study_id: int, held: Collecti
 # Workers.
 
 
-def register_worker(connection: sa.Connection, study_id: int, holder: WorkerInfo) -> None:
-    """List a worker with its study; those that died long ago are listed no longer."""
+def register_worker(connection: sa.Connection, study_id: int, worker: WorkerInfo) -> None:
+    """Add a worker to its study's list, and drop those that died long ago."""
     now = database_clock(connection)
-    connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET))
-    values = {"host": holder.host, "pid": holder.pid, "device": holder.device, "seen": now, "stop": False}
-    values |= {"study_id": study_id, "gone": now + holder.seconds}
-    upsert_one(connection, WORKERS, ("worker",), worker=holder.name, **values)
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET_AFTER))
+    values = {"host": worker.host, "pid": worker.pid, "device": worker.device, "seen": now, "stop": False}
+    values |= {"study_id": study_id, "gone": now + worker.seconds}
+    upsert_one(connection, WORKERS, ("worker",), worker=worker.name, **values)
 
 
-def unregister_worker(connection: sa.Connection, holder: WorkerInfo) -> None:
-    """List a worker no longer."""
-    connection.execute(sa.delete(WORKERS).where(WORKERS.c.worker == holder.name))
+def unregister_worker(connection: sa.Connection, worker: WorkerInfo) -> None:
+    """Remove a worker from the list."""
+    connection.execute(sa.delete(WORKERS).where(WORKERS.c.worker == worker.name))
 
 
 def request_stop(connection: sa.Connection, study_id: int) -> int:
-    """Ask all workers of a study to stop; returns how many live."""
+    """Ask all workers of a study to stop; return how many are alive."""
     live = WORKERS.c.study_id == study_id, WORKERS.c.gone > database_clock(connection)
     return connection.execute(sa.update(WORKERS).where(*live).values(stop=True)).rowcount
 
 
-def count_live_leases(connection: sa.Connection, study_id: int) -> int:
-    """How many workers of a study live."""
+def count_live_workers(connection: sa.Connection, study_id: int) -> int:
+    """Count the workers of a study that are alive."""
     live = WORKERS.c.study_id == study_id, WORKERS.c.gone > database_clock(connection)
     return int(connection.execute(sa.select(sa.func.count()).select_from(WORKERS).where(*live)).scalar_one())
 
 
 def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
-    """The workers of a study by name, with the trials they hold; two statements."""
+    """Read the workers of a study by name, with the trials that they hold; two statements."""
     now = database_clock(connection)
     leases = (
         sa.select(LEASES.c.worker, LEASES.c.trial_id)

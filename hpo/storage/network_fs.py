@@ -1,4 +1,4 @@
-"""Where SQLite must not be: on a network file system, or under workers of several machines.
+"""Network file systems, on which SQLite is refused, as it is for workers on several machines.
 
 Its write-ahead log is shared memory, which ends at the machine, and its locks are those of the file system, which
 network file systems keep badly: studies are lost without an error.
@@ -30,7 +30,7 @@ RECIPE = "a PostgreSQL of your own needs no root; the steps: hpo doctor --recipe
 
 
 def find_mount(path: Path, mounts: Path | None = None) -> tuple[str, str] | None:
-    """The mount point that holds a path, which need not exist yet, and its type; None where the system tells none.
+    """Find the mount point that holds a path, which need not exist yet, and its type; None where the system lists none.
 
     Args:
         path: a file or a folder.
@@ -52,7 +52,9 @@ def find_mount(path: Path, mounts: Path | None = None) -> tuple[str, str] | None
 
 
 def find_network_mount(url: URL) -> str | None:
-    """Of a SQLite file on a network file system: its type and mount point in words; else None."""
+    """Describe the network file system that a SQLite file lies on, by type and mount point; None for any other
+    storage.
+    """
     found = find_mount(Path(str(url.database))) if is_file(url) else None
     return f"{found[1]} at {found[0]}" if found and found[1].removeprefix("fuse.") in NETWORK else None
 

@@ -1,4 +1,4 @@
-"""The versions of a database's tables, Optuna's and ours. Those that this installation does not know are refused."""
+"""Schema versions of a database, Optuna's and ours. Those that this installation does not know are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ALEMBIC = sa.table("alembic_version", sa.column("version_num"))
 
 @sa.event.listens_for(VERSIONS, "after_create")
 def _stamp(table: sa.Table, connection: sa.Connection, **_: Any) -> None:
-    """Whoever makes the table writes its one row: opening an existing database costs no statement for it."""
+    """Insert the version as the table is made, so that opening an existing database costs no statement for it."""
     connection.execute(sa.insert(table).values(version=VERSION))
 
 
@@ -47,7 +47,7 @@ class Schema:
 
 
 def read_schema(connection: sa.Connection) -> Schema | None:
-    """The versions, or None where there are no studies' tables. At most four statements, none of which writes."""
+    """Read the versions; None where there are no tables of studies. At most four statements, none of which writes."""
     tables = sa.inspect(connection).get_table_names()
     if "studies" not in tables:
         return None

@@ -1,4 +1,4 @@
-"""`StudyStorage`: an Optuna storage on Optuna's own schema, with tables and transactions of ours.
+"""StudyStorage, the Optuna storage on Optuna's own schema with tables and transactions of ours.
 
 Any Optuna tool reads our studies, and `optuna.create_study(storage=StudyStorage(url))` works as with any storage. Ours
 are whole steps as one transaction each: creating a study with its slots, claiming a trial under a lease, giving it
@@ -8,7 +8,7 @@ back; all metrics of every epoch, for Optuna keeps one float a step; and the los
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
-from hpo.config.trial_config import Value
 from hpo.storage import leases
-from hpo.storage.leased_storage import ATTEMPT, FIXED, LeasedStorage, LeaseGrant, fix
+from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
+from hpo.storage.statements import count_trials, fix_parameters, insert_attrs, insert_slots, purge_study
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -35,16 +35,12 @@ from hpo.storage.tables import (
     STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
-    TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
-    WORK,
-    WORKERS,
     insert_one,
     lock_study,
     metadata,
-    purge_trials,
     store_fractions,
 )
 from hpo.storage.transient_errors import Result, with_retries
@@ -58,9 +54,8 @@ from hpo.storage.url import (
     translate_connect_errors,
     tune_sqlite,
 )
-from hpo.storage.write_behind import count_trials
 
-__all__ = ["ENVIRONMENT", "FIXED", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStorage"]
+__all__ = ["ENVIRONMENT", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStorage"]
 
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
@@ -122,17 +117,17 @@ class StudyStorage(LeasedStorage):
         return mask(self.url)
 
     def explain(self, error: Exception) -> str:
-        """One line for a database's error, in its own words."""
+        """Return one line for a database's error, in its own words."""
         return explain_connect_error(self.url, error, "does not answer")
 
     def read(self, step: Callable[[sa.Connection], Result]) -> Result:
-        """What `step` reads, apart from all that is known here or waits to be written."""
+        """Run `step` on a connection that reads, apart from the cache and the buffer, and return its result."""
 
         def once() -> Result:
-            with self._turn, self.engine.connect() as connection:
+            with self._transaction_lock, self.engine.connect() as connection:
                 return step(connection)
 
-        return self.patience(once)
+        return self.retry_policy(once)
 
     # Studies.
 
@@ -142,7 +137,7 @@ class StudyStorage(LeasedStorage):
         directions: Sequence[StudyDirection],
         metric_names: Sequence[str],
         user_attrs: Mapping[str, Any],
-        slots: Sequence[Mapping[str, Value]] = (),
+        slots: Sequence[Mapping[str, object]] = (),
         also: Callable[[sa.Connection, int], object] = lambda *_: None,
     ) -> int:
         """Create a study with its attributes and its WAITING trials, all or nothing.
@@ -167,10 +162,10 @@ class StudyStorage(LeasedStorage):
             rows = [{"study_id": study_id, "objective": i, "direction": d} for i, d in enumerate(directions)]
             connection.execute(sa.insert(STUDY_DIRECTIONS), rows)
             names = {"study:metric_names": list(metric_names)}
-            _insert_attrs(connection, STUDY_SYSTEM_ATTRS, [(study_id, names)])
-            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
-            _purge_study(connection, study_id)
-            _insert_slots(connection, study_id, slots)
+            insert_attrs(connection, STUDY_SYSTEM_ATTRS, [(study_id, names)])
+            insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, user_attrs)])
+            purge_study(connection, study_id)
+            insert_slots(connection, study_id, slots)
             also(connection, study_id)
             return study_id
 
@@ -181,10 +176,10 @@ class StudyStorage(LeasedStorage):
         study_id: int,
         held: Mapping[str, Any],
         user_attrs: Mapping[str, Any],
-        slots: Sequence[Mapping[str, Value]] = (),
+        slots: Sequence[Mapping[str, object]] = (),
         start: int = 0,
     ) -> bool:
-        """Set a study's attributes, and append WAITING trials from number `start`; returns whether it was done.
+        """Set a study's attributes, and append WAITING trials from number `start`; return whether it was done.
 
         It is not done where somebody else was faster: where the attributes named in `held` have other values by now,
         or, with slots, where the study does not have exactly `start` trials.
@@ -199,9 +194,9 @@ class StudyStorage(LeasedStorage):
                 return False
             if slots and count_trials(connection, study_id) != start:
                 return False
-            _insert_slots(connection, study_id, slots)
+            insert_slots(connection, study_id, slots)
             connection.execute(sa.delete(STUDY_USER_ATTRS).where(*mine))
-            _insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
+            insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {**held, **user_attrs})])
             return True
 
         return self.write(update)
@@ -209,21 +204,21 @@ class StudyStorage(LeasedStorage):
     def delete_study(self, study_id: int) -> None:
         """Delete a study with its trials, and all that our tables hold of them."""
         # First, for SQLite may give the id away again at once.
-        self.write(lambda connection: _purge_study(connection, study_id))
+        self.write(lambda connection: purge_study(connection, study_id))
         super().delete_study(study_id)
 
     @with_retries
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
-        """How many trials a study has in each state."""
+        """Count a study's trials in each state."""
         query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
-        with self._turn, self.engine.connect() as connection:
+        with self._transaction_lock, self.engine.connect() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state, 0) for state in TrialState}
 
     # Trials.
 
     def discard_reports(self, trial_id: int, after: int) -> None:
-        """Remove what a trial of this process reported of the epochs after that one: it goes on from there.
+        """Delete what a trial of this process reported of the epochs after that one, from which it resumes.
 
         Raises:
             LeaseLostError: another worker has taken it over.
@@ -238,11 +233,11 @@ class StudyStorage(LeasedStorage):
         study_id = self._study_of[trial_id]
         self._transact(study_id, step, trial_id=trial_id)
         trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= after}
-        with self._memory:
-            self._known[study_id].put(trial)
+        with self._state_lock:
+            self._caches[study_id].put(trial)
 
     def retry(self, study_id: int, numbers: Collection[int] | None = None) -> list[int]:
-        """Put FAIL trials back to WAITING under their own numbers, their reports cleared; returns the numbers.
+        """Put FAIL trials back to WAITING under their own numbers, their reports cleared; return the numbers.
 
         Args:
             study_id: whose trials.
@@ -253,53 +248,53 @@ class StudyStorage(LeasedStorage):
         failed = [trial for trial in trials if numbers is None or trial.number in numbers]
 
         def step(connection: sa.Connection) -> list[int]:
-            return [trial.number for trial in failed if _reset(connection, study_id, trial)]
+            return [trial.number for trial in failed if _reset_trial(connection, study_id, trial)]
 
         return self._transact(study_id, step)
 
     # All metrics of every epoch, and the loss of every step.
 
     def record_epoch(self, trial_id: int, epoch: int, metrics: EpochMetrics) -> None:
-        """Keep the metrics of one epoch of an unfinished trial; once more is an update.
+        """Store the metrics of one epoch of an unfinished trial; a second call for the epoch updates them.
 
         Raises:
             LeaseLostError: another worker has taken it over.
         """
-        self._report(EPOCHS, trial_id, epoch, {"metrics": json.dumps(metrics)})
+        self._write_report(EPOCHS, trial_id, epoch, {"metrics": json.dumps(metrics)})
 
     def record_steps(self, trial_id: int, steps: EpochSteps) -> None:
-        """Keep the steps of one epoch of an unfinished trial; once more is an update.
+        """Store the steps of one epoch of an unfinished trial; a second call for the epoch updates them.
 
         Raises:
             LeaseLostError: another worker has taken it over.
         """
         parts = {"losses": steps.losses, "seconds": steps.seconds}
         row = {name: part.astype(FLOATS).tobytes() for name, part in parts.items()}
-        self._report(STEPS, trial_id, steps.epoch, row)
+        self._write_report(STEPS, trial_id, steps.epoch, row)
 
-    def _report(self, table: sa.Table, trial_id: int, epoch: int, row: Mapping[str, Any]) -> None:
-        held = self._held.get(trial_id)
+    def _write_report(self, table: sa.Table, trial_id: int, epoch: int, row: Mapping[str, Any]) -> None:
+        held = self._leases.get(trial_id)
         self._trial(trial_id)
         place = {"attempt": held.attempt if held else 1, "epoch": epoch, "study_id": self._study_of[trial_id]}
-        self._change(trial_id, table, {**place, **row}, lambda _: None)
+        self._edit_trial(trial_id, table, {**place, **row}, lambda _: None)
 
-    def epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
-        """Metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
-        found = self._reports(EPOCHS, study_id, trial_id, lambda row: json.loads(row.metrics))
+    def read_epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
+        """Read the metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
+        found = self._read_reports(EPOCHS, study_id, trial_id, lambda row: json.loads(row.metrics))
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
 
-    def steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
-        """The steps of every epoch by trial id, in order; of a trial's last attempt at each epoch.
+    def read_steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
+        """Read the steps of every epoch by trial id, in order; of a trial's last attempt at each epoch.
 
         Trials that have recorded none are left out.
         """
-        found = self._reports(STEPS, study_id, trial_id, _steps_of)
+        found = self._read_reports(STEPS, study_id, trial_id, _parse_steps)
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
 
-    def _reports(
+    def _read_reports(
         self, table: sa.Table, study_id: int, trial_id: int | None, read: Callable[[sa.Row[Any]], Result]
     ) -> dict[int, dict[int, Result]]:
-        """What is reported in a table of ours, by trial id and epoch, in order; of the last attempt at each epoch."""
+        """Read a table of ours by trial id and epoch, in order; of the last attempt at each epoch."""
         self.flush()
         query = (
             sa.select(table)
@@ -316,11 +311,11 @@ class StudyStorage(LeasedStorage):
         return self.read(step)
 
     @with_retries
-    def last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
-        """The last epoch that each of these trials has in the database, by id."""
+    def read_last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
+        """Read the last epoch that each of these trials has in the database, by id."""
         mine = EPOCHS.c.study_id == study_id, EPOCHS.c.trial_id.in_(trial_ids)
         query = sa.select(EPOCHS.c.trial_id, sa.func.max(EPOCHS.c.epoch)).where(*mine).group_by(EPOCHS.c.trial_id)
-        with self._turn, self.engine.connect() as connection:
+        with self._transaction_lock, self.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query)} if trial_ids else {}
 
 
@@ -336,7 +331,7 @@ class StudyStorage(LeasedStorage):
     reraise=True,
 )
 def _open(url: URL) -> RDBStorage:
-    """Optuna's storage there, its tables and ours made where they are missing."""
+    """Open Optuna's storage there, and make its tables and ours where they are missing."""
     # RDBStorage passes the URL through str.format.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
@@ -347,7 +342,7 @@ def _open(url: URL) -> RDBStorage:
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
-    """What each database needs; what the URL says itself counts."""
+    """Return the engine options that each database needs; those in the URL take precedence."""
     options: dict[str, Any] = {"pool_pre_ping": True}
     connect: dict[str, Any] = {}
     match url.get_backend_name():
@@ -367,52 +362,13 @@ def _engine_options(url: URL) -> dict[str, Any]:
     return options
 
 
-# Parts of transactions.
-
-
-def _steps_of(row: sa.Row[Any]) -> EpochSteps:
+def _parse_steps(row: sa.Row[Any]) -> EpochSteps:
     losses, seconds = (np.frombuffer(part, FLOATS).astype(np.float32) for part in (row.losses, row.seconds))
     return EpochSteps(row.epoch, losses, seconds)
 
 
-def _insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-    """Rows of one of Optuna's attribute tables, whose second column is the owner's id."""
-    owner_column = "study_id" if "study_id" in table.c else "trial_id"
-    rows = [
-        {owner_column: owner, "key": key, "value_json": json.dumps(value)}
-        for owner, attrs in owners
-        for key, value in attrs.items()
-    ]
-    if rows:
-        connection.execute(sa.insert(table), rows)
-
-
-def _insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mapping[str, Value]]) -> None:
-    """WAITING trials with fixed parameters, as Optuna's `enqueue_trial` leaves them."""
-    if not slots:
-        return
-    first = count_trials(connection, study_id)
-    rows = [{"study_id": study_id, "number": first + i, "state": TrialState.WAITING} for i in range(len(slots))]
-    connection.execute(sa.insert(TRIALS), rows)
-    query = (
-        sa.select(TRIALS.c.trial_id)
-        .where(TRIALS.c.study_id == study_id, TRIALS.c.number >= first)
-        .order_by(TRIALS.c.number)
-    )
-    ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
-    for table in (EPOCHS, STEPS, LEASES):
-        purge_trials(connection, table, ids)
-    fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
-    _insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
-
-
-def _purge_study(connection: sa.Connection, study_id: int) -> None:
-    for table in (EPOCHS, STEPS, LEASES, WORK, WORKERS):
-        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
-
-
-def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
-    """Let a trial that failed, or was left, wait again, without its results; false where somebody was faster."""
+def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
+    """Reset a trial that failed, or was abandoned, to WAITING without results; return whether nobody was faster."""
     trial_id = trial._trial_id
     failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == trial.state)
     if trial.state == TrialState.RUNNING:
@@ -424,6 +380,6 @@ def _reset(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
-    fix(connection, [trial])
+    fix_parameters(connection, [trial])
     leases.release(connection, study_id, {trial_id: int(trial.user_attrs.get(ATTEMPT, 1))})
     return True

@@ -1,4 +1,4 @@
-"""The tables: Optuna's own, ours beside them, and what the databases do differently."""
+"""Tables, Optuna's and ours, and what differs between the databases."""
 
 from __future__ import annotations
 
@@ -130,28 +130,28 @@ INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.
 
 
 def utc_time(moment: datetime | None = None) -> datetime:
-    """A local time, by default the present one, as Optuna's tables hold it: UTC without a zone."""
+    """Convert a local time, by default the present one, to that of Optuna's tables: UTC without a zone."""
     return (moment or datetime.now()).astimezone(UTC).replace(tzinfo=None)
 
 
 def local_time(moment: datetime) -> datetime:
-    """A time of Optuna's tables as Optuna shows it: in the reader's zone, without naming it."""
+    """Convert a time of Optuna's tables to the reader's zone, without naming it, as Optuna shows it."""
     return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
 def database_clock(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """Seconds since 1970 by the database's clock, with fractions: one clock for all workers."""
+    """Return an expression for the seconds since 1970 by the database's clock, the one clock of all workers."""
     return sa.literal_column(CLOCKS[connection.dialect.name], sa.Double)
 
 
 def begin(connection: sa.Connection) -> None:
-    """Hold SQLite's write lock from a transaction's start, so that what it reads stays true until it writes."""
+    """Take SQLite's write lock at a transaction's start, so that what it reads stays true until it writes."""
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def lock_study(connection: sa.Connection, study_id: int) -> None:
-    """Hold the study's row, as Optuna does when it numbers a trial. SQLite's transaction holds everything already.
+    """Lock the study's row, as Optuna does when it numbers a trial. SQLite's transaction locks everything already.
 
     Raises:
         KeyError: there is no such study.
@@ -162,7 +162,7 @@ def lock_study(connection: sa.Connection, study_id: int) -> None:
 
 
 def insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:
-    """Insert a row; returns the id that the database gave it."""
+    """Insert a row; return the id that the database gave it."""
     key = connection.execute(sa.insert(table).values(**values)).inserted_primary_key
     assert key is not None  # every supported database returns it
     return int(key[0])
@@ -193,13 +193,13 @@ def _upsert(dialect: str, table: sa.Table, keys: tuple[str, ...], names: tuple[s
 
 
 def purge_trials(connection: sa.Connection, table: sa.Table, trial_ids: Collection[int]) -> None:
-    """Remove what earlier trials with these ids have left in a table of ours. Only SQLite gives an id away twice."""
+    """Delete what earlier trials with these ids have left in a table of ours. Only SQLite reuses ids."""
     if connection.dialect.name == "sqlite":
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))
 
 
 def store_fractions(engine: sa.Engine) -> None:
-    """Let a new MySQL or MariaDB database keep fractions of a second, which its plain DATETIME drops.
+    """Alter the tables of a new MySQL or MariaDB database to keep fractions of a second, which a plain DATETIME drops.
 
     Optuna's own contract of a storage asks for them, and a short trial would take 0 seconds. One with studies is left
     as it is: whoever made it may not want its tables rebuilt.

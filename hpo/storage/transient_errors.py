@@ -1,4 +1,4 @@
-"""Database trouble that passes: a deadlock, a locked file, a lost connection. Tried again, with backoff."""
+"""Retry policy for transient database errors: deadlocks, locked files, lost connections."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from optuna.storages import RDBStorage
 __all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
 
 log = logging.getLogger("hpo.study")
-Given = ParamSpec("Given")
+Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 RETRY_SECONDS = 300.0  # seconds: a server's restart takes less
-NOTICED = 3  # tries after which the trouble is worth a line in the log
+LOG_AFTER = 3  # tries after which the trouble is worth a line in the log
 # Too many connections, shutting down, lock wait timeout, deadlock, and what goes wrong with a connection.
 MYSQL_CODES = {1040, 1053, 1205, 1213, 2003, 2006, 2013}
 # Classes of SQLSTATE: rolled back (deadlock among them), connection, intervention of an operator, out of resources.
@@ -30,13 +30,15 @@ POSTGRES_CLASSES = ("40", "08", "57", "53")
 
 
 def first_line(error: BaseException) -> str:
-    """What the database said, in one line."""
+    """Return the first line of the database's own message."""
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same transaction may succeed in a moment. Optuna wraps the database's error in one of its own."""
+    """Return whether the same transaction may succeed in a moment. Optuna wraps the database's error in one of its
+    own.
+    """
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     if not isinstance(cause, sqlalchemy.exc.DBAPIError):
         return False
@@ -53,73 +55,75 @@ def is_transient(error: BaseException) -> bool:
 
 
 class RetryPolicy:
-    """Tries again what may succeed in a moment, for five minutes.
+    """Policy that retries transient errors with backoff, for five minutes.
 
     Attributes:
-        asked_to_stop: asked between tries; once true, the next failure counts.
+        stop_requested: called between tries; once it returns true, the next failure is final.
     """
 
     def __init__(self) -> None:
-        self.asked_to_stop: Callable[[], bool] = lambda: False
+        self.stop_requested: Callable[[], bool] = lambda: False
 
     def __call__(self, call: Callable[[], Result]) -> Result:
-        """The call's result, or its last error."""
-        trying = tenacity.Retrying(
+        """Return the call's result, or raise its last error."""
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_transient),
-            stop=tenacity.stop_any(tenacity.stop_after_delay(RETRY_SECONDS), _Asked(self)),
+            stop=tenacity.stop_any(tenacity.stop_after_delay(RETRY_SECONDS), _StopRequested(self)),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=10),
             sleep=self._sleep,
-            before_sleep=_say,
+            before_sleep=_log_retry,
             reraise=True,
         )
-        return trying(call)
+        return retrying(call)
 
     def _sleep(self, seconds: float) -> None:
         """Wait, but not past a request to stop: there are ten seconds for that."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self.asked_to_stop():
+        while (left := until - time.monotonic()) > 0 and not self.stop_requested():
             time.sleep(min(left, 0.2))
 
 
-class _Asked(tenacity.stop.stop_base):
-    def __init__(self, patience: RetryPolicy) -> None:
-        self._patience = patience
+class _StopRequested(tenacity.stop.stop_base):
+    def __init__(self, retry_policy: RetryPolicy) -> None:
+        self._retry_policy = retry_policy
 
     def __call__(self, _: tenacity.RetryCallState) -> bool:
-        return self._patience.asked_to_stop()
+        return self._retry_policy.stop_requested()
 
 
-def _say(state: tenacity.RetryCallState) -> None:
+def _log_retry(state: tenacity.RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
-    if state.attempt_number == NOTICED and error:
-        log.warning("the database does not do as asked; trying on for up to 5 minutes (%s)", first_line(error))
+    if state.attempt_number == LOG_AFTER and error:
+        log.warning("the database refuses a request; retrying for up to 5 minutes (%s)", first_line(error))
 
 
 class Retrying(Protocol):
-    """What has methods that are tried again."""
+    """An object with a retry policy for its methods."""
 
     @property
-    def patience(self) -> RetryPolicy: ...
+    def retry_policy(self) -> RetryPolicy: ...
 
 
 Self = TypeVar("Self", bound=Retrying)
 
 
-def with_retries(method: Callable[Concatenate[Self, Given], Result]) -> Callable[Concatenate[Self, Given], Result]:
-    """A method that is tried again, as its object's patience has it."""
+def with_retries(
+    method: Callable[Concatenate[Self, Parameters], Result],
+) -> Callable[Concatenate[Self, Parameters], Result]:
+    """Retry a method by its object's retry policy."""
 
     @functools.wraps(method)
-    def trying(self: Self, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return self.patience(lambda: method(self, *args, **kwargs))
+    def retrying(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        return self.retry_policy(lambda: method(self, *args, **kwargs))
 
-    return cast(Callable[Concatenate[Self, Given], Result], trying)
+    return cast(Callable[Concatenate[Self, Parameters], Result], retrying)
 
 
-class _Patient:
-    """An object whose every method is tried again, one call at a time."""
+class _RetryingProxy:
+    """Proxy that retries every method of its target, one call at a time."""
 
-    def __init__(self, target: object, patience: RetryPolicy, turn: AbstractContextManager[Any]) -> None:
-        self._target, self._patience, self._turn = target, patience, turn
+    def __init__(self, target: object, retry_policy: RetryPolicy, lock: AbstractContextManager[Any]) -> None:
+        self._target, self._retry_policy, self._lock = target, retry_policy, lock
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
@@ -127,18 +131,18 @@ class _Patient:
             return value
 
         @functools.wraps(value)
-        def trying(*args: Any, **kwargs: Any) -> Any:
+        def retrying(*args: Any, **kwargs: Any) -> Any:
             def once() -> Any:
-                with self._turn:
+                with self._lock:
                     return value(*args, **kwargs)
 
-            return self._patience(once)
+            return self._retry_policy(once)
 
-        return trying
+        return retrying
 
 
 def retrying_proxy(
-    rdb: RDBStorage, patience: RetryPolicy, turn: AbstractContextManager[Any] | None = None
+    rdb: RDBStorage, retry_policy: RetryPolicy, lock: AbstractContextManager[Any] | None = None
 ) -> RDBStorage:
-    """Optuna's storage with every method tried again; it does so for the creation of a trial only."""
-    return cast(RDBStorage, _Patient(rdb, patience, turn or threading.RLock()))
+    """Wrap Optuna's storage so that every method is retried; by itself it retries the creation of a trial alone."""
+    return cast(RDBStorage, _RetryingProxy(rdb, retry_policy, lock or threading.RLock()))

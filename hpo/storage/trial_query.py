@@ -1,4 +1,4 @@
-"""A study's trials read from the database: whatever is asked for, in one statement."""
+"""Query that reads any of a study's trials in one statement."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one statement read.
+    """Result of a TrialQuery.
 
     Attributes:
         name: of the study; None where it does not exist.
@@ -47,7 +47,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class TrialQuery:
-    """Which trials of a study to read: all after an id, those named, and those in a range of ids that wait no longer.
+    """Selection of trials: all after an id, those named, and those in a range of ids that no longer wait.
 
     Attributes:
         after: ids above this one.
@@ -65,16 +65,17 @@ class TrialQuery:
 
 
 def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery) -> Snapshot:
-    """The study's name, when its trial `wanted.anchor` ended, and the trials wanted, in one statement."""
+    """Read the study's name, when its trial `wanted.anchor` ended, and the selected trials, in one statement."""
     given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
     first, last = wanted.slots
-    return _assembled(connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed}))
+    return _assemble(connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed}))
 
 
 @cache  # building it takes longer than running it
 def _query() -> sa.CompoundSelect[Any]:
-    """A union of the tables that hold a trial: every row has a kind, the trial's id, a number, two texts, a float, and
-    two times.
+    """Build a union of the tables that hold a trial.
+
+    Every row has a kind, the trial's id, a number, two texts, a float, and two times.
     """
     study_id: sa.BindParameter[int] = sa.bindparam("study", type_=sa.Integer)
     begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
@@ -128,11 +129,11 @@ def _query() -> sa.CompoundSelect[Any]:
 
 @lru_cache(maxsize=1024)
 def _distribution(text: str) -> BaseDistribution:
-    """Parsed once: every trial of a study stores the same few again."""
+    """Parse a distribution, once each: the trials of a study store the same few."""
     return json_to_distribution(text)
 
 
-def _empty(trial_id: int, number: int, state: str, began: datetime | None, ended: datetime | None) -> FrozenTrial:
+def _empty_trial(trial_id: int, number: int, state: str, began: datetime | None, ended: datetime | None) -> FrozenTrial:
     return FrozenTrial(
         number=number,
         state=TrialState[state],
@@ -148,7 +149,7 @@ def _empty(trial_id: int, number: int, state: str, began: datetime | None, ended
     )
 
 
-def _assembled(rows: Iterable[Any]) -> Snapshot:
+def _assemble(rows: Iterable[Any]) -> Snapshot:
     name: str | None = None
     anchor: datetime | None = None
     found: dict[int, FrozenTrial] = {}
@@ -159,7 +160,7 @@ def _assembled(rows: Iterable[Any]) -> Snapshot:
         if kind == STUDY:
             name, anchor = first, ended and local_time(ended)
         elif kind == TRIAL:
-            found[trial_id] = _empty(trial_id, number, first, began, ended)
+            found[trial_id] = _empty_trial(trial_id, number, first, began, ended)
         elif kind == PARAM:
             distribution = _distribution(second)
             found[trial_id].distributions[first] = distribution

@@ -1,4 +1,4 @@
-"""Storage URLs as people write them, and the one line for each way in which one cannot be opened."""
+"""Storage URLs: normalization, masking of passwords, and one line for each way in which one cannot be opened."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DRIVERS = {
 
 
 def normalize(url: str) -> URL:
-    """A storage URL as people write it, with its driver, and for SQLite with an absolute path.
+    """Normalize a storage URL as people write it: add its driver, and make the path of a SQLite file absolute.
 
     Raises:
         StorageError: it is no URL; the line says what one looks like.
@@ -60,19 +60,19 @@ def normalize(url: str) -> URL:
 
 
 def mask(url: str | URL) -> str:
-    """The URL without its passwords, to be shown: that of the user, and those that drivers take as options."""
+    """Return the URL without passwords, to be shown: neither the user's nor those that drivers take as options."""
     parsed = normalize(url) if isinstance(url, str) else url
     shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
     return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
 
 
 def is_file(url: URL) -> bool:
-    """Whether the storage is a SQLite file."""
+    """Return whether the storage is a SQLite file."""
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
 def check_file(url: URL, create: bool) -> None:
-    """Make the folder of a SQLite file that is to be created, or refuse one that does not exist.
+    """Check that a SQLite file exists, or make the folder of one that is to be created.
 
     Raises:
         StorageMissingError: the file does not exist, and is not to be created.
@@ -93,7 +93,7 @@ def check_file(url: URL, create: bool) -> None:
 
 
 def connect_once(url: URL) -> bool:
-    """Fail at once where nobody answers; only what comes after is worth a retry. Says whether there are tables.
+    """Connect once, without a retry, and return whether there are tables.
 
     Nothing is written, so that tables which are refused stay as they are.
 
@@ -113,7 +113,7 @@ def connect_once(url: URL) -> bool:
 
 @contextmanager
 def translate_connect_errors(url: URL) -> Iterator[None]:
-    """Turn each way in which a storage cannot be opened into one line.
+    """Translate each way in which a storage cannot be opened into one line.
 
     Raises:
         StorageError: with the URL, without its password, the database's own words, and what to do.
@@ -130,13 +130,13 @@ def translate_connect_errors(url: URL) -> Iterator[None]:
 
 
 def explain_connect_error(url: URL, error: Exception, what: str) -> str:
-    """One line for a database's error, in its own words."""
+    """Return one line for a database's error, in its own words."""
     cause = error.__cause__ or error
     text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
     return f"storage {mask(url)}: {what}: {text}"
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:
-    """Write-ahead log: readers and the one writer do not wait for each other."""
+    """Turn on SQLite's write-ahead log, under which readers and the one writer do not wait for each other."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")

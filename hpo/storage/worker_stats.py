@@ -1,4 +1,4 @@
-"""What workers do with their time: how many trials they tell, in cohorts of what size, and where the seconds go."""
+"""Worker statistics: trials told, cohort sizes, throughput, and shares of time."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ import sqlalchemy as sa
 
 from hpo.storage.tables import WORK, database_clock, upsert_one
 
-__all__ = ["Activity", "WorkRecorder", "WorkRow", "WorkSummary", "begin_work", "read_work", "record", "summarize_work"]
+__all__ = [
+    "Activity",
+    "WorkRecorder",
+    "WorkRow",
+    "WorkSummary",
+    "begin_work",
+    "read_work",
+    "summarize_work",
+    "write_work",
+]
 
 Activity = Literal["training", "storage", "sampling"]
 ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
 
 
 class WorkRecorder:
-    """What one worker has done so far.
+    """Recorder of one worker's statistics.
 
     Attributes:
-        told: trials that it has told.
+        told: trials whose results it has told.
         cohorts: how many it has begun.
         members: trials in them.
         seconds: by activity; each second counts once, for the innermost activity. The rest of its time it waited.
@@ -35,16 +44,16 @@ class WorkRecorder:
         self._since = time.perf_counter()
 
     @contextmanager
-    def of(self, activity: Activity) -> Iterator[None]:
-        """The time in here is spent on that; what it is a part of is paused."""
+    def measure(self, activity: Activity) -> Iterator[None]:
+        """Count the time in here as that activity's; the activity around it is paused."""
         outer = self._switch(activity)
         try:
             yield
         finally:
             self._switch(outer)
 
-    def so_far(self) -> dict[Activity, float]:
-        """Seconds by activity, with what the present one has taken by now; asked by another thread, too."""
+    def current_seconds(self) -> dict[Activity, float]:
+        """Return the seconds by activity, the present one's up to now included; other threads may call it, too."""
         seconds, activity = dict(self.seconds), self._now
         if activity is not None:
             seconds[activity] += time.perf_counter() - self._since
@@ -60,7 +69,7 @@ class WorkRecorder:
 
 @dataclass(frozen=True)
 class WorkRow:
-    """What a worker has done, as the database has it; times by the database's clock, in seconds since 1970."""
+    """A row of the table of worker statistics; times by the database's clock, in seconds since 1970."""
 
     worker: str
     told: int
@@ -75,7 +84,7 @@ class WorkRow:
 
 @dataclass(frozen=True)
 class WorkSummary:
-    """What the workers of a study have done, those that have ended too.
+    """Summary of all workers of a study, including those that have ended.
 
     Attributes:
         workers: how many there have been.
@@ -95,7 +104,7 @@ class WorkSummary:
 
     @property
     def text(self) -> str:
-        """One plain line."""
+        """The summary in one line."""
         size = "no trials yet" if self.cohort_size is None else f"{self.cohort_size:g} on average"
         rate = f"{self.trials_per_hour:,.0f} trials per hour, " if self.trials_per_hour else ""
         shares = ", ".join(f"{getattr(self, name):.1%} {name}" for name in ACTIVITIES)
@@ -103,11 +112,11 @@ class WorkSummary:
 
 
 def summarize_work(rows: Sequence[WorkRow]) -> WorkSummary | None:
-    """All workers taken together; None where there has been none."""
+    """Summarize the rows of all workers; None where there are none."""
     if not rows:
         return None
     there = sum(row.until - row.since for row in rows)
-    covered = _covered(rows)
+    covered = _attended_seconds(rows)
     told, cohorts = sum(row.told for row in rows), sum(row.cohorts for row in rows)
 
     def share(seconds: float) -> float:
@@ -124,8 +133,8 @@ def summarize_work(rows: Sequence[WorkRow]) -> WorkSummary | None:
     )
 
 
-def _covered(rows: Sequence[WorkRow]) -> float:
-    """Seconds in which at least one of them was there."""
+def _attended_seconds(rows: Sequence[WorkRow]) -> float:
+    """Return the seconds in which at least one worker was there."""
     seconds, end = 0.0, float("-inf")
     for row in sorted(rows, key=lambda row: row.since):
         seconds += max(0.0, row.until - max(row.since, end))
@@ -137,25 +146,25 @@ def _covered(rows: Sequence[WorkRow]) -> float:
 
 
 def begin_work(connection: sa.Connection, study_id: int, worker: str) -> None:
-    """A worker that has done nothing yet."""
+    """Insert the row of a worker that has done nothing yet."""
     now = database_clock(connection)
     place = {"worker": worker, "study_id": study_id, "since": now, "until": now}
-    upsert_one(connection, WORK, ("worker",), **place, **_values(WorkRecorder()))
+    upsert_one(connection, WORK, ("worker",), **place, **_work_values(WorkRecorder()))
 
 
-def record(connection: sa.Connection, worker: str, work: WorkRecorder) -> None:
-    """Write what a worker has done by now."""
+def write_work(connection: sa.Connection, worker: str, work: WorkRecorder) -> None:
+    """Write a worker's statistics up to now."""
     mine = sa.update(WORK).where(WORK.c.worker == worker)
-    connection.execute(mine.values(until=database_clock(connection), **_values(work)))
+    connection.execute(mine.values(until=database_clock(connection), **_work_values(work)))
 
 
-def _values(work: WorkRecorder) -> dict[str, float]:
-    seconds = {str(activity): seconds for activity, seconds in work.so_far().items()}
+def _work_values(work: WorkRecorder) -> dict[str, float]:
+    seconds = {str(activity): seconds for activity, seconds in work.current_seconds().items()}
     return {"told": work.told, "cohorts": work.cohorts, "members": work.members, **seconds}
 
 
 def read_work(connection: sa.Connection, study_id: int) -> list[WorkRow]:
-    """What each of a study's workers has done, by name."""
+    """Read the statistics of a study's workers, by name."""
     names = [column.name for column in WORK.c if column.name != "study_id"]
     query = sa.select(*(WORK.c[name] for name in names)).where(WORK.c.study_id == study_id).order_by(WORK.c.worker)
     return [WorkRow(*row) for row in connection.execute(query)]

@@ -322,7 +322,7 @@ class Study:
             RequestError: one of them has not failed, or does not exist.
         """
         trials = {trial.number: trial for trial in self.trials()}
-        held = {trial_id for worker in self.storage.workers(self.id) for trial_id in worker.trial_ids}
+        held = {trial_id for worker in self.storage.read_workers(self.id) for trial_id in worker.trial_ids}
         for number in numbers or ():
             trial = trials.get(number)
             left = trial is not None and trial.state == TrialState.RUNNING and trial._trial_id not in held

@@ -20,7 +20,7 @@ LINE = re.compile(
 )
 IMPATIENT = """
 import hpo.storage.write_behind, hpo.storage.transient_errors
-hpo.storage.write_behind.PATIENCE = hpo.storage.transient_errors.RETRY_SECONDS = {}
+hpo.storage.write_behind.RETRY_SECONDS = hpo.storage.transient_errors.RETRY_SECONDS = {}
 from hpo.cli import main
 main()
 """

@@ -239,7 +239,7 @@ def undisturbed(case: Case, folder: Path) -> Rows:
 
 def results(study: Study) -> Rows:
     """Every trial's parameters, value and metrics, without the times."""
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     return [
         {
             "number": trial.number,

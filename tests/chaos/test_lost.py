@@ -41,7 +41,7 @@ def taken_over(study: Study, worker: Worker, then: str) -> None:
     else:
         other.release(claimed.trial_id)
     other.engine.dispose()
-    study.storage.beat(worker.holder)  # the heartbeat hears of it first
+    study.storage.renew_leases(worker.holder)  # the heartbeat hears of it first
 
 
 def once_before(call: Callable[..., Any], happens: Callable[[], None]) -> Callable[..., Any]:

@@ -91,7 +91,7 @@ def test_a_report_and_its_pruner_need_no_database(
     monkeypatch.setattr(write_behind, "STALE", 0.0)
     server.stop()
     try:
-        study.storage.patience.asked_to_stop = lambda: pytest.fail("the database is waited for")
+        study.storage.retry_policy.stop_requested = lambda: pytest.fail("the database is waited for")
         for epoch in range(1, 30):
             study.storage.record_epoch(claim.id, epoch, {"epoch": epoch})
             claim.trial.report(1 / epoch, epoch)
@@ -99,7 +99,7 @@ def test_a_report_and_its_pruner_need_no_database(
         study.trials()
         assert study.storage.holds(claim.id)  # training goes on, and what it has done may be kept
     finally:
-        study.storage.patience.asked_to_stop = lambda: False
+        study.storage.retry_policy.stop_requested = lambda: False
         server.start()
     study.storage.flush()
     other = StudyStorage(server.url)

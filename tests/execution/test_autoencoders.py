@@ -54,7 +54,7 @@ def study(tmp_path: Path) -> Study:
 def test_its_usual_objective_is_the_loss(study: Study) -> None:
     assert [(each.metric, each.direction) for each in study.definition.objectives] == [("val_loss", "minimize")]
     for trial in study.trials():
-        rows = study.storage.epochs(study.id)[trial._trial_id]
+        rows = study.storage.read_epochs(study.id)[trial._trial_id]
         assert trial.value == min(row["val_loss"] for row in rows)
         assert not {"train_accuracy", "val_accuracy"} & rows[0].keys()
         assert rows[0]["val_reconstruction_error"] == pytest.approx(rows[0]["val_loss"])  # which is the same for mse

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.execution.cohort_claims import SUSPECT, CohortClaimer
-from hpo.storage.leased_storage import FIXED, TellRequest
+from hpo.storage.leased_storage import TellRequest
+from hpo.storage.statements import FIXED
 from hpo.storage.tables import LEASES, WORKERS
 from hpo.study import ClaimedTrial, Study, StudyStorage
 from tests.statements import Statements
@@ -34,7 +35,7 @@ def grid(folder: Path, **parameters: Any) -> Study:
 
 def take(study: Study, size: int, name: str = "w") -> tuple[ClaimedTrial, TrialConfig, list[ClaimedTrial]]:
     """The next trial, its configuration, and what is taken along."""
-    study.storage.announce(study.id, holder(name))
+    study.storage.register_worker(study.id, holder(name))
     claim = study.claim(holder(name))
     assert claim is not None
     config = study.config(claim)
@@ -69,8 +70,8 @@ def test_epochs_that_one_run_answers_come_along_free(tmp_path: Path) -> None:
 def test_a_worker_takes_its_share_and_no_more(tmp_path: Path) -> None:
     study = make_study(tmp_path, trials=30, parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
     for name in ("a", "b", "c"):
-        study.storage.announce(study.id, holder(name))
-    study.storage.announce(study.id, holder("gone", seconds=-1))
+        study.storage.register_worker(study.id, holder(name))
+    study.storage.register_worker(study.id, holder("gone", seconds=-1))
     taken = [1 + len(take(study, 100, name)[2]) for name in ("a", "b", "c")]
     assert taken == [10, 7, 5]  # a third of what is left, rounded up
 

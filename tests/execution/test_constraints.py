@@ -72,7 +72,7 @@ def test_what_has_too_many_parameters_is_not_trained(tmp_path: Path) -> None:
     study = run(tmp_path, constraints=["parameter_count <= 200"])
     counts = {trial.number: trial.user_attrs["parameter_count"] for trial in study.trials()}
     assert counts == {0: 83, 1: 163, 2: 323, 3: 2563}
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     for trial in study.trials():
         fits = counts[trial.number] <= 200
         assert trial.state.name == ("COMPLETE" if fits else "PRUNED")
@@ -92,7 +92,9 @@ def test_violations_are_where_optuna_looks_for_them(tmp_path: Path) -> None:
 
 def test_what_training_shows_is_held_against_them_at_the_end(tmp_path: Path) -> None:
     free = run(tmp_path)
-    losses = {t.number: min(r["val_loss"] for r in free.storage.epochs(free.id)[t._trial_id]) for t in free.trials()}
+    losses = {
+        t.number: min(r["val_loss"] for r in free.storage.read_epochs(free.id)[t._trial_id]) for t in free.trials()
+    }
     second, third = sorted(losses.values())[1:3]
     bound = (second + third) / 2
     (tmp_path / "bound").mkdir()
@@ -149,7 +151,7 @@ def test_what_a_pruner_stops_early_is_not_held_against_a_bound_of_its_last_epoch
     parameters = {"depth": 1, "width": [64, 1], "epochs": 8, "batch_size": 32, "learning_rate": 0.01}
     keys = {"parameters": parameters, "pruner": {"name": "median", "n_startup_trials": 1}, "objective": "val_accuracy"}
     study = run(tmp_path, 1, constraints=["val_accuracy >= 0.8", "parameter_count <= 10000"], **keys)
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     stopped = [trial for trial in study.trials() if len(epochs[trial._trial_id]) < 8]
     assert stopped
     for trial in stopped:

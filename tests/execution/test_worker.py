@@ -45,7 +45,7 @@ def test_every_trial_is_trained_and_told(tmp_path: Path) -> None:
     worker = Worker(study, "cpu", 1)
     worker.run()
     assert worker.finished == {"COMPLETE": 4}
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     for trial in study.trials():
         rows = epochs[trial._trial_id]
         assert [row["epoch"] for row in rows] == [1, 2, 3]
@@ -170,7 +170,7 @@ def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_pa
             assert checkpoints(study) == ["1.pt"]
         Worker(study, "cpu", 1).run()
         assert study.left() == 0
-        rows = study.storage.epochs(study.id)
+        rows = study.storage.read_epochs(study.id)
         outcomes.append([(t.params, t.value, t.intermediate_values, len(rows[t._trial_id])) for t in study.trials()])
         assert checkpoints(study) == []
     assert outcomes[0] == outcomes[1]
@@ -188,7 +188,7 @@ def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
     [trial] = study.trials()
     assert trial.state == TrialState.COMPLETE
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5]
-    assert [row["epoch"] for row in study.storage.epochs(study.id)[trial._trial_id]] == [1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in study.storage.read_epochs(study.id)[trial._trial_id]] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("cohort", [1, 3])
@@ -228,7 +228,7 @@ def test_a_registered_metric_is_an_objective(tmp_path: Path) -> None:
 
     study = make_other_with_data(tmp_path, SMALL, objective="share_of_zero", trials=2, pruner="median")
     Worker(study, "cpu", 1).run()
-    rows = study.storage.epochs(study.id)
+    rows = study.storage.read_epochs(study.id)
     for trial in study.trials():
         assert trial.value == min(row["share_of_zero"] for row in rows[trial._trial_id])
 
@@ -242,7 +242,7 @@ class Meanwhile:
 
     def __call__(self) -> bool:
         running = [t for t in self.study.trials() if t.state == TrialState.RUNNING and not self.done]
-        if running and len(self.study.storage.epochs(self.study.id).get(running[0]._trial_id, [])) >= self.epochs:
+        if running and len(self.study.storage.read_epochs(self.study.id).get(running[0]._trial_id, [])) >= self.epochs:
             self.done = True
             self.what(self.study)
         return False
@@ -262,8 +262,8 @@ def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCa
     Worker(study, "cpu", 1, Meanwhile(study, 1, ask), lease=0.4, cohort=1).run()
     assert "stopped, as hpo stop asked" in caplog.text
     assert [t.state for t in study.trials()] == [TrialState.WAITING] * 2
-    assert study.storage.workers(study.id) == []
-    assert study.storage.held_by_others(study.id) == 0
+    assert study.storage.read_workers(study.id) == []
+    assert study.storage.count_held_by_others(study.id) == 0
     assert checkpoints(study) == ["0.pt"]
 
 
@@ -294,7 +294,7 @@ def test_a_trial_that_another_worker_has_taken_over_is_dropped_quietly(
     assert worker.finished == {"COMPLETE": 2}
     first, *others = study.trials()
     assert (first.value, first.intermediate_values) == (0.125, {})
-    assert first._trial_id not in study.storage.epochs(study.id)
+    assert first._trial_id not in study.storage.read_epochs(study.id)
     assert [t.state for t in others] == [TrialState.COMPLETE] * 2
 
 
@@ -378,7 +378,7 @@ def test_a_worker_takes_its_share_of_the_cores(tmp_path: Path, monkeypatch: pyte
     study = make(tmp_path)
     assert cores_per_worker(study) == 8
     for other in (holder("a", host=socket.gethostname()), holder("b", host="elsewhere")):
-        study.storage.announce(study.id, other)
+        study.storage.register_worker(study.id, other)
     assert cores_per_worker(study) == 4
-    study.storage.announce(study.id, holder("c", host=socket.gethostname(), seconds=-1))  # it is gone
+    study.storage.register_worker(study.id, holder("c", host=socket.gethostname(), seconds=-1))  # it is gone
     assert cores_per_worker(study) == 4

@@ -49,7 +49,7 @@ def states(study: Study) -> list[TrialState]:
 
 def check_whole(study: Study) -> None:
     """Every COMPLETE trial has each of its epochs once, and its best one's value."""
-    rows = study.storage.epochs(study.id)
+    rows = study.storage.read_epochs(study.id)
     for trial in study.trials():
         if trial.state == COMPLETE:
             epochs = rows[trial._trial_id]
@@ -135,7 +135,7 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
 def test_what_was_taken_over_says_nothing_of_what_waits(tmp_path: Path, stack: Stack) -> None:
     study = make(tmp_path)
     dead = holder("dead", seconds=-1)
-    study.storage.announce(study.id, dead)
+    study.storage.register_worker(study.id, dead)
     assert study.claim(dead) is not None
     other = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # the dead worker's own would not look for a second
     Worker(other, "cpu", 1).run()
@@ -163,10 +163,10 @@ def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
 
 def test_time_in_training_counts_while_it_lasts() -> None:
     work = WorkRecorder()
-    with work.of("training"):
-        before = work.so_far()["training"]
-        assert work.so_far()["training"] > before
-    assert work.so_far() == work.seconds
+    with work.measure("training"):
+        before = work.current_seconds()["training"]
+        assert work.current_seconds()["training"] > before
+    assert work.current_seconds() == work.seconds
 
 
 def test_what_does_not_fit_after_all_is_trained_apart(tmp_path: Path, stack: Stack) -> None:
@@ -252,7 +252,7 @@ def test_an_error_in_the_midst_costs_no_trial(tmp_path: Path, monkeypatch: pytes
     study = make(tmp_path, objective="moody", trials=4)
     Worker(study, "cpu", 1).run()
     assert states(study) == [COMPLETE] * 4
-    rows = study.storage.epochs(study.id)
+    rows = study.storage.read_epochs(study.id)
     for trial in study.trials():
         assert [row["epoch"] for row in rows[trial._trial_id]] == [1, 2, 3]
         assert trial.intermediate_values == {int(row["epoch"]): row["moody"] for row in rows[trial._trial_id]}
@@ -287,7 +287,7 @@ def test_too_many_errors_stop_the_worker_and_give_the_rest_back(tmp_path: Path, 
     with pytest.raises(RunError, match="5 trials in a row failed"):
         Worker(study, "cpu", 1).run()
     assert states(study) == [FAIL] * 5 + [WAITING] * 4
-    assert study.storage.held_by_others(study.id) == 0
+    assert study.storage.count_held_by_others(study.id) == 0
 
 
 def test_a_lost_one_leaves_the_others(tmp_path: Path, stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
@@ -333,7 +333,7 @@ def test_when_all_are_lost_training_stops_at_once(
                 connection.execute(sa.update(LEASES).values(expires=0.0))
             while (claim := other.claim(holder("thief", seconds=3600))) is not None:
                 other.storage.set_trial_state_values(claim.id, COMPLETE, [0.125])
-            study.storage.beat(worker.holder)
+            study.storage.renew_leases(worker.holder)
 
     stack.before = steal
     worker.run()
@@ -378,8 +378,8 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
     Worker(study, "cpu", 1, stop, checkpoint_every=0).run()
     assert WAITING in states(study)
     assert set(states(study)) <= {WAITING, COMPLETE}
-    assert study.storage.workers(study.id) == []
-    assert study.storage.held_by_others(study.id) == 0
+    assert study.storage.read_workers(study.id) == []
+    assert study.storage.count_held_by_others(study.id) == 0
     waiting = [t.number for t in study.trials() if t.state == WAITING]
     files = [int(path.stem) for path in StudyFiles(study).checkpoint(0).parent.glob("*.pt")]
     assert sorted(files) == waiting

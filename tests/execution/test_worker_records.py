@@ -44,7 +44,7 @@ class InTheMidst:
 
 
 def recorded(study: Study) -> dict[int, list[list[float]]]:
-    found = study.storage.steps(study.id)
+    found = study.storage.read_steps(study.id)
     return {t.number: [each.losses.tolist() for each in found.get(t._trial_id, [])] for t in study.trials()}
 
 
@@ -52,7 +52,7 @@ def recorded(study: Study) -> dict[int, list[list[float]]]:
 def test_the_losses_of_steps_are_there_for_every_epoch(cohort: int, tmp_path: Path) -> None:
     study = make(tmp_path, record_steps=True)
     Worker(study, "cpu", 1, cohort=cohort).run()
-    epochs, found = study.storage.epochs(study.id), study.storage.steps(study.id)
+    epochs, found = study.storage.read_epochs(study.id), study.storage.read_steps(study.id)
     assert found.keys() == epochs.keys() == {trial._trial_id for trial in study.trials()}
     for trial_id, rows in epochs.items():
         assert [each.epoch for each in found[trial_id]] == [row["epoch"] for row in rows] == [1, 2, 3, 4]
@@ -66,7 +66,7 @@ def test_the_losses_of_steps_are_there_for_every_epoch(cohort: int, tmp_path: Pa
 def test_without_the_key_there_are_none(tmp_path: Path) -> None:
     study = make(tmp_path)
     Worker(study, "cpu", 1).run()
-    assert study.storage.steps(study.id) == {}
+    assert study.storage.read_steps(study.id) == {}
 
 
 @pytest.mark.parametrize("cohort", [1, 4])
@@ -91,7 +91,7 @@ def test_epochs_that_did_not_reach_the_database_come_from_the_checkpoint(tmp_pat
     study = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # another process
     Worker(study, "cpu", 1).run()
     assert recorded(study)[0][:3] == expected
-    assert len(study.storage.epochs(study.id)[trial._trial_id]) == 4
+    assert len(study.storage.read_epochs(study.id)[trial._trial_id]) == 4
 
 
 @pytest.mark.parametrize("cohort", [1, 4])
@@ -113,7 +113,7 @@ def test_a_trial_that_begins_anew_has_its_events_once(tmp_path: Path) -> None:
 
 def check_events(study: Study, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {study.name}
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     assert {path.name for path in (folder / study.name).iterdir()} == {f"trial_{t.number}" for t in study.trials()}
     for trial in study.trials():
         expected = {row["epoch"]: pytest.approx(row["val_accuracy"]) for row in epochs[trial._trial_id]}

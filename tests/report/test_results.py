@@ -100,7 +100,7 @@ def test_table_is_flat_and_even(tmp_path: Path) -> None:
 def test_summary_is_valid_json(tmp_path: Path) -> None:
     study = filled(tmp_path, states=MIXED, trials=12, baseline=BASELINE)
     for host in range(3):
-        study.storage.announce(study.id, holder(f"host-{host}"))
+        study.storage.register_worker(study.id, holder(f"host-{host}"))
     summary = study_summary(read_results(study))
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     running = [row["number"] for row in trial_table(read_results(study)) if row["state"] == "RUNNING"]

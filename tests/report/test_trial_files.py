@@ -55,7 +55,7 @@ def test_every_trial_has_its_files_and_nothing_else_is_left(out: Path, tmp_path:
 
 def test_the_epochs(study: Study, out: Path) -> None:
     for trial in study.trials():
-        epochs = study.storage.epochs(study.id, trial._trial_id)[trial._trial_id]
+        epochs = study.storage.read_epochs(study.id, trial._trial_id)[trial._trial_id]
         train, validation = (table(out / f"comb_{trial.number}" / f"{name}.csv") for name in ("train", "validation"))
         assert list(train[0]) == ["epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"]
         assert list(validation[0]) == ["epoch", "val_loss", "val_accuracy", "seconds"]

@@ -109,7 +109,7 @@ def test_a_trial_that_another_tool_runs_is_not_taken_from_it(storage: StudyStora
     assert storage.release(mine.trial_id)
     assert plain(storage).set_trial_state_values(mine.trial_id, TrialState.RUNNING)
     assert storage.claim(study_id, holder("other"), 1) is None
-    assert storage.held_by_others(study_id) == 0
+    assert storage.count_held_by_others(study_id) == 0
     assert storage.retry(study_id) == []
     assert storage.retry(study_id, [0]) == [0]  # unless a person says so
     assert storage.claim(study_id, holder("other"), 1) == LeaseGrant(mine.trial_id, 2)
@@ -117,11 +117,11 @@ def test_a_trial_that_another_tool_runs_is_not_taken_from_it(storage: StudyStora
 
 def test_a_trial_that_is_being_claimed_counts_as_somebody_elses(storage: StudyStorage) -> None:
     study_id = storage.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {}, [{"x": 1}])
-    assert storage.held_by_others(study_id, waiting=True) == 1
-    assert storage.held_by_others(study_id) == 0
+    assert storage.count_held_by_others(study_id, waiting=True) == 1
+    assert storage.count_held_by_others(study_id) == 0
     claimed(storage, "w", study_id)
-    assert storage.held_by_others(study_id, waiting=True) == 0
-    assert open_again(storage).held_by_others(study_id) == 1
+    assert storage.count_held_by_others(study_id, waiting=True) == 0
+    assert open_again(storage).count_held_by_others(study_id) == 1
 
 
 def test_what_the_database_would_refuse_is_refused_at_once_and_costs_nothing_else(storage: StudyStorage) -> None:

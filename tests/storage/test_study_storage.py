@@ -94,7 +94,7 @@ def test_a_released_trial_waits_with_its_parameters_and_reports(storage: StudySt
     assert claim(storage, study_id) == LeaseGrant(claimed.trial_id, 2)
     storage.discard_reports(claimed.trial_id, after=2)
     assert storage.get_trial(claimed.trial_id).intermediate_values == {1: 0.1, 2: 0.2}
-    assert storage.epochs(study_id) == {claimed.trial_id: [{"epoch": 1}, {"epoch": 2}]}
+    assert storage.read_epochs(study_id) == {claimed.trial_id: [{"epoch": 1}, {"epoch": 2}]}
     again = optuna.trial.Trial(optuna.load_study(study_name="s", storage=storage), claimed.trial_id)
     assert again.suggest_float("x", 0, 1) == x
 
@@ -147,12 +147,12 @@ def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> N
     assert claimed is not None
     for epoch, loss in ((2, float("nan")), (1, 0.25)):
         storage.record_epoch(claimed.trial_id, epoch, {"epoch": epoch, "val_loss": loss})
-    rows = storage.epochs(study_id)[claimed.trial_id]
+    rows = storage.read_epochs(study_id)[claimed.trial_id]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert rows[0]["val_loss"] == 0.25
     assert rows[1]["val_loss"] != rows[1]["val_loss"]
     storage.delete_study(study_id)
-    assert storage.epochs(study_id) == {}
+    assert storage.read_epochs(study_id) == {}
 
 
 def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:

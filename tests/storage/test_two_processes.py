@@ -148,7 +148,7 @@ def test_a_claim_is_seen_and_so_is_what_is_given_back(writer: Peer, reader: Stud
     mine = claimed(writer(StudyStorage.claim, study_id, holder("w")))
     assert reader.get_trial(mine.trial_id).state == TrialState.RUNNING
     assert reader.claim(study_id, holder("r")) is None
-    assert reader.held_by_others(study_id) == 1
+    assert reader.count_held_by_others(study_id) == 1
     [lease] = rows(reader, LEASES)
     assert (lease.trial_id, lease.study_id, lease.attempt, lease.worker) == (mine.trial_id, study_id, 1, "w")
 
@@ -158,7 +158,7 @@ def test_a_claim_is_seen_and_so_is_what_is_given_back(writer: Peer, reader: Stud
     assert (seen.state, seen.params) == (TrialState.WAITING, {"y": 0.125})
     assert seen.user_attrs == {"worker": "w", "attempt": 1}
     assert seen.system_attrs == {"fixed_params": {"x": 0.5, "y": 0.125}}
-    assert reader.held_by_others(study_id) == 0
+    assert reader.count_held_by_others(study_id) == 0
     assert reader.claim(study_id, holder("r")) == LeaseGrant(mine.trial_id, 2)
     reader.flush()
     assert writer(StudyStorage.get_trial, mine.trial_id).user_attrs == {"worker": "r", "attempt": 2}
@@ -179,7 +179,7 @@ def test_reports_that_are_discarded(writer: Peer, reader: StudyStorage) -> None:
         report(writer, mine.trial_id, epoch)
     writer(StudyStorage.discard_reports, mine.trial_id, 1)
     assert reader.get_trial(mine.trial_id).intermediate_values == {1: 0.1}
-    assert reader.epochs(study_id) == {mine.trial_id: [{"epoch": 1}]}
+    assert reader.read_epochs(study_id) == {mine.trial_id: [{"epoch": 1}]}
 
 
 def report(writer: Peer, trial_id: int, epoch: int) -> None:
@@ -205,15 +205,15 @@ def test_failed_trials_that_are_put_back_wait_for_those_who_saw_them_fail_too(
     assert seen.intermediate_values == {}
     assert "failure" not in seen.user_attrs
     assert seen.system_attrs == {"fixed_params": {"x": 0.75}}
-    assert reader.epochs(study_id) == {}
+    assert reader.read_epochs(study_id) == {}
     assert reader.claim(study_id, holder("r")) == LeaseGrant(mine.trial_id, 2)
 
 
 def test_workers_their_leases_and_what_is_asked_of_them(writer: Peer, reader: StudyStorage) -> None:
     study_id = writer(make, slots=1)
-    writer(StudyStorage.announce, study_id, holder("w"))
+    writer(StudyStorage.register_worker, study_id, holder("w"))
     mine = claimed(writer(StudyStorage.claim, study_id, holder("w")))
-    [seen] = reader.workers(study_id)
+    [seen] = reader.read_workers(study_id)
     assert (seen.name, seen.host, seen.device, seen.gone, seen.trial_ids) == (
         "w",
         "here",
@@ -225,17 +225,17 @@ def test_workers_their_leases_and_what_is_asked_of_them(writer: Peer, reader: St
     with reader.engine.begin() as connection:
         connection.execute(sa.update(WORKERS).values(seen=0.0, gone=0.0))
     expire(reader)
-    assert [worker.gone for worker in reader.workers(study_id)] == [True]
-    assert writer(StudyStorage.beat, holder("w")) is False
-    [seen] = reader.workers(study_id)
+    assert [worker.gone for worker in reader.read_workers(study_id)] == [True]
+    assert writer(StudyStorage.renew_leases, holder("w")) is False
+    [seen] = reader.read_workers(study_id)
     assert not seen.gone
     assert seen.seen < 60
     assert reader.claim(study_id, holder("r")) is None  # its lease has been renewed
 
-    assert reader.ask_workers_to_stop(study_id) == 1
-    assert writer(StudyStorage.beat, holder("w")) is True
-    writer(StudyStorage.retire, holder("w"))
-    assert reader.workers(study_id) == []
+    assert reader.request_stop(study_id) == 1
+    assert writer(StudyStorage.renew_leases, holder("w")) is True
+    writer(StudyStorage.unregister_worker, holder("w"))
+    assert reader.read_workers(study_id) == []
 
 
 def test_a_trial_that_another_tool_has_ended_is_waited_for_by_nobody(
@@ -247,8 +247,8 @@ def test_a_trial_that_another_tool_has_ended_is_waited_for_by_nobody(
     plain.tell(0, 0.5)
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
         writer(StudyStorage.set_trial_state_values, mine.trial_id, TrialState.COMPLETE, [0.75])
-    assert writer(StudyStorage.held_by_others, study_id) == 0
-    assert reader.held_by_others(study_id) == 0
+    assert writer(StudyStorage.count_held_by_others, study_id) == 0
+    assert reader.count_held_by_others(study_id) == 0
     assert reader.get_trial(mine.trial_id).value == 0.5
 
 
@@ -288,9 +288,11 @@ def test_metrics_of_an_epoch_wait_too(writer: Peer, reader: StudyStorage) -> Non
     study_id = writer(make)
     mine = claimed(writer(StudyStorage.claim, study_id, holder("w"), 1))
     writer(StudyStorage.record_epoch, mine.trial_id, 1, {"epoch": 1})
-    assert reader.epochs(study_id) == {}
-    assert writer(StudyStorage.epochs, study_id) == {mine.trial_id: [{"epoch": 1}]}  # who reads them writes them first
-    assert reader.epochs(study_id) == {mine.trial_id: [{"epoch": 1}]}
+    assert reader.read_epochs(study_id) == {}
+    assert writer(StudyStorage.read_epochs, study_id) == {
+        mine.trial_id: [{"epoch": 1}]
+    }  # who reads them writes them first
+    assert reader.read_epochs(study_id) == {mine.trial_id: [{"epoch": 1}]}
 
 
 def test_a_write_waits_no_longer_than_it_may(more: Callable[..., list[Peer]], reader: StudyStorage) -> None:
@@ -343,7 +345,7 @@ def test_of_one_that_is_killed_the_finished_trials_are_whole_and_the_last_second
     assert (whole.intermediate_values, whole.user_attrs["k"]) == ({1: 0.1}, "v")
     left = reader.get_trial(begun.trial_id)
     assert (left.state, left.intermediate_values) == (TrialState.RUNNING, {1: 0.1})
-    assert reader.epochs(study_id) == {done.trial_id: [{"epoch": 1}], begun.trial_id: [{"epoch": 1}]}
+    assert reader.read_epochs(study_id) == {done.trial_id: [{"epoch": 1}], begun.trial_id: [{"epoch": 1}]}
     [lease] = rows(reader, LEASES)
     assert (lease.trial_id, lease.worker, lease.attempt) == (begun.trial_id, "w", 1)
     assert reader.claim(study_id, holder("r"), 2) is None  # it is held still
@@ -418,7 +420,7 @@ def refused(writer: Peer, reader: StudyStorage, trial_id: int) -> None:
         writer(StudyStorage.set_trial_state_values, trial_id, TrialState.COMPLETE, [0.5])
     assert writer(StudyStorage.release, trial_id) is False
     assert writer(StudyStorage.holds, trial_id) is False
-    writer(StudyStorage.beat, holder("w"))
+    writer(StudyStorage.renew_leases, holder("w"))
     writer(StudyStorage.flush)
     assert [rows(reader, table) for table in tables] == before
 
@@ -483,7 +485,7 @@ def test_a_study_made_again_under_its_name_is_seen_anew(begun: str, writer: Peer
     again = writer(make, slots=2)
     found = reader.get_all_trials(again)
     assert [(t.number, t.state, t.values) for t in found] == [(n, TrialState.WAITING, None) for n in range(2)]
-    assert reader.epochs(again) == {}
+    assert reader.read_epochs(again) == {}
     assert claimed(reader.claim(again, holder("r"))).attempt == 1
 
 

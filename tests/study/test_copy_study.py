@@ -84,7 +84,7 @@ def test_everything_arrives_and_the_source_stays(pair: tuple[StudyStorage, Study
     _work(study, *EACH, TrialState.WAITING)
     source.set_trial_user_attr(study.trials()[3]._trial_id, "é", {"nested": [1.5, None, "ü"]})
     before = [_told(trial) for trial in study.trials()]
-    rows = source.epochs(study.id)
+    rows = source.read_epochs(study.id)
 
     copied = copy_study(study, target, "moved")
 
@@ -101,7 +101,7 @@ def test_everything_arrives_and_the_source_stays(pair: tuple[StudyStorage, Study
     assert arrived.datetime_start == running.datetime_start
     assert arrived.params == running.params == arrived.system_attrs["fixed_params"]
     assert arrived.user_attrs == running.user_attrs
-    there = target.epochs(copied.id)
+    there = target.read_epochs(copied.id)
     pairs = [(t._trial_id, c._trial_id) for t, c in zip(study.trials(), copied.trials(), strict=True) if t.number != 3]
     assert [rows.get(old) for old, _ in pairs] == [there.get(new) for _, new in pairs]
     assert copied.trials()[3]._trial_id not in there
@@ -220,7 +220,7 @@ def test_rows_of_deleted_trials_whose_ids_are_given_again_do_not_stay(tmp_path: 
         connection.execute(sa.text("INSERT INTO hpo_epochs VALUES (1, 7, 1, 1, '{}')"))
         connection.execute(sa.text("INSERT INTO hpo_leases VALUES (1, 1, 7, 'gone', 0)"))
     copied = copy_study(study, target, "small")
-    assert list(target.epochs(copied.id).values()) == list(source.epochs(study.id).values())
+    assert list(target.read_epochs(copied.id).values()) == list(source.read_epochs(study.id).values())
 
 
 def test_the_weights_of_the_best_come_along_and_checkpoints_do_not(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_thousands_of_trials_take_seconds(pair: tuple[StudyStorage, StudyStorage
     with_reports = Study(StudyStorage(source.url.render_as_string(hide_password=False)), "small").trials()
     assert {trial.state for trial in with_reports} == {TrialState.COMPLETE}
     assert [_told(t) for t in copied.trials()[::500]] == [_told(t) for t in with_reports[::500]]
-    assert len(target.epochs(copied.id)) == 3000
+    assert len(target.read_epochs(copied.id)) == 3000
 
 
 def _grow(study: Study, epochs: int) -> None:

@@ -80,7 +80,7 @@ def test_epochs_and_attributes_go_along_and_the_report_shows_them(tmp_path: Path
         connection.execute(sa.insert(INTERMEDIATE_VALUES), reports)
     study = fork_study(old, "new", {"learning_rate": {"low": 1e-5, "high": 1.0, "log": True}}).create()
     twins = list(zip(old.trials(), study.trials(), strict=True))
-    epochs, copied = old.storage.epochs(old.id), study.storage.epochs(study.id)
+    epochs, copied = old.storage.read_epochs(old.id), study.storage.read_epochs(study.id)
     for before, after in twins:
         assert copied[after._trial_id] == epochs[before._trial_id]
         assert after.params == before.params
@@ -116,7 +116,7 @@ def test_the_losses_of_steps_go_along(tmp_path: Path) -> None:
     with old.storage.engine.begin() as connection:
         connection.execute(sa.insert(STEPS), [row])
     study = fork_study(old, "new").create()
-    [copied] = study.storage.steps(study.id, study.trials()[0]._trial_id).values()
+    [copied] = study.storage.read_steps(study.id, study.trials()[0]._trial_id).values()
     assert [(each.epoch, [*each.losses], [*each.seconds]) for each in copied] == [(1, [1.0], [0.5])]
     assert study.definition.record_steps
 

@@ -62,13 +62,13 @@ def test_they_are_read_as_they_were_recorded(storage: StudyStorage, any_url: str
     record(study, second, steps(1))
     study.storage.flush()
     other = StudyStorage(any_url)
-    found = other.steps(study.id)
+    found = other.read_steps(study.id)
     assert found.keys() == {first.id, second.id}
     for mine, theirs in zip(found[first.id], (long, odd), strict=True):
         assert mine.losses.tobytes() == theirs.losses.tobytes()
         assert mine.seconds.tobytes() == theirs.seconds.tobytes()
     assert told(found[second.id]) == told([steps(1)])
-    assert other.steps(study.id, second.id).keys() == {second.id}
+    assert other.read_steps(study.id, second.id).keys() == {second.id}
     other.engine.dispose()
 
 
@@ -80,10 +80,10 @@ def test_the_last_attempt_at_each_epoch_counts(storage: StudyStorage, tmp_path: 
     again = begun(study, "other")
     assert (again.id, again.attempt) == (claim.id, 2)
     study.rewind(again, 1)
-    assert told(study.storage.steps(study.id)[claim.id]) == told([steps(1)])
+    assert told(study.storage.read_steps(study.id)[claim.id]) == told([steps(1)])
     record(study, again, steps(1, first=0.5), steps(2, first=0.7))
     expected = [steps(1, first=0.5), steps(2, first=0.7)]
-    assert told(study.storage.steps(study.id)[claim.id]) == told(expected)
+    assert told(study.storage.read_steps(study.id)[claim.id]) == told(expected)
 
 
 def test_they_go_with_their_trial_and_their_study(storage: StudyStorage, tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_they_go_with_their_trial_and_their_study(storage: StudyStorage, tmp_pat
     record(other, kept, steps(1))
     storage.set_trial_state_values(failed.id, TrialState.FAIL)
     assert study.retry() == [failed.number]
-    assert storage.steps(study.id) == {}
+    assert storage.read_steps(study.id) == {}
     record(study, begun(study), steps(1))
     storage.delete_study(study.id)
     assert rows(storage) == 1
-    assert storage.steps(other.id).keys() == {kept.id}
+    assert storage.read_steps(other.id).keys() == {kept.id}
 
 
 def test_what_a_trial_that_is_no_more_has_left_is_not_the_next_ones(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_copy_has_them(storage: StudyStorage, tmp_path: Path) -> None:
     there = copy_study(study, storage, "there")
     back = copy_study(there, study.storage, "back")
     for copied in (there, back):
-        found = copied.storage.steps(copied.id)
+        found = copied.storage.read_steps(copied.id)
         by_number = {trial.number: trial._trial_id for trial in copied.trials()}
         assert {number: told(found.get(by_number[number], [])) for number in (0, 1)} == {
             0: told([steps(1), steps(2)]),
@@ -151,10 +151,10 @@ def test_a_database_from_before_gets_the_table(storage: StudyStorage, any_url: s
     storage.flush()
     STEPS.drop(storage.engine)
     again = StudyStorage(any_url)
-    assert again.steps(study.id, claim.id) == {}
+    assert again.read_steps(study.id, claim.id) == {}
     again.engine.dispose()
     record(study, claim, steps(1))
-    assert told(storage.steps(study.id)[claim.id]) == told([steps(1)])
+    assert told(storage.read_steps(study.id)[claim.id]) == told([steps(1)])
 
 
 def test_the_key_of_a_study_file(tmp_path: Path) -> None:

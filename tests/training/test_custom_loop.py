@@ -50,7 +50,7 @@ def plain(folder: Path, **keys: Any) -> Study:
 
 def rows_of(study: Study, number: int) -> list[dict[str, float]]:
     trial = study.trials()[number]
-    rows = study.storage.epochs(study.id)[trial._trial_id]
+    rows = study.storage.read_epochs(study.id)[trial._trial_id]
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 

@@ -75,7 +75,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def rows_of(study: Study, number: int) -> list[dict[str, float]]:
-    return study.storage.epochs(study.id)[study.trials()[number]._trial_id]
+    return study.storage.read_epochs(study.id)[study.trials()[number]._trial_id]
 
 
 # MLflow.

@@ -316,7 +316,7 @@ def _local(at: str) -> datetime:
 
 
 def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
-    epochs = companion.storage.epochs(companion.id)
+    epochs = companion.storage.read_epochs(companion.id)
     found: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}

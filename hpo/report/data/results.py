@@ -20,7 +20,8 @@ from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import RequestError
 from hpo.report.format import finite
 from hpo.space import Space
-from hpo.storage.study_storage import FIXED, EpochMetrics
+from hpo.storage.statements import FIXED
+from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.constraints import INFEASIBLE
@@ -227,7 +228,7 @@ def read_results(study: Study) -> Results:
         RegistryError: it uses a model or metric that is not registered here; the line names the module to import.
     """
     study.definition.check_registered()
-    epochs = study.storage.epochs(study.id)
+    epochs = study.storage.read_epochs(study.id)
     trials = study.trials()
     return Results(
         name=study.name,
@@ -239,7 +240,7 @@ def read_results(study: Study) -> Results:
         left=study.left(),
         ended=study.ended(),
         workers=tuple(read_worker_states(study, trials)),
-        work=summarize_work(study.storage.work_done(study.id)),
+        work=summarize_work(study.storage.read_work(study.id)),
     )
 
 

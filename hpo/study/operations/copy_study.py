@@ -23,7 +23,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import StudyConflictError
-from hpo.storage.study_storage import FIXED, StudyStorage
+from hpo.storage.statements import FIXED
+from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,

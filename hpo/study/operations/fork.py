@@ -31,7 +31,8 @@ from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, S
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
 from hpo.storage.cache import FINAL
-from hpo.storage.study_storage import ENVIRONMENT, FIXED
+from hpo.storage.statements import FIXED
+from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,

@@ -51,8 +51,8 @@ def summarize_workers(numbers: Sequence[int]) -> str:
 def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[WorkerState]:
     """The workers that are listed with a study, by name; those that ended in order are not."""
     by_id = {trial._trial_id: trial for trial in trials}
-    rows = study.storage.workers(study.id)
-    epochs = study.storage.last_epochs(study.id, [trial_id for row in rows for trial_id in row.trial_ids])
+    rows = study.storage.read_workers(study.id)
+    epochs = study.storage.read_last_epochs(study.id, [trial_id for row in rows for trial_id in row.trial_ids])
     default = study.definition.baseline_config(study.space).epochs
 
     def state(row: WorkerRow) -> WorkerState:
@@ -90,9 +90,9 @@ def stop_workers(
     Returns:
         How many were asked, and those that have not ended by then.
     """
-    asked = study.storage.ask_workers_to_stop(study.id)
+    asked = study.storage.request_stop(study.id)
     until = clock() + wait
-    while left := [row for row in study.storage.workers(study.id) if row.stop and not row.gone]:
+    while left := [row for row in study.storage.read_workers(study.id) if row.stop and not row.gone]:
         if clock() >= until:
             break
         sleep(POLL)

@@ -94,7 +94,7 @@ def ended(handles: Sequence[WorkerHandle]) -> None:
 
 
 def pids(study: Study) -> list[int]:
-    return [worker.pid for worker in study.storage.workers(study.id) if not worker.gone]
+    return [worker.pid for worker in study.storage.read_workers(study.id) if not worker.gone]
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def endless(url: str, folder: Path, name: str) -> Study:
 
 
 def begun(study: Study) -> bool:
-    rows = study.storage.epochs(study.id)
+    rows = study.storage.read_epochs(study.id)
     return bool(rows) and all(rows.values())
 
 
