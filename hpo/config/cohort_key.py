@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["SHARED", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
 

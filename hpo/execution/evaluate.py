@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from hpo.config import registry
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
 from hpo.errors import DataError, RequestError
 from hpo.execution.backends.base import Backend, WorkerOptions

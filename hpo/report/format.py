@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.space import Choices, Constant, Dimension
 from hpo.space.domains import Between, Condition, Domain, Range
 

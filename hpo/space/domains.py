@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import SpaceError
 
 # Few enough to write 0.3 for 0.1 * 3, and too many to move a value.

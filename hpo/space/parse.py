@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from hpo.config.trial_config import Parameter, Value, unknown_parameter
+from hpo.config.parameter import Parameter, Value, unknown_parameter
 from hpo.errors import ConfigError, HpoError, SpaceError, unknown
 from hpo.space.domains import Between, Choices, Condition, Constant, Domain, Float, Int, Range, Test
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config.trial_config import Parameter, TrialConfig, Value, all_parameters
+from hpo.config.parameter import Parameter, Value
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse

@@ -22,7 +22,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.storage import leases
 from hpo.storage.leased_storage import ATTEMPT, FIXED, LeasedStorage, LeaseGrant, fix
 from hpo.storage.network_fs import refuse_network_sqlite

@@ -13,7 +13,8 @@ import yaml
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
-from hpo.config.trial_config import Parameter, Value, all_parameters
+from hpo.config.parameter import Parameter, Value
+from hpo.config.trial_config import all_parameters
 from hpo.errors import DefinitionError, HpoError, RequestError, unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
