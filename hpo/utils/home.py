@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hpo.errors import RequestError
 
-__all__ = ["cores", "default_storage", "folder", "home"]
+__all__ = ["cores", "data_folder", "default_storage", "folder", "home"]
 
 
 def home() -> Path:
@@ -32,6 +32,12 @@ def folder(*parts: str) -> Path:
 def default_storage() -> str:
     """`OPTUNA_STORAGE`, or the SQLite file of `home()`."""
     return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
+
+
+def data_folder() -> Path | None:
+    """Return the folder of data sets that the user names in HPO_DATA, or None."""
+    folder = os.environ.get("HPO_DATA")
+    return Path(folder).expanduser() if folder else None
 
 
 def cores() -> int:
