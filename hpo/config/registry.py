@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from hpo.errors import RegistryError, unknown
+from hpo.utils.text import summarize_error
 
 __all__ = [
     "NO_DATA",
@@ -260,7 +261,7 @@ def import_modules(names: Iterable[str]) -> None:
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {type(error).__name__}: {error}") from error
+            raise RegistryError(f"--import {name}: {summarize_error(error)}") from error
 
 
 @cache
@@ -270,7 +271,7 @@ def load_plugins() -> None:
         try:
             point.load()
         except Exception as error:
-            raise RegistryError(f"plugin {point.name} ({point.value}): {type(error).__name__}: {error}") from error
+            raise RegistryError(f"plugin {point.name} ({point.value}): {summarize_error(error)}") from error
 
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})

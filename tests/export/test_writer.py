@@ -97,7 +97,7 @@ def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="model: is not empty; choose another folder"):
         export_model(study, tmp_path / "model")
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         export_model(study, tmp_path / "file")
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
