@@ -24,21 +24,37 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Group:
-    """The group a parameter is listed in."""
+    """Group in which a parameter is listed."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class AllowedNames:
-    """The valid values of a parameter of names."""
+    """Valid values of a parameter whose values are names."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named hyperparameter: a row of `hpo parameters`."""
+    """Named hyperparameter, a row of `hpo parameters`.
+
+    Attributes:
+        name: as study files spell it.
+        kind: type of its values: bool, int, float or str.
+        default: its value where nothing else is given.
+        help: a phrase that explains it.
+        group: the group in which it is listed.
+        low: lower bound of a number, or None.
+        high: upper bound of a number, or None.
+        low_open: whether `low` itself is invalid.
+        high_open: whether `high` itself is invalid.
+        choices: the valid values, if they can be listed.
+        pattern: regular expression that a text must match.
+        optional: whether None is valid.
+        effect: when it matters.
+    """
 
     name: str
     kind: type
@@ -56,7 +72,7 @@ class Parameter:
 
     @property
     def bounds(self) -> str:
-        """The valid values in words: `0 <= x < 1`, or the choices, or nothing."""
+        """Valid values as text: `0 <= x < 1`, or the choices, or nothing."""
         if self.choices:
             return " ".join(str(choice) for choice in self.choices)
         low = "" if self.low is None else f"{self.low:g} {'<' if self.low_open else '<='} "
@@ -64,23 +80,24 @@ class Parameter:
         return f"{low}x{high}" if low or high else ""
 
     def check(self, value: object) -> Value | None:
-        """`value` in this parameter's type.
+        """Check a value, and return it in this parameter's type.
 
         Raises:
-            ConfigError: wrong type, or out of the parameter's bounds; the message names both.
+            ConfigError: it has a wrong type or is out of bounds; the message names the parameter, the value and what is
+                valid.
         """
         if value is None and self.optional:
             return None
-        typed = self._typed(value)
+        typed = self._convert(value)
         if self.choices and typed not in self.choices:
             raise ConfigError(f"{self.name} = {value!r}: {unknown('value', str(value), map(str, self.choices))}")
         if self.pattern and not re.fullmatch(self.pattern, str(typed)):
-            raise ConfigError(f"{self.name} = {value!r}: must be given as the help says: {self.help}")
+            raise ConfigError(f"{self.name} = {value!r}: does not have the form that the help describes: {self.help}")
         if isinstance(typed, int | float) and not isinstance(typed, bool) and not self._within(typed):
             raise ConfigError(f"{self.name} = {value!r}: out of bounds, must be {self.bounds}")
         return typed
 
-    def _typed(self, value: object) -> Value:
+    def _convert(self, value: object) -> Value:
         wrong = ConfigError(f"{self.name} = {value!r}: must be {ARTICLES[self.kind]}, not {type(value).__name__}")
         if self.kind in (bool, str):
             if not isinstance(value, self.kind):
@@ -95,16 +112,16 @@ class Parameter:
         return int(value) if self.kind is int else float(value)
 
     def _within(self, value: float) -> bool:
-        above = self.low is None or (value > self.low if self.low_open else value >= self.low)
-        below = self.high is None or (value < self.high if self.high_open else value <= self.high)
-        return above and below
+        above_low = self.low is None or (value > self.low if self.low_open else value >= self.low)
+        below_high = self.high is None or (value < self.high if self.high_open else value <= self.high)
+        return above_low and below_high
 
 
 ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def unknown_parameter(name: str, table: Iterable[str]) -> str:
-    """The one line for a parameter that does not exist, with ours for another tool's name."""
+    """Return the message for a parameter that does not exist; for another tool's name it gives ours."""
     if name.lower() in PARAMETER_ALIASES:
         return f"unknown parameter {name!r}: `{name}` is called `{PARAMETER_ALIASES[name.lower()]}` here"
     return unknown("parameter", name, table)
@@ -112,7 +129,7 @@ def unknown_parameter(name: str, table: Iterable[str]) -> str:
 
 def parameter_from_field(name: str, info: FieldInfo) -> Parameter:
     """Return the parameter that a pydantic field declares: its type, its default, and what its metadata say."""
-    kind, optional, choices = _kind(name, info.annotation)
+    kind, optional, choices = _parse_annotation(name, info.annotation)
     row = Parameter(name, kind, info.default, info.description or "", "model", choices=choices, optional=optional)
     for item in info.metadata:
         match item:
@@ -135,17 +152,17 @@ def parameter_from_field(name: str, info: FieldInfo) -> Parameter:
     return row
 
 
-def _kind(name: str, annotation: Any) -> tuple[type, bool, tuple[Value, ...]]:
-    """Type, whether None is valid, and the choices, of a field's annotation."""
+def _parse_annotation(name: str, annotation: Any) -> tuple[type, bool, tuple[Value, ...]]:
+    """Return what a field's annotation says: the type, whether None is valid, and the choices."""
     if typing.get_origin(annotation) is typing.Literal:
         choices = typing.get_args(annotation)
         return type(choices[0]), False, choices
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-        kind, _, choices = _kind(name, inner[0])
+        kind, _, choices = _parse_annotation(name, inner[0])
         return kind, True, choices
     if annotation not in ARTICLES:
         raise ConfigError(
-            f"parameter '{name}': its type must be bool, int, float, str or a Literal of them, but got {annotation}"
+            f"parameter '{name}': its type must be bool, int, float, str or a Literal of them, not {annotation}"
         )
     return annotation, False, ()

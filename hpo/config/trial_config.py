@@ -47,12 +47,13 @@ WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
 
 class TrialConfig(BaseModel):
-    """The configuration of one trial. Unknown names and values out of bounds are refused.
+    """Configuration of one trial, checked against the table of parameters.
 
     A registered model's own parameters are attributes as well: `config.blocks`.
 
     Raises:
-        ConfigError: names the parameter, its value, what is valid and the closest valid name.
+        ConfigError: a name is unknown, or a value is invalid; the message names the parameter, its value, what is valid
+            and the closest valid name.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
@@ -304,28 +305,28 @@ class TrialConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check(cls, data: Any) -> dict[str, Any]:
-        given = dict(data)
-        table = all_parameters([str(given.get("model", "mlp"))])
-        for name in given:
+        values = dict(data)
+        table = all_parameters([str(values.get("model", "mlp"))])
+        for name in values:
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
-        checked = {name: table[name].check(value) for name, value in given.items()}
+        checked = {name: table[name].check(value) for name, value in values.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | checked
-        if "momentum" not in given:
+        if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
-        if "loss" not in given and registry.models.get(resolved["model"]).reconstructs:
+        if "loss" not in values and registry.models.get(resolved["model"]).reconstructs:
             resolved["loss"] = RECONSTRUCTION_LOSSES[0]
-        _check_together(resolved)
+        _check_combination(resolved)
         return resolved
 
     @property
     def seed_of_split(self) -> int:
-        """What decides which samples are for validation."""
+        """Seed of the draw of the validation samples."""
         return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def final_rate(self) -> float:
-        """The learning rate one step after the last, where the schedule decays."""
+        """Learning rate one step after the last, if the schedule decays."""
         return (
             self.learning_rate * self.final_learning_rate_ratio
             if self.final_learning_rate is None
@@ -337,8 +338,8 @@ class TrialConfig(BaseModel):
         """Units per hidden layer of a dense model, from `widths` or from `depth`, `width` and `width_profile`.
 
         A decreasing profile of depth d gives layer i (from 0) `width * (d - i) / d` units, at least 1. An autoencoder's
-        are those of its encoder, its latent layer, and the encoder's mirrored. Where the width follows from a
-        `parameter_budget`, ask the configuration that `hpo.config.model_size.resolve_width` gives.
+        are those of its encoder, its latent layer, and the encoder's in reverse. If the width follows from a
+        `parameter_budget`, take the configuration that `hpo.config.model_size.resolve_width` returns.
         """
         if self.model != "autoencoder":
             return self._profile
@@ -346,7 +347,7 @@ class TrialConfig(BaseModel):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether the model's target is its input."""
+        """True if the model's target is its input."""
         return registry.models.get(self.model).reconstructs
 
     @property
@@ -359,7 +360,7 @@ class TrialConfig(BaseModel):
         return tuple(decreasing if self.width_profile == "decreasing" else reversed(decreasing))
 
     def effective(self) -> dict[str, Value]:
-        """The parameters that have an effect under the others, in the order of the table."""
+        """Return the parameters that have an effect under the others, in the order of the table."""
         values = self.model_dump()
         table = all_parameters([self.model])
         return {
@@ -382,8 +383,8 @@ def _check_loss(values: Values) -> None:
         )
 
 
-def _check_together(values: Values) -> None:
-    """Rules over several parameters."""
+def _check_combination(values: Values) -> None:
+    """Check the rules that concern several parameters."""
     _check_loss(values)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
     if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
@@ -403,12 +404,12 @@ def _own_parameters() -> dict[str, Parameter]:
 
 
 def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
-    """The extra parameters that a registered model declares."""
+    """Return the extra parameters that a registered model declares."""
     fields = entry.parameters.model_fields if entry.parameters else {}
     for name, info in fields.items():
         if name in _own_parameters() or info.default is PydanticUndefined:
-            why = "is one of ours already" if name in _own_parameters() else "needs a default"
-            raise ConfigError(f"model '{entry.name}': its parameter '{name}' {why}")
+            problem = "is one of ours already" if name in _own_parameters() else "needs a default"
+            raise ConfigError(f"model '{entry.name}': its parameter '{name}' {problem}")
     return {
         name: replace(parameter_from_field(name, info), group=entry.name, effect=when_model_is(entry.name))
         for name, info in fields.items()
@@ -416,7 +417,7 @@ def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
 
 
 def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
-    """Every parameter by name: ours, then the extra ones of the named models.
+    """Return every parameter by name: ours, then the extra ones of the named models.
 
     Raises:
         RegistryError: a model is not registered.
@@ -451,7 +452,7 @@ def _may_matter(parameter: Parameter, model: str) -> bool:
 
 
 def parameter_rows(model: str | None = None) -> list[dict[str, Any]]:
-    """A row per parameter; with a model's name, only of those that may have an effect under it.
+    """Return a row for each parameter; with a model's name, for those alone that can have an effect under it.
 
     Raises:
         RegistryError: the model is not registered.

@@ -146,7 +146,7 @@ def condition_text(condition: Condition | Mapping[str, Any]) -> str:
             return f"{value_text(test.low)} to {value_text(test.high)}"
         return " or ".join(value_text(value) for value in test)
 
-    tests = Condition.of(condition).tests
+    tests = Condition.from_table(condition).tests
     return ", ".join(f"{name} = {test_text(test)}" for name, test in tests.items())
 
 
