@@ -26,7 +26,7 @@ import optuna
 import torch
 from numpy.typing import NDArray
 
-from hpo.datasets import dataset as datasets
+from hpo import datasets
 from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
@@ -38,7 +38,7 @@ Curves = NDArray[np.float64]  # the best accuracy so far, by seed and trial
 
 def write_part(path: Path) -> None:
     """Some of MNIST's training data, drawn once; the test data are there because a file must have them."""
-    train = datasets.load(datasets.reference("mnist")).train
+    train = datasets.load(datasets.make_reference("mnist")).train
     assert isinstance(train, tuple)
     x, y = (array[np.random.default_rng(0).permutation(60_000)[: SAMPLES + VALIDATION]] for array in train)
     np.savez(path, x_train=x, y_train=y, x_test=x[:100], y_test=y[:100])

@@ -33,10 +33,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from hpo import datasets
 from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import dataset as datasets
 from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner
 from hpo.training.loop import make_learner
@@ -197,11 +197,11 @@ def mlp_flops(widths: tuple[int, ...], batch: int = BATCH) -> int:
 
 
 WORKER = """
-from hpo.datasets import dataset as datasets
+from hpo import datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
-from hpo.training.loop import device, train
-data = DataCache(datasets.reference("mnist"), device("cpu"))
+from hpo.training.loop import select_device, train
+data = DataCache(datasets.make_reference("mnist"), select_device("cpu"))
 config = TrialConfig(widths="512-256", epochs=1)
 train([config], data.get(config))
 # Not getrusage: a child begins with the peak of the process that started it.
@@ -227,7 +227,7 @@ def command_seconds(*arguments: str) -> float | None:
 
 
 def load(device: torch.device = CPU) -> tuple[Data, Pictures]:
-    dataset = datasets.load(datasets.reference("mnist"))
+    dataset = datasets.load(datasets.make_reference("mnist"))
     data = prepare_data(dataset, TrialConfig(), device, "mnist")
     assert isinstance(dataset.train, tuple)
     images, labels = dataset.train

@@ -6,6 +6,7 @@ The names below are the public ones. Importing them imports neither torch nor a 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from hpo.config.registry import dataset, metric, model, training_loop
@@ -38,8 +39,6 @@ __all__ = [
     "training_loop",
 ]
 
-__version__ = "0.1.0"
-
 objective = training_loop  # the name until 0.1
 
 # Loaded on first use: `hpo --help` should not wait for Optuna.
@@ -59,6 +58,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("torch-hpo")
     if name not in _LAZY:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
     value = getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,7 +1,7 @@
-"""The one tree of exceptions; the command line prints any of them as one line.
+"""Exceptions of this package, in one tree; the command line prints each as one line.
 
 HpoError
-├── RequestError            what was asked for is wrong: exit code 2, before any trial
+├── RequestError            the request is wrong: exit code 2, before any trial
 │   ├── ConfigError         a parameter's name or value
 │   ├── SpaceError          a domain, a condition, a space
 │   ├── DefinitionError     a study file, a sampler, a pruner, an objective
@@ -10,11 +10,11 @@ HpoError
 │   ├── StorageError        a storage URL that cannot be opened
 │   │   └── StorageMissingError   a SQLite file that does not exist
 │   ├── StudyNotFoundError  no study of that name in the storage
-│   ├── StudyForeignError   a study that plain Optuna made: it has no definition
+│   ├── StudyForeignError   a study that plain Optuna created: it has no definition
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
-    ├── LeaseLostError      another worker has taken the trial over
+    ├── LeaseLostError      another worker has taken over the trial
     ├── DivergedError       a loss that is not finite
     └── OutOfMemoryError    the device has too little memory for the trial
 """
@@ -46,86 +46,86 @@ __all__ = [
 
 
 class HpoError(Exception):
-    """Any error this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
     exit_code = 1
 
 
 class RequestError(HpoError):
-    """What was asked for is wrong; nothing has been run."""
+    """Error in a request, found before anything has run."""
 
     exit_code = 2
 
 
 class ConfigError(RequestError):
-    """A parameter's name or value is wrong."""
+    """Wrong name or value of a parameter."""
 
 
 class SpaceError(RequestError):
-    """A domain, a condition or a space is wrong."""
+    """Error in a domain, a condition or a space."""
 
 
 class DefinitionError(RequestError):
-    """A study's definition is wrong."""
+    """Error in the definition of a study."""
 
 
 class DataError(RequestError):
-    """A data set cannot be used as it is."""
+    """Missing or unusable data set."""
 
 
 class RegistryError(RequestError):
-    """A model, data set or metric is not registered."""
+    """Unregistered model, data set or metric."""
 
 
 class StorageError(RequestError):
-    """A storage cannot be opened."""
+    """Storage that cannot be opened."""
 
 
 class StorageMissingError(StorageError):
-    """The SQLite file of a storage does not exist."""
+    """Storage whose SQLite file does not exist."""
 
 
 class StudyNotFoundError(RequestError):
-    """The storage holds no study of that name."""
+    """Name of a study that the storage does not hold."""
 
 
 class StudyForeignError(RequestError):
-    """The study was made by others, so that nobody here knows how to train its trials."""
+    """Study created by another tool: it has no definition, by which its trials could be trained."""
 
 
 class StudyConflictError(RequestError):
-    """The storage holds a study of that name with another definition."""
+    """Name of a study that the storage holds with another definition."""
 
 
 class RunError(HpoError):
-    """Something failed while running."""
+    """Failure while running."""
 
 
 class CheckpointError(RunError):
-    """A checkpoint is missing, cannot be read, is damaged, or is another trial's."""
+    """Checkpoint that is missing, cannot be read, is damaged, or belongs to another trial."""
 
 
 class LeaseLostError(RunError):
-    """Another worker has taken the trial over, or the trial is gone: nothing more may be written of it."""
+    """Loss of a trial to another worker, or by deletion: nothing more may be written about it."""
 
 
 class DivergedError(RunError):
-    """A loss is not finite."""
+    """Loss that is not finite."""
 
 
 class OutOfMemoryError(RunError):
-    """The device has too little memory for the trial."""
+    """Lack of memory on the device for the trial."""
 
 
 def closest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name that looks most like `name`, or None where none does."""
+    """Return the valid name that is most similar to `name`, or None if none is similar."""
     matches = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """The one line for an unknown name: the name, the closest valid one or else all of them."""
+    """Return the message for an unknown name: the name, and the closest valid one or else all of them."""
     valid = sorted(valid)
-    near = closest(name, valid)
-    hint = f"did you mean '{near}'?" if near else f"valid: {', '.join(valid) or 'none'}"
+    suggestion = closest(name, valid)
+    hint = f"did you mean '{suggestion}'?" if suggestion else f"valid: {', '.join(valid) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"

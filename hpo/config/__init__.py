@@ -1,1 +1,1 @@
-"""The configuration of one trial: parameters, their defaults, bounds and effects, and the registry of components."""
+"""Configuration of one trial: parameters, their defaults, bounds and effects; the registry of components."""

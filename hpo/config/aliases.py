@@ -1,4 +1,4 @@
-"""What other tools call our parameters, their values, our metrics and data sets."""
+"""Names that other tools use for our parameters, their values, metrics and data sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["DATASET_ALIASES", "METRIC_ALIASES", "PARAMETER_ALIASES", "VALUE_ALIA
 
 
 def normalize_name(name: str) -> str:
-    """A name as these tables have it: in small letters, words parted by `_`."""
+    """Return a name as it stands in these tables: in lower case, with words separated by `_`."""
     return name.strip().lower().replace("-", "_").replace(" ", "_").replace("/", "_")
 
 

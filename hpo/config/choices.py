@@ -1,7 +1,7 @@
-"""The named choices of parameters: one entry adds an optimizer, activation, schedule or initialisation.
+"""Tables of optimizers, activations, initialisations, losses and schedules; a new entry adds a choice.
 
-No torch here: an entry names the torch object it stands for, and training resolves the name. So the
-command line can list, check and sample every choice without paying for the import of torch.
+An entry names the torch object that it stands for, and training resolves the name. So the command line can list, check
+and sample every choice without waiting for the import of torch.
 """
 
 from __future__ import annotations
@@ -39,8 +39,14 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A torch optimizer: `arguments` maps its keywords to the parameters that they take their value from; `first_order`
-    says that it goes along the gradient as it is given, which can then be clipped, at a rate that layers may differ in.
+    """Optimizer of torch, and the parameters that it takes.
+
+    Attributes:
+        target: dotted name of its class.
+        arguments: the parameters that its keyword arguments take their values from; a tuple for a tuple.
+        fixed: keyword arguments with values of their own.
+        defaults: defaults of parameters under this optimizer, where they differ from the usual ones.
+        first_order: whether it steps along the gradient, which can then be clipped, at a rate that may differ by layer.
     """
 
     target: str
@@ -50,7 +56,7 @@ class Optimizer:
     first_order: bool = True
 
     def takes(self, parameter: str) -> bool:
-        """Whether `parameter` has an effect under this optimizer."""
+        """Return whether the parameter of that name has an effect under this optimizer."""
         if parameter in ("gradient_clip", "layer_learning_rate_decay"):
             return self.first_order
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
@@ -92,7 +98,12 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Initialisation:
-    """A torch initialiser of weights; biases start at zero. An empty target keeps what PyTorch did."""
+    """Initialiser of weights; biases start at zero.
+
+    Attributes:
+        target: dotted name of torch's function; empty for the weights and biases that PyTorch's layers start with.
+        arguments: its keyword arguments.
+    """
 
     target: str
     arguments: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
@@ -116,9 +127,14 @@ LOSSES = tuple(dict.fromkeys(CLASSIFICATION_LOSSES + RECONSTRUCTION_LOSSES))
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate moves: `rate(start, final, progress)`, progress 0 at the first step, 1 one past the last.
+    """Schedule of the learning rate.
 
-    Every rate is a weighted form that returns `final` exactly at progress 1, in floating point too.
+    Attributes:
+        rate: `(start, final, progress) -> rate`, where progress is 0 at the first step and 1 one past the last. Every
+            one is a weighted form that returns `final` exactly at progress 1, in floating point too.
+        decays: whether `final` matters.
+        takes_warmup: whether a warm-up may precede it.
+        final_above_zero: whether `final` must be above 0.
     """
 
     rate: Callable[[float, float, float], float]
@@ -133,7 +149,7 @@ def _cosine(start: float, final: float, progress: float) -> float:
 
 
 def _one_cycle(start: float, final: float, progress: float) -> float:
-    """Smith and Topin, 2018: up by a cosine from 1/25 of the rate in the first 30 % of the steps, then down."""
+    """Rise by a cosine from 1/25 of the rate in the first 30 % of the steps, then fall (Smith and Topin, 2018)."""
     peak = 0.3
     if progress < peak:
         return _cosine(start / 25, start, progress / peak)

@@ -1,28 +1,33 @@
-"""Which trials may be trained at the same time, as one cohort, and which even in one run. Study and training ask."""
+"""Keys of configurations that can train together: in one cohort as a stack of models, or even in one run.
+
+Study and training compare them.
+"""
 
 from __future__ import annotations
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 
 __all__ = ["SHARED", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
 
-# What the trials of a cohort have in common, for they see the same batches, in the same order.
+# Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
 SHARED = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
 STACKED_MODELS = frozenset({"mlp", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
 def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
-    """The values of `SHARED`, equal for all trials of a cohort; None where a trial is trained alone."""
+    """Return the values of `SHARED`, equal for all trials of a stack, or None if the trial is trained alone."""
     if config.model not in STACKED_MODELS or config.optimizer in UNSTACKABLE:
         return None
     return tuple(getattr(config, name) for name in SHARED)
 
 
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
-    """Equal for trials that one run answers, to the largest of their `epochs`: they differ in nothing else.
+    """Return a key that is equal for trials that a single run, to the largest of their `epochs`, can train.
 
-    Where the learning rate depends on how far training has come, that is a different run for each number of epochs.
+    They differ in `epochs` alone; under a schedule or a warm-up not even in that, for there the learning rates depend
+    on the number of epochs.
     """
     values = config.effective()
     if config.schedule == "constant" and not config.warmup:
@@ -31,5 +36,5 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
 
 
 def cohort_key(config: TrialConfig) -> tuple[object, ...]:
-    """Equal for trials that are trained at the same time: a cohort's, or those that one run answers."""
+    """Return the key shared by trials that train in one cohort, as a stack or in a single run."""
     return stack_key(config) or run_key(config)

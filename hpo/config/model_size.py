@@ -1,4 +1,4 @@
-"""How wide the hidden layers of a dense model are, and how many parameters it has. No torch."""
+"""Size of dense models: number of weights, and the width that follows from a `parameter_budget`. No torch."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_WIDTH = 65536
 
 
 def count_outputs(model: str, shape: tuple[int, ...], classes: int) -> int:
-    """How many outputs a model of that name has: one per class, or per number of a sample that it reconstructs."""
+    """Return a model's number of outputs: one per class, or one per value of a sample that it reconstructs."""
     return math.prod(shape) if registry.models.get(model).reconstructs else classes
 
 
 def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
-    """How many numbers a dense model learns: weights and biases, or the two of a normalisation in place of a bias."""
+    """Count what a dense model learns: weights and biases, or scale and shift of a batch norm in place of a bias."""
     layers = features, *config.hidden_widths, outputs
     normalised = bool(config.effective().get("batch_norm"))
     beside = sum(layers[1:]) + (sum(config.hidden_widths) if normalised else 0)
@@ -28,14 +28,14 @@ def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> 
 
 
 def resolve_width(config: TrialConfig, shape: tuple[int, ...], classes: int) -> TrialConfig:
-    """The configuration with the `width` that its `parameter_budget` asks for; without a budget itself.
+    """Return the configuration with the `width` that follows from its `parameter_budget`; unchanged without a budget.
 
     It is the width whose number of parameters is nearest to the budget, the smaller one of two; at least 1.
 
     Args:
-        config: of any model.
+        config: a configuration, of any model.
         shape: of one sample.
-        classes: of the data.
+        classes: number of classes of the data.
     """
     if "parameter_budget" not in config.effective():
         return config

@@ -1,8 +1,8 @@
-"""Models, data sets and metrics by name: ours and the user's, registered the same way.
+"""Registry of models, training loops, data sets and metrics by name, ours and the user's.
 
-A user's come from a module given with `--import`, or from an installed package with an entry point of the
-group `hpo`; both simply import the module, and the decorators below do the rest. An entry holds a function or
-a dotted name that is resolved on first use, so that our own can be listed without importing torch.
+All are registered in the same way. The user's come from a module given with `--import`, or from an installed package
+with an entry point of the group `hpo`: the module is imported, and the decorators below do the rest. An entry holds a
+function, or a dotted name that is resolved on first use, so that ours can be listed without importing torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from hpo.errors import RegistryError, unknown
+from hpo.utils.text import summarize_error
 
 __all__ = [
     "NO_DATA",
@@ -46,14 +47,20 @@ MODULES_HINT = "if it is yours, name its module with --import"
 
 
 def resolve(dotted: str) -> Any:
-    """The object that a dotted name stands for: `package.module.object`."""
+    """Return the object that a dotted name stands for: `package.module.object`."""
     module, _, attribute = dotted.rpartition(".")
     return getattr(importlib.import_module(module), attribute)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name; `target` is the function, or its dotted name; `module` is where it came from."""
+    """Registered name.
+
+    Attributes:
+        name: the name.
+        target: the function, or its dotted name.
+        module: the module that registered it.
+    """
 
     name: str
     target: Callable[..., Any] | str
@@ -61,20 +68,25 @@ class Entry:
 
     @property
     def builtin(self) -> bool:
-        """Whether it ships with this package, so that any worker has it."""
+        """True if it ships with this package, so that any worker has it."""
         return self.module == "hpo" or self.module.startswith("hpo.")
 
     def load(self) -> Callable[..., Any]:
-        """The function itself."""
+        """Return the function itself; a dotted name is imported."""
         loaded: Callable[..., Any] = resolve(self.target) if isinstance(self.target, str) else self.target
         return loaded
 
 
 @dataclass(frozen=True)
 class ModelEntry(Entry):
-    """A model: `(config, shape, classes) -> nn.Module`, with its extra parameters, the shared ones that it uses, and
-    whether its target is its input. A `loop` is a model that trains itself: `(trial) -> None`. `augment` changes the
-    samples of each training batch: `(x, config) -> x`.
+    """Registered model: `(config, shape, classes) -> nn.Module`.
+
+    Attributes:
+        parameters: its extra parameters.
+        uses: the shared parameters that it uses.
+        reconstructs: whether its target is its input.
+        loop: whether it is a training loop of the user's own: `(trial) -> None`.
+        augment: changes the samples of each training batch: `(x, config) -> x`.
     """
 
     parameters: type[BaseModel] | None = None
@@ -86,14 +98,16 @@ class ModelEntry(Entry):
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """A data set: `() -> hpo.Dataset`."""
+    """Registered data set: `() -> hpo.Dataset`."""
 
 
 @dataclass(frozen=True)
 class MetricEntry(Entry):
-    """A metric: `(outputs, targets) -> float` over the validation set, and the direction that is better.
+    """Registered metric: `(outputs, targets) -> float` over the validation set.
 
-    One that is `reported` is no such function: loops of the user's own tell its value.
+    Attributes:
+        direction: which of its values are better.
+        reported: True if training loops of the user's own report its value, and there is no function.
     """
 
     direction: Direction = "maximize"
@@ -116,16 +130,16 @@ class Registry(Generic[E]):
         Raises:
             RegistryError: another module registered the name already.
         """
-        known = self._entries.get(entry.name)
-        if known is not None and known.module != entry.module:
+        earlier = self._entries.get(entry.name)
+        if earlier is not None and earlier.module != entry.module:
             raise RegistryError(
-                f"{self.kind} '{entry.name}' of module {entry.module} is registered by {known.module} already; "
+                f"{self.kind} '{entry.name}' of module {entry.module} is already registered by {earlier.module}; "
                 "choose another name"
             )
         self._entries[entry.name] = entry
 
     def get(self, name: str, module: str | None = None) -> E:
-        """The entry of that name; `module` is where a study says it came from.
+        """Return the entry of that name; `module` is the one that registers it according to a study.
 
         Raises:
             RegistryError: nothing of that name is registered; the message names the closest one or the module.
@@ -140,14 +154,14 @@ class Registry(Generic[E]):
             )
         raise RegistryError(f"{unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
 
-    def known(self, name: str) -> bool:
-        """Whether the name is registered, by us, an import or a plugin."""
+    def has(self, name: str) -> bool:
+        """Return whether the name is registered, by us, an import or a plugin."""
         if name not in self._entries:
             load_plugins()
         return name in self._entries
 
     def names(self) -> list[str]:
-        """All registered names, in the order of their registration."""
+        """Return all registered names, in the order of their registration."""
         load_plugins()
         return list(self._entries)
 
@@ -177,8 +191,8 @@ def model(
             of an autoencoder.
         augment: a function `(x, config) -> x` that changes the samples of every training batch, and of no other: x
             (n, *shape), scaled, in float32 on the device. What it draws from torch's global generator follows from the
-            study's seed and the epoch, so that trials can be resumed and reproduced. Where `reconstructs`, the target
-            stays the sample as it was: a denoising autoencoder.
+            study's seed and the epoch, so that trials can be resumed and reproduced. With `reconstructs`, the target
+            is the unchanged sample: a denoising autoencoder.
 
     `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
     the batch (`(1, 28, 28)`), `classes` the number of outputs.
@@ -203,8 +217,8 @@ def training_loop(
 ) -> Callable[[Function], Function]:
     """Register a training loop of your own: a function `(trial: hpo.Trial) -> None` that trains a trial and reports.
 
-    It is selected as a model is, by `model = NAME` in a space, and has all that models have but for cohorts: storage,
-    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for what it is given.
+    It is selected as a model is, by `model = NAME` in a space, and has all that models have except cohorts: storage,
+    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for its argument.
 
     Args:
         name: the value of the parameter `model` that selects it.
@@ -248,29 +262,29 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that register things. The current folder counts, as it does for `python -m`.
+    """Import modules that register things, also from the working directory, as `python -m` does.
 
     Raises:
-        RegistryError: a module cannot be imported; the message says why.
+        RegistryError: a module cannot be imported; the message gives the reason.
     """
     for name in names:
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
+        folder = str(Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
         try:
             importlib.import_module(name)
         except (Exception, SystemExit) as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {type(error).__name__}: {error}") from error
+            raise RegistryError(f"--import {name}: {summarize_error(error)}") from error
 
 
 @cache
 def load_plugins() -> None:
-    """Import the modules of installed packages that have an entry point of the group `hpo`. Done once."""
+    """Import the modules of installed packages that have an entry point of the group `hpo`, once a process."""
     for point in importlib.metadata.entry_points(group="hpo"):
         try:
             point.load()
         except Exception as error:
-            raise RegistryError(f"plugin {point.name} ({point.value}): {type(error).__name__}: {error}") from error
+            raise RegistryError(f"plugin {point.name} ({point.value}): {summarize_error(error)}") from error
 
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})

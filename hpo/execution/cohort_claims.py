@@ -11,7 +11,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.cohort_key import SHARED, cohort_key, run_key, stack_key
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
 from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo

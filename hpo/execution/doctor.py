@@ -30,6 +30,7 @@ from hpo.storage.tables import database_clock
 from hpo.storage.url import is_file, mask, normalize, translate_connect_errors
 from hpo.study.input import templates
 from hpo.utils.home import cores, home
+from hpo.utils.text import first_line
 
 __all__ = ["HealthCheck", "read_recipe", "run_checks"]
 
@@ -88,7 +89,7 @@ def _torch() -> Iterator[HealthCheck]:
     try:
         import torch
     except (ImportError, OSError) as error:  # a library that torch needs may be missing
-        yield HealthCheck("torch", "problem", f"cannot be imported: {_line(error)}", "pip install torch")
+        yield HealthCheck("torch", "problem", f"cannot be imported: {first_line(error)}", "pip install torch")
         return
     yield HealthCheck("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads on {cores()} cores")
     if torch.version.cuda is None:
@@ -116,7 +117,7 @@ def _device(index: int) -> HealthCheck:
     except RuntimeError as error:
         advice = "see who uses it with nvidia-smi; a device that this torch does not know needs a newer torch"
         return HealthCheck(
-            name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {_line(error)}", advice
+            name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {first_line(error)}", advice
         )
     if total != 64**3:
         return HealthCheck(name, "problem", f"computes {total} for {64**3}", "do not use this device")
@@ -304,7 +305,3 @@ def _unwritable(path: Path) -> str | None:
             return None
     except OSError as error:
         return f"cannot write to {folder}: {error.strerror}"
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

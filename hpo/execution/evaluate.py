@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from hpo.config import registry
-from hpo.config.trial_config import TrialConfig, Value
-from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, reference
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
 from hpo.errors import DataError, RequestError
 from hpo.execution.backends.base import Backend, WorkerOptions
 from hpo.execution.launch import run_plan
@@ -65,7 +66,7 @@ def plan_evaluations(
         raise RequestError(
             "evaluate --refit: a loop of one's own decides itself what it trains on; evaluate without it"
         )
-    other = None if dataset is None else reference(dataset)
+    other = None if dataset is None else make_reference(dataset)
     data = _tested(other or study.definition.dataset)
     made = check_evaluation_dataset(study, chosen, seeds, other, refit=refit)
     for each in made:

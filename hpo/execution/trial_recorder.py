@@ -24,6 +24,7 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import delete_checkpoint
 from hpo.training.member import TrainResult, Weights
 from hpo.training.standalone import write_weights
+from hpo.utils.text import summarize_error
 
 __all__ = ["TrialRecorder"]
 
@@ -133,7 +134,7 @@ class TrialRecorder:
 
     def failed(self, claim: ClaimedTrial, error: Exception) -> None:
         """A trial failed by an error."""
-        text = f"{type(error).__name__}: {error}".splitlines()[0] if not isinstance(error, HpoError) else str(error)
+        text = str(error) if isinstance(error, HpoError) else summarize_error(error)
         log.error(
             "trial %d failed: %s", claim.number, text, exc_info=error.__cause__ or not isinstance(error, HpoError)
         )

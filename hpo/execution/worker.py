@@ -18,7 +18,7 @@ import sqlalchemy.exc
 
 from hpo.config import registry
 from hpo.config.cohort_key import cohort_key, stack_key
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import (
     CheckpointError,
     DataError,

@@ -19,7 +19,7 @@ from hpo.report.export_config import export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
 from hpo.training.data import Data
-from hpo.utils.folders import check_new, written_whole
+from hpo.utils.files import atomic_folder, check_new_folder
 
 __all__ = ["export_model", "preprocessing_of"]
 
@@ -39,9 +39,9 @@ def export_model(study: Study, folder: Path, number: int | None = None) -> list[
         RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
         DataError, RegistryError: what the study is trained on is not here.
     """
-    check_new(folder)
+    check_new_folder(folder)
     found = restore(study, number, device="cpu")
-    with written_whole(folder) as made:
+    with atomic_folder(folder) as made:
         return _write(study, found, made)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.space import Choices, Constant, Dimension
 from hpo.space.domains import Between, Condition, Domain, Range
 
@@ -146,7 +146,7 @@ def condition_text(condition: Condition | Mapping[str, Any]) -> str:
             return f"{value_text(test.low)} to {value_text(test.high)}"
         return " or ".join(value_text(value) for value in test)
 
-    tests = Condition.of(condition).tests
+    tests = Condition.from_table(condition).tests
     return ", ".join(f"{name} = {test_text(test)}" for name, test in tests.items())
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import RequestError
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import run_checks

@@ -13,7 +13,7 @@ from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import finite
 from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
-from hpo.utils.folders import written_whole
+from hpo.utils.files import atomic_folder
 
 __all__ = ["export_trials"]
 
@@ -47,7 +47,7 @@ def export_trials(study: Study, folder: Path) -> int:
         RequestError: the folder is not empty, or cannot be written.
         RegistryError: the study uses a model or metric that is not registered here.
     """
-    with written_whole(folder) as made:
+    with atomic_folder(folder) as made:
         results, evaluations = read_results(study), read_evaluations(study)
         trials = {trial.number: trial for trial in study.trials()}
         names = dict.fromkeys(name for row in results.trials for epoch in row.epochs for name in epoch)

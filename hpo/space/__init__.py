@@ -1,4 +1,4 @@
-"""Domains and spaces: parse, validate, suggest, enumerate."""
+"""Domains and search spaces: parsing, validation, sampling, grids."""
 
 from hpo.space.domains import Choices, Constant, Float, Int
 from hpo.space.space import Dimension, Space

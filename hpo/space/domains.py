@@ -1,4 +1,4 @@
-"""Domains: the values a parameter may take. A constant, choices, or a range, each with an optional condition."""
+"""Domains, the values that a parameter may take: a constant, choices, or a range, under an optional condition."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import SpaceError
 
-# Few enough to write 0.3 for 0.1 * 3, and too many to move a value.
+# Few enough that 0.1 * 3 is written 0.3, and enough not to change a value.
 DIGITS = 12
 
 __all__ = ["Between", "Choices", "Condition", "Constant", "Domain", "Float", "Int", "Range"]
@@ -22,7 +22,7 @@ __all__ = ["Between", "Choices", "Condition", "Constant", "Domain", "Float", "In
 
 @dataclass(frozen=True)
 class Between:
-    """A test of a condition: the value lies from `low` to `high`, both inclusive."""
+    """Test that a value lies from `low` to `high`, both inclusive."""
 
     low: float
     high: float
@@ -36,29 +36,29 @@ Test = tuple[Value, ...] | Between
 
 @dataclass(frozen=True)
 class Condition:
-    """A conjunction of tests of other parameters' values; an empty one always holds."""
+    """Conjunction of tests of other parameters' values; an empty one always holds."""
 
     tests: Mapping[str, Test] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, when: Condition | Mapping[str, Any]) -> Condition:
-        """A condition from what stands behind `when`: per parameter a value, a list, or a table with low and high."""
+    def from_table(cls, when: Condition | Mapping[str, Any]) -> Condition:
+        """Parse the value of `when`: per parameter a value, a list, or a table with low and high."""
         return when if isinstance(when, Condition) else cls({name: _test(literal) for name, literal in when.items()})
 
     def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether every test passes; a parameter that is not among `values` fails its test."""
+        """Return whether every test passes; a parameter that is not among `values` fails its test."""
         return all(name in values and values[name] in test for name, test in self.tests.items())
 
     def excludes(self, other: Condition) -> bool:
-        """Whether no values can satisfy both."""
+        """Return whether no values can satisfy both conditions."""
         return any(_disjoint(test, other.tests[name]) for name, test in self.tests.items() if name in other.tests)
 
     def label(self) -> str:
-        """The condition as it stands in a parameter's name: `optimizer=adam|adamw,depth=1..3`."""
+        """Return the condition as it stands in a parameter's name: `optimizer=adam|adamw,depth=1..3`."""
         return ",".join(f"{name}={_text(test)}" for name, test in self.tests.items())
 
     def to_json(self) -> dict[str, Any]:
-        """The longhand of a `when`."""
+        """Return the longhand of `when`."""
         return {
             name: {"low": test.low, "high": test.high} if isinstance(test, Between) else list(test)
             for name, test in self.tests.items()
@@ -68,7 +68,7 @@ class Condition:
 def _test(literal: Any) -> Test:
     if isinstance(literal, Mapping):
         if set(literal) != {"low", "high"}:
-            raise SpaceError(f"when … = {dict(literal)!r}: a range has low and high and nothing else")
+            raise SpaceError(f"when … = {dict(literal)!r}: a range has low and high, and nothing else")
         return Between(literal["low"], literal["high"])
     return tuple(literal) if isinstance(literal, list | tuple) else (literal,)
 
@@ -76,9 +76,9 @@ def _test(literal: Any) -> Test:
 def _disjoint(a: Test, b: Test) -> bool:
     if isinstance(a, Between) and isinstance(b, Between):
         return a.high < b.low or b.high < a.low
-    few, other = (b, a) if isinstance(a, Between) else (a, b)
-    assert not isinstance(few, Between)
-    return not any(value in other for value in few)
+    values, other = (b, a) if isinstance(a, Between) else (a, b)
+    assert not isinstance(values, Between)
+    return not any(value in other for value in values)
 
 
 def _text(test: Test) -> str:
@@ -88,26 +88,26 @@ def _text(test: Test) -> str:
 
 
 class Domain(ABC):
-    """The values a parameter may take, under a condition."""
+    """Values that a parameter may take, under a condition."""
 
     when: Condition | Mapping[str, Any]
 
     @property
     def condition(self) -> Condition:
-        """When the domain applies."""
-        return Condition.of(self.when)
+        """Condition under which the domain applies."""
+        return Condition.from_table(self.when)
 
     @abstractmethod
     def distribution(self) -> BaseDistribution:
-        """What Optuna samples from."""
+        """Return the distribution that Optuna samples from."""
 
     @abstractmethod
     def at(self, unit: float) -> Value:
-        """The value at `unit` (0 <= unit < 1) of the domain's own scale; evenly spread units give even values."""
+        """Return the value at `unit` (0 <= unit < 1) of the domain's scale, on which values are spread evenly."""
 
     @abstractmethod
     def points(self) -> Sequence[Value]:
-        """Every value, for a grid.
+        """Return every value, for a grid.
 
         Raises:
             SpaceError: the domain is continuous.
@@ -115,18 +115,18 @@ class Domain(ABC):
 
     @abstractmethod
     def table(self) -> dict[str, Any]:
-        """The longhand without the condition."""
+        """Return the longhand without the condition."""
 
     def suggest(self, trial: optuna.trial.Trial, name: str) -> Value:
         """Ask Optuna's trial for a value."""
         return self.exact(trial._suggest(name, self.distribution()))
 
     def exact(self, value: Value) -> Value:
-        """The domain's own value for one that Optuna computed: 0.3 for 0.30000000000000004."""
+        """Return the domain's own value for one that Optuna computed: 0.3 for 0.30000000000000004."""
         return value
 
     def contains(self, value: Value) -> bool:
-        """Whether the domain holds `value`."""
+        """Return whether the domain contains `value`."""
         distribution = self.distribution()
         try:
             return bool(distribution._contains(distribution.to_internal_repr(value)))
@@ -134,13 +134,13 @@ class Domain(ABC):
             return False
 
     def to_json(self) -> dict[str, Any]:
-        """The longhand: what a study's definition stores, and what `Space` parses again."""
+        """Return the longhand, which a study's definition stores and `Space` parses."""
         return self.table() | ({"when": self.condition.to_json()} if self.condition.tests else {})
 
 
 @dataclass(frozen=True)
 class Constant(Domain):
-    """One value. It is not sampled and is no parameter of Optuna's."""
+    """Single value; it is not sampled, and is not a parameter of Optuna."""
 
     value: Value
     when: Condition | Mapping[str, Any] = field(default_factory=Condition)
@@ -160,7 +160,7 @@ class Constant(Domain):
 
 @dataclass(frozen=True)
 class Choices(Domain):
-    """A list of values."""
+    """List of values."""
 
     values: tuple[Value, ...]
     when: Condition | Mapping[str, Any] = field(default_factory=Condition)
@@ -168,9 +168,9 @@ class Choices(Domain):
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values:
-            raise SpaceError("an empty list; give at least one choice")
+            raise SpaceError("the list is empty; give at least one choice")
         if len({(type(value), value) for value in self.values}) < len(self.values):
-            raise SpaceError(f"{list(self.values)!r}: a choice stands twice")
+            raise SpaceError(f"{list(self.values)!r}: a choice is listed twice")
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution(self.values)
@@ -190,7 +190,7 @@ class Range(Domain):
     """Numbers from `low` to `high`, both inclusive; `log` spreads them evenly over their logarithms.
 
     Raises:
-        SpaceError: names the rule that is broken and the values that break it.
+        SpaceError: a rule is broken; the message names it, and the values that break it.
     """
 
     low: float
@@ -207,7 +207,7 @@ class Range(Domain):
         if self.low > self.high:
             raise SpaceError(f"low <= high must hold, but got low = {self.low}, high = {self.high}")
         if self.log and self.step is not None:
-            raise SpaceError(f"log and step exclude each other, but got log = true, step = {self.step}; drop one")
+            raise SpaceError(f"log and step exclude each other, but got log = true, step = {self.step}; remove one")
         if self.log and self.low <= 0:
             raise SpaceError(f"low > 0 must hold for log = true, but got low = {self.low}")
         if self.step is not None:

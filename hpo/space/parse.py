@@ -1,4 +1,4 @@
-"""From a TOML value or a Python one to domains, each in its parameter's type. Shorthand and longhand meet here."""
+"""Parser of domains, from shorthand and longhand in TOML or Python to values in the parameter's type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from hpo.config.trial_config import Parameter, Value, unknown_parameter
+from hpo.config.parameter import Parameter, Value, unknown_parameter
 from hpo.errors import ConfigError, HpoError, SpaceError, unknown
 from hpo.space.domains import Between, Choices, Condition, Constant, Domain, Float, Int, Range, Test
 
@@ -17,7 +17,7 @@ KEYS = ("value", "choices", "low", "high", "log", "step", "when")
 
 
 def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
-    """The domains of parameter `name`: one, or several alternatives under conditions that exclude each other.
+    """Parse the domains of a parameter: one, or several alternatives under conditions that exclude each other.
 
     Args:
         name: the parameter's name.
@@ -26,7 +26,7 @@ def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
         table: every parameter by name.
 
     Raises:
-        SpaceError: names the parameter, the value and the rule that is broken.
+        SpaceError: a rule is broken; the message names the parameter, the value and the rule.
     """
     if name not in table:
         raise SpaceError(unknown_parameter(name, table))
@@ -75,7 +75,7 @@ def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) ->
 
 def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) -> Range:
     if parameter.kind not in (int, float) or parameter.choices:
-        raise SpaceError(f"{dict(literal)!r}: a range needs a parameter of numbers; give a list of choices")
+        raise SpaceError(f"{dict(literal)!r}: only numbers can have a range; give a list of choices")
     if not isinstance(literal.get("log", False), bool):
         raise SpaceError(f"log = {literal['log']!r}: must be true or false")
     unbounded = replace(parameter, low=None, high=None)
@@ -88,7 +88,7 @@ def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) ->
 
 
 def _number(parameter: Parameter, key: str, value: object) -> float:
-    """A bound in the parameter's type, and within its bounds."""
+    """Return a bound of a range in the parameter's type, once it is checked against the parameter's own bounds."""
     return cast(float, replace(parameter, name=key, optional=False).check(value))
 
 
@@ -98,7 +98,7 @@ def _value(parameter: Parameter, value: object) -> Value:
 
 def _condition(literal: object, table: Table) -> Condition:
     if not isinstance(literal, Mapping):
-        raise SpaceError(f'when = {literal!r}: must be a table, as {{ optimizer = "adam" }}')
+        raise SpaceError(f'when = {literal!r}: must be a table, for example {{ optimizer = "adam" }}')
     for name in literal:
         if name not in table:
             raise SpaceError(f"when: {unknown_parameter(name, table)}")
@@ -108,12 +108,12 @@ def _condition(literal: object, table: Table) -> Condition:
 def _test(parameter: Parameter, literal: object) -> Test:
     if isinstance(literal, Mapping):
         if set(literal) != {"low", "high"}:
-            raise SpaceError(f"when {parameter.name} = {dict(literal)!r}: a range has low and high and nothing else")
+            raise SpaceError(f"when {parameter.name} = {dict(literal)!r}: a range has low and high, and nothing else")
         domain = _range(parameter, literal, Condition())
         return Between(domain.low, domain.high)
     values = literal if isinstance(literal, list | tuple) else [literal]
     if not values:
-        raise SpaceError(f"when {parameter.name} = []: an empty list never holds")
+        raise SpaceError(f"when {parameter.name} = []: an empty list can never hold")
     try:
         return tuple(_value(parameter, value) for value in values)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A space: an ordered set of parameters and their domains. Validate, suggest, draw, enumerate."""
+"""Search space, an ordered set of parameters and their domains: validation, sampling, drawing, grids."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config.trial_config import Parameter, TrialConfig, Value, all_parameters
+from hpo.config.parameter import Parameter, Value
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
 
 __all__ = ["Dimension", "Space"]
 
-Params = dict[str, Value]  # by dimension: what Optuna stores
-Values = dict[str, Value]  # by parameter: what a TrialConfig is made of
+Params = dict[str, Value]  # by dimension, as Optuna stores them
+Values = dict[str, Value]  # by parameter, as TrialConfig takes them
 PROBES = 256
-# Of a space whose points are whole configurations that are known by name, as an evaluation's are.
+# The parameter of a space whose points are whole configurations by name, as those of an evaluation are.
 CONFIGURATION = Parameter("configuration", str, None, "values of many parameters, known by a name", "evaluation")
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One domain of one parameter. Its key is the name of the Optuna parameter."""
+    """Domain of a parameter; its key is the name of the Optuna parameter."""
 
     key: str
     parameter: Parameter
@@ -36,21 +37,21 @@ class Dimension:
 
     @property
     def parents(self) -> set[str]:
-        """The parameters that decide whether this dimension is active."""
+        """Parameters that decide whether this dimension is active."""
         return {*self.parameter.effect.parents, *self.domain.condition.tests}
 
 
 class Space:
-    """Parameters and their domains, with conditions.
+    """Search space: parameters and their domains, with conditions.
 
     `Space(learning_rate=hpo.Float(1e-4, 1e-1, log=True), optimizer=["adam", "sgd"], epochs=5)` and the same as a TOML
     table are equal. A parameter that has no effect under the values of the others is not sampled and not stored.
 
-    With `configurations`, sets of values by name, the space may hold the parameter `configuration`: it is sampled and
-    stored by name, and stands for all values of that name.
+    With `configurations`, sets of values by name, the space may contain the parameter `configuration`: it is sampled
+    and stored by name, and stands for all values of that name.
 
     Raises:
-        SpaceError: names the parameter, the value and the rule that is broken.
+        SpaceError: a rule is broken; the message names the parameter, the value and the rule.
         RegistryError: a model is not registered.
     """
 
@@ -64,14 +65,14 @@ class Space:
     ) -> None:
         literals = {**(parameters or {}), **more}
         # Without any model's own parameters: `model` must be read first, for it brings in the others.
-        chosen = parse("model", literals.get("model", "mlp"), all_parameters())
-        self.models = tuple(dict.fromkeys(str(value) for domain in chosen for value in domain.points()))
+        domains = parse("model", literals.get("model", "mlp"), all_parameters())
+        self.models = tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
         self.table = all_parameters(self.models)
         self.configurations = configurations
         if configurations:
             self.table[CONFIGURATION.name] = CONFIGURATION
         self.domains = {name: parse(name, literal, self.table) for name, literal in literals.items()}
-        self.dimensions = self._in_order()
+        self.dimensions = self._order_dimensions()
         self.check()
 
     def __eq__(self, other: object) -> bool:
@@ -84,7 +85,7 @@ class Space:
         return f"Space({self.to_json()!r})"
 
     def to_json(self) -> dict[str, Any]:
-        """The longhand of every parameter, which `Space(...)` reads again."""
+        """Return the longhand of every parameter, which `Space(...)` parses."""
         return {
             name: domains[0].to_json() if len(domains) == 1 else [domain.to_json() for domain in domains]
             for name, domains in self.domains.items()
@@ -92,30 +93,30 @@ class Space:
 
     @property
     def varied(self) -> tuple[Dimension, ...]:
-        """The dimensions that are not constant: Optuna's parameters, parents before children."""
+        """Dimensions that are not constant, Optuna's parameters, parents before children."""
         return tuple(d for d in self.dimensions if not isinstance(d.domain, Constant))
 
-    def _in_order(self) -> tuple[Dimension, ...]:
-        """Dimensions with parents before children, otherwise in the order they were given.
+    def _order_dimensions(self) -> tuple[Dimension, ...]:
+        """Return the dimensions with parents before children, otherwise in the order in which they were given.
 
         Raises:
             SpaceError: conditions form a cycle.
         """
         grouped = {name: self._dimensions_of(name) for name in self.domains}
-        done: dict[str, tuple[Dimension, ...]] = {}
+        ordered: dict[str, tuple[Dimension, ...]] = {}
 
         def visit(name: str, path: tuple[str, ...]) -> None:
             if name in path:
                 raise SpaceError(f"{name}: its condition is a cycle: {' -> '.join((*path[path.index(name) :], name))}")
             parents = set().union(*(dimension.parents for dimension in grouped[name]))
-            for parent in (p for p in grouped if p in parents and p not in done):
+            for parent in (p for p in grouped if p in parents and p not in ordered):
                 visit(parent, (*path, name))
-            done[name] = grouped[name]
+            ordered[name] = grouped[name]
 
         for name in grouped:
-            if name not in done:
+            if name not in ordered:
                 visit(name, ())
-        return tuple(itertools.chain.from_iterable(done.values()))
+        return tuple(itertools.chain.from_iterable(ordered.values()))
 
     def _dimensions_of(self, name: str) -> tuple[Dimension, ...]:
         domains = self.domains[name]
@@ -131,8 +132,8 @@ class Space:
     def _outside(self) -> dict[str, Value | None]:
         return {name: value for name, value in self._defaults.items() if name not in self.domains}
 
-    def _active(self, dimension: Dimension, values: Mapping[str, Any]) -> bool:
-        """Whether the dimension matters, given the values of its parents.
+    def _is_active(self, dimension: Dimension, values: Mapping[str, Any]) -> bool:
+        """Return whether the dimension matters under these values of its parents.
 
         A parameter of the space that is itself inactive satisfies no condition; one that is not in the space has its
         default.
@@ -144,18 +145,18 @@ class Space:
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}
         for dimension in self.dimensions:
-            if self._active(dimension, values):
+            if self._is_active(dimension, values):
                 constant = isinstance(dimension.domain, Constant)
                 values[dimension.parameter.name] = dimension.domain.at(0) if constant else choose(dimension)
         named = values.pop(CONFIGURATION.name, None)
         return values if named is None else {**self.configurations[str(named)], **values}
 
     def suggest(self, trial: optuna.trial.Trial) -> Values:
-        """Values of one trial, asked from Optuna's trial, which stores those that are not constant."""
+        """Return the values of one trial, suggested by Optuna's trial, which stores those that are not constant."""
         return self._fill(lambda dimension: dimension.domain.suggest(trial, dimension.key))
 
     def values(self, params: Mapping[str, Value]) -> Values:
-        """The values that a trial with these Optuna parameters has, constants included.
+        """Return the values that a trial with these Optuna parameters has, including constants.
 
         Raises:
             SpaceError: a parameter is missing.
@@ -169,29 +170,33 @@ class Space:
         return self._fill(stored)
 
     def params(self, values: Mapping[str, Value]) -> Params:
-        """The Optuna parameters of a configuration: those of its values that the space holds."""
+        """Return the Optuna parameters of a configuration: those of its values that the space contains."""
         params: Params = {}
         for dimension in self.varied:
             name = dimension.parameter.name
-            if name in values and self._active(dimension, values) and dimension.domain.contains(values[name]):
+            if name in values and self._is_active(dimension, values) and dimension.domain.contains(values[name]):
                 params[dimension.key] = values[name]
         return params
 
     def misfits(self, values: Mapping[str, Value]) -> dict[str, Domain | None]:
-        """Those of a configuration's values that the space does not hold, by name, with the domain that says so.
+        """Return those of a configuration's values that the space does not contain, by name, with the violated domain.
 
-        None in its place where under the other values no domain applies. Parameters that the space does not have at all
-        are left out: they have their defaults.
+        The domain is None if none applies under the other values. Parameters that the space does not have at all are
+        left out: they have their defaults.
         """
-        found: dict[str, Domain | None] = {}
+        misfits: dict[str, Domain | None] = {}
         for name in (name for name in values if name in self.domains):
-            own = [d for d in self.dimensions if d.parameter.name == name and self._active(d, values)]
+            own = [d for d in self.dimensions if d.parameter.name == name and self._is_active(d, values)]
             if not (own and own[0].domain.contains(values[name])):
-                found[name] = own[0].domain if own else None
-        return found
+                misfits[name] = own[0].domain if own else None
+        return misfits
 
     def draw(self, units: Sequence[float]) -> Params:
-        """The Optuna parameters at a point of the unit cube, one coordinate per varied dimension, active or not."""
+        """Return the Optuna parameters at a point of the unit cube.
+
+        Args:
+            units: a coordinate from 0 to below 1 for each varied dimension, active or not.
+        """
         unit = {dimension.key: u for dimension, u in zip(self.varied, units, strict=True)}
         params: Params = {}
 
@@ -203,7 +208,7 @@ class Space:
         return params
 
     def grid(self) -> Iterator[Params]:
-        """Every combination once: the leaves of the conditional tree, the last parameter moving fastest.
+        """Yield every combination once: the leaves of the conditional tree, the last parameter changing fastest.
 
         Raises:
             SpaceError: a range is continuous.
@@ -220,7 +225,7 @@ class Space:
             yield params
             return
         dimension = self.dimensions[index]
-        if not self._active(dimension, values):
+        if not self._is_active(dimension, values):
             yield from self._leaves(index + 1, values, params)
             return
         for value in dimension.domain.points():
@@ -228,7 +233,7 @@ class Space:
             yield from self._leaves(index + 1, values | {dimension.parameter.name: value}, params | stored)
 
     def _probes(self) -> Iterator[Values]:
-        """Configurations that show what the space holds: every choice and bound beside others, then random ones."""
+        """Yield configurations that cover the space: every choice and bound among random values, then random points."""
         rng = np.random.default_rng(0)
         for index, dimension in enumerate(self.varied):
             domain = dimension.domain
@@ -241,19 +246,19 @@ class Space:
             yield self.values(self.draw(rng.random(len(self.varied)).tolist()))
 
     def check(self, rule: Callable[[TrialConfig], object] = lambda _: None) -> None:
-        """Refuse a space that holds configurations that cannot be, or that break `rule`, which raises ConfigError.
+        """Check that the space contains no configuration that is invalid or breaks `rule`, which raises ConfigError.
 
         Raises:
-            SpaceError: with the parameter, its value and what is wrong.
+            SpaceError: it does; the message names the parameter, its value and what is wrong.
         """
         for values in self._probes():
             try:
                 rule(TrialConfig(**values))
             except ConfigError as error:
-                raise SpaceError(f"the space holds configurations that cannot be: {error}") from error
+                raise SpaceError(f"the space contains invalid configurations: {error}") from error
 
     def notices(self) -> list[str]:
-        """What a launch should say: parameters that never have an effect, and where a default stands in."""
+        """Return notices for a launch: parameters that never have an effect, and where a default is used."""
         used = {CONFIGURATION.name} if self.configurations else set()
         gaps: dict[str, Values] = {}
         for values in self._probes():

@@ -15,6 +15,8 @@ import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
+from hpo.utils import text
+
 __all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
 
 log = logging.getLogger("hpo.study")
@@ -31,8 +33,7 @@ POSTGRES_CLASSES = ("40", "08", "57", "53")
 
 def first_line(error: BaseException) -> str:
     """Return the first line of the database's own message."""
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return text.first_line(getattr(error, "orig", None) or error)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import StorageError, StorageMissingError
 from hpo.storage.schema import check_schema, read_schema
+from hpo.utils.text import first_line
 
 __all__ = [
     "check_file",
@@ -132,8 +133,7 @@ def translate_connect_errors(url: URL) -> Iterator[None]:
 def explain_connect_error(url: URL, error: Exception, what: str) -> str:
     """Return one line for a database's error, in its own words."""
     cause = error.__cause__ or error
-    text = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-    return f"storage {mask(url)}: {what}: {text}"
+    return f"storage {mask(url)}: {what}: {first_line(getattr(cause, 'orig', None) or cause)}"
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:

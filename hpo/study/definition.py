@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from hpo.config import registry
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, Space
 from hpo.study.constraints import Constraint

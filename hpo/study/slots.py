@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.space import Space
 from hpo.study.definition import Definition
 from hpo.study.warm_start import warm_params

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
 from hpo.space import Space
 from hpo.storage.leases import WorkerInfo

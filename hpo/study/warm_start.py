@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
 from hpo.space import Constant, Space
 from hpo.study.samplers import SAMPLERS

@@ -27,7 +27,8 @@ from hpo.errors import CheckpointError
 from hpo.training.data import Data
 from hpo.training.member import Metrics, State, Weights
 from hpo.training.memory import is_out_of_memory
-from hpo.utils.files import publish, remove
+from hpo.utils.files import remove_file, write_atomically
+from hpo.utils.text import first_line
 
 __all__ = [
     "Checkpoint",
@@ -127,7 +128,9 @@ class CheckpointFile:
             save(self._spec.path, checkpoint, self._belongs_to)
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             why = error.__context__ if isinstance(error.__context__, OSError) else error
-            log.warning("checkpoint %s: not written (%s); training goes on without it", self._spec.path, _line(why))
+            log.warning(
+                "checkpoint %s: not written (%s); training goes on without it", self._spec.path, first_line(why)
+            )
         self._written_at = self._spec.clock()
         self._epochs = len(checkpoint.history)
 
@@ -197,7 +200,7 @@ def delete_checkpoint(path: Path) -> None:
     Raises:
         OSError: they cannot be deleted.
     """
-    remove(path)
+    remove_file(path)
     if checkpoint_folder(path).exists():
         shutil.rmtree(checkpoint_folder(path))
 
@@ -210,7 +213,7 @@ def save(path: Path, checkpoint: Checkpoint, belongs_to: Fingerprint) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"fingerprint": belongs_to, **vars(checkpoint)}
-    publish(path, lambda file: torch.save(content, file))
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load(path: Path, belongs_to: Fingerprint) -> Checkpoint:
@@ -259,9 +262,4 @@ def _one_line(path: Path, what: str) -> Iterator[None]:
     except Exception as error:  # a damaged file can make its reader raise anything
         if is_out_of_memory(error):
             raise
-        raise CheckpointError(f"checkpoint {path}: {what} ({_line(error)})") from error
-
-
-def _line(error: BaseException) -> str:
-    first = (str(error).splitlines() or [""])[0]
-    return first or type(error).__name__
+        raise CheckpointError(f"checkpoint {path}: {what} ({first_line(error)})") from error

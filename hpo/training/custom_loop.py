@@ -19,6 +19,7 @@ from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, epoch_seed
 from hpo.training.member import Member, Metrics, State, TrainResult, Weights
+from hpo.utils.text import first_line
 
 __all__ = ["Stateful", "Trial", "run_loop"]
 
@@ -230,7 +231,7 @@ class _Run:
             try:
                 part.load_state_dict(self.state[name])
             except Exception as error:  # a part of the user's can raise anything
-                raise CheckpointError(f"'{name}' does not fit its checkpoint: {_line(error)}") from error
+                raise CheckpointError(f"'{name}' does not fit its checkpoint: {first_line(error)}") from error
 
     def save(self, state: State) -> None:
         """See `Trial.save`."""
@@ -340,7 +341,3 @@ def run_loop(
         member = Member(config, number)
         run = _Run(member, data, monitor, direction, metrics, callbacks, should_stop, file, found, folder)
         return run.train()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

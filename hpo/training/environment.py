@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from hpo import __version__
 from hpo.training.data import Data
 
 __all__ = ["describe_environment"]
@@ -23,7 +22,7 @@ def describe_environment(data: Data) -> dict[str, str]:
     """
     found = {
         "python": platform.python_version(),
-        "torch-hpo": __version__,
+        "torch-hpo": importlib.metadata.version("torch-hpo"),
         "torch": torch.__version__,
         "numpy": importlib.metadata.version("numpy"),
     }

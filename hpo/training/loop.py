@@ -25,6 +25,7 @@ from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.memory import is_out_of_memory, keep_freed_memory
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.stacked.learner import StackedLearner
+from hpo.utils.text import first_line, summarize_error
 
 __all__ = [
     "Callback",
@@ -408,8 +409,7 @@ def metric_row(name: str, metric: Callable[..., Any], outputs: torch.Tensor | No
     except Exception as error:  # a metric of the user's can raise anything
         if is_out_of_memory(error):
             raise
-        first = (str(error).splitlines() or [""])[0]
-        raise RunError(f"metric '{name}': {type(error).__name__}: {first}") from error
+        raise RunError(f"metric '{name}': {summarize_error(error)}") from error
 
 
 def evaluate(outcome: TrainResult, data: Data, x: torch.Tensor, y: torch.Tensor) -> EvalResult:
@@ -461,13 +461,8 @@ def _memory_errors() -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise OutOfMemoryError(_first_line(error)) from error
+            raise OutOfMemoryError(f"out of memory: {first_line(error)}; try a smaller batch_size or model") from error
         raise
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"out of memory: {line}; try a smaller batch_size or model"
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.model_size import count_outputs, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
+from hpo.utils.text import summarize_error
 
 __all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "load_weights", "mlp", "parameter_count"]
 
@@ -164,8 +165,7 @@ def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
         with torch.no_grad():
             outputs: Any = model(torch.zeros(2, *shape))
     except Exception as error:  # a model of the user's can raise anything
-        first = (str(error).splitlines() or [""])[0]
-        why = f"{type(error).__name__}: {first}"
+        why = summarize_error(error)
         raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
     given = tuple(getattr(outputs, "shape", ()))
     if given != (2, classes):

@@ -20,7 +20,7 @@ from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
 from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.member import Scores, TrainResult, Weights
-from hpo.utils.files import publish
+from hpo.utils.files import write_atomically
 
 __all__ = ["JobResult", "train_config", "write_config", "write_weights"]
 
@@ -116,12 +116,12 @@ def write_config(
         "parameters": config.effective(),
     }
     comment = "".join(f"# {line}\n" for line in (header or "").splitlines())
-    publish(path, lambda file: file.write((comment + tomli_w.dumps(document)).encode()))
+    write_atomically(path, (comment + tomli_w.dumps(document)).encode())
 
 
 def write_weights(path: Path, weights: Weights, about: Mapping[str, str] | None = None) -> None:
     """Write a state dict as safetensors, with texts for its header that say what it is."""
-    publish(path, lambda file: file.write(save(weights, metadata=dict(about) if about else None)))
+    write_atomically(path, save(weights, metadata=dict(about) if about else None))
 
 
 def _empty_folder(out: Path) -> None:

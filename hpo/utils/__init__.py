@@ -1,1 +1,1 @@
-"""Helpers that know nothing of studies or training: files, folders, signals, text."""
+"""Helpers that know nothing of studies or training: files, digests, signals, text."""

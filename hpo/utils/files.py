@@ -1,18 +1,30 @@
-"""Files that a reader never sees half of."""
+"""Atomic writes of files and folders: a reader sees all of what is written, or nothing of it."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["publish", "remove"]
+from hpo.errors import RequestError
+
+__all__ = ["atomic_folder", "check_new_folder", "remove_file", "write_atomically"]
 
 
-def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write beside the file, bring it to the disk, and rename.
+def write_atomically(
+    path: Path, content: bytes | Callable[[BinaryIO], object], *, sync: bool = True, mode: int | None = None
+) -> None:
+    """Write a file beside the one to be replaced, and rename it.
+
+    Args:
+        path: of the file.
+        content: the file's content, or a function that writes it to the open file.
+        sync: wait until the content is on the disk, so that a crash of the machine leaves the old file or the new one.
+        mode: the file's permissions; by default as for any new file.
 
     Raises:
         OSError: the file cannot be written; the one that was there stays.
@@ -21,19 +33,63 @@ def publish(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
-            write(file)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def remove(path: Path) -> None:
-    """Delete the file, where there is one, and what writers that were killed have left beside it.
+def remove_file(path: Path) -> None:
+    """Delete a file, if it exists, and what writers that were killed have left beside it.
 
     Raises:
-        OSError: they cannot be deleted.
+        OSError: a file cannot be deleted.
     """
-    for each in [path, *(left for left in path.parent.glob(".*") if left.name.startswith(f".{path.name}."))]:
+    leftovers = [each for each in path.parent.glob(".*") if each.name.startswith(f".{path.name}.")]
+    for each in [path, *leftovers]:
         each.unlink(missing_ok=True)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that a folder is new or empty, before any work is done for it.
+
+    Raises:
+        RequestError: the folder is not empty, or is a file.
+    """
+    if folder.is_dir() and next(folder.iterdir(), None) is None:
+        return
+    if folder.exists():
+        problem = "is not empty" if folder.is_dir() else "is not a folder"
+        raise RequestError(f"{folder}: {problem}; choose another folder, or delete this one")
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write into, which becomes `folder` at the end; after an error nothing is left.
+
+    Raises:
+        RequestError: the folder is not empty, or cannot be written.
+    """
+    folder = folder.resolve()  # for `.` has no name, and a link is not replaced by a folder
+    check_new_folder(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            content = Path(temporary) / "content"  # a folder of its own, with the usual permissions
+            content.mkdir()
+            yield content
+            if folder.exists():  # it is empty, and may be somebody's working directory
+                for path in content.iterdir():
+                    path.replace(folder / path.name)
+            else:
+                content.replace(folder)
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error

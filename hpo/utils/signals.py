@@ -1,7 +1,7 @@
-"""Orderly stops: the first signal asks; the second ends what runs at once, the third the process.
+"""Graceful stops by signals: the first one requests a stop, the second interrupts, the third ends the process.
 
-They are SIGINT, SIGTERM and SIGHUP; and SIGUSR2, with which batch systems announce that they will end a job: to every
-process of it, so that one may hear of it twice. It only ever asks.
+The signals are SIGINT, SIGTERM and SIGHUP; and SIGUSR2, by which batch systems announce that they will end a job. They
+send it to every process of the job, so that one may receive it twice: it only ever requests a stop.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 class StopRequest:
-    """A context in which the first signal is remembered and the second one raises SystemExit.
+    """Context in which the first signal is remembered, and the second one raises SystemExit.
 
-    What runs may still give back what it holds as the exception passes; a third signal does not wait for that. The exit
-    code is 128 plus the signal's number.
+    As that exception passes, the program can still release what it holds; a third signal does not wait for that. The
+    exit code is 128 plus the signal's number.
 
     Args:
         within: seconds after the first signal in which the process ends, whatever it waits for; None is no limit.
@@ -30,42 +30,41 @@ class StopRequest:
     def __init__(self, within: float | None = None) -> None:
         self.signal: int | None = None
         self._within = within
-        self._raised = False
-        self._last: threading.Timer | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._interrupted = False
+        self._timer: threading.Timer | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        # nohup has SIGHUP ignored, and that is to stay so.
-        kept = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
-        wanted = [number for number in SIGNALS if number not in kept]
-        self._before = {number: signal.signal(number, self._received) for number in wanted}
+        # nohup ignores SIGHUP, and that is to stay so.
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS if number not in ignored}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._last is not None:
-            self._last.cancel()
-        for number, handler in self._before.items():
+        if self._timer is not None:
+            self._timer.cancel()
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def __call__(self) -> bool:
-        """Whether a stop was asked for."""
+        """Return whether a stop was requested."""
         return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        """130, 143, 129 or 140 after a signal, else 0."""
+        """Exit code of the process: 130, 143, 129 or 140 after a signal, else 0."""
         return 128 + self.signal if self.signal is not None else 0
 
-    def _received(self, number: int, _frame: FrameType | None) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGUSR2 and self.signal is not None:
             return
-        if self._raised:
+        if self._interrupted:
             os._exit(128 + number)
         if self.signal is not None:
-            self._raised = True
+            self._interrupted = True
             raise SystemExit(128 + number)
         self.signal = number
         if self._within is not None:
-            self._last = threading.Timer(self._within, os._exit, [128 + number])
-            self._last.daemon = True
-            self._last.start()
+            self._timer = threading.Timer(self._within, os._exit, [128 + number])
+            self._timer.daemon = True
+            self._timer.start()

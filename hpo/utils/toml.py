@@ -1,4 +1,4 @@
-"""Inline TOML."""
+"""Inline TOML: keys and values on one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["toml_key", "toml_value"]
 
 
 def toml_value(value: object) -> str:
-    """A value as TOML; a table stands on one line."""
+    """Return a value as TOML on one line, a dict as an inline table."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -20,5 +20,5 @@ def toml_value(value: object) -> str:
 
 
 def toml_key(name: str) -> str:
-    """A key as TOML, quoted where it must be."""
+    """Return a key as TOML, quoted where it must be."""
     return name if name and all(c.isascii() and (c.isalnum() or c in "_-") for c in name) else toml_value(name)

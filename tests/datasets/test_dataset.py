@@ -2,18 +2,20 @@
 
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hpo.config import registry
-from hpo.datasets import Dataset, DatasetReference, describe, load, reference
-from hpo.datasets import dataset as datasets
+from hpo.datasets import Dataset, DatasetReference, describe, idx, load, make_reference
 from hpo.errors import DataError, RegistryError
+from hpo.utils import digest
 from tests.helpers import ROOT
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -73,7 +75,7 @@ def refused(call, *words):
 
 
 def test_mnist():
-    found = reference("mnist")
+    found = make_reference("mnist")
     dataset = load(found)
     x, y = dataset.train
     assert (x.shape, x.dtype, y.shape, dataset.classes) == ((60000, 28, 28), np.uint8, (60000,), 10)
@@ -85,45 +87,93 @@ def test_mnist():
 
 def test_mnist_readme_names_each_checksum():
     text = (ROOT / "hpo/datasets/mnist/README.md").read_text()
-    assert all(value in text for value in datasets.MNIST.sha256.values())
+    assert all(value in text for value in idx.MNIST.sha256.values())
     assert "CC BY-SA 3.0" in text
 
 
 @pytest.fixture
 def mnist_copy(tmp_path, monkeypatch):
     folder = tmp_path / "mnist"
-    shutil.copytree(datasets.MNIST.folders()[0], folder)
-    moved = datasets.replace(datasets.MNIST, folders=lambda: [folder])
-    monkeypatch.setattr(datasets, "MNIST", moved)
-    monkeypatch.setitem(datasets.IDX, "mnist", moved)
+    shutil.copytree(idx.MNIST.folders()[0], folder)
+    moved = replace(idx.MNIST, folders=lambda: [folder])
+    monkeypatch.setattr(idx, "MNIST", moved)
+    monkeypatch.setitem(idx.IDX, "mnist", moved)
     return folder
 
 
 def test_missing_file(mnist_copy):
-    (mnist_copy / datasets.TEST_LABELS).unlink()
-    refused(lambda: reference("mnist"), mnist_copy / datasets.TEST_LABELS, "not found", "install torch-hpo again")
+    (mnist_copy / idx.TEST_LABELS).unlink()
+    refused(lambda: make_reference("mnist"), mnist_copy / idx.TEST_LABELS, "not found", "install torch-hpo again")
 
 
 def test_truncated_file(mnist_copy):
-    file = mnist_copy / datasets.TRAIN_IMAGES
+    file = mnist_copy / idx.TRAIN_IMAGES
     file.write_bytes(file.read_bytes()[:100_000])
     refused(lambda: load(DatasetReference(name="mnist")), file, "damaged")
 
 
 def test_altered_file(mnist_copy):
-    file = mnist_copy / datasets.TEST_LABELS
+    file = mnist_copy / idx.TEST_LABELS
     content = bytearray(gzip.decompress(file.read_bytes()))
     content[100] ^= 1
     file.write_bytes(gzip.compress(content))
-    refused(lambda: reference("mnist"), file, "another SHA-256")
+    refused(lambda: make_reference("mnist"), file, "another SHA-256")
     refused(load(DatasetReference(name="mnist")).test, file)
     assert [str(file) in row.problem for row in describe() if row.name == "mnist"] == [True]
 
 
 def test_not_gzip(mnist_copy):
-    file = mnist_copy / datasets.TRAIN_LABELS
+    file = mnist_copy / idx.TRAIN_LABELS
     file.write_bytes(b"hello")
-    refused(lambda: reference("mnist"), file, "damaged")
+    refused(lambda: make_reference("mnist"), file, "damaged")
+
+
+@pytest.fixture
+def unpacked(mnist_copy, monkeypatch):
+    """The names of the files that are unpacked, each as often as it is; the files are as old as a settled one."""
+    names = []
+
+    def unpack(file):
+        names.append(Path(file.name).name)
+        return unpack_file(file)
+
+    unpack_file = idx._unpack
+    monkeypatch.setattr(idx, "_unpack", unpack)
+    monkeypatch.setattr(digest, "SETTLED_NS", -(10**12))
+    return names
+
+
+def test_a_process_verifies_a_file_once(unpacked):
+    first, second = make_reference("mnist"), make_reference("mnist")
+    assert first == second
+    assert sorted(unpacked) == sorted(idx.MNIST.sha256)
+
+
+def test_a_verified_file_that_changes_is_verified_again(mnist_copy, unpacked):
+    """Same size and same time of change of the content: the inode's time alone tells."""
+    make_reference("mnist")
+    file = mnist_copy / idx.TEST_LABELS
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    refused(lambda: make_reference("mnist"), file, "replace it")
+    refused(load(DatasetReference(name="mnist")).test, file)
+
+
+def test_a_file_that_was_replaced_is_verified_again(mnist_copy, unpacked):
+    make_reference("mnist")
+    shutil.copy(mnist_copy / idx.TEST_LABELS, mnist_copy / idx.TRAIN_LABELS)
+    refused(lambda: make_reference("mnist"), mnist_copy / idx.TRAIN_LABELS, "another SHA-256")
+
+
+def test_a_file_that_has_just_changed_is_verified_each_time(mnist_copy, unpacked, monkeypatch):
+    monkeypatch.setattr(digest, "SETTLED_NS", 10**12)
+    make_reference("mnist")
+    make_reference("mnist")
+    assert sorted(unpacked) == sorted([*idx.MNIST.sha256] * 2)
 
 
 # ---- Fashion-MNIST
@@ -131,7 +181,7 @@ def test_not_gzip(mnist_copy):
 
 @needs_debian
 def test_fashion_mnist_from_debian():
-    x, y = load(reference("fashion_mnist")).train
+    x, y = load(make_reference("fashion_mnist")).train
     assert x.shape == (60000, 28, 28)
     assert np.bincount(y).tolist() == [6000] * 10
 
@@ -141,22 +191,20 @@ def test_fashion_mnist_from_debian():
 def test_fashion_mnist_from_hpo_data(folder, tmp_path, monkeypatch):
     shutil.copytree(DEBIAN, tmp_path / "data" / folder, dirs_exist_ok=True)
     monkeypatch.setenv("HPO_DATA", str(tmp_path / "data"))
-    assert datasets._find_idx(datasets.FASHION_MNIST) == tmp_path / "data" / folder
+    assert idx.find_idx(idx.FASHION_MNIST) == tmp_path / "data" / folder
 
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """No folder holds the files, and the mirrors refuse the connection."""
-    nowhere = datasets.replace(
-        datasets.FASHION_MNIST, folders=lambda: [tmp_path / "none"], mirrors=("http://127.0.0.1:9/",)
-    )
-    monkeypatch.setattr(datasets, "FASHION_MNIST", nowhere)
-    monkeypatch.setitem(datasets.IDX, "fashion_mnist", nowhere)
+    nowhere = replace(idx.FASHION_MNIST, folders=lambda: [tmp_path / "none"], mirrors=("http://127.0.0.1:9/",))
+    monkeypatch.setattr(idx, "FASHION_MNIST", nowhere)
+    monkeypatch.setitem(idx.IDX, "fashion_mnist", nowhere)
     return nowhere
 
 
 def test_fashion_mnist_nowhere(offline):
-    refused(lambda: reference("fashion_mnist"), "cannot be downloaded", "HPO_DATA", "dataset-fashion-mnist")
+    refused(lambda: make_reference("fashion_mnist"), "cannot be downloaded", "HPO_DATA", "dataset-fashion-mnist")
     row = next(row for row in describe() if row.name == "fashion_mnist")
     assert "not found on this machine" in row.problem
     assert row.path == ""
@@ -168,7 +216,7 @@ def test_download(offline, good_mirror, monkeypatch, tmp_path):
     mirror = tmp_path / "mirror"
     shutil.copytree(DEBIAN, mirror)
     if not good_mirror:
-        (mirror / datasets.TRAIN_IMAGES).write_bytes(gzip.compress(b"something else"))
+        (mirror / idx.TRAIN_IMAGES).write_bytes(gzip.compress(b"something else"))
 
     def retrieve(url, known_hash, fname, path):
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -176,10 +224,10 @@ def test_download(offline, good_mirror, monkeypatch, tmp_path):
 
     monkeypatch.setattr("pooch.retrieve", retrieve)
     if good_mirror:
-        folder = datasets._download(offline)
+        folder = idx._download(offline)
         assert sorted(file.name for file in folder.iterdir()) == sorted(offline.sha256)
     else:
-        refused(lambda: datasets._download(offline), datasets.TRAIN_IMAGES)
+        refused(lambda: idx._download(offline), idx.TRAIN_IMAGES)
         assert not list((tmp_path / "cache/torch-hpo/fashion_mnist").iterdir())
 
 
@@ -189,7 +237,7 @@ def test_download(offline, good_mirror, monkeypatch, tmp_path):
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 3), (7,)])
 def test_npz(npz, shape):
     path = npz(x_train=RNG.random((40, *shape)), x_test=RNG.random((8, *shape)), y_train=(np.arange(40) % 4)[:, None])
-    found = reference(str(path))
+    found = make_reference(str(path))
     assert found.sha256 == {"own.npz": hashlib.sha256(path.read_bytes()).hexdigest()}
     dataset = load(found)
     assert dataset.classes == 4
@@ -199,13 +247,13 @@ def test_npz(npz, shape):
 
 def test_relative_path(npz, tmp_path, monkeypatch):
     path = npz()
-    assert reference("own.npz", base=tmp_path).name == str(path)
+    assert make_reference("own.npz", base=tmp_path).name == str(path)
     monkeypatch.chdir(tmp_path)
-    assert reference("own.npz").name == str(path)
+    assert make_reference("own.npz").name == str(path)
 
 
 def test_npz_elsewhere_is_found_in_hpo_data(npz, tmp_path, monkeypatch):
-    found = reference(str(npz()))
+    found = make_reference(str(npz()))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "own.npz").rename(tmp_path / "elsewhere/own.npz")
     refused(lambda: load(found), "own.npz: not found", "HPO_DATA")
@@ -214,7 +262,7 @@ def test_npz_elsewhere_is_found_in_hpo_data(npz, tmp_path, monkeypatch):
 
 
 def test_another_npz_is_refused(npz):
-    found = reference(str(npz()))
+    found = make_reference(str(npz()))
     test = load(found).test
     path = npz(x_train=np.zeros((40, 5, 5), np.uint8))
     refused(lambda: load(found), path, "SHA-256", "launch a new study")
@@ -235,7 +283,7 @@ FAULTS = {
     "test shape": ({"x_test": np.zeros((8, 6, 5), np.uint8)}, "not (5, 5) as in x_train"),
     "not finite": ({"x_train": np.full((40, 5, 5), np.nan)}, "not finite"),
     "texts": ({"x_train": np.full((40, 5), "a")}, "must be numbers"),
-    "empty": ({"x_train": np.zeros((0, 5, 5)), "y_train": np.zeros(0, int)}, "holds no samples"),
+    "empty": ({"x_train": np.zeros((0, 5, 5)), "y_train": np.zeros(0, int)}, "no samples"),
     "objects": ({"x_train": np.array([None] * 40)}, "x_train cannot be read"),
 }
 
@@ -244,14 +292,14 @@ FAULTS = {
 def test_faulty_npz(npz, fault):
     changes, words = FAULTS[fault]
     path = npz(**changes)
-    refused(lambda: reference(str(path)), path, words)
+    refused(lambda: make_reference(str(path)), path, words)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, 1500])
 def test_truncated_npz(npz, keep):
     path = npz()
     path.write_bytes(path.read_bytes()[:keep])
-    refused(lambda: reference(str(path)), path, "not a whole .npz")
+    refused(lambda: make_reference(str(path)), path, "not a complete .npz")
 
 
 def test_altered_npz(npz):
@@ -259,19 +307,19 @@ def test_altered_npz(npz):
     content = bytearray(path.read_bytes())
     content[400] ^= 255
     path.write_bytes(content)
-    refused(lambda: reference(str(path)), path, "cannot be read")
+    refused(lambda: make_reference(str(path)), path, "cannot be read")
 
 
 def test_npy_under_the_name_of_npz(tmp_path):
     with (tmp_path / "own.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    refused(lambda: reference(str(tmp_path / "own.npz")), "one bare array")
+    refused(lambda: make_reference(str(tmp_path / "own.npz")), "a single array")
 
 
 @pytest.mark.parametrize("name", ["none.npz", "folder.npz"])
 def test_no_such_npz(tmp_path, name):
     (tmp_path / "folder.npz").mkdir()
-    refused(lambda: reference(name, tmp_path), tmp_path / name, "not found")
+    refused(lambda: make_reference(name, tmp_path), tmp_path / name, "not found")
 
 
 # ---- registered
@@ -279,7 +327,7 @@ def test_no_such_npz(tmp_path, name):
 
 def test_unknown_name():
     with pytest.raises(RegistryError, match="did you mean 'mnist'"):
-        reference("mnits")
+        make_reference("mnits")
 
 
 def test_registered_elsewhere():
@@ -291,13 +339,13 @@ def test_own_dataset(own_dataset):
     arrays = good()
     dataset = own_dataset(Dataset((arrays["x_train"], arrays["y_train"])))
     assert dataset.classes == 4
-    assert reference("own") == DatasetReference(name="own", module=__name__)
+    assert make_reference("own") == DatasetReference(name="own", module=__name__)
     assert [row.module for row in describe() if row.name == "own"] == [__name__]
 
 
 def test_own_dataset_faults(own_dataset):
     x, y = good()["x_train"], good()["y_train"]
-    refused(lambda: own_dataset((x, y)), "no hpo.Dataset but tuple")
+    refused(lambda: own_dataset((x, y)), "returns tuple; it must return hpo.Dataset")
     refused(lambda: own_dataset(Dataset((x, y[:3]))), "data set 'own', train", "3 labels")
     refused(lambda: own_dataset(Dataset((x, y), classes=3)), "from 0 to 2")
     refused(lambda: own_dataset(Dataset([(x, y)])), "`classes` and `validation`")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hpo.datasets import load, reference
+from hpo.datasets import load, make_reference
 from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
@@ -97,7 +97,7 @@ def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="model: is not empty; choose another folder"):
         export_model(study, tmp_path / "model")
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         export_model(study, tmp_path / "file")
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
@@ -252,7 +252,7 @@ def test_mnist_pictures_from_the_command_line(tmp_path: Path) -> None:
     done = hpo("launch", "quickstart", "--trials", "1", "--set", "epochs=1", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert hpo("export", "quickstart", "--weights", "model", cwd=tmp_path).returncode == 0
-    test = load(reference("mnist", tmp_path)).test
+    test = load(make_reference("mnist", tmp_path)).test
     x, y = test() if callable(test) else test  # type: ignore[misc]
     for i in range(20):
         Image.fromarray(np.asarray(x[i])).save(tmp_path / f"{i}.png")

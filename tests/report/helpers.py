@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from hpo.datasets import reference
+from hpo.datasets import make_reference
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 from hpo.study.operations.evaluation_study import check_evaluation_dataset, record_test_set_read
@@ -101,7 +101,7 @@ def evaluated(
     """
     trials = [study.trials()[number] for number in numbers]
     chosen = [(trial.number, study.config_of(trial), trial.user_attrs.get("best_epoch")) for trial in trials]
-    data = reference(dataset, Path.cwd()) if dataset else None
+    data = make_reference(dataset, Path.cwd()) if dataset else None
     companions = check_evaluation_dataset(study, chosen, seeds, data, refit=refit)
     for companion in companions:
         for _ in range(companion.budget.trials - leave):

@@ -168,7 +168,7 @@ def test_the_runs_of_a_trial_that_was_evaluated(study: Study, tmp_path: Path) ->
 def test_the_folder_must_be_new_or_empty(study: Study, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     export_trials(study, tmp_path / "empty")
-    for name, why in (("empty", "is not empty"), ("file", "is no folder")):
+    for name, why in (("empty", "is not empty"), ("file", "is not a folder")):
         (tmp_path / "file").write_text("kept")
         with pytest.raises(RequestError, match=f"{name}: {why}; choose another folder, or delete this one"):
             export_trials(study, tmp_path / name)

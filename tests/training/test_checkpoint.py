@@ -26,7 +26,7 @@ from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog
 from hpo.training.checkpoint import Checkpoint, CheckpointSpec, fingerprint, load, save
 from hpo.training.data import Data, prepare_data
-from hpo.utils.files import remove
+from hpo.utils.files import remove_file
 from tests.training.resumable import CPU, EVERYTHING, X, Y, bits, config, data, one, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,7 +43,7 @@ def own_models():
 
 def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> loop.TrainResult:
     """Interrupted after each of these numbers of questions, and at last not at all."""
-    remove(path)
+    remove_file(path)
     for answers in pauses:
         spec = CheckpointSpec(path, resume=path.exists())
         outcome = one(given, on, spec, should_stop=stop_after(answers), **keywords)
@@ -200,7 +200,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     assert seen > 10
     assert left > 0  # some were killed in the midst of writing
     (tmp_path / ".70.pt.1.a").touch()
-    remove(path)
+    remove_file(path)
     assert [each.name for each in tmp_path.iterdir()] == [".70.pt.1.a"]
 
 

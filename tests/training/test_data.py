@@ -6,10 +6,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
-from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import DataCache, epoch_seed, prepare_data, split
 
@@ -64,7 +64,7 @@ def test_impossible_split(validation):
 
 
 def test_mnist_default_split():
-    data = DataCache(datasets.reference("mnist"), CPU).get(TrialConfig())
+    data = DataCache(datasets.make_reference("mnist"), CPU).get(TrialConfig())
     assert (len(data.y_train), len(data.y_val), data.shape, data.classes) == (50_000, 10_000, (1, 28, 28), 10)
     assert data.x_train.mean().item() == pytest.approx(0, abs=1e-4)
     assert data.x_train.std().item() == pytest.approx(1, abs=1e-4)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
-from hpo.datasets import dataset as datasets
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training import loop
 from hpo.training.callbacks import COLUMNS, Callback
@@ -291,12 +291,12 @@ def test_cuda_trains_as_the_cpu_does():
 def test_real_mnist_in_less_than_900_mb():
     code = """
 import torch
-from hpo.datasets import dataset as datasets
+from hpo import datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
 from hpo.training.loop import set_threads, train
 set_threads(1)
-cache = DataCache(datasets.reference("mnist"), torch.device("cpu"))
+cache = DataCache(datasets.make_reference("mnist"), torch.device("cpu"))
 for seed in (0, 1):  # a second split must not add to the first
     config = TrialConfig(epochs=1, seed=seed)
     outcome, = train([config], cache.get(config))
@@ -310,7 +310,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def test_a_cnn_learns_mnist():
-    dataset = datasets.load(datasets.reference("mnist"))
+    dataset = datasets.load(datasets.make_reference("mnist"))
     x, y = dataset.train
     given = TrialConfig(model="cnn", channels=8, epochs=1, validation=500, batch_size=32)
     small = prepare_data(Dataset((x[:4500], y[:4500]), classes=10), given, CPU)

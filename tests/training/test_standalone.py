@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import reference
+from hpo.datasets import make_reference
 from hpo.errors import DataError, DivergedError, RequestError
 from hpo.training import standalone
 from hpo.training.models import build_model
@@ -28,7 +28,7 @@ def part(n):
 def own(tmp_path):
     (x_train, y_train), (x_test, y_test) = part(240), part(60)
     np.savez(tmp_path / "own.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
-    return reference("own.npz", tmp_path)
+    return make_reference("own.npz", tmp_path)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hpo import datasets
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import dataset as datasets
 from hpo.training import step_cost as prices
 from hpo.training.data import Data, prepare_data
 from hpo.training.step_cost import distinct_runs, estimate_step_cost, seconds_per_step, total_seconds
@@ -23,7 +23,7 @@ def config(**values: object) -> TrialConfig:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Data:
-    dataset = datasets.load(datasets.reference(str(small_npz(tmp_path / "small.npz"))))
+    dataset = datasets.load(datasets.make_reference(str(small_npz(tmp_path / "small.npz"))))
     return prepare_data(dataset, TrialConfig(), torch.device("cpu"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Block, Chapter, Note, Subtitle, Table, Text
 from hpo.report.chapters.expectations import Scored, judge_expectations
 from hpo.report.data.results import Results, TrialRow

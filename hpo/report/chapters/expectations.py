@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Note
 from hpo.report.format import metric_text, names_text, value_text, values_text
 from hpo.study.definition import Expectation

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Text
 from hpo.report.data.results import Results
 from hpo.report.figures.axes import category, named_values, round_ticks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Chapter, Column, DataTable, Kind
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import is_share, state_text, value_text

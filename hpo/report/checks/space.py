@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow

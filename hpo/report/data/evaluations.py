@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.report.format import finite
 from hpo.space import Space

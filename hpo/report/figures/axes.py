@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import SpaceError
 from hpo.report.figures.plotly_spec import FEW
 from hpo.space.domains import Domain, Range

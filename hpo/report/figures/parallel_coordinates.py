@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures.axes import category, named_values
 from hpo.report.figures.plotly_spec import (

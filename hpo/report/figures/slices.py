@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures.axes import category, named_values, round_ticks
 from hpo.report.figures.plotly_spec import (

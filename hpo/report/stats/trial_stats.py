@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension

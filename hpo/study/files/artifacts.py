@@ -8,7 +8,6 @@ The bytes are written first: whoever finds the attribute finds the file, on a ma
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from hpo.study.files.study_files import StudyFiles, study_folder
 from hpo.study.study import Study
+from hpo.utils.files import write_atomically
 from hpo.utils.home import home
 
 __all__ = ["Artifact", "ArtifactFolders", "find_artifact", "list_artifact_ids", "list_artifacts", "save_artifact"]
@@ -57,9 +57,7 @@ def save_artifact(
     folder = StudyFiles(study).folder("artifacts")
     earlier = list_artifacts(study, _attrs(study, trial_id)).get(filename)
     key = secrets.token_hex(16) if earlier is None else earlier.id
-    temporary = folder / f".{key}.{os.getpid()}.{secrets.token_hex(4)}"
-    temporary.write_bytes(content)
-    temporary.replace(folder / key)
+    write_atomically(folder / key, content, sync=False)
     about = {"artifact_id": key, "filename": filename, "mimetype": mimetype, "encoding": None}
     text = json.dumps(about)  # Optuna and its dashboard store a text
     if trial_id is None:

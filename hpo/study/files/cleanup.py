@@ -31,7 +31,7 @@ from hpo.utils.home import home
 
 __all__ = ["UnneededFile", "find_study_folders", "find_unneeded_files", "remove_files"]
 
-TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.publish`
+TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.write_atomically`
 # Seconds. Its name has the writer's process, but that may be one of another machine: only its age tells.
 TEMPORARY_LIVES = 3600
 OWN = re.compile(r"(\d+)\.(pt|safetensors)")

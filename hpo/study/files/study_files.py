@@ -14,10 +14,10 @@ trial only ever moves down.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import math
-import os
 import secrets
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,10 +29,10 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
-from hpo import __version__
 from hpo.storage.tables import TRIALS, VALUES
 from hpo.storage.url import is_file, mask
 from hpo.study.study import Study
+from hpo.utils.files import write_atomically
 from hpo.utils.home import folder, home
 
 __all__ = [
@@ -180,7 +180,7 @@ class StudyFiles:
             "study_id": str(self.study.id),
             "study_key": self.key,
             "trial": str(number),
-            "torch-hpo": __version__,
+            "torch-hpo": importlib.metadata.version("torch-hpo"),
             "metric": self.study.definition.objectives[0].metric,
             "value": repr(value),
         }
@@ -204,11 +204,9 @@ class StudyFiles:
         path = folder(kind, f"{self.study.name}-{self.key}")
         marker = path / MARKER
         if not marker.exists():
-            temporary = path / f".{MARKER}.{os.getpid()}.{secrets.token_hex(4)}"
             content = {"study": self.study.name, "key": self.key, "storage": storage_place(self.study.storage.url)}
             try:
-                temporary.write_text(json.dumps(content), encoding="utf-8")
-                temporary.replace(marker)
+                write_atomically(marker, json.dumps(content).encode(), sync=False)
             except OSError as error:
                 log.warning("%s: not written (%s); hpo gc will not know whose folder it is", marker, error.strerror)
         return path

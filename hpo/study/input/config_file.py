@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference, reference
+from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.study.definition import Objective
 from hpo.study.input.compatibility import check_compatible
@@ -65,7 +65,7 @@ def read_config(
         config = TrialConfig(**given)
         objectives = parse_objectives(objective or table.get("objective", default_objective([config.model])))
         check_objective_metrics({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
-        found = reference(dataset or get_text(table, "dataset", "mnist"), base)
+        found = make_reference(dataset or get_text(table, "dataset", "mnist"), base)
         check_compatible(config, found)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range

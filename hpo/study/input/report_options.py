@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import ConfigError, DefinitionError, unknown
 from hpo.space import Space
 from hpo.study.definition import Expectation, Objective, ReportTable

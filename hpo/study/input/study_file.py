@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig, all_parameters
-from hpo.datasets import DatasetReference, reference
+from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, unknown
 from hpo.space import Space
 from hpo.study.constraints import read_constraints
@@ -122,7 +122,7 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
         _in("[baseline]", lambda: TrialConfig(**{**constant_parameters(space), **baseline}))
     given = table.get("dataset")
     usual = registry.NO_DATA if _loops(space) == len(space.models) else "mnist"
-    dataset = given if isinstance(given, DatasetReference) else reference(get_text(table, "dataset", usual), base)
+    dataset = given if isinstance(given, DatasetReference) else make_reference(get_text(table, "dataset", usual), base)
     _check_data(dataset, space)
     _in("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None

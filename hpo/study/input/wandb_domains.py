@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from hpo.config.trial_config import Parameter
+from hpo.config.parameter import Parameter
 from hpo.errors import DefinitionError, unknown
 
 __all__ = ["DISTRIBUTIONS", "ConvertedDomain", "convert_domain"]

@@ -13,7 +13,8 @@ import yaml
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
-from hpo.config.trial_config import Parameter, Value, all_parameters
+from hpo.config.parameter import Parameter, Value
+from hpo.config.trial_config import all_parameters
 from hpo.errors import DefinitionError, HpoError, RequestError, unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
@@ -218,7 +219,7 @@ class _Reader:
     def _dataset(self, theirs: str, spec: Mapping[str, Any]) -> None:
         given = _values(spec)
         ours = DATASET_ALIASES.get(normalize_name(str(given[0])), str(given[0])) if len(given) == 1 else None
-        if ours is None or not (registry.datasets.known(ours) or ours.endswith(".npz")):
+        if ours is None or not (registry.datasets.has(ours) or ours.endswith(".npz")):
             self.note(f"{theirs} = {given!r} is no data set that is known here; name one in the file: dataset = …")
         else:
             self.found.table["dataset"] = ours
@@ -233,7 +234,7 @@ class _Reader:
             raise DefinitionError(f"metric = {metric!r}: must be a table with name and goal")
         theirs = metric["name"]
         ours = self.renames.get(theirs) or METRIC_ALIASES.get(normalize_name(theirs), theirs)
-        if not registry.metrics.known(ours):
+        if not registry.metrics.has(ours):
             hint = f"say which it is with --rename {theirs}=OURS"
             raise DefinitionError(
                 f"metric.name = {theirs!r}: {unknown('metric', ours, registry.metrics.names())}; {hint}"

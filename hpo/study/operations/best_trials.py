@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import HpoError, RequestError
 from hpo.space import Space
 from hpo.study.definition import Definition

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hpo.config.trial_config import TrialConfig, Value
+from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError
 from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, Evaluation, Objective, test_metric

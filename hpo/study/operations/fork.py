@@ -26,7 +26,7 @@ import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, StudyNotFoundError, unknown
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.training.memory import is_out_of_memory
+from hpo.utils.text import first_line
 
 __all__ = ["LAYERS", "UNITS", "Filters", "LayerResponses", "Responses", "maximize_activation", "measure_responses"]
 
@@ -131,8 +132,7 @@ def measure_responses(model: nn.Module, x: Tensor) -> Responses:
         except RuntimeError as error:  # a user's model may lead no gradient back to its inputs
             if is_out_of_memory(error):
                 raise
-            why = (str(error).splitlines() or [""])[0]
-            notes.append(f"Of {layer.name} no inputs can be found: {why}")
+            notes.append(f"Of {layer.name} no inputs can be found: {first_line(error)}")
     return Responses(_filters(layers, tuple(x.shape[1:])), tuple(found), norm, tuple(notes))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from typing_extensions import override
 
 from hpo.config import registry
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import RequestError
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Status, TrainResult

@@ -17,7 +17,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, Metrics, Status, TrainResult
 

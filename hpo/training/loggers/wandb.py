@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from hpo.config.trial_config import Value
+from hpo.config.parameter import Value
 from hpo.errors import RequestError
 from hpo.training.loggers.base import Tracker, missing_package_error
 from hpo.training.member import Member, Status
