@@ -37,9 +37,9 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import dataset as datasets
+from hpo.training.cohort_run import make_learner
 from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner
-from hpo.training.loop import make_learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model
@@ -200,8 +200,9 @@ WORKER = """
 from hpo.datasets import dataset as datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
-from hpo.training.loop import device, train
-data = DataCache(datasets.reference("mnist"), device("cpu"))
+from hpo.training.device import select_device
+from hpo.training.loop import train
+data = DataCache(datasets.reference("mnist"), select_device("cpu"))
 config = TrialConfig(widths="512-256", epochs=1)
 train([config], data.get(config))
 # Not getrusage: a child begins with the peak of the process that started it.

@@ -73,8 +73,8 @@ def measured(configs: Sequence[TrialConfig], definition: Definition, threads: in
     import torch
 
     from hpo.training.data import DataCache
-    from hpo.training.loop import select_device as find
-    from hpo.training.loop import set_threads
+    from hpo.training.device import select_device as find
+    from hpo.training.device import set_threads
     from hpo.training.step_cost import estimate_step_cost
 
     usual = torch.get_num_threads()

@@ -41,10 +41,11 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
 from hpo.training.cohort_size import measure_cohort_size
 from hpo.training.data import DataCache
+from hpo.training.device import select_device, set_threads
 from hpo.training.environment import describe_environment
 from hpo.training.loggers.base import LoggedTrials, Tracker, check_trackers, make_tracker
 from hpo.training.loggers.tensorboard import TensorBoard
-from hpo.training.loop import select_device, set_threads, train
+from hpo.training.loop import train
 from hpo.training.memory import release_memory
 from hpo.utils.home import cores
 

@@ -15,11 +15,13 @@ from hpo.config.registry import Direction, MetricEntry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
-from hpo.training import loop
 from hpo.training.callbacks import Callback, CsvLog, Progress
 from hpo.training.data import DataCache
+from hpo.training.device import select_device, set_threads
 from hpo.training.loggers.tensorboard import TensorBoard
+from hpo.training.loop import train
 from hpo.training.member import Scores, TrainResult, Weights
+from hpo.training.predictions import evaluate_weights
 from hpo.utils.files import publish
 
 __all__ = ["JobResult", "train_config", "write_config", "write_weights"]
@@ -61,7 +63,7 @@ def train_config(
         monitor: the metric whose best epoch's weights are kept.
         direction: which way it is better.
         metrics: registered metrics to compute every epoch.
-        device: see `hpo.training.loop.select_device`.
+        device: see `hpo.training.device.select_device`.
         threads: of torch; by default its own choice.
         test: read the test set, once, at the end, and measure the kept weights on it.
         progress: a line per epoch on standard error.
@@ -74,14 +76,14 @@ def train_config(
         RunError: out of memory; or the loss was not finite before any epoch could be kept.
     """
     _empty_folder(out)
-    where = loop.select_device(device)
+    where = select_device(device)
     if threads is not None:
-        loop.set_threads(threads)
+        set_threads(threads)
     data = DataCache(reference, where).get(config)
     write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
     registered = [entry.name for entry in metrics if entry.name not in registry.BUILTIN_METRICS]
     files = [CsvLog(out / "metrics.csv", registered), TensorBoard([out])]
-    (outcome,) = loop.train(
+    (outcome,) = train(
         [config],
         data,
         monitor=monitor,
@@ -96,7 +98,7 @@ def train_config(
         write_weights(out / "weights.safetensors", outcome.weights)
     if not test or outcome.weights is None or outcome.status == "interrupted":
         return JobResult(outcome, out)
-    measured = loop.evaluate(outcome, data, *data.test())
+    measured = evaluate_weights(outcome, data, *data.test())
     return JobResult(outcome, out, measured.scores)
 
 

@@ -14,7 +14,8 @@ from hpo.datasets import Dataset
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
-from hpo.training.loop import TrainResult, train
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

@@ -22,7 +22,8 @@ from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.training.checkpoint import CheckpointSpec
-from hpo.training.loop import TrainResult, train
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT

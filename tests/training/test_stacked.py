@@ -21,13 +21,13 @@ from hpo.config.choices import (
 )
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training import cohort_size, loop
+from hpo.training import cohort_run, cohort_size
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
-from hpo.training.member import Member
+from hpo.training.member import Member, TrainResult
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
@@ -51,14 +51,14 @@ def doubled(on: Data) -> Data:
     return replace(on, x_train=on.x_train.double(), x_val=on.x_val.double())
 
 
-def alone(configs, on: Data, **keywords) -> list[loop.TrainResult]:
+def alone(configs, on: Data, **keywords) -> list[TrainResult]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+        patch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [outcome for each in configs for outcome in train([each], on, **keywords)]
 
 
-def assert_close(found: loop.TrainResult, expected: loop.TrainResult, exact: float) -> None:
+def assert_close(found: TrainResult, expected: TrainResult, exact: float) -> None:
     assert (found.status, found.best_epoch) == (expected.status, expected.best_epoch)
     for row, other in zip(found.history, expected.history, strict=True):
         for name in row.keys() - {"seconds"}:
@@ -213,7 +213,7 @@ def test_with_dropout_the_distributions_agree(monkeypatch):
     def losses(run) -> np.ndarray:
         found = []
         for noise in range(60):
-            monkeypatch.setattr(loop, "epoch_seed", lambda seed, epoch, noise=noise: noise)
+            monkeypatch.setattr(cohort_run, "epoch_seed", lambda seed, epoch, noise=noise: noise)
             found.append([outcome.history[0]["val_loss"] for outcome in run(configs, on)])
         return np.array(found)
 
@@ -341,7 +341,7 @@ class Counting(StackedLearner):
 def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
     configs = [config(epochs=epochs) for epochs in (1, 4, 2)] + [config(epochs=2, widths="9")]
     on, prunes = data(configs[0]), Prunes()
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train(configs[:3], on, callbacks=[prunes])
     assert Counting.models == [1]
@@ -355,7 +355,7 @@ def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
 
 def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
     configs = [config(epochs=epochs, schedule="cosine") for epochs in (1, 2)]
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train(configs, data(configs[0]))
     assert Counting.models == [2]
@@ -379,7 +379,7 @@ def test_lbfgs_answers_several_epochs_in_one_run_too():
 
 def test_what_does_not_fit_is_trained_apart(monkeypatch):
     batches = [config(batch_size=size) for size in (32, 16, 32)] + [config(optimizer="lbfgs")]
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train([replace_seedless(each, i) for i, each in enumerate(batches)], data(batches[0]))
     assert Counting.models == [2, 1]
@@ -426,7 +426,7 @@ def test_autoencoders_go_on_from_their_checkpoints(answers, alone_too, tmp_path)
 
 def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):
     now = iter(range(0, 10**6, 6))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(cohort_run.time, "perf_counter", lambda: float(next(now)))
     found = train([config(learning_rate=rate) for rate in (0.1, 0.2, 0.3)], data(config()))
     assert [[row["seconds"] for row in outcome.history] for outcome in found] == [[2.0, 4.0, 6.0]] * 3
 
