@@ -312,6 +312,7 @@ def train(
     for note in given.notes:
         say(f"note: {note}")
     from hpo.training import standalone  # torch, once the request is known to be right
+    from hpo.training.settings import TrainSettings
 
     out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with StopRequest() as stop:
@@ -319,13 +320,15 @@ def train(
             given.config,
             given.dataset,
             out,
-            monitor=given.objective.metric,
-            direction=given.objective.direction,
-            metrics=[registry.metrics.get(given.objective.metric)],
+            settings=TrainSettings(
+                monitor=given.objective.metric,
+                direction=given.objective.direction,
+                metrics=[registry.metrics.get(given.objective.metric)],
+                should_stop=stop,
+            ),
             device=device,
             threads=threads or cores(),
             test=test,
-            should_stop=stop,
         )
     outcome = result.outcome
     if outcome.status == "diverged":

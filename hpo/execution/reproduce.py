@@ -23,6 +23,7 @@ from hpo.training.device import select_device as device_of
 from hpo.training.device import set_threads
 from hpo.training.environment import describe_environment
 from hpo.training.member import Member, Metrics
+from hpo.training.settings import TrainSettings
 from hpo.training.standalone import train_config
 
 __all__ = ["Difference", "Reproduction", "describe_reproduction", "reproduce"]
@@ -142,13 +143,15 @@ def _train(
                 config,
                 definition.dataset,
                 folder,
-                monitor=definition.measured[0],
-                direction=objective.direction,
-                metrics=[registry.metrics.get(name) for name in definition.measured],
+                settings=TrainSettings(
+                    monitor=definition.measured[0],
+                    direction=objective.direction,
+                    metrics=[registry.metrics.get(name) for name in definition.measured],
+                    callbacks=[kept],
+                    should_stop=lambda: kept.full,
+                ),
                 device=device,
                 threads=threads,
-                callbacks=[kept],
-                should_stop=lambda: kept.full,
             )
     return kept.rows
 

@@ -47,6 +47,7 @@ from hpo.training.loggers.base import LoggedTrials, Tracker, check_trackers, mak
 from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import train
 from hpo.training.memory import release_memory
+from hpo.training.settings import TrainSettings
 from hpo.utils.home import cores
 
 __all__ = ["Worker", "cores_per_worker"]
@@ -349,13 +350,15 @@ class Worker:
                 outcomes = train(
                     [entry.config for entry in entries],
                     data,
-                    monitor=objective.metric,
-                    direction=objective.direction,
-                    metrics=[registry.metrics.get(name) for name in definition.measured],
-                    callbacks=[reporting, *self._events(entries), *trackers],
-                    should_stop=should_stop,
+                    TrainSettings(
+                        monitor=objective.metric,
+                        direction=objective.direction,
+                        metrics=[registry.metrics.get(name) for name in definition.measured],
+                        callbacks=[reporting, *self._events(entries), *trackers],
+                        should_stop=should_stop,
+                        record_steps=definition.record_steps,
+                    ),
                     checkpoints=[self._spec(entry.claim) for entry in entries],
-                    record_steps=definition.record_steps,
                 )
             for entry, outcome in zip(entries, outcomes, strict=True):
                 reporting.end(entry, outcome)

@@ -20,6 +20,7 @@ from hpo.training.device import select_device
 from hpo.training.loop import train
 from hpo.training.member import TrainResult
 from hpo.training.predictions import evaluate_weights
+from hpo.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -37,7 +38,7 @@ def data(**parameters) -> Data:
 
 
 def one(given: TrialConfig, on: Data | None = None, **keywords) -> TrainResult:
-    (outcome,) = train([given], data() if on is None else on, **keywords)
+    (outcome,) = train([given], data() if on is None else on, TrainSettings(**keywords))
     return outcome
 
 
@@ -268,7 +269,7 @@ def test_several_configurations_in_their_order():
         def on_start(self, member):
             numbers.append(member.number)
 
-    outcomes = train([config(learning_rate=rate) for rate in rates], data(), callbacks=[Numbers()])
+    outcomes = train([config(learning_rate=rate) for rate in rates], data(), TrainSettings(callbacks=[Numbers()]))
     assert numbers == [0, 1]
     assert tuple(outcome.config.learning_rate for outcome in outcomes) == rates
     assert without_time(outcomes[1]) == without_time(one(config(learning_rate=0.01)))

@@ -28,6 +28,7 @@ from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
 from hpo.training.member import Member, TrainResult
+from hpo.training.settings import TrainSettings
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
@@ -55,7 +56,7 @@ def alone(configs, on: Data, **keywords) -> list[TrainResult]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
-        return [outcome for each in configs for outcome in train([each], on, **keywords)]
+        return [outcome for each in configs for outcome in train([each], on, TrainSettings(**keywords))]
 
 
 def assert_close(found: TrainResult, expected: TrainResult, exact: float) -> None:
@@ -161,7 +162,7 @@ def test_autoencoders(loss):
         for i, optimizer in enumerate(STACKED * 3)
     ]
     on = doubled(data(configs[0]))
-    found = train(configs, on, monitor="val_loss", direction="minimize")
+    found = train(configs, on, TrainSettings(monitor="val_loss", direction="minimize"))
     for each, expected in zip(found, alone(configs, on, monitor="val_loss", direction="minimize"), strict=True):
         assert each.best.keys() == {
             *("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
@@ -245,7 +246,7 @@ class Prunes(Callback):
 def test_members_that_are_pruned_leave_the_others_as_they_are():
     configs = [config(widths=None, depth=1 + i, width=6 + i, optimizer="momentum", epochs=4) for i in range(4)]
     on, prunes = doubled(data(configs[0])), Prunes(_1=2, _3=1)
-    found = train(configs, on, callbacks=[prunes])
+    found = train(configs, on, TrainSettings(callbacks=[prunes]))
     assert [outcome.status for outcome in found] == ["completed", "pruned", "completed", "pruned"]
     assert [len(outcome.history) for outcome in found] == [4, 2, 4, 1]
     assert prunes.told.index((3, "pruned")) < prunes.told.index((0, 2))  # told before the next epoch
@@ -261,7 +262,7 @@ def test_one_that_need_not_begin_is_not_trained():
                 member.stop("interrupted")
 
     configs = [config(widths=widths) for widths in ("8", "9", "10")]
-    found = train(configs, data(configs[0]), callbacks=[Knows()])
+    found = train(configs, data(configs[0]), TrainSettings(callbacks=[Knows()]))
     assert [(outcome.status, len(outcome.history)) for outcome in found] == [
         ("completed", 3),
         ("interrupted", 0),
@@ -322,7 +323,7 @@ def test_a_checkpoint_has_the_generators_of_its_weights(tmp_path):
     configs = [config(dropout=0.5, optimizer=optimizer) for optimizer in ("sgd", "adam")]
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(2)]
-    train(configs, on, checkpoints=specs, should_stop=stop_after(4))
+    train(configs, on, TrainSettings(should_stop=stop_after(4)), checkpoints=specs)
     first, second = (torch.load(spec.path, weights_only=True)["generators"][0] for spec in specs)
     assert torch.equal(first, second)
 
@@ -343,7 +344,7 @@ def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
     on, prunes = data(configs[0]), Prunes()
     monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
-    found = train(configs[:3], on, callbacks=[prunes])
+    found = train(configs[:3], on, TrainSettings(callbacks=[prunes]))
     assert Counting.models == [1]
     for outcome, each in zip(found, configs[:3], strict=True):
         assert bits(outcome) == bits(train([each], on)[0])
@@ -365,7 +366,7 @@ def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
 
 def test_the_longest_may_be_pruned_before_the_others_end():
     configs = [config(epochs=epochs) for epochs in (4, 3)]
-    found = train(configs, data(configs[0]), callbacks=[Prunes(_0=1)])
+    found = train(configs, data(configs[0]), TrainSettings(callbacks=[Prunes(_0=1)]))
     assert [(outcome.status, len(outcome.history)) for outcome in found] == [("pruned", 1), ("completed", 3)]
     assert bits(found[1]) == bits(train([configs[1]], data(configs[1]))[0])
 
@@ -400,7 +401,7 @@ def test_a_cohort_goes_on_from_its_checkpoints(optimizer, answers, tmp_path):
     configs = [config(optimizer=optimizer, widths=widths, batch_norm=True) for widths in ("16-8", "9", "12-8-8")]
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
-    stopped = train(configs, on, checkpoints=specs, should_stop=stop_after(answers))
+    stopped = train(configs, on, TrainSettings(should_stop=stop_after(answers)), checkpoints=specs)
     assert {outcome.status for outcome in stopped} == {"interrupted"}
     again = [replace(spec, resume=True) for spec in specs]
     whole = train(configs, on)
@@ -418,10 +419,12 @@ def test_autoencoders_go_on_from_their_checkpoints(answers, alone_too, tmp_path)
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
     lowest = {"monitor": "val_loss", "direction": "minimize"}
-    train(configs, on, checkpoints=specs, should_stop=stop_after(answers), **lowest)
+    train(configs, on, TrainSettings(should_stop=stop_after(answers), **lowest), checkpoints=specs)
     again = [replace(spec, resume=True) for spec in specs if spec.path.exists()]
-    found = train(configs[: len(again)], on, checkpoints=again, **lowest)
-    assert [bits(each) for each in found] == [bits(each) for each in train(configs[: len(again)], on, **lowest)]
+    found = train(configs[: len(again)], on, TrainSettings(**lowest), checkpoints=again)
+    assert [bits(each) for each in found] == [
+        bits(each) for each in train(configs[: len(again)], on, TrainSettings(**lowest))
+    ]
 
 
 def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):
