@@ -32,7 +32,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -194,15 +194,17 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
     from hpo.execution.worker import Worker
     from hpo.training import loop  # torch, which the processes of the race do without
     from hpo.training.callbacks import Callback
+    from hpo.training.settings import TrainSettings
 
     def timed(callback: Callback) -> Callback:
         for event in ("on_start", "on_epoch", "on_end"):
             setattr(callback, event, watch.timed(getattr(callback, event), "rest"))
         return callback
 
-    def train(*args: Any, callbacks: list[Callback], **keys: Any) -> Any:
+    def train(configs: Any, data: Any, settings: TrainSettings, checkpoints: Any) -> Any:
+        callbacks = [timed(callback) for callback in settings.callbacks]
         with watch.of("training"):
-            return loop.train(*args, callbacks=[timed(callback) for callback in callbacks], **keys)
+            return loop.train(configs, data, replace(settings, callbacks=callbacks), checkpoints)
 
     study = create(url, space, study_name, "tpe", trials=HISTORY, folder=folder)
     optuna.load_study(study_name=study_name, storage=StudyStorage(url)).add_trials(history(space))

@@ -37,9 +37,9 @@ from hpo import datasets
 from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
+from hpo.training.cohort_run import make_learner
 from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner
-from hpo.training.loop import make_learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model
@@ -200,7 +200,8 @@ WORKER = """
 from hpo import datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
-from hpo.training.loop import select_device, train
+from hpo.training.device import select_device
+from hpo.training.loop import train
 data = DataCache(datasets.make_reference("mnist"), select_device("cpu"))
 config = TrialConfig(widths="512-256", epochs=1)
 train([config], data.get(config))

@@ -114,12 +114,10 @@ def launch(
         from hpo.study.input.preview import format_preview
 
         click.echo(format_preview(planned.name, planned.definition, planned.budget))
-        _say_price(planned, storage, workers, device)
         return 0
     logs = folder("logs", planned.name)
     for notice in planned.definition.space.notices():
         say(f"note: {notice}")
-    _say_price(planned, storage, workers, device)  # while there is no study yet whose definition stands
     found = planned.create(storage)
     with StopRequest(within=20) as stop:  # the workers take half of it
         if found.left() and workers != 0:
@@ -312,6 +310,7 @@ def train(
     for note in given.notes:
         say(f"note: {note}")
     from hpo.training import standalone  # torch, once the request is known to be right
+    from hpo.training.settings import TrainSettings
 
     out = out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     with StopRequest() as stop:
@@ -319,13 +318,15 @@ def train(
             given.config,
             given.dataset,
             out,
-            monitor=given.objective.metric,
-            direction=given.objective.direction,
-            metrics=[registry.metrics.get(given.objective.metric)],
+            settings=TrainSettings(
+                monitor=given.objective.metric,
+                direction=given.objective.direction,
+                metrics=[registry.metrics.get(given.objective.metric)],
+                should_stop=stop,
+            ),
             device=device,
             threads=threads or cores(),
             test=test,
-            should_stop=stop,
         )
     outcome = result.outcome
     if outcome.status == "diverged":
@@ -378,15 +379,6 @@ def _say_state(study: Study) -> None:
         say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
     else:
         say(f"study {study.name}: {left} of {trials} trials are left")
-
-
-def _say_price(planned: LaunchPlan, storage: str | None, workers: int | None, device: str) -> None:
-    from hpo.execution.cost_estimate import cost_notice
-    from hpo.utils.home import cores
-
-    notice = cost_notice(planned, storage, max(1, cores() // (workers or cores())), device)
-    if notice is not None:
-        say(f"note: {notice}")
 
 
 def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data
 from hpo.training.inspection.feature_visualization import Filters, Responses, measure_responses
 from hpo.training.inspection.loss_landscape import Landscape, compute_landscape
-from hpo.training.learner import loss_function
+from hpo.training.losses import loss_function
 from hpo.training.memory import is_out_of_memory
 
 __all__ = ["check_inspectable", "inspect_model"]
@@ -58,7 +58,7 @@ def inspect_model(study: Study, device: str = "auto") -> None:
 
     Args:
         study: with a COMPLETE trial whose weights are in this `HPO_HOME`.
-        device: see `hpo.training.loop.select_device`.
+        device: see `hpo.training.device.select_device`.
 
     Raises:
         RequestError: no trial is complete, its weights are missing or another model's, or it reconstructs its input.

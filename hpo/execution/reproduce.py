@@ -19,10 +19,11 @@ from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
+from hpo.training.device import select_device as device_of
+from hpo.training.device import set_threads
 from hpo.training.environment import describe_environment
-from hpo.training.loop import select_device as device_of
-from hpo.training.loop import set_threads
 from hpo.training.member import Member, Metrics
+from hpo.training.settings import TrainSettings
 from hpo.training.standalone import train_config
 
 __all__ = ["Difference", "Reproduction", "describe_reproduction", "reproduce"]
@@ -84,7 +85,7 @@ def reproduce(
 
     Args:
         out: keeps what `hpo train` writes; an empty or new folder.
-        device: see `hpo.training.loop.select_device`.
+        device: see `hpo.training.device.select_device`.
         threads: of torch; by default as many as it was trained with.
 
     Raises:
@@ -142,13 +143,15 @@ def _train(
                 config,
                 definition.dataset,
                 folder,
-                monitor=definition.measured[0],
-                direction=objective.direction,
-                metrics=[registry.metrics.get(name) for name in definition.measured],
+                settings=TrainSettings(
+                    monitor=definition.measured[0],
+                    direction=objective.direction,
+                    metrics=[registry.metrics.get(name) for name in definition.measured],
+                    callbacks=[kept],
+                    should_stop=lambda: kept.full,
+                ),
                 device=device,
                 threads=threads,
-                callbacks=[kept],
-                should_stop=lambda: kept.full,
             )
     return kept.rows
 

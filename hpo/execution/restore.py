@@ -14,7 +14,7 @@ from hpo.errors import RequestError
 from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
-from hpo.training.loop import select_device as device_of
+from hpo.training.device import select_device as device_of
 from hpo.training.models import build_model, load_weights
 from hpo.utils.home import home
 

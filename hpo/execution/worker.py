@@ -41,11 +41,13 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
 from hpo.training.cohort_size import measure_cohort_size
 from hpo.training.data import DataCache
+from hpo.training.device import select_device, set_threads
 from hpo.training.environment import describe_environment
 from hpo.training.loggers.base import LoggedTrials, Tracker, check_trackers, make_tracker
 from hpo.training.loggers.tensorboard import TensorBoard
-from hpo.training.loop import select_device, set_threads, train
+from hpo.training.loop import train
 from hpo.training.memory import release_memory
+from hpo.training.settings import TrainSettings
 from hpo.utils.home import cores
 
 __all__ = ["Worker", "cores_per_worker"]
@@ -348,13 +350,15 @@ class Worker:
                 outcomes = train(
                     [entry.config for entry in entries],
                     data,
-                    monitor=objective.metric,
-                    direction=objective.direction,
-                    metrics=[registry.metrics.get(name) for name in definition.measured],
-                    callbacks=[reporting, *self._events(entries), *trackers],
-                    should_stop=should_stop,
+                    TrainSettings(
+                        monitor=objective.metric,
+                        direction=objective.direction,
+                        metrics=[registry.metrics.get(name) for name in definition.measured],
+                        callbacks=[reporting, *self._events(entries), *trackers],
+                        should_stop=should_stop,
+                        record_steps=definition.record_steps,
+                    ),
                     checkpoints=[self._spec(entry.claim) for entry in entries],
-                    record_steps=definition.record_steps,
                 )
             for entry, outcome in zip(entries, outcomes, strict=True):
                 reporting.end(entry, outcome)

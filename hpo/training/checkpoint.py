@@ -149,7 +149,7 @@ class CheckpointFile:
         return checkpoint_folder(self._spec.path)
 
     @contextmanager
-    def taking_up(self) -> Iterator[None]:
+    def translate_state_errors(self) -> Iterator[None]:
         """Turn what a learner raises over a state that it cannot take into one line.
 
         Raises:

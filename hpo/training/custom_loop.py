@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,20 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.registry import Direction, MetricEntry
+from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, RequestError, RunError
-from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, epoch_seed
 from hpo.training.member import Member, Metrics, State, TrainResult, Weights
+from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.utils.text import first_line
 
 __all__ = ["Stateful", "Trial", "run_loop"]
 
-COSTS = ("parameter_count", "train_seconds")  # measured here; no loop reports them
-# What says which epoch is the best where the objective is a cost, which does not tell one epoch from another.
-USUAL: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
+# Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
+DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
 
 
 class Stateful(Protocol):
@@ -60,7 +59,7 @@ class Trial:
         device: where to train.
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _LoopRun) -> None:
         self._run = run
         self.config: TrialConfig = run.member.config
         self.device: torch.device = run.data.device
@@ -144,7 +143,7 @@ class Trial:
             raise RunError(f"objective '{self.config.model}': trial.epochs needs the parameter; add uses=['epochs', …]")
         if isinstance(model := parts.get("model"), nn.Module):
             self.keep(model)
-        run.take_up(parts)
+        run.load_parts(parts)
         while self.epoch < self.config.epochs and not run.stopped:
             stopping = self.should_stop
             if self.epoch > run.saved and (stopping or self.checkpoint_due):
@@ -158,7 +157,7 @@ class Trial:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
 
 
-class _Run:
+class _LoopRun:
     """What a `Trial` does behind its surface.
 
     Attributes:
@@ -174,34 +173,28 @@ class _Run:
         self,
         member: Member,
         data: Data,
-        monitor: str | None,
-        direction: Direction,
-        metrics: Sequence[MetricEntry],
-        callbacks: Sequence[Callback],
-        should_stop: Callable[[], bool],
+        settings: TrainSettings,
         file: CheckpointFile | None,
-        found: Checkpoint | None,
+        checkpoint: Checkpoint | None,
         folder: Path,
     ) -> None:
         self.member, self.data, self.file, self.folder = member, data, file, folder
         self.state: State | None = None
         self.saved = 0
-        self._asked = should_stop
-        self._monitor, self._direction = monitor, direction
-        self._needed = [entry.name for entry in metrics if entry.name not in COSTS]
-        self._callbacks = callbacks
+        self._settings = settings
+        self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
         self._model: nn.Module | None = None
-        self._checked = False
-        self._before, self._since = 0.0, time.perf_counter()
-        if found is not None:
-            self._resume(found)
+        self._verified = False
+        self._seconds_before, self._since = 0.0, time.perf_counter()
+        if checkpoint is not None:
+            self._resume(checkpoint)
 
-    def _resume(self, found: Checkpoint) -> None:
-        member, self.state, self.saved = self.member, found.learner, len(found.history)
-        member.history = found.history
-        member.best_epoch, member.best_weights = found.best_epoch, found.best_weights
-        member.resumed_from, member.seconds = len(found.history), found.seconds
-        self._before = found.seconds
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        member, self.state, self.saved = self.member, checkpoint.learner, len(checkpoint.history)
+        member.history = checkpoint.history
+        member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
+        member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
+        self._seconds_before = checkpoint.seconds
 
     @property
     def stopped(self) -> bool:
@@ -210,7 +203,7 @@ class _Run:
 
     def should_stop(self) -> bool:
         """Whether the loop is to return; a stop that is asked for is noted, for what comes after it is incomplete."""
-        if not self.stopped and self._asked():
+        if not self.stopped and self._settings.should_stop():
             self.member.stop("interrupted")
         return self.stopped
 
@@ -219,7 +212,7 @@ class _Run:
         self._model = model
         self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
 
-    def take_up(self, parts: Mapping[str, Stateful]) -> None:
+    def load_parts(self, parts: Mapping[str, Stateful]) -> None:
         """Let each part go on from the checkpoint."""
         if self.state is None:
             return
@@ -237,7 +230,7 @@ class _Run:
         """See `Trial.save`."""
         if self.file is None:
             return
-        self._take_time()
+        self._update_seconds()
         member = self.member
         self.file.write(
             Checkpoint(
@@ -253,8 +246,8 @@ class _Run:
             )
         )
         self.saved = len(member.history)
-        if not self._checked:  # once an attempt: what could not be read back would be found out when it is needed
-            self._checked = True
+        if not self._verified:  # once an attempt: what could not be read back would be found out when it is needed
+            self._verified = True
             try:
                 self.file.verify()
             except CheckpointError as error:
@@ -266,15 +259,15 @@ class _Run:
         if self.stopped:
             return
         values = {name: self._number(name, value) for name, value in metrics.items()}
-        for name in self._needed:
+        for name in self._required:
             if name not in values:
                 raise RunError(
                     f"objective '{member.config.model}': trial.report has no {name}; it has {sorted(values)}"
                 )
-        self._take_time()
+        self._update_seconds()
         row: Metrics = {"epoch": len(member.history) + 1, **values, "seconds": member.seconds}
-        member.end_epoch(row, *self._monitored(row), self._weights)
-        for callback in self._callbacks:
+        member.end_epoch(row, *self._choose_monitor(row), self._weights)
+        for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
         if "epochs" in member.config.effective() and row["epoch"] >= member.config.epochs:
             member.stop("completed")
@@ -286,29 +279,30 @@ class _Run:
             where = f"objective '{self.member.config.model}': trial.report({name}=…)"
             raise RunError(f"{where}: must be a number, not {type(value).__name__}") from error
 
-    def _monitored(self, row: Metrics) -> tuple[str, Direction]:
+    def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
         """The metric that says which epoch is the best, or else the last one."""
-        wanted = [] if self._monitor is None else [(self._monitor, self._direction)]
-        found = [each for each in (*wanted, *USUAL) if each[0] in row]
-        return found[0] if found else ("epoch", "maximize")
+        settings = self._settings
+        first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
+        monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
+        return monitors[0] if monitors else ("epoch", "maximize")
 
     def _weights(self) -> Weights:
         state = {} if self._model is None else self._model.state_dict()
         return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
 
-    def _take_time(self) -> None:
-        self.member.seconds = self._before + time.perf_counter() - self._since
+    def _update_seconds(self) -> None:
+        self.member.seconds = self._seconds_before + time.perf_counter() - self._since
 
     def train(self) -> TrainResult:
         """Call the loop, and say what came out."""
         member = self.member
-        for callback in self._callbacks:
+        for callback in self._settings.callbacks:
             callback.on_start(member)
         if not self.stopped:
             self._call()
         member.stop("completed")
         outcome = TrainResult.of(member, self._model)
-        for callback in self._callbacks:
+        for callback in self._settings.callbacks:
             callback.on_end(member, outcome)
         return outcome
 
@@ -317,7 +311,7 @@ class _Run:
         name = self.member.config.model
         returned = registry.models.get(name).load()(Trial(self))
         if returned is not None and not self.member.history and not self.stopped:
-            self.report(returned if isinstance(returned, Mapping) else {self._monitor or "value": returned})
+            self.report(returned if isinstance(returned, Mapping) else {self._settings.monitor or "value": returned})
         if not self.member.history and not self.stopped:
             raise RunError(f"objective '{name}': it reported nothing; call trial.report(…) after each epoch")
 
@@ -326,18 +320,25 @@ def run_loop(
     config: TrialConfig,
     number: int,
     data: Data,
-    monitor: str | None,
-    direction: Direction,
-    metrics: Sequence[MetricEntry],
-    callbacks: Sequence[Callback],
-    should_stop: Callable[[], bool],
+    settings: TrainSettings,
     file: CheckpointFile | None,
 ) -> TrainResult:
-    """Train a configuration by the loop that its model is; see `hpo.training.loop.train`."""
-    found = None if file is None else file.load()
+    """Train a configuration with the user's loop that it names as its model.
+
+    Args:
+        config: the configuration.
+        number: its position among those that `hpo.training.loop.train` was given.
+        data: the study's data set, on the device.
+        settings: see `hpo.training.loop.train`.
+        file: the trial's checkpoints; None for none.
+
+    Raises:
+        CheckpointError: the checkpoint to begin from is missing, damaged or another trial's.
+        RunError: the loop reports nothing, or something other than numbers.
+    """
+    checkpoint = None if file is None else file.load()
     torch.manual_seed(config.seed)
     with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
         folder = Path(temporary) if file is None else file.folder
         member = Member(config, number)
-        run = _Run(member, data, monitor, direction, metrics, callbacks, should_stop, file, found, folder)
-        return run.train()
+        return _LoopRun(member, data, settings, file, checkpoint, folder).train()

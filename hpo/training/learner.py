@@ -1,20 +1,20 @@
-"""What the training loop drives: a cohort's models, their losses and their optimizers."""
+"""Learners: the interface between the training loop and its models, and the learner of a single `nn.Module`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.choices import OPTIMIZERS
-from hpo.config.trial_config import TrialConfig
+from hpo.training.losses import loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
+from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
 from hpo.training.precision import Precision
 
 __all__ = [
@@ -22,21 +22,11 @@ __all__ = [
     "Learner",
     "ModuleLearner",
     "Rates",
-    "layer_rate_factors",
-    "loss_function",
-    "loss_target",
-    "make_optimizer",
-    "reconstruct",
-    "weight_layers",
 ]
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 Rates = Sequence[Sequence[float]]  # of each member, at each step
 # Samples per forward pass of an evaluation: the activations of a CNN's first block stay below 30 MB.
 EVALUATION_BATCH = 256
-# A fused CPU kernel updates all of a parameter at once. Measured on 2 cores, batch 128, per step, MLP 512-256:
-# adam 4.4 to 2.7 ms, plain sgd 2.4 to 2.3 ms; sgd with momentum does not gain (3.5 to 3.9 ms).
-FUSED = {"torch.optim.Adam", "torch.optim.AdamW"}
 
 
 @dataclass(frozen=True)
@@ -98,79 +88,6 @@ class Learner(Protocol):
 
     def drop(self, member: Member) -> None:
         """Train that member no longer."""
-
-
-def loss_function(config: TrialConfig, *, smoothing: bool = True) -> LossFunction:
-    """The mean loss of outputs (n, classes) against labels (n,), or (n, numbers) against the samples themselves.
-
-    cross_entropy: -sum_k t_k log softmax(outputs)_k with t = (1 - s) * one-hot + s / classes, s = label_smoothing.
-    mse: the mean over samples and classes of (softmax(outputs) - one-hot)^2; of a model that reconstructs its input x,
-    the mean over samples and their numbers of (outputs - x)^2.
-    binary_cross_entropy: the mean over those of -x log sigmoid(outputs) - (1 - x) log(1 - sigmoid(outputs)).
-    """
-    if config.reconstructs:
-        return F.binary_cross_entropy_with_logits if config.loss == "binary_cross_entropy" else F.mse_loss
-    if config.loss == "mse":
-        return _squared_error
-    share = config.label_smoothing if smoothing else 0.0
-    return lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=share)
-
-
-def _squared_error(outputs: Tensor, y: Tensor) -> Tensor:
-    return F.mse_loss(outputs.softmax(1), F.one_hot(y, outputs.shape[1]).to(outputs.dtype))
-
-
-def loss_target(config: TrialConfig, x: Tensor, y: Tensor) -> Tensor:
-    """What the outputs for samples x (n, *shape) with labels y (n,) are compared with: y, or x as (n, numbers)."""
-    return x.flatten(1) if config.reconstructs else y
-
-
-def reconstruct(config: TrialConfig, outputs: Tensor) -> Tensor:
-    """The samples that outputs of a model that reconstructs stand for."""
-    return outputs.sigmoid() if config.loss == "binary_cross_entropy" else outputs
-
-
-def weight_layers(module: nn.Module) -> list[list[nn.Parameter]]:
-    """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions.
-
-    Layers are in the order in which the model registers its modules; weights that two share belong to the first one.
-    """
-    layers: list[list[nn.Parameter]] = []
-    seen = set[nn.Parameter]()
-    for part in module.modules():
-        own = [each for each in part.parameters(recurse=False) if each.requires_grad and each not in seen]
-        seen.update(own)
-        if own and (not layers or any(parameter.ndim > 1 for parameter in own)):
-            layers.append([])
-        if own:
-            layers[-1] += own
-    return layers
-
-
-def layer_rate_factors(config: TrialConfig, layers: int) -> list[float]:
-    """The learning rate of each of so many layers, as a multiple of the output layer's.
-
-    Clark et al., "ELECTRA" (ICLR 2020), and Howard and Ruder, "ULMFiT" (ACL 2018), make it smaller from layer to layer
-    towards the input; a `layer_learning_rate_decay` above 1 makes it larger.
-    """
-    return [config.layer_learning_rate_decay ** (layers - 1 - layer) for layer in range(layers)]
-
-
-def make_optimizer(config: TrialConfig, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """The torch optimizer of a configuration, for parameters, or groups of them."""
-    choice = OPTIMIZERS[config.optimizer]
-    keywords: dict[str, Any] = {name: _argument(config, source) for name, source in choice.arguments.items()}
-    keywords |= choice.fixed
-    if keywords.get("nesterov") and not config.momentum:
-        keywords["nesterov"] = False  # torch refuses it without momentum, where it is plain SGD anyway
-    if choice.target in FUSED:
-        keywords["fused"] = True
-    optimizer: torch.optim.Optimizer = registry.resolve(choice.target)(parameters, **keywords)
-    return optimizer
-
-
-def _argument(config: TrialConfig, source: str | tuple[str, ...]) -> Any:
-    return getattr(config, source) if isinstance(source, str) else tuple(getattr(config, name) for name in source)
 
 
 class ModuleLearner:

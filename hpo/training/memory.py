@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 
-__all__ = ["is_out_of_memory", "keep_freed_memory", "release_memory"]
+from hpo.errors import OutOfMemoryError
+
+__all__ = ["is_out_of_memory", "keep_freed_memory", "release_memory", "translate_memory_errors"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 LARGE = 64 << 20  # blocks above this, such as a data set, still go back to the system when they are freed
@@ -44,3 +48,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)
+
+
+@contextmanager
+def translate_memory_errors() -> Iterator[None]:
+    """Turn each of torch's ways to say that memory is short into ours."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"out of memory: {line}; try a smaller batch_size or model"

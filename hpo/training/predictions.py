@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config.registry import BUILTIN_METRICS, MetricEntry
+from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
-from hpo.training.learner import loss_target, reconstruct
-from hpo.training.loop import evaluate, metric_row
-from hpo.training.member import TrainResult
+from hpo.training.learner import EvalResult, ModuleLearner
+from hpo.training.losses import compute_metric, loss_target, reconstruct
+from hpo.training.member import Member, TrainResult
+from hpo.training.memory import translate_memory_errors
 from hpo.training.models import build_model
 
-__all__ = ["SplitPredictions", "pack_predictions", "predict_split"]
+__all__ = ["SplitPredictions", "evaluate_weights", "pack_predictions", "predict_split"]
 
 Array = np.ndarray[Any, Any]
 MISTAKES = 32
@@ -54,10 +56,10 @@ def predict_split(
         RunError: a metric raised, or the device has too little memory.
     """
     x, y = batch
-    found = evaluate(outcome, data, x, y)
+    found = evaluate_weights(outcome, data, x, y)
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
     target = loss_target(outcome.config, x, y)
-    own = {entry.name: metric_row(entry.name, entry.load(), found.outputs, target) for entry in registered}
+    own = {entry.name: compute_metric(entry.name, entry.load(), found.outputs, target) for entry in registered}
     assert found.outputs is not None
     if outcome.config.reconstructs:
         return SplitPredictions(found.scores, own, _reconstructed(outcome, data, batch, found.outputs))
@@ -103,6 +105,24 @@ def _codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dict[str, 
         "labels": y.cpu().numpy(),
         "explained": np.array(explained),
     }
+
+
+def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> EvalResult:
+    """The model of an outcome, with its weights of the best epoch, on samples x (N, *shape) and labels y (N,).
+
+    Raises:
+        OutOfMemoryError: the device has too little memory.
+    """
+    assert outcome.weights is not None
+    with translate_memory_errors():
+        member = Member(outcome.config)
+        learner = (
+            make_learner([member], data)
+            if outcome.module is None
+            else ModuleLearner(member, data.shape, data.classes, data.device, outcome.module)
+        )
+        learner.load(member, outcome.weights)
+        return learner.evaluate(x, y)[0]
 
 
 def pack_predictions(said: Mapping[str, SplitPredictions]) -> bytes:

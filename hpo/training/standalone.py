@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import tomli_w
 from safetensors.torch import save
 
 from hpo.config import registry
-from hpo.config.registry import Direction, MetricEntry
+from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
-from hpo.training import loop
-from hpo.training.callbacks import Callback, CsvLog, Progress
+from hpo.training.callbacks import CsvLog, Progress
 from hpo.training.data import DataCache
+from hpo.training.device import select_device, set_threads
 from hpo.training.loggers.tensorboard import TensorBoard
+from hpo.training.loop import train
 from hpo.training.member import Scores, TrainResult, Weights
+from hpo.training.predictions import evaluate_weights
+from hpo.training.settings import TrainSettings
 from hpo.utils.files import write_atomically
 
 __all__ = ["JobResult", "train_config", "write_config", "write_weights"]
@@ -41,16 +44,12 @@ def train_config(
     reference: DatasetReference,
     out: Path,
     *,
-    monitor: str = "val_accuracy",
-    direction: Direction = "maximize",
-    metrics: Sequence[MetricEntry] = (),
+    settings: TrainSettings | None = None,
     device: str = "auto",
     threads: int | None = None,
     test: bool = False,
     progress: bool = True,
     extra_header: str | None = None,
-    callbacks: Sequence[Callback] = (),
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> JobResult:
     """Train one configuration; write config.toml, metrics.csv, TensorBoard events and weights.safetensors to `out`.
 
@@ -58,45 +57,37 @@ def train_config(
         config: what to train.
         reference: the data set.
         out: a folder; it is made, and must be empty.
-        monitor: the metric whose best epoch's weights are kept.
-        direction: which way it is better.
-        metrics: registered metrics to compute every epoch.
-        device: see `hpo.training.loop.select_device`.
+        settings: monitor, metrics, further callbacks and the stop condition; by default those of `TrainSettings`, with
+            val_accuracy as the monitor.
+        device: see `hpo.training.device.select_device`.
         threads: of torch; by default its own choice.
         test: read the test set, once, at the end, and measure the kept weights on it.
         progress: a line per epoch on standard error.
         extra_header: lines for the head of config.toml, without `#`.
-        callbacks: further ones.
-        should_stop: asked between steps.
 
     Raises:
         RequestError: `out` is not empty; or the configuration or the data set is wrong.
         RunError: out of memory; or the loss was not finite before any epoch could be kept.
     """
     _empty_folder(out)
-    where = loop.select_device(device)
+    where = select_device(device)
     if threads is not None:
-        loop.set_threads(threads)
+        set_threads(threads)
     data = DataCache(reference, where).get(config)
-    write_config(out / "config.toml", config, reference, monitor, direction, extra_header)
-    registered = [entry.name for entry in metrics if entry.name not in registry.BUILTIN_METRICS]
+    settings = settings or TrainSettings()
+    monitor = settings.monitor or "val_accuracy"
+    write_config(out / "config.toml", config, reference, monitor, settings.direction, extra_header)
+    registered = [entry.name for entry in settings.metrics if entry.name not in registry.BUILTIN_METRICS]
     files = [CsvLog(out / "metrics.csv", registered), TensorBoard([out])]
-    (outcome,) = loop.train(
-        [config],
-        data,
-        monitor=monitor,
-        direction=direction,
-        metrics=metrics,
-        callbacks=[*files, *([Progress()] if progress else []), *callbacks],
-        should_stop=should_stop,
-    )
+    callbacks = [*files, *([Progress()] if progress else []), *settings.callbacks]
+    (outcome,) = train([config], data, replace(settings, monitor=monitor, callbacks=callbacks))
     if outcome.weights is None and outcome.status == "diverged":
         raise DivergedError("the loss was not finite in the first epoch; try a smaller learning_rate or gradient_clip")
     if outcome.weights is not None:
         write_weights(out / "weights.safetensors", outcome.weights)
     if not test or outcome.weights is None or outcome.status == "interrupted":
         return JobResult(outcome, out)
-    measured = loop.evaluate(outcome, data, *data.test())
+    measured = evaluate_weights(outcome, data, *data.test())
     return JobResult(outcome, out, measured.scores)
 
 

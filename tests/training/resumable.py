@@ -14,7 +14,9 @@ from hpo.datasets import Dataset
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
-from hpo.training.loop import TrainResult, train
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
+from hpo.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -33,7 +35,7 @@ def data(given: TrialConfig) -> Data:
 
 
 def one(given: TrialConfig, on: Data, spec: CheckpointSpec | None = None, **keywords) -> TrainResult:
-    (outcome,) = train([given], on, checkpoints=[spec], **keywords)
+    (outcome,) = train([given], on, TrainSettings(**keywords), checkpoints=[spec])
     return outcome
 
 

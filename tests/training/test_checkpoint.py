@@ -21,11 +21,11 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS, SCHEDULES
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
-from hpo.errors import CheckpointError
-from hpo.training import loop
+from hpo.errors import CheckpointError, OutOfMemoryError
 from hpo.training.callbacks import Callback, CsvLog
 from hpo.training.checkpoint import Checkpoint, CheckpointSpec, fingerprint, load, save
 from hpo.training.data import Data, prepare_data
+from hpo.training.member import TrainResult
 from hpo.utils.files import remove_file
 from tests.training.resumable import CPU, EVERYTHING, X, Y, bits, config, data, one, stop_after
 
@@ -41,7 +41,7 @@ def own_models():
     registry.models._entries.update(before)
 
 
-def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> loop.TrainResult:
+def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> TrainResult:
     """Interrupted after each of these numbers of questions, and at last not at all."""
     remove_file(path)
     for answers in pauses:
@@ -306,7 +306,7 @@ def test_no_memory_is_not_taken_for_damage(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(loop.OutOfMemoryError):
+    with pytest.raises(OutOfMemoryError):
         one(chosen, on, CheckpointSpec(path, resume=True))
 
 

@@ -22,7 +22,9 @@ from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.training.checkpoint import CheckpointSpec
-from hpo.training.loop import TrainResult, train
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
+from hpo.training.settings import TrainSettings
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT
@@ -64,7 +66,9 @@ def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = N
     config = TrialConfig(model=own(loop), **keywords.pop("parameters", {"epochs": 4}))
     metrics = [registry.metrics.get("val_accuracy")]
     given = data(TrialConfig(validation=20))
-    (outcome,) = train([config], given, monitor="val_accuracy", metrics=metrics, checkpoints=[spec], **keywords)
+    (outcome,) = train(
+        [config], given, TrainSettings(monitor="val_accuracy", metrics=metrics, **keywords), checkpoints=[spec]
+    )
     return outcome
 
 
@@ -252,7 +256,7 @@ def test_patience_counts() -> None:
 
     hpo.training_loop("patient", uses=["epochs", "patience"])(loop)
     config = TrialConfig(model="patient", epochs=9, patience=2)
-    (outcome,) = train([config], data(TrialConfig(validation=20)), monitor="val_accuracy")
+    (outcome,) = train([config], data(TrialConfig(validation=20)), TrainSettings(monitor="val_accuracy"))
     assert (outcome.status, len(outcome.history)) == ("early_stopped", 3)
 
 

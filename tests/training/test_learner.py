@@ -8,8 +8,10 @@ from torch import nn
 from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
-from hpo.training.learner import Learner, ModuleLearner, loss_function, weight_layers
+from hpo.training.learner import Learner, ModuleLearner
+from hpo.training.losses import loss_function
 from hpo.training.member import Member
+from hpo.training.optimizers import weight_layers
 from hpo.training.stacked.learner import StackedLearner
 from tests.training import oracle
 

@@ -14,10 +14,13 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
-from hpo.training import loop
 from hpo.training.callbacks import COLUMNS, Callback
 from hpo.training.data import Data, DataCache, prepare_data
+from hpo.training.device import select_device
 from hpo.training.loop import train
+from hpo.training.member import TrainResult
+from hpo.training.predictions import evaluate_weights
+from hpo.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -34,8 +37,8 @@ def data(**parameters) -> Data:
     return prepare_data(Dataset((X, Y), (X, Y), classes=3), config(**parameters), CPU)
 
 
-def one(given: TrialConfig, on: Data | None = None, **keywords) -> loop.TrainResult:
-    (outcome,) = train([given], data() if on is None else on, **keywords)
+def one(given: TrialConfig, on: Data | None = None, **keywords) -> TrainResult:
+    (outcome,) = train([given], data() if on is None else on, TrainSettings(**keywords))
     return outcome
 
 
@@ -120,7 +123,7 @@ def test_the_rate_after_the_last_step_is_final_exactly(schedule):
 def test_best_weights_are_those_of_the_best_epoch():
     on = data()
     outcome = one(config(epochs=6, learning_rate=0.3, seed=0), on)
-    measured = loop.evaluate(outcome, on, on.x_val, on.y_val)
+    measured = evaluate_weights(outcome, on, on.x_val, on.y_val)
     assert measured.scores["accuracy"] == outcome.best["val_accuracy"]
     assert measured.scores["loss"] == outcome.best["val_loss"]
     lowest = one(config(epochs=6, learning_rate=0.3), on, monitor="val_loss", direction="minimize")
@@ -247,7 +250,7 @@ def test_own_model_dataset_and_metric():
     assert outcome.parameter_count == 8 * 5 + 5 + 5 * 3 + 3
     assert outcome.history[-1]["learning_rate"] == 0
     assert 0.4 < outcome.best["worst_class"] <= outcome.best["val_accuracy"]
-    assert loop.evaluate(outcome, on, *on.test()).outputs.shape == (9, 3)
+    assert evaluate_weights(outcome, on, *on.test()).outputs.shape == (9, 3)
 
 
 @pytest.mark.usefixtures("own_names")
@@ -266,18 +269,18 @@ def test_several_configurations_in_their_order():
         def on_start(self, member):
             numbers.append(member.number)
 
-    outcomes = train([config(learning_rate=rate) for rate in rates], data(), callbacks=[Numbers()])
+    outcomes = train([config(learning_rate=rate) for rate in rates], data(), TrainSettings(callbacks=[Numbers()]))
     assert numbers == [0, 1]
     assert tuple(outcome.config.learning_rate for outcome in outcomes) == rates
     assert without_time(outcomes[1]) == without_time(one(config(learning_rate=0.01)))
 
 
 def test_device():
-    assert loop.select_device("cpu") == CPU
-    assert loop.select_device("auto").type in ("cpu", "cuda")
+    assert select_device("cpu") == CPU
+    assert select_device("auto").type in ("cpu", "cuda")
     for name in ("tpu", "cuda:x", f"cuda:{torch.cuda.device_count()}"):
         with pytest.raises(ConfigError, match=f"device = '{name}'"):
-            loop.select_device(name)
+            select_device(name)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: no CUDA device")
@@ -294,7 +297,8 @@ import torch
 from hpo import datasets
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import DataCache
-from hpo.training.loop import set_threads, train
+from hpo.training.device import set_threads
+from hpo.training.loop import train
 set_threads(1)
 cache = DataCache(datasets.make_reference("mnist"), torch.device("cpu"))
 for seed in (0, 1):  # a second split must not add to the first

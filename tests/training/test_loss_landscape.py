@@ -9,7 +9,8 @@ from torch import nn
 
 from hpo.config.trial_config import TrialConfig
 from hpo.training.inspection.loss_landscape import compute_landscape, random_directions
-from hpo.training.learner import ModuleLearner, loss_function
+from hpo.training.learner import ModuleLearner
+from hpo.training.losses import loss_function
 from hpo.training.member import Member
 from hpo.training.models import build_model
 

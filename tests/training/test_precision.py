@@ -15,6 +15,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
+from hpo.training.settings import TrainSettings
 from tests.training.resumable import bits, data, one, stop_after
 
 SEEN: list[torch.dtype] = []
@@ -129,7 +130,7 @@ def test_what_an_augmented_autoencoder_is_to_reproduce_is_the_sample_as_it_was()
 
     given = config(model="denoiser", epochs=40, optimizer="sgd", loss="mse")
     on = data(given)
-    (outcome,) = train([given], on, monitor="train_loss", direction="minimize")
+    (outcome,) = train([given], on, TrainSettings(monitor="train_loss", direction="minimize"))
     assert torch.allclose(outcome.weights["bias"], on.x_train.mean(0), atol=0.2)  # the best answer to nothing
 
 

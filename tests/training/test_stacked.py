@@ -22,13 +22,14 @@ from hpo.config.choices import (
 from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training import cohort_size, loop
+from hpo.training import cohort_run, cohort_size
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
-from hpo.training.member import Member
+from hpo.training.member import Member, TrainResult
+from hpo.training.settings import TrainSettings
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
@@ -52,14 +53,14 @@ def doubled(on: Data) -> Data:
     return replace(on, x_train=on.x_train.double(), x_val=on.x_val.double())
 
 
-def alone(configs, on: Data, **keywords) -> list[loop.TrainResult]:
+def alone(configs, on: Data, **keywords) -> list[TrainResult]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
-        return [outcome for each in configs for outcome in train([each], on, **keywords)]
+        patch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+        return [outcome for each in configs for outcome in train([each], on, TrainSettings(**keywords))]
 
 
-def assert_close(found: loop.TrainResult, expected: loop.TrainResult, exact: float) -> None:
+def assert_close(found: TrainResult, expected: TrainResult, exact: float) -> None:
     assert (found.status, found.best_epoch) == (expected.status, expected.best_epoch)
     for row, other in zip(found.history, expected.history, strict=True):
         for name in row.keys() - {"seconds"}:
@@ -162,7 +163,7 @@ def test_autoencoders(loss):
         for i, optimizer in enumerate(STACKED * 3)
     ]
     on = doubled(data(configs[0]))
-    found = train(configs, on, monitor="val_loss", direction="minimize")
+    found = train(configs, on, TrainSettings(monitor="val_loss", direction="minimize"))
     for each, expected in zip(found, alone(configs, on, monitor="val_loss", direction="minimize"), strict=True):
         assert each.best.keys() == {
             *("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
@@ -214,7 +215,7 @@ def test_with_dropout_the_distributions_agree(monkeypatch):
     def losses(run) -> np.ndarray:
         found = []
         for noise in range(60):
-            monkeypatch.setattr(loop, "epoch_seed", lambda seed, epoch, noise=noise: noise)
+            monkeypatch.setattr(cohort_run, "epoch_seed", lambda seed, epoch, noise=noise: noise)
             found.append([outcome.history[0]["val_loss"] for outcome in run(configs, on)])
         return np.array(found)
 
@@ -246,7 +247,7 @@ class Prunes(Callback):
 def test_members_that_are_pruned_leave_the_others_as_they_are():
     configs = [config(widths=None, depth=1 + i, width=6 + i, optimizer="momentum", epochs=4) for i in range(4)]
     on, prunes = doubled(data(configs[0])), Prunes(_1=2, _3=1)
-    found = train(configs, on, callbacks=[prunes])
+    found = train(configs, on, TrainSettings(callbacks=[prunes]))
     assert [outcome.status for outcome in found] == ["completed", "pruned", "completed", "pruned"]
     assert [len(outcome.history) for outcome in found] == [4, 2, 4, 1]
     assert prunes.told.index((3, "pruned")) < prunes.told.index((0, 2))  # told before the next epoch
@@ -262,7 +263,7 @@ def test_one_that_need_not_begin_is_not_trained():
                 member.stop("interrupted")
 
     configs = [config(widths=widths) for widths in ("8", "9", "10")]
-    found = train(configs, data(configs[0]), callbacks=[Knows()])
+    found = train(configs, data(configs[0]), TrainSettings(callbacks=[Knows()]))
     assert [(outcome.status, len(outcome.history)) for outcome in found] == [
         ("completed", 3),
         ("interrupted", 0),
@@ -323,7 +324,7 @@ def test_a_checkpoint_has_the_generators_of_its_weights(tmp_path):
     configs = [config(dropout=0.5, optimizer=optimizer) for optimizer in ("sgd", "adam")]
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(2)]
-    train(configs, on, checkpoints=specs, should_stop=stop_after(4))
+    train(configs, on, TrainSettings(should_stop=stop_after(4)), checkpoints=specs)
     first, second = (torch.load(spec.path, weights_only=True)["generators"][0] for spec in specs)
     assert torch.equal(first, second)
 
@@ -342,9 +343,9 @@ class Counting(StackedLearner):
 def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
     configs = [config(epochs=epochs) for epochs in (1, 4, 2)] + [config(epochs=2, widths="9")]
     on, prunes = data(configs[0]), Prunes()
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
-    found = train(configs[:3], on, callbacks=[prunes])
+    found = train(configs[:3], on, TrainSettings(callbacks=[prunes]))
     assert Counting.models == [1]
     for outcome, each in zip(found, configs[:3], strict=True):
         assert bits(outcome) == bits(train([each], on)[0])
@@ -356,7 +357,7 @@ def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
 
 def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
     configs = [config(epochs=epochs, schedule="cosine") for epochs in (1, 2)]
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train(configs, data(configs[0]))
     assert Counting.models == [2]
@@ -366,7 +367,7 @@ def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
 
 def test_the_longest_may_be_pruned_before_the_others_end():
     configs = [config(epochs=epochs) for epochs in (4, 3)]
-    found = train(configs, data(configs[0]), callbacks=[Prunes(_0=1)])
+    found = train(configs, data(configs[0]), TrainSettings(callbacks=[Prunes(_0=1)]))
     assert [(outcome.status, len(outcome.history)) for outcome in found] == [("pruned", 1), ("completed", 3)]
     assert bits(found[1]) == bits(train([configs[1]], data(configs[1]))[0])
 
@@ -380,7 +381,7 @@ def test_lbfgs_answers_several_epochs_in_one_run_too():
 
 def test_what_does_not_fit_is_trained_apart(monkeypatch):
     batches = [config(batch_size=size) for size in (32, 16, 32)] + [config(optimizer="lbfgs")]
-    monkeypatch.setattr(loop, "StackedLearner", Counting)
+    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train([replace_seedless(each, i) for i, each in enumerate(batches)], data(batches[0]))
     assert Counting.models == [2, 1]
@@ -401,7 +402,7 @@ def test_a_cohort_goes_on_from_its_checkpoints(optimizer, answers, tmp_path):
     configs = [config(optimizer=optimizer, widths=widths, batch_norm=True) for widths in ("16-8", "9", "12-8-8")]
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
-    stopped = train(configs, on, checkpoints=specs, should_stop=stop_after(answers))
+    stopped = train(configs, on, TrainSettings(should_stop=stop_after(answers)), checkpoints=specs)
     assert {outcome.status for outcome in stopped} == {"interrupted"}
     again = [replace(spec, resume=True) for spec in specs]
     whole = train(configs, on)
@@ -419,15 +420,17 @@ def test_autoencoders_go_on_from_their_checkpoints(answers, alone_too, tmp_path)
     on = data(configs[0])
     specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
     lowest = {"monitor": "val_loss", "direction": "minimize"}
-    train(configs, on, checkpoints=specs, should_stop=stop_after(answers), **lowest)
+    train(configs, on, TrainSettings(should_stop=stop_after(answers), **lowest), checkpoints=specs)
     again = [replace(spec, resume=True) for spec in specs if spec.path.exists()]
-    found = train(configs[: len(again)], on, checkpoints=again, **lowest)
-    assert [bits(each) for each in found] == [bits(each) for each in train(configs[: len(again)], on, **lowest)]
+    found = train(configs[: len(again)], on, TrainSettings(**lowest), checkpoints=again)
+    assert [bits(each) for each in found] == [
+        bits(each) for each in train(configs[: len(again)], on, TrainSettings(**lowest))
+    ]
 
 
 def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):
     now = iter(range(0, 10**6, 6))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(cohort_run.time, "perf_counter", lambda: float(next(now)))
     found = train([config(learning_rate=rate) for rate in (0.1, 0.2, 0.3)], data(config()))
     assert [[row["seconds"] for row in outcome.history] for outcome in found] == [[2.0, 4.0, 6.0]] * 3
 

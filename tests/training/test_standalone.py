@@ -14,6 +14,7 @@ from hpo.datasets import make_reference
 from hpo.errors import DataError, DivergedError, RequestError
 from hpo.training import standalone
 from hpo.training.models import build_model
+from hpo.training.settings import TrainSettings
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(3, 6, 6)) * 0.7
@@ -63,7 +64,7 @@ def test_files(own, tmp_path):
 
 
 def test_metrics_csv(own, tmp_path, accuracy_of_class_zero):
-    done = run(own, tmp_path / "out", metrics=[accuracy_of_class_zero])
+    done = run(own, tmp_path / "out", settings=TrainSettings(metrics=[accuracy_of_class_zero]))
     table = rows(done.out / "metrics.csv")
     fixed = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"]
     assert list(table[0]) == [*fixed, "class_zero"]
@@ -73,7 +74,7 @@ def test_metrics_csv(own, tmp_path, accuracy_of_class_zero):
 
 
 def test_columns_without_registered_metrics(own, tmp_path):
-    done = run(own, tmp_path / "out", metrics=[registry.metrics.get("val_accuracy")])
+    done = run(own, tmp_path / "out", settings=TrainSettings(metrics=[registry.metrics.get("val_accuracy")]))
     header = (done.out / "metrics.csv").read_text().splitlines()[0]
     assert header == "epoch,train_loss,train_accuracy,val_loss,val_accuracy,learning_rate,seconds"
 
@@ -92,7 +93,7 @@ def test_config_toml_gives_the_same_run(own, tmp_path):
 
 
 def test_objective_with_its_other_direction(own, tmp_path):
-    done = run(own, tmp_path / "out", monitor="val_loss", direction="maximize")
+    done = run(own, tmp_path / "out", settings=TrainSettings(monitor="val_loss", direction="maximize"))
     document = tomllib.loads((done.out / "config.toml").read_text())
     assert document["objective"] == {"metric": "val_loss", "direction": "maximize"}
 
@@ -153,7 +154,7 @@ def test_divergence_is_an_error(own, tmp_path):
 
 def test_interruption_keeps_what_there_is(own, tmp_path):
     answers = iter([False] * 30 + [True] * 9)  # 13 steps an epoch
-    done = run(own, tmp_path / "out", test=True, should_stop=lambda: next(answers))
+    done = run(own, tmp_path / "out", settings=TrainSettings(should_stop=lambda: next(answers)), test=True)
     assert done.outcome.status == "interrupted"
     assert len(rows(done.out / "metrics.csv")) == 2
     assert (done.out / "weights.safetensors").exists()

@@ -12,12 +12,14 @@ from torch.nn import functional
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError
-from hpo.training import loop
+from hpo.training import cohort_run
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, epoch_seed
 from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
+from hpo.training.member import TrainResult
 from hpo.training.models import build_model
+from hpo.training.settings import TrainSettings
 from hpo.training.stacked import losses
 from tests.training.resumable import config, data, one, stop_after
 
@@ -28,7 +30,7 @@ STEPS = 5  # of an epoch of 140 samples in batches of 32
 @pytest.fixture
 def by_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense models are trained by autograd, too."""
-    monkeypatch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def autoencoder(**overrides: Any) -> TrialConfig:
     )
 
 
-def losses_of(outcome: loop.TrainResult) -> list[list[float]]:
+def losses_of(outcome: TrainResult) -> list[list[float]]:
     return [steps[0].tolist() for steps in outcome.steps]
 
 
@@ -86,8 +88,8 @@ def test_a_stacks_are_those_of_modules(loss: str, batch_size: int, monkeypatch: 
         config(**shared, optimizer="sgd", widths="40-9", learning_rate=0.1),
     ]
     on = data(configs[0])
-    found = train(configs, on, record_steps=True)
-    monkeypatch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    found = train(configs, on, TrainSettings(record_steps=True))
+    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
     for outcome, given in zip(found, configs, strict=True):
         expected = losses_of(one(given, on, record_steps=True))
         assert len(outcome.steps) == len(expected) == 3
@@ -99,8 +101,8 @@ def test_a_stacks_are_those_of_modules(loss: str, batch_size: int, monkeypatch: 
 def test_a_stacks_are_those_of_modules_that_reconstruct(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [autoencoder(loss=loss), autoencoder(loss=loss, latent_size=3, optimizer="adam", learning_rate=0.01)]
     on = data(configs[0])
-    found = train(configs, on, record_steps=True)
-    monkeypatch.setattr(loop, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    found = train(configs, on, TrainSettings(record_steps=True))
+    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
     for outcome, given in zip(found, configs, strict=True):
         expected = losses_of(one(given, on, record_steps=True))
         assert [len(epoch) for epoch in expected] == [STEPS] * 3
@@ -137,7 +139,7 @@ def test_they_are_kept_only_where_that_is_asked() -> None:
 
 def test_of_trials_that_one_run_answers_each_keeps_its_own_epochs() -> None:
     configs = [config(epochs=epochs) for epochs in (2, 3, 1)]
-    found = train(configs, data(configs[0]), record_steps=True)
+    found = train(configs, data(configs[0]), TrainSettings(record_steps=True))
     assert [len(outcome.steps) for outcome in found] == [2, 3, 1]
     assert losses_of(found[0]) == losses_of(found[1])[:2]
     assert losses_of(found[2]) == losses_of(found[1])[:1]
@@ -165,16 +167,15 @@ def test_interrupted_at_any_moment_they_are_the_same(
 def test_a_cohort_goes_on_in_the_midst_of_an_epoch(tmp_path) -> None:
     configs = [config(optimizer=optimizer, learning_rate=0.01) for optimizer in ("sgd", "momentum", "adam")]
     on = data(configs[0])
-    whole = train(configs, on, record_steps=True)
+    whole = train(configs, on, TrainSettings(record_steps=True))
     train(
         configs,
         on,
+        TrainSettings(should_stop=stop_after(STEPS + 4), record_steps=True),
         checkpoints=[CheckpointSpec(tmp_path / f"{i}.pt") for i in range(3)],
-        should_stop=stop_after(STEPS + 4),
-        record_steps=True,
     )
     again = [CheckpointSpec(tmp_path / f"{i}.pt", resume=True) for i in range(3)]
-    resumed = train(configs, on, checkpoints=again, record_steps=True)
+    resumed = train(configs, on, TrainSettings(record_steps=True), checkpoints=again)
     assert [losses_of(outcome) for outcome in resumed] == [losses_of(outcome) for outcome in whole]
 
 

@@ -13,6 +13,7 @@ from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import train
 from hpo.training.member import Member
+from hpo.training.settings import TrainSettings
 from tests.training.resumable import config, data, one, stop_after
 
 
@@ -33,7 +34,7 @@ def expected(outcome, name: str = "train_loss") -> dict[int, float]:
 def test_each_trial_of_a_cohort_has_its_own_folder(tmp_path: Path) -> None:
     configs = [config(learning_rate=rate, epochs=epochs) for rate, epochs in ((0.01, 3), (0.1, 2))]
     folders = [tmp_path / f"trial_{i}" for i in range(2)]
-    outcomes = train(configs, data(configs[0]), callbacks=[TensorBoard(folders)])
+    outcomes = train(configs, data(configs[0]), TrainSettings(callbacks=[TensorBoard(folders)]))
     for folder, outcome in zip(folders, outcomes, strict=True):
         for name in ("train_loss", "val_accuracy", "learning_rate", "seconds"):
             assert read(folder, name) == expected(outcome, name)

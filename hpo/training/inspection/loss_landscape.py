@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hpo.training.learner import LossFunction
+from hpo.training.losses import LossFunction
 
 __all__ = ["POINTS", "Landscape", "compute_landscape", "random_directions"]
 

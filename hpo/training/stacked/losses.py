@@ -17,7 +17,7 @@ CHUNK = 1024  # samples measured at once
 
 
 class StackLoss:
-    """One loss for all members of a stack, each with its own label smoothing; see `hpo.training.learner.loss_function`.
+    """One loss for all members of a stack, each with its own label smoothing; see `hpo.training.losses.loss_function`.
 
     Args:
         configs: the members, all with the same `loss`.
@@ -182,7 +182,7 @@ class StackRecord:
 
 
 class ReconstructionLoss:
-    """One loss for all members of a stack whose targets are their inputs; see `hpo.training.learner.loss_function`.
+    """One loss for all members of a stack whose targets are their inputs; see `hpo.training.losses.loss_function`.
 
     Args:
         configs: the members, all with the same `loss`.

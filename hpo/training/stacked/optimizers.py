@@ -77,7 +77,7 @@ def zeros(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 class LayerRates:
     """The learning rates of each parameter's members, (its members, 1, 1); see
-    `hpo.training.learner.layer_rate_factors`.
+    `hpo.training.optimizers.layer_rate_factors`.
     """
 
     def __init__(

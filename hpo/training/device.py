@@ -1,0 +1,33 @@
+"""Devices and threads of training."""
+
+from __future__ import annotations
+
+import torch
+
+from hpo.errors import ConfigError
+
+__all__ = ["select_device", "set_threads"]
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """The device of that name: `auto` is CUDA where there is one, else the CPU; also `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index.isdigit() or name == "cuda"):
+        raise ConfigError(f"device = '{name}': must be auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= count:
+        raise ConfigError(f"device = '{name}': this machine has {count} CUDA devices; use --device auto")
+    return torch.device(name)
+
+
+def set_threads(count: int) -> None:
+    """Let torch use that many threads, at least one: a worker's share of the cores."""
+    torch.set_num_threads(max(1, count))
