@@ -64,7 +64,7 @@ def test_every_figure_of_a_report_is_small_and_the_same_again(drawn: list[Figure
         if figure.spec is not None:
             picture = paint(figure)
             assert ET.fromstring(picture).tag == f"{SVG}svg", figure.key
-            assert len(picture) < 150_000, (figure.key, len(picture))
+            assert len(picture) < 30_000, (figure.key, len(picture))
             assert render_svg(figure) == picture, figure.key
 
 
@@ -84,7 +84,7 @@ def test_thousands_of_points_stay_small() -> None:
     points = np.random.default_rng(0).random((3000, 2))
     trace = {"type": "scatter", "mode": "markers", "x": points[:, 0].tolist(), "y": points[:, 1].tolist()}
     picture = paint(one(trace))
-    assert len(picture) < 200_000
+    assert len(picture) < 60_000
     assert "<image" in picture
 
 

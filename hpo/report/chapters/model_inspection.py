@@ -27,6 +27,7 @@ RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
 SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 NAMES = {"linear": ("unit", "units"), "convolution": ("channel", "channels"), "outputs": ("class", "classes")}
 COLD, ZERO, WARM = ((33, 102, 172), (247, 247, 247), (178, 24, 43))  # ColorBrewer's RdBu, safe for the colour-blind
+SHADES = 127  # of red and of blue: with white they are 255 colours, which a palette of a PNG file holds
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ def _around_grey(values: Array) -> Array:
 
 def _diverging(values: Array) -> Array:
     """Numbers from -1 to 1, (H, W), in colours: blue, white, red."""
+    values = np.round(SHADES * values) / SHADES
     ends = np.where(values[..., None] < 0, COLD, WARM)
     colours: Array = np.round(ZERO + np.abs(values)[..., None] * (ends - np.array(ZERO))).astype(np.uint8)
     return colours

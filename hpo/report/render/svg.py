@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.figures.plotly_spec import Figure, Spec
+from hpo.report.render.svg_minifier import minify
 
 __all__ = ["render_svg"]
 
@@ -56,6 +57,7 @@ RC: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hpo",
     "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # letters of one width; each file names them all
     "font.size": 9,
     "text.parse_math": False,
     "axes.edgecolor": PALETTE["line"],
@@ -68,7 +70,8 @@ RC: Any = {
     "text.color": PALETTE["ink"],
 }
 WIDTH = 760  # pixels, of which 100 make an inch
-CROWD = 200  # points of a trace above which they are drawn as a picture: as paths each takes 600 bytes
+CROWD = 2000  # points of a trace above which they are a picture, of 20 to 50 kB: drawn, each takes 11 bytes
+CELLS = 200  # of a heatmap, above which they are a picture: drawn, each takes 50 bytes
 DAY = 86_400_000  # milliseconds
 
 
@@ -96,7 +99,7 @@ def render_svg(figure: Figure) -> str | None:
             _Panel(panel, spec, suffix, first=suffix == next(iter(panels))).draw()
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", dpi=90, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    return minify(buffer.getvalue())
 
 
 def _panels(canvas: Any, spec: Spec) -> dict[str, Any]:
@@ -364,7 +367,7 @@ class _Panel:
         gap = 1 if trace.get("xgap") else 0
         limits = {"vmin": trace.get("zmin"), "vmax": trace.get("zmax")}
         look = {"cmap": _scale_of(trace), "edgecolors": PALETTE["grid"] if gap else "none", "linewidth": 0.5 * gap}
-        small = np.size(z) <= CROWD
+        small = np.size(z) <= CELLS
         mesh = self.panel.pcolormesh(x, y, z, shading="nearest", rasterized=not small, **limits, **look)
         self._bar_of_colours(trace, mesh)
 
