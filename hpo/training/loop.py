@@ -156,7 +156,7 @@ def _together(configs: Sequence[TrialConfig], found: Mapping[int, Checkpoint | N
 class Run:
     """A cohort's way through the epochs: one or more models, each of which answers one or more trials.
 
-    Its trials have in common what `hpo.config.cohort_key.SHARED` names, and the place where they begin.
+    Its trials have in common what `hpo.config.cohort_key.COHORT_PARAMETERS` names, and the place where they begin.
     """
 
     def __init__(
