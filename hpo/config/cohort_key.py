@@ -1,4 +1,4 @@
-"""Keys of configurations that can train together: in one cohort as a stack of models, or even in one run.
+"""Keys of configurations that can train together: in one cohort, as stacked models, or even in one run.
 
 Study and training compare them.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["SHARED", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
+__all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
 
 # Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
-SHARED = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
+COHORT_PARAMETERS = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
 STACKED_MODELS = frozenset({"mlp", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
 def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
-    """Return the values of `SHARED`, equal for all trials of a stack, or None if the trial is trained alone."""
+    """Return the values of `COHORT_PARAMETERS`, equal for all trials of a cohort, or None if the model trains alone."""
     if config.model not in STACKED_MODELS or config.optimizer in UNSTACKABLE:
         return None
-    return tuple(getattr(config, name) for name in SHARED)
+    return tuple(getattr(config, name) for name in COHORT_PARAMETERS)
 
 
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
@@ -36,5 +36,5 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
 
 
 def cohort_key(config: TrialConfig) -> tuple[object, ...]:
-    """Return the key shared by trials that train in one cohort, as a stack or in a single run."""
+    """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
     return stack_key(config) or run_key(config)

@@ -62,20 +62,20 @@ class TrialConfig(BaseModel):
         float,
         Field(
             ge=0,
-            description="validation samples taken from the training data: a count, or below 1 a fraction; 0 trains on "
-            "all, measures no validation, and keeps the last epoch",
+            description="validation samples split off the training data: a count, or a fraction if below 1; 0 trains "
+            "on all data without validation, and keeps the last epoch",
         ),
         Group("data"),
     ] = 1 / 6  # 10,000 of MNIST's 60,000
     split_seed: Annotated[
         int | None,
-        Field(ge=0, lt=2**32, description="of the split alone; by default seed decides the split, too"),
+        Field(ge=0, lt=2**32, description="seed of the validation split alone; by default, seed decides the split too"),
         Group("data"),
     ] = None
     input_scaling: Annotated[
         str,
         AllowedNames(("standard", "unit", "symmetric")),
-        Field(description="standard: mean 0, deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
+        Field(description="standard: mean 0, standard deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
         Group("data"),
     ] = "standard"
 
@@ -85,20 +85,20 @@ class TrialConfig(BaseModel):
     activation: Annotated[
         str,
         AllowedNames(tuple(ACTIVATIONS)),
-        Field(description="function of the hidden layers"),
+        Field(description="activation function of the hidden layers"),
         Group("model"),
         when_hidden_layers_use("activation"),
     ] = "relu"
     init: Annotated[
         str,
         AllowedNames(tuple(INITIALISATIONS)),
-        Field(description="initial weights; default is PyTorch's own"),
+        Field(description="initialisation of the weights; default is PyTorch's own"),
         Group("model"),
         when_hidden_layers_use("init"),
     ] = "default"
     dropout: Annotated[
         float,
-        Field(ge=0, lt=1, description="share of hidden units dropped in training; 0 is off"),
+        Field(ge=0, lt=1, description="fraction of hidden units dropped in training; 0 is off"),
         Group("model"),
         when_hidden_layers_use("dropout"),
     ] = 0.0
@@ -111,7 +111,11 @@ class TrialConfig(BaseModel):
 
     depth: Annotated[
         int,
-        Field(ge=0, le=16, description="hidden layers; of an autoencoder, of its encoder and its decoder each"),
+        Field(
+            ge=0,
+            le=16,
+            description="number of hidden layers; of an autoencoder, in the encoder and in the decoder each",
+        ),
         Group("mlp"),
         when_shape_uses("depth"),
     ] = 2
@@ -126,7 +130,7 @@ class TrialConfig(BaseModel):
         Field(
             ge=1,
             le=10**10,
-            description="instead of width: about how many numbers the model learns; the width follows from it",
+            description="instead of width: the approximate number of weights and biases; the width follows from it",
         ),
         Group("mlp"),
         when_shape_uses("parameter_budget", 1),
@@ -134,7 +138,9 @@ class TrialConfig(BaseModel):
     width_profile: Annotated[
         str,
         AllowedNames(("uniform", "decreasing", "increasing")),
-        Field(description="widths over the layers: equal, or from width down or up in equal steps"),
+        Field(
+            description="widths of the layers: all equal, or decreasing from width or increasing to it in equal steps"
+        ),
         Group("mlp"),
         when_shape_uses("width_profile", 2),
     ] = "uniform"
@@ -142,7 +148,7 @@ class TrialConfig(BaseModel):
         str | None,
         Field(
             pattern=WIDTHS_PATTERN,
-            description="instead of depth, width and width_profile: units per hidden layer, as 512-256",
+            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256",
         ),
         Group("mlp"),
         when_model_uses("widths"),
@@ -150,26 +156,26 @@ class TrialConfig(BaseModel):
 
     latent_size: Annotated[
         int,
-        Field(ge=1, le=65536, description="numbers that the encoder makes of a sample, and the decoder a sample of"),
+        Field(ge=1, le=65536, description="numbers into which the encoder compresses a sample"),
         Group("autoencoder"),
         when_model_uses("latent_size"),
     ] = 32
 
     conv_layers: Annotated[
         int,
-        Field(ge=1, le=3, description="convolution blocks, each halving the picture"),
+        Field(ge=1, le=3, description="number of convolution blocks, each of which halves height and width"),
         Group("cnn"),
         when_model_uses("conv_layers"),
     ] = 2
     channels: Annotated[
         int,
-        Field(ge=1, le=1024, description="channels of the first block; doubled per block"),
+        Field(ge=1, le=1024, description="channels of the first block; each further block doubles them"),
         Group("cnn"),
         when_model_uses("channels"),
     ] = 32
     kernel_size: Annotated[
         int,
-        Field(ge=1, le=11, description="pixels of a side of the convolution window"),
+        Field(ge=1, le=11, description="side of the convolution window in pixels"),
         Group("cnn"),
         when_model_uses("kernel_size"),
     ] = 3
@@ -187,7 +193,7 @@ class TrialConfig(BaseModel):
         Group("optimizer"),
     ] = "adam"
     learning_rate: Annotated[
-        float, Field(gt=0, le=1000, description="the rate that schedules start from"), Group("optimizer")
+        float, Field(gt=0, le=1000, description="learning rate that schedules start from"), Group("optimizer")
     ] = 0.001
     momentum: Annotated[
         float,
@@ -197,31 +203,31 @@ class TrialConfig(BaseModel):
     ] = 0.0
     beta1: Annotated[
         float,
-        Field(ge=0, lt=1, description="decay of the mean of gradients"),
+        Field(ge=0, lt=1, description="decay rate of the running mean of the gradients"),
         Group("optimizer"),
         when_optimizer_takes("beta1"),
     ] = 0.9
     beta2: Annotated[
         float,
-        Field(ge=0, lt=1, description="decay of the mean of their squares"),
+        Field(ge=0, lt=1, description="decay rate of the running mean of their squares"),
         Group("optimizer"),
         when_optimizer_takes("beta2"),
     ] = 0.999
     epsilon: Annotated[
         float,
-        Field(gt=0, le=1, description="added to the divisor"),
+        Field(gt=0, le=1, description="added to the denominator"),
         Group("optimizer"),
         when_optimizer_takes("epsilon"),
     ] = 1e-8
     weight_decay: Annotated[
         float,
-        Field(ge=0, le=100, description="0 is off; decoupled under adamw, else added to the gradient"),
+        Field(ge=0, le=100, description="L2 penalty: decoupled under adamw, else added to the gradient; 0 is off"),
         Group("optimizer"),
         when_optimizer_takes("weight_decay"),
     ] = 0.0
     gradient_clip: Annotated[
         float,
-        Field(ge=0, description="largest norm of a step's gradient; 0 is off"),
+        Field(ge=0, description="largest norm of the gradient of a step; 0 is off"),
         Group("optimizer"),
         when_optimizer_takes("gradient_clip"),
     ] = 0.0
@@ -231,7 +237,8 @@ class TrialConfig(BaseModel):
         Field(
             gt=0,
             le=100,
-            description="each layer's learning rate, of the next one's; the output layer has learning_rate; 1 is off",
+            description="ratio of a layer's learning rate to the next layer's; the output layer has learning_rate; "
+            "1 is off",
         ),
         Group("optimizer"),
         when_optimizer_takes("layer_learning_rate_decay"),
@@ -240,24 +247,26 @@ class TrialConfig(BaseModel):
     schedule: Annotated[
         str,
         AllowedNames(tuple(SCHEDULES)),
-        Field(description="how the learning rate moves, at every step"),
+        Field(description="change of the learning rate from step to step"),
         Group("schedule"),
     ] = "constant"
     final_learning_rate: Annotated[
         float | None,
-        Field(ge=0, le=1000, description="the rate that the step after the last one would use"),
+        Field(ge=0, le=1000, description="learning rate that the step after the last one would use"),
         Group("schedule"),
         WHEN_SCHEDULE_DECAYS,
     ] = None
     final_learning_rate_ratio: Annotated[
         float,
-        Field(ge=0, le=1000, description="instead of final_learning_rate: its share of learning_rate"),
+        Field(ge=0, le=1000, description="instead of final_learning_rate: its ratio to learning_rate"),
         Group("schedule"),
         WHEN_RATIO_DECIDES,
     ] = 0.01
     warmup: Annotated[
         float,
-        Field(ge=0, lt=1, description="share of all steps in which the rate rises in equal steps from 0; 0 is off"),
+        Field(
+            ge=0, lt=1, description="fraction of all steps in which the learning rate rises linearly from 0; 0 is off"
+        ),
         Group("schedule"),
         WHEN_WARMUP_IS_POSSIBLE,
     ] = 0.0
@@ -266,14 +275,14 @@ class TrialConfig(BaseModel):
         str,
         AllowedNames(LOSSES),
         Field(
-            description="mse: mean squared difference between the softmax outputs and the one-hot label, or, where the "
-            "target is the sample, between outputs and sample: the default there; binary_cross_entropy: there alone"
+            description="mse: mean squared difference between the softmax outputs and the one-hot label, or between "
+            "outputs and sample for models that reconstruct (their default); binary_cross_entropy: for those only"
         ),
         Group("loss"),
     ] = "cross_entropy"
     label_smoothing: Annotated[
         float,
-        Field(ge=0, lt=1, description="share of a label spread over all classes"),
+        Field(ge=0, lt=1, description="fraction of a label's weight that is spread over all classes"),
         Group("loss"),
         WHEN_CROSS_ENTROPY,
     ] = 0.0
@@ -283,13 +292,13 @@ class TrialConfig(BaseModel):
     precision: Annotated[
         str,
         AllowedNames(("float32", "bfloat16", "float16")),
-        Field(description="of the products in a model of your own; sums and weights have 32 bits"),
+        Field(description="number type of the products in a model of your own; sums and weights stay float32"),
         Group("training"),
         when_model_uses("precision"),
     ] = "float32"
     patience: Annotated[
         int,
-        Field(ge=0, description="stop after this many epochs without a better objective; 0 is off"),
+        Field(ge=0, description="stop after this many epochs without an improvement of the objective; 0 is off"),
         Group("training"),
     ] = 0
     seed: Annotated[
@@ -297,7 +306,7 @@ class TrialConfig(BaseModel):
         Field(
             ge=0,
             lt=2**32,
-            description="of the split, the order of the data and the initial weights; in a study, the study's",
+            description="seed of the split, the order of the data and the initial weights; in a study, its seed",
         ),
         Group("training"),
     ] = 0

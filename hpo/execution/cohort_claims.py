@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.cohort_key import SHARED, cohort_key, run_key, stack_key
+from hpo.config.cohort_key import COHORT_PARAMETERS, cohort_key, run_key, stack_key
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
@@ -141,7 +141,7 @@ class CohortClaimer:
         """What new trials must be asked with to fit; None where the space does not hold it, as of a baseline."""
         pins: dict[str, Value] = {}
         default = self.study.definition.config({})
-        for name in SHARED:
+        for name in COHORT_PARAMETERS:
             value: Value = getattr(config, name)
             dimensions = [d for d in self.study.space.dimensions if d.parameter.name == name]
             holding = [d for d in dimensions if d.domain.contains(value)]

@@ -26,7 +26,7 @@ class CohortRun:
     """Training of a cohort from its first epoch, or its checkpoints, to the end of its last trial.
 
     Of the trials that one run answers, the longest has a model; the others end on the way. All trials have in common
-    what `hpo.config.cohort_key.SHARED` names, and the place where they begin.
+    what `hpo.config.cohort_key.COHORT_PARAMETERS` names, and the place where they begin.
 
     Args:
         members: the trials.

@@ -272,7 +272,7 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
     if is_split(dataset.train):
         return _prepare_resident(dataset, config, device, name)
     if dataset.validation is None or dataset.classes is None:
-        raise DataError(f"{name}: gives batches, so it must also give `classes` and `validation`")
+        raise DataError(f"{name}: its training data are batches, so `classes` and `validation` must be given too")
     if not config.validation:
         raise ConfigError(f"validation = 0: {name} gives batches, which its validation data cannot be added to")
     kind, classes = config.input_scaling, dataset.classes

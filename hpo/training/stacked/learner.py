@@ -53,7 +53,7 @@ class StackedLearner:
     """A cohort of dense models. Those that one optimizer serves, and that are of a size, are one stack.
 
     Args:
-        members: the trials, equal in what `hpo.config.cohort_key.SHARED` names, each with its own number.
+        members: the trials, equal in what `hpo.config.cohort_key.COHORT_PARAMETERS` names, each with its own number.
         shape: of one sample.
         classes: of the data.
         device: where the models are trained.
