@@ -121,8 +121,8 @@ def _in_torch(results: Results, exported: ExportedModel) -> str:
         return f"{head}model = {exported.plain}\n{load}"
     takes = exported.preprocessing
     head = "from pathlib import Path\n\nfrom hpo.study.input.config_file import read_config\n"
-    head += "from hpo.training.models import build\nfrom safetensors.torch import load_file\n\n"
-    made = f'build(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
+    head += "from hpo.training.models import build_model\nfrom safetensors.torch import load_file\n\n"
+    made = f'build_model(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
     own = (
         "# after the import of the module that registers the model\n"
         if any(results.definition.modules.values())
