@@ -64,7 +64,7 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
 
-    def extended(self, other: Budget) -> Budget:
+    def merge(self, other: Budget) -> Budget:
         """The larger number of trials, and the other's timeout and target where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
@@ -182,7 +182,7 @@ class Definition(_Frozen):
         return SAMPLERS[self.sampler.name].fixed
 
     @property
-    def measured(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[str, ...]:
         """The metrics that are measured for the objectives and constraints."""
         if self.evaluation:
             return self.evaluation.metrics

@@ -32,7 +32,7 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 
 @dataclass(frozen=True)
 class ClaimedTrial:
-    """A trial that this worker has claimed. Its configuration is asked for by `Study.config`.
+    """A trial that this worker has claimed. Its configuration is asked for by `Study.suggest_config`.
 
     Attributes:
         trial: Optuna's handle on it.
@@ -103,9 +103,9 @@ class Study:
             return cls.insert(storage, name, definition, budget, fixed)
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
-            study.require(definition)
+            study.check_definition(definition)
             if study.definition.report != definition.report:
-                study.redefine(study.definition.model_copy(update={"report": definition.report}))
+                study.replace_definition(study.definition.model_copy(update={"report": definition.report}))
             study.extend(budget)
             return study
 
@@ -134,7 +134,7 @@ class Study:
         storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, also)
         return cls(storage, name)
 
-    def require(self, definition: Definition) -> None:
+    def check_definition(self, definition: Definition) -> None:
         """Refuse another definition than the stored one.
 
         Raises:
@@ -185,7 +185,7 @@ class Study:
         while True:
             attrs = self._attrs
             held = Budget.model_validate(attrs[BUDGET])
-            merged = held.extended(budget)
+            merged = held.merge(budget)
             more: list[dict[str, Value]] = []
             start = sum(self.storage.count_trials(self.id).values())
             changed: dict[str, Any] = {BUDGET: merged.model_dump()}
@@ -195,7 +195,7 @@ class Study:
             if merged == held or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
                 return
 
-    def redefine(self, definition: Definition) -> None:
+    def replace_definition(self, definition: Definition) -> None:
         """Replace the definition by one that means the same for all trials there are: whoever calls this knows."""
         held = self._attrs[DEFINITION]
         self.storage.update_study(self.id, {DEFINITION: held}, {DEFINITION: definition.model_dump(mode="json")})
@@ -213,7 +213,7 @@ class Study:
         """All trials, by number."""
         return self.storage.get_all_trials(self.id, deepcopy=False)
 
-    def extra(self, number: int) -> bool:
+    def is_extra(self, number: int) -> bool:
         """Whether trial `number` was added by others to a study of fixed slots."""
         return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs[SLOTS])
 
@@ -232,7 +232,7 @@ class Study:
         """
         try:
             budget = self._budget_on_the_clock()
-            if self._why_ended(*budget):
+            if self._stop_reason(*budget):
                 self._release_abandoned(holder)
                 return None
             claimed = self.storage.claim(self.id, holder, None if self.definition.fixed else budget[0].trials)
@@ -241,7 +241,7 @@ class Study:
         if claimed is None:
             return None
         try:
-            return self.claim_of(claimed)
+            return self.open_trial(claimed)
         except BaseException:  # whatever a sampler raises, its trial is not to stay with us
             self.storage.release(claimed.trial_id)
             raise
@@ -259,7 +259,7 @@ class Study:
         while claimed := self.storage.claim(self.id, holder, abandoned=True):
             self.storage.release(claimed.trial_id)
 
-    def claim_of(self, claimed: LeaseGrant) -> ClaimedTrial:
+    def open_trial(self, claimed: LeaseGrant) -> ClaimedTrial:
         """The handle on a trial that the storage has claimed."""
         options = self.definition.sampler
         number = self.storage.get_trial_number_from_id(claimed.trial_id)
@@ -274,7 +274,7 @@ class Study:
         self.optuna_study._thread_local.cached_all_trials = None
         self.optuna_study.sampler = sampler
 
-    def config(self, claim: ClaimedTrial) -> TrialConfig:
+    def suggest_config(self, claim: ClaimedTrial) -> TrialConfig:
         """The configuration of a claimed trial; its parameters are sampled and stored.
 
         Raises:
@@ -331,12 +331,12 @@ class Study:
                 raise RequestError(f"study '{self.name}': trial {number} is {what}; only FAIL trials are tried again")
         return self.storage.retry(self.id, numbers)
 
-    def ended(self) -> str | None:
+    def stop_reason(self) -> str | None:
         """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""
         attrs = self._attrs
-        return self._why_ended(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
+        return self._stop_reason(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
 
-    def _why_ended(self, budget: Budget, deadline: float | None) -> str | None:
+    def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
@@ -355,7 +355,7 @@ class Study:
         sign = -1 if self.maximize else 1
         return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many trials of the budget are not finished."""
         counts = self.storage.count_trials(self.id)
         unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]

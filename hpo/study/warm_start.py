@@ -7,24 +7,16 @@ from typing import Any
 
 from hpo.config.trial_config import TrialConfig, Value
 from hpo.errors import DefinitionError, RequestError
-from hpo.space import Constant, Space
+from hpo.space import Space
+from hpo.study.definition import constant_parameters
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["check_warm_start", "constants_of", "warm_params"]
-
-
-def constants_of(space: Space) -> dict[str, Value]:
-    """The values that all configurations of a space have in which they matter."""
-    return {
-        d.parameter.name: d.domain.value
-        for d in space.dimensions
-        if isinstance(d.domain, Constant) and not d.domain.condition.tests
-    }
+__all__ = ["check_warm_start", "warm_params"]
 
 
 def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
     """The Optuna parameters of a warm start; the space's constants need not stand in it."""
-    return space.params({**constants_of(space), **table})
+    return space.params({**constant_parameters(space), **table})
 
 
 def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[str, Value], ...]:
@@ -51,7 +43,7 @@ def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[st
 
 def _check(table: Mapping[str, Any], space: Space, *, whole: bool) -> None:
     TrialConfig(**table)
-    misfits = space.misfits({**constants_of(space), **table})
+    misfits = space.misfits({**constant_parameters(space), **table})
     for name, value in table.items():
         if name not in space.domains or name in misfits:
             raise DefinitionError(f"{name} = {value!r}: the space does not hold this value beside the others")

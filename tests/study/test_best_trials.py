@@ -136,9 +136,9 @@ def test_the_same_launch_goes_on_whatever_became_of_the_old_study(tmp_path: Path
 def test_the_study_file_of_its_report_is_the_same_study(tmp_path: Path, old: Study) -> None:
     study = warmed(tmp_path, top=3).create(sqlite_url(tmp_path))
     _, definition, _ = parse_definition(study_table(read_results(study)), "new", tmp_path)
-    study.require(definition)
+    study.check_definition(definition)
     with pytest.raises(StudyConflictError, match="warm_start: stored"):
-        study.require(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
+        study.check_definition(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
 
 
 def test_another_warm_start_is_another_study(tmp_path: Path, old: Study) -> None:
@@ -153,7 +153,7 @@ def test_two_workers_do_not_double_them(tmp_path: Path, old: Study) -> None:
     def work(name: str) -> list[tuple[int, dict[str, Any]]]:
         study, done = Study(StudyStorage(sqlite_url(tmp_path)), "new"), []
         while claim := study.claim(holder(name)):
-            study.config(claim)
+            study.suggest_config(claim)
             done.append((claim.number, dict(claim.trial.params)))
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
         return done

@@ -147,10 +147,10 @@ def test_a_parameter_that_the_new_space_needs_and_no_trial_has(tmp_path: Path) -
 def test_unfinished_and_failed_trials_are_named(tmp_path: Path) -> None:
     old = made(tmp_path, ("COMPLETE", "FAIL", "RUNNING", "diverged"))
     planned = fork_study(old, "new")
-    assert planned.left == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
+    assert planned.skipped == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
     states = [trial.state for trial in planned.create().trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED] * 3
-    assert Study(old.storage, "new").left() == 6
+    assert Study(old.storage, "new").remaining() == 6
 
 
 def test_the_baseline_stays_trial_0(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_baseline_that_changes_is_trained_anew_and_counts(tmp_path: Path) -> N
     claim = study.claim(holder())
     assert claim is not None
     assert claim.number == 0
-    assert study.config(claim).optimizer == "sgd"
+    assert study.suggest_config(claim).optimizer == "sgd"
 
 
 @pytest.mark.parametrize("baseline", [None, {"optimizer": "adam", "depth": 1}])

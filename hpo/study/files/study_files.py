@@ -140,29 +140,20 @@ class StudyFiles:
         return self._folders["weights"] / f"{number}.safetensors"
 
     @contextmanager
-    def telling(self, number: int, value: float, write: Write) -> Iterator[None]:
-        """Around telling a trial COMPLETE: keep its weights if it will be among the best, and no others' after.
+    def keep_best_weights(self, trials: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
+        """Keep the weights of trials that will be among the best while the block stores them as COMPLETE.
+
+        Weights are published before the block, so that no trial among the best is ever without; those of other trials
+        are removed after it, and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever
+        finishes meanwhile. Whoever is killed in between leaves a file too many at worst, for `hpo gc`. The storage may
+        refuse any of several trials, so they do not beat each other before.
 
         Args:
-            number: the trial's.
-            value: its first objective.
-            write: writes the weights to a path, with a table of texts that says what they are. Where that fails, the
-                trial counts all the same: it is logged.
-        """
-        with self.telling_all([(number, value, write)]):
-            yield
-
-    @contextmanager
-    def telling_all(self, ended: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
-        """Around telling trials COMPLETE at the same time: as `telling`, with each one's number, value and `write`.
-
-        They are published before, so that no trial among the best is ever without; those of others are removed after,
-        and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever finishes meanwhile.
-        Whoever is killed in between leaves a file too many at worst, for `hpo gc`. Of those that are told together
-        each may be refused, so that they do not beat each other before.
+            trials: number and first objective of each, and a function that writes its weights to a path, with a table
+                of texts that says what they are. If writing fails, that is logged, and the trial counts all the same.
         """
         # Those seen last may be fewer or worse than there are by now: then these are kept for a moment too many.
-        kept = [each for each in ended if math.isfinite(each[1]) and not self._beaten(each[0], each[1])]
+        kept = [each for each in trials if math.isfinite(each[1]) and not self._beaten(each[0], each[1])]
         for number, value, write in kept:
             self._publish(number, value, write)
         yield

@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.trial_config import Value
 from hpo.errors import HpoError, RequestError
 from hpo.space import Space
-from hpo.study.definition import Definition
+from hpo.study.definition import Definition, constant_parameters
 from hpo.study.study import Study
-from hpo.study.warm_start import constants_of, warm_params
+from hpo.study.warm_start import warm_params
 
 __all__ = ["select_warm_starts"]
 
@@ -80,7 +80,7 @@ def _values(study: Study, trial: FrozenTrial) -> dict[str, Value]:
 
 def _table(space: Space, values: Mapping[str, Value]) -> dict[str, Value]:
     """Of a configuration's values those that a trial of the space can be begun with."""
-    misfits = space.misfits({**values, **constants_of(space)})
+    misfits = space.misfits({**values, **constant_parameters(space)})
     varied = {d.parameter.name for d in space.varied}
     held = {name: value for name, value in values.items() if name in varied and name not in misfits}
     params = warm_params(space, held)

@@ -192,7 +192,7 @@ def _create(
             "configuration": {"choices": [each.label for each in wanted]},
         },
         modules=mine.modules,
-        evaluation=Evaluation(of=study.name, candidates=tuple(wanted), metrics=mine.measured, refit=refit),
+        evaluation=Evaluation(of=study.name, candidates=tuple(wanted), metrics=mine.metrics, refit=refit),
     )
     for number in range(1, 100):
         name = check_name(base if number == 1 else f"{base}-{number}")
@@ -234,7 +234,7 @@ def _extend(companion: Study, seeds: int) -> None:
     if held["high"] - held["low"] + 1 >= seeds:
         return
     wider = {**definition.parameters, "seed": _range(held["low"], seeds)}
-    companion.redefine(definition.model_copy(update={"parameters": wider}))
+    companion.replace_definition(definition.model_copy(update={"parameters": wider}))
     companion.extend(Budget(trials=seeds * len(definition.evaluation.candidates)))
 
 

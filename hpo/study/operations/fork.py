@@ -68,7 +68,7 @@ class Fork:
         first: the Optuna parameters of its first trials, kept or waiting, by number.
         kept: trials of `study` by their new numbers.
         refused: a line for each ended trial that is not kept.
-        left: the numbers of trials that have not ended well, by state; they are not kept either.
+        skipped: numbers of the FAIL, RUNNING and WAITING trials, by state; they are not kept either.
     """
 
     study: Study
@@ -78,7 +78,7 @@ class Fork:
     first: list[dict[str, Value]]
     kept: dict[int, FrozenTrial]
     refused: list[str]
-    left: Mapping[str, Sequence[int]]
+    skipped: Mapping[str, Sequence[int]]
 
     def create(self) -> Study:
         """Put it into the storage, in one transaction, and its trials' weights and artifacts beside.
@@ -174,11 +174,11 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
     trials = study.trials()
     candidates, refused = _valid(study, definition, [trial for trial in trials if trial.state in FINAL])
     first, kept, crowded = _placed(definition, budget, candidates)
-    left: dict[str, list[int]] = {}
+    skipped: dict[str, list[int]] = {}
     for trial in trials:
         if trial.state not in FINAL:
-            left.setdefault(trial.state.name, []).append(trial.number)
-    made = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], left)
+            skipped.setdefault(trial.state.name, []).append(trial.number)
+    made = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], skipped)
     _check_kept(made)
     return made
 

@@ -19,7 +19,7 @@ class Progress:
 
     counts: dict[str, int]
     budget: int
-    left: int
+    remaining: int
     best_value: float | None
     best_number: int | None
     workers: list[WorkerState]
@@ -30,7 +30,9 @@ class Progress:
         """One plain line."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         best = f"; best {self.best_value:.4f} (trial {self.best_number})" if self.best_value is not None else ""
-        return f"{self.budget - self.left}/{self.budget} trials ({counts or 'none yet'}){best}; {self.time_left} left"
+        return (
+            f"{self.budget - self.remaining}/{self.budget} trials ({counts or 'none yet'}){best}; {self.time_left} left"
+        )
 
     @property
     def time_left(self) -> str:
@@ -51,23 +53,23 @@ def read_progress(study: Study, since: datetime | None = None) -> Progress:
     """A study's progress. `since` is when the present workers began; the time left follows from their pace."""
     trials = study.trials()
     best = study.best()
-    left = study.left()
+    remaining = study.remaining()
     recent = [t for t in trials if t.datetime_complete and (since is None or t.datetime_complete >= since)]
     return Progress(
         counts={state.name: sum(t.state == state for t in trials) for state in TrialState},
         budget=max(study.budget.trials, len(trials)),
-        left=left,
+        remaining=remaining,
         best_value=best.values[0] if best else None,
         best_number=best.number if best else None,
         workers=read_worker_states(study, trials),
-        seconds_left=_estimate(len(recent), left, since),
+        seconds_left=_estimate(len(recent), remaining, since),
     )
 
 
-def _estimate(finished: int, left: int, since: datetime | None) -> float | None:
+def _estimate(finished: int, remaining: int, since: datetime | None) -> float | None:
     """Trials left at the pace of those that have finished since the present workers began."""
-    if left == 0:
+    if remaining == 0:
         return 0.0
     if since is None or finished == 0:
         return None
-    return (datetime.now() - since).total_seconds() / finished * left
+    return (datetime.now() - since).total_seconds() / finished * remaining
