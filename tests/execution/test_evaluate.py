@@ -264,7 +264,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
     (made,) = plan_evaluations(study, top=1, seeds=1)
     with pytest.raises(RequestError, match="'small-evaluation' is an evaluation itself; evaluate 'small'"):
         plan_evaluations(made)
-    with pytest.raises(DefinitionError, match="validation = 0: leaves nothing to measure val_accuracy on"):
+    with pytest.raises(DefinitionError, match="validation = 0: leaves no samples to measure val_accuracy on"):
         parse_definition({"parameters": {"validation": 0}}, "none", tmp_path)
     (tmp_path / "cheap").mkdir()
     with pytest.raises(RequestError, match=r"has no objective that data are needed to measure \(parameter_count\)"):

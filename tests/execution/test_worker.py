@@ -317,7 +317,7 @@ def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> No
     assert {t.state for t in watching.trials()} == {TrialState.FAIL}
     works = True
     assert study.retry([1]) == [1]
-    with pytest.raises(RequestError, match="trial 1 is WAITING; only FAIL trials are tried again"):
+    with pytest.raises(RequestError, match="trial 1 is WAITING; only FAIL trials can be retried"):
         study.retry([1])
     assert study.retry() == [0, 2]
     assert {t.state for t in watching.trials()} == {TrialState.WAITING}

@@ -155,7 +155,14 @@ def test_another_definition_is_refused_with_the_difference_and_the_ways_out(tmp_
     make_study(tmp_path)
     with pytest.raises(StudyConflictError) as error:
         make_study(tmp_path, parameters={**SPACE, "width": [32, 128]}, seed=3)
-    for word in ("parameters.width", "[32, 64]", "[32, 128]", "seed: stored 0, asked 3", "--name", "hpo delete small"):
+    for word in (
+        "parameters.width",
+        "[32, 64]",
+        "[32, 128]",
+        "seed: stored 0, requested 3",
+        "--name",
+        "hpo delete small",
+    ):
         assert word in str(error.value)
     make_study(tmp_path, trials=20)  # the budget is not part of the definition
 
