@@ -274,7 +274,7 @@ def do_nothing(study: Study) -> bool:
     claim = study.claim(WorkerInfo(f"race-{os.getpid()}", "race", os.getpid(), "none", seconds=600))
     if claim is None:
         return False
-    study.config(claim)
+    study.suggest_config(claim)
     study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
     return True
 

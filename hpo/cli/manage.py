@@ -166,13 +166,13 @@ def fork(
     planned = fork.fork_study(study, new, dict(parse_override(text) for text in sets), **keys)
     for line in planned.refused:
         say(f"not kept: {line}")
-    for state, numbers in planned.left.items():
+    for state, numbers in planned.skipped.items():
         say(f"not kept: {state} {'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}")
     kept, trials = len(planned.kept), planned.budget.trials
     if dry_run:
         say(f"study {new} would keep {kept} of {len(study.trials())} trials of {old}; its budget would be {trials}")
         return
     made = planned.create()
-    left = made.left()
+    left = made.remaining()
     say(f"study {new} in {made.storage.masked_url} keeps {kept} trials of {old}; {left} of {trials} are left")
     say(f"go on with it:  {format_command_line('launch', made, imports)}{'' if left else ' --trials N'}")

@@ -120,7 +120,7 @@ def launch(
         say(f"note: {notice}")
     found = planned.create(storage)
     with StopRequest(within=20) as stop:  # the workers take half of it
-        if found.left() and workers != 0:
+        if found.remaining() and workers != 0:
             found.start_clock()
             say(f"study {found.name} in {found.storage.masked_url}; logs in {logs}")
             debug = bool(click.get_current_context().obj)
@@ -372,10 +372,10 @@ def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
 
 
 def _say_state(study: Study) -> None:
-    left, trials = study.left(), study.budget.trials
+    left, trials = study.remaining(), study.budget.trials
     if left == 0:
         say(f"study {study.name} is complete: {trials} trials")
-    elif why := study.ended():
+    elif why := study.stop_reason():
         say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
     else:
         say(f"study {study.name}: {left} of {trials} trials are left")

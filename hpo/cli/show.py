@@ -187,5 +187,5 @@ def dashboard(name: str | None, host: str, port: int, writable: bool, storage: s
 
 
 def _unattended(study: Study, imports: Sequence[str]) -> str:
-    why = f"it has ended, {ended}" if (ended := study.ended()) else "no live worker"
-    return f"{study.left()} trials left, {why}; run: {format_command_line('launch', study, imports)}"
+    why = f"it has ended, {ended}" if (ended := study.stop_reason()) else "no live worker"
+    return f"{study.remaining()} trials left, {why}; run: {format_command_line('launch', study, imports)}"

@@ -95,7 +95,7 @@ class CohortClaimer:
                 with suppress(LeaseLostError):
                     if each.made and pins:
                         storage.set_trial_system_attr(each.trial_id, FIXED, dict(pins))
-                    claims.append(self.study.claim_of(each))
+                    claims.append(self.study.open_trial(each))
         except BaseException:  # whatever a sampler raises, its trials are not to stay with us
             storage.release_all([each.trial_id for each in claimed])
             raise

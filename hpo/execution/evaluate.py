@@ -49,7 +49,7 @@ def plan_evaluations(
         of = study.definition.evaluation.of
         raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
     if not any(test_metric(objective.metric) for objective in study.definition.objectives):
-        metrics = ", ".join(study.definition.measured)
+        metrics = ", ".join(study.definition.metrics)
         raise RequestError(
             f"evaluate: study '{study.name}' has no objective that data are needed to measure ({metrics})"
         )
@@ -87,7 +87,7 @@ def run_evaluations(
         RunError: a worker failed.
     """
     for each in made:
-        if each.left() and not should_stop():
+        if each.remaining() and not should_stop():
             run_plan(each, options, should_stop, backend)
 
 

@@ -187,7 +187,7 @@ def resume_plan(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "
             "launch a file under another --name"
         )
-    budget = found.budget.extended(parse_budget(given, found.definition, found.budget.trials))
+    budget = found.budget.merge(parse_budget(given, found.definition, found.budget.trials))
     return LaunchPlan(study, found.definition, budget)
 
 

@@ -144,9 +144,9 @@ def _train(
                 definition.dataset,
                 folder,
                 settings=TrainSettings(
-                    monitor=definition.measured[0],
+                    monitor=definition.metrics[0],
                     direction=objective.direction,
-                    metrics=[registry.metrics.get(name) for name in definition.measured],
+                    metrics=[registry.metrics.get(name) for name in definition.metrics],
                     callbacks=[kept],
                     should_stop=lambda: kept.full,
                 ),

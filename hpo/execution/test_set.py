@@ -36,7 +36,7 @@ class TestSetEvaluator:
             RunError: a metric raised, or the device has too little memory.
         """
         data = self.data.get(entry.config)
-        metrics = [registry.metrics.get(name) for name in self.study.definition.measured]
+        metrics = [registry.metrics.get(name) for name in self.study.definition.metrics]
         said: dict[str, SplitPredictions] = {}
         if len(data.y_val):
             said["validation"] = predict_split(outcome, data, (data.x_val, data.y_val))

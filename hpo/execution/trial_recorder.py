@@ -232,7 +232,7 @@ class TrialRecorder:
         with self.work.measure("storage"):
             mine = [result for result in results if self._described_there(result)]
             told = [TellRequest(result.claim.id, result.state, result.values) for result in mine]
-            with self.files.telling_all([kept for result in mine if (kept := self._kept(result))]):
+            with self.files.keep_best_weights([kept for result in mine if (kept := self._kept(result))]):
                 try:
                     refused = self.study.storage.tell(told) if told else {}
                 except KeyError as error:  # the study was deleted

@@ -169,7 +169,7 @@ class Worker:
                 self._wait(pause)
                 pause = min(2 * pause, 5.0, self.lease / 4)
             else:
-                log.info("nothing left to begin%s", f": {why}" if (why := self.study.ended()) else "")
+                log.info("nothing left to begin%s", f": {why}" if (why := self.study.stop_reason()) else "")
                 return
         if (error := self.study.storage.outage_error) is not None:
             raise RunError(f"{self.study.storage.explain(error)}{GIVEN_UP}")
@@ -178,7 +178,7 @@ class Worker:
 
     def _others(self) -> int:
         """How many trials others have, or are just claiming; once the study has ended nobody claims those that wait."""
-        return self.study.storage.count_held_by_others(self.study.id, waiting=self.study.ended() is None)
+        return self.study.storage.count_held_by_others(self.study.id, waiting=self.study.stop_reason() is None)
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -217,14 +217,14 @@ class Worker:
             if claim.taken_over:
                 self._count_death(claim)
             with self.work.measure("sampling"):
-                config = self.study.config(claim)
+                config = self.study.suggest_config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
             return RunningTrial(claim, config)
         return None
 
     def _more(self, first: RunningTrial) -> list[ClaimedTrial]:
         """Claim what is trained along with a trial."""
-        if self.cohort == 1 or "train_seconds" in self.study.definition.measured:
+        if self.cohort == 1 or "train_seconds" in self.study.definition.metrics:
             return []  # a time is a trial's own only where it is trained alone
         if registry.models.get(first.config.model).loop:
             return []  # a loop of the user's own has one trial
@@ -353,7 +353,7 @@ class Worker:
                     TrainSettings(
                         monitor=objective.metric,
                         direction=objective.direction,
-                        metrics=[registry.metrics.get(name) for name in definition.measured],
+                        metrics=[registry.metrics.get(name) for name in definition.metrics],
                         callbacks=[reporting, *self._events(entries), *trackers],
                         should_stop=should_stop,
                         record_steps=definition.record_steps,

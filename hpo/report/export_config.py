@@ -52,7 +52,7 @@ def _chosen(results: Results, number: int | None) -> TrialRow:
 
 
 def _objective(results: Results) -> str | dict[str, str]:
-    metric, direction = results.definition.measured[0], results.objective.direction
+    metric, direction = results.definition.metrics[0], results.objective.direction
     own = registry.metrics.get(metric).direction
     return metric if direction == own else {"metric": metric, "direction": direction}
 

@@ -1,4 +1,4 @@
-"""Definitions, storage, samplers, pruners: many trials in SQL."""
+"""Studies: definition and budget, samplers and pruners, and their trials in SQL."""
 
 from hpo.storage.study_storage import StudyStorage
 from hpo.study.definition import Budget, Definition, Objective

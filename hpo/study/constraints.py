@@ -1,4 +1,4 @@
-"""Constraints: bounds of a trial's metrics, beyond which it is no candidate for the best."""
+"""Constraints: bounds of metrics that a trial must keep to be a candidate for the best."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SAMPLERS = ("tpe", "nsga2", "random", "qmc", "grid")
 
 
 class Constraint(BaseModel):
-    """A bound of a metric.
+    """Bound of a metric.
 
     Attributes:
-        metric: any that trials have.
-        at_most: whether it is to be at most `bound`, else at least.
+        metric: any metric that trials have.
+        at_most: whether the metric must be at most `bound`; otherwise at least.
         bound: in the metric's unit.
     """
 
@@ -36,41 +36,44 @@ class Constraint(BaseModel):
 
     @property
     def text(self) -> str:
-        """As a study file has it; also its name in Optuna."""
+        """The constraint as a study file has it; also its name in Optuna."""
         return f"{self.metric} {'<=' if self.at_most else '>='} {self.bound:.15g}"
 
     def violation(self, value: float) -> float:
-        """By how much a value is beyond the bound; at most 0 where it is not."""
+        """Return by how much a value is beyond the bound; 0 or less if it is not."""
         return value - self.bound if self.at_most else self.bound - value
 
 
-def compute_violations(constraints: tuple[Constraint, ...], known: Mapping[str, float]) -> dict[str, float]:
-    """By how much metrics violate constraints, by their texts; of those whose metric is known and finite."""
-    held = {each.text: each.violation(known.get(each.metric, math.nan)) for each in constraints}
-    return {text: value for text, value in held.items() if math.isfinite(value)}
+def compute_violations(constraints: tuple[Constraint, ...], metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return by how much metrics violate constraints, by the constraints' texts.
+
+    Constraints whose metric is missing or not finite are left out.
+    """
+    violations = {each.text: each.violation(metrics.get(each.metric, math.nan)) for each in constraints}
+    return {text: value for text, value in violations.items() if math.isfinite(value)}
 
 
-def read_constraints(given: object, sampler: str) -> tuple[Constraint, ...]:
-    """What the key `constraints` of a study file says: `["parameter_count <= 100000"]`.
+def read_constraints(texts: object, sampler: str) -> tuple[Constraint, ...]:
+    """Read the key `constraints` of a study file: `["parameter_count <= 100000"]`.
 
     Raises:
-        DefinitionError: with the constraint that is wrong; or the sampler does not learn from any.
+        DefinitionError: a constraint is wrong, which the message names; or the sampler does not learn from constraints.
     """
-    if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
-        raise DefinitionError(f'constraints = {given!r}: must be a list of texts, as ["parameter_count <= 100000"]')
-    if given and sampler not in SAMPLERS:
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise DefinitionError(f'constraints = {texts!r}: must be a list of texts, as ["parameter_count <= 100000"]')
+    if texts and sampler not in SAMPLERS:
         raise DefinitionError(f"constraints: sampler '{sampler}' does not learn from them; use tpe or nsga2")
-    return tuple(_constraint(text) for text in given)
+    return tuple(_parse_constraint(text) for text in texts)
 
 
-def _constraint(text: str) -> Constraint:
-    found = FORM.fullmatch(text)
+def _parse_constraint(text: str) -> Constraint:
+    match = FORM.fullmatch(text)
     try:
-        bound = float(found["bound"]) if found else math.nan
+        bound = float(match["bound"]) if match else math.nan
     except ValueError:
         bound = math.nan
-    if found is None or not math.isfinite(bound):
+    if match is None or not math.isfinite(bound):
         raise DefinitionError(f"constraints: {text!r}: write METRIC <= NUMBER or METRIC >= NUMBER")
-    if found["metric"] not in registry.metrics.names():
-        raise DefinitionError(f"constraints: {text!r}: {unknown('metric', found['metric'], registry.metrics.names())}")
-    return Constraint(metric=found["metric"], at_most=found["side"] == "<=", bound=bound)
+    if match["metric"] not in registry.metrics.names():
+        raise DefinitionError(f"constraints: {text!r}: {unknown('metric', match['metric'], registry.metrics.names())}")
+    return Constraint(metric=match["metric"], at_most=match["side"] == "<=", bound=bound)

@@ -1,4 +1,4 @@
-"""A study's definition and budget: what is stored in the study, so that a worker needs nothing else."""
+"""Definition and budget of a study, as stored in it so that a worker needs nothing else."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 VERSION = 1
+DOMAIN_KEYS = {"value", "choices", "low"}  # of a domain, which is compared as a whole
 
 
 class _Frozen(BaseModel):
@@ -39,24 +40,24 @@ class _Frozen(BaseModel):
 
 
 class Objective(_Frozen):
-    """A metric and the direction that is better."""
+    """Metric and the direction in which it is better."""
 
     metric: str
     direction: registry.Direction
 
 
 class ComponentSpec(_Frozen):
-    """A sampler or a pruner: its name and its options."""
+    """Name and options of a sampler or a pruner."""
 
     name: str
     options: dict[str, Any] = {}
 
 
 class Budget(_Frozen):
-    """How much of a study is to be run. Not part of its definition: it can be extended.
+    """Extent of a study. It is no part of the definition, because it can be extended.
 
     Attributes:
-        trials: slots in all.
+        trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
     """
@@ -65,8 +66,8 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
 
-    def extended(self, other: Budget) -> Budget:
-        """The larger number of trials, and the other's timeout and target where it has them."""
+    def merge(self, other: Budget) -> Budget:
+        """Return the larger number of trials, with the other's timeout and target where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
@@ -75,13 +76,14 @@ class Budget(_Frozen):
 
 
 class Candidate(_Frozen):
-    """A configuration that an evaluation trains again.
+    """Configuration that an evaluation trains again.
 
     Attributes:
-        label: what it is called: `trial 12`, `baseline`, `defaults`.
-        trial: its number in the study that is evaluated; None of the default configuration.
-        baseline: whether it is the rival: the study's baseline, or without one the default configuration.
-        values: its parameters that have an effect, but for the seeds.
+        label: its name: `trial 12`, `baseline`, `defaults`.
+        trial: its number in the evaluated study; None for the default configuration.
+        baseline: whether the others are compared with it: the study's baseline, or without one the default
+            configuration.
+        values: its parameters that have an effect, except the seeds.
     """
 
     label: str
@@ -91,14 +93,16 @@ class Candidate(_Frozen):
 
 
 class Evaluation(_Frozen):
-    """What makes a study an evaluation: a grid of the parameters `seed` and `configuration`, the latter a label.
+    """Part of a definition that makes a study an evaluation: a grid of the parameters `seed` and `configuration`.
+
+    The values of `configuration` are the candidates' labels.
 
     Attributes:
         of: the name of the study that is evaluated.
         candidates: its configurations.
-        metrics: what the objectives of that study are.
-        refit: whether they are trained on training and validation data together, for a fixed number of epochs. Then the
-            objectives are those on the test set, for there is no other.
+        metrics: the metrics of that study's objectives.
+        refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
+            objectives are then metrics of the test set, since no other data is left.
     """
 
     of: str
@@ -108,11 +112,11 @@ class Evaluation(_Frozen):
 
 
 class Expectation(_Frozen):
-    """What people expect of a study's trials: those with some values are better than those with others.
+    """Expectation of a study's author: trials with some values are better than trials with others.
 
     Attributes:
         better, than: values of parameters.
-        text: the same in words, or nothing.
+        text: the expectation in words, or empty.
     """
 
     better: dict[str, Value]
@@ -121,15 +125,15 @@ class Expectation(_Frozen):
 
 
 class ReportTable(_Frozen):
-    """What a study's report compares. It says nothing of the trials: another one makes no other study.
+    """Comparison that a study's report makes. It does not affect the trials, so changing it makes no other study.
 
     Attributes:
-        x: a parameter or a cost (`parameter_count`, …) that scores are drawn against, or None.
-        compare: parameters whose values make the groups.
-        y: what is measured: metrics of the best epoch, or costs.
-        log: the axes that are logarithmic, of `x` and `y`.
-        knee: whether the knee of the curve against `x` is looked for, and what `x` is there an estimate of.
-        expect: what is held against the first `y`.
+        x: the parameter or the cost (`parameter_count`, …) that scores are plotted against, or None.
+        compare: parameters by whose values trials are grouped.
+        y: metrics of the best epoch, or costs.
+        log: the logarithmic axes, of `x` and `y`.
+        knee: the quantity that `x` estimates at the knee of the curve; empty if no knee is looked for.
+        expect: expectations that are checked against the first `y`.
     """
 
     x: str | None = None
@@ -141,11 +145,11 @@ class ReportTable(_Frozen):
 
 
 class WarmFrom(_Frozen):
-    """Where a study's warm starts come from: the best trials of another one, as they were when it was launched.
+    """Origin of a study's warm starts: the best trials of another one, as they were at the launch.
 
     Attributes:
-        study: its name.
-        top: how many were asked for.
+        study: the other study's name.
+        top: the number of trials requested.
     """
 
     study: str
@@ -153,7 +157,7 @@ class WarmFrom(_Frozen):
 
 
 class Definition(_Frozen):
-    """What a study is. Self-contained: a worker needs nothing else."""
+    """Definition of a study. It is self-contained: a worker needs nothing else."""
 
     version: int = VERSION
     dataset: DatasetReference
@@ -173,29 +177,29 @@ class Definition(_Frozen):
 
     @property
     def space(self) -> Space:
-        """The space, parsed anew from the stored parameters."""
+        """The search space, parsed anew from the stored parameters."""
         candidates = self.evaluation.candidates if self.evaluation else ()
         return Space(self.parameters, configurations={each.label: each.values for each in candidates})
 
     @property
     def fixed(self) -> bool:
-        """Whether every slot's parameters are known from the start."""
+        """True if every trial's parameters are known from the start."""
         return SAMPLERS[self.sampler.name].fixed
 
     @property
-    def measured(self) -> tuple[str, ...]:
-        """The metrics that are measured for the objectives and constraints."""
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that the objectives and constraints need."""
         if self.evaluation:
             return self.evaluation.metrics
         bounded = [constraint.metric for constraint in self.constraints]
         return tuple(dict.fromkeys([*(objective.metric for objective in self.objectives), *bounded]))
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
-        """The configuration of a trial with these values; its seed is the study's."""
+        """Return the configuration of a trial with these values; its seed is the study's."""
         return TrialConfig(**{"seed": self.seed, **values})
 
     def baseline_config(self, space: Space) -> TrialConfig:
-        """The baseline: the values given for it, the space's constants, and defaults for the rest."""
+        """Return the baseline: its own values, the space's constants, and defaults for the rest."""
         return self.config({**constant_parameters(space), **(self.baseline or {})})
 
     def check_registered(self) -> None:
@@ -211,18 +215,18 @@ class Definition(_Frozen):
             registry.datasets.get(self.dataset.name, self.dataset.module)
 
     def differences(self, other: Definition) -> list[str]:
-        """What differs in `other`, a line a key; what the report compares makes no difference.
+        """List the differences of `other`, one line a key. The report's comparison makes no difference.
 
-        Nor does where warm starts come from, in one that gives them as tables, as a report's study file does.
+        Nor does the origin of warm starts, if `other` gives them as tables, as a report's study file does.
         """
-        mine, theirs = _comparable(self), _comparable(other)
+        stored, requested = _comparable(self), _comparable(other)
         if other.warm_from is None:
-            del mine["warm_from"], theirs["warm_from"]
-        return _differences(mine, theirs)
+            del stored["warm_from"], requested["warm_from"]
+        return _differences(stored, requested)
 
 
 def constant_parameters(space: Space) -> dict[str, Value]:
-    """The values that all configurations of a space have in common."""
+    """Return the values that all configurations of a space have in common."""
     return {
         d.parameter.name: d.domain.value
         for d in space.dimensions
@@ -231,33 +235,31 @@ def constant_parameters(space: Space) -> dict[str, Value]:
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:
-    """A definition as JSON; a data file is told by its hash, wherever it lies."""
+    """Return a definition as JSON; a data file is identified by its hash, wherever it lies."""
     data = definition.model_dump(mode="json", exclude={"report"})
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data
 
 
-def _differences(mine: Any, theirs: Any, key: str = "") -> list[str]:
-    if (
-        isinstance(mine, dict)
-        and isinstance(theirs, dict)
-        and not (set(mine) | set(theirs)) & {"value", "choices", "low"}
-    ):
-        keys = [*mine, *(k for k in theirs if k not in mine)]
-        return [line for k in keys for line in _differences(mine.get(k), theirs.get(k), f"{key}.{k}" if key else k)]
-    return [] if mine == theirs else [f"{key}: stored {mine!r}, asked {theirs!r}"]
+def _differences(stored: Any, requested: Any, key: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(requested, dict) and not {*stored, *requested} & DOMAIN_KEYS:
+        keys = dict.fromkeys([*stored, *requested])
+        return [
+            line for k in keys for line in _differences(stored.get(k), requested.get(k), f"{key}.{k}" if key else k)
+        ]
+    return [] if stored == requested else [f"{key}: stored {stored!r}, requested {requested!r}"]
 
 
 def longest_epochs(space: Space) -> int:
-    """The most epochs that a trial of the space can have."""
+    """Return the largest number of epochs that a trial of the space can have."""
     domains = [d.domain for d in space.dimensions if d.parameter.name == "epochs"]
-    tops = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]
-    return int(max(tops, default=TrialConfig().epochs))
+    maxima = [d.high if hasattr(d, "high") else max(d.points()) for d in domains]
+    return int(max(maxima, default=TrialConfig().epochs))
 
 
 def test_metric(metric: str) -> str | None:
-    """What a metric of the validation split is called on the test set; None where it says nothing of data."""
+    """Return a validation metric's name on the test set, or None if it does not depend on data."""
     if metric in registry.BUILTIN_METRICS and metric.startswith("val_"):
         return metric.replace("val_", "test_", 1)
     return None if metric in registry.BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"

@@ -10,26 +10,26 @@ from typing import Any
 import optuna
 
 from hpo.errors import DefinitionError, unknown
-from hpo.study.samplers import AtLeast, check_options
+from hpo.study.samplers import check_options
 
 __all__ = ["PRUNERS", "Pruner", "build_pruner", "check_pruner"]
 
 
 @dataclass(frozen=True)
 class Pruner:
-    """A class of `optuna.pruners` and its options."""
+    """Pruner of a study, as its name selects it: a class of `optuna.pruners`, and its options with their types."""
 
     target: str
-    options: Mapping[str, type | AtLeast] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, type] = field(default_factory=lambda: MappingProxyType({}))
 
 
-COMMON: dict[str, type | AtLeast] = {
+COMMON: dict[str, type] = {
     "n_startup_trials": int,
     "n_warmup_steps": int,
     "interval_steps": int,
     "n_min_trials": int,
 }
-HALVING: dict[str, type | AtLeast] = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
+HALVING: dict[str, type] = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
 
 PRUNERS: Mapping[str, Pruner] = MappingProxyType(
     {
@@ -43,19 +43,19 @@ PRUNERS: Mapping[str, Pruner] = MappingProxyType(
 
 
 def build_pruner(name: str, options: Mapping[str, Any], epochs: int) -> optuna.pruners.BasePruner:
-    """Optuna's pruner for a study whose longest trial has that many epochs."""
-    given = dict(options)
+    """Build Optuna's pruner for a study whose longest trial has that many epochs."""
+    arguments = dict(options)
     if name == "percentile":
-        given.setdefault("percentile", 25.0)
+        arguments.setdefault("percentile", 25.0)
     if name == "hyperband":
-        # Left to guess it from the first finished trial, parallel workers build different brackets.
-        given.setdefault("max_resource", epochs)
-    built: optuna.pruners.BasePruner = getattr(optuna.pruners, PRUNERS[name].target)(**given)
+        # If they guess it from the first finished trial, parallel workers build different brackets.
+        arguments.setdefault("max_resource", epochs)
+    built: optuna.pruners.BasePruner = getattr(optuna.pruners, PRUNERS[name].target)(**arguments)
     return built
 
 
 def check_pruner(name: str, options: Mapping[str, Any], epochs: int, objectives: int) -> None:
-    """Refuse a pruner that does not exist, takes no such option, or stands beside several objectives.
+    """Refuse a pruner that does not exist, does not take these options, or stands beside several objectives.
 
     Raises:
         DefinitionError: names the pruner, the option and the closest valid name.

@@ -1,4 +1,4 @@
-"""Samplers by name: fixed ones, whose slots are known when a study is created, and adaptive ones of Optuna's."""
+"""Samplers by name: fixed ones, whose slots are known at a study's creation, and adaptive ones of Optuna."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import optuna
+from pydantic import Field, TypeAdapter, ValidationError
 
 from hpo.errors import DefinitionError, unknown
 
 __all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
 
 
-@dataclass(frozen=True)
-class AtLeast:
-    """The type of an option of numbers, and its smallest value: Optuna would refuse a smaller one in mid-study."""
-
-    kind: type
-    low: float
-
-    def allows(self, value: Any) -> bool:
-        """Whether a value of that type is large enough; one that is not a number is not."""
-        return bool(value >= self.low)
+# Optuna would refuse a smaller number in the middle of a study.
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Population = Annotated[int, Field(ge=2)]
+StepSize = Annotated[float, Field(ge=1e-9)]
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a study chooses. `target` is a class of `optuna.samplers`; empty for fixed slots, which need none."""
+    """Sampler of a study, as its name selects it.
+
+    Attributes:
+        target: a class of `optuna.samplers`; empty for fixed slots, which need none.
+        options: the options that a study file may give, each with its type as pydantic reads it.
+        defaults: arguments of ours that Optuna has other defaults for.
+        several_objectives: whether it serves studies of several objectives.
+    """
 
     target: str = ""
-    options: Mapping[str, type | AtLeast] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     several_objectives: bool = True
 
     @property
     def fixed(self) -> bool:
-        """Whether every trial's parameters follow from the definition and the trial's number alone."""
+        """True if every trial's parameters follow from the definition and the trial's number alone."""
         return not self.target
 
 
@@ -51,8 +54,8 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "tpe": Sampler(
             "TPESampler",
             {
-                "n_startup_trials": AtLeast(int, 0),
-                "n_ei_candidates": AtLeast(int, 1),
+                "n_startup_trials": Count,
+                "n_ei_candidates": Positive,
                 "multivariate": bool,
                 "group": bool,
                 "constant_liar": bool,
@@ -62,16 +65,16 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             # Without `group`, conditional parameters are sampled independently of all others.
             MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
         ),
-        "gp": Sampler("GPSampler", {"n_startup_trials": AtLeast(int, 0), "deterministic_objective": bool}),
+        "gp": Sampler("GPSampler", {"n_startup_trials": Count, "deterministic_objective": bool}),
         "cmaes": Sampler(
             "CmaEsSampler",
             {
-                "n_startup_trials": AtLeast(int, 0),
-                "sigma0": AtLeast(float, 1e-9),
+                "n_startup_trials": Count,
+                "sigma0": StepSize,
                 "with_margin": bool,
                 "use_separable_cma": bool,
                 "lr_adapt": bool,
-                "popsize": AtLeast(int, 2),
+                "popsize": Population,
             },
             MappingProxyType({"warn_independent_sampling": False}),
             several_objectives=False,
@@ -79,7 +82,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
         "nsga2": Sampler(
             "NSGAIISampler",
             {
-                "population_size": AtLeast(int, 2),
+                "population_size": Population,
                 "mutation_prob": float,
                 "crossover_prob": float,
                 "swapping_prob": float,
@@ -90,12 +93,12 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 
 
 def trial_seed(study_seed: int, number: int) -> int:
-    """One seed per trial, from the study's seed and the trial's number."""
+    """Return the seed of one trial, from the study's seed and the trial's number."""
     return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
 
 
 def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for trial `number` of an adaptive study, or of an extra trial of a fixed one."""
+    """Build Optuna's sampler for trial `number` of an adaptive study, or for an extra trial of a fixed one."""
     sampler = SAMPLERS[name]
     target = getattr(optuna.samplers, sampler.target or "RandomSampler")
     with warnings.catch_warnings():
@@ -106,8 +109,13 @@ def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number
     return built
 
 
-def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, type | AtLeast]) -> None:
+def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, Any]) -> None:
     """Refuse options that `owner` does not take, or values of another type: Optuna would notice much later.
+
+    Args:
+        owner: the sampler or pruner, as errors name it.
+        options: value by option.
+        valid: type by option, as pydantic reads it.
 
     Raises:
         DefinitionError: names the owner, the option and its value.
@@ -115,16 +123,22 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, ty
     for option, value in options.items():
         if option not in valid:
             raise DefinitionError(unknown(f"option of {owner}", option, valid))
-        rule = valid[option]
-        kind = rule.kind if isinstance(rule, AtLeast) else rule
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise DefinitionError(f"{owner}: {option} = {value!r}: must be {kind.__name__}, not {type(value).__name__}")
-        if isinstance(rule, AtLeast) and not rule.allows(value):
-            raise DefinitionError(f"{owner}: {option} = {value!r}: must be at least {rule.low:g}")
+        try:
+            TypeAdapter(valid[option]).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise DefinitionError(f"{owner}: {option} = {value!r}: must be {_requirement(error, value)}") from error
+
+
+def _requirement(error: ValidationError, value: object) -> str:
+    """Say what an option's value must be: `at least 2`, or `int, not str`."""
+    detail = error.errors()[0]
+    if detail["type"] == "greater_than_equal":
+        return f"at least {detail['ctx']['ge']:g}"
+    return f"{detail['type'].removesuffix('_type')}, not {type(value).__name__}"
 
 
 def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> None:
-    """Refuse a sampler that does not exist, takes no such option, or cannot serve that many objectives.
+    """Refuse a sampler that does not exist, does not take these options, or cannot serve that many objectives.
 
     Raises:
         DefinitionError: names the sampler, the option and the closest valid name.

@@ -1,4 +1,4 @@
-"""A fixed study's slots: the parameters of every number, from the definition and the number alone."""
+"""Slots of fixed studies: each trial's parameters, from the definition and the trial's number alone."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ __all__ = ["fixed_trials"]
 
 
 def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
-    """The Optuna parameters of slots `start` to `stop - 1`.
+    """Return the Optuna parameters of slots `start` to `stop - 1`.
 
-    Slot 0 is the baseline where there is one, and warm starts follow it.
-    Random slot n is drawn from (study seed, n); quasi-random slot n is
-    point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967; scrambling after Matousek,
-    1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has slots for its baseline
-    and its warm starts alone.
+    Slot 0 is the baseline if there is one, and warm starts follow it. Random slot n is drawn from (study seed, n);
+    quasi-random slot n is point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967;
+    scrambling after Matousek, 1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has
+    slots for its baseline and its warm starts alone.
     """
     space = definition.space
-    first = _leading(definition, space)[start:stop]
+    first = _leading_trials(definition, space)[start:stop]
     draw = {"random": _random, "qmc": _sobol, "grid": _grid}.get(definition.sampler.name)
     return first if draw is None else first + draw(definition, space, start + len(first), stop)
 
 
-def _leading(definition: Definition, space: Space) -> list[dict[str, Value]]:
-    """The baseline, and the warm starts after it."""
+def _leading_trials(definition: Definition, space: Space) -> list[dict[str, Value]]:
+    """Return the baseline, and the warm starts after it."""
     baseline = [] if definition.baseline is None else [space.params(definition.baseline_config(space).effective())]
     return baseline + [warm_params(space, table) for table in definition.warm_start]
 

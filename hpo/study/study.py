@@ -1,4 +1,4 @@
-"""A study: a definition with a budget, and its trials, kept in SQL."""
+"""Study: a definition with a budget, and its trials in SQL."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 
 @dataclass(frozen=True)
 class ClaimedTrial:
-    """A trial that this worker has claimed. Its configuration is asked for by `Study.config`.
+    """Trial that this worker has claimed. `Study.suggest_config` gives its configuration.
 
     Attributes:
-        trial: Optuna's handle on it.
-        sampler: that asks for its parameters; every trial has one of its own.
-        attempt: the number of this attempt at it, from 1.
-        taken_over: whether its worker died, or was cut off, in the last attempt.
+        trial: Optuna's handle on the trial.
+        sampler: the trial's own sampler, which suggests its parameters.
+        attempt: the number of this attempt, from 1.
+        taken_over: whether the worker of the last attempt died or was cut off.
     """
 
     trial: optuna.trial.Trial
@@ -59,16 +59,16 @@ class ClaimedTrial:
 
 
 def study_names(storage: StudyStorage) -> list[str]:
-    """The names of all studies in a storage, ours and others'."""
+    """Return the names of all studies in a storage, whoever made them."""
     return [study.study_name for study in storage.get_all_studies()]
 
 
 class Study:
-    """A study in a storage. Nothing is kept here but its identity: the storage has the truth.
+    """Study in a storage. The object holds its identity and cached constants alone: the storage has the truth.
 
     Raises:
         StudyNotFoundError: the storage has no study of that name.
-        StudyForeignError: it has one that we did not make.
+        StudyForeignError: the study was not made by hpo.
     """
 
     def __init__(self, storage: StudyStorage, name: str) -> None:
@@ -88,25 +88,26 @@ class Study:
     def _not_found(self) -> str:
         names = study_names(self.storage)
         near = closest(self.name, names)
-        held = f"it holds: {', '.join(sorted(names))}" if names else "it holds no studies"
+        content = f"it holds: {', '.join(sorted(names))}" if names else "it holds no studies"
         hint = f"did you mean '{near}'? " if near else ""
-        return f"no study '{self.name}' in {self.storage.masked_url}; {hint}{held}"
+        return f"no study '{self.name}' in {self.storage.masked_url}; {hint}{content}"
 
     @classmethod
     def create(cls, storage: StudyStorage, name: str, definition: Definition, budget: Budget) -> Study:
         """Create a study with all its slots, or go on with the one that exists.
 
         Raises:
-            StudyConflictError: one exists with another definition; the message shows the difference and the ways out.
+            StudyConflictError: a study of that name has another definition; the message shows the differences and what
+                to do.
         """
         fixed = fixed_trials(definition, 0, budget.trials if definition.fixed else 1 + len(definition.warm_start))
         try:
             return cls.insert(storage, name, definition, budget, fixed)
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
-            study.require(definition)
+            study.check_definition(definition)
             if study.definition.report != definition.report:
-                study.redefine(study.definition.model_copy(update={"report": definition.report}))
+                study.replace_definition(study.definition.model_copy(update={"report": definition.report}))
             study.extend(budget)
             return study
 
@@ -118,28 +119,28 @@ class Study:
         definition: Definition,
         budget: Budget,
         first: Sequence[Mapping[str, Value]],
-        also: Callable[[sa.Connection, int], object] = lambda *_: None,
+        finish: Callable[[sa.Connection, int], object] = lambda *_: None,
     ) -> Study:
-        """Insert a study whose first trials wait with these parameters, all or nothing.
+        """Insert a study whose first trials wait with these parameters, in one transaction.
 
         Args:
             storage, name, definition, budget: of the study.
             first: the Optuna parameters of its first trials, in the order of their numbers.
-            also: done at the end of the transaction, with the study's id.
+            finish: called at the end of the transaction, with the study's id.
 
         Raises:
             optuna.exceptions.DuplicatedStudyError: the name is taken.
         """
         attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(first)]]}
         directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
-        storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, also)
+        storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, finish)
         return cls(storage, name)
 
-    def require(self, definition: Definition) -> None:
+    def check_definition(self, definition: Definition) -> None:
         """Refuse another definition than the stored one.
 
         Raises:
-            StudyConflictError: with every difference and the ways out.
+            StudyConflictError: names every difference and what to do.
         """
         differences = self.definition.differences(definition)
         if differences:
@@ -148,7 +149,7 @@ class Study:
                 f"launch this one with --name NEW, or remove the old one with: hpo delete {shlex.quote(self.name)}"
             )
 
-    # What it is.
+    # Identity.
 
     @property
     def _attrs(self) -> dict[str, Any]:
@@ -161,7 +162,7 @@ class Study:
 
     @cached_property
     def space(self) -> Space:
-        """The space of its definition."""
+        """The search space of the definition."""
         return self.definition.space
 
     @property
@@ -171,7 +172,7 @@ class Study:
 
     @property
     def maximize(self) -> bool:
-        """Whether larger is better for the first objective."""
+        """True if larger values of the first objective are better."""
         return self.definition.objectives[0].direction == "maximize"
 
     @cached_property
@@ -182,73 +183,73 @@ class Study:
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
 
     def extend(self, budget: Budget) -> None:
-        """Take over a larger budget; a smaller one shrinks nothing. Timeout and target stay unless they are given."""
+        """Raise the budget; a smaller one changes nothing. Timeout and target stay unless they are given."""
         while True:
             attrs = self._attrs
-            held = Budget.model_validate(attrs[BUDGET])
-            merged = held.extended(budget)
+            stored = Budget.model_validate(attrs[BUDGET])
+            merged = stored.merge(budget)
             more: list[dict[str, Value]] = []
             start = sum(self.storage.count_trials(self.id).values())
             changed: dict[str, Any] = {BUDGET: merged.model_dump()}
-            if self.definition.fixed and merged.trials > held.trials:
-                more = fixed_trials(self.definition, start, start + merged.trials - held.trials)
+            if self.definition.fixed and merged.trials > stored.trials:
+                more = fixed_trials(self.definition, start, start + merged.trials - stored.trials)
                 changed[SLOTS] = [*attrs[SLOTS], [start, start + len(more)]]
-            if merged == held or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
+            if merged == stored or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
                 return
 
-    def redefine(self, definition: Definition) -> None:
-        """Replace the definition by one that means the same for all trials there are: whoever calls this knows."""
-        held = self._attrs[DEFINITION]
-        self.storage.update_study(self.id, {DEFINITION: held}, {DEFINITION: definition.model_dump(mode="json")})
+    def replace_definition(self, definition: Definition) -> None:
+        """Replace the definition. The caller makes sure that it means the same for all existing trials."""
+        stored = self._attrs[DEFINITION]
+        self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
         for name in ("definition", "space"):
             self.__dict__.pop(name, None)
 
     def start_clock(self) -> None:
-        """Let the timeout count from now: a launch gives the study its time anew."""
+        """Start the timeout now: every launch gives the study its full time again."""
         timeout = self.budget.timeout
         self.storage.set_study_user_attr(self.id, DEADLINE, None if timeout is None else time.time() + timeout)
 
-    # Its trials.
+    # Trials.
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
+        """Return all trials, ordered by number."""
         return self.storage.get_all_trials(self.id, deepcopy=False)
 
-    def extra(self, number: int) -> bool:
-        """Whether trial `number` was added by others to a study of fixed slots."""
+    def is_extra(self, number: int) -> bool:
+        """Tell whether trial `number` was added by others to a study of fixed slots."""
         return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs[SLOTS])
 
     def is_baseline(self, number: int) -> bool:
-        """Whether trial `number` is the baseline."""
+        """Tell whether trial `number` is the baseline."""
         return number == 0 and self.definition.baseline is not None
 
     def claim(self, holder: WorkerInfo) -> ClaimedTrial | None:
-        """The next trial for a worker to train, or None where nothing is left to begin.
+        """Claim the next trial for a worker, or return None if there is nothing left to begin.
 
-        One whose worker is gone comes first, then one that waits; an adaptive study then adds one, as long as it is
+        A trial whose worker is gone comes first, then a waiting one; an adaptive study then adds one, as long as it is
         below its budget.
 
         Raises:
             StudyNotFoundError: the study was deleted.
         """
         try:
-            budget = self._budget_on_the_clock()
-            if self._why_ended(*budget):
+            budget, deadline = self._budget_and_deadline()
+            if self._stop_reason(budget, deadline):
                 self._release_abandoned(holder)
                 return None
-            claimed = self.storage.claim(self.id, holder, None if self.definition.fixed else budget[0].trials)
+            grant = self.storage.claim(self.id, holder, None if self.definition.fixed else budget.trials)
         except KeyError:
             raise StudyNotFoundError(f"study '{self.name}' is not in {self.storage.masked_url} any more") from None
-        if claimed is None:
+        if grant is None:
             return None
         try:
-            return self.claim_of(claimed)
-        except BaseException:  # whatever a sampler raises, its trial is not to stay with us
-            self.storage.release(claimed.trial_id)
+            return self.open_trial(grant)
+        except BaseException:  # whatever a sampler raises, we must not hold its trial any longer
+            self.storage.release(grant.trial_id)
             raise
 
-    def _budget_on_the_clock(self) -> tuple[Budget, float | None]:
-        """The budget and the deadline, in one look; a worker attached before any launch starts the clock."""
+    def _budget_and_deadline(self) -> tuple[Budget, float | None]:
+        """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
         attrs = self._attrs
         budget, deadline = Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE)
         if budget.timeout is not None and deadline is None:
@@ -256,37 +257,37 @@ class Study:
         return budget, deadline
 
     def _release_abandoned(self, holder: WorkerInfo) -> None:
-        """Trials whose workers are gone wait for the next launch: none stays RUNNING for good."""
-        while claimed := self.storage.claim(self.id, holder, abandoned=True):
-            self.storage.release(claimed.trial_id)
+        """Let trials whose workers are gone wait for the next launch, so that none stays RUNNING for good."""
+        while grant := self.storage.claim(self.id, holder, abandoned=True):
+            self.storage.release(grant.trial_id)
 
-    def claim_of(self, claimed: LeaseGrant) -> ClaimedTrial:
-        """The handle on a trial that the storage has claimed."""
-        options = self.definition.sampler
-        number = self.storage.get_trial_number_from_id(claimed.trial_id)
-        sampler = build_sampler(options.name, options.options, self.definition.seed, number)
-        self._ask(sampler)
-        trial = optuna.trial.Trial(self.optuna_study, claimed.trial_id)
-        return ClaimedTrial(trial, sampler, claimed.attempt, claimed.taken_over)
+    def open_trial(self, grant: LeaseGrant) -> ClaimedTrial:
+        """Return the handle on a trial that the storage has claimed."""
+        spec = self.definition.sampler
+        number = self.storage.get_trial_number_from_id(grant.trial_id)
+        sampler = build_sampler(spec.name, spec.options, self.definition.seed, number)
+        self._use_sampler(sampler)
+        trial = optuna.trial.Trial(self.optuna_study, grant.trial_id)
+        return ClaimedTrial(trial, sampler, grant.attempt, grant.taken_over)
 
-    def _ask(self, sampler: optuna.samplers.BaseSampler) -> None:
-        """Let a trial's own sampler be the study's: Optuna's trial asks that one."""
-        # What Optuna's own ask does: a sampler looks at the trials as they were when this was last forgotten.
+    def _use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:
+        """Make a trial's own sampler the study's, which is the one that Optuna's trial asks."""
+        # As Optuna's own `ask` does: a sampler sees the trials as they were when this cache was last cleared.
         self.optuna_study._thread_local.cached_all_trials = None
         self.optuna_study.sampler = sampler
 
-    def config(self, claim: ClaimedTrial) -> TrialConfig:
-        """The configuration of a claimed trial; its parameters are sampled and stored.
+    def suggest_config(self, claim: ClaimedTrial) -> TrialConfig:
+        """Sample and store the parameters of a claimed trial, and return its configuration.
 
         Raises:
-            ConfigError: somebody enqueued values that cannot be.
+            ConfigError: somebody enqueued impossible values.
         """
-        self._ask(claim.sampler)
+        self._use_sampler(claim.sampler)
         values = self.space.suggest(claim.trial) if not self.is_baseline(claim.number) else self._baseline_values(claim)
         return self.definition.config(values)
 
     def _baseline_values(self, claim: ClaimedTrial) -> dict[str, Any]:
-        """The baseline's own values; Optuna is told of those that its space holds."""
+        """Return the baseline's values, and tell Optuna those that the space contains."""
         values = self.definition.baseline_config(self.space).effective()
         params = self.space.params(values)
         for dimension in self.space.varied:
@@ -295,29 +296,32 @@ class Study:
         return values
 
     def rewind(self, claim: ClaimedTrial, epoch: int) -> None:
-        """Let a claimed trial go on after that epoch: what it reported of later ones is discarded."""
+        """Let a claimed trial go on after an epoch; its reports of later epochs are discarded."""
         self.storage.discard_reports(claim.id, epoch)
-        # Optuna's handle ignores the report of a step that it has seen before.
+        # Optuna's handle ignores reports of a step that it has seen before.
         reported = claim.trial._cached_frozen_trial.intermediate_values
         for step in [step for step in reported if step > epoch]:
             del reported[step]
 
     def config_of(self, trial: FrozenTrial) -> TrialConfig:
-        """The configuration of a stored trial, from its parameters and the definition.
+        """Return the configuration of a stored trial, from its parameters and the definition.
 
         Raises:
-            SpaceError: parameters are missing: the trial was added by others, or has not begun.
+            SpaceError: parameters are missing, because the trial was added by others or has not begun.
         """
         if self.is_baseline(trial.number):
             return self.definition.baseline_config(self.space)
         return self.definition.config(self.space.values(trial.params))
 
     def retry(self, numbers: Collection[int] | None = None) -> list[int]:
-        """Put FAIL trials back under their own numbers, their reports cleared; returns the numbers.
+        """Let FAIL trials wait again under their own numbers, without their reports.
 
         Args:
-            numbers: which, also RUNNING ones that no worker of ours holds: another tool has left them. None is all that
-                failed.
+            numbers: the trials to retry, among them RUNNING ones that no worker of ours holds, because another tool
+                left them so. None means all that failed.
+
+        Returns:
+            The numbers of the trials that wait again.
 
         Raises:
             RequestError: one of them has not failed, or does not exist.
@@ -326,18 +330,18 @@ class Study:
         held = {trial_id for worker in self.storage.read_workers(self.id) for trial_id in worker.trial_ids}
         for number in numbers or ():
             trial = trials.get(number)
-            left = trial is not None and trial.state == TrialState.RUNNING and trial._trial_id not in held
-            if trial is None or not (trial.state == TrialState.FAIL or left):
-                what = "not there" if trial is None else trial.state.name
-                raise RequestError(f"study '{self.name}': trial {number} is {what}; only FAIL trials are tried again")
+            orphaned = trial is not None and trial.state == TrialState.RUNNING and trial._trial_id not in held
+            if trial is None or not (trial.state == TrialState.FAIL or orphaned):
+                state = "not there" if trial is None else trial.state.name
+                raise RequestError(f"study '{self.name}': trial {number} is {state}; only FAIL trials can be retried")
         return self.storage.retry(self.id, numbers)
 
-    def ended(self) -> str | None:
-        """Why no trial is begun any more although some may be left: the time is up, or the target is reached."""
+    def stop_reason(self) -> str | None:
+        """Return why no more trials are begun: the time is up, or the target is reached; None if they are."""
         attrs = self._attrs
-        return self._why_ended(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
+        return self._stop_reason(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
 
-    def _why_ended(self, budget: Budget, deadline: float | None) -> str | None:
+    def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
@@ -351,13 +355,13 @@ class Study:
         return best.value >= target if self.maximize else best.value <= target
 
     def best(self) -> FrozenTrial | None:
-        """The COMPLETE trial with the best finite first objective; the lowest number of equals; None without any."""
-        done = [t for t in self.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
+        """Return the COMPLETE trial with the best finite first objective, of equals the first; None without any."""
+        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
         sign = -1 if self.maximize else 1
-        return min(done, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
+        return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 
-    def left(self) -> int:
-        """How many trials of the budget are not finished."""
+    def remaining(self) -> int:
+        """Count the trials of the budget that are not finished."""
         counts = self.storage.count_trials(self.id)
         unfinished = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
         return unfinished if self.definition.fixed else max(self.budget.trials - sum(counts.values()), 0) + unfinished

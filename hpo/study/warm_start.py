@@ -8,56 +8,48 @@ from typing import Any
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
-from hpo.space import Constant, Space
+from hpo.space import Space
+from hpo.study.definition import constant_parameters
 from hpo.study.samplers import SAMPLERS
 
-__all__ = ["check_warm_start", "constants_of", "warm_params"]
-
-
-def constants_of(space: Space) -> dict[str, Value]:
-    """The values that all configurations of a space have in which they matter."""
-    return {
-        d.parameter.name: d.domain.value
-        for d in space.dimensions
-        if isinstance(d.domain, Constant) and not d.domain.condition.tests
-    }
+__all__ = ["check_warm_start", "warm_params"]
 
 
 def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
-    """The Optuna parameters of a warm start; the space's constants need not stand in it."""
-    return space.params({**constants_of(space), **table})
+    """Return the Optuna parameters of a warm start; its table may leave out the space's constants."""
+    return space.params({**constant_parameters(space), **table})
 
 
-def check_warm_start(given: object, space: Space, sampler: str) -> tuple[dict[str, Value], ...]:
-    """The tables of the key `warm_start`.
+def check_warm_start(tables: object, space: Space, sampler: str) -> tuple[dict[str, Value], ...]:
+    """Check the tables of the key `warm_start`, and return them.
 
     An adaptive sampler chooses what a table leaves out; a fixed slot must have all its parameters.
 
     Raises:
-        DefinitionError: with the index, the parameter and the value that is wrong.
+        DefinitionError: names the index, the parameter and the value that is wrong.
     """
-    if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(t, Mapping) for t in given):
-        raise DefinitionError(f"warm_start = {given!r}: must be a list of tables, as [ {{ learning_rate = 0.01 }} ]")
-    if given and sampler == "grid":
+    if not isinstance(tables, Sequence) or isinstance(tables, str) or not all(isinstance(t, Mapping) for t in tables):
+        raise DefinitionError(f"warm_start = {tables!r}: must be a list of tables, as [ {{ learning_rate = 0.01 }} ]")
+    if tables and sampler == "grid":
         raise DefinitionError(
             "warm_start: a grid's trials are its points; leave warm_start out, or take another sampler"
         )
-    for index, table in enumerate(given):
+    for index, table in enumerate(tables):
         try:
-            _check(table, space, whole=SAMPLERS[sampler].fixed)
+            _check_table(table, space, complete=SAMPLERS[sampler].fixed)
         except RequestError as error:
             raise DefinitionError(f"warm_start[{index}] {error}") from error
-    return tuple(dict(table) for table in given)
+    return tuple(dict(table) for table in tables)
 
 
-def _check(table: Mapping[str, Any], space: Space, *, whole: bool) -> None:
+def _check_table(table: Mapping[str, Any], space: Space, *, complete: bool) -> None:
     TrialConfig(**table)
-    misfits = space.misfits({**constants_of(space), **table})
+    misfits = space.misfits({**constant_parameters(space), **table})
     for name, value in table.items():
         if name not in space.domains or name in misfits:
-            raise DefinitionError(f"{name} = {value!r}: the space does not hold this value beside the others")
+            raise DefinitionError(f"{name} = {value!r}: the space does not allow this value beside the others")
     params = warm_params(space, table)
-    if whole:
+    if complete:
         space.values(params)
     elif not params and space.varied:
-        raise DefinitionError(f"= {dict(table)!r}: has no value of {', '.join(d.key for d in space.varied)}")
+        raise DefinitionError(f"= {dict(table)!r}: gives no value of {', '.join(d.key for d in space.varied)}")

@@ -74,11 +74,11 @@ def test_it_goes_on_with_others(
     study = make(tmp_path)
     first = study.claim(holder("first"))  # so that there is something to sample from
     assert first is not None
-    study.config(first)
+    study.suggest_config(first)
     study.storage.set_trial_state_values(first.id, TrialState.COMPLETE, [0.5])
     again = study.claim(holder("first"))  # so that there is something to go on with
     assert again is not None
-    study.config(again)
+    study.suggest_config(again)
     if owner is hpo.execution.worker:
         study.storage.release(again.id)
     else:
@@ -86,7 +86,7 @@ def test_it_goes_on_with_others(
     worker = Worker(study, "cpu", 1)
     monkeypatch.setattr(owner, name, once_before(getattr(owner, name), lambda: taken_over(study, worker, then)))
     worker.run()
-    assert study.left() == 0
+    assert study.remaining() == 0
     assert {trial.state for trial in study.trials()} <= {TrialState.COMPLETE, TrialState.PRUNED}
     assert "taken it over" in caplog.text or "taken over" in caplog.text
     assert not [r.message for r in caplog.records if r.levelno >= logging.WARNING and "begins anew" not in r.message]

@@ -87,7 +87,7 @@ def test_a_report_and_its_pruner_need_no_database(
     study = make_study(server.url, tmp_path, replace(ONE, pruner=pruner))
     claim = study.claim(holder())
     assert claim is not None
-    study.config(claim)
+    study.suggest_config(claim)
     monkeypatch.setattr(write_behind, "STALE", 0.0)
     server.stop()
     try:

@@ -318,7 +318,7 @@ def test_a_dry_run_shows_and_creates_nothing(tmp_path: Path) -> None:
         "learning_rate = 0.0001 to 0.01 on a log scale",
         "when optimizer=rmsprop|adam|adamw",
         "grid: none",
-        "for instance",
+        "for example",
     ):
         assert word in done.stdout
     assert list(tmp_path.iterdir()) == []

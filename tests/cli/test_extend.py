@@ -38,7 +38,7 @@ def test_a_fork_names_what_it_leaves_and_how_to_go_on(tmp_path: Path, old: Study
     done = hpo(*asked, cwd=tmp_path)
     assert f"keeps {kept} trials of old; {20 - kept} of 20 are left" in done.stdout + done.stderr
     assert f"hpo launch new --storage {url}" in done.stdout + done.stderr
-    assert Study(StudyStorage(url, create=False), "new").left() == 20 - kept
+    assert Study(StudyStorage(url, create=False), "new").remaining() == 20 - kept
 
 
 def test_a_fork_that_cannot_be_is_a_line(tmp_path: Path, old: Study) -> None:
@@ -54,7 +54,7 @@ def test_a_warm_start_says_what_it_leaves_out(tmp_path: Path, old: Study) -> Non
     asked = ["launch", "./next.toml", "--warm-start", "old", "--top", "3", "--workers", "0", "--storage", url]
     done = hpo(*asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "note: warm start from old: left out, for the space does not hold it: " in done.stdout + done.stderr
+    assert "note: warm start from old: left out because the space does not allow it: " in done.stdout + done.stderr
     warm = Study(StudyStorage(url, create=False), "next").definition.warm_start
     assert 1 <= len(warm) <= 3
     refused = hpo(*asked, "--sampler", "random", "--name", "other", cwd=tmp_path)

@@ -38,12 +38,12 @@ def take(study: Study, size: int, name: str = "w") -> tuple[ClaimedTrial, TrialC
     study.storage.register_worker(study.id, holder(name))
     claim = study.claim(holder(name))
     assert claim is not None
-    config = study.config(claim)
+    config = study.suggest_config(claim)
     return claim, config, CohortClaimer(study).claim(holder(name), claim, config, size)
 
 
 def configs(study: Study, claims: list[ClaimedTrial]) -> list[TrialConfig]:
-    return [study.config(claim) for claim in claims]
+    return [study.suggest_config(claim) for claim in claims]
 
 
 def test_slots_that_fit_are_taken_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_cohort_is_claimed_in_one_transaction_however_many_wait(storage: Study
         companions = CohortClaimer(study)
         claim = study.claim(holder())
         assert claim is not None
-        config = study.config(claim)
+        config = study.suggest_config(claim)
         storage.flush()
         before = statements.count
         assert len(companions.claim(holder(), claim, config, 16)) == 15
@@ -122,7 +122,7 @@ def test_workers_that_claim_at_once_never_share_a_trial(storage: StudyStorage, a
         mine = Study(StudyStorage(any_url), "raced")
         companions, numbers = CohortClaimer(mine), []
         while (claim := mine.claim(holder(name))) is not None:
-            config = mine.config(claim)
+            config = mine.suggest_config(claim)
             cohort = [claim, *companions.claim(holder(name), claim, config, 4)]
             assert mine.storage.tell([TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
             numbers += [each.number for each in cohort]
@@ -177,10 +177,10 @@ def test_a_baseline_that_the_space_does_not_hold_is_trained_alone(tmp_path: Path
 def test_trials_given_back_come_along_again(tmp_path: Path) -> None:
     study = make_study(tmp_path, sampler=TPE, trials=8, parameters=CONDITIONAL)
     claim, _, more = take(study, 4)
-    before = [(each.number, study.config(each)) for each in (claim, *more)]
+    before = [(each.number, study.suggest_config(each)) for each in (claim, *more)]
     assert study.storage.release_all([claim.id, *(each.id for each in more)]) == [claim.id, *(each.id for each in more)]
     claim, _, more = take(study, 4)
-    assert [(each.number, study.config(each)) for each in (claim, *more)] == before
+    assert [(each.number, study.suggest_config(each)) for each in (claim, *more)] == before
     assert {each.attempt for each in (claim, *more)} == {2}
 
 

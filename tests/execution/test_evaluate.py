@@ -59,7 +59,7 @@ def study(tmp_path: Path) -> Study:
 def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_split(study: Study) -> None:
     made = plan_evaluations(study, top=2, seeds=3)
     assert [each.name for each in made] == ["small-evaluation"]
-    assert made[0].left() == 9
+    assert made[0].remaining() == 9
     run_all(made)
     (found,) = read_evaluations(study)
     best = study.best()
@@ -67,7 +67,7 @@ def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_sp
     assert found.candidates[0].trial == best.number
     assert found.candidates[0].chosen == best.value
     assert [each.baseline for each in found.candidates] == [False, False, True]
-    assert found.left == 0
+    assert found.remaining == 0
     for candidate in found.candidates:
         assert [run.seed for run in candidate.runs] == [4, 5, 6]
         assert len({tuple(run.epochs[0].items()) for run in candidate.runs}) == 3  # really other weights and orders
@@ -101,12 +101,12 @@ def test_a_run_is_what_train_gives_and_its_predictions_give_its_scores(study: St
 
 def test_what_has_been_run_is_not_run_again(study: Study) -> None:
     run_all(plan_evaluations(study, top=1, seeds=2))
-    assert [each.left() for each in plan_evaluations(study, top=1, seeds=2)] == [0]
+    assert [each.remaining() for each in plan_evaluations(study, top=1, seeds=2)] == [0]
     (wider,) = plan_evaluations(study, top=1, seeds=3)
-    assert wider.left() == 2
+    assert wider.remaining() == 2
     run_all([wider])
     more = plan_evaluations(study, top=3, seeds=3)
-    assert [(each.name, each.left()) for each in more] == [("small-evaluation", 0), ("small-evaluation-2", 6)]
+    assert [(each.name, each.remaining()) for each in more] == [("small-evaluation", 0), ("small-evaluation-2", 6)]
     run_all(more)
     (found,) = read_evaluations(study)
     assert found.studies == ("small-evaluation", "small-evaluation-2")
@@ -265,7 +265,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
     (made,) = plan_evaluations(study, top=1, seeds=1)
     with pytest.raises(RequestError, match="'small-evaluation' is an evaluation itself; evaluate 'small'"):
         plan_evaluations(made)
-    with pytest.raises(DefinitionError, match="validation = 0: leaves nothing to measure val_accuracy on"):
+    with pytest.raises(DefinitionError, match="validation = 0: leaves no samples to measure val_accuracy on"):
         parse_definition({"parameters": {"validation": 0}}, "none", tmp_path)
     (tmp_path / "cheap").mkdir()
     with pytest.raises(RequestError, match=r"has no objective that data are needed to measure \(parameter_count\)"):

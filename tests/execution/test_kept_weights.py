@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_p
     assert done.returncode == -signal.SIGKILL
     assert set(best(study)) <= set(list_local_weights(study))
     Worker(study, "cpu", 1).run()
-    assert study.left() == 0
+    assert study.remaining() == 0
     assert set(best(study)) <= set(list_local_weights(study))
     swept = run_hpo("gc", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
     assert swept.returncode == 0, swept.stderr
@@ -161,7 +161,7 @@ def test_a_study_that_is_copied_is_gone_on_with_there(tmp_path: Path) -> None:
     study = make(tmp_path, trials=4)
     claim = study.claim(holder("here"))  # in training for ever
     assert claim is not None
-    study.config(claim)
+    study.suggest_config(claim)
     there = f"sqlite:///{tmp_path / 'there.db'}"
     arguments = ("copy", "small", "--to", there, "--storage", sqlite_url(tmp_path))
     done = run_hpo(*arguments, cwd=tmp_path)

@@ -84,7 +84,7 @@ def test_divergence_is_pruned_with_its_kind(tmp_path: Path) -> None:
     trial = study.trials()[0]
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs["failure"] == "diverged"
-    assert study.left() == 0
+    assert study.remaining() == 0
 
 
 def make_other(folder: Path, name: str, parameters: dict[str, Any], **keys: Any) -> Study:
@@ -169,7 +169,7 @@ def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_pa
             assert len(study.trials()[1].intermediate_values) == 2
             assert checkpoints(study) == ["1.pt"]
         Worker(study, "cpu", 1).run()
-        assert study.left() == 0
+        assert study.remaining() == 0
         rows = study.storage.read_epochs(study.id)
         outcomes.append([(t.params, t.value, t.intermediate_values, len(rows[t._trial_id])) for t in study.trials()])
         assert checkpoints(study) == []
@@ -317,7 +317,7 @@ def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> No
     assert {t.state for t in watching.trials()} == {TrialState.FAIL}
     works = True
     assert study.retry([1]) == [1]
-    with pytest.raises(RequestError, match="trial 1 is WAITING; only FAIL trials are tried again"):
+    with pytest.raises(RequestError, match="trial 1 is WAITING; only FAIL trials can be retried"):
         study.retry([1])
     assert study.retry() == [0, 2]
     assert {t.state for t in watching.trials()} == {TrialState.WAITING}

@@ -147,15 +147,15 @@ def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
     tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 2})
-    asked, claim_of = [0], study.claim_of
+    asked, open_trial = [0], study.open_trial
 
     def fail(*arguments: Any) -> Any:
         asked[0] += 1
         if asked[0] == 3:
             raise ValueError("no idea")
-        return claim_of(*arguments)
+        return open_trial(*arguments)
 
-    monkeypatch.setattr(study, "claim_of", fail)
+    monkeypatch.setattr(study, "open_trial", fail)
     Worker(study, "cpu", 1, cohort=4).run()
     assert len(stack.trained[0]) == 1
     assert states(study) == [COMPLETE] * 6

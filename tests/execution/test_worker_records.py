@@ -98,7 +98,7 @@ def test_epochs_that_did_not_reach_the_database_come_from_the_checkpoint(tmp_pat
 def test_each_trial_has_its_events_also_when_it_was_interrupted(cohort: int, tmp_path: Path) -> None:
     study, folder = make(tmp_path), tmp_path / "board"
     Worker(study, "cpu", 1, InTheMidst(study, 2, 5), cohort=cohort, tensorboard=folder).run()
-    assert study.left()
+    assert study.remaining()
     Worker(study, "cpu", 1, cohort=cohort, tensorboard=folder).run()
     check_events(study, folder)
 
@@ -143,7 +143,7 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     done = command("worker", "mine", "--tensorboard", "board", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_events(study, tmp_path / "board")
-    assert study.left() == 0
+    assert study.remaining() == 0
     done = command("launch", "mine", "--tensorboard", "small.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

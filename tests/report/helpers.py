@@ -48,7 +48,7 @@ def tell_all(study: Study, states: Sequence[str] = ("COMPLETE",)) -> None:
 
 
 def tell(study: Study, claim: Any, state: str) -> None:
-    config = study.config(claim)
+    config = study.suggest_config(claim)
     storage = study.storage
     # Best at a learning rate of 0.01, as a real study might be.
     peak = 0.98 - 0.02 * abs(math.log10(config.learning_rate) + 2) - 0.01 * config.dropout
@@ -114,7 +114,7 @@ def evaluated(
 
 
 def _tell_run(companion: Study, claim: Any, scores: Mapping[str, float], noise: float) -> None:
-    companion.config(claim)  # which stores the parameters
+    companion.suggest_config(claim)  # which stores the parameters
     params = companion.storage.get_trial(claim.id).params
     label, seed = str(params["configuration"]), int(params["seed"])
     spread = noise * math.sin(7 * seed * sum(map(ord, label)))

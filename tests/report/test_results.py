@@ -19,7 +19,7 @@ def test_counts_and_failures(tmp_path: Path) -> None:
     results = read_results(filled(tmp_path, states=MIXED, trials=12))
     assert results.counts == {"COMPLETE": 4, "PRUNED": 4, "FAIL": 2, "RUNNING": 2, "WAITING": 0}
     assert results.failures == {"error": 2, "diverged": 2}
-    assert results.left == 2
+    assert results.remaining == 2
     assert [row.number for row in results.trials] == list(range(12))
     assert results.trials[3].message is not None
     assert results.trials[3].message.startswith("ValueError")

@@ -39,7 +39,9 @@ def test_a_row_per_class_of_the_kept_images(tmp_path: Path, monkeypatch: pytest.
     companion = make_study(tmp_path, "filled-evaluation", trials=1, parameters={"epochs": 1, "depth": [1, 2]})
     candidate = Candidate(label="trial 0", trial=0, baseline=False, values={})
     of = Evaluation(of=study.name, candidates=(candidate,), metrics=("accuracy",))
-    companion.redefine(companion.definition.model_copy(update={"evaluation": of, "parameters": {"epochs": 1}}))
+    companion.replace_definition(
+        companion.definition.model_copy(update={"evaluation": of, "parameters": {"epochs": 1}})
+    )
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     images, labels = rng.integers(256, size=(24, 8, 8), dtype=np.uint8), np.repeat([2, 0], 12)
     np.savez(buffer, images=images, labels=labels)

@@ -26,7 +26,7 @@ def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> Resul
     for accuracy in accuracies:
         claim = study.claim(holder())
         assert claim is not None
-        study.config(claim)
+        study.suggest_config(claim)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [accuracy])
     return read_results(study)
 
@@ -126,7 +126,7 @@ def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
     for values in ([0.97, 3000.0], [0.96, 2000.0], [0.95, 4000.0]):
         claim = study.claim(holder())
         assert claim is not None
-        study.config(claim)
+        study.suggest_config(claim)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, values)
     assert write_verdict(read_results(study))[1] == (
         "No single winner: the 2 trials on the Pareto front trade one objective for another."

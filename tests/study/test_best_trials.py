@@ -71,7 +71,7 @@ def test_fewer_than_asked_for_are_told(tmp_path: Path, old: Study) -> None:
     planned = warmed(tmp_path, top=99, trials=99)
     count = len(planned.definition.warm_start)
     [notice] = planned.notices
-    assert notice == f"warm start from old: begins with {count} of its trials, for no others differ in this space"
+    assert notice == f"warm start from old: begins with {count} of its trials; no others differ in this space"
     assert not warmed(tmp_path, top=count, trials=99).notices
 
 
@@ -136,14 +136,14 @@ def test_the_same_launch_goes_on_whatever_became_of_the_old_study(tmp_path: Path
 def test_the_study_file_of_its_report_is_the_same_study(tmp_path: Path, old: Study) -> None:
     study = warmed(tmp_path, top=3).create(sqlite_url(tmp_path))
     _, definition, _ = parse_definition(study_table(read_results(study)), "new", tmp_path)
-    study.require(definition)
+    study.check_definition(definition)
     with pytest.raises(StudyConflictError, match="warm_start: stored"):
-        study.require(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
+        study.check_definition(definition.model_copy(update={"warm_start": definition.warm_start[:1]}))
 
 
 def test_another_warm_start_is_another_study(tmp_path: Path, old: Study) -> None:
     warmed(tmp_path, top=3).create(sqlite_url(tmp_path))
-    with pytest.raises(StudyConflictError, match=r"warm_from\.top: stored 3, asked 2"):
+    with pytest.raises(StudyConflictError, match=r"warm_from\.top: stored 3, requested 2"):
         warmed(tmp_path, top=2).create(sqlite_url(tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_two_workers_do_not_double_them(tmp_path: Path, old: Study) -> None:
     def work(name: str) -> list[tuple[int, dict[str, Any]]]:
         study, done = Study(StudyStorage(sqlite_url(tmp_path)), "new"), []
         while claim := study.claim(holder(name)):
-            study.config(claim)
+            study.suggest_config(claim)
             done.append((claim.number, dict(claim.trial.params)))
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
         return done
@@ -186,7 +186,7 @@ def test_fixed_slots_are_not_begun_from_another_study(tmp_path: Path, old: Study
 def test_what_is_refused(tmp_path: Path, old: Study) -> None:
     with pytest.raises(RequestError, match="the baseline and warm_start alone are 5 trials"):
         warmed(tmp_path, trials=4)
-    with pytest.raises(RequestError, match="nothing to begin with in study 'old': the new space holds no value"):
+    with pytest.raises(RequestError, match="nothing to begin with in study 'old': the new space allows no value"):
         warmed(tmp_path, parameters={"learning_rate": [0.5, 0.6]})
     with pytest.raises(RequestError, match="top = 3: of which study"):
         plan_launch("quickstart", sqlite_url(tmp_path), top=3)

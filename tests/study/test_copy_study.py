@@ -58,7 +58,7 @@ def _work(study: Study, *states: TrialState) -> None:
     for state in states:
         claim = study.claim(holder("here"))
         assert claim is not None
-        study.config(claim)
+        study.suggest_config(claim)
         for epoch in (1, 2, 3):
             value = 1 / (3 + claim.number + epoch)
             study.storage.record_epoch(claim.id, epoch, {"epoch": epoch, "val_accuracy": value})
@@ -114,14 +114,14 @@ def test_a_worker_there_goes_on_to_the_budget(pair: tuple[StudyStorage, StudySto
     copied = copy_study(study, target, "small")
     fixed = {t.number: t.params for t in copied.trials() if t.state == TrialState.WAITING}
     while (claim := copied.claim(holder("there"))) is not None:
-        copied.config(claim)
+        copied.suggest_config(claim)
         target.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
     trials = copied.trials()
     assert [t.number for t in trials] == list(range(9))
-    assert copied.left() == 0
+    assert copied.remaining() == 0
     assert fixed.keys() == {3, 5}
     assert all(trials[number].params == params for number, params in fixed.items())
-    assert study.left() == 5
+    assert study.remaining() == 5
 
 
 def test_a_taken_name_is_refused_and_nothing_arrives(pair: tuple[StudyStorage, StudyStorage], tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_values_that_are_not_finite_arrive(pair: tuple[StudyStorage, StudyStorag
     study = _made(source, tmp_path, objective=["val_loss", "parameter_count"])
     claim = study.claim(holder())
     assert claim is not None
-    study.config(claim)
+    study.suggest_config(claim)
     source.set_trial_intermediate_value(claim.id, 1, float("nan"))
     source.set_trial_intermediate_value(claim.id, 2, float("-inf"))
     source.set_trial_state_values(claim.id, TrialState.COMPLETE, [float("inf"), 3.0])

@@ -147,10 +147,10 @@ def test_a_parameter_that_the_new_space_needs_and_no_trial_has(tmp_path: Path) -
 def test_unfinished_and_failed_trials_are_named(tmp_path: Path) -> None:
     old = made(tmp_path, ("COMPLETE", "FAIL", "RUNNING", "diverged"))
     planned = fork_study(old, "new")
-    assert planned.left == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
+    assert planned.skipped == {"FAIL": [1, 5, 9], "RUNNING": [2, 6, 10]}
     states = [trial.state for trial in planned.create().trials()]
     assert states == [TrialState.COMPLETE, TrialState.PRUNED] * 3
-    assert Study(old.storage, "new").left() == 6
+    assert Study(old.storage, "new").remaining() == 6
 
 
 def test_the_baseline_stays_trial_0(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_baseline_that_changes_is_trained_anew_and_counts(tmp_path: Path) -> N
     claim = study.claim(holder())
     assert claim is not None
     assert claim.number == 0
-    assert study.config(claim).optimizer == "sgd"
+    assert study.suggest_config(claim).optimizer == "sgd"
 
 
 @pytest.mark.parametrize("baseline", [None, {"optimizer": "adam", "depth": 1}])
@@ -205,7 +205,7 @@ def test_in_a_grid_each_takes_the_slot_of_its_point(tmp_path: Path, baseline: di
 def test_of_two_at_one_point_of_a_grid_the_first_is_kept(tmp_path: Path) -> None:
     old = filled(tmp_path, "old", sampler="grid", trials=2, parameters={"epochs": 4, "depth": [1, 2]})
     add_foreign(old, {"depth": 2}, 0.5)
-    assert fork_study(old, "new").refused == ["trial 2: its point is that of trial 1 already"]
+    assert fork_study(old, "new").refused == ["trial 2: trial 1 already has the same point"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -265,7 +265,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         fork_study(old, "new", trials=5)
     with pytest.raises(RequestError, match="unknown parameter 'optimzer'; did you mean 'optimizer'"):
         fork_study(old, "new", {"optimzer": "adam"})
-    with pytest.raises(RequestError, match="another seed is another study"):
+    with pytest.raises(RequestError, match="with another seed, launch a study of its own"):
         fork_study(old, "new", seed=1)
     with pytest.raises(RequestError, match="none is COMPLETE or PRUNED"):
         fork_study(make_study(tmp_path, "empty", sampler="tpe"), "new")

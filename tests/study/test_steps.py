@@ -33,7 +33,7 @@ def made(storage: StudyStorage, folder: Path, name: str = "small") -> Study:
 def begun(study: Study, worker: str = "w") -> ClaimedTrial:
     claim = study.claim(holder(worker))
     assert claim is not None
-    study.config(claim)
+    study.suggest_config(claim)
     return claim
 
 

@@ -29,7 +29,7 @@ def run_all(study: Study, value: float = 0.5) -> list[TrialConfig]:
     """Claim everything, tell a value; configurations in the order of the claims."""
     configs = []
     while (claim := study.claim(holder())) is not None:
-        configs.append(study.config(claim))
+        configs.append(study.suggest_config(claim))
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value + claim.number / 1000])
     return configs
 
@@ -120,10 +120,10 @@ def test_what_others_enqueue_is_trained_and_marked(tmp_path: Path) -> None:
     )
     configs = run_all(study)
     assert configs[3].momentum == 0.5
-    assert [study.extra(n) for n in range(4)] == [False, False, False, True]
+    assert [study.is_extra(n) for n in range(4)] == [False, False, False, True]
     study.extend(Budget(trials=5))
     assert len(run_all(study)) == 2
-    assert [study.extra(n) for n in range(6)] == [False] * 3 + [True] + [False] * 2
+    assert [study.is_extra(n) for n in range(6)] == [False] * 3 + [True] + [False] * 2
 
 
 def test_what_others_add_counts_toward_an_adaptive_budget(tmp_path: Path) -> None:
@@ -131,21 +131,21 @@ def test_what_others_add_counts_toward_an_adaptive_budget(tmp_path: Path) -> Non
     plain = optuna.load_study(study_name="small", storage=sqlite_url(tmp_path))
     plain.tell(plain.ask(), 0.1)
     assert len(run_all(study)) == 4
-    assert study.left() == 0
+    assert study.remaining() == 0
 
 
 def test_a_target_and_a_deadline_end_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = make_study(tmp_path, trials=10, target=0.503, timeout="1h")
     assert len(run_all(study)) == 4  # 0.5, 0.501, 0.502, 0.503
-    assert "target 0.503" in str(study.ended())
+    assert "target 0.503" in str(study.stop_reason())
     study.extend(Budget(trials=10, target=0.9))
     assert study.budget == Budget(trials=10, timeout=3600, target=0.9)
     now = 1_000_000.0
     monkeypatch.setattr(study_module.time, "time", lambda: now)
     study.start_clock()
-    assert study.ended() is None
+    assert study.stop_reason() is None
     now += 3601
-    assert study.ended() == "its time is up"
+    assert study.stop_reason() == "its time is up"
     assert study.claim(holder()) is None
     study.start_clock()
     assert study.claim(holder()) is not None
@@ -155,7 +155,14 @@ def test_another_definition_is_refused_with_the_difference_and_the_ways_out(tmp_
     make_study(tmp_path)
     with pytest.raises(StudyConflictError) as error:
         make_study(tmp_path, parameters={**SPACE, "width": [32, 128]}, seed=3)
-    for word in ("parameters.width", "[32, 64]", "[32, 128]", "seed: stored 0, asked 3", "--name", "hpo delete small"):
+    for word in (
+        "parameters.width",
+        "[32, 64]",
+        "[32, 128]",
+        "seed: stored 0, requested 3",
+        "--name",
+        "hpo delete small",
+    ):
         assert word in str(error.value)
     make_study(tmp_path, trials=20)  # the budget is not part of the definition
 
@@ -322,7 +329,7 @@ def test_left_counts_what_is_not_finished(tmp_path: Path) -> None:
             assert claim is not None
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
         study.claim(holder())
-        assert study.left() == 5 - steps
+        assert study.remaining() == 5 - steps
 
 
 def test_an_adaptive_sampler_learns_from_what_has_finished_since_it_was_last_asked(tmp_path: Path) -> None:
@@ -330,6 +337,6 @@ def test_an_adaptive_sampler_learns_from_what_has_finished_since_it_was_last_ask
     for i in range(5):
         claim = study.claim(holder())
         assert claim is not None
-        study.config(claim)
+        study.suggest_config(claim)
         assert bool(claim.trial.relative_params) == (i >= 2)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [i / 10])

@@ -42,7 +42,7 @@ def finish(files: StudyFiles, value: float, state: TrialState = TrialState.COMPL
     if state != TrialState.COMPLETE:
         files.study.storage.set_trial_state_values(claim.id, state, None if state == TrialState.FAIL else [value])
         return claim.number
-    with files.telling(claim.number, value, write):
+    with files.keep_best_weights([(claim.number, value, write)]):
         files.study.storage.set_trial_state_values(claim.id, state, [value])
     return claim.number
 
@@ -79,7 +79,7 @@ def test_of_several_objectives_the_first_decides(tmp_path: Path) -> None:
     for n in range(8):
         claim = study.claim(holder())
         assert claim is not None
-        with files.telling(n, n / 10, write):
+        with files.keep_best_weights([(n, n / 10, write)]):
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [n / 10, float(n)])
     assert sorted(list_local_weights(study)) == [3, 4, 5, 6, 7]
 
@@ -95,7 +95,7 @@ def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: 
         mine = Study(StudyStorage(any_url), "raced")
         files = StudyFiles(mine)  # each worker has seen other trials
         while (claim := mine.claim(holder(f"w{number}"))) is not None:
-            with files.telling(claim.number, values[claim.number], write):
+            with files.keep_best_weights([(claim.number, values[claim.number], write)]):
                 mine.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [values[claim.number]])
             before, here, after = rank_trials(mine)[0], set(list_local_weights(mine)), rank_trials(mine)[0]
             missing.append({number for _, number in set(before) & set(after)} - here)  # the best all the while
@@ -118,11 +118,11 @@ def test_killed_between_publishing_and_telling_a_trial_keeps_what_it_needs(tmp_p
     numbers = [finish(files, 0.1 * n) for n in range(5)]
     claim = study.claim(holder())
     assert claim is not None
-    with pytest.raises(KeyboardInterrupt), files.telling(claim.number, 0.9, write):
+    with pytest.raises(KeyboardInterrupt), files.keep_best_weights([(claim.number, 0.9, write)]):
         raise KeyboardInterrupt
     assert sorted(list_local_weights(study)) == [*numbers, claim.number]  # a file too many, and none too few
     assert find_unneeded_files(study.storage) == []  # it may be told at any moment
-    with StudyFiles(study).telling(claim.number, 0.9, write):  # by the one who took the trial over
+    with StudyFiles(study).keep_best_weights([(claim.number, 0.9, write)]):  # by the one who took the trial over
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.9])
     assert sorted(list_local_weights(study)) == sorted(ranked(study)) == [1, 2, 3, 4, 5]
 
@@ -137,7 +137,7 @@ def test_weights_that_cannot_be_written_do_not_cost_the_trial(tmp_path: Path, ca
 
     claim = study.claim(holder())
     assert claim is not None
-    with caplog.at_level(logging.WARNING), files.telling(claim.number, 0.5, full):
+    with caplog.at_level(logging.WARNING), files.keep_best_weights([(claim.number, 0.5, full)]):
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.5])
     assert "0.safetensors: not written ([Errno 28] No space left on device); the trial counts" in caplog.text
     assert study.trials()[0].value == 0.5
@@ -152,7 +152,7 @@ def test_a_trial_that_is_clearly_beaten_costs_no_query(tmp_path: Path) -> None:
         finish(files, 1 - n / 100)
     statements: list[str] = []
     sa.event.listen(study.storage.engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
-    with files.telling(15, 0.1, write):
+    with files.keep_best_weights([(15, 0.1, write)]):
         pass
     assert statements == []
 

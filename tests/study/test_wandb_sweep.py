@@ -47,7 +47,7 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     done = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "note: program, project: how runs are started there; here it is hpo launch and hpo worker",
+        "note: program, project: they say how runs are started; here hpo launch and hpo worker do that",
         "look at it with:  hpo launch ./ours.toml --dry-run",
     ]
     name, theirs, budget = read_study(str(tmp_path / "ours.toml"))
@@ -205,8 +205,8 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
     assert (found.table["objective"], found.table["target"]) == ("val_loss", 0.1)
     assert found.notes == [
         "optimizer = 'Lookahead' has no equivalent among the values of optimizer and is left out; "
-        "say what it is with --rename optimizer.Lookahead=OURS",
-        "tokens has no equivalent and is left out; say what it is with --rename tokens=OURS",
+        "name one with --rename optimizer.Lookahead=OURS",
+        "tokens has no equivalent and is left out; name one with --rename tokens=OURS",
     ]
     text = found.toml("sweep.yaml")
     assert all(f"# note: {note}" in text for note in found.notes)
@@ -270,9 +270,9 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ({"parameters": {"dropout": {"min": 0.0, "max": 1.5}}}, r"\[parameters\] dropout: high = 1.5: out of bounds"),
         (
             {"parameters": {"lr": {"value": 1}, "eta": {"value": 1}}},
-            "parameters.eta: is learning_rate, which stands there",
+            "parameters.eta: is learning_rate, which another parameter is already",
         ),
-        ({"parameters": None}, "is no sweep: it needs `parameters`"),
+        ({"parameters": None}, "is no sweep: it needs a table `parameters`"),
         ({"early_terminate": {"type": "envelope"}}, "early_terminate = .* must be a table with type: hyperband"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate: needs min_iter, or max_iter with s"),
         (

@@ -331,9 +331,9 @@ def test_what_a_study_file_says_wrong_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(kind, match=match):
             parse_definition(table, "own", tmp_path)
 
-    refused("dataset = 'none': is for loops of your own, and mlp is no such loop; name data", dataset="none")
+    refused("dataset = 'none': is for training loops of your own, and mlp is none; name a data set", dataset="none")
     refused(
-        "objective = 'val_rmse': only loops of your own report it, and model 'mlp' is none",
+        "objective = 'val_rmse': only training loops of your own report it, and model 'mlp' is none",
         objective="val_rmse",
         parameters={"model": ["mlp", "parabola"]},
         dataset="mnist",

@@ -81,7 +81,7 @@ class _Lines:
         self.finished = 0
 
     def show(self, now: Progress) -> None:
-        finished = now.budget - now.left
+        finished = now.budget - now.remaining
         if finished != self.finished:
             self.finished = finished
             self.console.print(f"{self.name}: {now.text}", soft_wrap=True)

@@ -61,10 +61,10 @@ def study_facts(reading: ReportData) -> list[str]:
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
     told = [f"{trials}: {states}" if results.trials else "no trials yet"]
-    if results.left:
+    if results.remaining:
         slots = max(results.budget.trials, len(results.trials))
-        ended = f" ({results.ended})" if results.ended else ""
-        told.append(f"not finished: {count_text(results.left)} of {count_text(slots)} left{ended}")
+        ended = f" ({results.stop_reason})" if results.stop_reason else ""
+        told.append(f"not finished: {count_text(results.remaining)} of {count_text(slots)} left{ended}")
     if results.began and results.last:
         told.append(f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}")
     extra = sum(row.extra for row in results.trials)

@@ -68,9 +68,11 @@ def _evaluation(results: Results, evaluation: EvaluationResults, judgement: Eval
         blocks += [_scores(evaluation, judgement), _figure(evaluation, judgement, index), *_compared(judgement)]
     if lost := lost_runs(evaluation):
         blocks.append(Text(f"Runs that are in no mean: {'; '.join(lost)}."))
-    if evaluation.left:
+    if evaluation.remaining:
         blocks.append(
-            Text(f"{evaluation.left} {'run is' if evaluation.left == 1 else 'runs are'} left. To finish them:")
+            Text(
+                f"{evaluation.remaining} {'run is' if evaluation.remaining == 1 else 'runs are'} left. To finish them:"
+            )
         )
         blocks.append(Code(_finish(results, evaluation)))
     return blocks

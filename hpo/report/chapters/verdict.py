@@ -284,13 +284,13 @@ def _next(
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
-    if results.left and not results.ended:
+    if results.remaining and not results.stop_reason:
         return f"Next: {'go on' if results.began else 'run it'} with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible(results):
         return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
-    left = sum(each.left for each in evaluations if each.own)
+    left = sum(each.remaining for each in evaluations if each.own)
     if left:
         return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:

@@ -181,13 +181,13 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
         )
     looked = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
     after = 0 if looked is None else sum(row.started is not None and row.started > looked for row in results.trials)
-    if after or (looked is not None and results.left):
+    if after or (looked is not None and results.remaining):
         found.append(
             Finding(
                 "order",
                 "test set",
                 "warning",
-                f"the test set was first looked at with {max(after, results.left)} trials still to run",
+                f"the test set was first looked at with {max(after, results.remaining)} trials still to run",
                 "finish a study before the test set is looked at, and choose nothing by what it shows",
             )
         )
@@ -205,13 +205,13 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     """Check 28: the record of the study."""
     best = results.best
     value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
-    lacking = best is None or results.left > 0
+    lacking = best is None or results.remaining > 0
     return [
         Finding(
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {len(results.trials)} trials, {results.left} left, best "
+            f"study {results.name}: {len(results.trials)} trials, {results.remaining} left, best "
             f"{results.objective.metric} {value}; seed {results.definition.seed}",
             f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
         )

@@ -191,7 +191,7 @@ class EvaluationResults:
         refit: whether they trained on training and validation data together.
         objective: the first objective of the study that is evaluated, of those that data are needed to measure.
         candidates: the best of the study first, the rival last.
-        left: runs that are not finished.
+        remaining: runs that are not finished.
         path: what `--dataset` takes for that data set.
         looked: when its test set was first looked at; naive local time.
     """
@@ -202,7 +202,7 @@ class EvaluationResults:
     refit: bool
     objective: Objective
     candidates: tuple[CandidateRuns, ...]
-    left: int
+    remaining: int
     path: str = ""
     looked: datetime | None = None
 
@@ -302,7 +302,7 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         evaluation.refit,
         objectives[place],
         candidates,
-        companion.left(),
+        companion.remaining(),
         data.name,
         next(
             (_local(look.at) for look in list_test_set_reads(study) if look.by.rpartition(" ")[0] == companion.name),
@@ -360,7 +360,7 @@ def _joined(one: EvaluationResults, other: EvaluationResults) -> EvaluationResul
         one,
         studies=one.studies + other.studies,
         candidates=tuple(mine.values()),
-        left=one.left + other.left,
+        remaining=one.remaining + other.remaining,
         looked=min((each.looked for each in (one, other) if each.looked is not None), default=None),
     )
 

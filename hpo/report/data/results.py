@@ -98,8 +98,8 @@ class Results:
         budget: how much of it is to be run.
         space: the definition's space, parsed.
         trials: all of them, by number.
-        left: trials of the budget that are not finished.
-        ended: why no trial is begun any more although some may be left, or None.
+        remaining: trials of the budget that are not finished.
+        stop_reason: why no trial is begun any more although some may be left, or None.
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
     """
@@ -110,15 +110,15 @@ class Results:
     budget: Budget
     space: Space
     trials: tuple[TrialRow, ...]
-    left: int
-    ended: str | None
+    remaining: int
+    stop_reason: str | None
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
 
     @property
     def unattended(self) -> bool:
         """Whether trials are left to begin or to resume, and no worker lives to do it."""
-        return self.left > 0 and all(worker.gone for worker in self.workers)
+        return self.remaining > 0 and all(worker.gone for worker in self.workers)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -238,8 +238,8 @@ def read_results(study: Study) -> Results:
         budget=study.budget,
         space=study.space,
         trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
-        left=study.left(),
-        ended=study.ended(),
+        remaining=study.remaining(),
+        stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
     )
@@ -266,7 +266,7 @@ def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> Tr
         failure=_text(failure),
         message=_text(attrs.get("message")),
         baseline=study.is_baseline(trial.number),
-        extra=study.extra(trial.number),
+        extra=study.is_extra(trial.number),
     )
 
 
@@ -351,8 +351,8 @@ def study_summary(results: Results) -> dict[str, Any]:
             "storage": results.storage,
             "definition": results.definition.model_dump(mode="json"),
             "budget": results.budget.model_dump(),
-            "left": results.left,
-            "ended": results.ended,
+            "left": results.remaining,
+            "ended": results.stop_reason,
             "began": results.began,
             "last": results.last,
             "objectives": [objective.model_dump() for objective in results.objectives],

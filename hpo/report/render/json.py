@@ -50,7 +50,7 @@ def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> di
         "refit": evaluation.refit,
         "validation_metric": evaluation.validation_metric,
         "test_metric": evaluation.test_metric,
-        "left": evaluation.left,
+        "left": evaluation.remaining,
         "scores": [_score(score) for score in judgement.scores],
         "comparisons": [asdict(comparison) for comparison in judgement.comparisons],
         "winner": judgement.winner.label if judgement.winner else None,

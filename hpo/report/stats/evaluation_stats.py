@@ -286,8 +286,8 @@ def sentences(evaluation: EvaluationResults, judgement: EvaluationStats) -> list
         lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
     if judgement.tied:
         lines.append(f"{label} cannot be told apart from {', '.join(judgement.tied)} (95 %, paired over seeds)")
-    if evaluation.left:
-        lines.append(f"{evaluation.left} runs are left; the same command goes on with them")
+    if evaluation.remaining:
+        lines.append(f"{evaluation.remaining} runs are left; the same command goes on with them")
     return lines
 
 

@@ -1,8 +1,8 @@
 """Artifacts: files that belong to a study or to one of its trials, as Optuna and optuna-dashboard know them.
 
-Their bytes lie in `HPO_HOME/artifacts/<name>-<key>/<id>`, a folder of the study alone, as its weights do; what they are
-called and what they hold stands in the database, in the system attribute that Optuna has for it (`artifacts:<id>`).
-The bytes are written first: whoever finds the attribute finds the file, on a machine that shares the `HPO_HOME`.
+Their bytes lie in `HPO_HOME/artifacts/<name>-<key>/<id>`, in a folder of the study alone, as its weights do. Their
+names and types are in the database, in Optuna's system attribute for them (`artifacts:<id>`). The bytes are written
+first, so that whoever finds the attribute finds the file, on any machine that shares the `HPO_HOME`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ID = re.compile(r"[0-9a-f-]{8,64}")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that belongs to a study or a trial.
+    """File that belongs to a study or a trial.
 
     Attributes:
         id: its name on disk.
-        filename: what it is called.
-        mimetype: what it holds.
-        path: where it is, if it is in this `HPO_HOME`.
+        filename: its name for people.
+        mimetype: the type of its content.
+        path: its path if it is in this `HPO_HOME`, else None.
     """
 
     id: str
@@ -48,18 +48,18 @@ class Artifact:
 def save_artifact(
     study: Study, filename: str, content: bytes, mimetype: str = "application/octet-stream", trial_id: int | None = None
 ) -> Artifact:
-    """Keep a file with a study, or with one of its trials that has not ended; an earlier one of that name is replaced.
+    """Save a file with a study, or with one of its unfinished trials; an earlier one of that name is replaced.
 
     Raises:
-        LeaseLostError: the trial is another worker's by now.
-        OSError: it cannot be written.
+        LeaseLostError: another worker has taken the trial over.
+        OSError: the file cannot be written.
     """
     folder = StudyFiles(study).folder("artifacts")
-    earlier = list_artifacts(study, _attrs(study, trial_id)).get(filename)
+    earlier = list_artifacts(study, _system_attrs(study, trial_id)).get(filename)
     key = secrets.token_hex(16) if earlier is None else earlier.id
     write_atomically(folder / key, content, sync=False)
-    about = {"artifact_id": key, "filename": filename, "mimetype": mimetype, "encoding": None}
-    text = json.dumps(about)  # Optuna and its dashboard store a text
+    metadata = {"artifact_id": key, "filename": filename, "mimetype": mimetype, "encoding": None}
+    text = json.dumps(metadata)  # Optuna and its dashboard store a text
     if trial_id is None:
         study.storage.set_study_system_attr(study.id, f"{PREFIX}{key}", text)
     else:
@@ -68,34 +68,35 @@ def save_artifact(
 
 
 def list_artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) -> dict[str, Artifact]:
-    """The artifacts of a study by file name, or those that the system attributes of a trial name."""
+    """List the artifacts of a study, or those in the system attributes of a trial, by file name."""
     attrs = study.storage.get_study_system_attrs(study.id) if system_attrs is None else system_attrs
     folder = study_folder("artifacts", study)
-    found: dict[str, Artifact] = {}
-    for key, value in attrs.items():
-        if key.startswith(PREFIX):
-            about = json.loads(value) if isinstance(value, str) else value
-            if about is None:  # deleted in optuna-dashboard
+    artifacts: dict[str, Artifact] = {}
+    for name, value in attrs.items():
+        if name.startswith(PREFIX):
+            metadata = json.loads(value) if isinstance(value, str) else value
+            if metadata is None:  # deleted in optuna-dashboard
                 continue
-            path = folder / about["artifact_id"] if folder and ID.fullmatch(about["artifact_id"]) else None
-            here = path if path is not None and path.is_file() else None
-            found[about["filename"]] = Artifact(about["artifact_id"], about["filename"], about["mimetype"], here)
-    return found
+            key, filename = metadata["artifact_id"], metadata["filename"]
+            path = folder / key if folder and ID.fullmatch(key) else None
+            existing = path if path is not None and path.is_file() else None
+            artifacts[filename] = Artifact(key, filename, metadata["mimetype"], existing)
+    return artifacts
 
 
 def find_artifact(study: Study, filename: str, system_attrs: Mapping[str, Any] | None = None) -> Path | None:
-    """The file of that name of a study, or of the trial with these system attributes; None where it is not here."""
-    found = list_artifacts(study, system_attrs).get(filename)
-    return None if found is None else found.path
+    """Return the path of an artifact of a study or, given its system attributes, of a trial; None if it is not here."""
+    artifact = list_artifacts(study, system_attrs).get(filename)
+    return None if artifact is None else artifact.path
 
 
 def list_artifact_ids(study: Study) -> set[str]:
-    """The ids of all artifacts of a study and its trials."""
+    """List the ids of all artifacts of a study and its trials."""
     owners = [study.storage.get_study_system_attrs(study.id), *(trial.system_attrs for trial in study.trials())]
     return {key.removeprefix(PREFIX) for attrs in owners for key in attrs if key.startswith(PREFIX)}
 
 
-def _attrs(study: Study, trial_id: int | None) -> Mapping[str, Any]:
+def _system_attrs(study: Study, trial_id: int | None) -> Mapping[str, Any]:
     if trial_id is None:
         return study.storage.get_study_system_attrs(study.id)
     attrs: Mapping[str, Any] = study.storage.get_trial(trial_id).system_attrs
@@ -103,18 +104,18 @@ def _attrs(study: Study, trial_id: int | None) -> Mapping[str, Any]:
 
 
 class ArtifactFolders:
-    """All artifacts of this `HPO_HOME` as an `ArtifactStore` of Optuna, for optuna-dashboard."""
+    """Artifacts of this `HPO_HOME` as an `ArtifactStore` of Optuna, for optuna-dashboard."""
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Open a file by its id.
 
         Raises:
-            ArtifactNotFound: it is not here.
+            ArtifactNotFound: the file is not here.
         """
         return self._path(artifact_id).open("rb")
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep a file that somebody uploads, who does not say for which study."""
+        """Save an upload, whose study is not known."""
         if not ID.fullmatch(artifact_id):
             raise ArtifactNotFound(artifact_id)
         folder = home() / "artifacts" / "uploads"
@@ -125,7 +126,7 @@ class ArtifactFolders:
         """Delete a file.
 
         Raises:
-            ArtifactNotFound: it is not here.
+            ArtifactNotFound: the file is not here.
         """
         self._path(artifact_id).unlink()
 

@@ -1,10 +1,10 @@
-"""Removing from `HPO_HOME` what no trial needs any more: for `hpo gc` and `hpo delete`.
+"""Removal of files in `HPO_HOME` that no trial needs any more, for `hpo gc` and `hpo delete`.
 
-A folder's `study.json` says which study of which storage it belongs to. Swept is what belongs to the storage that is
-given: to a study that it holds, or to one that it held. What belongs to another storage is never touched; of a folder
-that does not say whose it is, nothing is removed unless that is asked for.
+A folder's `study.json` says which study of which storage it belongs to. Files are removed only if they belong to the
+given storage: to a study that it holds, or to one that it once held. Folders of other storages are never touched, and
+folders that do not say whose they are stay unless their removal is requested.
 
-Files are looked at first and the database after, so that a file of a trial that began meanwhile is not among them.
+Files are listed before the database is read, so that files of a trial that begins meanwhile are not among them.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from hpo.utils.home import home
 __all__ = ["UnneededFile", "find_study_folders", "find_unneeded_files", "remove_files"]
 
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.write_atomically`
-# Seconds. Its name has the writer's process, but that may be one of another machine: only its age tells.
-TEMPORARY_LIVES = 3600
-OWN = re.compile(r"(\d+)\.(pt|safetensors)")
+# Seconds. Its name has the writer's process, which may run on another machine: only the age shows that it is abandoned.
+TEMPORARY_LIFETIME = 3600
+TRIAL_FILE = re.compile(r"(\d+)\.(pt|safetensors)")
 
 
 @dataclass(frozen=True)
 class UnneededFile:
-    """A file or a folder that is not needed.
+    """File or folder that no trial needs.
 
     Attributes:
-        path: where.
-        size: in bytes, with all that it holds.
-        why: why it is not needed, or may be needed.
-        stays: whether it is not to be removed.
+        path: its path.
+        size: its bytes, with everything inside.
+        why: why it is not needed, or why it stays.
+        stays: whether it must not be removed.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class UnneededFile:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder of checkpoints or weights, as it was found. `marker` is what its `study.json` says, if it does."""
+    """Folder of a study's files of one kind. `marker` is the content of a valid `study.json`, or None."""
 
     path: Path
     kind: str
@@ -65,49 +65,52 @@ class _Folder:
 
 
 def find_unneeded_files(storage: StudyStorage, name: str | None = None, *, unknown: bool = False) -> list[UnneededFile]:
-    """What is in `HPO_HOME` and not needed, and the folders that stay because they are not known to be ours.
+    """Find files in `HPO_HOME` that are not needed, and the folders that stay because they may not be ours.
 
     Args:
-        storage: the one whose studies' files are looked at.
-        name: of the one study to look at; by default all of them.
-        unknown: name the folders that do not say whose they are as not needed.
+        storage: the storage whose studies' files are examined.
+        name: the study to examine; by default all of them.
+        unknown: report folders that do not say whose they are as not needed.
 
     Raises:
-        StudyNotFoundError: there is neither a study of that name nor anything that one has left.
+        StudyNotFoundError: there is neither a study of that name nor a folder of one.
     """
-    folders = _folders()
+    folders = _list_folders()
     if name is not None and not any((each.marker or {}).get("study") == name for each in folders):
-        Study(storage, name)  # it has kept nothing, if there is one
+        Study(storage, name)  # raises if there is none; if there is, it has no files
         return []
     studies = {(each.study_name, each.user_attrs.get(KEY)) for each in storage.get_all_studies()}
     here = storage_place(storage.url)
-    found: list[UnneededFile] = []
+    unneeded: list[UnneededFile] = []
     for each in folders:
         marker = each.marker or {}
         if name is not None and marker.get("study") != name:
             continue
         if marker and (marker["study"], marker["key"]) in studies:
-            found += _of_study(each, Study(storage, marker["study"]))
-        elif each.marker is None:
-            why = "unknown: it does not say whose it is"
-            found.append(UnneededFile(each.path, _size(each.path), why, stays=not unknown))
-        elif marker["storage"] == here:
-            found.append(UnneededFile(each.path, _size(each.path), f"study {marker['study']} is deleted"))
+            unneeded += _unneeded_in_folder(each, Study(storage, marker["study"]))
         else:
-            found.append(
-                UnneededFile(each.path, _size(each.path), f"of another storage, {marker['storage']}", stays=True)
-            )
-    return found
+            unneeded.append(_unneeded_folder(each, here, unknown=unknown))
+    return unneeded
+
+
+def _unneeded_folder(each: _Folder, here: str, *, unknown: bool) -> UnneededFile:
+    """Judge a folder that belongs to no study of the storage at `here`."""
+    size = _size(each.path)
+    if each.marker is None:
+        return UnneededFile(each.path, size, "unknown: it does not say whose it is", stays=not unknown)
+    if each.marker["storage"] == here:
+        return UnneededFile(each.path, size, f"study {each.marker['study']} is deleted")
+    return UnneededFile(each.path, size, f"of another storage, {each.marker['storage']}", stays=True)
 
 
 def find_study_folders(study: Study) -> list[UnneededFile]:
-    """The study's folders in this `HPO_HOME`, as it leaves them when it is deleted; to be asked for before."""
+    """List the study's folders in this `HPO_HOME`, which its deletion leaves; call this before deleting it."""
     paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
     return [UnneededFile(path, _size(path), f"study {study.name} is deleted") for path in paths]
 
 
 def remove_files(path: Path) -> None:
-    """Delete a file, or a folder with all that it holds; nothing where it is gone already.
+    """Delete a file, or a folder with everything inside; do nothing if it is gone already.
 
     Raises:
         RunError: it cannot be deleted.
@@ -118,60 +121,60 @@ def remove_files(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except FileNotFoundError:
-        pass  # somebody else is removing it as well
+        pass  # somebody else is removing it, too
     except OSError as error:
         raise RunError(f"{error.filename or path}: cannot be removed ({error.strerror})") from error
 
 
-def _folders() -> list[_Folder]:
-    """The folders that studies keep something in, with their files."""
+def _list_folders() -> list[_Folder]:
+    """List the folders that hold studies' files."""
     paths = [(kind, path) for kind in KINDS for path in sorted((home() / kind).glob("*")) if path.is_dir()]
-    return [_Folder(path, kind, _marker(path), sorted(path.iterdir())) for kind, path in paths]
+    return [_Folder(path, kind, _read_marker(path), sorted(path.iterdir())) for kind, path in paths]
 
 
-def _marker(path: Path) -> dict[str, Any] | None:
+def _read_marker(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(found, dict) and {"study", "key", "storage"} <= found.keys()
-    return found if known else None
+    valid = isinstance(marker, dict) and {"study", "key", "storage"} <= marker.keys()
+    return marker if valid else None
 
 
-def _states(study: Study) -> dict[int, TrialState]:
-    """The state of each trial, by number."""
+def _read_states(study: Study) -> dict[int, TrialState]:
+    """Read the state of each trial, by number."""
     query = sa.select(TRIALS.c.number, TRIALS.c.state).where(TRIALS.c.study_id == study.id)
     return {row.number: row.state for row in study.storage.read(lambda connection: connection.execute(query).all())}
 
 
-def _of_study(found: _Folder, study: Study) -> Iterator[UnneededFile]:
-    """What is not needed of a study that is there."""
-    states = _states(study)
-    kept = {number for _, number in rank_trials(study)[0]} if found.kind == "weights" else set()
-    named = list_artifact_ids(study) if found.kind == "artifacts" else set()
-    for path in found.files:
-        size, age = _size(path), time.time() - _written(path)
+def _unneeded_in_folder(folder: _Folder, study: Study) -> Iterator[UnneededFile]:
+    """Yield the unneeded files in a folder of an existing study."""
+    states = _read_states(study)
+    kept = {number for _, number in rank_trials(study)[0]} if folder.kind == "weights" else set()
+    named = list_artifact_ids(study) if folder.kind == "artifacts" else set()
+    for path in folder.files:
+        size, age = _size(path), time.time() - _modified_at(path)
         if TEMPORARY.fullmatch(path.name):
-            if age > TEMPORARY_LIVES:
+            if age > TEMPORARY_LIFETIME:
                 yield UnneededFile(path, size, "a writer was killed")
-        elif (match := OWN.fullmatch(path.name)) is not None:
+        elif (match := TRIAL_FILE.fullmatch(path.name)) is not None:
             number = int(match[1])
             state = states.get(number)
             if (state is None or state.is_finished()) and number not in kept:
-                yield UnneededFile(path, size, _why(number, state, found.kind))
-        elif found.kind == "artifacts" and path.name != MARKER and path.name not in named and age > TEMPORARY_LIVES:
-            yield UnneededFile(path, size, "neither the study nor a trial names it")  # its writer was killed
+                yield UnneededFile(path, size, _explain(number, state, folder.kind))
+        elif folder.kind == "artifacts" and path.name != MARKER and path.name not in named and age > TEMPORARY_LIFETIME:
+            yield UnneededFile(path, size, "neither the study nor a trial refers to it")  # its writer was killed
 
 
-def _why(number: int, state: TrialState | None, kind: str) -> str:
+def _explain(number: int, state: TrialState | None, kind: str) -> str:
     if state is None:
         return f"there is no trial {number}"
     beaten = kind == "weights" and state == TrialState.COMPLETE
     return f"trial {number} is {state.name}" + (", and not among the best" if beaten else "")
 
 
-def _written(path: Path) -> float:
-    """When, in seconds since 1970; of a file that is gone just now."""
+def _modified_at(path: Path) -> float:
+    """Return a file's modification time, in seconds since 1970; the present if it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:
@@ -179,7 +182,7 @@ def _written(path: Path) -> float:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; 0 where it is gone."""
+    """Return the bytes of a file, or of all files below a folder; 0 if it is gone."""
     try:
         if path.is_dir():
             return sum(_size(below) for below in path.iterdir())

@@ -1,15 +1,15 @@
-"""What a study keeps on disk: checkpoints of its unfinished trials, the weights of its best ones, and artifacts.
+"""Files of a study on disk: checkpoints of its unfinished trials, weights of its best ones, and artifacts.
 
 They lie in `HPO_HOME`, in folders of that study alone: `checkpoints/<name>-<key>/<number>.pt`,
 `weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.files.artifacts`). The key
-is drawn when the study first keeps something, and stored in it. So a study that is deleted and made again under its
-name, and one of the same name in another storage, have other folders.
-A file `study.json` in each says whose it is, for `hpo gc`.
+is drawn when the study first writes a file, and stored in the study. So a study that is deleted and made again under
+its name, and a study of the same name in another storage, have other folders. A file `study.json` in each folder says
+whose it is, for `hpo gc`.
 
-The `KEPT` best COMPLETE trials keep their weights: by the first objective, the lower number of equals. With several
-objectives too, although the Pareto front would be nearer to what is asked of them: a front has no bound, and a trial
-that was sixth on it can move up when a new trial beats one ahead of it, after its weights are gone. By one objective a
-trial only ever moves down.
+The `KEPT` best COMPLETE trials keep their weights: by the first objective, of equals the lower number. That holds for
+several objectives too, although the Pareto front would suit them better: a front has no bound, and a trial that was
+sixth on it can move up when a new trial beats one ahead of it, after its weights are gone. By one objective a trial
+only ever moves down.
 """
 
 from __future__ import annotations
@@ -59,110 +59,101 @@ Write = Callable[[Path, Mapping[str, str]], object]
 
 
 def storage_place(url: URL) -> str:
-    """The database that a URL means: the URL without its password, and the machine's name where it means this one's."""
-    here = is_file(url) or url.host in LOOPBACK
-    return f"{mask(url)} on {socket.gethostname()}" if here else mask(url)
+    """Name the database of a URL: the URL without its password, and this machine's name if the database is local."""
+    local = is_file(url) or url.host in LOOPBACK
+    return f"{mask(url)} on {socket.gethostname()}" if local else mask(url)
 
 
 def study_key(study: Study) -> str | None:
-    """The study's key, or None where it has kept nothing yet."""
-    found = study.storage.get_study_user_attrs(study.id).get(KEY)
-    return None if found is None else str(found)
+    """Return the study's key, or None if it has no files yet."""
+    key = study.storage.get_study_user_attrs(study.id).get(KEY)
+    return None if key is None else str(key)
 
 
 def study_folder(kind: str, study: Study) -> Path | None:
-    """The study's folder of checkpoints or weights, which may not be here; None where it has kept nothing yet."""
+    """Return the study's folder of a kind of files, which may not be here; None if the study has no files yet."""
     key = study_key(study)
     return None if key is None else home() / kind / f"{study.name}-{key}"
 
 
 def weights_path(study: Study, number: int) -> Path | None:
-    """The weights of a trial's best epoch, as safetensors; None where they are not here."""
+    """Return the file of the weights of a trial's best epoch, as safetensors; None if it is not here."""
     return list_local_weights(study).get(number)
 
 
 def list_local_weights(study: Study) -> dict[int, Path]:
-    """The weights that are in this `HPO_HOME`, by the trial's number."""
-    found = study_folder("weights", study)
-    return {} if found is None else trial_number_of(found, ".safetensors")
+    """List the files of weights in this `HPO_HOME`, by the trial's number."""
+    weights = study_folder("weights", study)
+    return {} if weights is None else trial_number_of(weights, ".safetensors")
 
 
-def trial_number_of(found: Path, suffix: str) -> dict[int, Path]:
-    """The files `<number><suffix>` of a folder, by number; none where the folder is missing."""
-    return {int(path.stem): path for path in sorted(found.glob(f"*{suffix}")) if path.stem.isdecimal()}
+def trial_number_of(directory: Path, suffix: str) -> dict[int, Path]:
+    """List the files `<number><suffix>` of a folder, by number; none if the folder is missing."""
+    return {int(path.stem): path for path in sorted(directory.glob(f"*{suffix}")) if path.stem.isdecimal()}
 
 
 def rank_trials(study: Study, numbers: Collection[int] = ()) -> tuple[list[tuple[float, int]], set[int]]:
-    """The `KEPT` best COMPLETE trials with a finite first objective, and which of `numbers` they have beaten.
+    """Rank the COMPLETE trials with a finite first objective, and find those of `numbers` that `KEPT` others beat.
 
-    Both in one statement: a trial that is told between two would seem beaten by those that were the best before.
+    Both in one statement: between two, a trial that is stored meanwhile would seem beaten by the former best.
 
     Returns:
-        Value and number of the best, the best first; numbers of trials that are COMPLETE, and not among them.
+        Value and number of the `KEPT` best, the best first; numbers of COMPLETE trials that are not among them.
     """
     value = VALUES.c.value
     order = value.desc() if study.maximize else value.asc()
     place = sa.func.row_number().over(order_by=[order, TRIALS.c.number]).label("place")
-    told = (
+    ranked = (
         sa.select(TRIALS.c.number, value, place)
         .join_from(TRIALS, VALUES, VALUES.c.trial_id == TRIALS.c.trial_id)
         .where(TRIALS.c.study_id == study.id, TRIALS.c.state == TrialState.COMPLETE, VALUES.c.objective == 0)
         .where(VALUES.c.value_type == models.TrialValueModel.TrialValueType.FINITE)
         .subquery()
     )
-    query = sa.select(told).where((told.c.place <= KEPT) | told.c.number.in_(numbers)).order_by(told.c.place)
+    query = sa.select(ranked).where((ranked.c.place <= KEPT) | ranked.c.number.in_(numbers)).order_by(ranked.c.place)
     rows = study.storage.read(lambda connection: connection.execute(query).all())
     best = [(float(row.value), int(row.number)) for row in rows if row.place <= KEPT]
     return best, {int(row.number) for row in rows if row.place > KEPT}
 
 
 class StudyFiles:
-    """The files of one study in `HPO_HOME`, as a worker writes them."""
+    """Files of one study in `HPO_HOME`, as a worker writes them."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        while (key := study_key(study)) is None:  # of several workers one is faster; the others take its key over
+        while (key := study_key(study)) is None:  # of several workers the first draws it; the others adopt it
             study.storage.update_study(study.id, {KEY: None}, {KEY: secrets.token_hex(4)})
         self.key = key
-        self._folders = {kind: self._make(kind) for kind in KINDS}
+        self._folders = {kind: self._make_folder(kind) for kind in KINDS}
         self._best, _ = rank_trials(study)  # as last seen
 
     def folder(self, kind: str) -> Path:
-        """The study's folder of that kind, one of `KINDS`."""
+        """Return the study's folder of a kind, one of `KINDS`."""
         return self._folders[kind]
 
     def checkpoint(self, number: int) -> Path:
-        """Where the trial's checkpoint is: in `HPO_HOME`, which workers of several machines may share."""
+        """Return the path of a trial's checkpoint in `HPO_HOME`, which workers of several machines may share."""
         return self._folders["checkpoints"] / f"{number}.pt"
 
     def weights(self, number: int) -> Path:
-        """Where the weights of the trial's best epoch are, if they are kept."""
+        """Return the path of the weights of a trial's best epoch, whether they are kept or not."""
         return self._folders["weights"] / f"{number}.safetensors"
 
     @contextmanager
-    def telling(self, number: int, value: float, write: Write) -> Iterator[None]:
-        """Around telling a trial COMPLETE: keep its weights if it will be among the best, and no others' after.
+    def keep_best_weights(self, trials: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
+        """Keep the weights of trials that will be among the best while the block stores them as COMPLETE.
+
+        Weights are published before the block, so that no trial among the best is ever without; those of other trials
+        are removed after it, and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever
+        finishes meanwhile. Whoever is killed in between leaves a file too many at worst, for `hpo gc`. The storage may
+        refuse any of several trials, so they do not beat each other before.
 
         Args:
-            number: the trial's.
-            value: its first objective.
-            write: writes the weights to a path, with a table of texts that says what they are. Where that fails, the
-                trial counts all the same: it is logged.
+            trials: number and first objective of each, and a function that writes its weights to a path, with a table
+                of texts that says what they are. If writing fails, that is logged, and the trial counts all the same.
         """
-        with self.telling_all([(number, value, write)]):
-            yield
-
-    @contextmanager
-    def telling_all(self, ended: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
-        """Around telling trials COMPLETE at the same time: as `telling`, with each one's number, value and `write`.
-
-        They are published before, so that no trial among the best is ever without; those of others are removed after,
-        and only where a trial is COMPLETE and beaten by `KEPT` others, which stays true whoever finishes meanwhile.
-        Whoever is killed in between leaves a file too many at worst, for `hpo gc`. Of those that are told together
-        each may be refused, so that they do not beat each other before.
-        """
-        # Those seen last may be fewer or worse than there are by now: then these are kept for a moment too many.
-        kept = [each for each in ended if math.isfinite(each[1]) and not self._beaten(each[0], each[1])]
+        # The best as last seen may be fewer or worse than by now: then some are kept for a moment too many.
+        kept = [each for each in trials if math.isfinite(each[1]) and not self._beaten(each[0], each[1])]
         for number, value, write in kept:
             self._publish(number, value, write)
         yield
@@ -175,7 +166,7 @@ class StudyFiles:
 
     def _publish(self, number: int, value: float, write: Write) -> None:
         path = self.weights(number)
-        about = {
+        header = {
             "study": self.study.name,
             "study_id": str(self.study.id),
             "study_key": self.key,
@@ -186,21 +177,21 @@ class StudyFiles:
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, about)
+            write(path, header)
         except Exception as error:  # a full disk, or tensors of a user's model that safetensors refuses
             log.warning("weights %s: not written (%s); the trial counts without them", path, error)
 
     def _remove_beaten(self) -> None:
-        here = trial_number_of(self._folders["weights"], ".safetensors")
-        self._best, beaten = rank_trials(self.study, here)
+        files = trial_number_of(self._folders["weights"], ".safetensors")
+        self._best, beaten = rank_trials(self.study, files)
         for number in beaten:
             try:
-                here[number].unlink(missing_ok=True)
+                files[number].unlink(missing_ok=True)
             except OSError as error:
-                log.warning("weights %s: not removed (%s)", here[number], error.strerror)
+                log.warning("weights %s: not removed (%s)", files[number], error.strerror)
 
-    def _make(self, kind: str) -> Path:
-        """Make a folder of the study, and say in it whose it is."""
+    def _make_folder(self, kind: str) -> Path:
+        """Make a folder of the study, with a file that says whose it is."""
         path = folder(kind, f"{self.study.name}-{self.key}")
         marker = path / MARKER
         if not marker.exists():

@@ -1,4 +1,4 @@
-"""Whether a configuration fits a data set: what can be known before anything is trained."""
+"""Compatibility of a configuration with a data set, as far as it is known before training."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ __all__ = ["check_compatible"]
 
 
 def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
-    """Refuse what every trial would fail on. A registered data set of the user's is known only when it is loaded.
+    """Refuse a configuration with which every trial on a data set would fail.
+
+    A data set that the user has registered is known only when it is loaded, and passes.
 
     Raises:
-        ConfigError: `validation` leaves either side without samples; the model needs images, or larger ones; its
+        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones; its
             `parameter_budget` is too small for layers of one unit.
     """
     if dataset.samples is not None:
-        taken = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
-        if config.validation and not 1 <= taken < dataset.samples:
+        held_out = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
+        if config.validation and not 1 <= held_out < dataset.samples:
             raise ConfigError(
-                f"validation = {config.validation:g}: takes {taken:g} of {dataset.samples} training samples"
+                f"validation = {config.validation:g}: takes {held_out:g} of {dataset.samples} training samples"
             )
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
@@ -37,9 +39,14 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
 
 
 def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
-    """How many classes there are is not known yet; with more than one the least is a little larger."""
-    narrow = config.model_copy(update={"width": 1})
-    least = count_dense_parameters(narrow, math.prod(shape), count_outputs(config.model, shape, 1))
+    """Refuse a budget below the model's smallest size.
+
+    The number of classes is not known yet; with more than one, the smallest size is a little larger.
+    """
+    narrowest = config.model_copy(update={"width": 1})
+    minimum = count_dense_parameters(narrowest, math.prod(shape), count_outputs(config.model, shape, 1))
     budget = config.parameter_budget
-    if budget is not None and budget < least:
-        raise ConfigError(f"parameter_budget = {budget}: layers of one unit have {least} parameters already; give more")
+    if budget is not None and budget < minimum:
+        raise ConfigError(
+            f"parameter_budget = {budget}: layers of one unit already have {minimum} parameters; give more"
+        )

@@ -1,4 +1,4 @@
-"""A configuration file: what `hpo export` writes and `hpo train` reads."""
+"""Configuration files, which `hpo export` writes and `hpo train` reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ CONFIG_KEYS = ("dataset", "objective", "parameters")
 
 @dataclass(frozen=True)
 class Configuration:
-    """What `hpo train` trains: a configuration, its data, the metric that tells its best epoch, and remarks."""
+    """Input of `hpo train`.
+
+    Attributes:
+        config: the configuration to train.
+        dataset: the data set.
+        objective: the metric by which the best epoch is chosen.
+        notes: remarks for the user.
+    """
 
     config: TrialConfig
     dataset: DatasetReference
@@ -43,7 +50,7 @@ def read_config(
     dataset: str | None = None,
     objective: str | None = None,
 ) -> Configuration:
-    """A configuration from a file as `hpo export` writes it, and from what overrides it.
+    """Read a configuration from a file as `hpo export` writes it, with overrides.
 
     Args:
         path: the file, with `dataset`, `objective` and `[parameters]`; None for defaults.
@@ -52,7 +59,7 @@ def read_config(
         objective: a metric instead of the file's.
 
     Raises:
-        RequestError: with the file, the key and the value that is wrong.
+        RequestError: names the file, the key and the value that is wrong.
     """
     table = _read(path) if path else {}
     base = path.absolute().parent if path and dataset is None else Path.cwd()
@@ -61,25 +68,25 @@ def read_config(
         for key in table:
             if key not in CONFIG_KEYS:
                 raise DefinitionError(unknown("key", key, CONFIG_KEYS))
-        given = {**get_table(table, "parameters"), **(sets or {})}
-        config = TrialConfig(**given)
+        parameters = {**get_table(table, "parameters"), **(sets or {})}
+        config = TrialConfig(**parameters)
         objectives = parse_objectives(objective or table.get("objective", default_objective([config.model])))
         check_objective_metrics({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
-        found = make_reference(dataset or get_text(table, "dataset", "mnist"), base)
-        check_compatible(config, found)
+        data = make_reference(dataset or get_text(table, "dataset", "mnist"), base)
+        check_compatible(config, data)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error
-    idle = [name for name in given if name not in config.effective()]
+    idle = [name for name in parameters if name not in config.effective()]
     return Configuration(
-        config, found, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
+        config, data, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
     )
 
 
 def read_parameters(path: Path) -> TrialConfig:
-    """The configuration in such a file, whether its data set is here or not.
+    """Read the configuration in such a file, whether its data set is here or not.
 
     Raises:
-        RequestError: with the file, the key and the value that is wrong.
+        RequestError: names the file, the key and the value that is wrong.
     """
     try:
         return TrialConfig(**get_table(_read(path), "parameters"))
@@ -88,10 +95,10 @@ def read_parameters(path: Path) -> TrialConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file's table, in the format that its suffix names; TOML by default.
+    """Read a file's table, in the format that its suffix names; TOML by default.
 
     Raises:
-        DefinitionError: it cannot be read, or is not in that format.
+        DefinitionError: the file cannot be read, or is not in that format.
     """
     if path.suffix not in (".json", ".yaml", ".yml"):
         return read_toml(path)

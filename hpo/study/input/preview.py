@@ -1,4 +1,4 @@
-"""What a launch would do, in words: `hpo launch --dry-run`."""
+"""Preview of a launch, for `hpo launch --dry-run`."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ SAMPLES = 3
 
 
 def format_preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
-    """The parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
+    """Format a study's parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
     space = definition.space
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
-    drawn = _samples(definition, space, min(samples, budget.trials))
+    sampled = _sample_params(definition, space, min(samples, budget.trials))
     lines = [
         f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
         "",
-        *(_line(dimension) for dimension in space.dimensions),
+        *(_format_dimension(dimension) for dimension in space.dimensions),
         "",
-        f"grid: {_grid_size(space)}",
+        f"grid: {_format_grid_size(space)}",
         *(f"note: {notice}" for notice in space.notices()),
-        *(f"\nwarm start: {_text(table)}" for table in definition.warm_start),
-        *(f"\nfor instance: {_text(space.values(params))}" for params in drawn),
+        *(f"\nwarm start: {_format_values(table)}" for table in definition.warm_start),
+        *(f"\nfor example: {_format_values(space.values(params))}" for params in sampled),
     ]
     return "\n".join(lines)
 
 
-def _line(dimension: Dimension) -> str:
+def _format_dimension(dimension: Dimension) -> str:
+    name = dimension.parameter.name
     conditions = [
         f"when {dimension.domain.condition.label()}" if dimension.domain.condition.tests else "",
         f"where {dimension.parameter.effect.text}" if dimension.parameter.effect.parents else "",
     ]
-    return f"{dimension.parameter.name} = {_domain(dimension.domain)}" + "".join(f"   ({c})" for c in conditions if c)
+    return f"{name} = {_format_domain(dimension.domain)}" + "".join(f"   ({c})" for c in conditions if c)
 
 
-def _domain(domain: Domain) -> str:
+def _format_domain(domain: Domain) -> str:
     if isinstance(domain, Constant):
         return str(domain.value)
     if isinstance(domain, Choices):
@@ -53,21 +54,21 @@ def _domain(domain: Domain) -> str:
     return f"{domain.low:g} to {domain.high:g}{scale}"
 
 
-def _grid_size(space: Space) -> str:
+def _format_grid_size(space: Space) -> str:
     try:
         return f"{sum(1 for _ in space.grid())} points"
     except SpaceError as error:
         return f"none ({error})"
 
 
-def _samples(definition: Definition, space: Space, count: int) -> list[dict[str, Value]]:
+def _sample_params(definition: Definition, space: Space, count: int) -> list[dict[str, Value]]:
     if definition.fixed:
         return fixed_trials(definition.model_copy(update={"baseline": None}), 0, count)
     size = len(space.varied)
     return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(count)]
 
 
-def _text(values: dict[str, Value]) -> str:
+def _format_values(values: dict[str, Value]) -> str:
     return ", ".join(
         f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values.items()
     )

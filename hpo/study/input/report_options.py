@@ -1,4 +1,4 @@
-"""The `[report]` table of a study file: what its report compares."""
+"""Options of a study's report: the `[report]` table of a study file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hpo.study.definition import Expectation, Objective, ReportTable
 __all__ = ["MEASURES", "parse_report_table"]
 
 KEYS = ("x", "compare", "y", "log", "knee", "expect")
-# What trials have, whatever their objective.
+# Metrics and costs that trials have, whatever their objective.
 MEASURES = (
     *("val_accuracy", "val_loss", "val_reconstruction_error", "train_accuracy", "train_loss"),
     *("parameter_count", "epoch_seconds", "train_seconds", "best_epoch", "learning_rate"),
@@ -22,18 +22,17 @@ COSTS = ("parameter_count", "epoch_seconds", "train_seconds")
 
 
 def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Objective]) -> ReportTable:
-    """What `[report]` asks for.
+    """Parse the `[report]` table.
 
     Args:
-        table: `x`, a parameter or a cost; `compare`, parameters; `y`, what is measured, by default the first objective;
-            `log`, true for a logarithmic x, or the axes that are; `knee`, what x is an estimate of at the knee of
-            the first measure;
-            `expect`, tables of `better` and `than`, each with values of parameters, and `text`.
-        space: whose parameters may be named.
-        objectives: whose metrics may be named.
+        table: `x`, a parameter or a cost; `compare`, parameters; `y`, metrics or costs, by default the first objective;
+            `log`, true for a logarithmic x, or the logarithmic axes; `knee`, what x estimates at the knee of the first
+            `y`; `expect`, tables of `better` and `than`, each with values of parameters, and `text`.
+        space: the study's space, whose parameters may be named.
+        objectives: the study's objectives, whose metrics may be named.
 
     Raises:
-        DefinitionError: with the key and the value that is wrong.
+        DefinitionError: names the key and the value that is wrong.
     """
     for key in table:
         if key not in KEYS:
@@ -41,15 +40,15 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
     names = [*dict.fromkeys(dimension.parameter.name for dimension in space.dimensions)]
     parameters = [*names, *(name for name in space.table if name not in names)]
     measures = [*dict.fromkeys([*(objective.metric for objective in objectives), *MEASURES])]
-    x = _names(table, "x", [*parameters, *COSTS])
+    x = _read_names(table, "x", [*parameters, *COSTS])
     if len(x) > 1:
-        raise DefinitionError(f"x = {table['x']!r}: name one parameter or cost; others can be in compare")
-    compare = _names(table, "compare", parameters)
+        raise DefinitionError(f"x = {table['x']!r}: name one parameter or cost; put others in compare")
+    compare = _read_names(table, "compare", parameters)
     if not x and not compare:
         raise DefinitionError('name a parameter to compare by: compare = ["optimizer"], or x = "depth"')
     if set(x) & set(compare):
-        raise DefinitionError(f"compare = {table['compare']!r}: {x[0]} is x already")
-    y = _names(table, "y", measures) or (objectives[0].metric,)
+        raise DefinitionError(f"compare = {table['compare']!r}: {x[0]} is already x")
+    y = _read_names(table, "y", measures) or (objectives[0].metric,)
     knee = table.get("knee", "")
     if not isinstance(knee, str) or (knee and not x):
         raise DefinitionError(
@@ -62,26 +61,26 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
         x=x[0] if x else None,
         compare=compare,
         y=y,
-        log=_log(table.get("log", False)),
+        log=_read_log(table.get("log", False)),
         knee=knee,
-        expect=_expectations(table.get("expect", []), space),
+        expect=_read_expectations(table.get("expect", []), space),
     )
 
 
-def _expectations(given: object, space: Space) -> tuple[Expectation, ...]:
-    if not isinstance(given, list | tuple):
-        raise DefinitionError(f"expect = {given!r}: must be a list of tables with better and than")
-    return tuple(_expectation(index, table, space) for index, table in enumerate(given))
+def _read_expectations(tables: object, space: Space) -> tuple[Expectation, ...]:
+    if not isinstance(tables, list | tuple):
+        raise DefinitionError(f"expect = {tables!r}: must be a list of tables with better and than")
+    return tuple(_read_expectation(index, table, space) for index, table in enumerate(tables))
 
 
-def _expectation(index: int, table: object, space: Space) -> Expectation:
+def _read_expectation(index: int, table: object, space: Space) -> Expectation:
     where = f"expect[{index}]"
     if not isinstance(table, Mapping) or not {"better", "than"} <= table.keys():
         raise DefinitionError(f"{where} = {table!r}: give better and than, as {{ better = {{ depth = 2 }}, than = … }}")
     for key in table:
         if key not in ("better", "than", "text"):
             raise DefinitionError(f"{where} {unknown('key', key, ('better', 'than', 'text'))}")
-    better, than = (_case(f"{where} {key}", table[key], space) for key in ("better", "than"))
+    better, than = (_read_case(f"{where} {key}", table[key], space) for key in ("better", "than"))
     if not any(name in than and than[name] != value for name, value in better.items()):
         raise DefinitionError(f"{where}: a trial can be in both better and than; give a parameter two values")
     text = table.get("text", "")
@@ -90,11 +89,11 @@ def _expectation(index: int, table: object, space: Space) -> Expectation:
     return Expectation(better=better, than=than, text=text)
 
 
-def _case(where: str, values: object, space: Space) -> dict[str, Value]:
-    """Values of parameters, each in its parameter's type."""
+def _read_case(where: str, values: object, space: Space) -> dict[str, Value]:
+    """Return values of parameters, each in its parameter's type."""
     if not isinstance(values, Mapping) or not values:
         raise DefinitionError(f"{where} = {values!r}: give values of parameters, as {{ depth = 2 }}")
-    found: dict[str, Value] = {}
+    case: dict[str, Value] = {}
     for name, value in values.items():
         if name not in space.table:
             raise DefinitionError(f"{where}: {unknown('parameter', name, space.table)}")
@@ -104,25 +103,25 @@ def _case(where: str, values: object, space: Space) -> dict[str, Value]:
             raise DefinitionError(f"{where} {error}") from error
         if checked is None:
             raise DefinitionError(f"{where} {name} = {value!r}: must be a value")
-        found[name] = checked
-    return found
+        case[name] = checked
+    return case
 
 
-def _names(table: Mapping[str, Any], key: str, known: Sequence[str]) -> tuple[str, ...]:
-    given = table.get(key, [])
-    names = [given] if isinstance(given, str) else given
+def _read_names(table: Mapping[str, Any], key: str, known: Sequence[str]) -> tuple[str, ...]:
+    value = table.get(key, [])
+    names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise DefinitionError(f"{key} = {given!r}: give a name or a list of names")
+        raise DefinitionError(f"{key} = {value!r}: give a name or a list of names")
     for name in names:
         if name not in known:
             raise DefinitionError(unknown(key, name, known))
     if len(set(names)) < len(names):
-        raise DefinitionError(f"{key} = {given!r}: a name stands twice")
+        raise DefinitionError(f"{key} = {value!r}: a name occurs twice")
     return tuple(names)
 
 
-def _log(given: object) -> tuple[str, ...]:
-    """The axes that are logarithmic."""
-    if isinstance(given, bool):
-        return ("x",) if given else ()
-    return _names({"log": given}, "log", ("x", "y"))
+def _read_log(value: object) -> tuple[str, ...]:
+    """Return the logarithmic axes."""
+    if isinstance(value, bool):
+        return ("x",) if value else ()
+    return _read_names({"log": value}, "log", ("x", "y"))

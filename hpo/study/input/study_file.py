@@ -1,4 +1,4 @@
-"""From a study file, a template or a Python call to a definition and a budget."""
+"""Study files, templates and Python calls as definitions and budgets."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ POINTS_LIMIT = 1_000_000
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's table.
+    """Read a TOML file's table.
 
     Raises:
-        DefinitionError: it cannot be read, or has a syntax error; the message has file and line.
+        DefinitionError: the file cannot be read, or has a syntax error; the message names file and line.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -> tuple[str, Definition, Budget]:
-    """Name, definition and budget of a study file or a template.
+    """Read name, definition and budget from a study file or a template.
 
     Args:
         study: a template's name, or a path to a `.toml` file.
@@ -80,7 +80,7 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
         keys: other keys of a study file (`trials`, `seed`, …) that override those of the file, unless None.
 
     Raises:
-        RequestError: with the file, the key and the value that is wrong.
+        RequestError: names the file, the key and the value that is wrong.
     """
     is_path = study.endswith(".toml") or os.sep in study
     path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
@@ -93,7 +93,7 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
 
 
 def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str, Definition, Budget]:
-    """Name, definition and budget from the keys of a study file.
+    """Parse name, definition and budget from the keys of a study file.
 
     Args:
         table: the keys of a study file.
@@ -101,7 +101,7 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
         base: the folder that relative paths start from.
 
     Raises:
-        RequestError: with the key and the value that is wrong.
+        RequestError: names the key and the value that is wrong.
     """
     for key in table:
         if key not in KEYS:
@@ -109,87 +109,93 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
     objectives = parse_objectives(table.get("objective", default_objective(space.models)))
-    sampler, pruner = _named(table.get("sampler", "tpe"), "sampler"), _named(table.get("pruner", "none"), "pruner")
+    sampler = _parse_component(table.get("sampler", "tpe"), "sampler")
+    pruner = _parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest_epochs(space), len(objectives))
     constraints = read_constraints(table.get("constraints", ()), sampler.name)
-    written = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
-    metrics = {**written, **{objective.metric: f"objective = '{objective.metric}'" for objective in objectives}}
+    metrics = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
+    metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models)
-    _check_validated(space, objectives)
+    _check_validation(space, objectives)
     baseline = get_table(table, "baseline") if "baseline" in table else None
     if baseline is not None:
-        _in("[baseline]", lambda: TrialConfig(**{**constant_parameters(space), **baseline}))
-    given = table.get("dataset")
-    usual = registry.NO_DATA if _loops(space) == len(space.models) else "mnist"
-    dataset = given if isinstance(given, DatasetReference) else make_reference(get_text(table, "dataset", usual), base)
-    _check_data(dataset, space)
-    _in("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
+        _with_prefix("[baseline]", lambda: TrialConfig(**{**constant_parameters(space), **baseline}))
+    dataset = _find_dataset(table, space, base)
+    _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     definition = Definition(
         dataset=dataset,
         objectives=objectives,
         sampler=sampler,
         pruner=pruner,
-        seed=_whole(table, "seed", 0, low=0, high=2**32 - 1),
+        seed=_get_integer(table, "seed", 0, low=0, high=2**32 - 1),
         parameters=space.to_json(),
         constraints=constraints,
         baseline=baseline,
         modules=_modules(space, metrics),
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
-        report=None if report is None else _in("[report]", lambda: parse_report_table(report, space, objectives)),
-        record_steps=_flag(table, "record_steps"),
+        report=None
+        if report is None
+        else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives)),
+        record_steps=_get_flag(table, "record_steps"),
     )
     if baseline is not None:
-        _in("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
+        _with_prefix("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
     budget = parse_budget(table, definition, DEFAULT_TRIALS)
     check_first(definition, budget)
     return name, definition, budget
 
 
-def _loops(space: Space) -> int:
-    """How many of a space's models train themselves."""
-    return sum(registry.models.get(name).loop for name in space.models)
+def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> DatasetReference:
+    """Return the data set that the table names, or the usual one of the space's models.
 
-
-def _check_data(dataset: DatasetReference, space: Space) -> None:
-    """Refuse models that would have no data to be trained on."""
-    if dataset.name == registry.NO_DATA and _loops(space) < len(space.models):
-        names = ", ".join(name for name in space.models if not registry.models.get(name).loop)
+    Raises:
+        DefinitionError: a model would have no data to be trained on.
+    """
+    trained_by_us = [name for name in space.models if not registry.models.get(name).loop]
+    default = "mnist" if trained_by_us else registry.NO_DATA
+    value = table.get("dataset")
+    dataset = (
+        value if isinstance(value, DatasetReference) else make_reference(get_text(table, "dataset", default), base)
+    )
+    if dataset.name == registry.NO_DATA and trained_by_us:
         raise DefinitionError(
-            f"dataset = '{dataset.name}': is for loops of your own, and {names} is no such loop; name data"
+            f"dataset = '{dataset.name}': is for training loops of your own, and {', '.join(trained_by_us)} is none; "
+            f"name a data set"
         )
+    return dataset
 
 
 def check_first(definition: Definition, budget: Budget) -> None:
     """Refuse a budget that is too small for the trials that a study begins with.
 
     Raises:
-        DefinitionError: says how many they are.
+        DefinitionError: names their number.
     """
     first = len(definition.warm_start) + (definition.baseline is not None)
     if definition.warm_start and budget.trials < first:
         raise DefinitionError(f"trials = {budget.trials}: the baseline and warm_start alone are {first} trials")
 
 
-def _check_validated(space: Space, objectives: tuple[Objective, ...]) -> None:
-    """Refuse a study that could choose by nothing, for it has no validation samples."""
+def _check_validation(space: Space, objectives: tuple[Objective, ...]) -> None:
+    """Refuse a study that has no validation samples to choose by."""
     domains = [d.domain for d in space.dimensions if d.parameter.name == "validation"]
     if any(domain.contains(0.0) for domain in domains) and any(test_metric(o.metric) for o in objectives):
         metrics = ", ".join(objective.metric for objective in objectives)
-        raise DefinitionError(f"[parameters] validation = 0: leaves nothing to measure {metrics} on; give it samples")
+        raise DefinitionError(f"[parameters] validation = 0: leaves no samples to measure {metrics} on; give it some")
 
 
-def _in(where: str, check: Callable[[], T]) -> T:
-    """The result of a check; its error says where."""
+def _with_prefix(prefix: str, check: Callable[[], T]) -> T:
+    """Return the result of a check; if it fails, its error begins with the prefix."""
     try:
         return check()
     except RequestError as error:
-        raise type(error)(f"{where} {error}") from error
+        raise type(error)(f"{prefix} {error}") from error
 
 
 def check_name(name: str) -> str:
-    """A name that can be a folder's and an argument everywhere.
+    """Check that a name can be a folder's and a command's argument on every system, and return it.
 
     Raises:
         DefinitionError: it cannot.
@@ -202,12 +208,12 @@ def check_name(name: str) -> str:
 
 
 def _space(table: Mapping[str, Any], base: Path) -> Space:
-    """The space the table names, with its `[parameters]` added or overriding."""
+    """Return the space that the table names, extended and overridden by its `[parameters]`."""
     parameters: dict[str, Any] = {}
     if "space" in table:
-        given = table["space"]
-        if isinstance(given, Space):
-            parameters = given.to_json()
+        space = table["space"]
+        if isinstance(space, Space):
+            parameters = space.to_json()
         else:
             name = get_text(table, "space", "")
             is_path = name.endswith(".toml") or os.sep in name
@@ -221,48 +227,50 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
 
 
 def default_objective(models: Iterable[str]) -> str:
-    """The objective of studies of such models that name none."""
+    """Return the objective of a study of these models that names none."""
     return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
 
 
 def check_objective_metrics(metrics: Mapping[str, str], models: Iterable[str]) -> None:
-    """Refuse a metric that a model has not.
+    """Refuse metrics that a model does not have.
 
     Args:
-        metrics: each with how it was asked for, which the error begins with.
-        models: by name.
+        metrics: by metric, how the study file asks for it; the error begins with that.
+        models: names of models.
 
     Raises:
-        DefinitionError: it is of classes, and the model reconstructs its input, or the other way round.
+        DefinitionError: a metric is of classes and the model reconstructs its input, or the other way round.
     """
     for model in models:
         entry = registry.models.get(model)
         if entry.loop:
             continue
         for metric in (name for name in metrics if registry.metrics.get(name).reported):
-            raise DefinitionError(f"{metrics[metric]}: only loops of your own report it, and model '{model}' is none")
+            raise DefinitionError(
+                f"{metrics[metric]}: only training loops of your own report it, and model '{model}' is none"
+            )
         missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
         if missing in metrics:
             others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
             raise DefinitionError(f"{metrics[missing]}: model '{model}' has none; use {others}")
 
 
-def parse_objectives(given: object) -> tuple[Objective, ...]:
-    """The objectives that the key `objective` names.
+def parse_objectives(value: object) -> tuple[Objective, ...]:
+    """Parse the key `objective`.
 
     Raises:
-        DefinitionError: a metric or a direction is unknown, or a metric stands twice.
+        DefinitionError: a metric or a direction is unknown, or a metric occurs twice.
     """
-    items = given if isinstance(given, list | tuple) else [given]
-    objectives = tuple(_objective(item) for item in items)
+    items = value if isinstance(value, list | tuple) else [value]
+    objectives = tuple(_parse_objective(item) for item in items)
     if not objectives:
         raise DefinitionError("objective = []: name at least one metric")
     if len({objective.metric for objective in objectives}) < len(objectives):
-        raise DefinitionError(f"objective = {given!r}: a metric stands twice")
+        raise DefinitionError(f"objective = {value!r}: a metric occurs twice")
     return objectives
 
 
-def _objective(item: object) -> Objective:
+def _parse_objective(item: object) -> Objective:
     if isinstance(item, Objective):
         return item
     table = item if isinstance(item, Mapping) else {"metric": item}
@@ -278,25 +286,25 @@ def _objective(item: object) -> Objective:
     return Objective(metric=entry.name, direction=direction)
 
 
-def _named(given: object, kind: str) -> ComponentSpec:
-    table = given if isinstance(given, Mapping) else {"name": given}
+def _parse_component(value: object, kind: str) -> ComponentSpec:
+    table = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(table.get("name"), str):
-        raise DefinitionError(f"{kind} = {given!r}: give its name, or a table with name and options")
+        raise DefinitionError(f"{kind} = {value!r}: give its name, or a table with name and options")
     return ComponentSpec(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
 
 
 def _modules(space: Space, metrics: Iterable[str]) -> dict[str, str]:
-    """Where the models and metrics that are not ours came from, so that a worker's error can name the module."""
+    """Return the modules of models and metrics that are not ours, so that a worker's error can name them."""
     entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(space.models)]
     entries += [("metric", registry.metrics.get(name)) for name in metrics]
     return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
 
 
 def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) -> Budget:
-    """The budget that a study file's keys give a study; `trials` where they do not say.
+    """Parse the budget from a study file's keys; without `trials` among them, the argument counts.
 
     Raises:
-        DefinitionError: with the key and the value that is wrong.
+        DefinitionError: names the key and the value that is wrong.
     """
     target = table.get("target")
     number = isinstance(target, int | float) and not isinstance(target, bool) and math.isfinite(target)
@@ -306,7 +314,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
         count = len(definition.objectives)
         raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
     timeout = parse_duration(table["timeout"]) if "timeout" in table else None
-    trials = _whole(table, "trials", trials, low=1)
+    trials = _get_integer(table, "trials", trials, low=1)
     if definition.sampler.name == "grid":
         points = count_grid_points(definition, definition.space)
         if "trials" in table and trials != points:
@@ -318,11 +326,11 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
 
 
 def count_grid_points(definition: Definition, space: Space) -> int:
-    """The budget of a grid study: its points, and one more for a baseline.
+    """Count the trials of a grid study: its points, and one more for a baseline.
 
     Raises:
         SpaceError: a range is continuous.
-        DefinitionError: too many points to insert.
+        DefinitionError: there are too many points to insert.
     """
     points = 1 if definition.baseline is not None else 0
     for _ in space.grid():
@@ -334,24 +342,24 @@ def count_grid_points(definition: Definition, space: Space) -> int:
     return points
 
 
-def parse_duration(given: object) -> float:
-    """Seconds from `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`.
+def parse_duration(value: object) -> float:
+    """Parse a duration, `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`, to seconds.
 
     Raises:
         DefinitionError: it is no such duration, or not above 0.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
-    text = str(given) if isinstance(given, str | int | float) and not isinstance(given, bool) else ""
+    text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
     whole = "".join(number + unit for number, unit in parts) == text
     seconds = sum(float(number) * units[unit] for number, unit in parts) if whole else 0.0
     if not 0 < seconds < float("inf"):
-        raise DefinitionError(f'timeout = {given!r}: give a time above 0, as "2h", "15m", "1h30m" or seconds')
+        raise DefinitionError(f'timeout = {value!r}: give a time above 0, as "2h", "15m", "1h30m" or seconds')
     return seconds
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Name and value of `--set name=value`; the value is TOML, or else a text.
+    """Parse `--set name=value` to name and value; the value is TOML, or else a text.
 
     Raises:
         DefinitionError: there is no `=`.
@@ -371,10 +379,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
-    """A key's text.
+    """Return a key's text.
 
     Raises:
-        DefinitionError: it is none, or empty.
+        DefinitionError: the value is no text, or empty.
     """
     value = table.get(key, default)
     if not isinstance(value, str) or not value:
@@ -382,14 +390,14 @@ def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
     return value
 
 
-def _whole(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
+def _get_integer(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise DefinitionError(f"{key} = {value!r}: must be a whole number from {low} to {high}")
     return value
 
 
-def _flag(table: Mapping[str, Any], key: str) -> bool:
+def _get_flag(table: Mapping[str, Any], key: str) -> bool:
     value = table.get(key, False)
     if not isinstance(value, bool):
         raise DefinitionError(f"{key} = {value!r}: must be true or false")
@@ -397,10 +405,10 @@ def _flag(table: Mapping[str, Any], key: str) -> bool:
 
 
 def get_table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A key's table, by default an empty one.
+    """Return a key's table, by default an empty one.
 
     Raises:
-        DefinitionError: it is none.
+        DefinitionError: the value is no table.
     """
     value = table.get(key, {})
     if not isinstance(value, Mapping):

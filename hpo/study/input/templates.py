@@ -1,4 +1,4 @@
-"""Templates: the ready-made spaces and studies that the package ships."""
+"""Templates: ready-made spaces and studies that the package ships."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
 
 
 def template_folder(kind: Kind | Literal["docs"]) -> Path:
-    """Where files of a kind are: inside the package in a wheel, beside it in a checkout or an editable install."""
+    """Return the folder of a kind of files: in a wheel inside the package, otherwise beside it."""
     package = Path(__file__).parents[2]
     inside = package / kind
     return inside if inside.is_dir() else package.parent / kind
 
 
 def template_names(kind: Kind) -> list[str]:
-    """The names of all templates of a kind."""
+    """List the names of all templates of a kind."""
     return sorted(path.stem for path in template_folder(kind).glob("*.toml"))
 
 
 def find_template(kind: Kind, name: str) -> Path:
-    """The file of a template.
+    """Return the file of a template.
 
     Raises:
-        DefinitionError: no template of that name; the message names the closest one.
+        DefinitionError: there is no template of that name; the message names the closest one.
     """
     path = template_folder(kind) / f"{name}.toml"
     if name not in template_names(kind):
@@ -40,7 +40,7 @@ def find_template(kind: Kind, name: str) -> Path:
 
 
 def find_any_template(name: str) -> Path:
-    """The file of a study template, or else of a space template, of that name.
+    """Return the file of a study template, or else of a space template, of that name.
 
     Raises:
         DefinitionError: there is neither.
@@ -52,14 +52,14 @@ def find_any_template(name: str) -> Path:
 
 
 def list_templates() -> list[tuple[str, str, str]]:
-    """Kind, name and first comment line of every template, studies first."""
+    """List kind, name and first comment line of every template, studies first."""
     return [
-        (KIND_WORDS[kind], name, _what(find_template(kind, name)))
+        (KIND_WORDS[kind], name, _read_summary(find_template(kind, name)))
         for kind in KIND_WORDS
         for name in template_names(kind)
     ]
 
 
-def _what(path: Path) -> str:
+def _read_summary(path: Path) -> str:
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

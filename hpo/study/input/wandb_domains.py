@@ -1,4 +1,4 @@
-"""The distributions of a Weights & Biases sweep as domains: the same where there is one, else the nearest, and said.
+"""Distributions of Weights & Biases sweeps as domains: the same if there is one, else the nearest, with a note.
 
 Source: "Sweep configuration options", Weights & Biases documentation. `min` and `max` are inclusive there as here.
 """
@@ -16,13 +16,13 @@ from hpo.errors import DefinitionError, unknown
 
 __all__ = ["DISTRIBUTIONS", "ConvertedDomain", "convert_domain"]
 
-DIGITS = 12  # e ** ln(0.001) is 0.0010000000000000002
-SIGMAS = 2  # of a normal distribution that a range stands for: 95 % of it
+DIGITS = 12  # significant; e ** ln(0.001) is 0.0010000000000000002
+SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
 
 
 @dataclass(frozen=True)
 class ConvertedDomain:
-    """A domain as a study file has it, and what is not the same in it."""
+    """Domain as a study file has it, and a note on what differs from the sweep's distribution."""
 
     literal: Any
     note: str = ""
@@ -33,23 +33,23 @@ Convert = Callable[[Parameter, Spec], ConvertedDomain]
 
 
 def convert_domain(parameter: Parameter, spec: Spec) -> ConvertedDomain:
-    """The domain that a sweep gives a parameter.
+    """Convert the distribution that a sweep gives a parameter to a domain.
 
     Args:
-        parameter: ours.
-        spec: what the sweep file has for it, its values already ours.
+        parameter: the parameter of ours.
+        spec: its table in the sweep file, with values already translated to ours.
 
     Raises:
-        DefinitionError: the distribution is unknown, or lacks a number; without the parameter's name.
+        DefinitionError: the distribution is unknown, or lacks a number. The message does not name the parameter.
     """
-    name = spec.get("distribution") or _usual(spec)
+    name = spec.get("distribution") or _infer_distribution(spec)
     if name not in DISTRIBUTIONS:
         raise DefinitionError(unknown("distribution", str(name), DISTRIBUTIONS))
     return DISTRIBUTIONS[name](parameter, spec)
 
 
-def _usual(spec: Spec) -> str:
-    """What a sweep means that names no distribution."""
+def _infer_distribution(spec: Spec) -> str:
+    """Return the distribution of a table that names none."""
     if "value" in spec:
         return "constant"
     if "values" in spec:
@@ -71,7 +71,7 @@ def _number(spec: Spec, key: str, default: float | None = None) -> float:
     return number
 
 
-def _readable(value: float) -> float:
+def _round_digits(value: float) -> float:
     rounded = float(f"{value:.{DIGITS}g}")
     return rounded if math.isclose(rounded, value, rel_tol=1e-12) else value
 
@@ -84,14 +84,15 @@ def _categorical(_parameter: Parameter, spec: Spec) -> ConvertedDomain:
     values = spec.get("values")
     if not isinstance(values, list) or not values:
         raise DefinitionError(f"values = {values!r}: must be a list")
-    kept = list(dict.fromkeys(values))
+    distinct = list(dict.fromkeys(values))
     weighted = spec.get("probabilities") and len(set(spec["probabilities"])) > 1
-    return ConvertedDomain(kept, "its probabilities have no equivalent: every value is as likely" if weighted else "")
+    note = "its probabilities have no equivalent: all values are equally likely" if weighted else ""
+    return ConvertedDomain(distinct, note)
 
 
 def _range(parameter: Parameter, low: float, high: float, *, log: bool = False, step: float | None = None) -> Any:
-    """A range within the parameter's bounds, of whole numbers where it is one of them."""
-    low, high = _readable(low), _readable(high)
+    """Return a range, of whole numbers if the parameter is one."""
+    low, high = _round_digits(low), _round_digits(high)
     if parameter.kind is int:
         low, high = math.ceil(low), math.floor(high)
         step = None if step is None or step < 1 else int(step)
@@ -107,7 +108,7 @@ def _uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 
 def _q_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
-    """W&B's value is round(x / q) * q: multiples of q, the outermost ones half as likely as the others."""
+    """Convert round(x / q) * q, which is multiples of q, the outermost ones half as likely as the others."""
     q = Fraction(str(_number(spec, "q", 1.0)))
     if q <= 0:
         raise DefinitionError(f"q = {spec.get('q')!r}: must be above 0")
@@ -118,15 +119,15 @@ def _q_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 
 def _log(parameter: Parameter, low: float, high: float, spec: Spec) -> ConvertedDomain:
-    """A range on a logarithmic scale; of one that is rounded to multiples of q, whole numbers alone are the same."""
+    """Return a range on a logarithmic scale; rounding to multiples of q has an equivalent for whole numbers alone."""
     note = ""
     if str(spec.get("distribution")).startswith("q_") and not (parameter.kind is int and _number(spec, "q", 1.0) == 1):
-        note = f"its steps of {_number(spec, 'q', 1.0):g} on a logarithmic scale have no equivalent: they are left out"
+        note = f"its steps of {_number(spec, 'q', 1.0):g} on a logarithmic scale have no equivalent and are left out"
     return ConvertedDomain(_range(parameter, low, high, log=True), note)
 
 
 def _log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
-    """exp(x), x uniform from min to max."""
+    """Convert exp(x), with x uniform from min to max."""
     return _log(parameter, math.exp(_number(spec, "min")), math.exp(_number(spec, "max")), spec)
 
 
@@ -135,12 +136,12 @@ def _log_uniform_values(parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 
 def _inv_log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
-    """x with log(1 / x) uniform from min to max: x is as even on a logarithmic scale, from exp(-max) to exp(-min)."""
+    """Convert x with log(1 / x) uniform from min to max: x is log-uniform from exp(-max) to exp(-min)."""
     return _log(parameter, math.exp(-_number(spec, "max")), math.exp(-_number(spec, "min")), spec)
 
 
-def _within(parameter: Parameter, low: float, high: float) -> tuple[float, float]:
-    """A range cut to what the parameter may be, its ends rounded to four digits."""
+def _clip_range(parameter: Parameter, low: float, high: float) -> tuple[float, float]:
+    """Return a range clipped to the parameter's bounds, its ends rounded to four digits."""
     low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
     if parameter.low is not None and low <= parameter.low:
         low = math.nextafter(parameter.low, math.inf) if parameter.low_open else parameter.low
@@ -149,27 +150,27 @@ def _within(parameter: Parameter, low: float, high: float) -> tuple[float, float
     return low, high
 
 
-def _stands_for(parameter: Parameter, spec: Spec, low: float, high: float, *, log: bool = False) -> ConvertedDomain:
-    low, high = _within(parameter, low, high)
+def _approximate(parameter: Parameter, spec: Spec, low: float, high: float, *, log: bool = False) -> ConvertedDomain:
+    low, high = _clip_range(parameter, low, high)
     name = spec["distribution"]
     numbers = ", ".join(f"{key}={spec[key]}" for key in ("mu", "sigma", "a", "b", "q") if key in spec)
     scale = "evenly on a logarithmic scale" if log else "evenly"
-    now = f"has no equivalent: {low:g} to {high:g}, {scale}, stands for it"
-    return ConvertedDomain(_range(parameter, low, high, log=log), f"{name}({numbers}) {now}")
+    replacement = f"has no equivalent: {low:g} to {high:g}, {scale}, replaces it"
+    return ConvertedDomain(_range(parameter, low, high, log=log), f"{name}({numbers}) {replacement}")
 
 
 def _normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
-    return _stands_for(parameter, spec, mu - SIGMAS * sigma, mu + SIGMAS * sigma)
+    return _approximate(parameter, spec, mu - SIGMAS * sigma, mu + SIGMAS * sigma)
 
 
 def _log_normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
-    return _stands_for(parameter, spec, math.exp(mu - SIGMAS * sigma), math.exp(mu + SIGMAS * sigma), log=True)
+    return _approximate(parameter, spec, math.exp(mu - SIGMAS * sigma), math.exp(mu + SIGMAS * sigma), log=True)
 
 
 def _beta(parameter: Parameter, spec: Spec) -> ConvertedDomain:
-    return _stands_for(parameter, spec, 0.0, 1.0)
+    return _approximate(parameter, spec, 0.0, 1.0)
 
 
 DISTRIBUTIONS: Mapping[str, Convert] = {

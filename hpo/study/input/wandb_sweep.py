@@ -1,4 +1,4 @@
-"""From a Weights & Biases sweep file to a study file."""
+"""Weights & Biases sweep files as study files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["ImportedStudy", "import_sweep", "write_study"]
 
 KEYS = ("method", "metric", "parameters", "early_terminate", "name", "description", "run_cap")
 METHODS = {"grid": "grid", "random": "random", "bayes": "tpe"}
-# What says how runs are started or shown, which a study does not need.
-WITHOUT_MEANING = (
+# Keys that say how runs are started or shown, which a study does not need.
+IGNORED_KEYS = (
     *("program", "command", "entity", "project", "controller", "job", "image_uri", "display_name", "settings"),
     *("version", "prior_runs", "resume"),
 )
@@ -34,12 +34,12 @@ DATASET_NAMES = ("dataset", "data", "data_set")
 
 @dataclass
 class ImportedStudy:
-    """A sweep as a study.
+    """Sweep as a study.
 
     Attributes:
         table: the keys of a study file.
-        notes: what is not the same, or has no equivalent, each in a line.
-        about: what the sweep says of itself.
+        notes: differences, and parts without an equivalent, a line each.
+        about: the sweep's description.
     """
 
     table: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class ImportedStudy:
     about: str = ""
 
     def toml(self, source: str) -> str:
-        """The study file; notes stand at its head."""
+        """Return the text of the study file, with the notes at its head."""
         head = [
             f"Imported from the sweep {source}.",
             *self.about.splitlines(),
@@ -60,14 +60,14 @@ class ImportedStudy:
 
 
 def import_sweep(path: Path, renames: Sequence[str] = ()) -> ImportedStudy:
-    """The study that a sweep file means; it has been checked, and launches.
+    """Import a sweep file as a study, which is checked and ready to launch.
 
     Args:
         path: a YAML file.
         renames: `theirs=ours` for parameters, metrics, and as `parameter.value=ours` for values.
 
     Raises:
-        RequestError: with the file, the key and the value that is wrong.
+        RequestError: names the file, the key and the value that is wrong.
     """
     try:
         sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -76,15 +76,15 @@ def import_sweep(path: Path, renames: Sequence[str] = ()) -> ImportedStudy:
     except (OSError, UnicodeDecodeError) as error:
         raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
-        found = _Reader(_renames(renames)).read(sweep)
-        parse_definition(found.table, _name(path.stem) or "sweep", path.resolve().parent)
+        study = _SweepReader(_parse_renames(renames)).read(sweep)
+        parse_definition(study.table, _valid_name(path.stem) or "sweep", path.resolve().parent)
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
-    return found
+    return study
 
 
 def write_study(imported: ImportedStudy, source: Path, path: Path) -> None:
-    """Write the study file.
+    """Write an imported study as a study file.
 
     Raises:
         RequestError: the file exists with other content, or cannot be written.
@@ -92,13 +92,13 @@ def write_study(imported: ImportedStudy, source: Path, path: Path) -> None:
     text = imported.toml(source.name)
     try:
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise RequestError(f"{path}: exists with other content; give another name, or remove it")
+            raise RequestError(f"{path}: exists with other content; choose another name, or remove it")
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RequestError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _renames(texts: Sequence[str]) -> dict[str, str]:
+def _parse_renames(texts: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for theirs, equals, ours in pairs:
         if not (equals and theirs and ours):
@@ -106,42 +106,42 @@ def _renames(texts: Sequence[str]) -> dict[str, str]:
     return {theirs.strip(): ours.strip() for theirs, _, ours in pairs}
 
 
-def _name(text: object) -> str | None:
+def _valid_name(text: object) -> str | None:
     name = str(text).strip()
     return name if re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) else None
 
 
-class _Reader:
-    """Reads one sweep."""
+class _SweepReader:
+    """Reader of one sweep."""
 
     def __init__(self, renames: Mapping[str, str]) -> None:
         self.renames = renames
-        self.found = ImportedStudy()
+        self.study = ImportedStudy()
 
     def note(self, text: str) -> None:
-        self.found.notes.append(text)
+        self.study.notes.append(text)
 
     def read(self, sweep: object) -> ImportedStudy:
-        """All keys of a sweep, in the order of a study file's."""
+        """Read all keys of a sweep, in the order of a study file's."""
         if not isinstance(sweep, Mapping) or not isinstance(sweep.get("parameters"), Mapping):
-            raise DefinitionError("is no sweep: it needs `parameters`, a table, beside `method` and `metric`")
+            raise DefinitionError("is no sweep: it needs a table `parameters` beside `method` and `metric`")
         for key in sweep:
-            if key not in (*KEYS, *WITHOUT_MEANING):
+            if key not in (*KEYS, *IGNORED_KEYS):
                 raise DefinitionError(unknown("key", str(key), KEYS))
-        table, self.found.about = self.found.table, str(sweep.get("description") or "")
+        table, self.study.about = self.study.table, str(sweep.get("description") or "")
         if sweep.get("name"):
-            if name := _name(sweep["name"]):
+            if name := _valid_name(sweep["name"]):
                 table["name"] = name
             else:
-                self.note(f"name = {sweep['name']!r} can be no study's; the file's name stands for it")
-        parameters = self._parameters(dict(_flat(sweep["parameters"])))
+                self.note(f"name = {sweep['name']!r} cannot be a study's name; the file's name is used instead")
+        parameters = self._parameters(dict(_flatten(sweep["parameters"])))
         self._metric(sweep.get("metric"))
         self._method(sweep)
-        self._early(sweep.get("early_terminate"))
-        if idle := [key for key in WITHOUT_MEANING if key in sweep]:
-            self.note(f"{', '.join(idle)}: how runs are started there; here it is hpo launch and hpo worker")
+        self._early_terminate(sweep.get("early_terminate"))
+        if ignored := [key for key in IGNORED_KEYS if key in sweep]:
+            self.note(f"{', '.join(ignored)}: they say how runs are started; here hpo launch and hpo worker do that")
         table["parameters"] = parameters
-        return self.found
+        return self.study
 
     # Parameters.
 
@@ -153,19 +153,21 @@ class _Reader:
                 raise DefinitionError(
                     f"parameters.{theirs} = {spec!r}: must be a table with value, values, or min and max"
                 )
-            ours = self._ours(theirs, table)
+            ours = self._our_name(theirs, table)
             if theirs.lower() in DATASET_NAMES and ours not in table:
                 self._dataset(theirs, spec)
             elif ours not in table:
-                self.note(f"{theirs} has no equivalent and is left out; say what it is with --rename {theirs}=OURS")
+                self.note(f"{theirs} has no equivalent and is left out; name one with --rename {theirs}=OURS")
             elif ours in parameters:
-                raise DefinitionError(f"parameters.{theirs}: is {ours}, which stands there already; rename one of them")
-            elif (literal := self._domain(theirs, table[ours], spec)) is not None:
+                raise DefinitionError(
+                    f"parameters.{theirs}: is {ours}, which another parameter is already; rename one of them"
+                )
+            elif (literal := self._convert(theirs, table[ours], spec)) is not None:
                 parameters[ours] = literal
         return parameters
 
-    def _ours(self, theirs: str, table: Mapping[str, Parameter]) -> str:
-        """Our name: as renamed, or the same, or as other tools call it; of a nested one, of its last part."""
+    def _our_name(self, theirs: str, table: Mapping[str, Parameter]) -> str:
+        """Return our name for a parameter: renamed, the same, or an alias; of a nested one, by its last part."""
         last = theirs.rpartition(".")[2]
         for name in (theirs, last):
             if name in self.renames:
@@ -175,28 +177,28 @@ class _Reader:
         return PARAMETER_ALIASES.get(normalize_name(last), last)
 
     def _models(self, specs: Mapping[str, Any]) -> list[str]:
-        names = [theirs for theirs in specs if self._ours(theirs, {"model": None}) == "model"]  # type: ignore[dict-item]
+        names = [theirs for theirs in specs if self._our_name(theirs, {"model": None}) == "model"]  # type: ignore[dict-item]
         parameter = all_parameters()["model"]
-        given = [value for theirs in names for value in _values(specs[theirs])]
-        return [str(ours) for value in given if (ours := self._value(names[0], parameter, value)) is not None]
+        values = [value for theirs in names for value in _listed_values(specs[theirs])]
+        return [str(ours) for value in values if (ours := self._our_value(names[0], parameter, value)) is not None]
 
-    def _domain(self, theirs: str, parameter: Parameter, spec: Mapping[str, Any]) -> Any:
-        """The domain, or None where nothing of it has an equivalent."""
-        if listed := _values(spec):
-            kept = [ours for value in listed if (ours := self._value(theirs, parameter, value)) is not None]
-            if not kept:
+    def _convert(self, theirs: str, parameter: Parameter, spec: Mapping[str, Any]) -> Any:
+        """Return the domain, or None if none of its values has an equivalent."""
+        if listed := _listed_values(spec):
+            translated = [ours for value in listed if (ours := self._our_value(theirs, parameter, value)) is not None]
+            if not translated:
                 return None
-            spec = {**spec, **({"value": kept[0]} if "value" in spec else {"values": kept})}
+            spec = {**spec, **({"value": translated[0]} if "value" in spec else {"values": translated})}
         try:
-            found = convert_domain(parameter, spec)
+            domain = convert_domain(parameter, spec)
         except HpoError as error:
             raise DefinitionError(f"parameters.{theirs}: {error}") from error
-        if found.note:
-            self.note(f"{theirs}: {found.note}")
-        return found.literal
+        if domain.note:
+            self.note(f"{theirs}: {domain.note}")
+        return domain.literal
 
-    def _value(self, theirs: str, parameter: Parameter, value: Any) -> Value | None:
-        """Our value for one of theirs; None, with a note, where there is none."""
+    def _our_value(self, theirs: str, parameter: Parameter, value: Any) -> Value | None:
+        """Return our value for one of theirs; None, with a note, if there is none."""
         if (renamed := self.renames.get(f"{theirs}.{value}")) is not None:
             return renamed
         if parameter.kind in (int, float) and isinstance(value, str):
@@ -212,50 +214,52 @@ class _Reader:
         ours = VALUE_ALIASES.get(parameter.name, {}).get(normalize_name(str(value)), normalize_name(str(value)))
         if ours in known:
             return ours
-        hint = f"; say what it is with --rename {theirs}.{value}=OURS" if parameter.kind is str else ""
+        hint = f"; name one with --rename {theirs}.{value}=OURS" if parameter.kind is str else ""
         self.note(f"{theirs} = {value!r} has no equivalent among the values of {parameter.name} and is left out{hint}")
         return None
 
     def _dataset(self, theirs: str, spec: Mapping[str, Any]) -> None:
-        given = _values(spec)
-        ours = DATASET_ALIASES.get(normalize_name(str(given[0])), str(given[0])) if len(given) == 1 else None
+        names = _listed_values(spec)
+        ours = DATASET_ALIASES.get(normalize_name(str(names[0])), str(names[0])) if len(names) == 1 else None
         if ours is None or not (registry.datasets.has(ours) or ours.endswith(".npz")):
-            self.note(f"{theirs} = {given!r} is no data set that is known here; name one in the file: dataset = …")
+            self.note(
+                f"{theirs} = {names!r} is no data set that is known here; name one in the study file: dataset = …"
+            )
         else:
-            self.found.table["dataset"] = ours
+            self.study.table["dataset"] = ours
 
-    # What is optimized, and how.
+    # Objective, sampler and pruner.
 
     def _metric(self, metric: object) -> None:
-        table = self.found.table
+        table = self.study.table
         if metric is None:
-            return self.note("it has no metric; the study optimizes its usual objective")
+            return self.note("it has no metric; the study optimizes the default objective")
         if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
             raise DefinitionError(f"metric = {metric!r}: must be a table with name and goal")
         theirs = metric["name"]
         ours = self.renames.get(theirs) or METRIC_ALIASES.get(normalize_name(theirs), theirs)
         if not registry.metrics.has(ours):
-            hint = f"say which it is with --rename {theirs}=OURS"
+            hint = f"name ours with --rename {theirs}=OURS"
             raise DefinitionError(
                 f"metric.name = {theirs!r}: {unknown('metric', ours, registry.metrics.names())}; {hint}"
             )
         goal = str(metric.get("goal", "minimize"))
         if goal not in ("maximize", "minimize"):
             raise DefinitionError(f"metric.goal = {goal!r}: must be maximize or minimize")
-        usual = registry.metrics.get(ours).direction == goal
-        table["objective"] = ours if usual else {"metric": ours, "direction": goal}
+        is_default = registry.metrics.get(ours).direction == goal
+        table["objective"] = ours if is_default else {"metric": ours, "direction": goal}
         if metric.get("target") is not None:
             table["target"] = metric["target"]
         return None
 
     def _method(self, sweep: Mapping[str, Any]) -> None:
-        method, table = sweep.get("method"), self.found.table
+        method, table = sweep.get("method"), self.study.table
         if method not in METHODS:
             raise DefinitionError(f"method = {method!r}: {unknown('method', str(method), METHODS)}")
         table["sampler"] = METHODS[method]
         if method == "bayes":
             self.note(
-                'method bayes: theirs is a Gaussian process, the sampler tpe stands for it; ours of that kind is "gp"'
+                'method bayes: theirs is a Gaussian process and becomes the sampler tpe; ours of that kind is "gp"'
             )
         cap = sweep.get("run_cap")
         if method == "grid":
@@ -263,44 +267,44 @@ class _Reader:
                 self.note(f"run_cap = {cap} is left out: a grid has as many trials as points")
         elif cap is None:
             table["trials"] = DEFAULT_TRIALS
-            self.note(f"it has no run_cap, and would never end; trials = {DEFAULT_TRIALS} stands for it")
+            self.note(f"it has no run_cap and would never end; trials = {DEFAULT_TRIALS} is set instead")
         else:
             table["trials"] = cap
 
-    def _early(self, early: object) -> None:
-        """Their hyperband stops, at epochs min_iter * eta ** k, whoever is not in the best 1 / eta: our asha."""
+    def _early_terminate(self, early: object) -> None:
+        """Convert their hyperband to our asha: at epochs min_iter * eta ** k it stops runs outside the best 1 / eta."""
         if early is None:
-            self.found.table["pruner"] = "none"
+            self.study.table["pruner"] = "none"
             return
         if not isinstance(early, Mapping) or early.get("type") != "hyperband":
             raise DefinitionError(f"early_terminate = {early!r}: must be a table with type: hyperband")
-        eta, least, most = early.get("eta", 3), early.get("min_iter"), early.get("max_iter")
-        for key, value in (("eta", eta), ("min_iter", least), ("max_iter", most), ("s", early.get("s"))):
+        eta, shortest, longest = early.get("eta", 3), early.get("min_iter"), early.get("max_iter")
+        for key, value in (("eta", eta), ("min_iter", shortest), ("max_iter", longest), ("s", early.get("s"))):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise DefinitionError(f"early_terminate.{key} = {value!r}: must be a whole number from 1")
-        if least is None and most is None:
+        if shortest is None and longest is None:
             raise DefinitionError("early_terminate: needs min_iter, or max_iter with s")
-        if least is None:
-            first = most / eta ** early.get("s", 1)
-            least = max(1, math.floor(first))
-            if least != first:
-                self.note(f"early_terminate: its first bracket, epoch {first:g}, is taken for epoch {least}")
+        if shortest is None:
+            first = longest / eta ** early.get("s", 1)
+            shortest = max(1, math.floor(first))
+            if shortest != first:
+                self.note(f"early_terminate: its first bracket, epoch {first:g}, is rounded to epoch {shortest}")
         if early.get("strict"):
-            self.note("early_terminate.strict has no equivalent: a trial that is good enough goes on")
-        self.found.table["pruner"] = {"name": "asha", "min_resource": least, "reduction_factor": eta}
+            self.note("early_terminate.strict has no equivalent: trials that are good enough go on")
+        self.study.table["pruner"] = {"name": "asha", "min_resource": shortest, "reduction_factor": eta}
 
 
-def _flat(parameters: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every parameter by its name, a nested one with those above it: `optimizer.lr`."""
+def _flatten(parameters: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every parameter by its name, a nested one with the names above it: `optimizer.lr`."""
     for name, spec in parameters.items():
         if isinstance(spec, Mapping) and isinstance(spec.get("parameters"), Mapping):
-            yield from _flat(spec["parameters"], f"{above}{name}.")
+            yield from _flatten(spec["parameters"], f"{above}{name}.")
         else:
             yield f"{above}{name}", spec
 
 
-def _values(spec: object) -> list[Any]:
-    """The values that it lists, or its only one."""
+def _listed_values(spec: object) -> list[Any]:
+    """Return the values that a parameter's table lists, or its only one."""
     if not isinstance(spec, Mapping):
         return []
     listed = spec.get("values")

@@ -1,8 +1,8 @@
-"""Copying a study into another database: its rows as they are, under ids of the new place.
+"""Copies of studies in other databases: the same rows, under new ids.
 
 Rows are copied raw, table by table, so that times, types and internal values arrive exactly. Only three things change:
-ids, which the target gives anew, also where they are part of a study attribute's key or value; trials in training,
-which arrive as WAITING; and the study's key, for a copy keeps its checkpoints and weights in folders of its own.
+ids, which the target assigns, also if they are part of a study attribute's key or value; trials in training, which
+arrive as WAITING; and the study's key, because a copy has folders of its own for checkpoints and weights.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
 BATCH = 2000  # rows read and inserted at a time
 
 # Keys and values of study attributes that hold ids of trials: notes, artifacts and skipped trials of optuna-dashboard
-# 0.21, and the parents that Optuna's genetic samplers have chosen for a generation.
+# 0.21, and the parents that Optuna's genetic samplers have selected for a generation.
 KEYS_WITH_ID = re.compile(r"(dashboard:|dashboard:artifacts:|preference:skip_trial:)(\d+)(:.*|)")
 VALUES_OF_IDS = re.compile(r"\w+:parent:\d+")
 
@@ -62,13 +62,13 @@ Row = dict[str, Any]
 
 
 def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
-    """Copy a study with all its trials, in one transaction of the target, its best trials' weights and its artifacts.
+    """Copy a study with all its trials in one transaction of the target, then its kept weights and its artifacts.
 
-    The source is read as it is at one moment, and stays as it is. A trial that is RUNNING there arrives as WAITING, its
-    parameters fixed and its reports left behind, for its checkpoint belongs to the one in training.
+    The source is read as it is at one moment, and is not changed. A RUNNING trial arrives as WAITING, with its
+    parameters fixed and without its reports, because its checkpoint belongs to the one in training.
 
     Raises:
-        DefinitionError: no study can be called so.
+        DefinitionError: the name is no valid name of a study.
         StudyConflictError: the target has a study of that name.
     """
     _copy_rows(study, target, check_name(name))
@@ -78,7 +78,7 @@ def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
 
 
 def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
-    study.storage.flush()  # what this process has yet to write
+    study.storage.flush()  # this process may have buffered writes
 
     def step(connection: sa.Connection) -> None:
         try:
@@ -87,29 +87,29 @@ def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
             raise StudyConflictError(
                 f"{target.masked_url} has a study '{name}' already; give the copy another name with --as NEWNAME"
             ) from error
-        with _snapshot(study.storage) as source:
-            _Copy(source, connection, study.id, new_study_id).run()
+        with _read_snapshot(study.storage) as source:
+            _Copier(source, connection, study.id, new_study_id).run()
 
     target.write(step)
 
 
 @contextmanager
-def _snapshot(storage: StudyStorage) -> Iterator[sa.Connection]:
-    """A connection that sees the storage as it is now, whatever others write meanwhile."""
+def _read_snapshot(storage: StudyStorage) -> Iterator[sa.Connection]:
+    """Open a connection that sees the storage as it is now, whatever others write meanwhile."""
     with storage.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN")  # its driver begins no transaction for reading
+            connection.exec_driver_sql("BEGIN")  # its driver begins no transaction for reads
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
 
 
-class _Copy:
-    """One study on its way from one database to another.
+class _Copier:
+    """Copier of one study from one database to another.
 
     Attributes:
         source, target: the two connections.
-        study_id, new_study_id: its ids there.
+        study_id, new_study_id: the study's ids there.
     """
 
     def __init__(self, source: sa.Connection, target: sa.Connection, study_id: int, new_study_id: int) -> None:
@@ -117,72 +117,72 @@ class _Copy:
         self.target = target
         self.study_id = study_id
         self.new_study_id = new_study_id
-        self.ids: dict[int, int] = {}  # of the trials: new by old
+        self.ids: dict[int, int] = {}  # of trials: new by old
         self.running: set[int] = set()  # old ids of the trials in training
 
     def run(self) -> None:
         """Copy everything; trials first, since the rest refers to them."""
-        self._trials()
+        self._copy_trials()
         for table in (STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
-            self._copy(table, self._of_study(table), self._in_study)
+            self._copy(table, self._select_by_study(table), self._move_study_row)
         for table in (PARAMS, VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, *REPORTS, LEASES):
-            self._copy(table, self._of_trials(table), partial(self._in_trial, table))
+            self._copy(table, self._select_by_trials(table), partial(self._move_trial_row, table))
         self._fix_parameters()
 
-    def _trials(self) -> None:
-        """Insert the trials in order, and find out which ids they were given."""
+    def _copy_trials(self) -> None:
+        """Insert the trials in order, and read the ids that they were given."""
         query = sa.select(TRIALS).where(TRIALS.c.study_id == self.study_id)
         ordered = query.order_by(TRIALS.c.number, TRIALS.c.trial_id)
         old = [dict(row) for row in self.source.execute(ordered).mappings()]
         self.running = {row["trial_id"] for row in old if row["state"] == TrialState.RUNNING}
-        # They keep the time of their start, as a trial does that its worker gives back.
-        waits = {"state": TrialState.WAITING}
-        mine = {"study_id": self.new_study_id}
-        self._insert(TRIALS, ({**row, **mine, **(waits if row["trial_id"] in self.running else {})} for row in old))
+        # They keep their starting time, as a trial does that its worker releases.
+        waiting = {"state": TrialState.WAITING}
+        owner = {"study_id": self.new_study_id}
+        self._insert(TRIALS, ({**row, **owner, **(waiting if row["trial_id"] in self.running else {})} for row in old))
         query = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
         new = self.target.execute(query.order_by(TRIALS.c.number, TRIALS.c.trial_id)).scalars()
         self.ids = {row["trial_id"]: int(trial_id) for row, trial_id in zip(old, new, strict=True)}
-        self._purge()
+        self._delete_leftovers()
 
-    def _purge(self) -> None:
-        """Remove from tables of ours what trials have left that were deleted: SQLite gives their ids away again."""
-        given = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
+    def _delete_leftovers(self) -> None:
+        """Delete rows of deleted trials from our tables, since SQLite assigns their ids again."""
+        new_ids = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == self.new_study_id)
         for table in metadata.sorted_tables:
             if "trial_id" in table.c:
-                self.target.execute(sa.delete(table).where(table.c.trial_id.in_(given)))
+                self.target.execute(sa.delete(table).where(table.c.trial_id.in_(new_ids)))
             if "study_id" in table.c:
                 self.target.execute(sa.delete(table).where(table.c.study_id == self.new_study_id))
 
-    def _of_study(self, table: sa.Table) -> sa.Select[Any]:
+    def _select_by_study(self, table: sa.Table) -> sa.Select[Any]:
         return sa.select(table).where(table.c.study_id == self.study_id)
 
-    def _of_trials(self, table: sa.Table) -> sa.Select[Any]:
-        mine = sa.select(table).join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
-        return mine.where(TRIALS.c.study_id == self.study_id).order_by(*table.primary_key)
+    def _select_by_trials(self, table: sa.Table) -> sa.Select[Any]:
+        rows = sa.select(table).join(TRIALS, TRIALS.c.trial_id == table.c.trial_id)
+        return rows.where(TRIALS.c.study_id == self.study_id).order_by(*table.primary_key)
 
-    def _in_study(self, row: Row) -> Row | None:
-        """A row of the study in its new place; None for one that stays behind."""
+    def _move_study_row(self, row: Row) -> Row | None:
+        """Return a row of the study as the target has it; None for one that is not copied."""
         if row.get("key") == KEY:
             return None
         row["study_id"] = self.new_study_id
         if (match := KEYS_WITH_ID.fullmatch(row.get("key") or "")) is not None:
             if int(match[2]) not in self.ids:
-                return None  # of a trial that is no more
+                return None  # of a deleted trial
             row["key"] = f"{match[1]}{self.ids[int(match[2])]}{match[3]}"
         elif VALUES_OF_IDS.fullmatch(row.get("key") or ""):
             parents = json.loads(row["value_json"])
             row["value_json"] = json.dumps([self.ids[parent] for parent in parents if parent in self.ids])
         return row
 
-    def _in_trial(self, table: sa.Table, row: Row) -> Row | None:
-        """A row of a trial in its new place; None for one that stays behind."""
+    def _move_trial_row(self, table: sa.Table, row: Row) -> Row | None:
+        """Return a row of a trial as the target has it; None for one that is not copied."""
         if row["trial_id"] in self.running and table in REPORTS:
             return None
         row["trial_id"] = self.ids[row["trial_id"]]
         if "study_id" in row:
             row["study_id"] = self.new_study_id
         if table is LEASES:
-            row |= {"worker": None, "expires": 0.0}  # nobody's yet; the number of its last attempt stays
+            row |= {"worker": None, "expires": 0.0}  # no worker's yet; the number of its last attempt stays
         return row
 
     def _fix_parameters(self) -> None:
@@ -190,53 +190,54 @@ class _Copy:
         if not self.running:
             return
         new_ids = [self.ids[trial_id] for trial_id in self.running]
-        mine = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == FIXED
+        where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == FIXED
         fixed: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in new_ids}
-        for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*mine)):
+        for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*where)):
             fixed[row.trial_id] |= json.loads(row.value_json)
         for row in self.target.execute(sa.select(PARAMS).where(PARAMS.c.trial_id.in_(new_ids))):
             distribution = json_to_distribution(row.distribution_json)
             fixed[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
-        self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
+        self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
         rows = [{"trial_id": id_, "key": FIXED, "value_json": json.dumps(params)} for id_, params in fixed.items()]
         self._insert(TRIAL_SYSTEM_ATTRS, rows)
 
     def _copy(self, table: sa.Table, query: sa.Select[Any], change: Callable[[Row], Row | None]) -> None:
         result = self.source.execute(query.execution_options(yield_per=BATCH))
         for part in result.mappings().partitions():
-            self._insert(table, (row for found in part if (row := change(dict(found))) is not None))
+            self._insert(table, (row for original in part if (row := change(dict(original))) is not None))
 
     def _insert(self, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Insert rows; the database gives them ids of their own."""
-        given = table.autoincrement_column
-        own = None if given is None else given.name
-        ready = [{name: value for name, value in row.items() if name != own} for row in rows]
-        for start in range(0, len(ready), BATCH):
-            self.target.execute(sa.insert(table), ready[start : start + BATCH])
+        """Insert rows without their ids, which the database assigns."""
+        column = table.autoincrement_column
+        id_name = None if column is None else column.name
+        new_rows = [{name: value for name, value in row.items() if name != id_name} for row in rows]
+        for start in range(0, len(new_rows), BATCH):
+            self.target.execute(sa.insert(table), new_rows[start : start + BATCH])
 
 
 def copy_files(study: Study, copied: Study, numbers: Mapping[int, int] | None = None) -> None:
-    """Give another study the weights and artifacts of its trials that are here.
+    """Copy the weights and artifacts of a study's trials, as far as they are here, to another study with these trials.
 
-    Weights say in their header where they come from.
+    The header of weights keeps naming the study that trained them.
 
     Args:
-        study: whose files they are.
-        copied: the study that has trials of it.
-        numbers: of the trials, new by old; None where all are there under their own.
+        study: the study that has the files.
+        copied: the study that has copies of its trials.
+        numbers: new numbers of the trials by old ones; None if they are the same.
     """
-    here, kept = list_local_weights(study), study_folder("artifacts", study)
+    artifacts = study_folder("artifacts", study)
     weights = {
         number if numbers is None else numbers[number]: path
-        for number, path in here.items()
+        for number, path in list_local_weights(study).items()
         if numbers is None or number in numbers
     }
-    named = [path for each in list_artifact_ids(copied) if kept is not None and (path := kept / each).is_file()]
-    if not weights and not named:
+    ids = list_artifact_ids(copied)
+    saved = [path for each in ids if artifacts is not None and (path := artifacts / each).is_file()]
+    if not weights and not saved:
         return
     files = StudyFiles(copied)
     pairs = [(path, files.weights(number)) for number, path in weights.items()]
-    for path, to in [*pairs, *((path, files.folder("artifacts") / path.name) for path in named)]:
+    for path, to in [*pairs, *((path, files.folder("artifacts") / path.name) for path in saved)]:
         try:
             _link(path, to)
         except OSError as error:
@@ -244,7 +245,7 @@ def copy_files(study: Study, copied: Study, numbers: Mapping[int, int] | None = 
 
 
 def _link(path: os.PathLike[str], to: os.PathLike[str]) -> None:
-    """One file under two names where the file system has that: weights are replaced as a whole, never written to."""
+    """Link a file, or copy it where there are no links: weights are replaced as a whole, never changed."""
     try:
         os.link(path, to)
     except OSError:

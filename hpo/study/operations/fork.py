@@ -1,16 +1,16 @@
-"""Forking: a new study of a changed definition, begun with the ended trials of another one that are valid in it.
+"""Forks: new studies of a changed definition that begin with the finished trials of another one.
 
-A trial is valid where the new space could produce the same configuration, whatever its parameters are called there.
-It keeps its values, reports, attributes and times; its parameters get the distributions of the new space, choices
-included, which Optuna itself forbids to change. The keys of a study file that decide what a value means, such as data
-set, objective and seed, cannot be changed: those trials could not be compared with new ones.
+A trial is kept if the new space could produce the same configuration, whatever its parameters are called there. It
+keeps its values, reports, attributes and times; its parameters get the distributions of the new space, choices
+included, which Optuna itself does not let change. The keys of a study file that decide what a value means, such as data
+set, objective and seed, cannot be changed: old trials could not be compared with new ones.
 
 Kept trials are numbered so that the budget stays exact:
 
-- of an adaptive study they come first, in their old order, after the baseline where it is to be trained anew;
-- of a grid study each takes the slot of its own point;
-- of a random or quasi-random study each keeps its number, so that in an unchanged space no later slot draws the same;
-  where that is not to be had, it takes the lowest slot that is free.
+- in an adaptive study they come first, in their old order, after the baseline if that must be trained anew;
+- in a grid study each takes the slot of its own point;
+- in a random or quasi-random study each keeps its number, so that in an unchanged space no later slot draws the same;
+  if its number is not available, it takes the lowest free slot.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ __all__ = ["Fork", "fork_study"]
 CHANGEABLE = ("trials", "timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
 COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS)
-# Of a trial's system attributes those that are true in any space: also what a pruner compares, and the generation of
-# genetic samplers. The state that CMA-ES keeps in them is of the old space: it begins anew.
+# The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
+# genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A fork that is not in the storage yet.
+    """Fork that is not in the storage yet.
 
     Attributes:
         study: the study whose trials are kept.
-        name, definition, budget: of the new one.
+        name, definition, budget: of the new study.
         first: the Optuna parameters of its first trials, kept or waiting, by number.
         kept: trials of `study` by their new numbers.
-        refused: a line for each ended trial that is not kept.
-        left: the numbers of trials that have not ended well, by state; they are not kept either.
+        refused: a line for each finished trial that is not kept.
+        skipped: numbers of the FAIL, RUNNING and WAITING trials, by state; they are not kept either.
     """
 
     study: Study
@@ -79,57 +79,57 @@ class Fork:
     first: list[dict[str, Value]]
     kept: dict[int, FrozenTrial]
     refused: list[str]
-    left: Mapping[str, Sequence[int]]
+    skipped: Mapping[str, Sequence[int]]
 
     def create(self) -> Study:
-        """Put it into the storage, in one transaction, and its trials' weights and artifacts beside.
+        """Create the fork in the storage, in one transaction, then copy its trials' weights and artifacts.
 
         Raises:
             StudyConflictError: the name is taken.
-            StudyNotFoundError: the study was deleted meanwhile.
+            StudyNotFoundError: the study was deleted or changed meanwhile.
         """
         storage = self.study.storage
-        storage.flush()  # what this process has yet to write
+        storage.flush()  # this process may have buffered writes
         try:
-            made = Study.insert(storage, self.name, self.definition, self.budget, self.first, self._fill)
+            fork = Study.insert(storage, self.name, self.definition, self.budget, self.first, self._copy_trials)
         except optuna.exceptions.DuplicatedStudyError as error:
-            raise _taken(self.study, self.name) from error
-        copy_files(self.study, made, {trial.number: number for number, trial in self.kept.items()})
-        return made
+            raise _name_taken(self.study, self.name) from error
+        copy_files(self.study, fork, {trial.number: number for number, trial in self.kept.items()})
+        return fork
 
-    def _fill(self, connection: sa.Connection, study_id: int) -> None:
-        """Make of waiting trials the kept ones."""
+    def _copy_trials(self, connection: sa.Connection, study_id: int) -> None:
+        """Turn waiting trials into the kept ones."""
         query = sa.select(TRIALS.c.number, TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
         ids = {int(row.number): int(row.trial_id) for row in connection.execute(query)}
         numbers = list(self.kept)
         for start in range(0, len(numbers), BATCH):
             part = numbers[start : start + BATCH]
             new_ids = {self.kept[number]._trial_id: ids[number] for number in part}
-            self._end(connection, new_ids)
+            self._copy_states(connection, new_ids)
             self._set_params(connection, {ids[number]: self.first[number] for number in part})
-            if not self.definition.fixed:  # those of a fixed study keep the parameters of their slots
-                mine = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
-                connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
+            if not self.definition.fixed:  # trials of a fixed study keep the parameters of their slots
+                where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
+                connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
             for table in COPIED:
-                _copy(connection, table, new_ids, study_id)
+                _copy_rows(connection, table, new_ids, study_id)
 
-    def _end(self, connection: sa.Connection, new_ids: Mapping[int, int]) -> None:
-        """Give trials the state and the times that they have in the study they come from."""
-        mine = TRIALS.c.study_id == self.study.id, TRIALS.c.trial_id.in_(new_ids), TRIALS.c.state.in_(FINAL)
-        rows = connection.execute(sa.select(TRIALS).where(*mine)).all()
+    def _copy_states(self, connection: sa.Connection, new_ids: Mapping[int, int]) -> None:
+        """Give trials the state and the times that they have in the original study."""
+        where = TRIALS.c.study_id == self.study.id, TRIALS.c.trial_id.in_(new_ids), TRIALS.c.state.in_(FINAL)
+        rows = connection.execute(sa.select(TRIALS).where(*where)).all()
         if len(rows) < len(new_ids):
             name, url = self.study.name, self.study.storage.masked_url
-            raise StudyNotFoundError(f"study '{name}' is not in {url} any more as it was; fork it again")
+            raise StudyNotFoundError(f"study '{name}' in {url} has changed or is deleted; fork it again")
         columns = ("state", "datetime_start", "datetime_complete")
-        ended = sa.update(TRIALS).where(TRIALS.c.trial_id == sa.bindparam("id"))
-        ended = ended.values({name: sa.bindparam(f"new_{name}") for name in columns})
+        update = sa.update(TRIALS).where(TRIALS.c.trial_id == sa.bindparam("id"))
+        update = update.values({name: sa.bindparam(f"new_{name}") for name in columns})
         values = [{f"new_{name}": getattr(row, name) for name in columns} for row in rows]
         connection.execute(
-            ended, [{"id": new_ids[row.trial_id], **each} for row, each in zip(rows, values, strict=True)]
+            update, [{"id": new_ids[row.trial_id], **each} for row, each in zip(rows, values, strict=True)]
         )
 
     def _set_params(self, connection: sa.Connection, params: Mapping[int, Mapping[str, Value]]) -> None:
-        """Store the parameters of trials, which are by id, with the distributions of the new space."""
+        """Store the parameters of trials, given by id, with the distributions of the new space."""
         distributions = {d.key: d.domain.distribution() for d in self.definition.space.varied}
         rows = [
             {
@@ -146,51 +146,57 @@ class Fork:
 
 
 def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Fork:
-    """What a fork of a study would be; nothing is created yet.
+    """Plan a fork of a study; nothing is created yet.
 
-    Warm starts of the study are trials like others in its fork: they are kept where they have ended.
+    Warm starts of the study are trials like others in its fork: they are kept if they are finished.
 
     Args:
-        study: whose trials are kept where they are valid.
-        name: of the new study.
+        study: the study whose trials are kept, as far as they are valid.
+        name: the new study's name.
         parameters: domains that override those of the study, or add to them.
-        keys: those of a study file that do not change what a value means: trials, timeout, target, sampler, pruner;
+        keys: keys of a study file that do not change what a value means: trials, timeout, target, sampler, pruner;
             None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation, a key or a value is wrong, or no trial can be kept, or more trials
-            than the budget has.
+        RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
+            budget has.
         StudyConflictError: the name is taken.
     """
-    given = {key: value for key, value in keys.items() if value is not None}
-    for key in given:
+    changes = {key: value for key, value in keys.items() if value is not None}
+    for key in changes:
         if key not in CHANGEABLE:
-            raise RequestError(f"fork: {unknown('key', key, CHANGEABLE)}; another {key} is another study: launch it")
+            raise RequestError(
+                f"fork: {unknown('key', key, CHANGEABLE)}; with another {key}, launch a study of its own"
+            )
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
-        raise RequestError(f"study '{study.name}' is the evaluation of '{of}': its grid is no search; fork '{of}'")
+        raise RequestError(
+            f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
+        )
     if check_name(name) in study_names(study.storage):
-        raise _taken(study, name)
-    definition, budget = _redefined(study, parameters or {}, given)
+        raise _name_taken(study, name)
+    definition, budget = _change_definition(study, parameters or {}, changes)
     trials = study.trials()
-    candidates, refused = _valid(study, definition, [trial for trial in trials if trial.state in FINAL])
-    first, kept, crowded = _placed(definition, budget, candidates)
-    left: dict[str, list[int]] = {}
+    candidates, refused = _validate_trials(study, definition, [trial for trial in trials if trial.state in FINAL])
+    first, kept, crowded = _place_trials(definition, budget, candidates)
+    skipped: dict[str, list[int]] = {}
     for trial in trials:
         if trial.state not in FINAL:
-            left.setdefault(trial.state.name, []).append(trial.number)
-    made = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], left)
-    _check_kept(made)
-    return made
+            skipped.setdefault(trial.state.name, []).append(trial.number)
+    fork = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], skipped)
+    _check_kept(fork)
+    return fork
 
 
-def _taken(study: Study, name: str) -> StudyConflictError:
+def _name_taken(study: Study, name: str) -> StudyConflictError:
     url = study.storage.masked_url
     return StudyConflictError(f"{url} has a study '{name}' already; give the fork of '{study.name}' another name")
 
 
-def _redefined(study: Study, parameters: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Definition, Budget]:
-    """The definition and budget of a study with some parameters and keys changed."""
+def _change_definition(
+    study: Study, parameters: Mapping[str, Any], changes: Mapping[str, Any]
+) -> tuple[Definition, Budget]:
+    """Return the definition and budget of a study with some parameters and keys changed."""
     old, budget = study.definition, study.budget
     report = old.report
     table = {
@@ -205,60 +211,62 @@ def _redefined(study: Study, parameters: Mapping[str, Any], given: Mapping[str, 
         "constraints": [constraint.text for constraint in old.constraints],
         "baseline": old.baseline,
         "report": None if report is None else report.model_dump(mode="json", exclude_none=True),
-        **given,
+        **changes,
         "parameters": {**old.parameters, **parameters},
     }
     sampler = table["sampler"]["name"] if isinstance(table["sampler"], Mapping) else table["sampler"]
     if sampler != "grid":  # whose budget is its number of points
         table.setdefault("trials", budget.trials)
-    known = {key: value for key, value in table.items() if value is not None}
-    _, definition, changed = parse_definition(known, study.name, Path())
-    return definition, changed
+    present = {key: value for key, value in table.items() if value is not None}
+    _, definition, new_budget = parse_definition(present, study.name, Path())
+    return definition, new_budget
 
 
-# Which trials are valid.
+# Validity of trials.
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A trial that is valid in the new space, and its Optuna parameters there."""
+    """Trial that is valid in the new space, and its Optuna parameters there."""
 
     trial: FrozenTrial
     params: dict[str, Value]
     baseline: bool
 
 
-def _valid(study: Study, definition: Definition, ended: Sequence[FrozenTrial]) -> tuple[list[_Candidate], list[str]]:
-    """The trials that are valid under a definition, and a line for each that is not."""
+def _validate_trials(
+    study: Study, definition: Definition, finished: Sequence[FrozenTrial]
+) -> tuple[list[_Candidate], list[str]]:
+    """Return the trials that are valid under a definition, and a line for each that is not."""
     space = definition.space
     candidates, refused = [], []
-    for trial in ended:
+    for trial in finished:
         try:
-            candidates.append(_candidate(study, definition, space, trial))
-        except (HpoError, TypeError, ValueError) as error:  # others may have added what cannot be
+            candidates.append(_make_candidate(study, definition, space, trial))
+        except (HpoError, TypeError, ValueError) as error:  # others may have added impossible values
             refused.append(f"trial {trial.number}: {error}")
     return candidates, refused
 
 
-def _candidate(study: Study, definition: Definition, space: Space, trial: FrozenTrial) -> _Candidate:
-    """A trial as the new space has it.
+def _make_candidate(study: Study, definition: Definition, space: Space, trial: FrozenTrial) -> _Candidate:
+    """Return a trial as the new space has it.
 
     Raises:
-        SpaceError: it could not produce its configuration; with the reason.
+        SpaceError: the space could not produce its configuration; the message says why.
     """
     values, was_baseline = study.config_of(trial).effective(), study.is_baseline(trial.number)
     params = space.params(values)
-    rival = definition.baseline_config(space).effective() if was_baseline else {}
-    if rival == values:
+    baseline = definition.baseline_config(space).effective() if was_baseline else {}
+    if baseline == values:
         return _Candidate(trial, params, baseline=True)
     misfits = space.misfits(values)
     if misfits and was_baseline:  # whose values need not be in the space
-        name = next(name for name in [*values, *rival] if values.get(name) != rival.get(name))
+        name = next(name for name in [*values, *baseline] if values.get(name) != baseline.get(name))
         raise SpaceError(
-            f"the baseline has {name} = {rival.get(name)!r} in the new space, and had {values.get(name)!r}"
+            f"the baseline has {name} = {baseline.get(name)!r} in the new space, and had {values.get(name)!r}"
         )
     for name, domain in misfits.items():
-        raise SpaceError(_reason(name, values[name], domain, known=name in study.space.domains))
+        raise SpaceError(_explain_misfit(name, values[name], domain, known=name in study.space.domains))
     new = definition.config(space.values(params)).effective()
     if new != values:
         name = next(name for name in [*values, *new] if values.get(name) != new.get(name))
@@ -266,8 +274,8 @@ def _candidate(study: Study, definition: Definition, space: Space, trial: Frozen
     return _Candidate(trial, params, baseline=False)
 
 
-def _reason(name: str, value: Value, domain: Domain | None, *, known: bool) -> str:
-    """Why a domain does not hold a value; `known` where the old space had one for that parameter, too."""
+def _explain_misfit(name: str, value: Value, domain: Domain | None, *, known: bool) -> str:
+    """Explain why a domain excludes a value; `known` if the old space had the parameter, too."""
     longer = "is no longer" if known else "is not"
     match domain:
         case Constant():
@@ -280,35 +288,35 @@ def _reason(name: str, value: Value, domain: Domain | None, *, known: bool) -> s
     return f"{name} = {value!r}: no condition of the new space holds"
 
 
-# Where they stand.
+# Numbers of the kept trials.
 
 
-def _placed(
+def _place_trials(
     definition: Definition, budget: Budget, candidates: Sequence[_Candidate]
 ) -> tuple[list[dict[str, Value]], dict[int, FrozenTrial], list[str]]:
-    """The parameters of the first trials by number, which of them are kept, and a line for each that finds no slot."""
+    """Return the first trials' parameters by number, the kept trials by number, and a line for each without a slot."""
     baselines = [each for each in candidates if each.baseline]
     others = [each for each in candidates if not each.baseline]
-    at = dict(enumerate(baselines))  # one at most, and trial 0
+    placed = dict(enumerate(baselines))  # at most one, as trial 0
     leading = 1 if definition.baseline is not None else 0
     if not definition.fixed:
         first = fixed_trials(definition, 0, leading)
-        at |= {leading + i: each for i, each in enumerate(others)}
-        return first + [each.params for each in others], {n: each.trial for n, each in at.items()}, []
+        placed |= {leading + i: each for i, each in enumerate(others)}
+        return first + [each.params for each in others], {n: each.trial for n, each in placed.items()}, []
     first = fixed_trials(definition, 0, budget.trials)
     if definition.sampler.name == "grid":
-        places, crowded = _points(first, leading, others)
+        places, crowded = _place_at_points(first, leading, others)
     else:
-        places, crowded = _numbers(leading, budget.trials, others), []
+        places, crowded = _place_at_numbers(leading, budget.trials, others), []
     for number, each in places.items():
         first[number : number + 1] = [each.params]
-    return first, {n: each.trial for n, each in sorted((at | places).items())}, crowded
+    return first, {n: each.trial for n, each in sorted((placed | places).items())}, crowded
 
 
-def _points(
+def _place_at_points(
     points: Sequence[Mapping[str, Value]], leading: int, others: Sequence[_Candidate]
 ) -> tuple[dict[int, _Candidate], list[str]]:
-    """Trials by the slots of their own points in a grid; of several at one point the first."""
+    """Place trials at the slots of their own points in a grid; of several at one point the first."""
     slot_of = {frozenset(point.items()): number for number, point in enumerate(points) if number >= leading}
     places: dict[int, _Candidate] = {}
     crowded = []
@@ -317,24 +325,22 @@ def _points(
         if number is None:
             crowded.append(f"trial {each.trial.number}: the grid has no such point")
         elif number in places:
-            crowded.append(
-                f"trial {each.trial.number}: its point is that of trial {places[number].trial.number} already"
-            )
+            crowded.append(f"trial {each.trial.number}: trial {places[number].trial.number} already has the same point")
         else:
             places[number] = each
     return places, crowded
 
 
-def _numbers(leading: int, budget: int, others: Sequence[_Candidate]) -> dict[int, _Candidate]:
-    """Trials by their own numbers where these are to be had, else by the lowest that are free."""
+def _place_at_numbers(leading: int, budget: int, others: Sequence[_Candidate]) -> dict[int, _Candidate]:
+    """Place trials at their own numbers if these are available, otherwise at the lowest free ones."""
     places = {each.trial.number: each for each in others if leading <= each.trial.number < budget}
     free = (number for number in count(leading) if number not in places)
-    homeless = [each for each in others if places.get(each.trial.number) is not each]
-    return places | dict(zip(list(islice(free, len(homeless))), homeless, strict=True))
+    displaced = [each for each in others if places.get(each.trial.number) is not each]
+    return places | dict(zip(list(islice(free, len(displaced))), displaced, strict=True))
 
 
 def _check_kept(fork: Fork) -> None:
-    """Refuse a fork that keeps nothing, or more than its budget."""
+    """Refuse a fork that keeps no trial, or more than its budget."""
     name = fork.study.name
     if not fork.kept:
         more = f" (and {len(fork.refused) - 1} more)" if fork.refused[1:] else ""
@@ -348,20 +354,20 @@ def _check_kept(fork: Fork) -> None:
         )
 
 
-# Parts of the transaction.
+# Rows of the transaction.
 
 
-def _copy(connection: sa.Connection, table: sa.Table, new_ids: Mapping[int, int], study_id: int) -> None:
-    """Copy the rows of some trials; new ids by old."""
-    given = table.autoincrement_column
+def _copy_rows(connection: sa.Connection, table: sa.Table, new_ids: Mapping[int, int], study_id: int) -> None:
+    """Copy the rows of some trials, given by their new ids by old ones."""
+    id_column = table.autoincrement_column
     query = sa.select(table).where(table.c.trial_id.in_(new_ids)).order_by(*table.primary_key)
     rows = [dict(row) for row in connection.execute(query).mappings()]
     if table is TRIAL_SYSTEM_ATTRS:
         rows = [row for row in rows if row["key"].startswith(ATTRS)]
     for row in rows:
         row["trial_id"] = new_ids[row["trial_id"]]
-        if given is not None:
-            del row[given.name]
+        if id_column is not None:
+            del row[id_column.name]
         if "study_id" in row:
             row["study_id"] = study_id
     if rows:

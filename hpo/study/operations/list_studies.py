@@ -1,4 +1,4 @@
-"""The studies of a storage, a row each."""
+"""Table of the studies in a storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["list_studies"]
 
 
 def list_studies(url: str) -> list[dict[str, Any]]:
-    """A row per study: how far it is, its best value, what it is about. Studies that others made are named as such.
+    """List the studies of a storage: progress, best value, objective and data set. Those of other tools have a note.
 
     Five statements in all, whatever the studies hold; no trial is read.
 
@@ -32,30 +32,30 @@ def list_studies(url: str) -> list[dict[str, Any]]:
             return []
         engine = sa.create_engine(parsed)
         with engine.connect() as connection:
-            rows = _rows(connection)
+            rows = _read_rows(connection)
         engine.dispose()
     return rows
 
 
-def _rows(connection: sa.Connection) -> list[dict[str, Any]]:
+def _read_rows(connection: sa.Connection) -> list[dict[str, Any]]:
     ours = sa.select(STUDY_USER_ATTRS.c.study_id, STUDY_USER_ATTRS.c.key, STUDY_USER_ATTRS.c.value_json).where(
         STUDY_USER_ATTRS.c.key.in_([DEFINITION, BUDGET])
     )
     attrs = {(row.study_id, row.key): json.loads(row.value_json) for row in connection.execute(ours)}
     grouped = sa.select(TRIALS.c.study_id, TRIALS.c.state, sa.func.count()).group_by(TRIALS.c.study_id, TRIALS.c.state)
     counts = {(row[0], row[1]): int(row[2]) for row in connection.execute(grouped)}
-    best = _best(connection)
+    best = _best_values(connection)
     studies = connection.execute(sa.select(STUDIES.c.study_id, STUDIES.c.study_name).order_by(STUDIES.c.study_name))
-    return [_row(study_id, name, attrs, counts, best.get(study_id)) for study_id, name in studies]
+    return [_make_row(study_id, name, attrs, counts, best.get(study_id)) for study_id, name in studies]
 
 
-def _best(connection: sa.Connection) -> dict[int, float]:
-    """The best finite first objective of each study's COMPLETE trials."""
-    told = TRIALS.join(VALUES, VALUES.c.trial_id == TRIALS.c.trial_id)
+def _best_values(connection: sa.Connection) -> dict[int, float]:
+    """Return the best finite first objective of each study's COMPLETE trials, by the study's id."""
+    valued_trials = TRIALS.join(VALUES, VALUES.c.trial_id == TRIALS.c.trial_id)
     finite = VALUES.c.value_type == models.TrialValueModel.TrialValueType.FINITE
     query = (
         sa.select(TRIALS.c.study_id, sa.func.max(VALUES.c.value), sa.func.min(VALUES.c.value))
-        .select_from(told)
+        .select_from(valued_trials)
         .where(TRIALS.c.state == TrialState.COMPLETE, VALUES.c.objective == 0, finite)
         .group_by(TRIALS.c.study_id)
     )
@@ -68,7 +68,7 @@ def _best(connection: sa.Connection) -> dict[int, float]:
     }
 
 
-def _row(
+def _make_row(
     study_id: int,
     name: str,
     attrs: dict[tuple[int, str], Any],

@@ -1,4 +1,4 @@
-"""Where a study stands at one moment: counts, the best so far, what each worker is at, the time left."""
+"""Progress of a study: counts, best value, workers and remaining time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,20 @@ __all__ = ["Progress", "read_progress"]
 
 @dataclass(frozen=True)
 class Progress:
-    """A study's state counts, its best COMPLETE trial, its workers, and an estimate of the seconds left."""
+    """Progress of a study at one moment.
+
+    Attributes:
+        counts: number of trials by state.
+        budget: number of trials in all.
+        remaining: trials that are not finished.
+        best_value, best_number: of the best COMPLETE trial, or None.
+        workers: the workers that are listed with the study.
+        seconds_left: an estimate, or None while there is no pace to estimate it from.
+    """
 
     counts: dict[str, int]
     budget: int
-    left: int
+    remaining: int
     best_value: float | None
     best_number: int | None
     workers: list[WorkerState]
@@ -27,14 +36,16 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """One plain line."""
+        """The progress in a line of plain text."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
         best = f"; best {self.best_value:.4f} (trial {self.best_number})" if self.best_value is not None else ""
-        return f"{self.budget - self.left}/{self.budget} trials ({counts or 'none yet'}){best}; {self.time_left} left"
+        return (
+            f"{self.budget - self.remaining}/{self.budget} trials ({counts or 'none yet'}){best}; {self.time_left} left"
+        )
 
     @property
     def time_left(self) -> str:
-        """The estimate in words."""
+        """The estimated remaining time in words."""
         if self.seconds_left is None:
             return "unknown time"
         minutes, seconds = divmod(round(self.seconds_left), 60)
@@ -48,26 +59,31 @@ class Progress:
 
 
 def read_progress(study: Study, since: datetime | None = None) -> Progress:
-    """A study's progress. `since` is when the present workers began; the time left follows from their pace."""
+    """Read a study's progress.
+
+    Args:
+        study: the study.
+        since: when the present workers began, in local time; the remaining time is estimated from their pace.
+    """
     trials = study.trials()
     best = study.best()
-    left = study.left()
+    remaining = study.remaining()
     recent = [t for t in trials if t.datetime_complete and (since is None or t.datetime_complete >= since)]
     return Progress(
         counts={state.name: sum(t.state == state for t in trials) for state in TrialState},
         budget=max(study.budget.trials, len(trials)),
-        left=left,
+        remaining=remaining,
         best_value=best.values[0] if best else None,
         best_number=best.number if best else None,
         workers=read_worker_states(study, trials),
-        seconds_left=_estimate(len(recent), left, since),
+        seconds_left=_estimate_seconds(len(recent), remaining, since),
     )
 
 
-def _estimate(finished: int, left: int, since: datetime | None) -> float | None:
-    """Trials left at the pace of those that have finished since the present workers began."""
-    if left == 0:
+def _estimate_seconds(finished: int, remaining: int, since: datetime | None) -> float | None:
+    """Return the seconds for the remaining trials, at the pace since the present workers began."""
+    if remaining == 0:
         return 0.0
     if since is None or finished == 0:
         return None
-    return (datetime.now() - since).total_seconds() / finished * left
+    return (datetime.now() - since).total_seconds() / finished * remaining

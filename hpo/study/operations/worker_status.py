@@ -1,4 +1,4 @@
-"""A study's workers, wherever they run: what each is at, which are gone, and how they are asked to stop."""
+"""Status of a study's workers, wherever they run, and requests to stop them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from hpo.study.study import Study
 
 __all__ = ["WorkerState", "read_worker_states", "stop_workers", "summarize_workers"]
 
-SHOWN = 6  # trials of a cohort that are named in a line
-POLL = 0.25  # seconds between looks at who has stopped
+SHOWN = 6  # trials of a cohort that a line lists
+POLL = 0.25  # seconds between checks of which workers have stopped
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """A worker at one moment.
+    """State of a worker at one moment.
 
     Attributes:
         name: unique to its process.
         host, pid, device: where it runs.
         trials: numbers of the trials it holds.
-        epoch: the last epoch that they have reported; 0 where there is none.
-        epochs: how many they go on for at most; 0 where they have not told their parameters yet.
-        seen: seconds since it was last heard of, by the database's clock.
-        gone: whether its leases have run out; another worker takes its trials over.
+        epoch: the last epoch that they have reported; 0 before the first.
+        epochs: their largest number of epochs; 0 while their parameters are not stored.
+        seen: seconds since its last sign of life, by the database's clock.
+        gone: whether its leases have expired, so that another worker takes its trials over.
     """
 
     name: str
@@ -43,19 +43,19 @@ class WorkerState:
 
 
 def summarize_workers(numbers: Sequence[int]) -> str:
-    """A cohort's trials in a line: the first ones, and how many there are."""
-    named = " ".join(map(str, numbers[:SHOWN]))
-    return f"{named} … ({len(numbers)} trials)" if len(numbers) > SHOWN else named
+    """Format a cohort's trials in a line: the first ones, and their number."""
+    listed = " ".join(map(str, numbers[:SHOWN]))
+    return f"{listed} … ({len(numbers)} trials)" if len(numbers) > SHOWN else listed
 
 
 def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[WorkerState]:
-    """The workers that are listed with a study, by name; those that ended in order are not."""
+    """Read the states of the workers listed with a study, by name; those that ended in order are no longer listed."""
     by_id = {trial._trial_id: trial for trial in trials}
     rows = study.storage.read_workers(study.id)
     epochs = study.storage.read_last_epochs(study.id, [trial_id for row in rows for trial_id in row.trial_ids])
     default = study.definition.baseline_config(study.space).epochs
 
-    def state(row: WorkerRow) -> WorkerState:
+    def read_state(row: WorkerRow) -> WorkerState:
         held = [by_id[trial_id] for trial_id in row.trial_ids if trial_id in by_id]
         return WorkerState(
             name=row.name,
@@ -69,7 +69,7 @@ def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[Work
             gone=row.gone,
         )
 
-    return [state(row) for row in rows]
+    return [read_state(row) for row in rows]
 
 
 def stop_workers(
@@ -79,21 +79,21 @@ def stop_workers(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[int, list[WorkerRow]]:
-    """Ask all workers of a study to stop, and wait until they have.
+    """Ask all workers of a study to stop, and wait until they have stopped.
 
     Args:
-        study: whose workers.
-        wait: for so many seconds at most.
-        clock: seconds that only grow.
-        sleep: waits so many seconds.
+        study: the study whose workers are asked.
+        wait: the longest time to wait, in seconds.
+        clock: a monotonic clock, in seconds.
+        sleep: a function that waits a number of seconds.
 
     Returns:
-        How many were asked, and those that have not ended by then.
+        The number of workers asked, and those that have not stopped by then.
     """
     asked = study.storage.request_stop(study.id)
-    until = clock() + wait
-    while left := [row for row in study.storage.read_workers(study.id) if row.stop and not row.gone]:
-        if clock() >= until:
+    deadline = clock() + wait
+    while running := [row for row in study.storage.read_workers(study.id) if row.stop and not row.gone]:
+        if clock() >= deadline:
             break
         sleep(POLL)
-    return asked, left
+    return asked, running

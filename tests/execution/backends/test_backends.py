@@ -206,5 +206,5 @@ def test_a_detached_launch_returns_and_its_workers_go_on(tmp_path: Path) -> None
     done = hpo("launch", "detached", *options, cwd=tmp_path)
     assert done.returncode == 0
     assert "started 1 worker; see them with:" in done.stderr
-    assert study.left() > 0
-    until(lambda: study.left() == 0 and not pids(study))
+    assert study.remaining() > 0
+    until(lambda: study.remaining() == 0 and not pids(study))

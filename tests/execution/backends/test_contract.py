@@ -163,7 +163,7 @@ def test_a_worker_that_fails_says_why(engine: Engine, url: str, name: str, tmp_p
     (why,) = [handle.failure for handle in handles]
     assert "exit code 2: hpo: --import no_such_module: ModuleNotFoundError: No module named 'no_such_module'" in why
     assert f"(log: {home() / 'logs' / name}" in why
-    assert study.left() == 2
+    assert study.remaining() == 2
 
 
 def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
@@ -175,7 +175,7 @@ def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
     os.kill(pids(study)[0], signal.SIGKILL)
     ended(handles)
     assert "was killed by signal 9" in handles[0].failure
-    assert study.left() > 0
+    assert study.remaining() > 0
     again = engine.backend.start(study, WorkerOptions(2, **OPTIONS))
     ended(again)
     assert [handle.failure for handle in again] == [None, None]
