@@ -73,24 +73,25 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
         raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
 
 
-def _files(reading: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
     from hpo.report.chapters.best_config import best_config_toml
-    from hpo.report.chapters.order import study_facts
+    from hpo.report.chapters.order import make_chapters, study_facts
     from hpo.report.chapters.reproduction import format_study_file
+    from hpo.report.chapters.verdict import write_verdict
     from hpo.report.format import time_text
     from hpo.report.render.html import render_html
     from hpo.report.render.json import report_document
     from hpo.report.render.markdown import render_markdown
 
-    told = (reading.results.name, reading.verdict, study_facts(reading), reading.chapters, time_text(reading.now))
+    told = (data.results.name, write_verdict(data), study_facts(data), make_chapters(data), time_text(data.read_at))
     text, figures = render_markdown(*told)
     texts = {
-        DOCUMENT: json.dumps(report_document(reading), allow_nan=False),  # first, for by it a report is known
+        DOCUMENT: json.dumps(report_document(data), allow_nan=False),  # first, for by it a report is known
         "report.html": render_html(*told),
         "report.md": text,
-        "best_config.toml": best_config_toml(reading.results)[0],
-        "study.toml": format_study_file(reading.results),
+        "best_config.toml": best_config_toml(data.results)[0],
+        "study.toml": format_study_file(data.results),
     }
     return {name: text.encode() for name, text in texts.items()}, figures
 

@@ -415,8 +415,12 @@ def frame(page: Page, address: str, place: str) -> None:
 
 @in_a_browser
 def test_the_pages_show_the_study_its_note_and_its_figures(study: Study, tmp_path: Path) -> None:
-    reading = read_report_data(study)
-    figures = [block for chapter in make_chapters(reading) for block in chapter.blocks if isinstance(block, Figure)]
+    figures = [
+        block
+        for chapter in make_chapters(read_report_data(study))
+        for block in chapter.blocks
+        if isinstance(block, Figure)
+    ]
     publish(study, ["<b>Verdict</b> of $x$: *none*", "`hpo show filled` shows it"], [], figures)
     save_artifact(study, "notes.txt", b"content", "text/plain")
     with running(study) as server:

@@ -18,6 +18,7 @@ from hpo.report.figures.plotly_spec import Figure, axis, build, safe
 from hpo.report.figures.slices import slice_figures
 from hpo.report.figures.timeline import timeline_figure
 from hpo.report.render.svg import render_svg
+from hpo.report.stats.importance import compute_importances
 from tests.report.helpers import BASELINE, filled
 from tests.report.test_error_analysis import drawn_predictions
 
@@ -45,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     study = filled(folder, trials=60, states=states, baseline=BASELINE)
     two = filled(folder, "two", trials=20, objective=["val_accuracy", "parameter_count", "val_loss"], pruner="none")
     results, told = read_results(study), drawn_predictions(4)
-    blocks = parameter_importance_chapter(study, results).blocks
+    blocks = parameter_importance_chapter(study, results, compute_importances(study, results)).blocks
     return [
         overview.history_figure(results),
         overview.curves_figure(results),

@@ -9,8 +9,8 @@ from statistics import mean, stdev
 import jsonschema
 import pytest
 
+from hpo.report.chapters import test_scores
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
-from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
@@ -32,7 +32,9 @@ def scores(number: int) -> dict[str, float]:
 
 def chapter(study: Study) -> Chapter:
     found = read_report_data(study)
-    told = test_scores_chapter(found.results, found.evaluations, found.judgements, found.looks)
+    told = test_scores.test_scores_chapter(
+        found.results, found.evaluations, found.evaluation_stats, found.test_set_reads
+    )
     assert told is not None
     return told
 
@@ -79,7 +81,7 @@ def test_looks_are_counted(tmp_path: Path) -> None:
     assert "No test set has been looked at." in texts(list(chapter(study).blocks))
     number = best_of(study)
     evaluated(study, [number], scores(number), seeds=2)
-    looked = len(read_report_data(study).looks)
+    looked = len(read_report_data(study).test_set_reads)
     assert looked == 2 * len(read_report_data(study).evaluations[0].candidates)
     assert f"of mnist {looked} times" in texts(list(chapter(study).blocks))
 

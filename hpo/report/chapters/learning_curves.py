@@ -12,8 +12,9 @@ from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures import overview
 from hpo.report.format import NONE, count_text, duration_text, metric_text, values_text
+from hpo.report.stats.trial_stats import curve_objective
 
-__all__ = ["Reach", "curve_metric", "find_reach", "learning_curves_chapter"]
+__all__ = ["Reach", "find_reach", "learning_curves_chapter"]
 
 QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to better
 
@@ -37,18 +38,6 @@ def learning_curves_chapter(results: Results) -> Chapter:
     """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
     blocks: list[Block] = [overview.curves_figure(results), *_table(results)]
     return Chapter("curves", "Learning curves", blocks)
-
-
-def curve_metric(results: Results) -> tuple[str, bool] | None:
-    """The metric whose curves are told, and whether larger is better; None before the first epoch.
-
-    It is the first objective that is recorded by epoch, or else what always is.
-    """
-    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
-    directions = {objective.metric: objective.direction == "maximize" for objective in results.objectives}
-    wanted = [*directions, "val_accuracy", "val_loss"]
-    metric = next((metric for metric in wanted if metric in recorded), None)
-    return None if metric is None else (metric, directions.get(metric, not metric.endswith("loss")))
 
 
 def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
@@ -84,11 +73,13 @@ def _rounded(value: float, *, up: bool) -> float:
 
 
 def _table(results: Results) -> list[Block]:
-    told = curve_metric(results)
-    levels = _levels(results, told[0], maximize=told[1]) if told else []
-    if told is None or not levels:
+    objective = curve_objective(results)
+    if objective is None:
         return []
-    metric, maximize = told
+    metric, maximize = objective.metric, objective.direction == "maximize"
+    levels = _levels(results, metric, maximize=maximize)
+    if not levels:
+        return []
     trials = [row for row in results.trials if row.epochs]
     rows = []
     for level in levels:

@@ -27,37 +27,37 @@ __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
 # A report is read from its top, and most readers stop early: what is decided by comes first.
 CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
-    lambda it: test_scores_chapter(it.results, it.evaluations, it.judgements, it.looks),
-    lambda it: best_config_chapter(it.results, it.evaluations, it.judgements),
-    lambda it: findings_chapter(it.findings),
-    lambda it: parameter_importance_chapter(it.study, it.results),
-    lambda it: learning_curves_chapter(it.results),
-    lambda it: comparison_chapter(it.results),
-    lambda it: error_analysis_chapter(it.evaluations),
-    lambda it: reconstruction_chapter(it.evaluations),
-    lambda it: sample_images_chapter(it.study),
-    lambda it: front(it.results),
-    lambda it: model_inspection_chapter(it.study),
-    lambda it: cost_chapter(it.results),
-    lambda it: trials_chapter(it.results),
-    lambda it: course(it.results),
-    lambda it: over_each(it.results, list(it.importances)),
-    lambda it: over_all(it.results, it.important),
-    lambda it: over_time(it.results, it.now),
-    lambda it: definition_chapter(it.results),
-    lambda it: reproduction_chapter(it.results),
+    lambda data: test_scores_chapter(data.results, data.evaluations, data.evaluation_stats, data.test_set_reads),
+    lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
+    lambda data: findings_chapter(data.findings),
+    lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
+    lambda data: learning_curves_chapter(data.results),
+    lambda data: comparison_chapter(data.results),
+    lambda data: error_analysis_chapter(data.evaluations),
+    lambda data: reconstruction_chapter(data.evaluations),
+    lambda data: sample_images_chapter(data.study),
+    lambda data: front(data.results),
+    lambda data: model_inspection_chapter(data.study),
+    lambda data: cost_chapter(data.results),
+    lambda data: trials_chapter(data.results),
+    lambda data: course(data.results),
+    lambda data: over_each(data.results, list(data.importances.by_key)),
+    lambda data: over_all(data.results, data.parameters_by_importance),
+    lambda data: over_time(data.results, data.read_at),
+    lambda data: definition_chapter(data.results),
+    lambda data: reproduction_chapter(data.results),
 )
 
 
-def make_chapters(reading: ReportData) -> list[Chapter]:
+def make_chapters(data: ReportData) -> list[Chapter]:
     """The report's chapters, top to bottom; those that have nothing to say are left out."""
-    told = (write(reading) for write in CHAPTERS)
+    told = (write(data) for write in CHAPTERS)
     return [chapter for chapter in told if chapter is not None and chapter.blocks]
 
 
-def study_facts(reading: ReportData) -> list[str]:
+def study_facts(data: ReportData) -> list[str]:
     """A few words on the study, for under its verdict."""
-    results = reading.results
+    results = data.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
     told = [f"{trials}: {states}" if results.trials else "no trials yet"]

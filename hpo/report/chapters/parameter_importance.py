@@ -30,46 +30,33 @@ from hpo.report.figures.plotly_spec import (
     value_axis,
 )
 from hpo.report.format import count_text, dimension_text, value_text, values_text
-from hpo.report.stats.shares import RESAMPLES, SAMPLE_LIMIT, Share, comparable_trials, shares
+from hpo.report.stats.importance import RESAMPLES, SAMPLE_LIMIT, Importances, Share, ranked_trials
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
 from hpo.study import Objective, Study
 
 __all__ = ["Bucket", "isolate", "parameter_importance_chapter"]
 
-FEWEST = 10  # complete trials: below that a tenth of them is none
 BUCKETS = 10
 DIMENSIONS_LIMIT = 24  # isolation plots
 ROUGH = 100  # complete trials below which the words warn
 
 
-def parameter_importance_chapter(study: Study, results: Results) -> Chapter:
-    """The shares of all parameters, those that only exist under a condition apart, and an isolation plot for each."""
-    trials = comparable_trials(study)
-    held = {key for trial in trials for key in trial.params}
-    dimensions = {dimension.key: dimension for dimension in results.space.varied if dimension.key in held}
-    found, why = _shares(study, results, list(dimensions), trials)
-    blocks: list[Block] = [*_bars(found, dimensions, why), *_caveats(found, len(trials))]
-    order = [share.key for share in found] or list(dimensions)
+def parameter_importance_chapter(study: Study, results: Results, importances: Importances) -> Chapter:
+    """Write the chapter: the shares of all parameters, and a plot of the best trial by value for each.
+
+    Parameters that exist only under a condition have a figure of their own.
+    """
+    trials = ranked_trials(study)
+    keys_of_trials = {key for trial in trials for key in trial.params}
+    dimensions = {dimension.key: dimension for dimension in results.space.varied if dimension.key in keys_of_trials}
+    shares = importances.shares
+    blocks: list[Block] = [*_bars(shares, dimensions, importances.reason), *_caveats(shares, len(trials))]
+    order = [share.key for share in shares] or list(dimensions)
     plots = [_isolation(study, dimensions[key], i, trials) for i, key in enumerate(order[:DIMENSIONS_LIMIT])]
     if plots:
         blocks += [Subtitle("Each parameter alone"), *plots, Text(_isolation_words(len(order)), quiet=True)]
     return Chapter("mattered", "What mattered", blocks)
-
-
-def _shares(
-    study: Study, results: Results, keys: Sequence[str], trials: Sequence[FrozenTrial]
-) -> tuple[list[Share], str]:
-    """The shares; and why there are none, where there are none."""
-    if not results.varied:
-        return [], "The study varies no parameter."
-    if not keys or len(trials) < FEWEST:
-        return [], f"This needs at least {FEWEST} complete trials; there are {len(trials)}."
-    try:
-        found = shares(study, keys, trials)
-    except ValueError as error:  # trials that others added need not fit together
-        return [], f"Shares cannot be computed: {error}"
-    return found, "" if found else "Nothing sets the good trials apart from the others."
 
 
 def _bars(found: Sequence[Share], dimensions: dict[str, Dimension], why: str) -> list[Block]:

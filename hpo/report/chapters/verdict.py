@@ -6,65 +6,59 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from hpo.report.checks.finding import Finding
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
+from hpo.report.report_data import ReportData
 from hpo.report.stats.evaluation_stats import (
     Comparison,
     EvaluationStats,
     Interval,
     Score,
-    compare_candidates,
     lost_runs,
 )
+from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["interval_text", "standard_error", "write_verdict"]
+__all__ = ["interval_text", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
 
 
-def write_verdict(
-    results: Results, evaluations: Sequence[EvaluationResults] = (), findings: Sequence[Finding] = ()
-) -> list[str]:
-    """Three lines of plain text: the best and its honest score; whether it is better; what to do next.
+def write_verdict(data: ReportData) -> list[str]:
+    """Write the report in three lines of plain text: the best trial and its score, how sure that is, what to do next.
 
-    Commands stand between backticks. No winner is named where configurations cannot be told apart.
-
-    Args:
-        results: the study.
-        evaluations: of the study, as `read_evaluations` gives them.
-        findings: of the diagnostics.
+    Commands stand between backticks. No winner is named where the differences are not significant.
     """
-    found = _decisive(evaluations)
-    if found is not None:
-        evaluation, judgement, score = found
-        judged = " ".join([_judged(judgement), *(f"{_capital(line)}." for line in lost_runs(evaluation))])
+    results = data.results
+    deciding = _deciding_evaluation(data)
+    if deciding is not None:
+        evaluation, stats, score = deciding
+        comparison = " ".join([_compared(stats), *(f"{_capital(line)}." for line in lost_runs(evaluation))])
         if len(results.objectives) > 1:
-            judged = f"{_front(results)} By {metric_text(evaluation.objective.metric)} alone: {judged}".strip()
-        lines = [_measured(evaluation, score), judged]
+            comparison = f"{_front(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
+        lines = [_evaluated(evaluation, score), comparison]
     elif results.best is None:
         lines = [_nothing(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        lines = [_chosen(results, results.best), _guessed(results, results.best)]
-    return [*lines, _next(results, evaluations, findings, None if found is None else found[2].candidate)]
+        lines = [_untested(results, results.best), _leads_of_single_runs(results, results.best)]
+    return [*lines, _next(data, None if deciding is None else deciding[2].candidate)]
 
 
-def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
-    """The evaluation that decides: on the study's own data, of no refit where there is such a one."""
-    for evaluation in sorted((each for each in evaluations if each.own), key=lambda each: each.refit):
-        judgement = compare_candidates(evaluation)
-        if judgement.best is not None:
-            return evaluation, judgement, judgement.best
+def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
+    """Return the evaluation on the study's own data that has results, rather one without a refit, and its best."""
+    pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
+    for evaluation, stats in sorted((pair for pair in pairs if pair[0].own), key=lambda pair: pair[0].refit):
+        if stats.best is not None:
+            return evaluation, stats, stats.best
     return None
 
 
 # With an evaluation.
 
 
-def _measured(evaluation: EvaluationResults, best: Score) -> str:
+def _evaluated(evaluation: EvaluationResults, best: Score) -> str:
     metric = evaluation.test_metric if best.test is not None else evaluation.validation_metric
     interval = best.test or best.validation
     assert metric is not None
@@ -86,21 +80,21 @@ def interval_text(metric: str, interval: Interval) -> str:
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
 
-def _judged(judgement: EvaluationStats) -> str:
+def _compared(stats: EvaluationStats) -> str:
     """Whether the best is better than the rival and the others; a tie is called a tie."""
-    rival = next((each.candidate.label for each in judgement.scores if each.candidate.baseline), None)
-    compared = {each.second: each for each in judgement.comparisons}
-    if judgement.winner is not None:
+    rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
+    compared = {each.second: each for each in stats.comparisons}
+    if stats.winner is not None:
         rest = [_rival(label) if label == rival else label for label in compared]
-        weakest = min(judgement.comparisons, key=lambda each: each.difference.mean)
+        weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
         closest = f" over the closest, {_rival(weakest.second)}" if len(rest) > 1 else ""
         return f"It is better than {names_text(rest)}, by {_difference(weakest)}{closest}."
     beaten = [label for label, each in compared.items() if each.told_apart and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.told_apart and each.difference.mean < 0]
     if not compared:
         return "There is nothing that it was compared with."
-    parts = [f"No winner: it cannot be told apart from {names_text([*map(_rival, judgement.tied)])}"]
-    if not judgement.tied:
+    parts = [f"No winner: it cannot be told apart from {names_text([*map(_rival, stats.tied)])}"]
+    if not stats.tied:
         parts = ["No winner"]
     if worse:
         parts.append(f"on the test set {names_text([*map(_rival, worse)])} {'is' if len(worse) == 1 else 'are'} better")
@@ -145,7 +139,7 @@ def _all_infeasible(results: Results) -> str:
     return f", and every one that ended violates {bounds}"
 
 
-def _chosen(results: Results, best: TrialRow) -> str:
+def _untested(results: Results, best: TrialRow) -> str:
     objective, others = results.objective, results.objectives[1:]
     score = f"{metric_text(objective.metric)} {values_text(objective.metric, best.value)}"
     more = [
@@ -166,30 +160,7 @@ def _chosen(results: Results, best: TrialRow) -> str:
     return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
 
 
-def standard_error(results: Results, row: TrialRow) -> float | None:
-    """Of a trial's validation accuracy p over n samples, sqrt(p (1 - p) / n); None of what is no accuracy.
-
-    It is the chance in the validation samples alone; the seed of the training adds its own.
-    """
-    samples, value = _validation_samples(results, row), row.value
-    if samples is None or value is None or results.objective.metric != "val_accuracy":
-        return None
-    # A share of 1 is no certainty: half a sample is the least that a count of samples can tell.
-    share = min(max(value, 0.5 / samples), 1 - 0.5 / samples)
-    return math.sqrt(share * (1 - share) / samples)
-
-
-def _validation_samples(results: Results, row: TrialRow) -> int | None:
-    """How many samples its validation accuracy is a mean over, where that is known."""
-    if row.config is None or not row.config.validation:
-        return None
-    validation, total = row.config.validation, results.definition.dataset.samples
-    if validation >= 1:
-        return int(validation)
-    return round(validation * total) if total else None
-
-
-def _guessed(results: Results, best: TrialRow) -> str:
+def _leads_of_single_runs(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
     rivals = _rivals(results, best)
     told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
@@ -216,7 +187,7 @@ def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
 
 def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """The leads that are more than chance, and those that are not: with these no winner is named."""
-    metric, reach = results.objective.metric, _reach(results, best)
+    metric, reach = results.objective.metric, _reach(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
     told = [(f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads]
     clear = [text for text, is_clear in told if is_clear]
@@ -243,13 +214,13 @@ def _limit(metric: str, reach: float, told: Sequence[str]) -> str:
     return "" if told else f" (up to {gain_text(metric, reach)} in the validation samples alone)"
 
 
-def _reach(results: Results, best: TrialRow) -> float | None:
+def _reach(results: Results) -> float | None:
     """How far the best of k equal configurations may lie above another by chance in the validation samples (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
     lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
     """
-    error = standard_error(results, best)
+    error = standard_error(results)
     if error is None:
         return None
     quantile = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * max(len(results.ranked), 1)))
@@ -272,13 +243,9 @@ def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
 # What to do.
 
 
-def _next(
-    results: Results,
-    evaluations: Sequence[EvaluationResults],
-    findings: Sequence[Finding],
-    measured: CandidateRuns | None,
-) -> str:
-    """The advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
+def _next(data: ReportData, evaluated: CandidateRuns | None) -> str:
+    """Return the advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
+    results, findings = data.results, data.findings
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
@@ -290,14 +257,14 @@ def _next(
         return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
-    left = sum(each.left for each in evaluations if each.own)
+    left = sum(each.left for each in data.evaluations if each.own)
     if left:
         return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:
         return f"Next: read the report of the study that this evaluates, {results.definition.evaluation.of}."
-    if measured is None:
+    if evaluated is None:
         return f"Next: measure it on fresh seeds and the test set with `{format_command(results, 'evaluate')}`."
-    if measured.trial is None:
+    if evaluated.trial is None:
         return "Next: keep the default configuration, or search another space: nothing that was tried is better."
-    other = "" if measured.trial == results.best.number else f"--trial {measured.trial}"
+    other = "" if evaluated.trial == results.best.number else f"--trial {evaluated.trial}"
     return f"Next: take the configuration with `{format_command(results, 'export', other)}`."

@@ -13,7 +13,7 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text
 from hpo.report.stats.evaluation_stats import compare_candidates
-from hpo.report.stats.trial_stats import adaptive, retraining_noise, standard_error, validation_samples
+from hpo.report.stats.trial_stats import adaptive, count_validation_samples, retraining_noise, standard_error
 
 __all__ = ["TRUST_CHECKS"]
 
@@ -134,7 +134,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
         ]
     error = math.hypot(*parts)
     values = np.array([row.value for row in results.ranked], dtype=float)
-    samples = validation_samples(results)
+    samples = count_validation_samples(results)
     head = f"standard error {error:.2g}" + (f" from {count_text(samples)} validation samples" if samples else "")
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from hpo.report.chapters.best_config import best_config_toml
+from hpo.report.chapters.order import make_chapters
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
 from hpo.report.figures.plotly_spec import Figure, Spec, safe
 from hpo.report.format import one_line
@@ -68,18 +70,18 @@ GONE: Spec = {
 }
 
 
-def publish_report(reading: ReportData) -> None:
+def publish_report(data: ReportData) -> None:
     """Put what the report says on the study's pages: its verdict, findings, figures and best configuration.
 
     What optuna-dashboard draws itself (the course of the search, slices, parallel coordinates) is left to it.
     """
-    blocks = [block for chapter in reading.chapters if chapter.key in CHAPTERS for block in chapter.blocks]
+    blocks = [block for chapter in make_chapters(data) if chapter.key in CHAPTERS for block in chapter.blocks]
     figures = [block for block in blocks if isinstance(block, Figure) and not block.key.startswith("isolation")]
-    publish(reading.study, reading.verdict, reading.findings, figures)
-    config, _ = best_config_toml(reading.results)
+    publish(data.study, write_verdict(data), data.findings, figures)
+    config, _ = best_config_toml(data.results)
     if config:
-        with _only_logged(reading.study):
-            save_artifact(reading.study, "best_config.toml", config.encode(), "text/plain")
+        with _only_logged(data.study):
+            save_artifact(data.study, "best_config.toml", config.encode(), "text/plain")
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""The report's large figures: history, Pareto front, learning curves, importances."""
+"""The report's large figures: history, Pareto front, learning curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from hpo.report.figures.plotly_spec import (
     limits_of,
     markers,
     missing,
-    safe,
     thinned,
     thinning,
     value_axis,
@@ -33,10 +32,9 @@ from hpo.report.figures.plotly_spec import (
     whole_axis,
 )
 from hpo.report.format import metric_text, number_text, values_text
-from hpo.report.stats.trial_stats import standard_error
-from hpo.study import Objective
+from hpo.report.stats.trial_stats import curve_objective, standard_error
 
-__all__ = ["curves_figure", "history_figure", "importance", "pareto_figure"]
+__all__ = ["curves_figure", "history_figure", "pareto_figure"]
 
 HIGHLIGHTS = 5
 WIDE = 20  # times the least: an axis on which most values would be at one end
@@ -169,9 +167,10 @@ def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, s
 def curves_figure(results: Results) -> Figure:
     """The monitored metric by epoch: the best trials in colour, on validation and training data; the rest grey."""
     figure = Figure("curves", "Learning curves")
-    metric = _curve_metric(results)
-    if metric is None:
+    objective = curve_objective(results)
+    if objective is None:
         return missing(figure, "No epoch has been recorded yet.")
+    metric = objective.metric
     best = [row for row in results.top(HIGHLIGHTS) if any(metric in epoch for epoch in row.epochs)]
     chosen = {row.number for row in best}
     rest = [row for row in results.trials if row.number not in chosen and row.epochs]
@@ -180,7 +179,6 @@ def curves_figure(results: Results) -> Figure:
     training = metric.replace("val_", "train_", 1)
     for colour, row in reversed(list(zip(SERIES, best, strict=False))):
         data += _bright_curves(row, metric, training, colour)
-    objective = Objective(metric=metric, direction=_curve_direction(results, metric))
     values = [epoch[metric] for row in results.trials for epoch in row.epochs if metric in epoch]
     values += [epoch[training] for row in best for epoch in row.epochs if training in epoch]
     limits = limits_of(values, objective.direction == "maximize")
@@ -200,18 +198,6 @@ def curves_figure(results: Results) -> Figure:
 
 def _best_words(count: int) -> str:
     return "The best trial" if count == 1 else f"The {count} best trials"
-
-
-def _curve_metric(results: Results) -> str | None:
-    """The first objective that is recorded by epoch, or else what always is."""
-    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
-    wanted = [objective.metric for objective in results.objectives] + ["val_accuracy", "val_loss"]
-    return next((metric for metric in wanted if metric in recorded), None)
-
-
-def _curve_direction(results: Results, metric: str) -> Any:
-    directions = {objective.metric: objective.direction for objective in results.objectives}
-    return directions.get(metric, "minimize" if metric.endswith("loss") else "maximize")
 
 
 def _points(row: TrialRow, metric: str) -> tuple[list[float], list[float | None]]:
@@ -255,41 +241,3 @@ def _bright_curves(row: TrialRow, metric: str, training: str, colour: str) -> li
     shown = {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "text": texts, "hovertemplate": HOVER}
     data.append({**group, **shown, "name": f"trial {row.number}", "x": x, "y": y, "line": line})
     return data
-
-
-def importance(shares: Mapping[str, float], why: str) -> Figure:
-    """How much of the variation of good results each parameter explains.
-
-    Args:
-        shares: by parameter in words, summing to 1; empty where they cannot be told.
-        why: the reason, where they cannot.
-    """
-    figure = Figure("importance", "What mattered")
-    if not shares:
-        return missing(figure, why)
-    items = sorted(shares.items(), key=lambda item: item[1])
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [safe(name).replace(" (", "<br>(", 1) for name, _ in items],
-        "x": [share for _, share in items],
-        "text": [f"{100 * share:.0f} %" for _, share in items],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-        "marker": {"color": "@accent"},
-    }
-    high = max(share for _, share in items)
-    spec = build(
-        [bars],
-        40 + 34 * len(items),
-        xaxis=axis(showgrid=False, showticklabels=False, range=[0, high or 1]),
-        yaxis=axis(type="category", ticksuffix="  "),
-        bargap=0.35,
-        margin={"l": 8, "r": 48, "t": 4, "b": 4},  # room for the shares beside the bars
-    )
-    caption = (
-        "Share of each parameter in what sets the good trials apart (PED-ANOVA). "
-        "With few trials these shares are rough; a small one may mean that its domain was too narrow to matter."
-    )
-    return drawn(figure, spec, caption)

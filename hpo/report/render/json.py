@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
@@ -25,19 +26,19 @@ def report_schema() -> dict[str, Any]:
     return held
 
 
-def report_document(reading: ReportData) -> dict[str, Any]:
+def report_document(data: ReportData) -> dict[str, Any]:
     """The report: what `hpo.report.data.results.study_summary` tells, and all that the chapters are written from."""
-    results = reading.results
-    pairs = zip(reading.evaluations, reading.judgements, strict=True)
+    results = data.results
+    pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
     more = {
         "trials": trial_table(results),
         "epochs": {row.number: row.epochs for row in results.trials if row.epochs},
-        "importances": reading.importances,
-        "verdict": reading.verdict,
-        "findings": [asdict(finding) for finding in reading.findings],
+        "importances": data.importances.by_key,
+        "verdict": write_verdict(data),
+        "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation(evaluation, judgement) for evaluation, judgement in pairs],
-        "looks": [asdict(look) for look in reading.looks],
-        "written": reading.now,
+        "looks": [asdict(look) for look in data.test_set_reads],
+        "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
 

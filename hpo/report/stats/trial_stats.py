@@ -12,18 +12,20 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension
 from hpo.space.domains import Range
+from hpo.study import Objective
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
     "adaptive",
     "caution",
+    "count_validation_samples",
     "curve",
+    "curve_objective",
     "leaders",
     "retraining_noise",
     "standard_error",
     "to_unit_interval",
     "trials_with_value",
-    "validation_samples",
 ]
 
 
@@ -45,20 +47,25 @@ def leaders(results: Results) -> Sequence[TrialRow]:
     return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
 
 
-def validation_samples(results: Results) -> int | None:
-    """How many samples a trial is validated on; None where that is not known."""
+def count_validation_samples(results: Results) -> int | None:
+    """Count the samples that the best trial was validated on; None where that is not known."""
     samples, best = results.definition.dataset.samples, results.best
-    if samples is None or best is None or best.config is None:
+    if best is None or best.config is None or not best.config.validation:
         return None
-    share = best.config.validation
-    count = round(samples * share) if share < 1 else round(share)
-    return count or None
+    validation = best.config.validation
+    if validation >= 1:
+        return round(validation)
+    return round(validation * samples) or None if samples else None
 
 
 def standard_error(results: Results) -> float | None:
-    """Of the best trial's validation accuracy, sqrt(p (1 - p) / n); None of other metrics."""
-    count, best = validation_samples(results), results.best
-    if count is None or best is None or best.value is None or not results.objective.metric.endswith("accuracy"):
+    """Return the standard error of the best trial's validation accuracy p over n samples, sqrt(p (1 - p) / n).
+
+    It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
+    metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
+    """
+    count, best = count_validation_samples(results), results.best
+    if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
     # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
     p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
@@ -104,3 +111,14 @@ def curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.floa
     """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
     held = [epoch.get(metric) for epoch in row.epochs]
     return np.array([float(v) for v in held if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+
+
+def curve_objective(results: Results) -> Objective | None:
+    """Return the metric whose curves are shown, with its direction; None before the first epoch.
+
+    It is the first objective that is recorded by epoch, or else `val_accuracy` or `val_loss`.
+    """
+    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
+    accuracy = Objective(metric="val_accuracy", direction="maximize")
+    loss = Objective(metric="val_loss", direction="minimize")
+    return next((each for each in (*results.objectives, accuracy, loss) if each.metric in recorded), None)
