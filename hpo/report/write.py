@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.errors import RequestError
+from hpo.utils.files import publish
 
 if TYPE_CHECKING:
     from hpo.report.report_data import ReportData
@@ -51,8 +50,8 @@ def write_report(study: Study | ReportData, out: Path) -> ReportPaths:
     _check_folder(out, (*files, FIGURES))
     try:
         for name, content in files.items():
-            _publish(out / name, content)
-        _publish_all(out / FIGURES, figures)
+            _replace(out / name, content)
+        _replace_all(out / FIGURES, figures)
     except OSError as error:
         raise RequestError(f"report: cannot write to {out}: {error.strerror}") from error
 
@@ -96,12 +95,12 @@ def _files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     return {name: text.encode() for name, text in texts.items()}, figures
 
 
-def _publish_all(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
     """The folder holds these figures, and none of an earlier report."""
     if not files and not folder.exists():
         return
     for name, content in files.items():
-        _publish(folder / name, content)
+        _replace(folder / name, content)
     for path in folder.iterdir():
         if path.suffix in (".svg", ".png") and path.name not in files:
             path.unlink()
@@ -109,18 +108,10 @@ def _publish_all(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.rmdir()
 
 
-def _publish(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """A reader sees the old file or the new one, never half of it; an empty one is removed."""
     if not content:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp's files are private
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    publish(path, lambda file: file.write(content))
