@@ -11,7 +11,7 @@ from hpo.report.chapters.verdict import interval_text
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, metric_text, value_text, values_text
-from hpo.report.render.markdown import short
+from hpo.report.render.markdown import render_brief
 from hpo.report.stats.evaluation_stats import compare_candidates
 
 __all__ = ["ExportedModel", "model_card"]
@@ -52,7 +52,7 @@ def model_card(
         Chapter("training", "Training", _training(row, exported)),
         Chapter("limits", "Limits", _limits(results, exported, tested=bool(honest))),
     ]
-    return short(f"{results.name}, trial {row.number}", head, chapters)
+    return render_brief(f"{results.name}, trial {row.number}", head, chapters)
 
 
 def _data(results: Results) -> str:

@@ -46,12 +46,12 @@ def write_report(study: Study | ReportData, out: Path) -> ReportPaths:
     from hpo.report.render.markdown import FIGURES
     from hpo.report.report_data import ReportData, read_report_data
 
-    files, figures = _files(study if isinstance(study, ReportData) else read_report_data(study))
+    files, figures = _make_files(study if isinstance(study, ReportData) else read_report_data(study))
     _check_folder(out, (*files, FIGURES))
     try:
         for name, content in files.items():
             _replace(out / name, content)
-        _replace_all(out / FIGURES, figures)
+        _replace_figures(out / FIGURES, figures)
     except OSError as error:
         raise RequestError(f"report: cannot write to {out}: {error.strerror}") from error
 
@@ -72,7 +72,7 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
         raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
 
 
-def _files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
     from hpo.report.chapters.best_config import best_config_toml
     from hpo.report.chapters.order import make_chapters, study_facts
@@ -95,7 +95,7 @@ def _files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     return {name: text.encode() for name, text in texts.items()}, figures
 
 
-def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace_figures(folder: Path, files: Mapping[str, bytes]) -> None:
     """The folder holds these figures, and none of an earlier report."""
     if not files and not folder.exists():
         return

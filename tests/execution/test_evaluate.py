@@ -16,7 +16,7 @@ from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.worker import Worker
 from hpo.report.data.evaluations import read_evaluations
-from hpo.report.stats.evaluation_stats import compare_candidates, lost_runs, sentences
+from hpo.report.stats.evaluation_stats import compare_candidates, list_lost_runs, summarize_evaluation
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.input.study_file import parse_definition
@@ -162,9 +162,9 @@ def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: St
         database.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (best._trial_id,))
     (found,) = read_evaluations(Study(StudyStorage(made.storage.url), "small"))  # finished trials are read but once
     label = next(each.label for each in found.candidates if each.lost)
-    assert lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
+    assert list_lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
     assert compare_candidates(found).winner is None
-    assert lost_runs(found)[0] in sentences(found, compare_candidates(found))
+    assert list_lost_runs(found)[0] in summarize_evaluation(found, compare_candidates(found))
 
 
 def test_a_trial_that_others_added_is_no_run(study: Study) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from hpo.report.chapters.blocks import Chapter, Column, DataTable, Note, Pictures
-from hpo.report.chapters.cost import saved_by_pruning
+from hpo.report.chapters.cost import estimate_pruning_savings
 from hpo.report.chapters.order import findings_chapter, make_chapters
 from hpo.report.chapters.reproduction import format_study_file
 from hpo.report.checks.finding import Finding
@@ -73,10 +73,10 @@ def test_findings_are_told_by_their_urgency() -> None:
 
 def test_what_pruning_saved_is_the_epochs_that_were_left_out(tmp_path: Path) -> None:
     study = filled(tmp_path, states=("COMPLETE", "PRUNED", "diverged"), trials=9)
-    saved = saved_by_pruning(read_results(study))
+    saved = estimate_pruning_savings(read_results(study))
     # Three were pruned after 2 of 4 epochs, each of half a second; those that diverged were not pruned.
     assert saved == (3, 6, pytest.approx(3.0))
-    assert saved_by_pruning(read_results(filled(tmp_path, "all", trials=3))) is None
+    assert estimate_pruning_savings(read_results(filled(tmp_path, "all", trials=3))) is None
 
 
 def test_the_study_file_defines_the_same_study(tmp_path: Path) -> None:

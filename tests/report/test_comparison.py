@@ -11,7 +11,7 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.report.chapters.blocks import Note, Table, Text
-from hpo.report.chapters.comparison import comparison_chapter, fit_of, score
+from hpo.report.chapters.comparison import classify_fit, comparison_chapter, measure_trial
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.format import values_text
@@ -54,7 +54,7 @@ def test_against_x_each_place_is_the_best_of_its_trials(tmp_path: Path) -> None:
             optimizer = trace["name"].removeprefix("optimizer = ")
             for x, y in zip(trace["x"], trace["y"], strict=True):
                 rows = [r for r in results.ranked if r.params["optimizer"] == optimizer and r.params["depth"] == x]
-                assert y == min(score(results, row, "val_loss") or 0.0 for row in rows)
+                assert y == min(measure_trial(results, row, "val_loss") or 0.0 for row in rows)
 
 
 def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
         {"epoch": i, "train_loss": a, "val_loss": b} for i, (a, b) in enumerate(zip(train, validation, strict=True), 1)
     ]
     row = TrialRow(0, "COMPLETE", (0.9,), {}, None)
-    assert fit_of(replace(row, epochs=epochs)) == fit
+    assert classify_fit(replace(row, epochs=epochs)) == fit
 
 
 @pytest.mark.parametrize(

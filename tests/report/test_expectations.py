@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu, wilcoxon
 
 from hpo.report.chapters.blocks import Note
-from hpo.report.chapters.expectations import Scored, judge_expectations
+from hpo.report.chapters.expectations import ScoredTrial, judge_expectations
 from hpo.study.definition import Expectation
 
 EXPECTED = Expectation(better={"depth": 8}, than={"depth": 1}, text="deeper is better")
@@ -17,7 +17,7 @@ LOW, HIGH = [0.10, 0.11, 0.12, 0.13, 0.14], [0.2, 0.21, 0.22, 0.23, 0.24]
 
 def judge(better: Sequence[float], worse: Sequence[float], *, maximize: bool, pairs: bool = False) -> Note:
     sides = (
-        [Scored(value, i if pairs else (side, i)) for i, value in enumerate(values)]
+        [ScoredTrial(value, i if pairs else (side, i)) for i, value in enumerate(values)]
         for side, values in enumerate((better, worse))
     )
     return judge_expectations(EXPECTED, "val_loss", *sides, maximize=maximize)
@@ -54,8 +54,8 @@ def test_five_pairs_are_too_few_to_decide_alone() -> None:
 
 def test_trials_of_the_same_rest_are_one_pair() -> None:
     """Six seeds of one configuration are no six pairs of configurations."""
-    ours = [Scored(value, "same") for value in [*LOW, 0.15]]
-    theirs = [Scored(value, "same") for value in [*HIGH, 0.25]]
+    ours = [ScoredTrial(value, "same") for value in [*LOW, 0.15]]
+    theirs = [ScoredTrial(value, "same") for value in [*HIGH, 0.25]]
     assert "pairs" not in judge_expectations(EXPECTED, "val_loss", ours, theirs, maximize=False).text
 
 

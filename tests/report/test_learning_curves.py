@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hpo.report.chapters.blocks import Table
-from hpo.report.chapters.learning_curves import _rounded, find_reach, learning_curves_chapter
+from hpo.report.chapters.learning_curves import _round_level, find_reach, learning_curves_chapter
 from hpo.report.data.results import read_results
 from hpo.report.format import values_text
-from hpo.report.stats.trial_stats import curve_objective
+from hpo.report.stats.trial_stats import choose_curve_objective
 from tests.report.helpers import filled
 from tests.study.helpers import make_study
 
@@ -19,7 +19,7 @@ from tests.study.helpers import make_study
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 def test_the_table_says_when_each_level_was_reached(tmp_path: Path, objective: str) -> None:
     results = read_results(filled(tmp_path, objective=objective, trials=20, states=("COMPLETE", "PRUNED", "diverged")))
-    told = curve_objective(results)
+    told = choose_curve_objective(results)
     assert told is not None
     assert told.metric == objective
     assert told.direction == ("maximize" if objective == "val_accuracy" else "minimize")
@@ -53,7 +53,7 @@ def test_a_level_that_is_never_reached_and_seconds_that_are(tmp_path: Path) -> N
     [(0.98765, False, 0.987), (0.98765, True, 0.988), (0.9, True, 0.9), (0.01234, True, 0.013), (12.34, False, 12.0)],
 )
 def test_levels_are_round_and_on_the_worse_side(value: float, up: bool, rounded: float) -> None:
-    assert _rounded(value, up=up) == rounded
+    assert _round_level(value, up=up) == rounded
     assert values_text("val_accuracy", 0.987) == "98.70 %"
 
 

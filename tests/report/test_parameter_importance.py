@@ -12,10 +12,10 @@ import optuna
 import pytest
 
 from hpo.report.chapters.blocks import Block, Text
-from hpo.report.chapters.parameter_importance import isolate, parameter_importance_chapter
+from hpo.report.chapters.parameter_importance import group_by_value, parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures.plotly_spec import Figure
-from hpo.report.stats.importance import compute_importances, compute_shares, ranked_trials
+from hpo.report.stats.importance import compute_importances, compute_shares, list_ranked_trials
 from hpo.study import Study
 from tests.report.helpers import filled
 from tests.study.helpers import make_study
@@ -74,7 +74,7 @@ def test_shares_are_those_of_optuna_itself(tmp_path: Path) -> None:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     raw = evaluator.evaluate(study.optuna_study, keys)
     total = sum(raw.values())
-    found = {share.key: share.value for share in compute_shares(study, keys, ranked_trials(study))}
+    found = {share.key: share.value for share in compute_shares(study, keys, list_ranked_trials(study))}
     assert found == pytest.approx({key: value / total for key, value in raw.items()})
 
 
@@ -106,13 +106,13 @@ def test_conditional_parameters_are_in_a_figure_of_their_own(tmp_path: Path) -> 
 def test_isolation_is_the_best_by_value_and_by_tenth_of_the_logarithm(study: Study) -> None:
     trials = drawn_trials(study, 200)
     dimensions = {dimension.key: dimension for dimension in study.space.varied}
-    by_width = isolate(study, dimensions["width"], trials)
+    by_width = group_by_value(study, dimensions["width"], trials)
     for bucket in by_width:
         same = [t for t in trials if t.params["width"] == int(bucket.name)]
         assert (bucket.count, bucket.best[1]) == (len(same), max(t.values[0] for t in same))
     key = "learning_rate[optimizer=adam]"
     held = [t for t in trials if key in t.params]
-    buckets = isolate(study, dimensions[key], trials)
+    buckets = group_by_value(study, dimensions[key], trials)
     assert sum(bucket.count for bucket in buckets) == len(held)
     for bucket in buckets:
         tenth = round((math.log10(bucket.place) + 4) / 3 * 10 - 0.5)
@@ -122,7 +122,7 @@ def test_isolation_is_the_best_by_value_and_by_tenth_of_the_logarithm(study: Stu
 
 def test_infeasible_trials_are_no_best_and_a_value_of_them_alone_is_marked(study: Study) -> None:
     width = next(dimension for dimension in study.space.varied if dimension.key == "width")
-    found = {bucket.name: bucket for bucket in isolate(study, width, drawn_trials(study, 100, constraint=True))}
+    found = {bucket.name: bucket for bucket in group_by_value(study, width, drawn_trials(study, 100, constraint=True))}
     assert [found[name].feasible for name in ("16", "32", "64")] == [True, True, False]
     assert found["64"].count == 0
 
@@ -142,9 +142,9 @@ def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
     study = make_study(tmp_path, "hostile", parameters={"widths": ["16", "32"]}, trials=1)
     trials = drawn_hostile()
     dimension = study.space.varied[0]
-    from hpo.report.chapters.parameter_importance import _isolation
+    from hpo.report.chapters.parameter_importance import _best_by_value_figure
 
-    spec = _isolation(study, dimension, 0, trials).spec
+    spec = _best_by_value_figure(study, dimension, 0, trials).spec
     assert "<script>" not in str(spec)
     assert "&lt;script&gt;" in str(spec)
 

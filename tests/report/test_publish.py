@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 from hpo.report.checks.finding import Finding
 from hpo.report.dashboard.publish import PALETTE, publish
-from hpo.report.figures.plotly_spec import Figure, build
+from hpo.report.figures.plotly_spec import Figure, build_spec
 from hpo.study import Study
 from tests.report.helpers import filled
 
@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Study:
 
 def figure(key: str, **trace: Any) -> Figure:
     data = {"type": "scatter", "x": [1, 2], "y": [3, 4], "text": ["@accent", "b"], "marker": {"color": "@accent"}}
-    return Figure(key, f"Figure <{key}>", "how to read it", build([{**data, **trace}], 300))
+    return Figure(key, f"Figure <{key}>", "how to read it", build_spec([{**data, **trace}], 300))
 
 
 def note(study: Study) -> str:

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from hpo.errors import RequestError
 from hpo.report.data.results import read_results
-from hpo.report.figures.axes import named_values, round_ticks
+from hpo.report.figures.axes import choose_round_ticks, list_named_values
 from hpo.report.figures.overview import pareto_figure
 from hpo.report.format import domain_text, duration_text, finite, number_text, value_text, values_text
 from hpo.report.render.json import report_schema
@@ -280,13 +280,13 @@ def test_words(told: str, text: str) -> None:
 
 
 def test_scales() -> None:
-    assert named_values([Int(1, 3)], [2]) == [1, 2, 3]
-    assert named_values([Float(0.0, 0.3, step=0.1)], [0.1 + 0.2]) == [0.0, 0.1, 0.2, 0.3]
-    assert named_values([Int(1, 300)], [2]) is None
-    assert named_values([Choices(("b", "a"))], ["c"]) == ["b", "a", "c"]
-    assert round_ticks(1e-4, 1e-1) == [1e-4, 1e-3, 1e-2, 1e-1]
-    assert round_ticks(5e-4, 5e-3) == [5e-4, 1e-3, 2e-3, 5e-3]
-    assert round_ticks(3.1, 3.2) == [3.1, 3.2]
+    assert list_named_values([Int(1, 3)], [2]) == [1, 2, 3]
+    assert list_named_values([Float(0.0, 0.3, step=0.1)], [0.1 + 0.2]) == [0.0, 0.1, 0.2, 0.3]
+    assert list_named_values([Int(1, 300)], [2]) is None
+    assert list_named_values([Choices(("b", "a"))], ["c"]) == ["b", "a", "c"]
+    assert choose_round_ticks(1e-4, 1e-1) == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert choose_round_ticks(5e-4, 5e-3) == [5e-4, 1e-3, 2e-3, 5e-3]
+    assert choose_round_ticks(3.1, 3.2) == [3.1, 3.2]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,11 @@ def best_config_chapter(
     if results.best is None:
         return None
     config, why = best_config_toml(results)
-    blocks: list[Block] = [*_facts(results), *_overtaken(results, evaluations, judgements), *_settings(results)]
+    blocks: list[Block] = [
+        *_trial_facts(results),
+        *_other_winner(results, evaluations, judgements),
+        *_settings_table(results),
+    ]
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
@@ -45,7 +49,7 @@ def best_config_chapter(
     return Chapter("best", "Best configuration", blocks)
 
 
-def _facts(results: Results) -> list[Block]:
+def _trial_facts(results: Results) -> list[Block]:
     best = results.best
     if best is None:
         return []
@@ -56,7 +60,7 @@ def _facts(results: Results) -> list[Block]:
     return [Text(", ".join(facts) + ".")]
 
 
-def _overtaken(
+def _other_winner(
     results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[EvaluationStats]
 ) -> list[Block]:
     """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
@@ -76,7 +80,7 @@ def _overtaken(
     return []
 
 
-def _settings(results: Results) -> list[Block]:
+def _settings_table(results: Results) -> list[Block]:
     best, rival = results.best, results.baseline
     if best is None:
         return []

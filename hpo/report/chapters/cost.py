@@ -10,7 +10,7 @@ from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import NONE, count_text, duration_text, state_text, time_text
 
-__all__ = ["cost_chapter", "saved_by_pruning"]
+__all__ = ["cost_chapter", "estimate_pruning_savings"]
 
 MESSAGES = 10
 
@@ -20,11 +20,19 @@ def cost_chapter(results: Results) -> Chapter | None:
     if results.began is None:
         return None
     return Chapter(
-        "cost", "Cost", [_states(results), *_together(results), *_saved(results), *_pace(results), *_failures(results)]
+        "cost",
+        "Cost",
+        [
+            _state_table(results),
+            *_cohort_note(results),
+            *_savings_text(results),
+            *_wall_time(results),
+            *_failure_tables(results),
+        ],
     )
 
 
-def _states(results: Results) -> Table:
+def _state_table(results: Results) -> Table:
     rows = []
     for state, count in results.counts.items():
         held = [row for row in results.trials if row.state == state]
@@ -38,7 +46,7 @@ def _states(results: Results) -> Table:
     return Table(columns, rows, columns[1:])
 
 
-def _together(results: Results) -> list[Block]:
+def _cohort_note(results: Results) -> list[Block]:
     if results.work is None or (results.work.cohort_size or 1.0) <= 1.0:
         return []
     return [
@@ -46,7 +54,7 @@ def _together(results: Results) -> list[Block]:
     ]
 
 
-def saved_by_pruning(results: Results) -> tuple[int, int, float] | None:
+def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
     """Pruned trials, epochs that they were not trained for, and an estimate of the seconds that this saved.
 
     Each epoch that was left out is taken to cost what the trial's others did on average. Trials that diverged or ran
@@ -57,7 +65,7 @@ def saved_by_pruning(results: Results) -> tuple[int, int, float] | None:
         left = _epochs_left(row)
         if left:
             trials, epochs = trials + 1, epochs + left
-            seconds += left * _seconds_of_epoch(row)
+            seconds += left * _seconds_per_epoch(row)
     return (trials, epochs, seconds) if trials else None
 
 
@@ -67,15 +75,15 @@ def _epochs_left(row: TrialRow) -> int:
     return max(row.config.epochs - len(row.epochs), 0)
 
 
-def _seconds_of_epoch(row: TrialRow) -> float:
+def _seconds_per_epoch(row: TrialRow) -> float:
     """By the trial's own clock, which leaves out what waiting for a cohort or a storage took; else start to finish."""
     trained = row.epochs[-1].get("seconds", math.nan)
     seconds = trained if math.isfinite(trained) else row.seconds or 0.0
     return seconds / len(row.epochs)
 
 
-def _saved(results: Results) -> list[Block]:
-    saved = saved_by_pruning(results)
+def _savings_text(results: Results) -> list[Block]:
+    saved = estimate_pruning_savings(results)
     if saved is None:
         return []
     trials, epochs, seconds = saved
@@ -87,7 +95,7 @@ def _saved(results: Results) -> list[Block]:
     return [Text(text)]
 
 
-def _pace(results: Results) -> list[Block]:
+def _wall_time(results: Results) -> list[Block]:
     """Wall time, and what the workers did with theirs."""
     blocks: list[Block] = []
     if results.began and results.last:
@@ -100,14 +108,14 @@ def _pace(results: Results) -> list[Block]:
     return blocks
 
 
-def _failures(results: Results) -> list[Block]:
+def _failure_tables(results: Results) -> list[Block]:
     if not results.failures:
         return []
     rows = [[kind, count_text(count)] for kind, count in results.failures.items()]
-    return [Subtitle("Given up, by kind"), Table(["kind", "trials"], rows, ["trials"]), _messages(results.trials)]
+    return [Subtitle("Given up, by kind"), Table(["kind", "trials"], rows, ["trials"]), _message_table(results.trials)]
 
 
-def _messages(trials: Sequence[TrialRow]) -> Table:
+def _message_table(trials: Sequence[TrialRow]) -> Table:
     failed = (row for row in trials if row.failure and row.feasible)
     rows = [
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]

@@ -9,11 +9,11 @@ import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Table, Text
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions, median_run
-from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, axis, build, drawn
+from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, attach_spec, build_spec, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
-__all__ = ["calibration", "confusion", "error_analysis_chapter", "expected_calibration_error"]
+__all__ = ["calibration_bins", "confusion_matrix", "error_analysis_chapter", "expected_calibration_error"]
 
 Array = np.ndarray[Any, Any]
 MATRIX_LIMIT = 20  # classes; more squares than 400 say nothing
@@ -30,23 +30,23 @@ def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
     """
     for evaluation in evaluations:
-        found = _best_run(evaluation)
+        found = _choose_run(evaluation)
         for split in ("test", "validation"):
             told = found[1].predictions(split) if found else None
             if found and told is not None and len(told.labels):
-                blocks = [_subject(evaluation, *found, split, told), *_blocks(told)]
+                blocks = [_subject_text(evaluation, *found, split, told), *_analysis_blocks(told)]
                 return Chapter("mistakes", "What it gets wrong", blocks)
     return None
 
 
-def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
+def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
     """The best candidate, and its run to be shown."""
     best = evaluation.best
     run = median_run(evaluation, best) if best else None
     return (best, run) if best and run else None
 
 
-def _subject(
+def _subject_text(
     evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, told: Predictions
 ) -> Text:
     wrong = int((~told.correct).sum())
@@ -60,24 +60,24 @@ def _subject(
     )
 
 
-def _blocks(told: Predictions) -> list[Block]:
-    table = confusion(told)
-    matrix: list[Block] = [_matrix(table)] if len(table) <= MATRIX_LIMIT else []
+def _analysis_blocks(told: Predictions) -> list[Block]:
+    table = confusion_matrix(told)
+    matrix: list[Block] = [_matrix_figure(table)] if len(table) <= MATRIX_LIMIT else []
     return [
         *matrix,
-        *_pairs(table),
+        *_pair_table(table),
         Subtitle("By class"),
-        *_classes(table),
-        *_pictures(told),
+        *_class_table(table),
+        *_mistake_pictures(told),
         Subtitle("How sure it is"),
-        *_reliability(told),
+        *_reliability_blocks(told),
     ]
 
 
 # Which classes it confuses.
 
 
-def confusion(told: Predictions) -> Array:
+def confusion_matrix(told: Predictions) -> Array:
     """How often a sample of class `row` was said to be of class `column`: (classes, classes)."""
     classes = max(told.probabilities.shape[1], int(told.labels.max()) + 1)
     table = np.zeros((classes, classes), dtype=np.int64)
@@ -85,7 +85,7 @@ def confusion(told: Predictions) -> Array:
     return table
 
 
-def _matrix(table: Array) -> Figure:
+def _matrix_figure(table: Array) -> Figure:
     """A heatmap of the shares of each class; the diagonal is left without colour, for there all is well."""
     support = table.sum(1, keepdims=True)
     shares = table / np.maximum(support, 1)
@@ -107,28 +107,28 @@ def _matrix(table: Array) -> Figure:
     }
     strong = float(np.nanmax(wrong, initial=0)) / 2
     numbers = [
-        _number(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
+        _count_label(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
         for r, row in enumerate(table)
         for c, n in enumerate(row)
         if n
     ]
     named: Spec = {"type": "category", "showgrid": False}
-    spec = build(
+    spec = build_spec(
         [heat],
         90 + 28 * len(table),
-        xaxis=axis("said", **named),
-        yaxis=axis("label", **named, autorange="reversed"),
+        xaxis=make_axis("said", **named),
+        yaxis=make_axis("label", **named, autorange="reversed"),
         annotations=numbers,
     )
     caption = "How many samples of each label (row) were said to be what (column); the redder, the more of the label."
-    return drawn(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
+    return attach_spec(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
 
 
-def _number(text: str, x: int, y: int, colour: str) -> Spec:
+def _count_label(text: str, x: int, y: int, colour: str) -> Spec:
     return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 11, "color": colour}}
 
 
-def _pairs(table: Array) -> list[Block]:
+def _pair_table(table: Array) -> list[Block]:
     """The most confused pairs, where a matrix would be too large."""
     off = table - np.diag(np.diag(table))
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
@@ -141,7 +141,7 @@ def _pairs(table: Array) -> list[Block]:
     return [Subtitle("The most confused classes"), Table(columns, rows, columns)]
 
 
-def _classes(table: Array) -> list[Block]:
+def _class_table(table: Array) -> list[Block]:
     """Precision, recall and F1 of each class, the worst F1 first."""
     hits, said, support = np.diag(table), table.sum(0), table.sum(1)
     precision, recall = (hits / np.where(count, count, 1) for count in (said, support))
@@ -166,7 +166,7 @@ def _classes(table: Array) -> list[Block]:
 # Where it was sure, and wrong.
 
 
-def _pictures(told: Predictions) -> list[Block]:
+def _mistake_pictures(told: Predictions) -> list[Block]:
     if told.pictures is None or not len(told.pictures):
         return []
     said, sure = told.probabilities.argmax(1), told.probabilities.max(1)
@@ -180,7 +180,7 @@ def _pictures(told: Predictions) -> list[Block]:
 # Whether its probabilities mean what they say.
 
 
-def calibration(told: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
+def calibration_bins(told: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
     """Mean probability of what was said, share that was right, and count, by bins of about equal counts.
 
     Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
@@ -192,12 +192,12 @@ def calibration(told: Predictions, bins: int = BINS) -> list[tuple[float, float,
 
 def expected_calibration_error(told: Predictions, bins: int = BINS) -> float:
     """The mean distance of probability and share of hits over the bins, weighted by their counts."""
-    found = calibration(told, bins)
+    found = calibration_bins(told, bins)
     return sum(count * abs(sure - right) for sure, right, count in found) / sum(count for *_, count in found)
 
 
-def _reliability(told: Predictions) -> list[Block]:
-    found, error = calibration(told), expected_calibration_error(told)
+def _reliability_blocks(told: Predictions) -> list[Block]:
+    found, error = calibration_bins(told), expected_calibration_error(told)
     low = max(0.0, min(min(sure, right) for sure, right, _ in found) - 0.05)
     points = {
         "type": "scatter",
@@ -213,14 +213,19 @@ def _reliability(told: Predictions) -> list[Block]:
     }
     diagonal = {"type": "line", "x0": low, "y0": low, "x1": 1, "y1": 1, "line": {"color": "@muted", "dash": "dash"}}
     span = {"range": [low, 1.01], "tickformat": ".0%"}
-    spec = build([points], 320, xaxis=axis("said", **span), yaxis=axis("right", **span), shapes=[diagonal])
+    spec = build_spec(
+        [points], 320, xaxis=make_axis("said", **span), yaxis=make_axis("right", **span), shapes=[diagonal]
+    )
     caption = (
         f"{len(found)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
     )
-    return [drawn(Figure("calibration", "Reliability diagram"), spec, caption), Text(_calibration_words(found, error))]
+    return [
+        attach_spec(Figure("calibration", "Reliability diagram"), spec, caption),
+        Text(_calibration_text(found, error)),
+    ]
 
 
-def _calibration_words(found: Sequence[tuple[float, float, int]], error: float) -> str:
+def _calibration_text(found: Sequence[tuple[float, float, int]], error: float) -> str:
     gap = sum(count * (sure - right) for sure, right, count in found)
     told = f"Expected calibration error {100 * error:.1f} %: "
     if error < CALIBRATED:

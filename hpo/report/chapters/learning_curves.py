@@ -12,15 +12,15 @@ from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures import overview
 from hpo.report.format import NONE, count_text, duration_text, metric_text, values_text
-from hpo.report.stats.trial_stats import curve_objective
+from hpo.report.stats.trial_stats import choose_curve_objective
 
-__all__ = ["Reach", "find_reach", "learning_curves_chapter"]
+__all__ = ["LevelReach", "find_reach", "learning_curves_chapter"]
 
 QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to better
 
 
 @dataclass(frozen=True)
-class Reach:
+class LevelReach:
     """When a trial's curve first was as good as a level.
 
     Attributes:
@@ -36,20 +36,20 @@ class Reach:
 
 def learning_curves_chapter(results: Results) -> Chapter:
     """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
-    blocks: list[Block] = [overview.curves_figure(results), *_table(results)]
+    blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
     return Chapter("curves", "Learning curves", blocks)
 
 
-def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
+def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> LevelReach | None:
     """When the trial's curve first was at `level` or better; None where it never was."""
     for i, epoch in enumerate(row.epochs, start=1):
         value = epoch.get(metric, math.nan)
         if value >= level if maximize else value <= level:
-            return Reach(row.number, int(epoch.get("epoch", i)), epoch.get("seconds"))
+            return LevelReach(row.number, int(epoch.get("epoch", i)), epoch.get("seconds"))
     return None
 
 
-def _levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
+def _choose_levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
     """Round values that a part of the trials reached: quantiles of their best, rounded to the worse side."""
     held = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
     finite = [[value for value in values if math.isfinite(value)] for values in held]
@@ -58,10 +58,10 @@ def _levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
         return []
     shares = QUANTILES if maximize else [1 - share for share in QUANTILES]
     found = np.quantile(bests, shares, method="lower" if maximize else "higher")
-    return list(dict.fromkeys(_rounded(float(value), up=not maximize) for value in found))
+    return list(dict.fromkeys(_round_level(float(value), up=not maximize) for value in found))
 
 
-def _rounded(value: float, *, up: bool) -> float:
+def _round_level(value: float, *, up: bool) -> float:
     """Three digits after the point of what lies between 0 and 1 (a tenth of a percent), else two significant ones."""
     if value == 0:
         return 0.0
@@ -72,12 +72,12 @@ def _rounded(value: float, *, up: bool) -> float:
     return float(round(whole / scale, max(digits, 0)))
 
 
-def _table(results: Results) -> list[Block]:
-    objective = curve_objective(results)
+def _reach_table(results: Results) -> list[Block]:
+    objective = choose_curve_objective(results)
     if objective is None:
         return []
     metric, maximize = objective.metric, objective.direction == "maximize"
-    levels = _levels(results, metric, maximize=maximize)
+    levels = _choose_levels(results, metric, maximize=maximize)
     if not levels:
         return []
     trials = [row for row in results.trials if row.epochs]
@@ -85,7 +85,7 @@ def _table(results: Results) -> list[Block]:
     for level in levels:
         found = [hit for row in trials if (hit := find_reach(row, metric, level, maximize=maximize))]
         rows.append(
-            [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_cells(found)]
+            [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_reach_cells(found)]
         )
     columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
     how = (
@@ -96,7 +96,7 @@ def _table(results: Results) -> list[Block]:
     return [Table(columns, rows, columns), Text(how, quiet=True)]
 
 
-def _cells(found: Sequence[Reach]) -> list[str]:
+def _reach_cells(found: Sequence[LevelReach]) -> list[str]:
     if not found:
         return [NONE] * 4
     first = min(found, key=lambda hit: (hit.epoch, hit.trial))

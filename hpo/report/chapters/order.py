@@ -16,7 +16,13 @@ from hpo.report.chapters.parameter_importance import parameter_importance_chapte
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
 from hpo.report.chapters.sample_images import sample_images_chapter
-from hpo.report.chapters.search import course, front, over_all, over_each, over_time
+from hpo.report.chapters.search import (
+    history_chapter,
+    parallel_coordinates_chapter,
+    pareto_chapter,
+    slices_chapter,
+    timeline_chapter,
+)
 from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
@@ -36,14 +42,14 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: error_analysis_chapter(data.evaluations),
     lambda data: reconstruction_chapter(data.evaluations),
     lambda data: sample_images_chapter(data.study),
-    lambda data: front(data.results),
+    lambda data: pareto_chapter(data.results),
     lambda data: model_inspection_chapter(data.study),
     lambda data: cost_chapter(data.results),
     lambda data: trials_chapter(data.results),
-    lambda data: course(data.results),
-    lambda data: over_each(data.results, list(data.importances.by_key)),
-    lambda data: over_all(data.results, data.parameters_by_importance),
-    lambda data: over_time(data.results, data.read_at),
+    lambda data: history_chapter(data.results),
+    lambda data: slices_chapter(data.results, list(data.importances.by_key)),
+    lambda data: parallel_coordinates_chapter(data.results, data.parameters_by_importance),
+    lambda data: timeline_chapter(data.results, data.read_at),
     lambda data: definition_chapter(data.results),
     lambda data: reproduction_chapter(data.results),
 )

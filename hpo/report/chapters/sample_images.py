@@ -20,7 +20,7 @@ PICTURES_LIMIT = 120
 
 def sample_images_chapter(study: Study) -> Chapter | None:
     """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
-    found = _file(study)
+    found = _find_samples(study)
     if found is None:
         return None
     dataset, path = found
@@ -42,7 +42,7 @@ def sample_images_chapter(study: Study) -> Chapter | None:
     return Chapter("samples", "The data", blocks)
 
 
-def _file(study: Study) -> tuple[str, Path] | None:
+def _find_samples(study: Study) -> tuple[str, Path] | None:
     """The samples of the study's own data set, and its name."""
     own = study.definition.dataset.name
     for companion in evaluation_studies(study):

@@ -16,7 +16,7 @@ from hpo.report.stats.evaluation_stats import (
     EvaluationStats,
     Interval,
     Score,
-    lost_runs,
+    list_lost_runs,
 )
 from hpo.report.stats.trial_stats import standard_error
 
@@ -35,15 +35,19 @@ def write_verdict(data: ReportData) -> list[str]:
     deciding = _deciding_evaluation(data)
     if deciding is not None:
         evaluation, stats, score = deciding
-        comparison = " ".join([_compared(stats), *(f"{_capital(line)}." for line in lost_runs(evaluation))])
+        comparison = " ".join(
+            [_comparison_text(stats), *(f"{_capitalize(line)}." for line in list_lost_runs(evaluation))]
+        )
         if len(results.objectives) > 1:
-            comparison = f"{_front(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
-        lines = [_evaluated(evaluation, score), comparison]
+            comparison = (
+                f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
+            )
+        lines = [_evaluated_text(evaluation, score), comparison]
     elif results.best is None:
-        lines = [_nothing(results), "Only complete trials are ranked, so there is nothing to compare yet."]
+        lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        lines = [_untested(results, results.best), _leads_of_single_runs(results, results.best)]
-    return [*lines, _next(data, None if deciding is None else deciding[2].candidate)]
+        lines = [_single_run_text(results, results.best), _single_run_leads(results, results.best)]
+    return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
 
 
 def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
@@ -58,13 +62,13 @@ def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, Evaluatio
 # With an evaluation.
 
 
-def _evaluated(evaluation: EvaluationResults, best: Score) -> str:
+def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
     metric = evaluation.test_metric if best.test is not None else evaluation.validation_metric
     interval = best.test or best.validation
     assert metric is not None
     assert interval is not None
     data = " trained on training and validation data" if evaluation.refit else ""
-    line = f"{_label(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
+    line = f"{_label_at_start(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
     if best.chosen is None or best.bias is None or best.validation is None:
         return line
     chosen, again = (values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean))
@@ -80,57 +84,59 @@ def interval_text(metric: str, interval: Interval) -> str:
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
 
-def _compared(stats: EvaluationStats) -> str:
+def _comparison_text(stats: EvaluationStats) -> str:
     """Whether the best is better than the rival and the others; a tie is called a tie."""
     rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in stats.comparisons}
     if stats.winner is not None:
-        rest = [_rival(label) if label == rival else label for label in compared]
+        rest = [_label_in_text(label) if label == rival else label for label in compared]
         weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
-        closest = f" over the closest, {_rival(weakest.second)}" if len(rest) > 1 else ""
-        return f"It is better than {names_text(rest)}, by {_difference(weakest)}{closest}."
+        closest = f" over the closest, {_label_in_text(weakest.second)}" if len(rest) > 1 else ""
+        return f"It is better than {names_text(rest)}, by {_difference_text(weakest)}{closest}."
     beaten = [label for label, each in compared.items() if each.told_apart and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.told_apart and each.difference.mean < 0]
     if not compared:
         return "There is nothing that it was compared with."
-    parts = [f"No winner: it cannot be told apart from {names_text([*map(_rival, stats.tied)])}"]
+    parts = [f"No winner: it cannot be told apart from {names_text([*map(_label_in_text, stats.tied)])}"]
     if not stats.tied:
         parts = ["No winner"]
     if worse:
-        parts.append(f"on the test set {names_text([*map(_rival, worse)])} {'is' if len(worse) == 1 else 'are'} better")
+        parts.append(
+            f"on the test set {names_text([*map(_label_in_text, worse)])} {'is' if len(worse) == 1 else 'are'} better"
+        )
     if beaten:
-        parts.append(f"it is better than {names_text([*map(_rival, beaten)])}")
+        parts.append(f"it is better than {names_text([*map(_label_in_text, beaten)])}")
     return "; ".join(parts) + "."
 
 
-def _difference(comparison: Comparison) -> str:
+def _difference_text(comparison: Comparison) -> str:
     difference = comparison.difference
     low, high = (gain_text(comparison.metric, bound) for bound in (difference.low, difference.high))
     unit = " percentage points"
     return f"{gain_text(comparison.metric, difference.mean)} ({low.removesuffix(unit)} to {high.removesuffix(unit)})"
 
 
-def _rival(label: str) -> str:
+def _label_in_text(label: str) -> str:
     return {"baseline": "the baseline", "defaults": "the default configuration"}.get(label, label)
 
 
-def _label(label: str) -> str:
-    return _capital(_rival(label))
+def _label_at_start(label: str) -> str:
+    return _capitalize(_label_in_text(label))
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 # Without one.
 
 
-def _nothing(results: Results) -> str:
+def _no_result_text(results: Results) -> str:
     counts = ", ".join(f"{count_text(count)} {state_text(state)}" for state, count in results.counts.items() if count)
-    return f"No result yet: no trial is complete ({counts or 'no trials yet'}){_all_infeasible(results)}."
+    return f"No result yet: no trial is complete ({counts or 'no trials yet'}){_all_infeasible_clause(results)}."
 
 
-def _all_infeasible(results: Results) -> str:
+def _all_infeasible_clause(results: Results) -> str:
     """Where nothing but constraints keeps trials from being complete."""
     ended = [row for row in results.trials if row.state in ("PRUNED", "FAIL", "COMPLETE")]
     if not ended or any(row.feasible for row in ended):
@@ -139,7 +145,7 @@ def _all_infeasible(results: Results) -> str:
     return f", and every one that ended violates {bounds}"
 
 
-def _untested(results: Results, best: TrialRow) -> str:
+def _single_run_text(results: Results, best: TrialRow) -> str:
     objective, others = results.objective, results.objectives[1:]
     score = f"{metric_text(objective.metric)} {values_text(objective.metric, best.value)}"
     more = [
@@ -160,23 +166,23 @@ def _untested(results: Results, best: TrialRow) -> str:
     return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
 
 
-def _leads_of_single_runs(results: Results, best: TrialRow) -> str:
+def _single_run_leads(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
-    rivals = _rivals(results, best)
-    told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
+    rivals = _find_rivals(results, best)
+    told = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
-        told.append(_front(results))
+        told.append(_front_text(results))
     return " ".join(told) or "There is no other trial to compare it with."
 
 
-def _front(results: Results) -> str:
+def _front_text(results: Results) -> str:
     if len(results.front) > 1:
         return f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
     others = len(results.ranked) - 1
     return f"It is the whole Pareto front: none of the {others} others is better in any objective." if others else ""
 
 
-def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
+def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     """The baseline and the runner-up, with what they are called."""
     baseline = results.baseline
     found = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
@@ -185,9 +191,9 @@ def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     return [(words, row) for words, row in found if row is not None and row.number != best.number]
 
 
-def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
+def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """The leads that are more than chance, and those that are not: with these no winner is named."""
-    metric, reach = results.objective.metric, _reach(results)
+    metric, reach = results.objective.metric, _chance_limit(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
     told = [(f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads]
     clear = [text for text, is_clear in told if is_clear]
@@ -205,16 +211,16 @@ def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRo
     if close:
         also = " also" if clear else ""
         lines.append(
-            f"No winner: it{also} leads {names_text(close)}, which may be chance{_limit(metric, reach, clear)}."
+            f"No winner: it{also} leads {names_text(close)}, which may be chance{_chance_clause(metric, reach, clear)}."
         )
     return lines
 
 
-def _limit(metric: str, reach: float, told: Sequence[str]) -> str:
+def _chance_clause(metric: str, reach: float, told: Sequence[str]) -> str:
     return "" if told else f" (up to {gain_text(metric, reach)} in the validation samples alone)"
 
 
-def _reach(results: Results) -> float | None:
+def _chance_limit(results: Results) -> float | None:
     """How far the best of k equal configurations may lie above another by chance in the validation samples (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
@@ -227,7 +233,7 @@ def _reach(results: Results) -> float | None:
     return quantile * math.sqrt(2) * error
 
 
-def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
+def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
     """What is to be said of a baseline that is no rival: it has no score, or is the best itself."""
     row = results.baseline
     if row is None:
@@ -243,7 +249,7 @@ def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
 # What to do.
 
 
-def _next(data: ReportData, evaluated: CandidateRuns | None) -> str:
+def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     """Return the advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
     results, findings = data.results, data.findings
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
@@ -253,7 +259,7 @@ def _next(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return f"Next: {warning.advice}{others}"
     if results.left and not results.ended:
         return f"Next: {'go on' if results.began else 'run it'} with `{format_command(results, 'launch')}`."
-    if results.best is None and _all_infeasible(results):
+    if results.best is None and _all_infeasible_clause(results):
         return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."

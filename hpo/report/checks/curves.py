@@ -10,7 +10,7 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.stats.trial_stats import curve, leaders, standard_error
+from hpo.report.stats.trial_stats import list_top_trials, read_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
 
@@ -26,7 +26,7 @@ WARM = 0.05  # [P]
 WARMED = "warmup = { low = 0.0, high = 0.2 }"
 
 
-def _rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
+def _learning_rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
     return [(row.config.learning_rate, row) for row in rows if row.config is not None]
 
 
@@ -37,7 +37,7 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
         return []
     mine = [
         (rate, row)
-        for rate, row in _rates(results.trials)
+        for rate, row in _learning_rates(results.trials)
         if row.config and row.config.optimizer == best.config.optimizer
     ]
     sound = [rate for rate, row in mine if row.comparable]
@@ -70,7 +70,9 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
     if best is None or best.config is None:
         return []
     rate = best.config.learning_rate
-    losses = [curve(row, "train_loss") for r, row in _rates(results.trials) if rate < r <= NEAR_EDGE * rate]
+    losses = [
+        read_curve(row, "train_loss") for r, row in _learning_rates(results.trials) if rate < r <= NEAR_EDGE * rate
+    ]
     losses = [loss for loss in losses if len(loss) >= 4]
     turned = sum(bool(loss.argmin() >= 1 and loss[-1] > RISE * loss.min()) for loss in losses)
     bad = bool(losses) and turned * 2 >= len(losses)
@@ -88,7 +90,7 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
 
 def overfitting(results: Results, _: Evaluations) -> list[Finding]:
     """Check 8: the best trial's validation loss rises during training."""
-    loss = curve(results.best, "val_loss") if results.best else np.array([])
+    loss = read_curve(results.best, "val_loss") if results.best else np.array([])
     if len(loss) < 3:
         return []
     bad = bool(loss[-1] > RISE * loss.min())
@@ -106,7 +108,7 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
 
 def rough(results: Results, _: Evaluations) -> list[Finding]:
     """Check 9: the validation curve jumps late in training."""
-    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
     if len(values) < 6 or np.ptp(values) == 0:
         return []
     late = values[len(values) // 2 :]
@@ -124,13 +126,13 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
     ]
 
 
-def _gains(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _gain_curves(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
     """The best trials' curves, larger better."""
-    curves = [(row, -results.signs[0] * curve(row, results.objective.metric)) for row in leaders(results)]
+    curves = [(row, -results.signs[0] * read_curve(row, results.objective.metric)) for row in list_top_trials(results)]
     return [(row, values) for row, values in curves if len(values) >= 2]
 
 
-def _epochs(results: Results, factor: float) -> str:
+def _epochs_toml(results: Results, factor: float) -> str:
     domains = [d for d in results.space.dimensions if d.parameter.name == "epochs"]
     best = results.best
     if best is None or best.config is None or "epochs" in results.varied or len(domains) > 1:
@@ -140,10 +142,10 @@ def _epochs(results: Results, factor: float) -> str:
 
 def improving(results: Results, _: Evaluations) -> list[Finding]:
     """Check 10: the best trials still improve at the end."""
-    curves = _gains(results)
+    curves = _gain_curves(results)
     if not curves:
         return []
-    still = sum(_still(values) for _, values in curves)
+    still = sum(_still_improves(values) for _, values in curves)
     bad = still * 2 > len(curves)
     return [
         Finding(
@@ -152,20 +154,20 @@ def improving(results: Results, _: Evaluations) -> list[Finding]:
             "warning" if bad else "ok",
             f"{still} of the best {len(curves)} trials still improved in the last fifth of their epochs",
             "train for more epochs" if bad else "",
-            _epochs(results, 2) if bad else "",
+            _epochs_toml(results, 2) if bad else "",
             ("epochs",),
         )
     ]
 
 
-def _still(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+def _still_improves(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     last = max(1, len(values) // 5)
     return bool(values[-last:].max() - values[:-last].max() > STILL * np.ptp(values) > 0)
 
 
 def flat(results: Results, _: Evaluations) -> list[Finding]:
     """Check 11: the best trials are flat long before the end."""
-    curves = [values for _, values in _gains(results) if len(values) >= 4]
+    curves = [values for _, values in _gain_curves(results) if len(values) >= 4]
     if not curves:
         return []
     error = standard_error(results) or 0.0
@@ -179,7 +181,7 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
             "note" if bad else "ok",
             f"the best {len(curves)} trials were as good as ever after at most {share:.0%} of their epochs",
             "fewer epochs would do" if bad else "",
-            _epochs(results, share * 1.25) if bad else "",
+            _epochs_toml(results, share * 1.25) if bad else "",
             ("epochs",),
         )
     ]
@@ -187,7 +189,9 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
 
 def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
     """Check 12: where in training the best epoch lies [P]."""
-    shares = [row.best_epoch / len(row.epochs) for row in leaders(results) if row.best_epoch and len(row.epochs) >= 10]
+    shares = [
+        row.best_epoch / len(row.epochs) for row in list_top_trials(results) if row.best_epoch and len(row.epochs) >= 10
+    ]
     if not shares:
         return []
     early, late = all(s <= EARLY for s in shares), all(s > LATE for s in shares)
@@ -212,7 +216,7 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
 
 def training_loss(results: Results, _: Evaluations) -> list[Finding]:
     """Check 13: the training loss increases."""
-    losses = [loss for row in leaders(results) if len(loss := curve(row, "train_loss")) >= 2]
+    losses = [loss for row in list_top_trials(results) if len(loss := read_curve(row, "train_loss")) >= 2]
     if not losses:
         return []
     up = sum(bool(loss[-1] > loss[0]) for loss in losses)
@@ -229,7 +233,7 @@ def training_loss(results: Results, _: Evaluations) -> list[Finding]:
 
 def periodic(results: Results, _: Evaluations) -> list[Finding]:
     """Check 14: the validation curve is periodic (power spectrum of its second half, detrended)."""
-    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
     if len(values) < 16:
         return []
     late = values[len(values) // 4 :]

@@ -14,7 +14,7 @@ from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import dimension_text, value_text
-from hpo.report.stats.trial_stats import caution, standard_error, to_unit_interval, trials_with_value
+from hpo.report.stats.trial_stats import adaptive_caveat, standard_error, to_unit_interval, trials_with_value
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
 from hpo.utils.toml import toml_key, toml_value
@@ -41,12 +41,12 @@ def boundary(results: Results, _: Evaluations) -> list[Finding]:
         held = trials_with_value(results.ranked, dimension)
         if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
             at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in held])
-            found.append(_bounds(dimension, dimension.domain, at, caution(results)))
+            found.append(_bound_finding(dimension, dimension.domain, at, adaptive_caveat(results)))
     return found
 
 
-def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
-    name, side, told = dimension.parameter.name, _crowded(at), dimension_text(dimension)
+def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
+    name, side, told = dimension.parameter.name, _find_crowded_side(at), dimension_text(dimension)
     title = f"bounds of {told}"
     if side is None:
         return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
@@ -55,7 +55,7 @@ def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Fi
         f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {told}: the best one lies at {at[0]:.0%} of "
         f"the range{warning}"
     )
-    low, high = _legal(dimension.parameter, *_widened(domain, side), domain)
+    low, high = _clamp_bounds(dimension.parameter, *_widen(domain, side), domain)
     if (low, high) == (domain.low, domain.high):
         advice = "the bound is a limit of the parameter: it cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
@@ -63,7 +63,7 @@ def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Fi
     return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
 
 
-def _crowded(at: Places) -> str | None:
+def _find_crowded_side(at: Places) -> str | None:
     """The side that the best ones crowd; `at` is from the best to the worst."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
@@ -77,7 +77,7 @@ def _crowded(at: Places) -> str | None:
     return None
 
 
-def _widened(domain: Range, side: str) -> tuple[float, float]:
+def _widen(domain: Range, side: str) -> tuple[float, float]:
     if domain.log:
         # At least tenfold: a narrow range that lies far off would else need many studies.
         factor = max((domain.high / domain.low) ** WIDEN, 10.0)
@@ -89,7 +89,7 @@ def _widened(domain: Range, side: str) -> tuple[float, float]:
     return (domain.low - length, domain.high) if side == "low" else (domain.low, domain.high + length)
 
 
-def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
+def _clamp_bounds(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
     """Bounds of the domain's kind that the parameter allows; a side that is not allowed stays as it was."""
     whole = isinstance(domain.distribution().to_external_repr(domain.low), int)
     low, high = (round(low), round(high)) if whole else (float(f"{low:.6g}"), float(f"{high:.6g}"))
@@ -107,21 +107,21 @@ def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[f
 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
-    tested = [(d, _effect(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
+    tested = [(d, _effect_p_value(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
     shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
     hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
     found = []
     if hidden:
-        evidence = f"the objective does not visibly differ over the values of {_each_p(hidden)}{caution(results)}"
+        evidence = f"the objective does not visibly differ over the values of {_p_values_text(hidden)}{adaptive_caveat(results)}"
         advice = "could be fixed, to spend the trials on what matters"
         found.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
     if shown:
-        evidence = f"the objective differs over the values of {_each_p(shown)}{caution(results)}"
+        evidence = f"the objective differs over the values of {_p_values_text(shown)}{adaptive_caveat(results)}"
         found.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(shown)))
     return found
 
 
-def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
+def _effect_p_value(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
     """The chance that values without any effect differ as much; None where it cannot be told."""
     from scipy.stats import kruskal  # half a second to import
 
@@ -134,7 +134,7 @@ def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> flo
     return float(kruskal(*groups.values()).pvalue)
 
 
-def _each_p(tested: Sequence[tuple[Dimension, float]]) -> str:
+def _p_values_text(tested: Sequence[tuple[Dimension, float]]) -> str:
     return ", ".join(f"{dimension_text(dimension)} (p = {p:.2g})" for dimension, p in tested)
 
 
@@ -151,16 +151,16 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
     title, few = "trials in the good region", good < FEW_GOOD
-    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{caution(results)}"
+    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{adaptive_caveat(results)}"
     if not few:
         return [Finding("density", title, "ok", evidence)]
-    narrow = _narrow(results)
+    narrow = _narrow_ranges(results)
     lines = [f"{toml_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
     advice = "run more trials, or narrow the space around the best one"
     return [Finding("density", title, "warning", evidence, advice, "\n".join(lines), tuple(narrow))]
 
 
-def _narrow(results: Results) -> dict[str, dict[str, Any]]:
+def _narrow_ranges(results: Results) -> dict[str, dict[str, Any]]:
     """Ranges that hold the best trials with room on both sides, by parameter, where that leaves much of the range out.
 
     A parameter of several domains is left as it is: few trials have each of them.
@@ -174,13 +174,13 @@ def _narrow(results: Results) -> dict[str, dict[str, Any]]:
         best = [to_unit_interval(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
         left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
         if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
-            low, high = (float(f"{_at(domain, place):.6g}") for place in (left, right))
+            low, high = (float(f"{_from_unit_interval(domain, place):.6g}") for place in (left, right))
             bounds = {"low": max(low, domain.low), "high": min(high, domain.high)}
             narrow[dimension.parameter.name] = {**domain.to_json(), **bounds}
     return narrow
 
 
-def _at(domain: Range, place: float) -> float:
+def _from_unit_interval(domain: Range, place: float) -> float:
     """The value that stands at a place between the bounds; the reverse of `to_unit_interval`."""
     if domain.log:
         return float(domain.low * (domain.high / domain.low) ** place)
@@ -196,7 +196,7 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     evidence = f"{len(lost)} of {len(ended)} ended trials diverged or failed ({len(lost) / len(ended):.0%})"
     if len(lost) < INFEASIBLE * len(ended):
         return [Finding("infeasible", "infeasible trials", "ok", evidence)]
-    cut = _cut(results, lost)
+    cut = _find_cut(results, lost)
     if cut is None:
         advice = (
             "shrink the space where they fail, or look for a bug: no bound of one parameter parts them from the rest"
@@ -210,7 +210,7 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
 
 
-def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
+def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
     """The bound that leaves most of the lost trials outside, and the better half of the others inside.
 
     Returns:
@@ -239,18 +239,18 @@ def isolation(results: Results, _: Evaluations) -> list[Finding]:
     for dimension in results.space.varied:
         held = trials_with_value(results.ranked, dimension)
         if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
-            found.append(_choices(dimension, dimension.domain, held, error, caution(results)))
+            found.append(_choices_finding(dimension, dimension.domain, held, error, adaptive_caveat(results)))
     return found
 
 
-def _choices(
+def _choices_finding(
     dimension: Dimension, domain: Choices, held: Sequence[tuple[TrialRow, Value]], error: float, warning: str
 ) -> Finding:
     groups: dict[Value, list[float]] = {}
     for row, value in held:
         groups.setdefault(value, []).append(row.value or 0.0)
     first, name = next(iter(groups)), dimension.parameter.name
-    worse = [value for value in groups if value != first and _beaten(groups[first], groups[value], error)]
+    worse = [value for value in groups if value != first and _is_clearly_worse(groups[first], groups[value], error)]
     told = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
     title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {told}{warning}"
     if not worse:
@@ -260,7 +260,7 @@ def _choices(
     return Finding("isolation", title, "note", evidence, advice, f"{toml_key(name)} = {toml_value(table)}", (name,))
 
 
-def _beaten(best: list[float], other: list[float], error: float) -> bool:
+def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bool:
     """Whether a value had its chances, and its best and its trials are worse beyond noise."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
@@ -283,13 +283,13 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
     found = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        found.append(_trials_per("unequal trials", "note", unfair, advice))
+        found.append(_counts_finding("unequal trials", "note", unfair, advice))
     if fair:
-        found.append(_trials_per("equal trials", "ok", fair))
+        found.append(_counts_finding("equal trials", "ok", fair))
     return found
 
 
-def _trials_per(
+def _counts_finding(
     title: str, level: Level, counted: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
 ) -> Finding:
     told = (

@@ -13,7 +13,12 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text
 from hpo.report.stats.evaluation_stats import compare_candidates
-from hpo.report.stats.trial_stats import adaptive, count_validation_samples, retraining_noise, standard_error
+from hpo.report.stats.trial_stats import (
+    count_validation_samples,
+    estimate_retraining_noise,
+    is_adaptive,
+    standard_error,
+)
 
 __all__ = ["TRUST_CHECKS"]
 
@@ -51,7 +56,7 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
 
 def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
-    found = [_gain(each) for each in evaluations if each.own and each.validation_metric]
+    found = [_gain_finding(each) for each in evaluations if each.own and each.validation_metric]
     if not any(found):
         return [
             Finding(
@@ -65,7 +70,7 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     return [finding for finding in found if finding]
 
 
-def _gain(evaluation: EvaluationResults) -> Finding | None:
+def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
     """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
     rival = evaluation.rival
     found = [
@@ -104,7 +109,7 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
     apart = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
     bad = apart > reach
-    caution = "; an adaptive search's halves are not independent" if adaptive(results) else ""
+    caution = "; an adaptive search's halves are not independent" if is_adaptive(results) else ""
     return [
         Finding(
             "search_seed",
@@ -121,7 +126,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 26: the standard error, and whether a winner can be named."""
     from scipy.stats import norm  # half a second to import
 
-    parts = [each for each in (standard_error(results), retraining_noise(evaluations)) if each is not None]
+    parts = [each for each in (standard_error(results), estimate_retraining_noise(evaluations)) if each is not None]
     if not parts:
         return [
             Finding(
@@ -168,7 +173,7 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 27: explore first, and the test set comes last."""
     found = []
     startup = results.definition.sampler.options.get("n_startup_trials", STARTUP)
-    if adaptive(results) and isinstance(startup, int) and startup < STARTUP:
+    if is_adaptive(results) and isinstance(startup, int) and startup < STARTUP:
         found.append(
             Finding(
                 "order",

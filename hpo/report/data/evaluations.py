@@ -255,32 +255,32 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     """
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
     for companion in evaluation_studies(study):
-        found = _read(study, companion)
-        key = (not found.own, found.refit, _content(companion.definition.dataset))
-        merged[key] = _joined(merged[key], found) if key in merged else found
+        found = _read_evaluation(study, companion)
+        key = (not found.own, found.refit, _content_key(companion.definition.dataset))
+        merged[key] = _merge(merged[key], found) if key in merged else found
     contents: dict[str, set[str]] = {}
     for (*_, content), found in merged.items():
         contents.setdefault(found.dataset, set()).add(content)
     for key, found in merged.items():
         if len(contents[found.dataset]) > 1:  # files of one name and other content
             merged[key] = replace(found, dataset=found.path)
-    return tuple(replace(merged[key], candidates=_ordered(study, merged[key])) for key in sorted(merged))
+    return tuple(replace(merged[key], candidates=_order_candidates(study, merged[key])) for key in sorted(merged))
 
 
-def _content(dataset: DatasetReference) -> str:
+def _content_key(dataset: DatasetReference) -> str:
     """The same for the same data, wherever they lie and whatever their files are called."""
     return " ".join(sorted(dataset.sha256.values())) or dataset.name
 
 
-def _read(study: Study, companion: Study) -> EvaluationResults:
+def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     data = companion.definition.dataset
-    own = _content(data) == _content(study.definition.dataset)
+    own = _content_key(data) == _content_key(study.definition.dataset)
     objectives = study.definition.objectives
     place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
     chosen = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
-    runs = _runs(companion)
+    runs = _read_runs(companion)
     candidates = tuple(
         CandidateRuns(
             each.label,
@@ -304,18 +304,22 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         companion.left(),
         data.name,
         next(
-            (_local(look.at) for look in list_test_set_reads(study) if look.by.rpartition(" ")[0] == companion.name),
+            (
+                _to_local_time(look.at)
+                for look in list_test_set_reads(study)
+                if look.by.rpartition(" ")[0] == companion.name
+            ),
             None,
         ),
     )
 
 
-def _local(at: str) -> datetime:
+def _to_local_time(at: str) -> datetime:
     """A moment in UTC as trials have theirs: in local time, without a zone."""
     return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
-def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
+def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.epochs(companion.id)
     found: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
@@ -343,7 +347,7 @@ def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
 NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
 
 
-def _joined(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
+def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
     """Two evaluations on the same data as one; of a configuration that both have, the runs of both."""
     mine = {_identity(each): each for each in one.candidates}
     for each in other.candidates:
@@ -368,7 +372,7 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
     return candidate.trial, tuple(sorted(candidate.values.items()))
 
 
-def _ordered(study: Study, found: EvaluationResults) -> tuple[CandidateRuns, ...]:
+def _order_candidates(study: Study, found: EvaluationResults) -> tuple[CandidateRuns, ...]:
     """The best of the study first, the rival last unless it is the best itself."""
     place = study.definition.objectives.index(found.objective)
     sign = -1 if found.objective.direction == "maximize" else 1

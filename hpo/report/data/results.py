@@ -142,7 +142,7 @@ class Results:
     def counts(self) -> dict[str, int]:
         """How many trials are in each state, every state named."""
         found = Counter(row.state for row in self.trials)
-        return {state.name: found[state.name] for state in sorted(TrialState, key=_order)}
+        return {state.name: found[state.name] for state in sorted(TrialState, key=_state_order)}
 
     @cached_property
     def failures(self) -> dict[str, int]:
@@ -216,7 +216,7 @@ class Results:
         return {name: effective[name] for name in self.varied if name in effective}
 
 
-def _order(state: TrialState) -> int:
+def _state_order(state: TrialState) -> int:
     return ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING").index(state.name)
 
 
@@ -235,7 +235,7 @@ def read_results(study: Study) -> Results:
         definition=study.definition,
         budget=study.budget,
         space=study.space,
-        trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
+        trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
         left=study.left(),
         ended=study.ended(),
         workers=tuple(read_worker_states(study, trials)),
@@ -243,9 +243,9 @@ def read_results(study: Study) -> Results:
     )
 
 
-def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
+def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
     attrs = trial.user_attrs
-    params = _params(trial)
+    params = _read_params(trial)
     seconds = trial.duration.total_seconds() if trial.duration else None
     failure = attrs.get("failure") or ("unknown" if trial.state == TrialState.FAIL else None)
     return TrialRow(
@@ -253,27 +253,27 @@ def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> Tr
         state=trial.state.name,
         values=tuple(trial.values) if trial.values else None,
         params=params,
-        config=_config(study, trial, params),
+        config=_make_config(study, trial, params),
         epochs=epochs,
-        worker=_text(attrs.get("worker")),
+        worker=_text_or_none(attrs.get("worker")),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         seconds=seconds,
-        best_epoch=_whole(attrs.get("best_epoch")),
-        parameter_count=_whole(attrs.get("parameter_count")),
-        failure=_text(failure),
-        message=_text(attrs.get("message")),
+        best_epoch=_whole_or_none(attrs.get("best_epoch")),
+        parameter_count=_whole_or_none(attrs.get("parameter_count")),
+        failure=_text_or_none(failure),
+        message=_text_or_none(attrs.get("message")),
         baseline=study.is_baseline(trial.number),
         extra=study.extra(trial.number),
     )
 
 
-def _params(trial: FrozenTrial) -> dict[str, Value]:
+def _read_params(trial: FrozenTrial) -> dict[str, Value]:
     fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
     return dict(fixed or trial.params)
 
 
-def _config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
+def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
     try:
         if study.is_baseline(trial.number):
             return study.config_of(trial)
@@ -283,11 +283,11 @@ def _config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> Trial
 
 
 # Anybody can set attributes of a trial in the dashboard.
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _whole(value: object) -> int | None:
+def _whole_or_none(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -298,7 +298,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
     `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
-    rows = [_plain(row, results) for row in results.trials]
+    rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
     names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
     taken = rows[0][0].keys() | rows[0][1].keys() if rows else set()
@@ -309,7 +309,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands before the parameters, and after them."""
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
@@ -356,7 +356,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
             "failures": results.failures,
-            "failed": [_failed(row) for row in results.trials if row.failure and row.feasible],
+            "failed": [_failed_json(row) for row in results.trials if row.failure and row.feasible],
             "best": trial_json(results, results.best),
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
@@ -388,5 +388,5 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
     }
 
 
-def _failed(row: TrialRow) -> dict[str, Any]:
+def _failed_json(row: TrialRow) -> dict[str, Any]:
     return {"trial": row.number, "state": row.state, "failure": row.failure, "message": row.message}

@@ -17,13 +17,13 @@ LONGEST = 14  # characters that fit under a picture
 
 def contact_sheet(pictures: Pictures) -> str:
     """The sheet's text: pictures in rows, captions wrapped below, on a light ground of its own."""
-    captions = [_wrapped(one_line(caption)) for caption in pictures.captions]
+    captions = [_wrap_caption(one_line(caption)) for caption in pictures.captions]
     columns = min(pictures.columns, len(captions)) or 1
     height = SIDE + LINE * max((len(lines) for lines in captions), default=0) + GAP
     rows = -(-len(captions) // columns)
     size = (columns * (SIDE + GAP) + GAP, rows * height + GAP)
     cells = [
-        _cell(image, lines, GAP + i % columns * (SIDE + GAP), GAP + i // columns * height)
+        _render_cell(image, lines, GAP + i % columns * (SIDE + GAP), GAP + i // columns * height)
         for i, (image, lines) in enumerate(zip(pictures.images, captions, strict=True))
     ]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" width="{size[0]}"'
@@ -32,7 +32,7 @@ def contact_sheet(pictures: Pictures) -> str:
     return "\n".join([f'{head} height="{size[1]}" {look}>', ground, *cells, "</svg>\n"])
 
 
-def _cell(image: bytes, lines: list[str], x: int, y: int) -> str:
+def _render_cell(image: bytes, lines: list[str], x: int, y: int) -> str:
     data = base64.b64encode(image).decode()
     place = f'x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" style="image-rendering:pixelated"'
     middle = x + SIDE // 2
@@ -42,5 +42,5 @@ def _cell(image: bytes, lines: list[str], x: int, y: int) -> str:
     return f'<image {place} href="data:image/png;base64,{data}"/>{text}'
 
 
-def _wrapped(caption: str) -> list[str]:
+def _wrap_caption(caption: str) -> list[str]:
     return textwrap.wrap(caption, LONGEST, max_lines=3, placeholder="…")

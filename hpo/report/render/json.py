@@ -36,14 +36,14 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "importances": data.importances.by_key,
         "verdict": write_verdict(data),
         "findings": [asdict(finding) for finding in data.findings],
-        "evaluations": [_evaluation(evaluation, judgement) for evaluation, judgement in pairs],
+        "evaluations": [_evaluation_json(evaluation, judgement) for evaluation, judgement in pairs],
         "looks": [asdict(look) for look in data.test_set_reads],
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
 
 
-def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> dict[str, Any]:
+def _evaluation_json(evaluation: EvaluationResults, judgement: EvaluationStats) -> dict[str, Any]:
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
@@ -52,7 +52,7 @@ def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> di
         "validation_metric": evaluation.validation_metric,
         "test_metric": evaluation.test_metric,
         "left": evaluation.left,
-        "scores": [_score(score) for score in judgement.scores],
+        "scores": [_score_json(score) for score in judgement.scores],
         "comparisons": [asdict(comparison) for comparison in judgement.comparisons],
         "winner": judgement.winner.label if judgement.winner else None,
         "tied": judgement.tied,
@@ -60,7 +60,7 @@ def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> di
     }
 
 
-def _score(score: Score) -> dict[str, Any]:
+def _score_json(score: Score) -> dict[str, Any]:
     candidate: CandidateRuns = score.candidate
     return {
         "label": candidate.label,
@@ -68,18 +68,18 @@ def _score(score: Score) -> dict[str, Any]:
         "baseline": candidate.baseline,
         "values": dict(candidate.values),
         "chosen": score.chosen,
-        "validation": _interval(score.validation),
-        "test": _interval(score.test),
+        "validation": _interval_json(score.validation),
+        "test": _interval_json(score.test),
         "bias": score.bias,
-        "runs": [_run(run) for run in candidate.runs],
+        "runs": [_run_json(run) for run in candidate.runs],
     }
 
 
-def _interval(interval: Interval | None) -> dict[str, Any] | None:
+def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
     return None if interval is None else asdict(interval)
 
 
-def _run(run: EvaluationRun) -> dict[str, Any]:
+def _run_json(run: EvaluationRun) -> dict[str, Any]:
     keys = ("study", "number", "seed", "state", "parameter_count", "train_seconds")
     measured = {"validation": dict(run.validation), "test": dict(run.test)}
     return {**{key: getattr(run, key) for key in keys}, **measured}

@@ -22,11 +22,11 @@ __all__ = [
     "EvaluationStats",
     "Interval",
     "Score",
+    "bootstrap_interval",
     "compare_candidates",
-    "interval",
-    "lost_runs",
-    "score_rows",
-    "sentences",
+    "list_lost_runs",
+    "summarize_evaluation",
+    "tabulate_scores",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -120,7 +120,7 @@ def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
     """What an evaluation says by now; runs that are not finished are left out."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     hits = CorrectnessCache()
-    scores = [_score(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
+    scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
     measured = [score.candidate for score in scores if score.validation or score.test]
     if not measured:
@@ -156,9 +156,11 @@ class CorrectnessCache:
         return self._known[key]
 
 
-def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: CorrectnessCache) -> Score:
+def _score_candidate(
+    evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: CorrectnessCache
+) -> Score:
     validation, test = (
-        None if metric is None else _measured(candidate, metric, hits)
+        None if metric is None else _score_interval(candidate, metric, hits)
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
     chosen = candidate.chosen
@@ -166,11 +168,13 @@ def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, h
     return Score(candidate, chosen, validation, test, bias)
 
 
-def _measured(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
+def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
     scores = candidate.scores(metric)
     if not scores:
         return None
-    found = interval(list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric))
+    found = bootstrap_interval(
+        list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric)
+    )
     if not metric.endswith("accuracy") or not math.isfinite(found.low):
         return found
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
@@ -187,13 +191,13 @@ def _compare(
         if seeds:
             ours, its = (hits.of([run for run in each.done if run.seed in seeds], metric) for each in (best, other))
             samples = ours - its if ours is not None and its is not None and ours.shape == its.shape else None
-            difference = interval([sign * (mine[seed] - theirs[seed]) for seed in seeds], samples, level)
+            difference = bootstrap_interval([sign * (mine[seed] - theirs[seed]) for seed in seeds], samples, level)
             apart = difference.low > 0 or difference.high < 0
             return Comparison(best.label, other.label, metric, difference, apart)
     return None
 
 
-def interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
+def bootstrap_interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
     """The mean of a score over seeds and its bootstrap confidence interval (percentiles).
 
     The part of the seeds is widened for their small number, to what Student's t asks for: Hesterberg's expanded
@@ -211,21 +215,21 @@ def interval(values: Sequence[float], samples: Array | None = None, level: float
         return Interval(mean, math.nan, math.nan, math.nan, count)
     rng = np.random.default_rng(0)
     drawn = scores[rng.integers(count, size=(RESAMPLES, count))].mean(1) - mean
-    draws = mean + _expansion(count, level) * drawn
+    draws = mean + _expansion_factor(count, level) * drawn
     if samples is not None:
-        draws += _resampled(samples.mean(0), rng)
+        draws += _resample_means(samples.mean(0), rng)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), float(scores.std(ddof=1)), count)
 
 
-def _expansion(count: int, level: float) -> float:
+def _expansion_factor(count: int, level: float) -> float:
     from scipy.stats import norm, t  # half a second to import
 
     tail = (1 - level) / 2
     return float(math.sqrt(count / (count - 1)) * t.isf(tail, count - 1) / norm.isf(tail))
 
 
-def _resampled(means: Array, rng: np.random.Generator) -> Array:
+def _resample_means(means: Array, rng: np.random.Generator) -> Array:
     """How far the mean over the samples moves when they are drawn again: (RESAMPLES,).
 
     Samples have few distinct values, and a draw of all is a draw of how many have each.
@@ -239,7 +243,7 @@ def _resampled(means: Array, rng: np.random.Generator) -> Array:
 # In words.
 
 
-def score_rows(judgement: EvaluationStats) -> list[dict[str, Any]]:
+def tabulate_scores(judgement: EvaluationStats) -> list[dict[str, Any]]:
     """A flat row per configuration, the best first; numbers that are not known are None.
 
     Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
@@ -247,10 +251,10 @@ def score_rows(judgement: EvaluationStats) -> list[dict[str, Any]]:
     `bias` (how much the chosen score flatters), `better_by` (of the best over this one, paired), `told_apart`.
     """
     compared = {each.second: each for each in judgement.comparisons}
-    return [_row(score, compared.get(score.candidate.label)) for score in judgement.scores]
+    return [_score_row(score, compared.get(score.candidate.label)) for score in judgement.scores]
 
 
-def _row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
+def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
     main = score.test or score.validation
     return {
         "configuration": score.candidate.label,
@@ -258,23 +262,23 @@ def _row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
         "chosen": score.chosen,
         "validation": score.validation.mean if score.validation else None,
         "test": score.test.mean if score.test else None,
-        **({name: _known(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
+        **({name: _finite_or_none(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
         "bias": score.bias,
         "better_by": comparison.difference.mean if comparison else None,
         "told_apart": comparison.told_apart if comparison else None,
     }
 
 
-def _known(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sentences(evaluation: EvaluationResults, judgement: EvaluationStats) -> list[str]:
+def summarize_evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> list[str]:
     """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
     how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     lines = [f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}"]
     lines[0] += "; the test set was read once per run" if judgement.best is not None else ""
-    lines += lost_runs(evaluation)
+    lines += list_lost_runs(evaluation)
     best = judgement.best
     if best is None:
         return [*lines, "no run is finished yet"]
@@ -291,7 +295,7 @@ def sentences(evaluation: EvaluationResults, judgement: EvaluationStats) -> list
     return lines
 
 
-def lost_runs(evaluation: EvaluationResults) -> list[str]:
+def list_lost_runs(evaluation: EvaluationResults) -> list[str]:
     """The configurations of which runs failed or diverged, a line each."""
     return [
         f"{each.label} failed or diverged from {each.lost} of {len(each.runs)} seeds"

@@ -21,7 +21,7 @@ __all__ = [
     "Share",
     "compute_importances",
     "compute_shares",
-    "ranked_trials",
+    "list_ranked_trials",
 ]
 
 FEWEST = 10  # complete trials: below that a tenth of them is none
@@ -84,14 +84,14 @@ class _Resample(optuna.Study):
         return self.resampled
 
 
-def ranked_trials(study: Study) -> list[FrozenTrial]:
+def list_ranked_trials(study: Study) -> list[FrozenTrial]:
     """Return the COMPLETE trials whose values are all finite, by number."""
     return [t for t in study.trials() if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))]
 
 
 def compute_importances(study: Study, results: Results) -> Importances:
     """Compute the share of every varied parameter that some complete trial has."""
-    trials = ranked_trials(study)
+    trials = list_ranked_trials(study)
     keys_of_trials = {key for trial in trials for key in trial.params}
     keys = [dimension.key for dimension in results.space.varied if dimension.key in keys_of_trials]
     if not results.varied:

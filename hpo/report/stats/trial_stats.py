@@ -16,13 +16,13 @@ from hpo.study import Objective
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
-    "adaptive",
-    "caution",
+    "adaptive_caveat",
+    "choose_curve_objective",
     "count_validation_samples",
-    "curve",
-    "curve_objective",
-    "leaders",
-    "retraining_noise",
+    "estimate_retraining_noise",
+    "is_adaptive",
+    "list_top_trials",
+    "read_curve",
     "standard_error",
     "to_unit_interval",
     "trials_with_value",
@@ -32,17 +32,17 @@ __all__ = [
 LEADERS = 5
 
 
-def adaptive(results: Results) -> bool:
+def is_adaptive(results: Results) -> bool:
     """Whether trials were chosen by the results of earlier ones."""
     return not SAMPLERS[results.definition.sampler.name].fixed
 
 
-def caution(results: Results) -> str:
+def adaptive_caveat(results: Results) -> str:
     """What evidence from adaptively sampled trials must say."""
-    return " (weaker evidence: the sampler chose these trials by earlier results)" if adaptive(results) else ""
+    return " (weaker evidence: the sampler chose these trials by earlier results)" if is_adaptive(results) else ""
 
 
-def leaders(results: Results) -> Sequence[TrialRow]:
+def list_top_trials(results: Results) -> Sequence[TrialRow]:
     """The trials whose curves are looked at: one alone may be odd, and the worse half is bad for reasons of its own."""
     return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
 
@@ -72,7 +72,7 @@ def standard_error(results: Results) -> float | None:
     return math.sqrt(p * (1 - p) / count)
 
 
-def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
+def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
     """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
     groups = []
     for evaluation in evaluations:
@@ -88,10 +88,10 @@ def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
 def trials_with_value(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
     """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
     found = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
-    return [(row, value) for row, value in found if _held(dimension, value)]
+    return [(row, value) for row, value in found if _is_in_domain(dimension, value)]
 
 
-def _held(dimension: Dimension, value: Value) -> bool:
+def _is_in_domain(dimension: Dimension, value: Value) -> bool:
     try:
         return dimension.domain.contains(value)
     except (TypeError, ValueError):
@@ -107,13 +107,13 @@ def to_unit_interval(domain: Range, value: float) -> float:
     return (value - domain.low) / (domain.high - domain.low)
 
 
-def curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
     held = [epoch.get(metric) for epoch in row.epochs]
     return np.array([float(v) for v in held if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
 
 
-def curve_objective(results: Results) -> Objective | None:
+def choose_curve_objective(results: Results) -> Objective | None:
     """Return the metric whose curves are shown, with its direction; None before the first epoch.
 
     It is the first objective that is recorded by epoch, or else `val_accuracy` or `val_loss`.
