@@ -30,8 +30,8 @@ def export_config(study: Study | Results, number: int | None = None, format: str
     results = study if isinstance(study, Results) else read_results(study)
     row = _choose_trial(results, number)
     if row.config is None:
-        why = "it was added by others" if row.params else "it has no parameters yet"
-        raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {why}")
+        reason = "it was added by others" if row.params else "it has no parameters yet"
+        raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {reason}")
     table = {
         "dataset": results.definition.dataset.name,
         "objective": _objective_entry(results),

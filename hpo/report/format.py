@@ -163,8 +163,8 @@ def domain_text(domain: Domain) -> str:
     if isinstance(domain, Choices):
         return ", ".join(value_text(value) for value in domain.values)
     assert isinstance(domain, Range)
-    how = ", log" if domain.log else f", step {value_text(domain.step)}" if domain.step is not None else ""
-    return f"{value_text(domain.low)} to {value_text(domain.high)}{how}"
+    scale = ", log" if domain.log else f", step {value_text(domain.step)}" if domain.step is not None else ""
+    return f"{value_text(domain.low)} to {value_text(domain.high)}{scale}"
 
 
 def one_line(text: str) -> str:

@@ -104,11 +104,11 @@ def _change_parameters(results: Results, findings: Sequence[Finding]) -> tuple[d
     return parameters, reasons
 
 
-def _replace_domain(held: Any, literal: Any) -> Any:
+def _replace_domain(current: Any, literal: Any) -> Any:
     """A parameter's domain, or of several alternatives the one under the same condition."""
-    if not isinstance(held, list) or not isinstance(literal, Mapping):
+    if not isinstance(current, list) or not isinstance(literal, Mapping):
         return literal
-    return [literal if each.get("when") == literal.get("when") else each for each in held]
+    return [literal if each.get("when") == literal.get("when") else each for each in current]
 
 
 def _warm_start(results: Results, space: Space) -> list[dict[str, Value]]:

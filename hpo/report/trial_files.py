@@ -47,14 +47,14 @@ def export_trials(study: Study, folder: Path) -> int:
         RequestError: the folder is not empty, or cannot be written.
         RegistryError: the study uses a model or metric that is not registered here.
     """
-    with written_whole(folder) as made:
+    with written_whole(folder) as new:
         results, evaluations = read_results(study), read_evaluations(study)
         trials = {trial.number: trial for trial in study.trials()}
         names = dict.fromkeys(name for row in results.trials for epoch in row.epochs for name in epoch)
         validation = [name for name in names if name not in NOT_VALIDATION]
         begun = [row for row in results.trials if row.started is not None]
         for row in begun:
-            place, trial = made / f"comb_{row.number}", trials[row.number]
+            place, trial = new / f"comb_{row.number}", trials[row.number]
             place.mkdir()
             _write_table(place / "validation.csv", ("epoch", *validation, "seconds"), row.epochs)
             if results.definition.record_steps:
@@ -78,7 +78,7 @@ def _step_rows(epochs: Iterable[EpochSteps]) -> Iterator[Row]:
 
 def _params_document(results: Results, row: TrialRow, attributes: Mapping[str, Any]) -> dict[str, Any]:
     pairs = zip(results.objectives, row.values or (), strict=False)
-    plain = {
+    plain_attributes = {
         name: value
         for name, value in attributes.items()
         if name not in TOLD and isinstance(value, str | int | float | None)
@@ -90,7 +90,7 @@ def _params_document(results: Results, row: TrialRow, attributes: Mapping[str, A
         "values": {objective.metric: value for objective, value in pairs},
         "best_epoch": row.best_epoch,
         "parameter_count": row.parameter_count,
-        "attributes": plain,
+        "attributes": plain_attributes,
     }
 
 

@@ -67,9 +67,9 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
     with suppress(OSError), (out / DOCUMENT).open("rb") as file:
         if file.read(len(OPENING)) == OPENING:
             return
-    theirs = next((out / name for name in names if (out / name).exists()), None)
-    if theirs is not None:
-        raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
+    existing = next((out / name for name in names if (out / name).exists()), None)
+    if existing is not None:
+        raise RequestError(f"report: {existing} is there, and is of no report; choose another folder")
 
 
 def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
@@ -83,11 +83,11 @@ def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     from hpo.report.render.json import report_document
     from hpo.report.render.markdown import render_markdown
 
-    told = (data.results.name, write_verdict(data), study_facts(data), make_chapters(data), time_text(data.read_at))
-    text, figures = render_markdown(*told)
+    content = (data.results.name, write_verdict(data), study_facts(data), make_chapters(data), time_text(data.read_at))
+    text, figures = render_markdown(*content)
     texts = {
         DOCUMENT: json.dumps(report_document(data), allow_nan=False),  # first, for by it a report is known
-        "report.html": render_html(*told),
+        "report.html": render_html(*content),
         "report.md": text,
         "best_config.toml": best_config_toml(data.results)[0],
         "study.toml": format_study_file(data.results),

@@ -131,11 +131,11 @@ def test_few_trials_and_no_parameters_say_why(tmp_path: Path) -> None:
     few = filled(tmp_path, "few", trials=3)
     figure = blocks_of(few)[0]
     assert isinstance(figure, Figure)
-    assert figure.missing == "This needs at least 10 complete trials; there are 3."
+    assert figure.reason == "This needs at least 10 complete trials; there are 3."
     none = make_study(tmp_path, "none", parameters={"epochs": 1}, trials=1, sampler="random")
     figure = blocks_of(none)[0]
     assert isinstance(figure, Figure)
-    assert figure.missing == "The study varies no parameter."
+    assert figure.reason == "The study varies no parameter."
 
 
 def test_hostile_texts_are_escaped(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_unknown_text_is_text(study: Study, text: str) -> None:
 
 
 def test_figures_have_a_title_and_colours_that_plotly_knows(study: Study) -> None:
-    publish(study, [], [], [figure("a"), Figure("empty", "Empty", missing="no trials")])
+    publish(study, [], [], [figure("a"), Figure("empty", "Empty", reason="no trials")])
     (saved,) = figures(study).values()
     (trace,) = saved["data"]
     assert trace["marker"]["color"] == PALETTE["accent"]

@@ -77,7 +77,7 @@ def test_the_texts_of_a_figure_are_its_own(drawn: list[Figure]) -> None:
 
 
 def test_what_has_no_static_picture_is_none() -> None:
-    assert render_svg(Figure("none", "None", missing="why")) is None
+    assert render_svg(Figure("none", "None", reason="why")) is None
     assert render_svg(one({"type": "parcoords", "dimensions": []})) is None
 
 

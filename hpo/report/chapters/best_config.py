@@ -25,27 +25,27 @@ def best_config_toml(results: Results) -> tuple[str, str]:
 
 
 def best_config_chapter(
-    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[EvaluationStats] = ()
+    results: Results, evaluations: Sequence[EvaluationResults] = (), stats: Sequence[EvaluationStats] = ()
 ) -> Chapter | None:
     """The chapter; None without a complete trial, for the verdict has said so.
 
     Args:
         results: the study.
         evaluations: of it.
-        judgements: one per evaluation.
+        stats: one per evaluation.
     """
     if results.best is None:
         return None
-    config, why = best_config_toml(results)
+    config, reason = best_config_toml(results)
     blocks: list[Block] = [
         *_trial_facts(results),
-        *_other_winner(results, evaluations, judgements),
+        *_other_winner(results, evaluations, stats),
         *_settings_table(results),
     ]
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
-        blocks.append(Text(f"{why[:1].upper()}{why[1:]}."))
+        blocks.append(Text(f"{reason[:1].upper()}{reason[1:]}."))
     return Chapter("best", "Best configuration", blocks)
 
 
@@ -61,11 +61,11 @@ def _trial_facts(results: Results) -> list[Block]:
 
 
 def _other_winner(
-    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[EvaluationStats]
+    results: Results, evaluations: Sequence[EvaluationResults], stats: Sequence[EvaluationStats]
 ) -> list[Block]:
     """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
-    for evaluation, judgement in zip(evaluations, judgements, strict=True):
-        first = judgement.best.candidate.trial if judgement.best is not None else None
+    for evaluation, each in zip(evaluations, stats, strict=True):
+        first = each.best.candidate.trial if each.best is not None else None
         if (
             evaluation.own
             and not evaluation.refit

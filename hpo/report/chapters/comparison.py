@@ -63,19 +63,19 @@ class Group:
 def comparison_chapter(results: Results) -> Chapter | None:
     """The chapter; None where the study has no such table, or no trial is complete."""
     table = results.definition.report
-    found = group_trials(results, table.compare) if table else []
-    if table is None or not found:
+    groups = group_trials(results, table.compare) if table else []
+    if table is None or not groups:
         return None
     blocks: list[Block] = [*_expectation_notes(results, table)]
     for i, measure in enumerate(table.y):
         blocks += [Subtitle(_title(measure))] if len(table.y) > 1 else []
-        blocks += _against_x(results, table, measure, found, i)
-        blocks += _curves(results, measure, found, i) if table.compare else []
+        blocks += _against_x(results, table, measure, groups, i)
+        blocks += _curves(results, measure, groups, i) if table.compare else []
         blocks += (
-            _learning_rate_table(table, found) if measure == RATE else [_score_table(results, table, measure, found)]
+            _learning_rate_table(table, groups) if measure == RATE else [_score_table(results, table, measure, groups)]
         )
-    shown = min(len(found), GROUPS_LIMIT)
-    cut = f" {shown} of {len(found)} groups are shown." if shown < len(found) else ""
+    count = min(len(groups), GROUPS_LIMIT)
+    cut = f" {count} of {len(groups)} groups are shown." if count < len(groups) else ""
     words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
     if results.work is not None and (results.work.cohort_size or 1) > 1 and SECONDS & {table.x, *table.y}:
         words += (
@@ -135,21 +135,21 @@ def _title(measure: str) -> str:
 
 def group_trials(results: Results, names: Sequence[str]) -> list[Group]:
     """The complete trials by their values of the named parameters, in the order of each parameter's values."""
-    held: dict[tuple[object, ...], list[TrialRow]] = {}
+    trials: dict[tuple[object, ...], list[TrialRow]] = {}
     for row in sorted(results.ranked, key=lambda row: row.number):
         if row.config is not None:
             values = row.config.effective()
-            held.setdefault(tuple(values.get(name) for name in names), []).append(row)
-    places = [_value_order([key[i] for key in held]) for i in range(len(names))]
-    keys = sorted(held, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
-    return [Group(_group_name(names, key), tuple(held[key])) for key in keys]
+            trials.setdefault(tuple(values.get(name) for name in names), []).append(row)
+    places = [_value_order([key[i] for key in trials]) for i in range(len(names))]
+    keys = sorted(trials, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
+    return [Group(_group_name(names, key), tuple(trials[key])) for key in keys]
 
 
 def _value_order(values: Sequence[Any]) -> dict[Any, int]:
     """The place of each value: numbers in their order, others as they came."""
-    found = list(dict.fromkeys(values))
-    numeric = all(isinstance(value, int | float) for value in found)
-    return {value: i for i, value in enumerate(sorted(found) if numeric else found)}
+    distinct = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) for value in distinct)
+    return {value: i for i, value in enumerate(sorted(distinct) if numeric else distinct)}
 
 
 def _group_name(names: Sequence[str], key: Sequence[object]) -> str:
@@ -161,7 +161,7 @@ def _group_name(names: Sequence[str], key: Sequence[object]) -> str:
 
 def measure_trial(results: Results, row: TrialRow, measure: str) -> float | None:
     """A trial's score in a measure: an objective, a cost, or a metric at its best epoch; None where it has none."""
-    told = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
+    objectives = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
     last = row.epochs[-1] if row.epochs else {}
     seconds = last.get("seconds")
     best = next((e for e in row.epochs if e.get("epoch") == row.best_epoch), {})
@@ -171,7 +171,7 @@ def measure_trial(results: Results, row: TrialRow, measure: str) -> float | None
         "epoch_seconds": None if seconds is None else seconds / max(last.get("epoch", len(row.epochs)), 1),
         "best_epoch": row.best_epoch,
     }
-    value = told.get(measure, costs[measure] if measure in costs else best.get(measure))
+    value = objectives.get(measure, costs[measure] if measure in costs else best.get(measure))
     return float(value) if value is not None and math.isfinite(value) else None
 
 
@@ -183,17 +183,17 @@ def _is_maximized(results: Results, measure: str) -> bool:
 def _score_trials(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:
     """Scores with their trials, the best first."""
     sign = -1 if _is_maximized(results, measure) else 1
-    found = [(value, row) for row in rows if (value := measure_trial(results, row, measure)) is not None]
-    return sorted(found, key=lambda pair: (sign * pair[0], pair[1].number))
+    scored = [(value, row) for row in rows if (value := measure_trial(results, row, measure)) is not None]
+    return sorted(scored, key=lambda pair: (sign * pair[0], pair[1].number))
 
 
 # The table of groups.
 
 
-def _score_table(results: Results, table: ReportTable, measure: str, found: Sequence[Group]) -> Table:
+def _score_table(results: Results, table: ReportTable, measure: str, groups: Sequence[Group]) -> Table:
     columns = [", ".join(table.compare) or "group", "trials", "best", "of trial", "median", "quartiles"]
     rows = []
-    for group in found[:GROUPS_LIMIT]:
+    for group in groups[:GROUPS_LIMIT]:
         scored = _score_trials(results, group.rows, measure)
         rows.append([group.name, count_text(len(scored)), *_summary_cells(measure, scored)])
     return Table(columns, rows, columns[1:])
@@ -212,16 +212,16 @@ def _score_text(measure: str, value: float) -> str:
     return duration_text(value) if measure == "train_seconds" else values_text(measure, float(value))
 
 
-def _learning_rate_table(table: ReportTable, found: Sequence[Group]) -> list[Block]:
+def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Block]:
     """From which learning rates to which the trials of each group that were trained to their end went."""
     columns = [", ".join(table.compare) or "group", "trials", "from", "to, as asked", "to, as recorded"]
     rows, exact, ended = [], 0, 0
-    for group in found[:GROUPS_LIMIT]:
-        told = [rates for row in group.rows if (rates := _learning_rates(row)) is not None]
-        exact, ended = exact + sum(asked == last for _, asked, last in told), ended + len(told)
-        if told:
-            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*told, strict=True)]
-            rows.append([group.name, count_text(len(told)), *texts])
+    for group in groups[:GROUPS_LIMIT]:
+        triples = [rates for row in group.rows if (rates := _learning_rates(row)) is not None]
+        exact, ended = exact + sum(asked == last for _, asked, last in triples), ended + len(triples)
+        if triples:
+            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*triples, strict=True)]
+            rows.append([group.name, count_text(len(triples)), *texts])
     if not rows:
         return []
     words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was asked for."
@@ -239,12 +239,12 @@ def _learning_rates(row: TrialRow) -> tuple[float, float, float] | None:
 # Curves by epoch.
 
 
-def _curves(results: Results, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+def _curves(results: Results, measure: str, groups: Sequence[Group], index: int) -> list[Block]:
     """The median of each group's curves; nothing of what is not told by epoch."""
-    shown = [
-        group for group in found[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
+    drawn = [
+        group for group in groups[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
     ]
-    traces = [_median_curve(group, measure, i) for i, group in enumerate(shown)]
+    traces = [_median_curve(group, measure, i) for i, group in enumerate(drawn)]
     if not traces:
         return []
     values = [value for trace in traces for value in trace["y"]]
@@ -252,7 +252,7 @@ def _curves(results: Results, measure: str, found: Sequence[Group], index: int) 
     upright = make_value_axis(objective, values, _title(measure))
     high = max(trace["x"][-1] for trace in traces)
     spec = build_spec(traces, 380, xaxis=make_integer_axis("epoch", high), yaxis=upright, showlegend=True)
-    cut = f" {len(shown)} of {len(found)} groups are drawn." if len(shown) < len(found) else ""
+    cut = f" {len(drawn)} of {len(groups)} groups are drawn." if len(drawn) < len(groups) else ""
     caption = f"The median of each group's trials by epoch, of those that were trained so long.{cut}"
     return [attach_spec(Figure(f"comparison-curves-{index}", f"Curves of the {_title(measure)}"), spec, caption)]
 
@@ -281,11 +281,13 @@ def _style(index: int, width: float) -> Spec:
 # Scores against x.
 
 
-def _against_x(results: Results, table: ReportTable, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+def _against_x(results: Results, table: ReportTable, measure: str, groups: Sequence[Group], index: int) -> list[Block]:
     if table.x is None or measure == RATE:
         return []
     places = _XPositions(results, table)
-    lines = [(group, _group_traces(results, places, measure, group, i)) for i, group in enumerate(found[:GROUPS_DRAWN])]
+    lines = [
+        (group, _group_traces(results, places, measure, group, i)) for i, group in enumerate(groups[:GROUPS_DRAWN])
+    ]
     traces = [trace for _, line in lines for trace in line]
     if not traces:
         return []
@@ -297,7 +299,7 @@ def _against_x(results: Results, table: ReportTable, measure: str, found: Sequen
     knees = [_knee_mark(table, measure, group, line[-1]) for group, line in lines if line] if bends else []
     marks = [mark for mark, _ in knees if mark]
     spec = build_spec([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
-    cut = f" {GROUPS_DRAWN} of {len(found)} groups are drawn." if len(found) > GROUPS_DRAWN else ""
+    cut = f" {GROUPS_DRAWN} of {len(groups)} groups are drawn." if len(groups) > GROUPS_DRAWN else ""
     rings = " A ring marks the knee." if marks else ""
     caption = f"The best trial of each group (line) and the median (pale).{rings}{_fit_caption(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
@@ -310,23 +312,23 @@ def _knee_mark(table: ReportTable, measure: str, of: Group, trace: Spec) -> tupl
     x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
     across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
     down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
-    found = find_knee(across, down)
+    knee = find_knee(across, down)
     where = f"{TITLES.get(table.x or '', table.x or '')}"
     group = f" with {of.name}" if table.compare else ""
-    if found is None:
+    if knee is None:
         return {}, f"The curve{group} has no knee."
-    beside = f"{_score_text(measure, y[found])} there, {_score_text(measure, y[-1])} at {x[-1]:g}"
+    beside = f"{_score_text(measure, y[knee])} there, {_score_text(measure, y[-1])} at {x[-1]:g}"
     mark = {
         "type": "scatter",
         "mode": "markers",
-        "x": [x[found]],
-        "y": [y[found]],
+        "x": [x[knee]],
+        "y": [y[knee]],
         "marker": {"symbol": "circle-open", "size": 17, "color": trace["marker"]["color"], "line": {"width": 2}},
         "legendgroup": trace["legendgroup"],
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    return mark, f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
+    return mark, f"The knee{group} is at {where} {x[knee]:g}, an estimate of the {table.knee} ({beside})."
 
 
 class _XPositions:
@@ -343,9 +345,13 @@ class _XPositions:
         self.edges = self._edges(numbers) if len(set(numbers)) > PLACES else None
 
     def _raw(self, row: TrialRow) -> Any:
-        known = row.config.effective() if row.config is not None else {}
+        effective = row.config.effective() if row.config is not None else {}
         return (
-            known[self.x] if self.x in known else measure_trial(self.results, row, self.x) if self.x in TITLES else None
+            effective[self.x]
+            if self.x in effective
+            else measure_trial(self.results, row, self.x)
+            if self.x in TITLES
+            else None
         )
 
     def _edges(self, numbers: Sequence[float]) -> list[float]:
@@ -380,13 +386,13 @@ class _XPositions:
 
 def _group_traces(results: Results, places: _XPositions, measure: str, group: Group, index: int) -> list[Spec]:
     """The best and the median of a group by place."""
-    held: dict[float | str, list[TrialRow]] = {}
+    trials: dict[float | str, list[TrialRow]] = {}
     for row in group.rows:
         place = places.of(row)
         if place is not None:
-            held.setdefault(place, []).append(row)
-    order = sorted(held, key=float) if places.numeric else list(held)
-    scored = {place: pairs for place in order if (pairs := _score_trials(results, held[place], measure))}
+            trials.setdefault(place, []).append(row)
+    order = sorted(trials, key=float) if places.numeric else list(trials)
+    scored = {place: pairs for place in order if (pairs := _score_trials(results, trials[place], measure))}
     if not scored:
         return []
     name, x = escape_text(shorten(group.name, 40)), list(scored)
@@ -398,15 +404,15 @@ def _group_traces(results: Results, places: _XPositions, measure: str, group: Gr
         f"median {_score_text(measure, m)} of {len(pairs)} trials"
         for (value, row), fit, m, pairs in zip(best, fits, middle, scored.values(), strict=True)
     ]
-    look, group_of = _style(index, 2.2), {"legendgroup": f"group {index}"}
+    style, group_of = _style(index, 2.2), {"legendgroup": f"group {index}"}
     symbols = {"overfits": "triangle-up", "underfits": "triangle-down", "": "circle"}
-    marker = {"color": look["marker"]["color"], "size": 8, "symbol": [symbols[fit] for fit in fits]}
-    line = {**look["line"], "width": 1}
+    marker = {"color": style["marker"]["color"], "size": 8, "symbol": [symbols[fit] for fit in fits]}
+    line = {**style["line"], "width": 1}
     pale = {"opacity": 0.45, "mode": "lines", "showlegend": False, "hoverinfo": "skip", "line": line}
     own = {"mode": "lines+markers", "name": name, "text": texts, "hovertemplate": HOVER, "marker": marker}
     return [
-        {**look, **group_of, **pale, "x": x, "y": middle},
-        {**look, **group_of, **own, "x": x, "y": [value for value, _ in best]},
+        {**style, **group_of, **pale, "x": x, "y": middle},
+        {**style, **group_of, **own, "x": x, "y": [value for value, _ in best]},
     ]
 
 
@@ -423,11 +429,11 @@ def _fit_caption(measure: str) -> str:
 
 def classify_fit(row: TrialRow) -> str:
     """`overfits`, `underfits` or nothing, by the losses of the trial's epochs; nothing of fewer than five."""
-    held = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
-    if len(held) < 5 or not all(math.isfinite(value) for pair in held for value in pair):
+    pairs = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
+    if len(pairs) < 5 or not all(math.isfinite(value) for pair in pairs for value in pair):
         return ""
-    train, validation = (np.array(losses) for losses in zip(*held, strict=True))
-    lowest, back = int(validation.argmin()), max(1, math.ceil(len(held) / 5))
+    train, validation = (np.array(losses) for losses in zip(*pairs, strict=True))
+    lowest, back = int(validation.argmin()), max(1, math.ceil(len(pairs) / 5))
     if validation[-1] > (1 + CHANGE) * validation[lowest] and train[-1] < train[lowest]:
         return "overfits"
     falling = all(losses[-1] < (1 - CHANGE) * losses[-1 - back] for losses in (train, validation))

@@ -35,9 +35,9 @@ def cost_chapter(results: Results) -> Chapter | None:
 def _state_table(results: Results) -> Table:
     rows = []
     for state, count in results.counts.items():
-        held = [row for row in results.trials if row.state == state]
-        seconds = [row.seconds for row in held if row.seconds is not None]
-        epochs = sum(len(row.epochs) for row in held)
+        trials = [row for row in results.trials if row.state == state]
+        seconds = [row.seconds for row in trials if row.seconds is not None]
+        epochs = sum(len(row.epochs) for row in trials)
         if count:
             total = duration_text(sum(seconds)) if seconds else NONE
             each = duration_text(sum(seconds) / len(seconds)) if seconds else NONE

@@ -44,8 +44,8 @@ def _study_table(results: Results) -> Table:
 
 
 def _component_text(name: str, options: Mapping[str, object]) -> str:
-    told = ", ".join(f"{key} = {value}" for key, value in options.items())
-    return f"{name} ({told})" if told else name
+    text = ", ".join(f"{key} = {value}" for key, value in options.items())
+    return f"{name} ({text})" if text else name
 
 
 def _space_table(results: Results) -> Table:

@@ -30,11 +30,11 @@ def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
     """
     for evaluation in evaluations:
-        found = _choose_run(evaluation)
+        chosen = _choose_run(evaluation)
         for split in ("test", "validation"):
-            told = found[1].predictions(split) if found else None
-            if found and told is not None and len(told.labels):
-                blocks = [_subject_text(evaluation, *found, split, told), *_analysis_blocks(told)]
+            predictions = chosen[1].predictions(split) if chosen else None
+            if chosen and predictions is not None and len(predictions.labels):
+                blocks = [_subject_text(evaluation, *chosen, split, predictions), *_analysis_blocks(predictions)]
                 return Chapter("mistakes", "What it gets wrong", blocks)
     return None
 
@@ -47,41 +47,41 @@ def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, Evaluatio
 
 
 def _subject_text(
-    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, told: Predictions
+    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, predictions: Predictions
 ) -> Text:
-    wrong = int((~told.correct).sum())
+    wrong = int((~predictions.correct).sum())
     data = "test set" if split == "test" else "validation data (the test set has not been looked at)"
     value = run.validation.get(evaluation.validation_metric or "")
     score = f", the run with the median validation score ({values_text(evaluation.objective.metric, value)})"
     which = score if value is not None else ""
     return Text(
         f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}: "
-        f"{count_text(wrong)} of {count_text(len(told.labels))} samples wrong, {100 * wrong / len(told.labels):.2f} %."
+        f"{count_text(wrong)} of {count_text(len(predictions.labels))} samples wrong, {100 * wrong / len(predictions.labels):.2f} %."
     )
 
 
-def _analysis_blocks(told: Predictions) -> list[Block]:
-    table = confusion_matrix(told)
+def _analysis_blocks(predictions: Predictions) -> list[Block]:
+    table = confusion_matrix(predictions)
     matrix: list[Block] = [_matrix_figure(table)] if len(table) <= MATRIX_LIMIT else []
     return [
         *matrix,
         *_pair_table(table),
         Subtitle("By class"),
         *_class_table(table),
-        *_mistake_pictures(told),
+        *_mistake_pictures(predictions),
         Subtitle("How sure it is"),
-        *_reliability_blocks(told),
+        *_reliability_blocks(predictions),
     ]
 
 
 # Which classes it confuses.
 
 
-def confusion_matrix(told: Predictions) -> Array:
+def confusion_matrix(predictions: Predictions) -> Array:
     """How often a sample of class `row` was said to be of class `column`: (classes, classes)."""
-    classes = max(told.probabilities.shape[1], int(told.labels.max()) + 1)
+    classes = max(predictions.probabilities.shape[1], int(predictions.labels.max()) + 1)
     table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (told.labels, told.probabilities.argmax(1)), 1)
+    np.add.at(table, (predictions.labels, predictions.probabilities.argmax(1)), 1)
     return table
 
 
@@ -132,80 +132,82 @@ def _pair_table(table: Array) -> list[Block]:
     """The most confused pairs, where a matrix would be too large."""
     off = table - np.diag(np.diag(table))
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    found = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
-    if len(table) <= MATRIX_LIMIT or not found:
+    confused = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
+    if len(table) <= MATRIX_LIMIT or not confused:
         return []
     support = table.sum(1)
-    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in found]
+    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in confused]
     columns = ["label", "said", "samples", "of the label"]
     return [Subtitle("The most confused classes"), Table(columns, rows, columns)]
 
 
 def _class_table(table: Array) -> list[Block]:
     """Precision, recall and F1 of each class, the worst F1 first."""
-    hits, said, support = np.diag(table), table.sum(0), table.sum(1)
-    precision, recall = (hits / np.where(count, count, 1) for count in (said, support))
-    f1 = 2 * hits / np.maximum(said + support, 1)
-    held = sorted((i for i in range(len(table)) if said[i] or support[i]), key=lambda i: (f1[i], i))
+    hits, predicted, support = np.diag(table), table.sum(0), table.sum(1)
+    precision, recall = (hits / np.where(count, count, 1) for count in (predicted, support))
+    f1 = 2 * hits / np.maximum(predicted + support, 1)
+    present = sorted((i for i in range(len(table)) if predicted[i] or support[i]), key=lambda i: (f1[i], i))
     rows = [
         [
             str(i),
-            f"{100 * precision[i]:.1f} %" if said[i] else "-",
+            f"{100 * precision[i]:.1f} %" if predicted[i] else "-",
             f"{100 * recall[i]:.1f} %" if support[i] else "-",
             f"{100 * f1[i]:.1f} %",
             count_text(int(support[i])),
         ]
-        for i in held[:CLASSES_LIMIT]
+        for i in present[:CLASSES_LIMIT]
     ]
     columns = ["class", "precision", "recall", "F1", "samples"]
-    how = "Worst first. Precision: of what was said to be of the class, how much is. Recall: how much of it was found."
-    cut = f" {CLASSES_LIMIT} of {len(held)} classes are shown." if len(held) > CLASSES_LIMIT else ""
-    return [Table(columns, rows, columns), Text(how + cut, quiet=True)]
+    note = "Worst first. Precision: of what was said to be of the class, how much is. Recall: how much of it was found."
+    cut = f" {CLASSES_LIMIT} of {len(present)} classes are shown." if len(present) > CLASSES_LIMIT else ""
+    return [Table(columns, rows, columns), Text(note + cut, quiet=True)]
 
 
 # Where it was sure, and wrong.
 
 
-def _mistake_pictures(told: Predictions) -> list[Block]:
-    if told.pictures is None or not len(told.pictures):
+def _mistake_pictures(predictions: Predictions) -> list[Block]:
+    if predictions.pictures is None or not len(predictions.pictures):
         return []
-    said, sure = told.probabilities.argmax(1), told.probabilities.max(1)
-    shown = told.mistakes[:PICTURES_LIMIT]
-    captions = [f"{told.labels[i]}, said {said[i]} ({100 * sure[i]:.0f} %)" for i in shown]
-    images = [encode_png(picture) for picture in told.pictures[:PICTURES_LIMIT]]
-    how = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
-    return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), how]
+    predicted, confidence = predictions.probabilities.argmax(1), predictions.probabilities.max(1)
+    samples = predictions.mistakes[:PICTURES_LIMIT]
+    captions = [f"{predictions.labels[i]}, said {predicted[i]} ({100 * confidence[i]:.0f} %)" for i in samples]
+    images = [encode_png(picture) for picture in predictions.pictures[:PICTURES_LIMIT]]
+    note = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
+    return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), note]
 
 
 # Whether its probabilities mean what they say.
 
 
-def calibration_bins(told: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
+def calibration_bins(predictions: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
     """Mean probability of what was said, share that was right, and count, by bins of about equal counts.
 
     Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
     """
-    sure, right = told.probabilities.max(1).astype(float), told.correct
-    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
-    return [(float(sure[part].mean()), float(right[part].mean()), len(part)) for part in parts]
+    confidence, right = predictions.probabilities.max(1).astype(float), predictions.correct
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
+    return [(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
 
 
-def expected_calibration_error(told: Predictions, bins: int = BINS) -> float:
+def expected_calibration_error(predictions: Predictions, bins: int = BINS) -> float:
     """The mean distance of probability and share of hits over the bins, weighted by their counts."""
-    found = calibration_bins(told, bins)
-    return sum(count * abs(sure - right) for sure, right, count in found) / sum(count for *_, count in found)
+    table = calibration_bins(predictions, bins)
+    return sum(count * abs(confidence - right) for confidence, right, count in table) / sum(
+        count for *_, count in table
+    )
 
 
-def _reliability_blocks(told: Predictions) -> list[Block]:
-    found, error = calibration_bins(told), expected_calibration_error(told)
-    low = max(0.0, min(min(sure, right) for sure, right, _ in found) - 0.05)
+def _reliability_blocks(predictions: Predictions) -> list[Block]:
+    table, error = calibration_bins(predictions), expected_calibration_error(predictions)
+    low = max(0.0, min(min(confidence, right) for confidence, right, _ in table) - 0.05)
     points = {
         "type": "scatter",
         "mode": "lines+markers",
         "name": "the model",
-        "x": [round(sure, 5) for sure, *_ in found],
-        "y": [round(right, 5) for _, right, _ in found],
-        "text": [f"{n} samples: said {100 * s:.1f} %, right {100 * r:.1f} %" for s, r, n in found],
+        "x": [round(confidence, 5) for confidence, *_ in table],
+        "y": [round(right, 5) for _, right, _ in table],
+        "text": [f"{n} samples: said {100 * s:.1f} %, right {100 * r:.1f} %" for s, r, n in table],
         "hovertemplate": HOVER,
         "line": {"color": "@accent", "width": 2},
         "marker": {"color": "@accent", "size": 7},
@@ -217,18 +219,18 @@ def _reliability_blocks(told: Predictions) -> list[Block]:
         [points], 320, xaxis=make_axis("said", **span), yaxis=make_axis("right", **span), shapes=[diagonal]
     )
     caption = (
-        f"{len(found)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
+        f"{len(table)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
     )
     return [
         attach_spec(Figure("calibration", "Reliability diagram"), spec, caption),
-        Text(_calibration_text(found, error)),
+        Text(_calibration_text(table, error)),
     ]
 
 
-def _calibration_text(found: Sequence[tuple[float, float, int]], error: float) -> str:
-    gap = sum(count * (sure - right) for sure, right, count in found)
-    told = f"Expected calibration error {100 * error:.1f} %: "
+def _calibration_text(table: Sequence[tuple[float, float, int]], error: float) -> str:
+    gap = sum(count * (confidence - right) for confidence, right, count in table)
+    text = f"Expected calibration error {100 * error:.1f} %: "
     if error < CALIBRATED:
-        return told + "its probabilities can be taken at their word, on data like these."
+        return text + "its probabilities can be taken at their word, on data like these."
     side = "surer than it is right" if gap > 0 else "less sure than it could be"
-    return told + f"it is {side}; scale its outputs (temperature scaling) before its probabilities are relied on."
+    return text + f"it is {side}; scale its outputs (temperature scaling) before its probabilities are relied on."

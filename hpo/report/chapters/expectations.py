@@ -54,11 +54,11 @@ def judge_expectations(
     if not better or not worse:
         missing = expectation.than if better else expectation.better
         return Note("unknown", title, f"No complete trial has {_case_text(missing)}.")
-    lead, p, how = _test_difference(
+    lead, p, note = _test_difference(
         [one.value for one in better], [one.value for one in worse], _paired_differences(better, worse)
     )
     numbers = f"{_summary_text(expectation.better, measure, better)}, {_summary_text(expectation.than, measure, worse)}"
-    numbers = f"{numbers} (p = {p:.2g}{how})"
+    numbers = f"{numbers} (p = {p:.2g}{note})"
     if p >= CHANCE:
         return Note("note", title, f"This study does not decide it: {numbers}.")
     if (lead > 0) == maximize:
@@ -68,15 +68,19 @@ def judge_expectations(
 
 def _paired_differences(better: Sequence[ScoredTrial], worse: Sequence[ScoredTrial]) -> list[float]:
     """How much more the one has than the other, on average, where trials of both are equal in all else."""
-    ours, theirs = _group_by_rest(better), _group_by_rest(worse)
-    return [float(np.mean(ours[rest]) - np.mean(theirs[rest])) for rest in ours if rest in theirs]
+    better_by_rest, worse_by_rest = _group_by_rest(better), _group_by_rest(worse)
+    return [
+        float(np.mean(better_by_rest[rest]) - np.mean(worse_by_rest[rest]))
+        for rest in better_by_rest
+        if rest in worse_by_rest
+    ]
 
 
 def _group_by_rest(scored: Sequence[ScoredTrial]) -> dict[Hashable, list[float]]:
-    found: dict[Hashable, list[float]] = {}
+    groups: dict[Hashable, list[float]] = {}
     for one in scored:
-        found.setdefault(one.rest, []).append(one.value)
-    return found
+        groups.setdefault(one.rest, []).append(one.value)
+    return groups
 
 
 def _test_difference(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
@@ -87,8 +91,8 @@ def _test_difference(better: list[float], worse: list[float], differences: list[
     from scipy.stats import mannwhitneyu, rankdata, wilcoxon  # half a second to import
 
     if len(differences) < PAIRS or not any(differences):
-        tested = mannwhitneyu(better, worse)
-        return float(tested.statistic) - len(better) * len(worse) / 2, float(tested.pvalue), ""
+        result = mannwhitneyu(better, worse)
+        return float(result.statistic) - len(better) * len(worse) / 2, float(result.pvalue), ""
     moved = np.array([difference for difference in differences if difference])
     lead = float(np.sum(np.sign(moved) * rankdata(np.abs(moved))))
     return lead, float(wilcoxon(differences).pvalue), f" of {len(differences)} pairs that are equal in all else"

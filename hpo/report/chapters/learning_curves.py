@@ -51,14 +51,14 @@ def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> L
 
 def _choose_levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
     """Round values that a part of the trials reached: quantiles of their best, rounded to the worse side."""
-    held = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
-    finite = [[value for value in values if math.isfinite(value)] for values in held]
+    curves = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
+    finite = [[value for value in values if math.isfinite(value)] for values in curves]
     bests = [max(values) if maximize else min(values) for values in finite if values]
     if not bests:
         return []
     shares = QUANTILES if maximize else [1 - share for share in QUANTILES]
-    found = np.quantile(bests, shares, method="lower" if maximize else "higher")
-    return list(dict.fromkeys(_round_level(float(value), up=not maximize) for value in found))
+    levels = np.quantile(bests, shares, method="lower" if maximize else "higher")
+    return list(dict.fromkeys(_round_level(float(value), up=not maximize) for value in levels))
 
 
 def _round_level(value: float, *, up: bool) -> float:
@@ -83,28 +83,32 @@ def _reach_table(results: Results) -> list[Block]:
     trials = [row for row in results.trials if row.epochs]
     rows = []
     for level in levels:
-        found = [hit for row in trials if (hit := find_reach(row, metric, level, maximize=maximize))]
+        reaches = [reach for row in trials if (reach := find_reach(row, metric, level, maximize=maximize))]
         rows.append(
-            [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_reach_cells(found)]
+            [
+                values_text(metric, level),
+                f"{count_text(len(reaches))} of {count_text(len(trials))}",
+                *_reach_cells(reaches),
+            ]
         )
     columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
-    how = (
+    note = (
         f"Until the {metric_text(metric)} was {'at least' if maximize else 'at most'} that, of the trials that reached "
         "it: epochs, and seconds of training on the machines that ran them. The levels are what a quarter to all but "
         "the best twentieth of the trials fell short of."
     )
-    return [Table(columns, rows, columns), Text(how, quiet=True)]
+    return [Table(columns, rows, columns), Text(note, quiet=True)]
 
 
-def _reach_cells(found: Sequence[LevelReach]) -> list[str]:
-    if not found:
+def _reach_cells(reaches: Sequence[LevelReach]) -> list[str]:
+    if not reaches:
         return [NONE] * 4
-    first = min(found, key=lambda hit: (hit.epoch, hit.trial))
-    timed = [hit for hit in found if hit.seconds is not None and math.isfinite(hit.seconds)]
-    quick = min(timed, key=lambda hit: (hit.seconds or 0.0, hit.trial), default=None)
+    first = min(reaches, key=lambda reach: (reach.epoch, reach.trial))
+    timed = [reach for reach in reaches if reach.seconds is not None and math.isfinite(reach.seconds)]
+    quick = min(timed, key=lambda reach: (reach.seconds or 0.0, reach.trial), default=None)
     return [
         f"{first.epoch} (trial {first.trial})",
-        f"{np.median([hit.epoch for hit in found]):g}",
+        f"{np.median([reach.epoch for reach in reaches]):g}",
         f"{duration_text(quick.seconds)} (trial {quick.trial})" if quick else NONE,
-        duration_text(float(np.median([hit.seconds or 0.0 for hit in timed]))) if timed else NONE,
+        duration_text(float(np.median([reach.seconds or 0.0 for reach in timed]))) if timed else NONE,
     ]

@@ -46,11 +46,11 @@ class InspectionData:
 
 def model_inspection_chapter(study: Study) -> Chapter | None:
     """What the best model looks like inside; None where `hpo evaluate --inside` has not been run, or not here."""
-    held = _read_data(study)
-    if held is None:
+    data = _read_data(study)
+    if data is None:
         return None
-    blocks = [*_subject_blocks(study, held), *_landscape_blocks(held), *_first_layer_blocks(held), *_layer_blocks(held)]
-    notes = [Text(one_line(note), quiet=True) for note in held.about["notes"]]
+    blocks = [*_subject_blocks(study, data), *_landscape_blocks(data), *_first_layer_blocks(data), *_layer_blocks(data)]
+    notes = [Text(one_line(note), quiet=True) for note in data.about["notes"]]
     return Chapter("inside", "Inside the best model", [*blocks, *notes])
 
 
@@ -63,26 +63,26 @@ def _read_data(study: Study) -> InspectionData | None:
     return InspectionData(arrays, json.loads(str(arrays.pop("about"))))
 
 
-def _subject_blocks(study: Study, held: InspectionData) -> list[Block]:
-    about, best = held.about, study.best()
+def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
+    about, best = data.about, study.best()
     number = about["trial"]
     value = values_text(about["metric"], about["value"])
-    told: list[Block] = [
-        Text(f"The weights of trial {number} ({about['metric']} {value}), looked at with {held.subject}.")
+    blocks: list[Block] = [
+        Text(f"The weights of trial {number} ({about['metric']} {value}), looked at with {data.subject}.")
     ]
     if best is None or (best.number, best.values[0]) != (number, about["value"]):
         now = "The study has no best trial any more" if best is None else f"Trial {best.number} is the best by now"
         evidence = f"{now}; what follows is of trial {number}, the best when this was computed."
         advice = f"Compute it anew: `hpo evaluate {study.name} --inside`."
-        told.insert(0, Note("warning", "Of an earlier best model", evidence, advice))
-    return told
+        blocks.insert(0, Note("warning", "Of an earlier best model", evidence, advice))
+    return blocks
 
 
 # The loss around it.
 
 
-def _landscape_blocks(held: InspectionData) -> list[Block]:
-    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+def _landscape_blocks(data: InspectionData) -> list[Block]:
+    steps, losses, accuracies = (data.arrays[name] for name in ("steps", "losses", "accuracies"))
     logs = np.where(np.isfinite(losses), np.log10(np.maximum(losses, FLOOR)), np.nan)
     texts = [[_point_text(losses[i, j], accuracies[i, j]) for j in range(len(steps))] for i in range(len(steps))]
     contour = {
@@ -113,7 +113,7 @@ def _landscape_blocks(held: InspectionData) -> list[Block]:
         "own norm times the step (Li et al. 2018). Dark is a low loss. A wide basin forgives changes of the weights; "
         "another plane through the same model would look a little different."
     )
-    return [attach_spec(Figure("landscape", "The loss around it"), spec, caption), Text(_landscape_text(held))]
+    return [attach_spec(Figure("landscape", "The loss around it"), spec, caption), Text(_landscape_text(data))]
 
 
 def _model_mark() -> dict[str, Any]:
@@ -137,9 +137,9 @@ def _point_text(loss: float, accuracy: float) -> str:
     return escape_text(f"loss {loss:.4g}, accuracy {100 * accuracy:.1f} %")
 
 
-def _landscape_text(held: InspectionData) -> str:
+def _landscape_text(data: InspectionData) -> str:
     """What the numbers say: the loss at the model, how fast it grows, and whether a lower one was met."""
-    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+    steps, losses, accuracies = (data.arrays[name] for name in ("steps", "losses", "accuracies"))
     middle = len(steps) // 2
     centre = losses[middle, middle]
     distance = np.hypot(steps[:, None], steps[None, :])
@@ -165,42 +165,42 @@ def _ring_text(losses: Array, accuracies: Array, distance: Array, radius: float,
 # What its units respond to.
 
 
-def _first_layer_blocks(held: InspectionData) -> list[Block]:
-    filters = held.about["filters"]
-    if filters is None or len(held.about["shape"]) != 3:
+def _first_layer_blocks(data: InspectionData) -> list[Block]:
+    filters = data.about["filters"]
+    if filters is None or len(data.about["shape"]) != 3:
         return []
-    weights = held.arrays["filters"].astype(np.float32)
-    linear = list(weights.shape[1:]) == held.about["shape"]
-    what, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
-    captions = [f"{what} {unit}" for unit in filters["units"]]
-    how = (
+    weights = data.arrays["filters"].astype(np.float32)
+    linear = list(weights.shape[1:]) == data.about["shape"]
+    singular, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
+    captions = [f"{singular} {unit}" for unit in filters["units"]]
+    note = (
         f"{_units_text(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
         f"each picture on a scale of its own, {_scale_text(weights.shape[1])}."
     )
     if linear:
-        how += " Pixels that are the same in every sample keep the noise that training began with."
+        note += " Pixels that are the same in every sample keep the noise that training began with."
     pictures = Pictures("inside-weights", [_encode_picture(each) for each in weights], captions)
-    return [Subtitle("Weights of the first layer"), pictures, Text(how, quiet=True)]
+    return [Subtitle("Weights of the first layer"), pictures, Text(note, quiet=True)]
 
 
-def _layer_blocks(held: InspectionData) -> list[Block]:
-    layers = held.about["layers"]
-    if len(held.about["shape"]) != 3:
+def _layer_blocks(data: InspectionData) -> list[Block]:
+    layers = data.about["layers"]
+    if len(data.about["shape"]) != 3:
         return [Text("The samples are no images, so that what excites the units is not drawn.", quiet=True)]
-    return [block for place, layer in enumerate(layers) for block in _one_layer_blocks(held, place, layer)]
+    return [block for place, layer in enumerate(layers) for block in _one_layer_blocks(data, place, layer)]
 
 
-def _one_layer_blocks(held: InspectionData, place: int, layer: Mapping[str, Any]) -> list[Block]:
-    what, plural = NAMES[layer["kind"]]
-    inputs = _crop_to_seen(held.arrays[f"inputs_{place}"].astype(np.float32))
-    if place == 0 and "filters" in held.arrays and _are_parallel(inputs, held.arrays["filters"].astype(np.float32)):
-        told = [f"What excites a {what} most is an input like its weights.", *_response_sentences(held, layer)]
-        return [Text(" ".join(told), quiet=True)]
+def _one_layer_blocks(data: InspectionData, place: int, layer: Mapping[str, Any]) -> list[Block]:
+    singular, plural = NAMES[layer["kind"]]
+    inputs = _crop_to_seen(data.arrays[f"inputs_{place}"].astype(np.float32))
+    if place == 0 and "filters" in data.arrays and _are_parallel(inputs, data.arrays["filters"].astype(np.float32)):
+        sentences = [f"What excites a {singular} most is an input like its weights.", *_response_sentences(data, layer)]
+        return [Text(" ".join(sentences), quiet=True)]
     outputs = layer["kind"] == "outputs"
     title = "What speaks for each class" if outputs else f"What excites the {plural} of layer {layer['number']}"
-    captions = [f"{what} {unit}" for unit in layer["units"]]
+    captions = [f"{singular} {unit}" for unit in layer["units"]]
     pictures = Pictures(f"inside-{place}", [_encode_picture(each) for each in inputs], captions)
-    return [Subtitle(title), pictures, Text(_layer_caption(held, layer, inputs), quiet=True)]
+    return [Subtitle(title), pictures, Text(_layer_caption(data, layer, inputs), quiet=True)]
 
 
 def _crop_to_seen(inputs: Array) -> Array:
@@ -221,28 +221,28 @@ def _are_parallel(one: Array, other: Array) -> bool:
     return bool(((a * b).sum(1) >= 0.999 * lengths).all())
 
 
-def _layer_caption(held: InspectionData, layer: Mapping[str, Any], inputs: Array) -> str:
+def _layer_caption(data: InspectionData, layer: Mapping[str, Any], inputs: Array) -> str:
     of = "" if layer["kind"] == "outputs" else f" of module {one_line(layer['name'])}"
-    shape, (height, width) = held.about["shape"], inputs.shape[2:]
+    shape, (height, width) = data.about["shape"], inputs.shape[2:]
     part = "" if [height, width] == shape[1:] else f" It sees {height} x {width} of {shape[1]} x {shape[2]} pixels."
-    told = (
+    text = (
         f"{_units_text(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: the input of a sample's norm to "
         f"which each responds most, {_scale_text(shape[0])}; found by following the gradient, so that there may be others."
     )
-    return " ".join([told + part, *_response_sentences(held, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
+    return " ".join([text + part, *_response_sentences(data, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
 
 
-def _response_sentences(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
-    return [*_strength_sentences(held, layer), *_silent_sentences(layer)]
+def _response_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[str]:
+    return [*_strength_sentences(data, layer), *_silent_sentences(layer)]
 
 
-def _strength_sentences(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
+def _strength_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[str]:
     """How much more it excites than real samples do, over the units that one of those excites at all."""
     pairs = zip(layer["responses"], layer["to_samples"], strict=True)
-    ratios = [found / real for found, real in pairs if real > 0]
+    ratios = [response / real for response, real in pairs if real > 0]
     if not ratios:
         return []
-    return [f"It excites {np.median(ratios):.1f} times as much (median) as the best of {held.subject}."]
+    return [f"It excites {np.median(ratios):.1f} times as much (median) as the best of {data.subject}."]
 
 
 def _silent_sentences(layer: Mapping[str, Any]) -> list[str]:
@@ -251,11 +251,11 @@ def _silent_sentences(layer: Mapping[str, Any]) -> list[str]:
     return [f"{layer['silent']} of all {layer['of']} respond above zero to none of the samples."]
 
 
-def _units_text(shown: int, of: int, plural: str) -> str:
-    if shown == of:
-        return f"All {of} {plural}"
+def _units_text(count: int, total: int, plural: str) -> str:
+    if count == total:
+        return f"All {total} {plural}"
     which = "the first" if plural == "classes" else "those with the largest outgoing weights"
-    return f"{shown} of {of} {plural} ({which})"
+    return f"{count} of {total} {plural} ({which})"
 
 
 def _scale_text(channels: int) -> str:

@@ -57,8 +57,8 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
 
 def make_chapters(data: ReportData) -> list[Chapter]:
     """The report's chapters, top to bottom; those that have nothing to say are left out."""
-    told = (write(data) for write in CHAPTERS)
-    return [chapter for chapter in told if chapter is not None and chapter.blocks]
+    chapters = (write(data) for write in CHAPTERS)
+    return [chapter for chapter in chapters if chapter is not None and chapter.blocks]
 
 
 def study_facts(data: ReportData) -> list[str]:
@@ -66,17 +66,19 @@ def study_facts(data: ReportData) -> list[str]:
     results = data.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
-    told = [f"{trials}: {states}" if results.trials else "no trials yet"]
+    facts = [f"{trials}: {states}" if results.trials else "no trials yet"]
     if results.left:
         slots = max(results.budget.trials, len(results.trials))
         ended = f" ({results.ended})" if results.ended else ""
-        told.append(f"not finished: {count_text(results.left)} of {count_text(slots)} left{ended}")
+        facts.append(f"not finished: {count_text(results.left)} of {count_text(slots)} left{ended}")
     if results.began and results.last:
-        told.append(f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}")
+        facts.append(
+            f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}"
+        )
     extra = sum(row.extra for row in results.trials)
     if extra:
-        told.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")
-    return told
+        facts.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")
+    return facts
 
 
 LEVELS = ("warning", "note", "ok", "unknown")
@@ -84,14 +86,14 @@ LEVELS = ("warning", "note", "ok", "unknown")
 
 def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
     """What the checks found: what is to be acted on first, then what is to be known; the rest folded."""
-    told = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
         Note(each.level, each.title, each.evidence, each.advice, each.toml)
-        for each in told
+        for each in ordered
         if each.level in ("warning", "note")
     ]
     for level, title in (("ok", "in order"), ("unknown", "could not be computed")):
-        rows = [[each.title, each.evidence] for each in told if each.level == level]
+        rows = [[each.title, each.evidence] for each in ordered if each.level == level]
         if rows:
             folded = f"{len(rows)} {'check' if len(rows) == 1 else 'checks'} {title}"
             blocks.append(Table(["check", "evidence"], rows, folded=folded))

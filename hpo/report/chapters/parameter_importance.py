@@ -59,19 +59,19 @@ def parameter_importance_chapter(study: Study, results: Results, importances: Im
     return Chapter("mattered", "What mattered", blocks)
 
 
-def _bar_blocks(found: Sequence[Share], dimensions: dict[str, Dimension], why: str) -> list[Block]:
+def _bar_blocks(shares: Sequence[Share], dimensions: dict[str, Dimension], reason: str) -> list[Block]:
     """A figure of the parameters that have one domain, and one of those whose domain depends on others."""
     figure = Figure("importance", "Shares in what sets the good trials apart")
-    if not found:
-        return [mark_missing(figure, why)]
+    if not shares:
+        return [mark_missing(figure, reason)]
     names = Counter(dimension.parameter.name for dimension in dimensions.values())
-    apart = [share for share in found if _is_conditional(dimensions[share.key], names)]
-    plain = [share for share in found if share not in apart]
-    high = max(share.high for share in found)
-    blocks: list[Block] = [_bar_figure(figure, plain, dimensions, high)] if plain else []
-    if apart:
-        title = "The same of parameters that only some trials have" if plain else figure.title
-        blocks.append(_bar_figure(Figure("importance-conditional", title), apart, dimensions, high))
+    conditional = [share for share in shares if _is_conditional(dimensions[share.key], names)]
+    unconditional = [share for share in shares if share not in conditional]
+    high = max(share.high for share in shares)
+    blocks: list[Block] = [_bar_figure(figure, unconditional, dimensions, high)] if unconditional else []
+    if conditional:
+        title = "The same of parameters that only some trials have" if unconditional else figure.title
+        blocks.append(_bar_figure(Figure("importance-conditional", title), conditional, dimensions, high))
     return blocks
 
 
@@ -79,8 +79,8 @@ def _is_conditional(dimension: Dimension, names: Counter[str]) -> bool:
     return names[dimension.parameter.name] > 1 or bool(dimension.domain.condition.tests)
 
 
-def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
-    rows = list(reversed(found))
+def _bar_figure(figure: Figure, shares: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
+    rows = list(reversed(shares))
     names = [_bar_name(dimensions[share.key]) for share in rows]
     bars = {
         "type": "bar",
@@ -108,7 +108,7 @@ def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Di
         yaxis=make_axis(type="category", ticksuffix="  ", showgrid=False),
         bargap=0.4,
     )
-    only = any(dimensions[share.key].domain.condition.tests for share in found)
+    only = any(dimensions[share.key].domain.condition.tests for share in shares)
     caption = "Each counts only among the trials that have it; one scale for both figures." if only else ""
     return attach_spec(figure, spec, caption)
 
@@ -123,8 +123,8 @@ def _share_text(share: Share) -> str:
     return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f} %)"
 
 
-def _caveats(found: Sequence[Share], count: int) -> list[Block]:
-    if not found:
+def _caveats(shares: Sequence[Share], count: int) -> list[Block]:
+    if not shares:
         return []
     drawn_again = f"{count_text(SAMPLE_LIMIT)} trials, drawn" if count > SAMPLE_LIMIT else "all trials, drawn again"
     first = (
@@ -166,10 +166,10 @@ def group_by_value(study: Study, dimension: Dimension, trials: Sequence[FrozenTr
 
     A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
-    held = [trial for trial in trials if dimension.key in trial.params]
-    name_of, place_of = _bucket_scale(dimension.domain, [trial.params[dimension.key] for trial in held])
+    with_value = [trial for trial in trials if dimension.key in trial.params]
+    name_of, place_of = _bucket_scale(dimension.domain, [trial.params[dimension.key] for trial in with_value])
     groups: dict[float, list[FrozenTrial]] = {}
-    for trial in held:
+    for trial in with_value:
         groups.setdefault(place_of(trial.params[dimension.key]), []).append(trial)
     return [_make_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
 
@@ -218,9 +218,9 @@ def _best_by_value_figure(study: Study, dimension: Dimension, index: int, trials
     data[0]["mode"] = "lines+markers" if isinstance(dimension.domain, Range) or _is_numeric(dimension) else "markers"
     data += [_best_trace(objective, [b for b in buckets if not b.feasible], limits, "@fail", "x")]
     data += [_count_trace(buckets, floor + 0.05 * span)]
-    side = make_value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
-    ground = _value_axis(dimension.domain, buckets)
-    spec = build_spec([trace for trace in data if trace["x"]], 230, xaxis=ground, yaxis=side, showlegend=False)
+    yaxis = make_value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
+    xaxis = _value_axis(dimension.domain, buckets)
+    spec = build_spec([trace for trace in data if trace["x"]], 230, xaxis=xaxis, yaxis=yaxis, showlegend=False)
     return Figure(f"isolation-{index}", dimension_text(dimension), "", spec)
 
 
@@ -247,8 +247,8 @@ def _best_trace(
 
 def _bucket_text(objective: Objective, bucket: Bucket) -> str:
     number, value = bucket.best
-    who = f"best: trial {number}, {values_text(objective.metric, value)}{'' if bucket.feasible else ', infeasible'}"
-    return f"<b>{escape_text(shorten(bucket.name, 60))}</b><br>{who}<br>{count_text(bucket.count)} feasible trials"
+    best = f"best: trial {number}, {values_text(objective.metric, value)}{'' if bucket.feasible else ', infeasible'}"
+    return f"<b>{escape_text(shorten(bucket.name, 60))}</b><br>{best}<br>{count_text(bucket.count)} feasible trials"
 
 
 def _count_trace(buckets: Sequence[Bucket], height: float) -> Spec:

@@ -20,12 +20,12 @@ PICTURES_LIMIT = 120
 
 def sample_images_chapter(study: Study) -> Chapter | None:
     """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
-    found = _find_samples(study)
-    if found is None:
+    samples = _find_samples(study)
+    if samples is None:
         return None
-    dataset, path = found
-    with np.load(path, allow_pickle=False) as held:
-        images, labels = held["images"], held["labels"]
+    dataset, path = samples
+    with np.load(path, allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
     classes = sorted(set(labels.tolist()))
     each = max(1, min(SHOWN, PICTURES_LIMIT // max(len(classes), 1)))
     chosen = [i for label in classes[:PICTURES_LIMIT] for i in np.flatnonzero(labels == label)[:each]]

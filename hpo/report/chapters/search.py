@@ -31,10 +31,10 @@ def pareto_chapter(results: Results) -> Chapter | None:
     """The Pareto front of several objectives; None of one, and without a complete trial."""
     if len(results.objectives) < 2 or not results.front:
         return None
-    shown = results.front[:FRONT]
-    names = [name for name in results.varied if any(name in results.settings(row) for row in shown)]
+    trials = results.front[:FRONT]
+    names = [name for name in results.varied if any(name in results.settings(row) for row in trials)]
     metrics = [objective.metric for objective in results.objectives]
-    rows = [_front_row(results, row, names) for row in shown]
+    rows = [_front_row(results, row, names) for row in trials]
     more = [Text(f"The first {FRONT} of {len(results.front)}.", quiet=True)] if len(results.front) > FRONT else []
     table = Table(["trial", *metrics, *names, "time"], rows, ["trial", *metrics, "time"])
     smallest = [Text(text) for other in range(1, len(results.objectives)) if (text := _cheapest_text(results, other))]
@@ -56,17 +56,17 @@ def find_cheapest_within_noise(results: Results, other: int) -> TrialRow | None:
 
 
 def _cheapest_text(results: Results, other: int) -> str:
-    found, error, best = find_cheapest_within_noise(results, other), standard_error(results), results.best
-    if found is None or error is None or best is None or not found.values or not best.values:
+    cheapest, error, best = find_cheapest_within_noise(results, other), standard_error(results), results.best
+    if cheapest is None or error is None or best is None or not cheapest.values or not best.values:
         return ""
     first, second = (results.objectives[place].metric for place in (0, other))
-    what = f"Within a standard error ({gain_text(first, error)}) of the best {metric_text(first)}"
-    if found.number == best.number:
-        return f"{what} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
-    values = [f"{values_text(second, row.values[other])}" for row in (found, best) if row.values]
-    scores = [f"{values_text(first, row.values[0])}" for row in (found, best) if row.values]
+    start = f"Within a standard error ({gain_text(first, error)}) of the best {metric_text(first)}"
+    if cheapest.number == best.number:
+        return f"{start} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
+    values = [f"{values_text(second, row.values[other])}" for row in (cheapest, best) if row.values]
+    scores = [f"{values_text(first, row.values[0])}" for row in (cheapest, best) if row.values]
     return (
-        f"{what}, trial {found.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of trial "
+        f"{start}, trial {cheapest.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of trial "
         f"{best.number}, at {scores[0]} against {scores[1]}."
     )
 
@@ -88,13 +88,13 @@ def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | Non
     figures = slice_figures(results, order)
     if not figures:
         return None
-    how = (
+    note = (
         "The objective over each parameter, most important first. Filled dots are complete trials, open ones were "
         "pruned, the ring is the best."
     )
     if max(results.counts["COMPLETE"], results.counts["PRUNED"]) > POINTS_LIMIT:
-        how += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
-    return Chapter("slices", "Slices", [Text(how, quiet=True), *figures])
+        note += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
+    return Chapter("slices", "Slices", [Text(note, quiet=True), *figures])
 
 
 def parallel_coordinates_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:

@@ -31,32 +31,32 @@ __all__ = ["test_scores_chapter"]
 def test_scores_chapter(
     results: Results,
     evaluations: Sequence[EvaluationResults],
-    judgements: Sequence[EvaluationStats],
-    looks: Sequence[TestSetRead],
+    stats: Sequence[EvaluationStats],
+    test_set_reads: Sequence[TestSetRead],
 ) -> Chapter | None:
     """What each evaluation says, and how often test sets have been looked at; None of a study without results.
 
     Args:
         results: the study.
         evaluations: of the study.
-        judgements: one per evaluation.
-        looks: every look at a test set.
+        stats: one per evaluation.
+        test_set_reads: every look at a test set.
     """
     if results.best is None:
         return None
     blocks: list[Block] = []
-    for index, (evaluation, judgement) in enumerate(zip(evaluations, judgements, strict=True)):
+    for index, (evaluation, each) in enumerate(zip(evaluations, stats, strict=True)):
         blocks += [Subtitle(_evaluation_title(evaluation))] if len(evaluations) > 1 else []
-        blocks += _evaluation_blocks(results, evaluation, judgement, index)
+        blocks += _evaluation_blocks(results, evaluation, each, index)
     if not any(evaluation.own for evaluation in evaluations) and results.definition.evaluation is None:
-        blocks += _not_evaluated_blocks(results, looked=bool(looks))
-    return Chapter("honest", "The honest score", [*blocks, Text(_test_set_reads_text(looks), quiet=True)])
+        blocks += _not_evaluated_blocks(results, looked=bool(test_set_reads))
+    return Chapter("honest", "The honest score", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
 
 
 def _not_evaluated_blocks(results: Results, *, looked: bool) -> list[Block]:
-    chosen = len(results.ranked)
-    among = f"the best of {count_text(chosen)} complete trials" if chosen > 1 else "of the only complete trial"
-    bias = ", and having been chosen it flatters a little" if chosen > 1 else ""
+    count = len(results.ranked)
+    among = f"the best of {count_text(count)} complete trials" if count > 1 else "of the only complete trial"
+    bias = ", and having been chosen it flatters a little" if count > 1 else ""
     data = "on validation data" if any(o.metric.startswith("val_") for o in results.objectives) else "of this study"
     text = f"This is a score {data}: {among}{bias}."
     text += " Its evaluations are not here." if looked else " The study has not looked at the test set."
@@ -70,16 +70,16 @@ def _evaluation_title(evaluation: EvaluationResults) -> str:
 
 
 def _evaluation_blocks(
-    results: Results, evaluation: EvaluationResults, judgement: EvaluationStats, index: int
+    results: Results, evaluation: EvaluationResults, stats: EvaluationStats, index: int
 ) -> list[Block]:
     blocks: list[Block] = [Text(_method_text(evaluation))]
-    if judgement.best is None:
+    if stats.best is None:
         blocks.append(Text("No run is complete yet."))
     else:
         blocks += [
-            _score_table(evaluation, judgement),
-            _scores_figure(evaluation, judgement, index),
-            *_comparison_table(judgement),
+            _score_table(evaluation, stats),
+            _scores_figure(evaluation, stats, index),
+            *_comparison_table(stats),
         ]
     if lost := list_lost_runs(evaluation):
         blocks.append(Text(f"Runs that are in no mean: {'; '.join(lost)}."))
@@ -111,16 +111,16 @@ def _finish_command(results: Results, evaluation: EvaluationResults) -> str:
     return format_command(results, "evaluate", " ".join(more))
 
 
-def _score_table(evaluation: EvaluationResults, judgement: EvaluationStats) -> Table:
+def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table:
     metric, test = evaluation.objective.metric, evaluation.test_metric
-    chosen = any(score.chosen is not None for score in judgement.scores)
+    chosen = any(score.chosen is not None for score in stats.scores)
     fresh = evaluation.validation_metric is not None
     columns = ["configuration", *(["chosen by"] if chosen else []), *(["fresh seeds", "deviation"] if fresh else [])]
     columns += ["flattered by"] if chosen and fresh else []
     columns += ["test", "test deviation", "95 % interval", "seeds"] if test else ["seeds"]
     rows = []
-    for score in judgement.scores:
-        told = {
+    for score in stats.scores:
+        cells = {
             "configuration": score.candidate.label,
             "chosen by": values_text(metric, score.chosen),
             "fresh seeds": _mean_text(metric, score.validation),
@@ -131,13 +131,13 @@ def _score_table(evaluation: EvaluationResults, judgement: EvaluationStats) -> T
             "95 % interval": _interval_cell(test or metric, score.test),
             "seeds": str(_seed_count(score)),
         }
-        rows.append([told[column] for column in columns])
+        rows.append([cells[column] for column in columns])
     return Table(columns, rows, columns[1:])
 
 
 def _seed_count(score: Score) -> int:
-    found = score.test or score.validation
-    return found.count if found is not None else 0
+    interval = score.test or score.validation
+    return interval.count if interval is not None else 0
 
 
 def _mean_text(metric: str, interval: Interval | None) -> str:
@@ -161,22 +161,22 @@ def _signed_text(metric: str, amount: float) -> str:
     return sign + gain_text(metric, amount).replace("percentage points", "points")
 
 
-def _comparison_table(judgement: EvaluationStats) -> list[Block]:
+def _comparison_table(stats: EvaluationStats) -> list[Block]:
     """The best with each other one, paired over seeds."""
-    if not judgement.comparisons:
+    if not stats.comparisons:
         return []
     rows = [
         [each.second, *_gain_cells(each), str(each.difference.count), _significance_text(each)]
-        for each in judgement.comparisons
+        for each in stats.comparisons
     ]
-    first, metric = judgement.comparisons[0].first, metric_text(judgement.comparisons[0].metric)
+    first, metric = stats.comparisons[0].first, metric_text(stats.comparisons[0].metric)
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "told apart"]
-    how = (
+    note = (
         f"The {metric} of {first} less that of each other one, seed by seed and sample by sample; above 0 where "
         f"{first} is better. Where the interval holds 0 the two cannot be told apart. Together "
         "the intervals are right in 95 % of evaluations."
     )
-    return [Table(columns, rows, columns[1:4]), Text(how, quiet=True)]
+    return [Table(columns, rows, columns[1:4]), Text(note, quiet=True)]
 
 
 def _gain_cells(comparison: Comparison) -> tuple[str, str]:
@@ -193,47 +193,47 @@ def _significance_text(comparison: Comparison) -> str:
     return "yes, better" if comparison.difference.mean > 0 else "yes, worse"
 
 
-def _test_set_reads_text(looks: Sequence[TestSetRead]) -> str:
+def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
     """How often each test set was read: with every look, choosing by what one saw becomes a little easier."""
-    if not looks:
+    if not reads:
         return "No test set has been looked at."
-    told = []
-    for dataset, count in Counter(look.dataset for look in looks).items():
-        configurations = len({look.configuration for look in looks if look.dataset == dataset})
+    parts = []
+    for dataset, count in Counter(read.dataset for read in reads).items():
+        configurations = len({read.configuration for read in reads if read.dataset == dataset})
         of = "1 configuration" if configurations == 1 else f"{configurations} configurations"
-        told.append(f"of {dataset} {'once' if count == 1 else f'{count} times'}, by {of}")
-    return f"The test set has been looked at: {'; '.join(told)}. Each run looks once; choose nothing by what it shows."
+        parts.append(f"of {dataset} {'once' if count == 1 else f'{count} times'}, by {of}")
+    return f"The test set has been looked at: {'; '.join(parts)}. Each run looks once; choose nothing by what it shows."
 
 
 # The figure.
 
 
-def _scores_figure(evaluation: EvaluationResults, judgement: EvaluationStats, index: int) -> Figure:
+def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
     """Per configuration the chosen score, that from fresh seeds, and that on the test set, with their intervals."""
     figure = Figure(f"honest-{index}", "Chosen, measured again, tested")
-    scores = [score for score in judgement.scores if score.validation or score.test]
+    scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
         return mark_missing(figure, "No run is complete yet.")
     validation = [score.validation for score in scores]
     test = [score.test for score in scores]
-    metric, tested = evaluation.objective.metric, evaluation.test_metric or ""
+    metric, test_metric = evaluation.objective.metric, evaluation.test_metric or ""
     data = [
         *_seed_traces(scores, metric, validation, "fresh seeds, validation", "@accent", 0.0),
-        *_seed_traces(scores, tested, test, "fresh seeds, test", "@second", 0.22),
+        *_seed_traces(scores, test_metric, test, "fresh seeds, test", "@second", 0.22),
         *_study_score_trace(evaluation, scores),
     ]
     labels = [escape_text(shorten(score.candidate.label, 18)) for score in scores]
     ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "range": [len(labels) - 0.5, -0.5]}
-    shown = [value for trace in data for value in trace["x"] if value is not None]
-    side = {**make_value_axis(evaluation.objective, shown, " "), "showgrid": True}
+    values = [value for trace in data for value in trace["x"] if value is not None]
+    xaxis = {**make_value_axis(evaluation.objective, values, " "), "showgrid": True}
     if metric.endswith("accuracy"):
-        side["tickformat"] = ".2%" if max(shown) - min(shown) < 0.02 else ".1%"
-    margin = 0.04 * (max(shown) - min(shown)) or 0.01 * abs(shown[0]) or 0.01
-    side["range"] = [min(shown) - margin, max(shown) + margin]
+        xaxis["tickformat"] = ".2%" if max(values) - min(values) < 0.02 else ".1%"
+    margin = 0.04 * (max(values) - min(values)) or 0.01 * abs(values[0]) or 0.01
+    xaxis["range"] = [min(values) - margin, max(values) + margin]
     spec = build_spec(
         data,
         110 + 54 * len(scores),
-        xaxis={**side, "nticks": 6},
+        xaxis={**xaxis, "nticks": 6},
         yaxis={"showgrid": False, "zeroline": False, "automargin": True, "ticksuffix": "  ", **ticks},
     )
     caption = (
@@ -247,18 +247,22 @@ def _seed_traces(
     scores: Sequence[Score], metric: str, intervals: Sequence[Interval | None], name: str, colour: str, offset: float
 ) -> list[Spec]:
     """Means with their intervals as lines, and each seed as a small dot."""
-    held = [(i + offset, score, found) for i, (score, found) in enumerate(zip(scores, intervals, strict=True)) if found]
-    if not held:
+    rows = [
+        (i + offset, score, interval)
+        for i, (score, interval) in enumerate(zip(scores, intervals, strict=True))
+        if interval
+    ]
+    if not rows:
         return []
     lines: dict[str, list[float | None]] = {"x": [], "y": []}
-    for place, _, found in held:
-        if math.isfinite(found.low):
-            lines["x"] += [found.low, found.high, None]
+    for place, _, interval in rows:
+        if math.isfinite(interval.low):
+            lines["x"] += [interval.low, interval.high, None]
             lines["y"] += [place, place, None]
-    seeds = [(value, place) for place, score, _ in held for value in score.candidate.scores(metric).values()]
+    seeds = [(value, place) for place, score, _ in rows for value in score.candidate.scores(metric).values()]
     texts = [
-        f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, found.mean)}, {seeds_text(found.count)}"
-        for _, score, found in held
+        f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, interval.mean)}, {seeds_text(interval.count)}"
+        for _, score, interval in rows
     ]
     common = {"type": "scatter", "hoverinfo": "skip", "showlegend": False}
     dots = {"color": colour, "size": 5, "opacity": 0.45}
@@ -269,8 +273,8 @@ def _seed_traces(
             "type": "scatter",
             "mode": "markers",
             "name": name,
-            "x": [found.mean for _, _, found in held],
-            "y": [place for place, _, _ in held],
+            "x": [interval.mean for _, _, interval in rows],
+            "y": [place for place, _, _ in rows],
             "text": texts,
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {"color": colour, "size": 11},
@@ -279,8 +283,8 @@ def _seed_traces(
 
 
 def _study_score_trace(evaluation: EvaluationResults, scores: Sequence[Score]) -> list[Spec]:
-    held = [(score.chosen, i - 0.22, score) for i, score in enumerate(scores) if score.chosen is not None]
-    if not held:
+    rows = [(score.chosen, i - 0.22, score) for i, score in enumerate(scores) if score.chosen is not None]
+    if not rows:
         return []
     metric = evaluation.objective.metric
     return [
@@ -288,11 +292,11 @@ def _study_score_trace(evaluation: EvaluationResults, scores: Sequence[Score]) -
             "type": "scatter",
             "mode": "markers",
             "name": "chosen by",
-            "x": [value for value, _, _ in held],
-            "y": [place for _, place, _ in held],
+            "x": [value for value, _, _ in rows],
+            "y": [place for _, place, _ in rows],
             "text": [
                 f"{escape_text(score.candidate.label)}: chosen by {values_text(metric, value)}"
-                for value, _, score in held
+                for value, _, score in rows
             ],
             "hovertemplate": "%{text}<extra></extra>",
             "marker": {"color": "@muted", "size": 10, "symbol": "diamond-open"},

@@ -18,16 +18,16 @@ def trials_chapter(results: Results) -> Chapter | None:
     front = {row.number for row in results.front} if len(results.objectives) > 1 else set[int]()
     settings = [results.settings(row) for row in rows]
     names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
-    held = [name for name in names if any(values.get(name) is not None for values in settings)]
-    told = [_note_text(row, front=row.number in front) for row in rows]
-    notes = any(told)
+    columns_held = [name for name in names if any(values.get(name) is not None for values in settings)]
+    note_texts = [_note_text(row, front=row.number in front) for row in rows]
+    notes = any(note_texts)
     columns = [
         Column("trial", "count"),
         Column("state"),
         *(Column(objective.metric, _column_kind(objective.metric)) for objective in results.objectives),
         *(
             Column(name, "number" if all(map(_is_numeric, (v.get(name) for v in settings))) else "text")
-            for name in held
+            for name in columns_held
         ),
         *(
             Column(name, kind)
@@ -41,11 +41,11 @@ def trials_chapter(results: Results) -> Chapter | None:
             row.number,
             state_text(row.state),
             *(row.values or (None,) * len(results.objectives)),
-            *(_cell_value(values.get(name)) for name in held),
+            *(_cell_value(values.get(name)) for name in columns_held),
             *_cost_cells(row, weights=not _has_weight_objective(results)),
             *([note] if notes else []),
         ]
-        for row, values, note in zip(rows, settings, told, strict=True)
+        for row, values, note in zip(rows, settings, note_texts, strict=True)
     ]
     return Chapter("trials", "Every trial", [DataTable("trials", columns, lines, "state")])
 
@@ -80,8 +80,8 @@ def _cell_value(value: Value | None) -> str | float | None:
 
 
 def _cost_cells(row: TrialRow, *, weights: bool) -> list[float | None]:
-    counted = [row.parameter_count] if weights else []
-    return [row.best_epoch, len(row.epochs), *counted, row.seconds]
+    weight_cells = [row.parameter_count] if weights else []
+    return [row.best_epoch, len(row.epochs), *weight_cells, row.seconds]
 
 
 def _note_text(row: TrialRow, *, front: bool) -> str:

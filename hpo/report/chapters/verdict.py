@@ -71,8 +71,10 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
     line = f"{_label_at_start(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
     if best.chosen is None or best.bias is None or best.validation is None:
         return line
-    chosen, again = (values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean))
-    return f"{line} The {chosen} by which it was chosen became {again} with fresh seeds."
+    study_score, fresh_score = (
+        values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean)
+    )
+    return f"{line} The {study_score} by which it was chosen became {fresh_score} with fresh seeds."
 
 
 def interval_text(metric: str, interval: Interval) -> str:
@@ -169,10 +171,10 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
 def _single_run_leads(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
     rivals = _find_rivals(results, best)
-    told = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
+    sentences = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
-        told.append(_front_text(results))
-    return " ".join(told) or "There is no other trial to compare it with."
+        sentences.append(_front_text(results))
+    return " ".join(sentences) or "There is no other trial to compare it with."
 
 
 def _front_text(results: Results) -> str:
@@ -185,19 +187,21 @@ def _front_text(results: Results) -> str:
 def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     """The baseline and the runner-up, with what they are called."""
     baseline = results.baseline
-    found = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
+    rivals = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
     if len(results.objectives) == 1:
-        found += [(f"trial {row.number} (the runner-up)", row) for row in results.ranked[1:2] if not row.baseline]
-    return [(words, row) for words, row in found if row is not None and row.number != best.number]
+        rivals += [(f"trial {row.number} (the runner-up)", row) for row in results.ranked[1:2] if not row.baseline]
+    return [(words, row) for words, row in rivals if row is not None and row.number != best.number]
 
 
 def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """The leads that are more than chance, and those that are not: with these no winner is named."""
     metric, reach = results.objective.metric, _chance_limit(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
-    told = [(f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads]
-    clear = [text for text, is_clear in told if is_clear]
-    close = [text for text, is_clear in told if not is_clear]
+    leads_text = [
+        (f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads
+    ]
+    clear = [text for text, is_clear in leads_text if is_clear]
+    close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None:
         exact = metric in COUNTED
         more = "." if exact else "; from one seed each no winner can be named."

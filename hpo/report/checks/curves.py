@@ -35,13 +35,13 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
     best = results.best
     if best is None or best.config is None:
         return []
-    mine = [
+    same_optimizer = [
         (rate, row)
         for rate, row in _learning_rates(results.trials)
         if row.config and row.config.optimizer == best.config.optimizer
     ]
-    sound = [rate for rate, row in mine if row.comparable]
-    above = [rate for rate, row in mine if row.failure == "diverged" and rate > max(sound)]
+    sound = [rate for rate, row in same_optimizer if row.comparable]
+    above = [rate for rate, row in same_optimizer if row.failure == "diverged" and rate > max(sound)]
     edge = (
         len(above) >= 2
         and max(sound) <= NEAR_EDGE * best.config.learning_rate

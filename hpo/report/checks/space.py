@@ -36,23 +36,23 @@ UNFAIR = 3.0  # so many times the trials give a value so many more chances
 
 def boundary(results: Results, _: Evaluations) -> list[Finding]:
     """Check 1: the best trials crowd a bound."""
-    found = []
+    findings = []
     for dimension in results.space.varied:
-        held = trials_with_value(results.ranked, dimension)
-        if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
-            at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in held])
-            found.append(_bound_finding(dimension, dimension.domain, at, adaptive_caveat(results)))
-    return found
+        trials = trials_with_value(results.ranked, dimension)
+        if isinstance(dimension.domain, Range) and len(trials) >= FEWEST:
+            at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in trials])
+            findings.append(_bound_finding(dimension, dimension.domain, at, adaptive_caveat(results)))
+    return findings
 
 
 def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
-    name, side, told = dimension.parameter.name, _find_crowded_side(at), dimension_text(dimension)
-    title = f"bounds of {told}"
+    name, side, text = dimension.parameter.name, _find_crowded_side(at), dimension_text(dimension)
+    title = f"bounds of {text}"
     if side is None:
         return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
     bound = domain.high if side == "high" else domain.low
     evidence = (
-        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {told}: the best one lies at {at[0]:.0%} of "
+        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {text}: the best one lies at {at[0]:.0%} of "
         f"the range{warning}"
     )
     low, high = _clamp_bounds(dimension.parameter, *_widen(domain, side), domain)
@@ -60,7 +60,7 @@ def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str
         advice = "the bound is a limit of the parameter: it cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
     toml = f"{toml_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
-    return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
+    return Finding("boundary", title, "warning", evidence, f"widen {text} to {low:g} .. {high:g}", toml, (name,))
 
 
 def _find_crowded_side(at: Places) -> str | None:
@@ -108,28 +108,28 @@ def _clamp_bounds(parameter: object, low: float, high: float, domain: Range) -> 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
     tested = [(d, _effect_p_value(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
-    shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
+    visible = [(d, p) for d, p in tested if p is not None and p < CHANCE]
     hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
-    found = []
+    findings = []
     if hidden:
         evidence = f"the objective does not visibly differ over the values of {_p_values_text(hidden)}{adaptive_caveat(results)}"
         advice = "could be fixed, to spend the trials on what matters"
-        found.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
-    if shown:
-        evidence = f"the objective differs over the values of {_p_values_text(shown)}{adaptive_caveat(results)}"
-        found.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(shown)))
-    return found
+        findings.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
+    if visible:
+        evidence = f"the objective differs over the values of {_p_values_text(visible)}{adaptive_caveat(results)}"
+        findings.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(visible)))
+    return findings
 
 
-def _effect_p_value(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
+def _effect_p_value(trials: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
     """The chance that values without any effect differ as much; None where it cannot be told."""
     from scipy.stats import kruskal  # half a second to import
 
     domain, groups = dimension.domain, defaultdict(list)
-    for row, value in held:
+    for row, value in trials:
         key = min(2, int(3 * to_unit_interval(domain, float(value)))) if isinstance(domain, Range) else value
         groups[key].append(row.value or 0.0)
-    if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
+    if len(trials) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
         return None
     return float(kruskal(*groups.values()).pvalue)
 
@@ -168,10 +168,12 @@ def _narrow_ranges(results: Results) -> dict[str, dict[str, Any]]:
     names = Counter(dimension.parameter.name for dimension in results.space.dimensions)
     narrow = {}
     for dimension in results.space.varied:
-        domain, held = dimension.domain, trials_with_value(results.ranked, dimension)
-        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(held) < FEWEST:
+        domain, trials = dimension.domain, trials_with_value(results.ranked, dimension)
+        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(trials) < FEWEST:
             continue
-        best = [to_unit_interval(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
+        best = [
+            to_unit_interval(domain, float(value)) for _, value in trials[: max(3, math.ceil(TOP_SHARE * len(trials)))]
+        ]
         left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
         if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
             low, high = (float(f"{_from_unit_interval(domain, place):.6g}") for place in (left, right))
@@ -218,10 +220,10 @@ def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimensio
     """
     cuts: list[tuple[int, Dimension, str, float]] = []
     for dimension in results.space.varied:
-        held = [value for _, value in trials_with_value(results.ranked, dimension)]
-        if not isinstance(dimension.domain, Range) or len(held) < FEWEST:
+        values = [value for _, value in trials_with_value(results.ranked, dimension)]
+        if not isinstance(dimension.domain, Range) or len(values) < FEWEST:
             continue
-        better = [float(value) for value in held[: len(held) // 2]]
+        better = [float(value) for value in values[: len(values) // 2]]
         failed = [float(value) for _, value in trials_with_value(lost, dimension)]
         for side, bound, out in (
             ("high", max(better), [value for value in failed if value > max(better)]),
@@ -235,24 +237,24 @@ def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimensio
 
 def isolation(results: Results, _: Evaluations) -> list[Finding]:
     """Check 15: the best trial per choice, the others free."""
-    error, found = standard_error(results) or 0.0, []
+    error, findings = standard_error(results) or 0.0, []
     for dimension in results.space.varied:
-        held = trials_with_value(results.ranked, dimension)
-        if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
-            found.append(_choices_finding(dimension, dimension.domain, held, error, adaptive_caveat(results)))
-    return found
+        trials = trials_with_value(results.ranked, dimension)
+        if isinstance(dimension.domain, Choices) and len(trials) >= FEWEST:
+            findings.append(_choices_finding(dimension, dimension.domain, trials, error, adaptive_caveat(results)))
+    return findings
 
 
 def _choices_finding(
-    dimension: Dimension, domain: Choices, held: Sequence[tuple[TrialRow, Value]], error: float, warning: str
+    dimension: Dimension, domain: Choices, trials: Sequence[tuple[TrialRow, Value]], error: float, warning: str
 ) -> Finding:
     groups: dict[Value, list[float]] = {}
-    for row, value in held:
+    for row, value in trials:
         groups.setdefault(value, []).append(row.value or 0.0)
     first, name = next(iter(groups)), dimension.parameter.name
     worse = [value for value in groups if value != first and _is_clearly_worse(groups[first], groups[value], error)]
-    told = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
-    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {told}{warning}"
+    text = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
+    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {text}{warning}"
     if not worse:
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
     table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
@@ -272,39 +274,41 @@ def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bo
 def fairness(results: Results, _: Evaluations) -> list[Finding]:
     """Check 16: each compared value had as many trials."""
     begun = [row for row in results.trials if row.state not in ("WAITING", "RUNNING")]
-    counted = []
+    counts_by_value = []
     for dimension in results.space.varied:
         if isinstance(dimension.domain, Choices):
             counts = Counter(value for _, value in trials_with_value(begun, dimension))
             if sum(counts.values()) >= FEWEST:
-                counted.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
-    unfair = [(d, each) for d, each in counted if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
-    fair = [(d, each) for d, each in counted if (d, each) not in unfair]
-    found = []
+                counts_by_value.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
+    unfair = [(d, each) for d, each in counts_by_value if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
+    fair = [(d, each) for d, each in counts_by_value if (d, each) not in unfair]
+    findings = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        found.append(_counts_finding("unequal trials", "note", unfair, advice))
+        findings.append(_counts_finding("unequal trials", "note", unfair, advice))
     if fair:
-        found.append(_counts_finding("equal trials", "ok", fair))
-    return found
+        findings.append(_counts_finding("equal trials", "ok", fair))
+    return findings
 
 
 def _counts_finding(
-    title: str, level: Level, counted: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
+    title: str, level: Level, counts_by_value: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
 ) -> Finding:
-    told = (
+    texts = (
         f"{dimension_text(dimension)} ({', '.join(f'{value_text(value)} {count}' for value, count in each)})"
-        for dimension, each in counted
+        for dimension, each in counts_by_value
     )
-    return Finding("fairness", title, level, f"trials per value of {', '.join(told)}", advice, "", _names(counted))
+    return Finding(
+        "fairness", title, level, f"trials per value of {', '.join(texts)}", advice, "", _names(counts_by_value)
+    )
 
 
 def fixed(results: Results, _: Evaluations) -> list[Finding]:
     """Check 17: what was fixed is a caveat."""
     names = sorted({d.parameter.name for d in results.space.dimensions} - set(results.varied))
-    told = ", ".join(names) if names else "nothing but defaults"
+    text = ", ".join(names) if names else "nothing but defaults"
     missing = "learning_rate" not in results.varied
-    evidence = f"fixed: {told}; {'learning_rate is fixed too' if missing else 'learning_rate is varied'}"
+    evidence = f"fixed: {text}; {'learning_rate is fixed too' if missing else 'learning_rate is varied'}"
     advice = "conclusions hold for this learning rate alone: vary it, for most others depend on it" if missing else ""
     return [Finding("fixed", "what was fixed", "note" if missing else "ok", evidence, advice)]
 
@@ -334,9 +338,9 @@ def conditional(results: Results, _: Evaluations) -> list[Finding]:
 def patterns(results: Results, _: Evaluations) -> list[Finding]:
     """Check 19: anti-patterns."""
     names = set(results.varied)
-    found = []
+    findings = []
     if "epochs" in names and results.definition.sampler.name != "grid":
-        found.append(
+        findings.append(
             Finding(
                 "patterns",
                 "epochs tuned",
@@ -347,7 +351,7 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
             )
         )
     if "batch_size" in names and "learning_rate" not in names:
-        found.append(
+        findings.append(
             Finding(
                 "patterns",
                 "batch size alone",
@@ -357,7 +361,7 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
                 parameters=("batch_size",),
             )
         )
-    return found or [
+    return findings or [
         Finding("patterns", "anti-patterns", "ok", "neither epochs outside a grid nor batch_size alone is tuned")
     ]
 

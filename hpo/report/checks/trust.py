@@ -56,8 +56,8 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
 
 def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
-    found = [_gain_finding(each) for each in evaluations if each.own and each.validation_metric]
-    if not any(found):
+    findings = [_gain_finding(each) for each in evaluations if each.own and each.validation_metric]
+    if not any(findings):
         return [
             Finding(
                 "retraining",
@@ -67,7 +67,7 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
                 f"run: hpo evaluate {shlex.quote(results.name)}",
             )
         ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
 def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
@@ -106,16 +106,16 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
     rng = np.random.default_rng(0)
     # One half holds the best trial; the other one's best is the first trial in rank that fell to it.
     positions = np.minimum(rng.geometric(0.5, RESAMPLES), len(values) - 1)
-    apart = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
+    distance = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
-    bad = apart > reach
+    bad = distance > reach
     caution = "; an adaptive search's halves are not independent" if is_adaptive(results) else ""
     return [
         Finding(
             "search_seed",
             "another search",
             "note" if bad else "ok",
-            f"the best of random halves of the trials lie up to {apart:.3g} apart (upper quartile; only an "
+            f"the best of random halves of the trials lie up to {distance:.3g} apart (upper quartile; only an "
             f"estimate of what another seed would find{caution})",
             "repeat the study with another seed, or run more trials" if bad else "",
         )
@@ -171,10 +171,10 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
 
 def order(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 27: explore first, and the test set comes last."""
-    found = []
+    findings = []
     startup = results.definition.sampler.options.get("n_startup_trials", STARTUP)
     if is_adaptive(results) and isinstance(startup, int) and startup < STARTUP:
-        found.append(
+        findings.append(
             Finding(
                 "order",
                 "exploration",
@@ -184,10 +184,12 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 'sampler = "qmc"',
             )
         )
-    looked = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
-    after = 0 if looked is None else sum(row.started is not None and row.started > looked for row in results.trials)
-    if after or (looked is not None and results.left):
-        found.append(
+    first_read = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
+    after = (
+        0 if first_read is None else sum(row.started is not None and row.started > first_read for row in results.trials)
+    )
+    if after or (first_read is not None and results.left):
+        findings.append(
             Finding(
                 "order",
                 "test set",
@@ -196,7 +198,7 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "finish a study before the test set is looked at, and choose nothing by what it shows",
             )
         )
-    return found or [
+    return findings or [
         Finding(
             "order",
             "exploration first, test set last",

@@ -137,10 +137,10 @@ def _require_token(application: Application, token: str) -> Application:
     proof = hmac.new(token.encode(), b"hpo dashboard", hashlib.sha256).hexdigest()
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
-        shown = _read_query(environment).get("token")
-        if shown is not None and _equals_secret(shown.encode(), token):
+        token_in_address = _read_query(environment).get("token")
+        if token_in_address is not None and _equals_secret(token_in_address.encode(), token):
             return _set_cookie(environment, start, proof)
-        if shown is None and _has_credentials(environment, token, proof):
+        if token_in_address is None and _has_credentials(environment, token, proof):
             return application(environment, start)
         line = "The token is missing or wrong; open the dashboard as /dashboard?token=TOKEN."
         return _refuse(start, "401 Unauthorized", line, ("WWW-Authenticate", "Bearer"), ("Cache-Control", "no-store"))
@@ -148,9 +148,9 @@ def _require_token(application: Application, token: str) -> Application:
     return guarded
 
 
-def _equals_secret(shown: bytes, secret: str) -> bool:
+def _equals_secret(value: bytes, secret: str) -> bool:
     """Compared in a time that does not depend on where they differ."""
-    return hmac.compare_digest(shown, secret.encode())
+    return hmac.compare_digest(value, secret.encode())
 
 
 def _has_credentials(environment: Environment, token: str, proof: str) -> bool:
@@ -216,9 +216,9 @@ def _security_headers(own: bool) -> Headers:
 def _artifact_headers(headers: Headers) -> Headers:
     """The headers of an artifact: shown if its type is harmless, else a file to be saved; for this site's pages."""
     dropped = {"content-type", "access-control-allow-origin", "content-disposition"}
-    kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+    others = [(name, value) for name, value in headers if name.lower() not in dropped]
     stated = next((value for name, value in headers if name.lower() == "content-type"), "")
     kind = stated.partition(";")[0].strip().lower()
     if kind in HARMLESS:
-        return [*kept, ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)]
-    return [*kept, ("Content-Type", "application/octet-stream"), ("Content-Disposition", "attachment")]
+        return [*others, ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)]
+    return [*others, ("Content-Type", "application/octet-stream"), ("Content-Disposition", "attachment")]

@@ -115,16 +115,16 @@ def publish(study: Study, lines: Sequence[str], findings: Sequence[Finding], fig
 # The note.
 
 
-def _write_note(study: Study, ours: str) -> None:
+def _write_note(study: Study, text: str) -> None:
     from optuna_dashboard import get_note, save_note
 
-    there = get_note(study.optuna_study)
-    block = f"{BEGIN}\n\n{ours}\n\n{END}"
-    if OURS.search(there):
-        body = OURS.sub(lambda _: block, there, count=1)
+    note = get_note(study.optuna_study)
+    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    if OURS.search(note):
+        body = OURS.sub(lambda _: block, note, count=1)
     else:
-        body = f"{block}\n\n{there}" if there else block
-    if body != there:
+        body = f"{block}\n\n{note}" if note else block
+    if body != note:
         save_note(study.optuna_study, body)
 
 
@@ -132,8 +132,8 @@ def _note_text(lines: Sequence[str], findings: Sequence[Finding]) -> str:
     """Markdown: the verdict, the findings to act on, those to know, and how many are neither."""
     first = [f"**{_render_prose(line)}**" if i == 0 else _render_prose(line) for i, line in enumerate(lines)]
     ranked = sorted((f for f in findings if f.level in ("warning", "note")), key=lambda f: f.level != "warning")
-    told = ["\n".join(map(_finding_item, ranked))] if ranked else []
-    return "\n\n".join([*first, *(["### Findings"] if findings else []), *told, *_counts_text(findings)])
+    items = ["\n".join(map(_finding_item, ranked))] if ranked else []
+    return "\n\n".join([*first, *(["### Findings"] if findings else []), *items, *_counts_text(findings)])
 
 
 def _finding_item(finding: Finding) -> str:
@@ -166,14 +166,14 @@ def _escape(text: str) -> str:
 def _write_figures(study: Study, figures: Sequence[Figure]) -> None:
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects  # it has no public reader
 
-    there = get_plotly_graph_objects(study.storage.get_study_system_attrs(study.id))
+    saved = get_plotly_graph_objects(study.storage.get_study_system_attrs(study.id))
     wanted = {_figure_id(figure): _dashboard_spec(figure) for figure in figures}
-    gone = {place: GONE for place in there if place.startswith("hpo-") and place not in wanted}
-    for place, spec in {**wanted, **gone}.items():
-        _write_figure(study, place, spec, there.get(place))
+    removed = {place: GONE for place in saved if place.startswith("hpo-") and place not in wanted}
+    for place, spec in {**wanted, **removed}.items():
+        _write_figure(study, place, spec, saved.get(place))
 
 
-def _write_figure(study: Study, place: str, spec: Spec, there: str | None) -> None:
+def _write_figure(study: Study, place: str, spec: Spec, saved: str | None) -> None:
     import plotly.graph_objects as go
     from optuna_dashboard import save_plotly_graph_object
 
@@ -181,7 +181,7 @@ def _write_figure(study: Study, place: str, spec: Spec, there: str | None) -> No
     text = figure.to_json()
     if len(text) > LONGEST:
         log.warning("dashboard: figure %s of %s is too large for the database", place, study.name)
-    elif text != there:
+    elif text != saved:
         save_plotly_graph_object(study.optuna_study, figure, graph_object_id=place)
 
 

@@ -51,8 +51,8 @@ def serve(
     from waitress import create_server, wasyncore
 
     local = is_loopback(host)
-    chosen = _token_from_environment()
-    token = chosen or (None if local else secrets.token_urlsafe(24))
+    token_of_environment = _token_from_environment()
+    token = token_of_environment or (None if local else secrets.token_urlsafe(24))
     application = guard_app(_make_dashboard(storage), local=local, writable=writable, token=token)
     sockets: dict[int, Any] = {}
     with StopRequest() as stop:
@@ -61,7 +61,9 @@ def serve(
         except (OSError, ValueError) as error:
             raise RequestError(f"dashboard: cannot listen on {host}:{port}: {_error_text(error)}") from error
         try:
-            lines = _address_lines(_dashboard_url(server, host), storage, study, None if chosen else token)
+            lines = _address_lines(
+                _dashboard_url(server, host), storage, study, None if token_of_environment else token
+            )
             _print_lines([*lines, *_remote_access_lines(server, host, local), "Ctrl-C stops it"])
             while not stop():
                 wasyncore.loop(timeout=POLL, map=sockets, count=1)

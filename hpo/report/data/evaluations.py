@@ -111,14 +111,14 @@ class EvaluationRun:
         """Of the split `validation` or `test`; None where they are not here."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as held:
-            if f"{split}_probabilities" not in held:
+        with np.load(self.file, allow_pickle=False) as file:
+            if f"{split}_probabilities" not in file:
                 return None
-            pictures = held.get(f"{split}_pictures")
+            pictures = file.get(f"{split}_pictures")
             return Predictions(
-                held[f"{split}_labels"].astype(np.int64),
-                held[f"{split}_probabilities"].astype(np.float32),
-                held[f"{split}_mistakes"].astype(np.int64),
+                file[f"{split}_labels"].astype(np.int64),
+                file[f"{split}_probabilities"].astype(np.float32),
+                file[f"{split}_mistakes"].astype(np.int64),
                 pictures,
             )
 
@@ -126,15 +126,15 @@ class EvaluationRun:
         """Of the split `validation` or `test`; None where they are not here, or the model has classes."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as held:
-            if not {f"{split}_codes", f"{split}_originals"} & set(held.files):
+        with np.load(self.file, allow_pickle=False) as file:
+            if not {f"{split}_codes", f"{split}_originals"} & set(file.files):
                 return None
             return Reconstructions(
-                held.get(f"{split}_labels", np.zeros(0, np.int64)),
-                held.get(f"{split}_codes"),
-                float(held.get(f"{split}_explained", 1.0)),
-                held.get(f"{split}_originals"),
-                held.get(f"{split}_reconstructions"),
+                file.get(f"{split}_labels", np.zeros(0, np.int64)),
+                file.get(f"{split}_codes"),
+                float(file.get(f"{split}_explained", 1.0)),
+                file.get(f"{split}_originals"),
+                file.get(f"{split}_reconstructions"),
             )
 
 
@@ -173,10 +173,10 @@ class CandidateRuns:
 
     def scores(self, metric: str) -> dict[int, float]:
         """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
-        found = {
+        values = {
             run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric) for run in self.done
         }
-        return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+        return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -240,10 +240,12 @@ def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Evalu
     """The run of a candidate with the median validation score, of those whose predictions are here: neither the
     luckiest seed nor the unluckiest.
     """
-    held = [run for run in candidate.done if run.file is not None]
+    with_predictions = [run for run in candidate.done if run.file is not None]
     scores = candidate.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
-    scored = sorted((run for run in held if run.seed in scores), key=lambda run: (scores[run.seed], run.seed))
-    ordered = scored or held
+    scored = sorted(
+        (run for run in with_predictions if run.seed in scores), key=lambda run: (scores[run.seed], run.seed)
+    )
+    ordered = scored or with_predictions
     return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
@@ -255,15 +257,15 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     """
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
     for companion in evaluation_studies(study):
-        found = _read_evaluation(study, companion)
-        key = (not found.own, found.refit, _content_key(companion.definition.dataset))
-        merged[key] = _merge(merged[key], found) if key in merged else found
+        evaluation = _read_evaluation(study, companion)
+        key = (not evaluation.own, evaluation.refit, _content_key(companion.definition.dataset))
+        merged[key] = _merge(merged[key], evaluation) if key in merged else evaluation
     contents: dict[str, set[str]] = {}
-    for (*_, content), found in merged.items():
-        contents.setdefault(found.dataset, set()).add(content)
-    for key, found in merged.items():
-        if len(contents[found.dataset]) > 1:  # files of one name and other content
-            merged[key] = replace(found, dataset=found.path)
+    for (*_, content), evaluation in merged.items():
+        contents.setdefault(evaluation.dataset, set()).add(content)
+    for key, evaluation in merged.items():
+        if len(contents[evaluation.dataset]) > 1:  # files of one name and other content
+            merged[key] = replace(evaluation, dataset=evaluation.path)
     return tuple(replace(merged[key], candidates=_order_candidates(study, merged[key])) for key in sorted(merged))
 
 
@@ -279,7 +281,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     own = _content_key(data) == _content_key(study.definition.dataset)
     objectives = study.definition.objectives
     place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
-    chosen = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
+    study_scores = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
     runs = _read_runs(companion)
     candidates = tuple(
         CandidateRuns(
@@ -288,7 +290,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             each.baseline,
             trial_config_of(each),
             each.values,
-            chosen.get(each.trial) if own and each.trial is not None else None,
+            study_scores.get(each.trial) if own and each.trial is not None else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
         )
         for each in evaluation.candidates
@@ -305,9 +307,9 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         data.name,
         next(
             (
-                _to_local_time(look.at)
-                for look in list_test_set_reads(study)
-                if look.by.rpartition(" ")[0] == companion.name
+                _to_local_time(read.at)
+                for read in list_test_set_reads(study)
+                if read.by.rpartition(" ")[0] == companion.name
             ),
             None,
         ),
@@ -321,7 +323,7 @@ def _to_local_time(at: str) -> datetime:
 
 def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.epochs(companion.id)
-    found: dict[str, list[EvaluationRun]] = {}
+    runs: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if not {"seed", "configuration"} <= params.keys():
@@ -340,8 +342,8 @@ def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
             attrs.get("train_seconds"),
             find_artifact(companion, "predictions.npz", trial.system_attrs),
         )
-        found.setdefault(str(params["configuration"]), []).append(run)
-    return found
+        runs.setdefault(str(params["configuration"]), []).append(run)
+    return runs
 
 
 NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
@@ -349,20 +351,20 @@ NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "sec
 
 def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
     """Two evaluations on the same data as one; of a configuration that both have, the runs of both."""
-    mine = {_identity(each): each for each in one.candidates}
+    candidates = {_identity(each): each for each in one.candidates}
     for each in other.candidates:
-        held = mine.get(_identity(each))
-        if held is None:
-            mine[_identity(each)] = each
+        known = candidates.get(_identity(each))
+        if known is None:
+            candidates[_identity(each)] = each
         else:
-            seeds = {run.seed for run in held.runs}
+            seeds = {run.seed for run in known.runs}
             more = (run for run in each.runs if run.seed not in seeds)
-            runs = tuple(sorted([*held.runs, *more], key=lambda run: run.seed))
-            mine[_identity(each)] = replace(held, runs=runs, baseline=held.baseline or each.baseline)
+            runs = tuple(sorted([*known.runs, *more], key=lambda run: run.seed))
+            candidates[_identity(each)] = replace(known, runs=runs, baseline=known.baseline or each.baseline)
     return replace(
         one,
         studies=one.studies + other.studies,
-        candidates=tuple(mine.values()),
+        candidates=tuple(candidates.values()),
         left=one.left + other.left,
         looked=min((each.looked for each in (one, other) if each.looked is not None), default=None),
     )
@@ -372,14 +374,14 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
     return candidate.trial, tuple(sorted(candidate.values.items()))
 
 
-def _order_candidates(study: Study, found: EvaluationResults) -> tuple[CandidateRuns, ...]:
+def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[CandidateRuns, ...]:
     """The best of the study first, the rival last unless it is the best itself."""
-    place = study.definition.objectives.index(found.objective)
-    sign = -1 if found.objective.direction == "maximize" else 1
+    place = study.definition.objectives.index(evaluation.objective)
+    sign = -1 if evaluation.objective.direction == "maximize" else 1
     values = {trial.number: sign * trial.values[place] for trial in study.trials() if trial.values}
 
     def value(each: CandidateRuns) -> float:
         return math.inf if each.trial is None else values.get(each.trial, math.inf)
 
-    ranked = sorted(found.candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
+    ranked = sorted(evaluation.candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
     return tuple(sorted(ranked, key=lambda each: each.baseline and each is not ranked[0]))

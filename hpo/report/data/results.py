@@ -141,8 +141,8 @@ class Results:
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many trials are in each state, every state named."""
-        found = Counter(row.state for row in self.trials)
-        return {state.name: found[state.name] for state in sorted(TrialState, key=_state_order)}
+        counter = Counter(row.state for row in self.trials)
+        return {state.name: counter[state.name] for state in sorted(TrialState, key=_state_order)}
 
     @cached_property
     def failures(self) -> dict[str, int]:
@@ -170,8 +170,8 @@ class Results:
         if not self.ranked:
             return ()
         scores = np.array([row.values for row in self.ranked], dtype=float) * self.signs
-        beaten = [bool(np.any((scores <= score).all(1) & (scores < score).any(1))) for score in scores]
-        return tuple(row for row, lost in zip(self.ranked, beaten, strict=True) if not lost)
+        dominated = [bool(np.any((scores <= score).all(1) & (scores < score).any(1))) for score in scores]
+        return tuple(row for row, lost in zip(self.ranked, dominated, strict=True) if not lost)
 
     @property
     def best(self) -> TrialRow | None:
@@ -196,8 +196,8 @@ class Results:
         for row in self.trials:
             if row.number == number:
                 return row
-        held = f"its trials are 0 to {self.trials[-1].number}" if self.trials else "it has no trials yet"
-        raise RequestError(f"study '{self.name}' has no trial {number}; {held}")
+        existing = f"its trials are 0 to {self.trials[-1].number}" if self.trials else "it has no trials yet"
+        raise RequestError(f"study '{self.name}' has no trial {number}; {existing}")
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
@@ -343,7 +343,7 @@ def study_summary(results: Results) -> dict[str, Any]:
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
     """
-    told: dict[str, Any] = finite(
+    summary: dict[str, Any] = finite(
         {
             "name": results.name,
             "storage": results.storage,
@@ -365,7 +365,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "unattended": results.unattended,
         }
     )
-    return told
+    return summary
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:

@@ -25,13 +25,13 @@ def list_named_values(domains: Sequence[Domain], values: Sequence[Value]) -> lis
         domains: the parameter's alternatives.
         values: what trials have; others may have added some that no domain holds.
     """
-    held = [_points(domain) for domain in domains]
-    if any(points is None for points in held):
+    points_by_domain = [_points(domain) for domain in domains]
+    if any(points is None for points in points_by_domain):
         return None
-    listed = [value for points in held for value in points or ()]
-    found = list(dict.fromkeys(v for value in [*listed, *values] if (v := round_float(value)) is not None))
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
-    return sorted(found, key=float) if numeric else found
+    listed = [value for points in points_by_domain for value in points or ()]
+    distinct = list(dict.fromkeys(v for value in [*listed, *values] if (v := round_float(value)) is not None))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    return sorted(distinct, key=float) if numeric else distinct
 
 
 def _points(domain: Domain) -> Sequence[Value] | None:

@@ -50,13 +50,13 @@ def history_figure(results: Results) -> Figure:
     limits = find_limits([row.value or 0.0 for row in done or pruned], maximize)
     if limits is None:
         return mark_missing(figure, "No trial has a value yet.")
-    shown = (
+    drawn = (
         sort_inside_first(thin_out(done, POINTS_LIMIT), limits),
         sort_inside_first(thin_out(pruned, POINTS_LIMIT), limits),
     )
     data = [
         make_markers(results, rows, state, limits) | {"x": [row.number for row in rows]}
-        for rows, state in zip(reversed(shown), ("PRUNED", "COMPLETE"), strict=True)
+        for rows, state in zip(reversed(drawn), ("PRUNED", "COMPLETE"), strict=True)
         if rows
     ]
     data += [_best_so_far_trace(results, done, limits)] if done else []
@@ -71,7 +71,7 @@ def history_figure(results: Results) -> Figure:
     )
     outside = sum(not limits[0] <= (row.value or 0.0) <= limits[1] for row in (*done, *pruned))
     caption = "Each dot is a trial; the line is the best so far."
-    thin = count_note(sum(map(len, shown)), len(done) + len(pruned))
+    thin = count_note(sum(map(len, drawn)), len(done) + len(pruned))
     return attach_spec(figure, spec, caption + _outside_note(outside) + thin)
 
 
@@ -116,14 +116,14 @@ def pareto_figure(results: Results) -> Figure:
     others = range(1, len(results.objectives))
     front = {row.number for row in results.front}
     rest = [row for row in results.ranked if row.number not in front]
-    shown = thin_out(rest, POINTS_LIMIT)
+    drawn = thin_out(rest, POINTS_LIMIT)
     data: list[Spec] = []
     layout: dict[str, Any] = {}
     for panel, other in enumerate(others, start=1):
         suffix = "" if panel == 1 else str(panel)
         data += [
             _pair_trace(results, rows, other, suffix, style)
-            for rows, style in ((shown, "rest"), (results.front, "front"))
+            for rows, style in ((drawn, "rest"), (results.front, "front"))
         ]
         gap = 0.12 / max(len(others), 1)
         domain = [(panel - 1) / len(others) + (gap if panel > 1 else 0), panel / len(others)]
@@ -141,7 +141,7 @@ def pareto_figure(results: Results) -> Figure:
         layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}]
         caption += " Those beyond the dashed line are within a standard error of the best."
     return attach_spec(
-        figure, build_spec(data, 400, **layout), caption + count_note(len(shown), len(rest)), 340 * len(others)
+        figure, build_spec(data, 400, **layout), caption + count_note(len(drawn), len(rest)), 340 * len(others)
     )
 
 
@@ -180,10 +180,10 @@ def curves_figure(results: Results) -> Figure:
         return mark_missing(figure, "No epoch has been recorded yet.")
     metric = objective.metric
     best = [row for row in results.top(HIGHLIGHTS) if any(metric in epoch for epoch in row.epochs)]
-    chosen = {row.number for row in best}
-    rest = [row for row in results.trials if row.number not in chosen and row.epochs]
-    shown = thin_out(rest, LINES_LIMIT)
-    data = [_grey_traces(shown, metric)] if shown else []
+    highlighted = {row.number for row in best}
+    rest = [row for row in results.trials if row.number not in highlighted and row.epochs]
+    drawn = thin_out(rest, LINES_LIMIT)
+    data = [_grey_traces(drawn, metric)] if drawn else []
     training = metric.replace("val_", "train_", 1)
     for colour, row in reversed(list(zip(SERIES, best, strict=False))):
         data += _coloured_traces(row, metric, training, colour)
@@ -201,7 +201,7 @@ def curves_figure(results: Results) -> Figure:
     trained = training != metric and any(training in epoch for row in best for epoch in row.epochs)
     dotted = ", dotted on training data" if trained else ""
     caption = f"{_best_text(len(best))} in colour{dotted}; the others grey." if best else "All trials."
-    return attach_spec(figure, spec, caption + count_note(len(shown), len(rest), "grey curves"))
+    return attach_spec(figure, spec, caption + count_note(len(drawn), len(rest), "grey curves"))
 
 
 def _best_text(count: int) -> str:

@@ -69,14 +69,14 @@ def parallel_coordinates_figure(results: Results, order: Sequence[str] = ()) -> 
     figure = Figure("parallel", "Parallel coordinates")
     names = _axis_names(results, order)
     if len(results.ranked) < 2 or not names:
-        why = "This needs at least two complete trials." if results.varied else "The study varies no parameter."
-        return mark_missing(figure, why)
-    shown = names[:AXES_LIMIT]
-    axes = [*(_parameter_axis(results, name) for name in shown), _objective_axis(results)]
+        reason = "This needs at least two complete trials." if results.varied else "The study varies no parameter."
+        return mark_missing(figure, reason)
+    drawn = names[:AXES_LIMIT]
+    axes = [*(_parameter_axis(results, name) for name in drawn), _objective_axis(results)]
     bands = [band for band in _make_bands(results) if band.rows]
-    gaps = any(name not in results.settings(row) for band in bands for row in band.rows for name in shown)
+    gaps = any(name not in results.settings(row) for band in bands for row in band.rows for name in drawn)
     spec = build_spec(
-        [_band_trace(results, axes, shown, band) for band in bands],
+        [_band_trace(results, axes, drawn, band) for band in bands],
         440 if gaps else 400,
         xaxis={"visible": False, "range": [-0.5, len(axes) - 0.5], "fixedrange": True},
         yaxis={"visible": False, "range": [UNUSED - 0.06 if gaps else -0.06, 1.24], "fixedrange": True},
@@ -89,8 +89,8 @@ def parallel_coordinates_figure(results: Results, order: Sequence[str] = ()) -> 
 def _axis_names(results: Results, order: Sequence[str]) -> list[str]:
     """The varied parameters that any complete trial has, the important ones first."""
     names = [*(name for name in order if name in results.varied), *(n for n in results.varied if n not in order)]
-    held = {name for row in results.ranked for name, value in results.settings(row).items() if value is not None}
-    return [name for name in names if name in held]
+    with_value = {name for row in results.ranked for name, value in results.settings(row).items() if value is not None}
+    return [name for name in names if name in with_value]
 
 
 def _caption(results: Results, names: Sequence[str], bands: Sequence[Band], gaps: bool) -> str:
@@ -130,13 +130,13 @@ def _band_trace(results: Results, axes: Sequence[Axis], names: Sequence[str], ba
 
 
 def _height(axis: Axis, value: Value | None, number: int) -> float:
-    return UNUSED if value is None else axis.place(value) + axis.spread * jitter(number)
+    return UNUSED if value is None else axis.place(value) + axis.jitter * jitter(number)
 
 
 def _parameter_axis(results: Results, name: str) -> Axis:
     domains = [dimension.domain for dimension in results.space.varied if dimension.parameter.name == name]
-    held = [results.settings(row).get(name) for row in results.ranked]
-    values = [value for value in held if value is not None]
+    settings = [results.settings(row).get(name) for row in results.ranked]
+    values = [value for value in settings if value is not None]
     named = list_named_values(domains, values)
     if named is not None:
         return _named_axis(name, named)

@@ -64,7 +64,7 @@ class Figure:
         title: its heading.
         caption: how to read it.
         spec: Plotly's `data` and `layout`; None where there is nothing to show.
-        missing: why there is none.
+        reason: why there is nothing to show.
         width: pixels that it needs at least; narrower screens scroll.
     """
 
@@ -72,7 +72,7 @@ class Figure:
     title: str
     caption: str = ""
     spec: Spec | None = None
-    mark_missing: str = ""
+    reason: str = ""
     width: int = 0
 
 
@@ -81,9 +81,9 @@ def attach_spec(figure: Figure, spec: Spec, caption: str, width: int = 0) -> Fig
     return Figure(figure.key, figure.title, caption, spec, "", width)
 
 
-def mark_missing(figure: Figure, why: str) -> Figure:
+def mark_missing(figure: Figure, reason: str) -> Figure:
     """The figure that cannot be drawn, and why."""
-    return Figure(figure.key, figure.title, missing=why)
+    return Figure(figure.key, figure.title, reason=reason)
 
 
 def escape_text(text: object) -> str:
@@ -150,11 +150,11 @@ def describe_trial(results: Results, row: TrialRow) -> str:
     return "<br>".join([head, *lines, *settings])
 
 
-def make_value_axis(objective: Objective, shown: Sequence[float], title: str = "", **more: Any) -> Spec:
-    """An objective's axis, in percent where it is a share. `shown` are values that tell how fine its labels must be."""
+def make_value_axis(objective: Objective, values: Sequence[float], title: str = "", **more: Any) -> Spec:
+    """An objective's axis, in percent where it is a share. `values` are values that tell how fine its labels must be."""
     extra = {}
     if objective.metric.endswith("accuracy"):
-        spread = max(shown) - min(shown) if shown else 0.1
+        spread = max(values) - min(values) if values else 0.1
         extra = {"tickformat": ".0%" if spread > 0.2 else ".1%" if spread > 0.004 else ".2%"}
     return make_axis(title or metric_text(objective.metric), **extra, **more)
 
@@ -196,9 +196,9 @@ def thin_out(rows: Sequence[TrialRow], limit: int) -> list[TrialRow]:
     return list(rows[::step])
 
 
-def count_note(shown: int, all_: int, what: str = "trials") -> str:
+def count_note(drawn: int, all_: int, what: str = "trials") -> str:
     """What to say where not all are drawn."""
-    return f" {shown} of {all_} {what} are drawn." if shown < all_ else ""
+    return f" {drawn} of {all_} {what} are drawn." if drawn < all_ else ""
 
 
 def trials_with_finite_value(results: Results, state: str) -> list[TrialRow]:

@@ -46,8 +46,8 @@ def slice_figures(results: Results, order: Sequence[str] = ()) -> list[Figure]:
         return []
     place = {key: i for i, key in enumerate(order)}
     dimensions = sorted(results.space.varied, key=lambda dimension: place.get(dimension.key, len(place)))
-    held = [dimension for dimension in dimensions if any(_has_value(row, dimension) for row in rows)]
-    return [_slice(results, dimension, i, limits) for i, dimension in enumerate(held)]
+    with_value = [dimension for dimension in dimensions if any(_has_value(row, dimension) for row in rows)]
+    return [_slice(results, dimension, i, limits) for i, dimension in enumerate(with_value)]
 
 
 def _has_value(row: TrialRow, dimension: Dimension) -> bool:
@@ -56,24 +56,24 @@ def _has_value(row: TrialRow, dimension: Dimension) -> bool:
 
 def _slice(results: Results, dimension: Dimension, index: int, limits: tuple[float, float]) -> Figure:
     groups = {"PRUNED": trials_with_finite_value(results, "PRUNED"), "COMPLETE": list(results.ranked)}
-    held = {
+    drawn = {
         state: thin_out([r for r in rows if _has_value(r, dimension)], POINTS_LIMIT) for state, rows in groups.items()
     }
-    values = [row.params[dimension.key] for rows in held.values() for row in rows]
-    ground, place = _axis(dimension.domain, values)
+    values = [row.params[dimension.key] for rows in drawn.values() for row in rows]
+    xaxis, place = _axis(dimension.domain, values)
 
     def x(row: TrialRow) -> float:
         return place(row.params[dimension.key], row.number)
 
     data = [
         make_markers(results, rows, state, limits) | {"x": [x(row) for row in rows], "showlegend": False}
-        for state, rows in held.items()
+        for state, rows in drawn.items()
         if rows
     ]
     if results.best is not None and _has_value(results.best, dimension):
         data.append(_best_mark(x(results.best), results.best.value or 0.0, limits))
-    side = make_value_axis(results.objective, limits, " ", range=list(limits), nticks=5)
-    return Figure(f"slice-{index}", dimension_text(dimension), "", build_spec(data, 230, xaxis=ground, yaxis=side))
+    yaxis = make_value_axis(results.objective, limits, " ", range=list(limits), nticks=5)
+    return Figure(f"slice-{index}", dimension_text(dimension), "", build_spec(data, 230, xaxis=xaxis, yaxis=yaxis))
 
 
 def _best_mark(x: float, value: float, limits: tuple[float, float]) -> Spec:

@@ -41,11 +41,11 @@ def timeline_figure(results: Results, now: datetime) -> Figure:
         return mark_missing(figure, "No trial has begun yet.")
     workers = list(dict.fromkeys(row.worker or "others" for row in sorted(rows, key=lambda r: r.started or now)))
     lanes = {worker: i for i, worker in enumerate(workers)}
-    shown = thin_out(rows, BARS_LIMIT)
+    drawn = thin_out(rows, BARS_LIMIT)
     data = [
-        _bars([row for row in shown if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
+        _bars([row for row in drawn if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
         for state in COLOURS
-        if any(row.state == state for row in shown)
+        if any(row.state == state for row in drawn)
     ]
     spec = build_spec(
         data,
@@ -56,7 +56,7 @@ def timeline_figure(results: Results, now: datetime) -> Figure:
         yaxis=make_axis(**_lane_ticks(workers)),
     )
     caption = f"{_lane_text(len(workers))}, from {min(r.started for r in rows if r.started):%Y-%m-%d %H:%M}."
-    return attach_spec(figure, spec, caption + count_note(len(shown), len(rows)))
+    return attach_spec(figure, spec, caption + count_note(len(drawn), len(rows)))
 
 
 def _lane_text(count: int) -> str:

@@ -40,8 +40,8 @@ def render_html(
     """
     blocks = [block for chapter in chapters for block in chapter.blocks]
     texts = TextTable()
-    drawn = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
-    figures = {figure.key: texts.refer(figure.spec) for figure in drawn}
+    with_spec = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
+    figures = {figure.key: texts.refer(figure.spec) for figure in with_spec}
     tables = {block.key: _table_json(block) for block in blocks if isinstance(block, DataTable)}
     scripts = [_plotly_script(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
     return (
@@ -92,8 +92,12 @@ def _group_blocks(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
     """Blocks with the names of their kinds; small figures that follow each other are one row of them."""
     rows: list[tuple[str, Any]] = []
     for small, group in itertools.groupby(blocks, _is_small):
-        held = list(group)
-        rows += [("Figures", held)] if small and len(held) > 1 else [(type(each).__name__, each) for each in held]
+        group_blocks = list(group)
+        rows += (
+            [("Figures", group_blocks)]
+            if small and len(group_blocks) > 1
+            else [(type(each).__name__, each) for each in group_blocks]
+        )
     return rows
 
 

@@ -22,8 +22,8 @@ SCHEMA = 2  # raised whenever a key goes or changes its meaning
 def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a report."""
     text = (Path(__file__).parent / "report.schema.json").read_text(encoding="utf-8")
-    held: dict[str, Any] = json.loads(text)
-    return held
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
 def report_document(data: ReportData) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "importances": data.importances.by_key,
         "verdict": write_verdict(data),
         "findings": [asdict(finding) for finding in data.findings],
-        "evaluations": [_evaluation_json(evaluation, judgement) for evaluation, judgement in pairs],
-        "looks": [asdict(look) for look in data.test_set_reads],
+        "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
+        "looks": [asdict(read) for read in data.test_set_reads],
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
 
 
-def _evaluation_json(evaluation: EvaluationResults, judgement: EvaluationStats) -> dict[str, Any]:
+def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
@@ -52,11 +52,11 @@ def _evaluation_json(evaluation: EvaluationResults, judgement: EvaluationStats) 
         "validation_metric": evaluation.validation_metric,
         "test_metric": evaluation.test_metric,
         "left": evaluation.left,
-        "scores": [_score_json(score) for score in judgement.scores],
-        "comparisons": [asdict(comparison) for comparison in judgement.comparisons],
-        "winner": judgement.winner.label if judgement.winner else None,
-        "tied": judgement.tied,
-        "beats_rival": judgement.beats_rival,
+        "scores": [_score_json(score) for score in stats.scores],
+        "comparisons": [asdict(comparison) for comparison in stats.comparisons],
+        "winner": stats.winner.label if stats.winner else None,
+        "tied": stats.tied,
+        "beats_rival": stats.beats_rival,
     }
 
 
@@ -81,5 +81,5 @@ def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
 
 def _run_json(run: EvaluationRun) -> dict[str, Any]:
     keys = ("study", "number", "seed", "state", "parameter_count", "train_seconds")
-    measured = {"validation": dict(run.validation), "test": dict(run.test)}
-    return {**{key: getattr(run, key) for key in keys}, **measured}
+    metrics = {"validation": dict(run.validation), "test": dict(run.test)}
+    return {**{key: getattr(run, key) for key in keys}, **metrics}

@@ -81,21 +81,21 @@ def _fold(title: str, text: str) -> Iterator[str]:
 
 
 def _render_first_rows(table: DataTable) -> Iterator[str]:
-    columns, shown = [column.name for column in table.columns], table.rows[:ROWS]
-    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in shown]
+    columns, first = [column.name for column in table.columns], table.rows[:ROWS]
+    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in first]
     yield _render_table(columns, rows, [column.name for column in table.columns if column.kind != "text"])
-    if len(shown) < len(table.rows):
-        yield f"The first {len(shown)} of {len(table.rows):,}."
+    if len(first) < len(table.rows):
+        yield f"The first {len(first)} of {len(table.rows):,}."
 
 
 def _render_figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
     if figure.spec is None:
-        yield _escape(figure.missing)
+        yield _escape(figure.reason)
         return
     if figure.title != chapter.title:
         yield f"### {_escape(figure.title)}"
-    if (drawn := render_svg(figure)) is not None:
-        files[f"{figure.key}.svg"] = drawn.encode()
+    if (svg := render_svg(figure)) is not None:
+        files[f"{figure.key}.svg"] = svg.encode()
         yield f"![{_escape(figure.title)}]({FIGURES}/{figure.key}.svg)"
     if figure.caption:
         yield _escape(figure.caption)

@@ -87,8 +87,8 @@ def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float
 
 def trials_with_value(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
     """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
-    found = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
-    return [(row, value) for row, value in found if _is_in_domain(dimension, value)]
+    pairs = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
+    return [(row, value) for row, value in pairs if _is_in_domain(dimension, value)]
 
 
 def _is_in_domain(dimension: Dimension, value: Value) -> bool:
@@ -109,8 +109,8 @@ def to_unit_interval(domain: Range, value: float) -> float:
 
 def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
-    held = [epoch.get(metric) for epoch in row.epochs]
-    return np.array([float(v) for v in held if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+    values = [epoch.get(metric) for epoch in row.epochs]
+    return np.array([float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
 
 
 def choose_curve_objective(results: Results) -> Objective | None:
