@@ -76,7 +76,7 @@ def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
     metric = evaluation.test_metric
     for score in compare_candidates(evaluation).scores:
         if score.candidate.trial == row.number and score.test is not None and metric is not None:
-            data = "" if evaluation.own else f" on {evaluation.dataset}"
+            data = "" if evaluation.on_own_data else f" on {evaluation.dataset}"
             refit = ", refitted on training and validation data" if evaluation.refit else ""
             told = f"{metric_text(metric)}{data} {interval_text(metric, score.test)}"
             return [f"The same configuration from fresh seeds{refit}: {told}."]

@@ -126,7 +126,7 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
         objective,
         (runs(0.9 + gain, "trial 3"), runs(0.9, "defaults")),
         0,
-        looked=LOOKED if test else None,
+        test_set_read_at=LOOKED if test else None,
     )
 
 

@@ -90,7 +90,7 @@ def test_runs_that_are_left_are_said_with_the_command_that_does_them(tmp_path: P
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)
     evaluated(study, [number], scores(number), leave=1)
-    left = read_report_data(study).evaluations[0].left
+    left = read_report_data(study).evaluations[0].remaining_runs
     told = texts(list(chapter(study).blocks))
     assert left > 0
     assert f"{left} {'run is' if left == 1 else 'runs are'} left" in told

@@ -67,7 +67,7 @@ def _other_winner(
     for evaluation, each in zip(evaluations, stats, strict=True):
         first = each.best.candidate.trial if each.best is not None else None
         if (
-            evaluation.own
+            evaluation.on_own_data
             and not evaluation.refit
             and first is not None
             and results.best is not None

@@ -17,7 +17,7 @@ MESSAGES = 10
 
 def cost_chapter(results: Results) -> Chapter | None:
     """The chapter; None before any trial has begun."""
-    if results.began is None:
+    if results.started_at is None:
         return None
     return Chapter(
         "cost",
@@ -98,11 +98,11 @@ def _savings_text(results: Results) -> list[Block]:
 def _wall_time(results: Results) -> list[Block]:
     """Wall time, and what the workers did with theirs."""
     blocks: list[Block] = []
-    if results.began and results.last:
-        wall = duration_text((results.last - results.began).total_seconds())
+    if results.started_at and results.last_event_at:
+        wall = duration_text((results.last_event_at - results.started_at).total_seconds())
         workers = len({row.worker for row in results.trials if row.worker})
         by = f" on {workers} workers" if workers > 1 else ""
-        blocks.append(Text(f"From {time_text(results.began)} to {time_text(results.last)}: {wall}{by}."))
+        blocks.append(Text(f"From {time_text(results.started_at)} to {time_text(results.last_event_at)}: {wall}{by}."))
     if results.work is not None:
         blocks.append(Text(f"{results.work.text[:1].upper()}{results.work.text[1:]}."))
     return blocks

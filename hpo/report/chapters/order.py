@@ -67,13 +67,13 @@ def study_facts(data: ReportData) -> list[str]:
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
     facts = [f"{trials}: {states}" if results.trials else "no trials yet"]
-    if results.left:
+    if results.remaining_trials:
         slots = max(results.budget.trials, len(results.trials))
-        ended = f" ({results.ended})" if results.ended else ""
-        facts.append(f"not finished: {count_text(results.left)} of {count_text(slots)} left{ended}")
-    if results.began and results.last:
+        ended = f" ({results.stop_reason})" if results.stop_reason else ""
+        facts.append(f"not finished: {count_text(results.remaining_trials)} of {count_text(slots)} left{ended}")
+    if results.started_at and results.last_event_at:
         facts.append(
-            f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}"
+            f"{duration_text((results.last_event_at - results.started_at).total_seconds())}, from {time_text(results.started_at)}"
         )
     extra = sum(row.extra for row in results.trials)
     if extra:

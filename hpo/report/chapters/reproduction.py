@@ -22,7 +22,11 @@ def reproduction_chapter(results: Results) -> Chapter:
             _launch_command(results),
             not results.definition.evaluation,
         ),
-        ("go on with this one, where trials are left", format_command(results, "launch"), bool(results.left)),
+        (
+            "go on with this one, where trials are left",
+            format_command(results, "launch"),
+            bool(results.remaining_trials),
+        ),
         (
             "train the best again from fresh seeds, beside the baseline, and test it",
             format_command(results, "evaluate"),

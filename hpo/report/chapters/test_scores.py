@@ -48,7 +48,7 @@ def test_scores_chapter(
     for index, (evaluation, each) in enumerate(zip(evaluations, stats, strict=True)):
         blocks += [Subtitle(_evaluation_title(evaluation))] if len(evaluations) > 1 else []
         blocks += _evaluation_blocks(results, evaluation, each, index)
-    if not any(evaluation.own for evaluation in evaluations) and results.definition.evaluation is None:
+    if not any(evaluation.on_own_data for evaluation in evaluations) and results.definition.evaluation is None:
         blocks += _not_evaluated_blocks(results, looked=bool(test_set_reads))
     return Chapter("honest", "The honest score", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
 
@@ -65,7 +65,7 @@ def _not_evaluated_blocks(results: Results, *, looked: bool) -> list[Block]:
 
 
 def _evaluation_title(evaluation: EvaluationResults) -> str:
-    what = f"On {evaluation.dataset}" if evaluation.own else f"Transfer to {evaluation.dataset}"
+    what = f"On {evaluation.dataset}" if evaluation.on_own_data else f"Transfer to {evaluation.dataset}"
     return f"{what}, refit" if evaluation.refit else what
 
 
@@ -83,9 +83,11 @@ def _evaluation_blocks(
         ]
     if lost := list_lost_runs(evaluation):
         blocks.append(Text(f"Runs that are in no mean: {'; '.join(lost)}."))
-    if evaluation.left:
+    if evaluation.remaining_runs:
         blocks.append(
-            Text(f"{evaluation.left} {'run is' if evaluation.left == 1 else 'runs are'} left. To finish them:")
+            Text(
+                f"{evaluation.remaining_runs} {'run is' if evaluation.remaining_runs == 1 else 'runs are'} left. To finish them:"
+            )
         )
         blocks.append(Code(_finish_command(results, evaluation)))
     return blocks
@@ -98,7 +100,7 @@ def _method_text(evaluation: EvaluationResults) -> str:
         what = f"{trained}: there is no validation score, and the last epoch's weights are tested."
     else:
         what = "Each was trained again on the same split from fresh seeds; the weights of its best epoch are tested."
-    if evaluation.own:
+    if evaluation.on_own_data:
         return what
     return f"The configurations were chosen on other data, and carried to {evaluation.dataset} as they were. {what}"
 
@@ -107,13 +109,13 @@ def _finish_command(results: Results, evaluation: EvaluationResults) -> str:
     top = sum(not each.baseline for each in evaluation.candidates)
     seeds = max(len(each.runs) for each in evaluation.candidates)
     more = ["--top", str(top or 1), "--seeds", str(seeds), *(["--refit"] if evaluation.refit else [])]
-    more += [] if evaluation.own else ["--dataset", shlex.quote(evaluation.path)]
+    more += [] if evaluation.on_own_data else ["--dataset", shlex.quote(evaluation.path)]
     return format_command(results, "evaluate", " ".join(more))
 
 
 def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table:
     metric, test = evaluation.objective.metric, evaluation.test_metric
-    chosen = any(score.chosen is not None for score in stats.scores)
+    chosen = any(score.study_score is not None for score in stats.scores)
     fresh = evaluation.validation_metric is not None
     columns = ["configuration", *(["chosen by"] if chosen else []), *(["fresh seeds", "deviation"] if fresh else [])]
     columns += ["flattered by"] if chosen and fresh else []
@@ -122,7 +124,7 @@ def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table
     for score in stats.scores:
         cells = {
             "configuration": score.candidate.label,
-            "chosen by": values_text(metric, score.chosen),
+            "chosen by": values_text(metric, score.study_score),
             "fresh seeds": _mean_text(metric, score.validation),
             "deviation": _deviation_text(metric, score.validation),
             "flattered by": NONE if score.bias is None else _signed_text(metric, score.bias),
@@ -188,7 +190,7 @@ def _gain_cells(comparison: Comparison) -> tuple[str, str]:
 
 
 def _significance_text(comparison: Comparison) -> str:
-    if not comparison.told_apart:
+    if not comparison.significant:
         return "no"
     return "yes, better" if comparison.difference.mean > 0 else "yes, worse"
 
@@ -283,7 +285,7 @@ def _seed_traces(
 
 
 def _study_score_trace(evaluation: EvaluationResults, scores: Sequence[Score]) -> list[Spec]:
-    rows = [(score.chosen, i - 0.22, score) for i, score in enumerate(scores) if score.chosen is not None]
+    rows = [(score.study_score, i - 0.22, score) for i, score in enumerate(scores) if score.study_score is not None]
     if not rows:
         return []
     metric = evaluation.objective.metric

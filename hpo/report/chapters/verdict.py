@@ -53,7 +53,7 @@ def write_verdict(data: ReportData) -> list[str]:
 def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
     """Return the evaluation on the study's own data that has results, rather one without a refit, and its best."""
     pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
-    for evaluation, stats in sorted((pair for pair in pairs if pair[0].own), key=lambda pair: pair[0].refit):
+    for evaluation, stats in sorted((pair for pair in pairs if pair[0].on_own_data), key=lambda pair: pair[0].refit):
         if stats.best is not None:
             return evaluation, stats, stats.best
     return None
@@ -69,10 +69,10 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
     assert interval is not None
     data = " trained on training and validation data" if evaluation.refit else ""
     line = f"{_label_at_start(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
-    if best.chosen is None or best.bias is None or best.validation is None:
+    if best.study_score is None or best.bias is None or best.validation is None:
         return line
     study_score, fresh_score = (
-        values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean)
+        values_text(evaluation.objective.metric, x) for x in (best.study_score, best.validation.mean)
     )
     return f"{line} The {study_score} by which it was chosen became {fresh_score} with fresh seeds."
 
@@ -95,8 +95,8 @@ def _comparison_text(stats: EvaluationStats) -> str:
         weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
         closest = f" over the closest, {_label_in_text(weakest.second)}" if len(rest) > 1 else ""
         return f"It is better than {names_text(rest)}, by {_difference_text(weakest)}{closest}."
-    beaten = [label for label, each in compared.items() if each.told_apart and each.difference.mean > 0]
-    worse = [label for label, each in compared.items() if each.told_apart and each.difference.mean < 0]
+    beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
+    worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
     if not compared:
         return "There is nothing that it was compared with."
     parts = [f"No winner: it cannot be told apart from {names_text([*map(_label_in_text, stats.tied)])}"]
@@ -261,13 +261,13 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
-    if results.left and not results.ended:
-        return f"Next: {'go on' if results.began else 'run it'} with `{format_command(results, 'launch')}`."
+    if results.remaining_trials and not results.stop_reason:
+        return f"Next: {'go on' if results.started_at else 'run it'} with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible_clause(results):
         return "Next: loosen the constraints, or give the space configurations that keep them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
-    left = sum(each.left for each in data.evaluations if each.own)
+    left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
         return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:

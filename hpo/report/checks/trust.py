@@ -56,7 +56,7 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
 
 def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
-    findings = [_gain_finding(each) for each in evaluations if each.own and each.validation_metric]
+    findings = [_gain_finding(each) for each in evaluations if each.on_own_data and each.validation_metric]
     if not any(findings):
         return [
             Finding(
@@ -78,7 +78,7 @@ def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
     ]
     if not found or found[0].difference.count < 2:
         return None
-    difference, told_apart = found[0].difference, found[0].told_apart
+    difference, told_apart = found[0].difference, found[0].significant
     better = told_apart and difference.mean > 0
     return Finding(
         "retraining",
@@ -184,17 +184,20 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 'sampler = "qmc"',
             )
         )
-    first_read = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
+    first_read = min(
+        (each.test_set_read_at for each in evaluations if each.on_own_data and each.test_set_read_at is not None),
+        default=None,
+    )
     after = (
         0 if first_read is None else sum(row.started is not None and row.started > first_read for row in results.trials)
     )
-    if after or (first_read is not None and results.left):
+    if after or (first_read is not None and results.remaining_trials):
         findings.append(
             Finding(
                 "order",
                 "test set",
                 "warning",
-                f"the test set was first looked at with {max(after, results.left)} trials still to run",
+                f"the test set was first looked at with {max(after, results.remaining_trials)} trials still to run",
                 "finish a study before the test set is looked at, and choose nothing by what it shows",
             )
         )
@@ -212,13 +215,13 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     """Check 28: the record of the study."""
     best = results.best
     value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
-    lacking = best is None or results.left > 0
+    lacking = best is None or results.remaining_trials > 0
     return [
         Finding(
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {len(results.trials)} trials, {results.left} left, best "
+            f"study {results.name}: {len(results.trials)} trials, {results.remaining_trials} left, best "
             f"{results.objective.metric} {value}; seed {results.definition.seed}",
             f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
         )

@@ -148,7 +148,7 @@ class CandidateRuns:
         baseline: whether it is the rival.
         config: as its first run has it; its seed is of no meaning.
         values: the parameters that have an effect, but for the seeds.
-        chosen: the study's own value of the first objective, by which it was chosen; None on another data set, and of
+        study_score: the study's own value of the first objective, by which it was chosen; None on another data set, and of
             the default configuration.
         runs: by seed.
     """
@@ -158,23 +158,24 @@ class CandidateRuns:
     baseline: bool
     config: TrialConfig
     values: Mapping[str, Value]
-    chosen: float | None
+    study_score: float | None
     runs: tuple[EvaluationRun, ...]
 
     @property
-    def done(self) -> tuple[EvaluationRun, ...]:
+    def complete_runs(self) -> tuple[EvaluationRun, ...]:
         """The runs that are COMPLETE."""
         return tuple(run for run in self.runs if run.state == "COMPLETE")
 
     @property
-    def lost(self) -> int:
+    def failed_count(self) -> int:
         """How many of its runs failed or diverged."""
         return sum(run.state in ("FAIL", "PRUNED") for run in self.runs)
 
     def scores(self, metric: str) -> dict[int, float]:
         """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
         values = {
-            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric) for run in self.done
+            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric)
+            for run in self.complete_runs
         }
         return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
@@ -186,24 +187,24 @@ class EvaluationResults:
     Attributes:
         studies: names of the evaluations' studies.
         dataset: the name of the data set.
-        own: whether it is the study's own data set.
+        on_own_data: whether it is the study's own data set.
         refit: whether they trained on training and validation data together.
         objective: the first objective of the study that is evaluated, of those that data are needed to measure.
         candidates: the best of the study first, the rival last.
-        left: runs that are not finished.
+        remaining_runs: runs that are not finished.
         path: what `--dataset` takes for that data set.
-        looked: when its test set was first looked at; naive local time.
+        test_set_read_at: when its test set was first looked at; naive local time.
     """
 
     studies: tuple[str, ...]
     dataset: str
-    own: bool
+    on_own_data: bool
     refit: bool
     objective: Objective
     candidates: tuple[CandidateRuns, ...]
-    left: int
+    remaining_runs: int
     path: str = ""
-    looked: datetime | None = None
+    test_set_read_at: datetime | None = None
 
     @property
     def validation_metric(self) -> str | None:
@@ -221,7 +222,7 @@ class EvaluationResults:
 
         Without such scores it is the one that the study ranked first; None before any run is complete.
         """
-        done = [each for each in self.candidates if each.done]
+        done = [each for each in self.candidates if each.complete_runs]
         sign = -1 if self.objective.direction == "maximize" else 1
 
         def mean(candidate: CandidateRuns) -> float:
@@ -240,7 +241,7 @@ def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Evalu
     """The run of a candidate with the median validation score, of those whose predictions are here: neither the
     luckiest seed nor the unluckiest.
     """
-    with_predictions = [run for run in candidate.done if run.file is not None]
+    with_predictions = [run for run in candidate.complete_runs if run.file is not None]
     scores = candidate.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
     scored = sorted(
         (run for run in with_predictions if run.seed in scores), key=lambda run: (scores[run.seed], run.seed)
@@ -258,7 +259,7 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
     for companion in evaluation_studies(study):
         evaluation = _read_evaluation(study, companion)
-        key = (not evaluation.own, evaluation.refit, _content_key(companion.definition.dataset))
+        key = (not evaluation.on_own_data, evaluation.refit, _content_key(companion.definition.dataset))
         merged[key] = _merge(merged[key], evaluation) if key in merged else evaluation
     contents: dict[str, set[str]] = {}
     for (*_, content), evaluation in merged.items():
@@ -365,8 +366,10 @@ def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResult
         one,
         studies=one.studies + other.studies,
         candidates=tuple(candidates.values()),
-        left=one.left + other.left,
-        looked=min((each.looked for each in (one, other) if each.looked is not None), default=None),
+        remaining_runs=one.remaining_runs + other.remaining_runs,
+        test_set_read_at=min(
+            (each.test_set_read_at for each in (one, other) if each.test_set_read_at is not None), default=None
+        ),
     )
 
 

@@ -96,8 +96,8 @@ class Results:
         budget: how much of it is to be run.
         space: the definition's space, parsed.
         trials: all of them, by number.
-        left: trials of the budget that are not finished.
-        ended: why no trial is begun any more although some may be left, or None.
+        remaining_trials: trials of the budget that are not finished.
+        stop_reason: why no trial is begun any more although some may be left, or None.
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
     """
@@ -108,15 +108,15 @@ class Results:
     budget: Budget
     space: Space
     trials: tuple[TrialRow, ...]
-    left: int
-    ended: str | None
+    remaining_trials: int
+    stop_reason: str | None
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
 
     @property
     def unattended(self) -> bool:
         """Whether trials are left to begin or to resume, and no worker lives to do it."""
-        return self.left > 0 and all(worker.gone for worker in self.workers)
+        return self.remaining_trials > 0 and all(worker.gone for worker in self.workers)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -129,12 +129,12 @@ class Results:
         return self.objectives[0]
 
     @property
-    def began(self) -> datetime | None:
+    def started_at(self) -> datetime | None:
         """When its first trial began; naive local time."""
         return min((row.started for row in self.trials if row.started), default=None)
 
     @property
-    def last(self) -> datetime | None:
+    def last_event_at(self) -> datetime | None:
         """When a trial last began or finished; naive local time."""
         return max((t for row in self.trials for t in (row.started, row.finished) if t), default=None)
 
@@ -236,8 +236,8 @@ def read_results(study: Study) -> Results:
         budget=study.budget,
         space=study.space,
         trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
-        left=study.left(),
-        ended=study.ended(),
+        remaining_trials=study.left(),
+        stop_reason=study.ended(),
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.work_done(study.id)),
     )
@@ -349,10 +349,10 @@ def study_summary(results: Results) -> dict[str, Any]:
             "storage": results.storage,
             "definition": results.definition.model_dump(mode="json"),
             "budget": results.budget.model_dump(),
-            "left": results.left,
-            "ended": results.ended,
-            "began": results.began,
-            "last": results.last,
+            "left": results.remaining_trials,
+            "ended": results.stop_reason,
+            "began": results.started_at,
+            "last": results.last_event_at,
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
             "failures": results.failures,

@@ -12,7 +12,7 @@ from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Evalua
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
-from hpo.report.stats.evaluation_stats import EvaluationStats, Interval, Score
+from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
 
 __all__ = ["SCHEMA", "report_document", "report_schema"]
 
@@ -47,13 +47,13 @@ def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> d
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
-        "own": evaluation.own,
+        "own": evaluation.on_own_data,
         "refit": evaluation.refit,
         "validation_metric": evaluation.validation_metric,
         "test_metric": evaluation.test_metric,
-        "left": evaluation.left,
+        "left": evaluation.remaining_runs,
         "scores": [_score_json(score) for score in stats.scores],
-        "comparisons": [asdict(comparison) for comparison in stats.comparisons],
+        "comparisons": [_comparison_json(comparison) for comparison in stats.comparisons],
         "winner": stats.winner.label if stats.winner else None,
         "tied": stats.tied,
         "beats_rival": stats.beats_rival,
@@ -67,11 +67,21 @@ def _score_json(score: Score) -> dict[str, Any]:
         "trial": candidate.trial,
         "baseline": candidate.baseline,
         "values": dict(candidate.values),
-        "chosen": score.chosen,
+        "chosen": score.study_score,
         "validation": _interval_json(score.validation),
         "test": _interval_json(score.test),
         "bias": score.bias,
         "runs": [_run_json(run) for run in candidate.runs],
+    }
+
+
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "first": comparison.first,
+        "second": comparison.second,
+        "metric": comparison.metric,
+        "difference": asdict(comparison.difference),
+        "told_apart": comparison.significant,
     }
 
 

@@ -58,14 +58,14 @@ class Score:
 
     Attributes:
         candidate: the configuration with its runs.
-        chosen: the score by which the study chose it; None where it did not.
+        study_score: the score by which the study chose it; None where it did not.
         validation: the same score from fresh seeds; None of a refit.
         test: on the test set; None before the first look.
-        bias: how much `chosen` flatters: its distance from the mean of `validation`, positive where it is better.
+        bias: how much `study_score` flatters: its distance from the mean of `validation`, positive where it is better.
     """
 
     candidate: CandidateRuns
-    chosen: float | None
+    study_score: float | None
     validation: Interval | None
     test: Interval | None
     bias: float | None
@@ -79,14 +79,14 @@ class Comparison:
         first, second: their labels; the first is the best one.
         metric: what is compared.
         difference: above 0 where the first is better. Its level allows for the number of comparisons (Bonferroni).
-        told_apart: whether the interval leaves 0 out.
+        significant: whether the interval leaves 0 out.
     """
 
     first: str
     second: str
     metric: str
     difference: Interval
-    told_apart: bool
+    significant: bool
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
     best, others = evaluated[0], evaluated[1:]
     found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
     comparisons = tuple(each for each in found if each is not None)
-    significant = {each.second: each.difference.mean > 0 for each in comparisons if each.told_apart}
-    won = bool(others) and not best.lost and all(significant.get(other.label, False) for other in others)
+    significant = {each.second: each.difference.mean > 0 for each in comparisons if each.significant}
+    won = bool(others) and not best.failed_count and all(significant.get(other.label, False) for other in others)
     tied = tuple(other.label for other in others if other.label not in significant)
     rival = next((other.label for other in others if other.baseline), "")
     return EvaluationStats(tuple(scores), comparisons, best if won else None, tied, significant.get(rival))
@@ -163,7 +163,7 @@ def _score_candidate(
         None if metric is None else _score_interval(candidate, metric, hits)
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
-    chosen = candidate.chosen
+    chosen = candidate.study_score
     bias = sign * (chosen - validation.mean) if chosen is not None and validation is not None else None
     return Score(candidate, chosen, validation, test, bias)
 
@@ -173,7 +173,7 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     if not scores:
         return None
     interval = bootstrap_interval(
-        list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric)
+        list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
     )
     if not metric.endswith("accuracy") or not math.isfinite(interval.low):
         return interval
@@ -190,7 +190,7 @@ def _compare(
         seeds = sorted(best_scores.keys() & other_scores.keys())
         if seeds:
             best_correct, other_correct = (
-                hits.of([run for run in each.done if run.seed in seeds], metric) for each in (best, other)
+                hits.of([run for run in each.complete_runs if run.seed in seeds], metric) for each in (best, other)
             )
             samples = (
                 best_correct - other_correct
@@ -266,14 +266,14 @@ def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
     main = score.test or score.validation
     return {
         "configuration": score.candidate.label,
-        "runs": f"{len(score.candidate.done)} of {len(score.candidate.runs)}",
-        "chosen": score.chosen,
+        "runs": f"{len(score.candidate.complete_runs)} of {len(score.candidate.runs)}",
+        "chosen": score.study_score,
         "validation": score.validation.mean if score.validation else None,
         "test": score.test.mean if score.test else None,
         **({name: _finite_or_none(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
         "bias": score.bias,
         "better_by": comparison.difference.mean if comparison else None,
-        "told_apart": comparison.told_apart if comparison else None,
+        "told_apart": comparison.significant if comparison else None,
     }
 
 
@@ -295,20 +295,20 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
     label = best.candidate.label
     if stats.winner is not None:
         lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
-    worse = [each.second for each in stats.comparisons if each.told_apart and each.difference.mean < 0]
+    worse = [each.second for each in stats.comparisons if each.significant and each.difference.mean < 0]
     if worse:
         lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
     if stats.tied:
         lines.append(f"{label} cannot be told apart from {', '.join(stats.tied)} (95 %, paired over seeds)")
-    if evaluation.left:
-        lines.append(f"{evaluation.left} runs are left; the same command goes on with them")
+    if evaluation.remaining_runs:
+        lines.append(f"{evaluation.remaining_runs} runs are left; the same command goes on with them")
     return lines
 
 
 def list_lost_runs(evaluation: EvaluationResults) -> list[str]:
     """The configurations of which runs failed or diverged, a line each."""
     return [
-        f"{each.label} failed or diverged from {each.lost} of {len(each.runs)} seeds"
+        f"{each.label} failed or diverged from {each.failed_count} of {len(each.runs)} seeds"
         for each in evaluation.candidates
-        if each.lost
+        if each.failed_count
     ]

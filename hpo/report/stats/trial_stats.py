@@ -76,7 +76,7 @@ def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float
     """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
     groups = []
     for evaluation in evaluations:
-        metric = (evaluation.validation_metric if evaluation.own else None) or ""
+        metric = (evaluation.validation_metric if evaluation.on_own_data else None) or ""
         for candidate in evaluation.candidates if metric else ():
             scores = [run.validation.get(metric, math.nan) for run in candidate.runs if run.state == "COMPLETE"]
             groups.append([score for score in scores if math.isfinite(score)])
