@@ -69,7 +69,7 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
             return
     existing = next((out / name for name in names if (out / name).exists()), None)
     if existing is not None:
-        raise RequestError(f"report: {existing} is there, and is of no report; choose another folder")
+        raise RequestError(f"report: {existing} exists and belongs to no report; choose another folder")
 
 
 def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:

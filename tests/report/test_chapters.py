@@ -56,7 +56,7 @@ def test_the_best_of_single_runs_is_told_from_the_one_that_fresh_seeds_rank_firs
     evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8})
     text = write_report(study, tmp_path / "out").markdown.read_text().split("## Best configuration")[1]
     assert text.strip().startswith(f"Trial {first},")
-    assert f"From fresh seeds, trial {second} came first; its file: hpo export filled --trial {second}" in text
+    assert f"From fresh seeds, trial {second} is the best; export it with `hpo export filled --trial {second}" in text
     agreeing = filled(tmp_path, "agreeing", trials=6)
     evaluated(agreeing, [first, second], {f"trial {first}": 0.95, f"trial {second}": 0.9, "defaults": 0.8})
     assert "From fresh seeds" not in write_report(agreeing, tmp_path / "agreeing").markdown.read_text()
@@ -114,7 +114,7 @@ def test_the_reproduction_has_the_commands_of_the_command_line(tmp_path: Path) -
         assert ended.value.code == 0
 
 
-def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path) -> None:
+def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path, real_svg: None) -> None:
     buffer = io.BytesIO()
     Image.new("L", (28, 28), 128).save(buffer, "PNG")
     pictures = Pictures("digits", [buffer.getvalue()] * 3, ["1", "a <b>", "a long caption of two lines"], columns=2)

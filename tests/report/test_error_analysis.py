@@ -90,7 +90,7 @@ def test_the_run_with_the_median_validation_score_is_taken(tmp_path: Path) -> No
 def test_without_a_test_set_it_is_the_validation_data(tmp_path: Path) -> None:
     first = chapter(drawn_predictions(3), tmp_path, ("validation",)).blocks[0]
     assert isinstance(first, Text)
-    assert "validation data (the test set has not been looked at)" in first.text
+    assert "validation data (the test set has not been read)" in first.text
 
 
 def test_without_predictions_there_is_no_chapter() -> None:
@@ -114,7 +114,7 @@ def test_the_most_confident_mistakes_have_their_words(tmp_path: Path) -> None:
     pictures = next(b for b in chapter(told, tmp_path).blocks if isinstance(b, Pictures))
     first = told.mistakes[0]
     sure = 100 * float(told.probabilities[first].max())
-    assert pictures.captions[0] == f"{told.labels[first]}, said {told.probabilities[first].argmax()} ({sure:.0f} %)"
+    assert pictures.captions[0] == f"{told.labels[first]} as {told.probabilities[first].argmax()} ({sure:.0f} %)"
     assert len(pictures.images) == len(pictures.captions) == 24
     assert pictures.images[0].startswith(b"\x89PNG")
 

@@ -23,7 +23,9 @@ def judge(better: Sequence[float], worse: Sequence[float], *, maximize: bool, pa
     return judge_expectations(EXPECTED, "val_loss", *sides, maximize=maximize)
 
 
-@pytest.mark.parametrize(("maximize", "level", "words"), [(True, "ok", "As people"), (False, "warning", "Contrary to")])
+@pytest.mark.parametrize(
+    ("maximize", "level", "words"), [(True, "ok", "As expected"), (False, "warning", "Contrary to")]
+)
 def test_it_is_said_which_way_it_came_out(maximize: bool, level: str, words: str) -> None:
     note = judge(HIGH, LOW, maximize=maximize)
     assert (note.level, note.title) == (level, "deeper is better")
@@ -35,7 +37,7 @@ def test_it_is_said_which_way_it_came_out(maximize: bool, level: str, words: str
 def test_what_chance_explains_is_not_decided() -> None:
     note = judge([0.1, 0.3, 0.2], [0.15, 0.25, 0.22], maximize=False)
     assert note.level == "note"
-    assert note.text.startswith("This study does not decide it")
+    assert note.text.startswith("No significant difference")
 
 
 def test_pairs_decide_what_other_parameters_blur() -> None:
@@ -45,7 +47,7 @@ def test_pairs_decide_what_other_parameters_blur() -> None:
     note = judge(better, worse, maximize=False, pairs=True)
     assert note.level == "ok"
     p = wilcoxon(better, worse).pvalue
-    assert f"(p = {p:.2g} of 6 pairs that are equal in all else)" in note.text
+    assert f"(p = {p:.2g}, 6 pairs that are equal in everything else)" in note.text
 
 
 def test_five_pairs_are_too_few_to_decide_alone() -> None:

@@ -86,7 +86,7 @@ def test_more_trials_make_the_intervals_narrower(study: Study) -> None:
 def test_ten_thousand_trials_are_drawn_in_samples_and_the_words_say_so(study: Study, monkeypatch: Any) -> None:
     trials = drawn_trials(study, 10_000)
     for module in ("stats.importance", "chapters.parameter_importance"):
-        monkeypatch.setattr(f"hpo.report.{module}.ranked_trials", lambda _: trials)
+        monkeypatch.setattr(f"hpo.report.{module}.list_ranked_trials", lambda _: trials)
     text = next(block.text for block in blocks_of(study) if isinstance(block, Text))
     assert "10,000 complete trials" in text
     assert "each of 1,000 trials, drawn with replacement" in text

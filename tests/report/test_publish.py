@@ -66,7 +66,7 @@ def test_the_note_holds_the_verdict_and_what_to_act_on_first(study: Study) -> No
     assert "<code>hpo evaluate filled</code>" in page
     assert re.findall(r"<li>[^<]*<strong>(.*?)</strong>", page) == ["boundary of depth", "seeds"]
     assert "3 of 4 lie at 3 → raise its upper bound" in page
-    assert "Checks: 1 in order, 1 not computed." in page
+    assert "Checks: 1 passed, 1 not computed." in page
     assert "hpo writes between" not in page
 
 

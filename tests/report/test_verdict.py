@@ -58,10 +58,7 @@ def test_pure_noise_has_no_winner(tmp_path: Path) -> None:
 
 def test_a_lead_beyond_chance_is_told_and_not_called_proof(tmp_path: Path) -> None:
     first, second, _ = write_verdict(told(tmp_path, [0.90, 0.97, 0.91]))
-    assert (
-        first
-        == "Trial 1: validation accuracy 97.00 %, a flattering score: the best of 3 complete trials, not tested yet."
-    )
+    assert first == "Trial 1: validation accuracy 97.00 %, best of 3 complete trials; not tested yet."
     assert second.startswith("It leads the baseline by 7.00 percentage points and trial 2 (the runner-up) by 6.00")
     assert "no proof" in second
     assert "No winner" not in second
@@ -92,7 +89,7 @@ def test_an_evaluation_that_tells_all_apart_names_the_winner(tmp_path: Path) -> 
     assert "4 seeds" in first
     assert second.startswith("It is better than ")
     assert "the baseline" in second
-    assert third.startswith("Next: take the configuration with `hpo export filled")
+    assert third.startswith("Next: export the configuration with `hpo export filled")
 
 
 def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
@@ -101,7 +98,7 @@ def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
     labels = (f"trial {best}", f"trial {other}", "baseline", "defaults")
     evaluated(study, [best, other], dict.fromkeys(labels, 0.97), seeds=4, noise=0.004)
     second = lines(study)[1]
-    assert second.startswith("No winner: it cannot be told apart from ")
+    assert second.startswith("No winner: no significant difference from ")
     assert "better" not in second
 
 

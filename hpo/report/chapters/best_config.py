@@ -73,9 +73,12 @@ def _other_winner(
             and results.best is not None
             and first != results.best.number
         ):
-            export = format_command(results, "export", f"--trial {first}", imports=False)
+            command = format_command(results, "export", f"--trial {first}", imports=False)
             return [
-                Text(f"So says a single run of each. From fresh seeds, trial {first} came first; its file: {export}")
+                Text(
+                    f"This is the best of single runs. From fresh seeds, trial {first} is the best; export it with "
+                    f"`{command}`."
+                )
             ]
     return []
 

@@ -76,13 +76,13 @@ def comparison_chapter(results: Results) -> Chapter | None:
         )
     count = min(len(groups), GROUPS_LIMIT)
     cut = f" {count} of {len(groups)} groups are shown." if count < len(groups) else ""
-    words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
+    words = f"Only complete trials count.{cut} The more trials a group has, the better its best one is by chance alone."
     if results.work is not None and (results.work.cohort_size or 1) > 1 and SECONDS & {table.x, *table.y}:
         words += (
-            " Times are shares: what a cohort took, divided evenly among its trials; for the time that a model takes"
-            " alone launch with --cohort 1."
+            " Times are shares of a cohort's time, divided evenly among its trials; to time each model alone, launch"
+            " with --cohort 1."
         )
-    return Chapter("comparison", f"By {_chapter_subject(table)}", [*blocks, Text(words, quiet=True)])
+    return Chapter("comparison", f"Comparison by {_chapter_subject(table)}", [*blocks, Text(words, quiet=True)])
 
 
 def _expectation_notes(results: Results, table: ReportTable) -> list[Note]:
@@ -191,7 +191,7 @@ def _score_trials(results: Results, rows: Sequence[TrialRow], measure: str) -> l
 
 
 def _score_table(results: Results, table: ReportTable, measure: str, groups: Sequence[Group]) -> Table:
-    columns = [", ".join(table.compare) or "group", "trials", "best", "of trial", "median", "quartiles"]
+    columns = [", ".join(table.compare) or "group", "trials", "best", "best trial", "median", "quartiles"]
     rows = []
     for group in groups[:GROUPS_LIMIT]:
         scored = _score_trials(results, group.rows, measure)
@@ -214,7 +214,7 @@ def _score_text(measure: str, value: float) -> str:
 
 def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Block]:
     """From which learning rates to which the trials of each group that were trained to their end went."""
-    columns = [", ".join(table.compare) or "group", "trials", "from", "to, as asked", "to, as recorded"]
+    columns = [", ".join(table.compare) or "group", "trials", "initial", "final, configured", "final, recorded"]
     rows, exact, ended = [], 0, 0
     for group in groups[:GROUPS_LIMIT]:
         triples = [rates for row in group.rows if (rates := _learning_rates(row)) is not None]
@@ -224,7 +224,7 @@ def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Bl
             rows.append([group.name, count_text(len(triples)), *texts])
     if not rows:
         return []
-    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was asked for."
+    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was configured."
     return [Text(words), Table(columns, rows, columns[1:])]
 
 
@@ -253,8 +253,10 @@ def _curves(results: Results, measure: str, groups: Sequence[Group], index: int)
     high = max(trace["x"][-1] for trace in traces)
     spec = build_spec(traces, 380, xaxis=make_integer_axis("epoch", high), yaxis=upright, showlegend=True)
     cut = f" {len(drawn)} of {len(groups)} groups are drawn." if len(drawn) < len(groups) else ""
-    caption = f"The median of each group's trials by epoch, of those that were trained so long.{cut}"
-    return [attach_spec(Figure(f"comparison-curves-{index}", f"Curves of the {_title(measure)}"), spec, caption)]
+    caption = f"The median of each group's trials at each epoch, over the trials that reached it.{cut}"
+    return [
+        attach_spec(Figure(f"comparison-curves-{index}", f"{_title(measure).capitalize()} by epoch"), spec, caption)
+    ]
 
 
 def _median_curve(group: Group, measure: str, index: int) -> Spec:
@@ -301,7 +303,7 @@ def _against_x(results: Results, table: ReportTable, measure: str, groups: Seque
     spec = build_spec([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
     cut = f" {GROUPS_DRAWN} of {len(groups)} groups are drawn." if len(groups) > GROUPS_DRAWN else ""
     rings = " A ring marks the knee." if marks else ""
-    caption = f"The best trial of each group (line) and the median (pale).{rings}{_fit_caption(measure)}{cut}"
+    caption = f"Lines: the best trial of each group; pale lines: its median.{rings}{_fit_caption(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
     figure = attach_spec(Figure(f"comparison-{index}", title), spec, caption)
     return [figure, *([Text(" ".join(words for _, words in knees))] if knees else [])]
@@ -421,9 +423,9 @@ def _fit_caption(measure: str) -> str:
         return ""
     part = f"{100 * CHANGE:.0f} %"
     return (
-        f" A triangle up: the trial overfits, its validation loss ended {part} above its minimum while the training "
-        f"loss went on falling. A triangle down: it underfits, both losses still fell by {part} over the last fifth of "
-        "the epochs."
+        f" Triangle up: the trial overfits (its validation loss ended more than {part} above its minimum while the "
+        f"training loss kept falling). Triangle down: it underfits (both losses still fell by more than {part} over "
+        "the last fifth of the epochs)."
     )
 
 

@@ -42,7 +42,7 @@ def _state_table(results: Results) -> Table:
             total = duration_text(sum(seconds)) if seconds else NONE
             each = duration_text(sum(seconds) / len(seconds)) if seconds else NONE
             rows.append([state_text(state), count_text(count), count_text(epochs), total, each])
-    columns = ["state", "trials", "epochs", "time in all", "time each"]
+    columns = ["state", "trials", "epochs", "total time", "mean time"]
     return Table(columns, rows, columns[1:])
 
 
@@ -50,7 +50,10 @@ def _cohort_note(results: Results) -> list[Block]:
     if results.work is None or (results.work.cohort_size or 1.0) <= 1.0:
         return []
     return [
-        Text("From each trial's start to its end: trials that were trained at the same time all count it.", quiet=True)
+        Text(
+            "The time of a trial is that from its start to its end, so trials that were trained together all count it.",
+            quiet=True,
+        )
     ]
 
 
@@ -88,9 +91,9 @@ def _savings_text(results: Results) -> list[Block]:
         return []
     trials, epochs, seconds = saved
     text = (
-        f"Pruning ended {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} epochs "
-        f"before their end, and saved about {duration_text(seconds)} of training: an estimate, for which each epoch "
-        "left out costs what the trial's others did."
+        f"Pruning stopped {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} "
+        f"epochs before their end, and saved about {duration_text(seconds)} of training (estimated from each trial's "
+        "own time per epoch)."
     )
     return [Text(text)]
 
@@ -112,7 +115,7 @@ def _failure_tables(results: Results) -> list[Block]:
     if not results.failures:
         return []
     rows = [[kind, count_text(count)] for kind, count in results.failures.items()]
-    return [Subtitle("Given up, by kind"), Table(["kind", "trials"], rows, ["trials"]), _message_table(results.trials)]
+    return [Subtitle("Failures by kind"), Table(["kind", "trials"], rows, ["trials"]), _message_table(results.trials)]
 
 
 def _message_table(trials: Sequence[TrialRow]) -> Table:
@@ -121,6 +124,4 @@ def _message_table(trials: Sequence[TrialRow]) -> Table:
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
         for row in islice(failed, MESSAGES)
     ]
-    return Table(
-        ["trial", "state", "kind", "message"], rows, ["trial"], folded="The first failures, in their own words"
-    )
+    return Table(["trial", "state", "kind", "message"], rows, ["trial"], folded="Messages of the first failures")

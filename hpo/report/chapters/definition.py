@@ -58,4 +58,4 @@ def _space_table(results: Results) -> Table:
         ]
         for dimension in sorted(results.space.dimensions, key=lambda d: isinstance(d.domain, Constant))
     ]
-    return Table(["parameter", "domain", "where"], rows)
+    return Table(["parameter", "domain", "condition"], rows)

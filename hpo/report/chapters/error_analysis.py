@@ -35,7 +35,7 @@ def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
             predictions = chosen[1].predictions(split) if chosen else None
             if chosen and predictions is not None and len(predictions.labels):
                 blocks = [_subject_text(evaluation, *chosen, split, predictions), *_analysis_blocks(predictions)]
-                return Chapter("mistakes", "What it gets wrong", blocks)
+                return Chapter("mistakes", "Error analysis", blocks)
     return None
 
 
@@ -49,14 +49,14 @@ def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, Evaluatio
 def _subject_text(
     evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, predictions: Predictions
 ) -> Text:
-    wrong = int((~predictions.correct).sum())
-    data = "test set" if split == "test" else "validation data (the test set has not been looked at)"
+    wrong, total = int((~predictions.correct).sum()), len(predictions.labels)
+    data = "test set" if split == "test" else "validation data (the test set has not been read)"
     value = run.validation.get(evaluation.validation_metric or "")
     score = f", the run with the median validation score ({values_text(evaluation.objective.metric, value)})"
     which = score if value is not None else ""
     return Text(
         f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}: "
-        f"{count_text(wrong)} of {count_text(len(predictions.labels))} samples wrong, {100 * wrong / len(predictions.labels):.2f} %."
+        f"{count_text(wrong)} of {count_text(total)} samples are misclassified ({100 * wrong / total:.2f} %)."
     )
 
 
@@ -69,7 +69,7 @@ def _analysis_blocks(predictions: Predictions) -> list[Block]:
         Subtitle("By class"),
         *_class_table(table),
         *_mistake_pictures(predictions),
-        Subtitle("How sure it is"),
+        Subtitle("Calibration"),
         *_reliability_blocks(predictions),
     ]
 
@@ -91,7 +91,7 @@ def _matrix_figure(table: Array) -> Figure:
     shares = table / np.maximum(support, 1)
     wrong = np.where(np.eye(len(table), dtype=bool), np.nan, shares)
     names = [str(i) for i in range(len(table))]
-    texts = [[f"{n} of class {r} were said to be {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
+    texts = [[f"{n} samples of class {r} predicted as {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
     heat = {
         "type": "heatmap",
         "x": names,
@@ -116,11 +116,13 @@ def _matrix_figure(table: Array) -> Figure:
     spec = build_spec(
         [heat],
         90 + 28 * len(table),
-        xaxis=make_axis("said", **named),
+        xaxis=make_axis("predicted", **named),
         yaxis=make_axis("label", **named, autorange="reversed"),
         annotations=numbers,
     )
-    caption = "How many samples of each label (row) were said to be what (column); the redder, the more of the label."
+    caption = (
+        "Samples of each label (rows) by predicted class (columns); the redder, the larger the share of the label."
+    )
     return attach_spec(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
 
 
@@ -137,8 +139,8 @@ def _pair_table(table: Array) -> list[Block]:
         return []
     support = table.sum(1)
     rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in confused]
-    columns = ["label", "said", "samples", "of the label"]
-    return [Subtitle("The most confused classes"), Table(columns, rows, columns)]
+    columns = ["label", "predicted", "samples", "share of the label"]
+    return [Subtitle("Most confused classes"), Table(columns, rows, columns)]
 
 
 def _class_table(table: Array) -> list[Block]:
@@ -158,7 +160,10 @@ def _class_table(table: Array) -> list[Block]:
         for i in present[:CLASSES_LIMIT]
     ]
     columns = ["class", "precision", "recall", "F1", "samples"]
-    note = "Worst first. Precision: of what was said to be of the class, how much is. Recall: how much of it was found."
+    note = (
+        "Worst F1 first. Precision: the share of the samples predicted as the class that belong to it. Recall: the "
+        "share of the class that was predicted as it."
+    )
     cut = f" {CLASSES_LIMIT} of {len(present)} classes are shown." if len(present) > CLASSES_LIMIT else ""
     return [Table(columns, rows, columns), Text(note + cut, quiet=True)]
 
@@ -171,10 +176,13 @@ def _mistake_pictures(predictions: Predictions) -> list[Block]:
         return []
     predicted, confidence = predictions.probabilities.argmax(1), predictions.probabilities.max(1)
     samples = predictions.mistakes[:PICTURES_LIMIT]
-    captions = [f"{predictions.labels[i]}, said {predicted[i]} ({100 * confidence[i]:.0f} %)" for i in samples]
+    captions = [f"{predictions.labels[i]} as {predicted[i]} ({100 * confidence[i]:.0f} %)" for i in samples]
     images = [encode_png(picture) for picture in predictions.pictures[:PICTURES_LIMIT]]
-    note = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
-    return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), note]
+    note = Text(
+        ("Under each: its label, the class predicted, and the probability of that class. Some labels may be wrong."),
+        quiet=True,
+    )
+    return [Subtitle("Most confident mistakes"), Pictures("mistakes", images, captions), note]
 
 
 # Whether its probabilities mean what they say.
@@ -207,7 +215,7 @@ def _reliability_blocks(predictions: Predictions) -> list[Block]:
         "name": "the model",
         "x": [round(confidence, 5) for confidence, *_ in table],
         "y": [round(right, 5) for _, right, _ in table],
-        "text": [f"{n} samples: said {100 * s:.1f} %, right {100 * r:.1f} %" for s, r, n in table],
+        "text": [f"{n} samples: predicted {100 * s:.1f} %, correct {100 * r:.1f} %" for s, r, n in table],
         "hovertemplate": HOVER,
         "line": {"color": "@accent", "width": 2},
         "marker": {"color": "@accent", "size": 7},
@@ -216,10 +224,15 @@ def _reliability_blocks(predictions: Predictions) -> list[Block]:
     diagonal = {"type": "line", "x0": low, "y0": low, "x1": 1, "y1": 1, "line": {"color": "@muted", "dash": "dash"}}
     span = {"range": [low, 1.01], "tickformat": ".0%"}
     spec = build_spec(
-        [points], 320, xaxis=make_axis("said", **span), yaxis=make_axis("right", **span), shapes=[diagonal]
+        [points],
+        320,
+        xaxis=make_axis("predicted probability", **span),
+        yaxis=make_axis("share correct", **span),
+        shapes=[diagonal],
     )
     caption = (
-        f"{len(table)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
+        f"{len(table)} bins of equally many samples. On the dashed line, predictions of 80 % are correct in 80 % of "
+        "cases."
     )
     return [
         attach_spec(Figure("calibration", "Reliability diagram"), spec, caption),
@@ -231,6 +244,6 @@ def _calibration_text(table: Sequence[tuple[float, float, int]], error: float) -
     gap = sum(count * (confidence - right) for confidence, right, count in table)
     text = f"Expected calibration error {100 * error:.1f} %: "
     if error < CALIBRATED:
-        return text + "its probabilities can be taken at their word, on data like these."
-    side = "surer than it is right" if gap > 0 else "less sure than it could be"
-    return text + f"it is {side}; scale its outputs (temperature scaling) before its probabilities are relied on."
+        return text + "its probabilities can be trusted on data like these."
+    side = "overconfident" if gap > 0 else "underconfident"
+    return text + f"the model is {side}; rescale its outputs (temperature scaling) before relying on its probabilities."

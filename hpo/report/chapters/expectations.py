@@ -60,10 +60,10 @@ def judge_expectations(
     numbers = f"{_summary_text(expectation.better, measure, better)}, {_summary_text(expectation.than, measure, worse)}"
     numbers = f"{numbers} (p = {p:.2g}{note})"
     if p >= CHANCE:
-        return Note("note", title, f"This study does not decide it: {numbers}.")
+        return Note("note", title, f"No significant difference: {numbers}.")
     if (lead > 0) == maximize:
-        return Note("ok", title, f"As people expect: {numbers}.")
-    return Note("warning", title, f"Contrary to what people expect: {numbers}.")
+        return Note("ok", title, f"As expected: {numbers}.")
+    return Note("warning", title, f"Contrary to what is expected: {numbers}.")
 
 
 def _paired_differences(better: Sequence[ScoredTrial], worse: Sequence[ScoredTrial]) -> list[float]:
@@ -95,7 +95,7 @@ def _test_difference(better: list[float], worse: list[float], differences: list[
         return float(result.statistic) - len(better) * len(worse) / 2, float(result.pvalue), ""
     moved = np.array([difference for difference in differences if difference])
     lead = float(np.sum(np.sign(moved) * rankdata(np.abs(moved))))
-    return lead, float(wilcoxon(differences).pvalue), f" of {len(differences)} pairs that are equal in all else"
+    return lead, float(wilcoxon(differences).pvalue), f", {len(differences)} pairs that are equal in everything else"
 
 
 def _summary_text(case: Mapping[str, Value], measure: str, scored: Sequence[ScoredTrial]) -> str:

@@ -93,9 +93,9 @@ def _reach_table(results: Results) -> list[Block]:
         )
     columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
     note = (
-        f"Until the {metric_text(metric)} was {'at least' if maximize else 'at most'} that, of the trials that reached "
-        "it: epochs, and seconds of training on the machines that ran them. The levels are what a quarter to all but "
-        "the best twentieth of the trials fell short of."
+        f"How long it took until the {metric_text(metric)} was {'at least' if maximize else 'at most'} the level, over "
+        "the trials that reached it: in epochs, and in seconds of training on the machines that ran them. The levels "
+        "are the 25, 50, 75 and 95 % quantiles of the trials' best values, rounded."
     )
     return [Table(columns, rows, columns), Text(note, quiet=True)]
 

@@ -21,7 +21,7 @@ __all__ = ["model_inspection_chapter"]
 Array = np.ndarray[Any, Any]
 FLOOR = 1e-6  # of losses, on a logarithmic scale
 PIXELS = 84  # the least height of a picture, where its samples are smaller
-NOISE = "What looks like noise is what the model reacts to, more than to any sample: it has never had to tell it apart."
+NOISE = "What looks like noise excites the model more than any sample: training never taught it to ignore such inputs."
 RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
 # The same in the light and in the dark theme: dark is low. Viridis, which is even to the eye, also without colour.
 SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
@@ -68,13 +68,13 @@ def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
     number = about["trial"]
     value = values_text(about["metric"], about["value"])
     blocks: list[Block] = [
-        Text(f"The weights of trial {number} ({about['metric']} {value}), looked at with {data.subject}.")
+        Text(f"The weights of trial {number} ({about['metric']} {value}), examined with {data.subject}.")
     ]
     if best is None or (best.number, best.values[0]) != (number, about["value"]):
-        now = "The study has no best trial any more" if best is None else f"Trial {best.number} is the best by now"
-        evidence = f"{now}; what follows is of trial {number}, the best when this was computed."
-        advice = f"Compute it anew: `hpo evaluate {study.name} --inside`."
-        blocks.insert(0, Note("warning", "Of an earlier best model", evidence, advice))
+        now = "The study no longer has a best trial" if best is None else f"Trial {best.number} is now the best"
+        evidence = f"{now}; what follows is about trial {number}, the best when this was computed."
+        advice = f"Compute it again: `hpo evaluate {study.name} --inside`."
+        blocks.insert(0, Note("warning", "Computed for an earlier best model", evidence, advice))
     return blocks
 
 
@@ -109,11 +109,11 @@ def _landscape_blocks(data: InspectionData) -> list[Block]:
     up = make_axis("step along another", showgrid=False, scaleanchor="x", constrain="domain")
     spec = build_spec([contour, _model_mark()], 520, xaxis=across, yaxis=up, showlegend=False)
     caption = (
-        "The cross is the model; away from it, its weights are changed along two random directions, each filter by its "
-        "own norm times the step (Li et al. 2018). Dark is a low loss. A wide basin forgives changes of the weights; "
-        "another plane through the same model would look a little different."
+        "The cross is the model. Away from it, its weights change along two random directions, each filter by its own "
+        "norm times the step (Li et al. 2018). Dark is a low loss. A wide basin tolerates changes of the weights; "
+        "another plane through the same model would look somewhat different."
     )
-    return [attach_spec(Figure("landscape", "The loss around it"), spec, caption), Text(_landscape_text(data))]
+    return [attach_spec(Figure("landscape", "Loss landscape"), spec, caption), Text(_landscape_text(data))]
 
 
 def _model_mark() -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _first_layer_blocks(data: InspectionData) -> list[Block]:
         f"each picture on a scale of its own, {_scale_text(weights.shape[1])}."
     )
     if linear:
-        note += " Pixels that are the same in every sample keep the noise that training began with."
+        note += " Pixels that are the same in every sample keep their initial noise."
     pictures = Pictures("inside-weights", [_encode_picture(each) for each in weights], captions)
     return [Subtitle("Weights of the first layer"), pictures, Text(note, quiet=True)]
 
@@ -186,7 +186,7 @@ def _first_layer_blocks(data: InspectionData) -> list[Block]:
 def _layer_blocks(data: InspectionData) -> list[Block]:
     layers = data.about["layers"]
     if len(data.about["shape"]) != 3:
-        return [Text("The samples are no images, so that what excites the units is not drawn.", quiet=True)]
+        return [Text("The samples are not images, so the inputs that excite the units are not drawn.", quiet=True)]
     return [block for place, layer in enumerate(layers) for block in _one_layer_blocks(data, place, layer)]
 
 
@@ -194,10 +194,17 @@ def _one_layer_blocks(data: InspectionData, place: int, layer: Mapping[str, Any]
     singular, plural = NAMES[layer["kind"]]
     inputs = _crop_to_seen(data.arrays[f"inputs_{place}"].astype(np.float32))
     if place == 0 and "filters" in data.arrays and _are_parallel(inputs, data.arrays["filters"].astype(np.float32)):
-        sentences = [f"What excites a {singular} most is an input like its weights.", *_response_sentences(data, layer)]
+        sentences = [
+            f"A {singular} responds most to an input that looks like its weights.",
+            *_response_sentences(data, layer),
+        ]
         return [Text(" ".join(sentences), quiet=True)]
     outputs = layer["kind"] == "outputs"
-    title = "What speaks for each class" if outputs else f"What excites the {plural} of layer {layer['number']}"
+    title = (
+        "Inputs that excite each class most"
+        if outputs
+        else f"Inputs that excite the {plural} of layer {layer['number']} most"
+    )
     captions = [f"{singular} {unit}" for unit in layer["units"]]
     pictures = Pictures(f"inside-{place}", [_encode_picture(each) for each in inputs], captions)
     return [Subtitle(title), pictures, Text(_layer_caption(data, layer, inputs), quiet=True)]
@@ -226,8 +233,9 @@ def _layer_caption(data: InspectionData, layer: Mapping[str, Any], inputs: Array
     shape, (height, width) = data.about["shape"], inputs.shape[2:]
     part = "" if [height, width] == shape[1:] else f" It sees {height} x {width} of {shape[1]} x {shape[2]} pixels."
     text = (
-        f"{_units_text(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: the input of a sample's norm to "
-        f"which each responds most, {_scale_text(shape[0])}; found by following the gradient, so that there may be others."
+        f"{_units_text(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: "
+        f"the input with a sample's norm to which each responds most ({_scale_text(shape[0])}), found by gradient "
+        "ascent; there may be others."
     )
     return " ".join([text + part, *_response_sentences(data, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
 
@@ -242,13 +250,13 @@ def _strength_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[
     ratios = [response / real for response, real in pairs if real > 0]
     if not ratios:
         return []
-    return [f"It excites {np.median(ratios):.1f} times as much (median) as the best of {data.subject}."]
+    return [f"The response to it is {np.median(ratios):.1f} times (median) that to the best of {data.subject}."]
 
 
 def _silent_sentences(layer: Mapping[str, Any]) -> list[str]:
     if layer["kind"] == "outputs" or not layer["silent"]:
         return []
-    return [f"{layer['silent']} of all {layer['of']} respond above zero to none of the samples."]
+    return [f"{layer['silent']} of {layer['of']} respond above zero to no sample."]
 
 
 def _units_text(count: int, total: int, plural: str) -> str:

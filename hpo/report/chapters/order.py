@@ -72,9 +72,8 @@ def study_facts(data: ReportData) -> list[str]:
         ended = f" ({results.stop_reason})" if results.stop_reason else ""
         facts.append(f"not finished: {count_text(results.remaining_trials)} of {count_text(slots)} left{ended}")
     if results.started_at and results.last_event_at:
-        facts.append(
-            f"{duration_text((results.last_event_at - results.started_at).total_seconds())}, from {time_text(results.started_at)}"
-        )
+        seconds = (results.last_event_at - results.started_at).total_seconds()
+        facts.append(f"{duration_text(seconds)}, from {time_text(results.started_at)}")
     extra = sum(row.extra for row in results.trials)
     if extra:
         facts.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")
@@ -88,13 +87,22 @@ def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
     """What the checks found: what is to be acted on first, then what is to be known; the rest folded."""
     ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
-        Note(each.level, each.title, each.evidence, each.advice, each.toml)
+        Note(each.level, _capitalize(each.title), _as_sentence(each.evidence), _as_sentence(each.advice), each.toml)
         for each in ordered
         if each.level in ("warning", "note")
     ]
-    for level, title in (("ok", "in order"), ("unknown", "could not be computed")):
-        rows = [[each.title, each.evidence] for each in ordered if each.level == level]
+    for level, title in (("ok", "passed"), ("unknown", "could not be computed")):
+        rows = [[_capitalize(each.title), _as_sentence(each.evidence)] for each in ordered if each.level == level]
         if rows:
             folded = f"{len(rows)} {'check' if len(rows) == 1 else 'checks'} {title}"
             blocks.append(Table(["check", "evidence"], rows, folded=folded))
     return Chapter("findings", "Findings", blocks) if blocks else None
+
+
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _as_sentence(text: str) -> str:
+    """Return a finding's words with a capital letter and a full stop; its text goes into other sentences as well."""
+    return _capitalize(text) + ("" if not text or text[-1] in ".!?" else ".")

@@ -55,13 +55,17 @@ def parameter_importance_chapter(study: Study, results: Results, importances: Im
     order = [share.key for share in shares] or list(dimensions)
     plots = [_best_by_value_figure(study, dimensions[key], i, trials) for i, key in enumerate(order[:DIMENSIONS_LIMIT])]
     if plots:
-        blocks += [Subtitle("Each parameter alone"), *plots, Text(_best_by_value_caption(len(order)), quiet=True)]
-    return Chapter("mattered", "What mattered", blocks)
+        blocks += [
+            Subtitle("Best trial by value of each parameter"),
+            *plots,
+            Text(_best_by_value_caption(len(order)), quiet=True),
+        ]
+    return Chapter("mattered", "Parameter importance", blocks)
 
 
 def _bar_blocks(shares: Sequence[Share], dimensions: dict[str, Dimension], reason: str) -> list[Block]:
     """A figure of the parameters that have one domain, and one of those whose domain depends on others."""
-    figure = Figure("importance", "Shares in what sets the good trials apart")
+    figure = Figure("importance", "Importance of each parameter")
     if not shares:
         return [mark_missing(figure, reason)]
     names = Counter(dimension.parameter.name for dimension in dimensions.values())
@@ -70,7 +74,7 @@ def _bar_blocks(shares: Sequence[Share], dimensions: dict[str, Dimension], reaso
     high = max(share.high for share in shares)
     blocks: list[Block] = [_bar_figure(figure, unconditional, dimensions, high)] if unconditional else []
     if conditional:
-        title = "The same of parameters that only some trials have" if unconditional else figure.title
+        title = "Importance of parameters that only some trials have" if unconditional else figure.title
         blocks.append(_bar_figure(Figure("importance-conditional", title), conditional, dimensions, high))
     return blocks
 
@@ -109,7 +113,7 @@ def _bar_figure(figure: Figure, shares: Sequence[Share], dimensions: dict[str, D
         bargap=0.4,
     )
     only = any(dimensions[share.key].domain.condition.tests for share in shares)
-    caption = "Each counts only among the trials that have it; one scale for both figures." if only else ""
+    caption = "Each is compared only among the trials that have it. Both figures have the same scale." if only else ""
     return attach_spec(figure, spec, caption)
 
 
@@ -129,12 +133,12 @@ def _caveats(shares: Sequence[Share], count: int) -> list[Block]:
     drawn_again = f"{count_text(SAMPLE_LIMIT)} trials, drawn" if count > SAMPLE_LIMIT else "all trials, drawn again"
     first = (
         f"PED-ANOVA compares the best tenth of {count_text(count)} complete trials with all of them; the shares sum to "
-        f"100 %. The bars of error hold 90 % of {RESAMPLES} draws, each of {drawn_again} with replacement."
+        f"100 %. Error bars are 90 % bootstrap intervals: {RESAMPLES} draws, each of {drawn_again} with replacement."
     )
-    rough = f" With {count} trials these shares are rough." if count < ROUGH else ""
+    rough = f" With {count} trials the shares are rough." if count < ROUGH else ""
     second = (
-        f"A small share says that this domain held no values that were much better or worse, not that the parameter "
-        f"never matters. A sampler that learns tries bad values rarely, which hides what they cost.{rough}"
+        "A small share means that no values in this domain were much better or worse than others, not that the "
+        f"parameter never matters. An adaptive sampler rarely tries bad values, which hides what they cost.{rough}"
     )
     return [Text(f"{first} {second}", quiet=True)]
 
@@ -278,9 +282,9 @@ def _value_axis(domain: Domain, buckets: Sequence[Bucket]) -> Spec:
 
 
 def _best_by_value_caption(count: int) -> str:
-    cut = f" The {DIMENSIONS_LIMIT} first of {count} parameters are shown." if count > DIMENSIONS_LIMIT else ""
+    cut = f" The first {DIMENSIONS_LIMIT} of {count} parameters are shown." if count > DIMENSIONS_LIMIT else ""
     return (
-        "The best trial at each value, or in each tenth of a range on its own scale, all other parameters free; below "
-        "it how many feasible trials there were. A cross: only infeasible ones. The best of many trials is better by "
-        f"chance than the best of few, so a slope may be no more than the counts.{cut}"
+        "The best trial at each value, or in each tenth of a range on its own scale, with all other parameters free. "
+        "The numbers count the feasible trials; a cross marks values that only infeasible trials have. The best of "
+        f"many trials beats the best of few by chance alone, so a slope may reflect no more than the counts.{cut}"
     )

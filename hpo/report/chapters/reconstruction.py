@@ -36,7 +36,7 @@ def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
                     *_sample_blocks(index, reconstructions),
                 ]
         if blocks:
-            return Chapter("reconstruction", "What it reconstructs", blocks)
+            return Chapter("reconstruction", "Reconstructions", blocks)
     return None
 
 
@@ -49,8 +49,9 @@ def _subject_text(evaluation: EvaluationResults, candidate: CandidateRuns, run: 
     error = run.test.get("test_reconstruction_error")
     text = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
     size = candidate.config.effective().get("latent_size")
-    latent = f"{count_text(int(size))} latent numbers, " if size is not None else ""
-    return Text(f"{latent}trained from seed {run.seed} on {evaluation.dataset}{text}.".capitalize())
+    latent = f"latent size {count_text(int(size))}, " if size is not None else ""
+    sentence = f"{latent}trained from seed {run.seed} on {evaluation.dataset}{text}."
+    return Text(sentence[:1].upper() + sentence[1:])
 
 
 def _sample_blocks(index: int, reconstructions: Reconstructions) -> list[Block]:
@@ -88,11 +89,11 @@ def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array) ->
             }
         )
     whole = reconstructions.explained >= 1
-    names = ("latent number 1", "latent number 2") if whole else ("first component", "second component")
+    names = ("latent dimension 1", "latent dimension 2") if whole else ("first component", "second component")
     spec = build_spec(
         traces, 520, xaxis=make_axis(names[0]), yaxis=make_axis(names[1], scaleanchor="x"), showlegend=len(coloured) > 1
     )
     share = f"{100 * reconstructions.explained:.0f} % of their variance"
-    what = "Where the encoder puts" if whole else f"Two principal components of the latent numbers, {share}, of"
-    caption = f"{what} {count_text(len(codes))} test samples. Colours are labels, which the model has never seen."
-    return attach_spec(Figure(f"latent-{index}", "On a plane"), spec, caption)
+    what = "Latent codes" if whole else f"First two principal components of the latent codes ({share})"
+    caption = f"{what} of {count_text(len(codes))} test samples. Colours are labels, which the model has never seen."
+    return attach_spec(Figure(f"latent-{index}", "Latent space"), spec, caption)

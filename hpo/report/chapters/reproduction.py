@@ -18,30 +18,30 @@ def reproduction_chapter(results: Results) -> Chapter:
     best = results.best is not None
     steps = [
         (
-            "run the same study anew, from the file beside this report",
+            "run the same study again, from the file beside this report",
             _launch_command(results),
             not results.definition.evaluation,
         ),
         (
-            "go on with this one, where trials are left",
+            "resume this study",
             format_command(results, "launch"),
             bool(results.remaining_trials),
         ),
         (
-            "train the best again from fresh seeds, beside the baseline, and test it",
+            "retrain the best from fresh seeds, beside the baseline, and test it",
             format_command(results, "evaluate"),
             best,
         ),
         ("write this report", format_command(results, "report"), True),
         ("save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
         ("train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
-        ("look closer", format_command(results, "dashboard", imports=False), True),
+        ("browse the study", format_command(results, "dashboard", imports=False), True),
     ]
     blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
-    text = "Commands are to be typed as they stand"
-    text += ", with the password in the place of ***." if "***" in results.storage else "."
+    text = "The commands can be copied as they stand"
+    text += ", with the password in place of ***." if "***" in results.storage else "."
     data = results.definition.dataset
-    same = " The data are checked by their SHA-256." if data.sha256 else ""
+    same = " The data files are checked by their SHA-256." if data.sha256 else ""
     text_of_file = format_study_file(results)
     file = [Code(text_of_file, "toml", folded="study.toml: the study as it was launched")] if text_of_file else []
     return Chapter("reproduction", "Reproduction", [Text(text + same), *blocks, *file])

@@ -31,15 +31,15 @@ def sample_images_chapter(study: Study) -> Chapter | None:
     chosen = [i for label in classes[:PICTURES_LIMIT] for i in np.flatnonzero(labels == label)[:each]]
     if not chosen:
         return None
-    text = f"Training images of {dataset}, the label under each."
+    text = f"Training images of {dataset} with their labels."
     if len(chosen) < len(images):
-        text += f" {len(chosen)} of {len(images)} kept ones are shown."
+        text += f" {len(chosen)} of the {len(images)} stored images are shown."
     captions = [str(labels[i]) for i in chosen]
     blocks: list[Block] = [
         Text(text, quiet=True),
         Pictures("samples", [encode_png(images[i]) for i in chosen], captions, each),
     ]
-    return Chapter("samples", "The data", blocks)
+    return Chapter("samples", "Sample images", blocks)
 
 
 def _find_samples(study: Study) -> tuple[str, Path] | None:

@@ -60,14 +60,14 @@ def _cheapest_text(results: Results, other: int) -> str:
     if cheapest is None or error is None or best is None or not cheapest.values or not best.values:
         return ""
     first, second = (results.objectives[place].metric for place in (0, other))
-    start = f"Within a standard error ({gain_text(first, error)}) of the best {metric_text(first)}"
+    start = f"Within one standard error ({gain_text(first, error)}) of the best {metric_text(first)},"
     if cheapest.number == best.number:
         return f"{start} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
     values = [f"{values_text(second, row.values[other])}" for row in (cheapest, best) if row.values]
     scores = [f"{values_text(first, row.values[0])}" for row in (cheapest, best) if row.values]
     return (
-        f"{start}, trial {cheapest.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of trial "
-        f"{best.number}, at {scores[0]} against {scores[1]}."
+        f"{start} trial {cheapest.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of "
+        f"trial {best.number}, at {scores[0]} against {scores[1]}."
     )
 
 
@@ -80,7 +80,7 @@ def _front_row(results: Results, row: TrialRow, names: Sequence[str]) -> list[st
 def history_chapter(results: Results) -> Chapter | None:
     """The first objective of every trial by number."""
     figure = history_figure(results)
-    return None if figure.spec is None else Chapter("history", "Course of the search", [figure])
+    return None if figure.spec is None else Chapter("history", "Optimization history", [figure])
 
 
 def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:
@@ -93,7 +93,7 @@ def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | Non
         "pruned, the ring is the best."
     )
     if max(results.counts["COMPLETE"], results.counts["PRUNED"]) > POINTS_LIMIT:
-        note += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
+        note += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly spaced by rank or number."
     return Chapter("slices", "Slices", [Text(note, quiet=True), *figures])
 
 

@@ -27,6 +27,8 @@ from hpo.study.operations.evaluation_study import TestSetRead
 
 __all__ = ["test_scores_chapter"]
 
+NOT_READ = "The test set has not been read."
+
 
 def test_scores_chapter(
     results: Results,
@@ -49,19 +51,20 @@ def test_scores_chapter(
         blocks += [Subtitle(_evaluation_title(evaluation))] if len(evaluations) > 1 else []
         blocks += _evaluation_blocks(results, evaluation, each, index)
     if not any(evaluation.on_own_data for evaluation in evaluations) and results.definition.evaluation is None:
-        blocks += _not_evaluated_blocks(results, looked=bool(test_set_reads))
-    return Chapter("honest", "The honest score", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
+        blocks += _not_evaluated_blocks(results, test_set_read=bool(test_set_reads))
+    return Chapter("honest", "Test scores", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
 
 
-def _not_evaluated_blocks(results: Results, *, looked: bool) -> list[Block]:
+def _not_evaluated_blocks(results: Results, *, test_set_read: bool) -> list[Block]:
     count = len(results.ranked)
-    among = f"the best of {count_text(count)} complete trials" if count > 1 else "of the only complete trial"
-    bias = ", and having been chosen it flatters a little" if count > 1 else ""
-    data = "on validation data" if any(o.metric.startswith("val_") for o in results.objectives) else "of this study"
-    text = f"This is a score {data}: {among}{bias}."
-    text += " Its evaluations are not here." if looked else " The study has not looked at the test set."
-    how = "An evaluation trains the best again from fresh seeds, beside the baseline, and looks at the test set."
-    return [Text(text), Text(how), Code(format_command(results, "evaluate"))]
+    best = f"The best of {count_text(count)} complete trials" if count > 1 else "The only complete trial"
+    bias = ", and the best of several such scores is optimistic" if count > 1 else ""
+    on_validation = any(objective.metric.startswith("val_") for objective in results.objectives)
+    data = "on validation data only" if on_validation else "in this study only"
+    state = "The evaluations that read the test set are not in this storage." if test_set_read else NOT_READ
+    text = f"{best} has been scored {data}{bias}. {state}"
+    advice = "An evaluation retrains the best from fresh seeds, beside the baseline, and reads the test set:"
+    return [Text(text), Text(advice), Code(format_command(results, "evaluate"))]
 
 
 def _evaluation_title(evaluation: EvaluationResults) -> str:
@@ -82,13 +85,9 @@ def _evaluation_blocks(
             *_comparison_table(stats),
         ]
     if lost := list_lost_runs(evaluation):
-        blocks.append(Text(f"Runs that are in no mean: {'; '.join(lost)}."))
-    if evaluation.remaining_runs:
-        blocks.append(
-            Text(
-                f"{evaluation.remaining_runs} {'run is' if evaluation.remaining_runs == 1 else 'runs are'} left. To finish them:"
-            )
-        )
+        blocks.append(Text(f"Runs without a score, which no mean includes: {'; '.join(lost)}."))
+    if left := evaluation.remaining_runs:
+        blocks.append(Text("1 run is left. To finish it:" if left == 1 else f"{left} runs are left. To finish them:"))
         blocks.append(Code(_finish_command(results, evaluation)))
     return blocks
 
@@ -96,13 +95,18 @@ def _evaluation_blocks(
 def _method_text(evaluation: EvaluationResults) -> str:
     """What this evaluation is, and what its scores stand for."""
     if evaluation.refit:
-        trained = "Each was trained on training and validation data together, for a fixed number of epochs"
-        what = f"{trained}: there is no validation score, and the last epoch's weights are tested."
+        what = (
+            "Each configuration was trained on training and validation data together for a fixed number of epochs: "
+            "there is no validation score, and the weights of the last epoch are tested."
+        )
     else:
-        what = "Each was trained again on the same split from fresh seeds; the weights of its best epoch are tested."
+        what = (
+            "Each configuration was retrained on the same split from fresh seeds; the weights of its best epoch are "
+            "tested."
+        )
     if evaluation.on_own_data:
         return what
-    return f"The configurations were chosen on other data, and carried to {evaluation.dataset} as they were. {what}"
+    return f"The configurations were chosen on other data and are used unchanged on {evaluation.dataset}. {what}"
 
 
 def _finish_command(results: Results, evaluation: EvaluationResults) -> str:
@@ -117,19 +121,19 @@ def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table
     metric, test = evaluation.objective.metric, evaluation.test_metric
     chosen = any(score.study_score is not None for score in stats.scores)
     fresh = evaluation.validation_metric is not None
-    columns = ["configuration", *(["chosen by"] if chosen else []), *(["fresh seeds", "deviation"] if fresh else [])]
-    columns += ["flattered by"] if chosen and fresh else []
-    columns += ["test", "test deviation", "95 % interval", "seeds"] if test else ["seeds"]
+    columns = ["configuration", *(["study score"] if chosen else []), *(["fresh seeds", "std"] if fresh else [])]
+    columns += ["selection bias"] if chosen and fresh else []
+    columns += ["test", "test std", "95 % interval", "seeds"] if test else ["seeds"]
     rows = []
     for score in stats.scores:
         cells = {
             "configuration": score.candidate.label,
-            "chosen by": values_text(metric, score.study_score),
+            "study score": values_text(metric, score.study_score),
             "fresh seeds": _mean_text(metric, score.validation),
-            "deviation": _deviation_text(metric, score.validation),
-            "flattered by": NONE if score.bias is None else _signed_text(metric, score.bias),
+            "std": _deviation_text(metric, score.validation),
+            "selection bias": NONE if score.bias is None else _signed_text(metric, score.bias),
             "test": _mean_text(test or metric, score.test),
-            "test deviation": _deviation_text(test or metric, score.test),
+            "test std": _deviation_text(test or metric, score.test),
             "95 % interval": _interval_cell(test or metric, score.test),
             "seeds": str(_seed_count(score)),
         }
@@ -172,11 +176,11 @@ def _comparison_table(stats: EvaluationStats) -> list[Block]:
         for each in stats.comparisons
     ]
     first, metric = stats.comparisons[0].first, metric_text(stats.comparisons[0].metric)
-    columns = ["compared with", f"{first} is better by", "interval", "seeds", "told apart"]
+    columns = ["compared with", f"{first} is better by", "interval", "seeds", "significant"]
     note = (
-        f"The {metric} of {first} less that of each other one, seed by seed and sample by sample; above 0 where "
-        f"{first} is better. Where the interval holds 0 the two cannot be told apart. Together "
-        "the intervals are right in 95 % of evaluations."
+        f"The {metric} of {first} less that of the other, paired by seed and by sample; above 0 where {first} is "
+        "better. Where the interval contains 0, the difference is not significant. The intervals hold jointly in 95 % "
+        "of evaluations (Bonferroni)."
     )
     return [Table(columns, rows, columns[1:4]), Text(note, quiet=True)]
 
@@ -198,13 +202,13 @@ def _significance_text(comparison: Comparison) -> str:
 def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
     """How often each test set was read: with every look, choosing by what one saw becomes a little easier."""
     if not reads:
-        return "No test set has been looked at."
+        return NOT_READ
     parts = []
     for dataset, count in Counter(read.dataset for read in reads).items():
         configurations = len({read.configuration for read in reads if read.dataset == dataset})
         of = "1 configuration" if configurations == 1 else f"{configurations} configurations"
-        parts.append(f"of {dataset} {'once' if count == 1 else f'{count} times'}, by {of}")
-    return f"The test set has been looked at: {'; '.join(parts)}. Each run looks once; choose nothing by what it shows."
+        parts.append(f"The test set of {dataset} has been read {'once' if count == 1 else f'{count} times'}, for {of}.")
+    return " ".join([*parts, "Each run reads it once. Choose nothing by what it shows."])
 
 
 # The figure.
@@ -212,7 +216,7 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
 
 def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
     """Per configuration the chosen score, that from fresh seeds, and that on the test set, with their intervals."""
-    figure = Figure(f"honest-{index}", "Chosen, measured again, tested")
+    figure = Figure(f"honest-{index}", "Study score, fresh seeds, test")
     scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
         return mark_missing(figure, "No run is complete yet.")
@@ -239,8 +243,8 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
         yaxis={"showgrid": False, "zeroline": False, "automargin": True, "ticksuffix": "  ", **ticks},
     )
     caption = (
-        "Dots are means over seeds, lines their 95 % intervals, small dots single seeds; the diamond is the score by "
-        "which the study chose."
+        "Large dots are means over seeds, lines their 95 % intervals, small dots single seeds; diamonds are the scores "
+        "in the study."
     )
     return attach_spec(figure, spec, caption)
 
@@ -263,7 +267,8 @@ def _seed_traces(
             lines["y"] += [place, place, None]
     seeds = [(value, place) for place, score, _ in rows for value in score.candidate.scores(metric).values()]
     texts = [
-        f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, interval.mean)}, {seeds_text(interval.count)}"
+        f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, interval.mean)}, "
+        f"{seeds_text(interval.count)}"
         for _, score, interval in rows
     ]
     common = {"type": "scatter", "hoverinfo": "skip", "showlegend": False}
@@ -293,11 +298,11 @@ def _study_score_trace(evaluation: EvaluationResults, scores: Sequence[Score]) -
         {
             "type": "scatter",
             "mode": "markers",
-            "name": "chosen by",
+            "name": "study score",
             "x": [value for value, _, _ in rows],
             "y": [place for _, place, _ in rows],
             "text": [
-                f"{escape_text(score.candidate.label)}: chosen by {values_text(metric, value)}"
+                f"{escape_text(score.candidate.label)}: study score {values_text(metric, value)}"
                 for value, _, score in rows
             ],
             "hovertemplate": "%{text}<extra></extra>",

@@ -47,7 +47,7 @@ def trials_chapter(results: Results) -> Chapter | None:
         ]
         for row, values, note in zip(rows, settings, note_texts, strict=True)
     ]
-    return Chapter("trials", "Every trial", [DataTable("trials", columns, lines, "state")])
+    return Chapter("trials", "All trials", [DataTable("trials", columns, lines, "state")])
 
 
 def _order_trials(results: Results) -> list[TrialRow]:

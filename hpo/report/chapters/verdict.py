@@ -74,14 +74,15 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
     study_score, fresh_score = (
         values_text(evaluation.objective.metric, x) for x in (best.study_score, best.validation.mean)
     )
-    return f"{line} The {study_score} by which it was chosen became {fresh_score} with fresh seeds."
+    name = metric_text(evaluation.objective.metric)
+    return f"{line} Its {name} was {study_score} in the study and {fresh_score} from fresh seeds."
 
 
 def interval_text(metric: str, interval: Interval) -> str:
     """A mean with its 95 % interval: `97.71 % (97.60 to 97.82 %, 5 seeds)`."""
     mean = values_text(metric, interval.mean)
     if interval.count < 2:
-        return f"{mean} (a single seed, so without an interval)"
+        return f"{mean} (one seed, so no interval)"
     low, high = (values_text(metric, bound) for bound in (interval.low, interval.high))
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
@@ -93,13 +94,16 @@ def _comparison_text(stats: EvaluationStats) -> str:
     if stats.winner is not None:
         rest = [_label_in_text(label) if label == rival else label for label in compared]
         weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
-        closest = f" over the closest, {_label_in_text(weakest.second)}" if len(rest) > 1 else ""
-        return f"It is better than {names_text(rest)}, by {_difference_text(weakest)}{closest}."
+        if len(rest) == 1:
+            return f"It is better than {rest[0]} by {_difference_text(weakest)}."
+        closest = _label_in_text(weakest.second)
+        lead = f"its lead over the closest, {closest}, is {_difference_text(weakest)}"
+        return f"It is better than {names_text(rest)}; {lead}."
     beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
     if not compared:
-        return "There is nothing that it was compared with."
-    parts = [f"No winner: it cannot be told apart from {names_text([*map(_label_in_text, stats.tied)])}"]
+        return "No other configuration has been evaluated."
+    parts = [f"No winner: no significant difference from {names_text([*map(_label_in_text, stats.tied)])}"]
     if not stats.tied:
         parts = ["No winner"]
     if worse:
@@ -144,28 +148,19 @@ def _all_infeasible_clause(results: Results) -> str:
     if not ended or any(row.feasible for row in ended):
         return ""
     bounds = names_text([constraint.text for constraint in results.definition.constraints])
-    return f", and every one that ended violates {bounds}"
+    return f", and every trial that ended violates {bounds}"
 
 
 def _single_run_text(results: Results, best: TrialRow) -> str:
-    objective, others = results.objective, results.objectives[1:]
-    score = f"{metric_text(objective.metric)} {values_text(objective.metric, best.value)}"
-    more = [
-        f"{metric_text(other.metric)} {values_text(other.metric, value)}"
-        for other, value in zip(others, (best.values or ())[1:], strict=False)
-    ]
-    also = f", with {names_text(more)}" if more else ""
+    """Return the best trial with its values, how many it is the best of, and that it is not tested yet."""
+    pairs = zip(results.objectives, best.values or (), strict=False)
+    values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     count = len(results.ranked)
-    if more:
-        place = "the best in the first objective"
-    else:
-        place = f"the best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
-    if objective.metric in COUNTED:
-        return f"Trial {best.number}: {score}{also}, {place}."
-    flatters = "a flattering score: " if count > 1 else ""
-    if results.definition.evaluation is not None:
-        return f"Trial {best.number}: {score}{also}, {place}."
-    return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
+    place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
+    if len(results.objectives) > 1 and count > 1:
+        place += f" by {metric_text(results.objective.metric)}"
+    needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
+    return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:
@@ -181,7 +176,10 @@ def _front_text(results: Results) -> str:
     if len(results.front) > 1:
         return f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
     others = len(results.ranked) - 1
-    return f"It is the whole Pareto front: none of the {others} others is better in any objective." if others else ""
+    if not others:
+        return ""
+    rest = "the other trial is not" if others == 1 else f"none of the other {others} trials is"
+    return f"It alone is the Pareto front: {rest} better in any objective."
 
 
 def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
@@ -204,13 +202,13 @@ def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str
     close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None:
         exact = metric in COUNTED
-        more = "." if exact else "; from one seed each no winner can be named."
+        more = "." if exact else "; with one seed each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
     lines = []
     if clear:
         lines.append(
-            f"It leads {names_text(clear)}, more than chance in the validation samples explains "
-            f"({gain_text(metric, reach)}); from one seed each that is no proof."
+            f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
+            f"({gain_text(metric, reach)}); with one seed each that is no proof."
         )
     if close:
         also = " also" if clear else ""
@@ -221,7 +219,7 @@ def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str
 
 
 def _chance_clause(metric: str, reach: float, told: Sequence[str]) -> str:
-    return "" if told else f" (up to {gain_text(metric, reach)} in the validation samples alone)"
+    return "" if told else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
 
 
 def _chance_limit(results: Results) -> float | None:
@@ -243,7 +241,7 @@ def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
     if row is None:
         return []
     if row.number == best.number:
-        return ["The best trial is the baseline itself: nothing that was tried is better."]
+        return ["The best trial is the baseline itself: no other trial is better."]
     if row.comparable:
         return []
     was = {"PRUNED": "was pruned", "FAIL": "failed"}.get(row.state, f"is {state_text(row.state)}")
@@ -262,19 +260,20 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
     if results.remaining_trials and not results.stop_reason:
-        return f"Next: {'go on' if results.started_at else 'run it'} with `{format_command(results, 'launch')}`."
+        return f"Next: {'resume' if results.started_at else 'start'} it with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible_clause(results):
-        return "Next: loosen the constraints, or give the space configurations that keep them."
+        return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
     if results.best is None:
-        return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
+        return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
     left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
-        return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
+        runs = f"{left} {'run' if left == 1 else 'runs'} left"
+        return f"Next: finish the evaluation ({runs}) with `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:
-        return f"Next: read the report of the study that this evaluates, {results.definition.evaluation.of}."
+        return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
     if evaluated is None:
-        return f"Next: measure it on fresh seeds and the test set with `{format_command(results, 'evaluate')}`."
+        return f"Next: evaluate it from fresh seeds and on the test set with `{format_command(results, 'evaluate')}`."
     if evaluated.trial is None:
-        return "Next: keep the default configuration, or search another space: nothing that was tried is better."
+        return "Next: keep the default configuration, or search another space: no trial is better."
     other = "" if evaluated.trial == results.best.number else f"--trial {evaluated.trial}"
-    return f"Next: take the configuration with `{format_command(results, 'export', other)}`."
+    return f"Next: export the configuration with `{format_command(results, 'export', other)}`."

@@ -10,6 +10,7 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
+from hpo.report.format import percent_text
 from hpo.report.stats.trial_stats import list_top_trials, read_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
@@ -48,8 +49,8 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
         and min(above) <= NEAR_EDGE * best.config.learning_rate
     )
     evidence = (
-        f"best learning rate {best.config.learning_rate:.3g}; {len(above)} trials diverged above "
-        f"{max(sound):.3g}, where no other ended well"
+        f"the best learning rate is {best.config.learning_rate:.3g}; above {max(sound):.3g}, the largest one that "
+        f"trained, {len(above)} trials diverged"
     )
     return [
         Finding(
@@ -57,7 +58,7 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
             "edge of stability",
             "warning" if edge else "ok",
             evidence,
-            "try warm-up or gradient clipping, which let larger learning rates train" if edge else "",
+            "try warm-up or gradient clipping, which allow larger learning rates" if edge else "",
             WARMED if edge and best.config.effective().get("warmup") == 0.0 else "",
             ("learning_rate",),
         )
@@ -81,9 +82,9 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
             "rising",
             "loss above the best learning rate",
             "note" if bad else "ok",
-            f"{turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and then rose in "
-            f"training loss",
-            "try gradient clipping, or a schedule that decays" if bad else "",
+            f"the training loss of {turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and "
+            f"then rose",
+            "try gradient clipping, or a schedule that lowers the learning rate" if bad else "",
         )
     ]
 
@@ -99,9 +100,9 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
             "overfitting",
             "overfitting",
             "warning" if bad else "ok",
-            f"the best trial's validation loss was lowest, {loss.min():.4g}, at its epoch {loss.argmin() + 1}, "
-            f"and {loss[-1]:.4g} at the end",
-            "regularise: dropout, weight_decay, label_smoothing" if bad else "",
+            f"the best trial's validation loss was lowest ({loss.min():.4g}) at epoch {loss.argmin() + 1} and ended at "
+            f"{loss[-1]:.4g}",
+            "regularize: dropout, weight_decay or label_smoothing" if bad else "",
         )
     ]
 
@@ -117,11 +118,11 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "rough",
-            "late variance",
+            "noise late in training",
             "note" if bad else "ok",
-            f"from one epoch to the next the best trial's validation moves by {step:.3g} late in training, of "
-            f"{np.ptp(values):.3g} in all",
-            "take a larger validation set, or let the learning rate decay" if bad else "",
+            f"late in training the best trial's {results.objective.metric} changes by {step:.3g} from one epoch to the "
+            f"next (standard deviation), and by {np.ptp(values):.3g} over the whole run",
+            "use a larger validation set, or lower the learning rate towards the end" if bad else "",
         )
     ]
 
@@ -177,10 +178,11 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "flat",
-            "flat before the end",
+            "converged early",
             "note" if bad else "ok",
-            f"the best {len(curves)} trials were as good as ever after at most {share:.0%} of their epochs",
-            "fewer epochs would do" if bad else "",
+            f"the best {len(curves)} trials reached their final level after at most {percent_text(share)} of their "
+            "epochs",
+            "train for fewer epochs" if bad else "",
             _epochs_toml(results, share * 1.25) if bad else "",
             ("epochs",),
         )
@@ -196,9 +198,9 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
         return []
     early, late = all(s <= EARLY for s in shares), all(s > LATE for s in shares)
     advice = (
-        "training is too long, or the learning rate too high"
+        "train for fewer epochs, or lower the learning rate"
         if early
-        else "train longer, and tune the decay again"
+        else "train for longer, and tune the decay of the learning rate again"
         if late
         else ""
     )
@@ -207,8 +209,8 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
             "best_epoch",
             "the best epoch",
             "warning" if early else "note" if late else "ok",
-            f"the best epochs of the best {len(shares)} trials lie at {min(shares):.0%} to {max(shares):.0%} of "
-            f"training",
+            f"the best epochs of the best {len(shares)} trials lie at {percent_text(min(shares))} to "
+            f"{percent_text(max(shares))} of training",
             advice,
         )
     ]
@@ -226,7 +228,7 @@ def training_loss(results: Results, _: Evaluations) -> list[Finding]:
             "training loss",
             "warning" if up else "ok",
             f"the training loss of {up} of the best {len(losses)} trials ended higher than it began",
-            "look for a bug, as in the loss or the labels" if up else "",
+            "look for a bug, for example in the loss or the labels" if up else "",
         )
     ]
 
@@ -247,8 +249,8 @@ def periodic(results: Results, _: Evaluations) -> list[Finding]:
             "periodic",
             "periodic validation",
             "warning" if bad else "ok",
-            f"one frequency holds {share:.0%} of the variance of the best trial's validation curve",
-            "look at shuffling, and for overlap of training and validation data" if bad else "",
+            f"one frequency holds {percent_text(share)} of the variance of the best trial's validation curve",
+            "check the shuffling, and whether training and validation data overlap" if bad else "",
         )
     ]
 
@@ -264,9 +266,10 @@ def checkpoint(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "checkpoint",
-            "checkpoints",
+            "evaluation by epoch",
             "warning" if bad else "ok",
-            f"of {len(rows)} trials {gaps} lack an epoch's evaluation, and {other} do not say their best epoch",
+            f"of {len(rows)} trials, {gaps} lack the evaluation of an epoch, and {other} do not record their best "
+            "epoch",
             "evaluate every epoch, and keep the best one" if bad else "",
         )
     ]
@@ -295,7 +298,7 @@ def warm_up(results: Results, _: Evaluations) -> list[Finding]:
             "warm_up",
             "warm-up",
             "note" if bad else "ok",
-            f"warm-up takes {share:.0%} of the best trial's steps",
+            f"warm-up takes {percent_text(share)} of the best trial's steps",
             "train for longer" if bad else "",
             parameters=("warmup",),
         )

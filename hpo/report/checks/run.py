@@ -31,5 +31,5 @@ def _unknown(check: str) -> Finding:
         check,
         check.replace("_", " "),
         "unknown",
-        "the study has too few trials or epochs to look at, or nothing that it applies to",
+        "the study has too few trials or epochs, or nothing that this check applies to",
     )

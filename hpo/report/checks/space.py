@@ -13,7 +13,7 @@ from hpo.config.trial_config import Value
 from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import dimension_text, value_text
+from hpo.report.format import dimension_text, percent_text, value_text
 from hpo.report.stats.trial_stats import adaptive_caveat, standard_error, to_unit_interval, trials_with_value
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
@@ -49,18 +49,22 @@ def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str
     name, side, text = dimension.parameter.name, _find_crowded_side(at), dimension_text(dimension)
     title = f"bounds of {text}"
     if side is None:
-        return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
+        return Finding(
+            "boundary", title, "ok", f"the best trial lies at {percent_text(at[0])} of the range", parameters=(name,)
+        )
     bound = domain.high if side == "high" else domain.low
     evidence = (
-        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {text}: the best one lies at {at[0]:.0%} of "
-        f"the range{warning}"
+        f"the best of {len(at)} trials crowd the {side} bound {bound:g} of {text}: the best one lies at "
+        f"{percent_text(at[0])} of the range{warning}"
     )
     low, high = _clamp_bounds(dimension.parameter, *_widen(domain, side), domain)
     if (low, high) == (domain.low, domain.high):
-        advice = "the bound is a limit of the parameter: it cannot be widened"
+        advice = "this bound is the limit of the parameter itself and cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
     toml = f"{toml_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
-    return Finding("boundary", title, "warning", evidence, f"widen {text} to {low:g} .. {high:g}", toml, (name,))
+    return Finding(
+        "boundary", title, "warning", evidence, f"widen the range of {text} to {low:g} .. {high:g}", toml, (name,)
+    )
 
 
 def _find_crowded_side(at: Places) -> str | None:
@@ -110,13 +114,13 @@ def axis(results: Results, _: Evaluations) -> list[Finding]:
     tested = [(d, _effect_p_value(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
     visible = [(d, p) for d, p in tested if p is not None and p < CHANCE]
     hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
-    findings = []
+    findings, caveat = [], adaptive_caveat(results)
     if hidden:
-        evidence = f"the objective does not visibly differ over the values of {_p_values_text(hidden)}{adaptive_caveat(results)}"
-        advice = "could be fixed, to spend the trials on what matters"
+        evidence = f"the objective does not differ significantly over the values of {_p_values_text(hidden)}{caveat}"
+        advice = "consider fixing these parameters, to spend the trials on what matters"
         findings.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
     if visible:
-        evidence = f"the objective differs over the values of {_p_values_text(visible)}{adaptive_caveat(results)}"
+        evidence = f"the objective differs significantly over the values of {_p_values_text(visible)}{caveat}"
         findings.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(visible)))
     return findings
 
@@ -151,7 +155,7 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
     title, few = "trials in the good region", good < FEW_GOOD
-    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{adaptive_caveat(results)}"
+    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best value{adaptive_caveat(results)}"
     if not few:
         return [Finding("density", title, "ok", evidence)]
     narrow = _narrow_ranges(results)
@@ -195,19 +199,23 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     if not ended:
         return []
     lost = [row for row in ended if row.failure is not None or row.state == "FAIL"]
-    evidence = f"{len(lost)} of {len(ended)} ended trials diverged or failed ({len(lost) / len(ended):.0%})"
+    evidence = (
+        f"{len(lost)} of {len(ended)} finished trials diverged or failed ({percent_text(len(lost) / len(ended))})"
+    )
     if len(lost) < INFEASIBLE * len(ended):
         return [Finding("infeasible", "infeasible trials", "ok", evidence)]
     cut = _find_cut(results, lost)
     if cut is None:
         advice = (
-            "shrink the space where they fail, or look for a bug: no bound of one parameter parts them from the rest"
+            "shrink the space where they fail, or look for a bug: no bound of a single parameter separates them from "
+            "the rest"
         )
         return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
     count, dimension, side, bound = cut
     name = dimension.parameter.name
-    evidence += f", {count} of them {'above' if side == 'high' else 'below'} every one of the better half in {name}"
-    advice = f"end {dimension_text(dimension)} at {bound:.6g}"
+    evidence += f", {count} of them {'above' if side == 'high' else 'below'} the whole better half in {name}"
+    change = "lower the upper" if side == "high" else "raise the lower"
+    advice = f"{change} bound of {dimension_text(dimension)} to {bound:.6g}"
     toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
     return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
 
@@ -253,8 +261,8 @@ def _choices_finding(
         groups.setdefault(value, []).append(row.value or 0.0)
     first, name = next(iter(groups)), dimension.parameter.name
     worse = [value for value in groups if value != first and _is_clearly_worse(groups[first], groups[value], error)]
-    text = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
-    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {text}{warning}"
+    text = ", ".join(f"{value_text(value)} {scores[0]:.4g} ({len(scores)} trials)" for value, scores in groups.items())
+    title, evidence = f"best trial by {dimension_text(dimension)}", f"the best trial by value: {text}{warning}"
     if not worse:
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
     table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
@@ -285,9 +293,9 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
     findings = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        findings.append(_counts_finding("unequal trials", "note", unfair, advice))
+        findings.append(_counts_finding("unequal numbers of trials", "note", unfair, advice))
     if fair:
-        findings.append(_counts_finding("equal trials", "ok", fair))
+        findings.append(_counts_finding("equal numbers of trials", "ok", fair))
     return findings
 
 
@@ -306,11 +314,15 @@ def _counts_finding(
 def fixed(results: Results, _: Evaluations) -> list[Finding]:
     """Check 17: what was fixed is a caveat."""
     names = sorted({d.parameter.name for d in results.space.dimensions} - set(results.varied))
-    text = ", ".join(names) if names else "nothing but defaults"
+    text = ", ".join(names) if names else "nothing"
     missing = "learning_rate" not in results.varied
-    evidence = f"fixed: {text}; {'learning_rate is fixed too' if missing else 'learning_rate is varied'}"
-    advice = "conclusions hold for this learning rate alone: vary it, for most others depend on it" if missing else ""
-    return [Finding("fixed", "what was fixed", "note" if missing else "ok", evidence, advice)]
+    evidence = f"fixed: {text}; learning_rate is {'not varied' if missing else 'varied'}"
+    advice = (
+        "vary learning_rate: the best values of most parameters depend on it, so conclusions hold for this one alone"
+        if missing
+        else ""
+    )
+    return [Finding("fixed", "fixed parameters", "note" if missing else "ok", evidence, advice)]
 
 
 def conditional(results: Results, _: Evaluations) -> list[Finding]:
@@ -319,16 +331,18 @@ def conditional(results: Results, _: Evaluations) -> list[Finding]:
     if "optimizer" not in results.varied or not rates:
         return [
             Finding(
-                "conditional", "parameters of the same name", "ok", "no learning rate is shared by several optimizers"
+                "conditional", "learning rate by optimizer", "ok", "no learning rate is shared by several optimizers"
             )
         ]
     shared = any("optimizer" not in d.domain.condition.tests for d in rates)
     return [
         Finding(
             "conditional",
-            "parameters of the same name",
+            "learning rate by optimizer",
             "note" if shared else "ok",
-            f"{len(rates)} {'domain' if len(rates) == 1 else 'domains'} of learning_rate for several optimizers",
+            "several optimizers share a range of learning_rate"
+            if shared
+            else "each optimizer has its own range of learning_rate",
             "give every optimizer its own range, with when = { optimizer = … }" if shared else "",
             parameters=("learning_rate",),
         )
@@ -345,8 +359,8 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
                 "patterns",
                 "epochs tuned",
                 "warning",
-                "epochs is varied outside a grid: longer mostly wins",
-                "fix epochs; let a pruner stop what is bad",
+                "the study varies epochs outside a grid, where longer training mostly wins",
+                "fix epochs, and let a pruner stop the bad trials",
                 parameters=("epochs",),
             )
         )
@@ -356,13 +370,13 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
                 "patterns",
                 "batch size alone",
                 "warning",
-                "batch_size is varied while learning_rate is fixed",
+                "the study varies batch_size while learning_rate is fixed",
                 "vary learning_rate together with batch_size",
                 parameters=("batch_size",),
             )
         )
     return findings or [
-        Finding("patterns", "anti-patterns", "ok", "neither epochs outside a grid nor batch_size alone is tuned")
+        Finding("patterns", "anti-patterns", "ok", "the study tunes neither epochs outside a grid nor batch_size alone")
     ]
 
 
@@ -377,8 +391,10 @@ def adam(results: Results, _: Evaluations) -> list[Finding]:
             "adam",
             "parameters of Adam",
             "note" if too_many else "ok",
-            f"{count} trials with Adam; varied beyond what they carry: {', '.join(too_many) or 'nothing'}",
-            f"fix {', '.join(too_many)}, or run more trials" if too_many else "",
+            f"{count} trials with Adam are too few to tune {' and '.join(too_many)}"
+            if too_many
+            else f"{count} trials with Adam are enough for those of its parameters that are varied",
+            f"fix {' and '.join(too_many)}, or run more trials" if too_many else "",
             parameters=tuple(too_many),
         )
     ]

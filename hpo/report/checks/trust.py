@@ -40,8 +40,8 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
     more = bool(abs(half - values[0]) > reach)
     evidence = (
-        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) in "
-        f"place of {values[0]:.4g}"
+        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) "
+        f"instead of {values[0]:.4g}"
     )
     return [
         Finding(
@@ -49,7 +49,7 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
             "size of the budget",
             "note" if more else "ok",
             evidence,
-            "the answer still changes with the budget: run more trials" if more else "",
+            "run more trials: the best value still depends on the budget" if more else "",
         )
     ]
 
@@ -63,8 +63,8 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "retraining",
                 "retraining noise",
                 "unknown",
-                "no configuration was trained again from at least two seeds",
-                f"run: hpo evaluate {shlex.quote(results.name)}",
+                "no configuration has been retrained from at least two seeds",
+                f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
     return [finding for finding in findings if finding]
@@ -84,13 +84,13 @@ def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
         "retraining",
         "retraining noise",
         "ok" if better else "warning",
-        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds; the "
-        f"interval is {difference.low:.2g} to {difference.high:.2g}",
+        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds "
+        f"(interval {difference.low:.2g} to {difference.high:.2g})",
         ""
         if better
-        else "this gain may be noise: run more seeds"
+        else "run more seeds: this gain may be noise"
         if not told_apart
-        else "keep what you had: it is better",
+        else f"keep {found[0].second}, which is better",
     )
 
 
@@ -100,7 +100,7 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
     if len(values) < 2 * FEWEST:
         return [
             Finding(
-                "search_seed", "another search", "unknown", f"{len(values)} comparable trials are too few to be halved"
+                "search_seed", "repeatability", "unknown", f"{len(values)} comparable trials are too few to be halved"
             )
         ]
     rng = np.random.default_rng(0)
@@ -109,14 +109,14 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
     distance = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
     bad = distance > reach
-    caution = "; an adaptive search's halves are not independent" if is_adaptive(results) else ""
+    caution = "; halves of an adaptive search are not independent" if is_adaptive(results) else ""
     return [
         Finding(
             "search_seed",
-            "another search",
+            "repeatability",
             "note" if bad else "ok",
-            f"the best of random halves of the trials lie up to {distance:.3g} apart (upper quartile; only an "
-            f"estimate of what another seed would find{caution})",
+            f"the best values of random halves of the trials differ by up to {distance:.3g} (upper quartile; an "
+            f"estimate of how much another seed would differ{caution})",
             "repeat the study with another seed, or run more trials" if bad else "",
         )
     ]
@@ -134,13 +134,13 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "noise of the objective",
                 "unknown",
                 f"the standard error of {results.objective.metric} cannot be computed from the number of samples alone",
-                "train the best again from several seeds: hpo evaluate",
+                f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
     error = math.hypot(*parts)
     values = np.array([row.value for row in results.ranked], dtype=float)
     samples = count_validation_samples(results)
-    head = f"standard error {error:.2g}" + (f" from {count_text(samples)} validation samples" if samples else "")
+    head = f"the standard error is {error:.2g}" + (f" ({count_text(samples)} validation samples)" if samples else "")
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
     lead = abs(float(values[0] - np.median(values)))
@@ -151,11 +151,11 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
         return [
             Finding(
                 "noise",
-                "single runs name no winner",
+                "no winner among single runs",
                 "warning",
-                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by "
-                f"up to {chance:.2g}",
-                "take a larger validation set, or vary what matters more",
+                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone "
+                f"reaches {chance:.2g}",
+                "use a larger validation set, or vary parameters that matter more",
             )
         ]
     return [
@@ -163,8 +163,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} within it tie with the best",
-            "choose among the ties by cost, or evaluate them from more seeds" if ties else "",
+            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} lie within it of the best value",
+            "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]
 
@@ -179,7 +179,7 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "order",
                 "exploration",
                 "note",
-                f"the sampler adapts after {startup} random trials",
+                f"the sampler adapts after only {startup} random trials",
                 'explore with sampler = "qmc" first',
                 'sampler = "qmc"',
             )
@@ -197,8 +197,8 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "order",
                 "test set",
                 "warning",
-                f"the test set was first looked at with {max(after, results.remaining_trials)} trials still to run",
-                "finish a study before the test set is looked at, and choose nothing by what it shows",
+                f"the test set was first read with {max(after, results.remaining_trials)} trials still to run",
+                "finish a study before its test set is read, and choose nothing by what it shows",
             )
         )
     return findings or [
@@ -206,7 +206,7 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
             "order",
             "exploration first, test set last",
             "ok",
-            f"sampler {results.definition.sampler.name}; the test set was not looked at early",
+            f"sampler {results.definition.sampler.name}; the test set was not read early",
         )
     ]
 
@@ -223,7 +223,7 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
             "note" if lacking else "ok",
             f"study {results.name}: {len(results.trials)} trials, {results.remaining_trials} left, best "
             f"{results.objective.metric} {value}; seed {results.definition.seed}",
-            f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
+            f"finish it: `hpo launch {shlex.quote(results.name)}`" if lacking else "",
         )
     ]
 

@@ -65,7 +65,7 @@ GONE: Spec = {
     "layout": {
         "xaxis": {"visible": False},
         "yaxis": {"visible": False},
-        "annotations": [{"text": "the report has no such figure any more", "showarrow": False}],
+        "annotations": [{"text": "the report no longer has this figure", "showarrow": False}],
     },
 }
 
@@ -120,10 +120,9 @@ def _write_note(study: Study, text: str) -> None:
 
     note = get_note(study.optuna_study)
     block = f"{BEGIN}\n\n{text}\n\n{END}"
+    body = f"{block}\n\n{note}" if note else block
     if OURS.search(note):
         body = OURS.sub(lambda _: block, note, count=1)
-    else:
-        body = f"{block}\n\n{note}" if note else block
     if body != note:
         save_note(study.optuna_study, body)
 
@@ -143,7 +142,7 @@ def _finding_item(finding: Finding) -> str:
 
 
 def _counts_text(findings: Sequence[Finding]) -> list[str]:
-    kinds = (("ok", "in order"), ("unknown", "not computed"))
+    kinds = (("ok", "passed"), ("unknown", "not computed"))
     counts = [(sum(f.level == level for f in findings), words) for level, words in kinds]
     text = ", ".join(f"{count} {words}" for count, words in counts if count)
     return [f"Checks: {text}."] if text else []

@@ -148,8 +148,8 @@ class CandidateRuns:
         baseline: whether it is the rival.
         config: as its first run has it; its seed is of no meaning.
         values: the parameters that have an effect, but for the seeds.
-        study_score: the study's own value of the first objective, by which it was chosen; None on another data set, and of
-            the default configuration.
+        study_score: the study's own value of the first objective, by which it was chosen; None on another data set,
+            and of the default configuration.
         runs: by seed.
     """
 

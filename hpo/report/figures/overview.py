@@ -43,7 +43,7 @@ SERIES = ("@accent", "@second", "@third", "@fourth", "@fifth")
 
 def history_figure(results: Results) -> Figure:
     """The first objective of every trial by number, with the best so far and the baseline."""
-    figure = Figure("history", "Optimisation history")
+    figure = Figure("history", "Optimization history")
     done, pruned = list(results.ranked), trials_with_finite_value(results, "PRUNED")
     done.sort(key=lambda row: row.number)
     maximize = results.objective.direction == "maximize"
@@ -78,7 +78,7 @@ def history_figure(results: Results) -> Figure:
 def _outside_note(count: int) -> str:
     if not count:
         return ""
-    return f" {count} {'trial lies' if count == 1 else 'trials lie'} outside of the picture: triangles at its edge."
+    return f" {count} {'trial lies' if count == 1 else 'trials lie'} outside the plotted range: triangles at its edge."
 
 
 def _best_so_far_trace(results: Results, done: Sequence[TrialRow], limits: tuple[float, float]) -> Spec:
@@ -133,13 +133,13 @@ def pareto_figure(results: Results) -> Figure:
         layout[f"yaxis{suffix}"] = make_value_axis(
             results.objective, [], "" if panel == 1 else " ", anchor=f"x{suffix}"
         )
-    caption = "Trials of the Pareto front are beaten by no other one in every objective at once; the rest is grey."
+    caption = "A trial on the Pareto front is beaten by no other in every objective at once; the others are grey."
     error, best = standard_error(results), results.best
     if error is not None and best is not None and best.value is not None:
         edge = best.value + results.signs[0] * error
         line = {"color": "@muted", "width": 1, "dash": "dash"}
         layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}]
-        caption += " Those beyond the dashed line are within a standard error of the best."
+        caption += " Those beyond the dashed line are within one standard error of the best."
     return attach_spec(
         figure, build_spec(data, 400, **layout), caption + count_note(len(drawn), len(rest)), 340 * len(others)
     )
@@ -200,12 +200,12 @@ def curves_figure(results: Results) -> Figure:
     )
     trained = training != metric and any(training in epoch for row in best for epoch in row.epochs)
     dotted = ", dotted on training data" if trained else ""
-    caption = f"{_best_text(len(best))} in colour{dotted}; the others grey." if best else "All trials."
+    caption = f"{_best_text(len(best))} in colour{dotted}; the others are grey." if best else "All trials."
     return attach_spec(figure, spec, caption + count_note(len(drawn), len(rest), "grey curves"))
 
 
 def _best_text(count: int) -> str:
-    return "The best trial" if count == 1 else f"The {count} best trials"
+    return "The best trial is" if count == 1 else f"The {count} best trials are"
 
 
 def _points(row: TrialRow, metric: str) -> tuple[list[float], list[float | None]]:

@@ -151,7 +151,7 @@ def describe_trial(results: Results, row: TrialRow) -> str:
 
 
 def make_value_axis(objective: Objective, values: Sequence[float], title: str = "", **more: Any) -> Spec:
-    """An objective's axis, in percent where it is a share. `values` are values that tell how fine its labels must be."""
+    """Make an objective's axis, in percent where it is a share; `values` say how fine its labels must be."""
     extra = {}
     if objective.metric.endswith("accuracy"):
         spread = max(values) - min(values) if values else 0.1

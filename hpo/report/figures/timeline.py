@@ -60,7 +60,7 @@ def timeline_figure(results: Results, now: datetime) -> Figure:
 
 
 def _lane_text(count: int) -> str:
-    return "One worker" if count == 1 else f"{count} workers, a row each"
+    return "One worker" if count == 1 else f"{count} workers, one row each"
 
 
 def _common_prefix_length(names: Sequence[str]) -> int:

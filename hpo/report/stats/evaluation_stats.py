@@ -294,21 +294,21 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
         return [*lines, "no run is finished yet"]
     label = best.candidate.label
     if stats.winner is not None:
-        lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
+        lines.append(f"{label} is significantly better than all others (95 %, paired over seeds)")
     worse = [each.second for each in stats.comparisons if each.significant and each.difference.mean < 0]
     if worse:
         lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
     if stats.tied:
-        lines.append(f"{label} cannot be told apart from {', '.join(stats.tied)} (95 %, paired over seeds)")
+        lines.append(f"no significant difference between {label} and {', '.join(stats.tied)} (95 %, paired over seeds)")
     if evaluation.remaining_runs:
-        lines.append(f"{evaluation.remaining_runs} runs are left; the same command goes on with them")
+        lines.append(f"{evaluation.remaining_runs} runs are left; the same command resumes them")
     return lines
 
 
 def list_lost_runs(evaluation: EvaluationResults) -> list[str]:
     """The configurations of which runs failed or diverged, a line each."""
     return [
-        f"{each.label} failed or diverged from {each.failed_count} of {len(each.runs)} seeds"
+        f"{each.label} failed or diverged with {each.failed_count} of {len(each.runs)} seeds"
         for each in evaluation.candidates
         if each.failed_count
     ]

@@ -67,12 +67,10 @@ class Importances:
 
 
 class _Resample(optuna.Study):
-    """Optuna study that consists of given trials, for an evaluator that takes nothing but a study."""
+    """Optuna's view of a study with other trials, for an evaluator that takes nothing but a study."""
 
-    def __init__(self, directions: Sequence[optuna.study.StudyDirection]) -> None:
-        storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study(directions, "resample")
-        super().__init__("resample", storage)
+    def __init__(self, study: Study) -> None:
+        super().__init__(study.name, study.storage)
         self.resampled: list[FrozenTrial] = []
 
     def get_trials(
@@ -120,7 +118,7 @@ def compute_shares(study: Study, keys: Sequence[str], trials: Sequence[FrozenTri
     Raises:
         ValueError: trials that others added do not fit together.
     """
-    sample = _Resample(study.optuna_study.directions)
+    sample = _Resample(study)
     values = _normalized_shares(sample, keys, list(trials))
     if values is None:
         return []
