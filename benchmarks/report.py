@@ -159,28 +159,29 @@ def whole(study: Study, out: Path) -> tuple[float, float]:
 def steps(study: Study) -> Iterator[tuple[str, float]]:
     """The report's steps, with the seconds of each."""
     from hpo.report.chapters import order
+    from hpo.report.chapters.verdict import write_verdict
     from hpo.report.render.html import render_html
     from hpo.report.render.json import report_document
     from hpo.report.render.markdown import render_markdown
     from hpo.report.report_data import read_report_data
 
     with _timed() as seconds:
-        reading = read_report_data(study)
+        data = read_report_data(study)
     yield "read", seconds()
     told = []
     for write in order.CHAPTERS:
         with _timed() as seconds:
-            chapter = write(reading)
+            chapter = write(data)
         if chapter is not None:
             told.append(chapter)
             yield f"chapter {chapter.key}", seconds()
-    words = (study.name, reading.verdict, order.study_facts(reading), told, "")
+    words = (study.name, write_verdict(data), order.study_facts(data), told, "")
     for name, step in {"html": render_html, "markdown": render_markdown}.items():
         with _timed() as seconds:
             step(*words)
         yield name, seconds()
     with _timed() as seconds:
-        json.dumps(report_document(reading), allow_nan=False)
+        json.dumps(report_document(data), allow_nan=False)
     yield "json", seconds()
 
 

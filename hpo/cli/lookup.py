@@ -97,7 +97,7 @@ def write_report_of(study: Study, out: Path | None) -> Any:
     from hpo.report.write import write_report
     from hpo.utils.home import folder
 
-    reading = read_report_data(study)
-    paths = write_report(reading, out or folder("reports", study.name))
-    publish_report(reading)
+    data = read_report_data(study)
+    paths = write_report(data, out or folder("reports", study.name))
+    publish_report(data)
     return paths

@@ -360,14 +360,14 @@ def _print_scores(study: Study, made: Sequence[Study], style: str) -> None:
     """What the evaluations that have just been run say by now."""
     from hpo.cli.output import print_rows
     from hpo.report.data.evaluations import read_evaluations
-    from hpo.report.stats.evaluation_stats import compare_candidates, score_rows, sentences
+    from hpo.report.stats.evaluation_stats import compare_candidates, summarize_evaluation, tabulate_scores
 
     names = {each.name for each in made}
     for evaluation in read_evaluations(study):
         if names & set(evaluation.studies):
             judgement = compare_candidates(evaluation)
-            print_rows(score_rows(judgement), style)
-            for sentence in sentences(evaluation, judgement):
+            print_rows(tabulate_scores(judgement), style)
+            for sentence in summarize_evaluation(evaluation, judgement):
                 say(sentence)
 
 

@@ -11,7 +11,7 @@ from hpo.report.chapters.verdict import interval_text
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, metric_text, value_text, values_text
-from hpo.report.render.markdown import short
+from hpo.report.render.markdown import render_brief
 from hpo.report.stats.evaluation_stats import compare_candidates
 
 __all__ = ["ExportedModel", "model_card"]
@@ -52,7 +52,7 @@ def model_card(
         Chapter("training", "Training", _training(row, exported)),
         Chapter("limits", "Limits", _limits(results, exported, tested=bool(honest))),
     ]
-    return short(f"{results.name}, trial {row.number}", head, chapters)
+    return render_brief(f"{results.name}, trial {row.number}", head, chapters)
 
 
 def _data(results: Results) -> str:
@@ -76,7 +76,7 @@ def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
     metric = evaluation.test_metric
     for score in compare_candidates(evaluation).scores:
         if score.candidate.trial == row.number and score.test is not None and metric is not None:
-            data = "" if evaluation.own else f" on {evaluation.dataset}"
+            data = "" if evaluation.on_own_data else f" on {evaluation.dataset}"
             refit = ", refitted on training and validation data" if evaluation.refit else ""
             told = f"{metric_text(metric)}{data} {interval_text(metric, score.test)}"
             return [f"The same configuration from fresh seeds{refit}: {told}."]

@@ -8,7 +8,7 @@ from hpo.report.data.results import Results
 from hpo.storage.url import mask
 from hpo.utils.home import default_storage
 
-__all__ = ["format_command", "import_options"]
+__all__ = ["format_command", "format_import_options"]
 
 
 def format_command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
@@ -22,10 +22,10 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
     """
     storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
     words = [f"hpo {verb} {shlex.quote(results.name)}", *([more] if more else [])]
-    return " ".join(words) + (import_options(results) if imports else "") + storage
+    return " ".join(words) + (format_import_options(results) if imports else "") + storage
 
 
-def import_options(results: Results) -> str:
+def format_import_options(results: Results) -> str:
     """The options that import the modules of the study's own models, metrics and data, with a space before each."""
     definition = results.definition
     modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))

@@ -28,19 +28,19 @@ def export_config(study: Study | Results, number: int | None = None, format: str
     if format not in get_args(Format):
         raise RequestError(unknown("format", format, get_args(Format)))
     results = study if isinstance(study, Results) else read_results(study)
-    row = _chosen(results, number)
+    row = _choose_trial(results, number)
     if row.config is None:
-        why = "it was added by others" if row.params else "it has no parameters yet"
-        raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {why}")
+        reason = "it was added by others" if row.params else "it has no parameters yet"
+        raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {reason}")
     table = {
         "dataset": results.definition.dataset.name,
-        "objective": _objective(results),
+        "objective": _objective_entry(results),
         "parameters": row.config.effective(),
     }
-    return _write(table, _header(results, row), format)
+    return _format_table(table, _header_lines(results, row), format)
 
 
-def _chosen(results: Results, number: int | None) -> TrialRow:
+def _choose_trial(results: Results, number: int | None) -> TrialRow:
     if number is not None:
         return results.trial(number)
     if results.best is None:
@@ -51,13 +51,13 @@ def _chosen(results: Results, number: int | None) -> TrialRow:
     return results.best
 
 
-def _objective(results: Results) -> str | dict[str, str]:
+def _objective_entry(results: Results) -> str | dict[str, str]:
     metric, direction = results.definition.metrics[0], results.objective.direction
     own = registry.metrics.get(metric).direction
     return metric if direction == own else {"metric": metric, "direction": direction}
 
 
-def _header(results: Results, row: TrialRow) -> list[str]:
+def _header_lines(results: Results, row: TrialRow) -> list[str]:
     lines = [f"trial {row.number} of study {one_line(results.name)}"]
     if row.values is not None:
         pairs = zip(results.objectives, row.values, strict=False)
@@ -69,7 +69,7 @@ def _header(results: Results, row: TrialRow) -> list[str]:
     return lines
 
 
-def _write(table: dict[str, Any], header: list[str], format: str) -> str:  # noqa: A002
+def _format_table(table: dict[str, Any], header: list[str], format: str) -> str:  # noqa: A002
     comment = "".join(f"# {line}\n" for line in header)
     if format == "json":
         return json.dumps(table, indent=2) + "\n"

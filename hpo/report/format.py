@@ -25,6 +25,7 @@ __all__ = [
     "names_text",
     "number_text",
     "one_line",
+    "percent_text",
     "seeds_text",
     "state_text",
     "time_text",
@@ -79,6 +80,11 @@ def values_text(metric: str, value: float | None) -> str:
 def gain_text(metric: str, amount: float) -> str:
     """A difference of two values of a metric, without its sign: shares in percentage points."""
     return f"{100 * abs(amount):.2f} percentage points" if is_share(metric) else values_text(metric, abs(amount))
+
+
+def percent_text(share: float) -> str:
+    """Format a share between 0 and 1 in whole percent."""
+    return f"{100 * share:.0f} %"
 
 
 def seeds_text(count: int) -> str:
@@ -163,8 +169,8 @@ def domain_text(domain: Domain) -> str:
     if isinstance(domain, Choices):
         return ", ".join(value_text(value) for value in domain.values)
     assert isinstance(domain, Range)
-    how = ", log" if domain.log else f", step {value_text(domain.step)}" if domain.step is not None else ""
-    return f"{value_text(domain.low)} to {value_text(domain.high)}{how}"
+    scale = ", log" if domain.log else f", step {value_text(domain.step)}" if domain.step is not None else ""
+    return f"{value_text(domain.low)} to {value_text(domain.high)}{scale}"
 
 
 def one_line(text: str) -> str:

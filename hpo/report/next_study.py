@@ -46,8 +46,8 @@ def write_suggestion(study: Study, path: Path) -> Path:
 def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     """The next study's file in TOML: the space changed as the findings say, begun from the best trials."""
     definition = results.definition
-    parameters, reasons = _changed(results, findings)
-    warm = _warm(results, Space(parameters))
+    parameters, reasons = _change_parameters(results, findings)
+    warm = _warm_start(results, Space(parameters))
     first = len(warm) + (definition.baseline is not None)
     keys: dict[str, Any] = {
         "name": f"{results.name[:90]}-next",
@@ -63,21 +63,21 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     }
     if definition.sampler.name == "grid":
         del keys["trials"]
-    lines = [f"# What follows from the study {shlex.quote(results.name)}.", *_lines(keys)]
+    lines = [f"# What follows from the study {shlex.quote(results.name)}.", *_toml_lines(keys)]
     if warm:
         rows = [f"    {toml_value(table)}," for table in warm]
         lines += ["# The best trials come first.", "warm_start = [", *rows, "]"]
     lines += ["", "[parameters]"]
     for name, literal in parameters.items():
-        lines += [f"# {_one_line(reason)}" for reason in reasons.get(name, ())] + _lines({name: literal})
+        lines += [f"# {_one_line(reason)}" for reason in reasons.get(name, ())] + _toml_lines({name: literal})
     if definition.baseline is not None:
-        lines += ["", "[baseline]", *_lines(definition.baseline)]
+        lines += ["", "[baseline]", *_toml_lines(definition.baseline)]
     if definition.report is not None:
-        lines += ["", "[report]", *_lines(definition.report.model_dump(mode="json", exclude_defaults=True))]
+        lines += ["", "[report]", *_toml_lines(definition.report.model_dump(mode="json", exclude_defaults=True))]
     return "\n".join(lines) + "\n"
 
 
-def _lines(table: Mapping[str, Any]) -> list[str]:
+def _toml_lines(table: Mapping[str, Any]) -> list[str]:
     return [f"{key} = {toml_value(value)}" for key, value in table.items()]
 
 
@@ -86,7 +86,7 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _changed(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def _change_parameters(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The parameters with every change that gives a space that can be, and by parameter why it changed."""
     parameters, reasons = dict(results.definition.parameters), dict[str, list[str]]()
     acting = [each for check in ACTED_ON for each in findings if each.check == check and each.toml]
@@ -94,7 +94,7 @@ def _changed(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, A
         for name, literal in tomllib.loads(finding.toml).items():
             if name in reasons and (name == "epochs" or finding.check in ("density", "infeasible")):
                 continue  # what was widened is not narrowed
-            changed = {**parameters, name: _replaced(parameters.get(name), literal)}
+            changed = {**parameters, name: _replace_domain(parameters.get(name), literal)}
             try:
                 Space(changed)
             except RequestError:
@@ -104,14 +104,14 @@ def _changed(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, A
     return parameters, reasons
 
 
-def _replaced(held: Any, literal: Any) -> Any:
+def _replace_domain(current: Any, literal: Any) -> Any:
     """A parameter's domain, or of several alternatives the one under the same condition."""
-    if not isinstance(held, list) or not isinstance(literal, Mapping):
+    if not isinstance(current, list) or not isinstance(literal, Mapping):
         return literal
-    return [literal if each.get("when") == literal.get("when") else each for each in held]
+    return [literal if each.get("when") == literal.get("when") else each for each in current]
 
 
-def _warm(results: Results, space: Space) -> list[dict[str, Value]]:
+def _warm_start(results: Results, space: Space) -> list[dict[str, Value]]:
     """The best trials' values, of those that the changed space holds."""
     constants = {d.parameter.name for d in space.dimensions if isinstance(d.domain, Constant)}
     rows = [row for row in results.top(WARM) if row.config is not None and not (row.baseline or row.extra)]

@@ -47,24 +47,24 @@ def export_trials(study: Study, folder: Path) -> int:
         RequestError: the folder is not empty, or cannot be written.
         RegistryError: the study uses a model or metric that is not registered here.
     """
-    with atomic_folder(folder) as made:
+    with atomic_folder(folder) as new:
         results, evaluations = read_results(study), read_evaluations(study)
         trials = {trial.number: trial for trial in study.trials()}
         names = dict.fromkeys(name for row in results.trials for epoch in row.epochs for name in epoch)
         validation = [name for name in names if name not in NOT_VALIDATION]
         begun = [row for row in results.trials if row.started is not None]
         for row in begun:
-            place, trial = made / f"comb_{row.number}", trials[row.number]
+            place, trial = new / f"comb_{row.number}", trials[row.number]
             place.mkdir()
-            _write(place / "validation.csv", ("epoch", *validation, "seconds"), row.epochs)
+            _write_table(place / "validation.csv", ("epoch", *validation, "seconds"), row.epochs)
             if results.definition.record_steps:
                 steps = study.storage.read_steps(study.id, trial._trial_id).get(trial._trial_id, [])
                 _write_rows(place / "train.csv", STEPS, _step_rows(steps))
             else:
-                _write(place / "train.csv", [name for name in TRAINING if name in names], row.epochs)
-            about = finite(_about(results, row, trial.user_attrs))
+                _write_table(place / "train.csv", [name for name in TRAINING if name in names], row.epochs)
+            about = finite(_params_document(results, row, trial.user_attrs))
             (place / "params.json").write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            _write_tests(place / "test.csv", list(_runs(evaluations, row.number)))
+            _write_tests(place / "test.csv", list(_tested_runs(evaluations, row.number)))
     return len(begun)
 
 
@@ -76,9 +76,9 @@ def _step_rows(epochs: Iterable[EpochSteps]) -> Iterator[Row]:
             yield step, each.epoch, loss, seconds
 
 
-def _about(results: Results, row: TrialRow, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _params_document(results: Results, row: TrialRow, attributes: Mapping[str, Any]) -> dict[str, Any]:
     pairs = zip(results.objectives, row.values or (), strict=False)
-    plain = {
+    plain_attributes = {
         name: value
         for name, value in attributes.items()
         if name not in TOLD and isinstance(value, str | int | float | None)
@@ -90,11 +90,11 @@ def _about(results: Results, row: TrialRow, attributes: Mapping[str, Any]) -> di
         "values": {objective.metric: value for objective, value in pairs},
         "best_epoch": row.best_epoch,
         "parameter_count": row.parameter_count,
-        "attributes": plain,
+        "attributes": plain_attributes,
     }
 
 
-def _runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tuple[str, EvaluationRun]]:
+def _tested_runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tuple[str, EvaluationRun]]:
     """The tested runs of a trial's configuration, each with the name of its data set."""
     for evaluation in evaluations:
         for candidate in evaluation.candidates:
@@ -109,10 +109,10 @@ def _write_tests(path: Path, runs: Sequence[tuple[str, EvaluationRun]]) -> None:
         {"evaluation": run.study, "dataset": dataset, "seed": run.seed, **run.validation, **run.test}
         for dataset, run in runs
     ]
-    _write(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
+    _write_table(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """A column that a row does not have is left empty."""
     _write_rows(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 

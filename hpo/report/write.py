@@ -46,12 +46,12 @@ def write_report(study: Study | ReportData, out: Path) -> ReportPaths:
     from hpo.report.render.markdown import FIGURES
     from hpo.report.report_data import ReportData, read_report_data
 
-    files, figures = _files(study if isinstance(study, ReportData) else read_report_data(study))
+    files, figures = _make_files(study if isinstance(study, ReportData) else read_report_data(study))
     _check_folder(out, (*files, FIGURES))
     try:
         for name, content in files.items():
-            _publish(out / name, content)
-        _publish_all(out / FIGURES, figures)
+            _replace(out / name, content)
+        _replace_figures(out / FIGURES, figures)
     except OSError as error:
         raise RequestError(f"report: cannot write to {out}: {error.strerror}") from error
 
@@ -67,39 +67,40 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
     with suppress(OSError), (out / DOCUMENT).open("rb") as file:
         if file.read(len(OPENING)) == OPENING:
             return
-    theirs = next((out / name for name in names if (out / name).exists()), None)
-    if theirs is not None:
-        raise RequestError(f"report: {theirs} is there, and is of no report; choose another folder")
+    existing = next((out / name for name in names if (out / name).exists()), None)
+    if existing is not None:
+        raise RequestError(f"report: {existing} exists and belongs to no report; choose another folder")
 
 
-def _files(reading: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
     from hpo.report.chapters.best_config import best_config_toml
-    from hpo.report.chapters.order import study_facts
+    from hpo.report.chapters.order import make_chapters, study_facts
     from hpo.report.chapters.reproduction import format_study_file
+    from hpo.report.chapters.verdict import write_verdict
     from hpo.report.format import time_text
     from hpo.report.render.html import render_html
     from hpo.report.render.json import report_document
     from hpo.report.render.markdown import render_markdown
 
-    told = (reading.results.name, reading.verdict, study_facts(reading), reading.chapters, time_text(reading.now))
-    text, figures = render_markdown(*told)
+    content = (data.results.name, write_verdict(data), study_facts(data), make_chapters(data), time_text(data.read_at))
+    text, figures = render_markdown(*content)
     texts = {
-        DOCUMENT: json.dumps(report_document(reading), allow_nan=False),  # first, for by it a report is known
-        "report.html": render_html(*told),
+        DOCUMENT: json.dumps(report_document(data), allow_nan=False),  # first, for by it a report is known
+        "report.html": render_html(*content),
         "report.md": text,
-        "best_config.toml": best_config_toml(reading.results)[0],
-        "study.toml": format_study_file(reading.results),
+        "best_config.toml": best_config_toml(data.results)[0],
+        "study.toml": format_study_file(data.results),
     }
     return {name: text.encode() for name, text in texts.items()}, figures
 
 
-def _publish_all(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace_figures(folder: Path, files: Mapping[str, bytes]) -> None:
     """The folder holds these figures, and none of an earlier report."""
     if not files and not folder.exists():
         return
     for name, content in files.items():
-        _publish(folder / name, content)
+        _replace(folder / name, content)
     for path in folder.iterdir():
         if path.suffix in (".svg", ".png") and path.name not in files:
             path.unlink()
@@ -107,7 +108,7 @@ def _publish_all(folder: Path, files: Mapping[str, bytes]) -> None:
         folder.rmdir()
 
 
-def _publish(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """A reader sees the old file or the new one, never half of it; an empty one is removed."""
     if not content:
         path.unlink(missing_ok=True)

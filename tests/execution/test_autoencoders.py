@@ -96,7 +96,7 @@ def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_p
         assert (len(told.codes), len(told.labels)) == (150, 150)
         assert told.codes.shape[1] <= 2
     text = write_report(study, tmp_path / "out").markdown.read_text()
-    assert "## What it reconstructs" in text
+    assert "## Reconstructions" in text
     assert "intrinsic dimension of the data" in text
     assert "Confusion matrix" not in text
     assert {"latent-0.svg", "reconstructions-0.svg"} <= {path.name for path in (tmp_path / "out").rglob("*.svg")}

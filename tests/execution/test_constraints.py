@@ -11,7 +11,7 @@ import pytest
 from hpo.errors import DefinitionError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.worker import Worker
-from hpo.report.chapters.search import within_noise
+from hpo.report.chapters.search import find_cheapest_within_noise
 from hpo.report.data.results import read_results, study_summary
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
@@ -139,7 +139,7 @@ def test_tpe_goes_on_among_infeasible_trials_of_two_objectives(tmp_path: Path) -
     assert sum(fitting[8:]) > 0.6 * 24  # it has learned where they do
     results = read_results(study)
     assert all(row.values is not None and row.values[1] <= 400 for row in results.front)
-    cheapest = within_noise(results, 1)
+    cheapest = find_cheapest_within_noise(results, 1)
     assert cheapest is not None
     assert cheapest.values is not None
     assert cheapest.values[1] == min(

@@ -16,7 +16,7 @@ from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.worker import Worker
 from hpo.report.data.evaluations import read_evaluations
-from hpo.report.stats.evaluation_stats import compare_candidates, lost_runs, sentences
+from hpo.report.stats.evaluation_stats import compare_candidates, list_lost_runs, summarize_evaluation
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.input.study_file import parse_definition
@@ -65,9 +65,9 @@ def test_the_best_and_the_baseline_are_trained_from_fresh_seeds_on_the_studys_sp
     best = study.best()
     assert best is not None
     assert found.candidates[0].trial == best.number
-    assert found.candidates[0].chosen == best.value
+    assert found.candidates[0].study_score == best.value
     assert [each.baseline for each in found.candidates] == [False, False, True]
-    assert found.remaining == 0
+    assert found.remaining_runs == 0
     for candidate in found.candidates:
         assert [run.seed for run in candidate.runs] == [4, 5, 6]
         assert len({tuple(run.epochs[0].items()) for run in candidate.runs}) == 3  # really other weights and orders
@@ -110,7 +110,7 @@ def test_what_has_been_run_is_not_run_again(study: Study) -> None:
     run_all(more)
     (found,) = read_evaluations(study)
     assert found.studies == ("small-evaluation", "small-evaluation-2")
-    assert [len(each.done) for each in found.candidates] == [3, 3, 3, 3]
+    assert [len(each.complete_runs) for each in found.candidates] == [3, 3, 3, 3]
     assert found.candidates[-1].baseline
     assert len(list_test_set_reads(study)) == 12
     assert {look.dataset for look in list_test_set_reads(study)} == {"small.npz"}
@@ -162,10 +162,10 @@ def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: St
     with sqlite3.connect(made.storage.url.database or "") as database:
         database.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (best._trial_id,))
     (found,) = read_evaluations(Study(StudyStorage(made.storage.url), "small"))  # finished trials are read but once
-    label = next(each.label for each in found.candidates if each.lost)
-    assert lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
+    label = next(each.label for each in found.candidates if each.failed_count)
+    assert list_lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
     assert compare_candidates(found).winner is None
-    assert lost_runs(found)[0] in sentences(found, compare_candidates(found))
+    assert list_lost_runs(found)[0] in summarize_evaluation(found, compare_candidates(found))
 
 
 def test_a_trial_that_others_added_is_no_run(study: Study) -> None:
@@ -196,8 +196,9 @@ def test_when_the_test_set_was_looked_at_is_known(study: Study) -> None:
     run_all(plan_evaluations(study, top=1, seeds=1))
     (found,) = read_evaluations(study)
     last = max(trial.datetime_complete for trial in study.trials() if trial.datetime_complete)
-    assert found.looked is not None
-    assert timedelta(seconds=-1) <= found.looked - last < timedelta(minutes=5)  # looks are noted to the second
+    assert found.test_set_read_at is not None
+    # Reads are noted to the second.
+    assert timedelta(seconds=-1) <= found.test_set_read_at - last < timedelta(minutes=5)
 
 
 def test_another_data_set(study: Study, tmp_path: Path) -> None:
@@ -205,8 +206,8 @@ def test_another_data_set(study: Study, tmp_path: Path) -> None:
     other = small_npz(tmp_path / "other" / "rows.npz", samples=300)
     run_all(plan_evaluations(study, top=1, seeds=2, dataset=str(other)))
     (found,) = read_evaluations(study)
-    assert (found.own, found.dataset, found.studies) == (False, "rows.npz", ("small-evaluation-rows",))
-    assert found.candidates[0].chosen is None
+    assert (found.on_own_data, found.dataset, found.studies) == (False, "rows.npz", ("small-evaluation-rows",))
+    assert found.candidates[0].study_score is None
     assert compare_candidates(found).scores[0].bias is None
     with pytest.raises(DataError, match="not found"):
         plan_evaluations(study, dataset=str(tmp_path / "none.npz"))
@@ -294,7 +295,7 @@ def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     study = Study(StudyStorage(default_storage()), "s")
     (found,) = read_evaluations(study)
-    assert [len(each.done) for each in found.candidates] == [12, 12, 12]
+    assert [len(each.complete_runs) for each in found.candidates] == [12, 12, 12]
     assert len(list_test_set_reads(study)) == 36
     deleted = hpo("delete", "s", "--yes", cwd=tmp_path)
     assert "and its evaluations (s-evaluation) deleted: 38 trials" in deleted.stderr

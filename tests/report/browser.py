@@ -1,133 +1,93 @@
-"""A headless Chromium that tests click in: Chrome's DevTools protocol over a pipe, so that no port is opened."""
+"""Headless Chromium that tests click in, driven by playwright."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import pytest
+from playwright import sync_api
+
+__all__ = ["Page", "launch_chromium", "needs_chromium", "open_page"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update",
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update",
     "--disable-background-networking",
     # A browser has requests of its own as well; nothing of all this shall leave the machine.
-    "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")
 
 
 class Page:
-    """One page; every method waits until what it asks for has happened."""
+    """A page; every method waits until what it asks for has happened.
 
-    def __init__(self, send: int, receive: int) -> None:
-        self._send, self._receive = send, os.fdopen(receive, "rb")
-        self._count, self._session, self._rest = 0, "", b""
-        self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
+    Attributes:
+        tab: playwright's page.
+        complaints: what the page has written to its console, and its errors.
+        requests: every address that the page has asked for, its own among them.
+    """
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        self._count += 1
-        session = {"sessionId": self._session} if self._session else {}
-        message = json.dumps({"id": self._count, "method": method, "params": params, **session})
-        os.write(self._send, message.encode() + b"\0")
-        while (found := self._read()).get("id") != self._count:
-            self.events.append(found)
-        assert "error" not in found, found["error"]
-        result: dict[str, Any] = found["result"]
-        return result
-
-    def _read(self) -> dict[str, Any]:
-        while b"\0" not in self._rest:
-            piece = self._receive.raw.read(1 << 16)
-            assert piece, "the browser has gone"
-            self._rest += piece
-        text, _, self._rest = self._rest.partition(b"\0")
-        message: dict[str, Any] = json.loads(text)
-        return message
+    def __init__(self, tab: sync_api.Page) -> None:
+        self.tab = tab
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        tab.on("console", lambda message: self.complaints.append(message.text))
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, page: Path | str, width: int = 1280, height: int = 900) -> None:
         """Load a file, or what is at an address, in a window of that size."""
-        self.resize(width, height)
-        self.events.clear()
-        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
+        self.tab.set_viewport_size({"width": width, "height": height})
+        self.tab.goto(page if isinstance(page, str) else page.as_uri())
 
-    def resize(self, width: int, height: int) -> None:
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+    def settle(self) -> str:
+        """The DOM once the page asks for nothing any more."""
+        self.tab.wait_for_load_state("networkidle")
+        return self.tab.content()
 
-    def emulate(self, *, media: str = "", scheme: str = "light") -> None:
+    def emulate(
+        self, *, media: Literal["print", "screen"] = "screen", scheme: Literal["dark", "light"] = "light"
+    ) -> None:
         """Paper or screen, light or dark."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+        self.tab.emulate_media(media=media, color_scheme=scheme)
 
     def value(self, script: str) -> Any:
         """What an expression of JavaScript gives, as data."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        return self.tab.evaluate(script)
 
     def click(self, selector: str) -> None:
         """A click of the mouse on the middle of an element."""
-        find = f"document.querySelector({json.dumps(selector)})"
-        self.value(f"{find}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        x, y = self.value(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({find}.getBoundingClientRect())")
-        for kind in ("mousePressed", "mouseReleased"):
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.tab.click(selector)
 
     def type(self, selector: str, text: str) -> None:
-        """Text into an empty field."""
-        self.click(selector)
-        self.call("Input.insertText", text=text)
+        """Text into a field, after what is there."""
+        self.tab.click(selector)
+        self.tab.keyboard.insert_text(text)
 
     def press(self, key: str) -> None:
         """A key, where the focus is."""
-        text = {"Enter": "\r", " ": " "}.get(key, "")
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, text=text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
-
-    def picture(self, path: Path, *, whole: bool = False) -> None:
-        """A screenshot, of the whole page or of the window."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
-        path.write_bytes(base64.b64decode(data))
+        self.tab.keyboard.press(key)
 
     def pdf(self) -> bytes:
         """The page as it is printed."""
-        return base64.b64decode(self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"])
-
-    @property
-    def complaints(self) -> list[str]:
-        """What the page has said on its console, and its errors."""
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        return [json.dumps(event["params"]) for event in self.events if event.get("method") in kinds]
+        return self.tab.pdf(print_background=True, prefer_css_page_size=True)
 
 
 @contextmanager
-def browser(profile: Path, *flags: str) -> Iterator[Page]:
-    """A page of a browser of its own, which is ended afterwards."""
-    theirs_in, ours_out = os.pipe()
-    ours_in, theirs_out = os.pipe()
-    # Chromium reads its commands from descriptor 3 and answers on 4.
-    script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    command = [str(CHROMIUM), *FLAGS, *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
-    process = subprocess.Popen(
-        ["bash", "-c", script, "bash", *command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
-    )
-    os.close(theirs_in)
-    os.close(theirs_out)
-    try:
-        yield Page(ours_out, ours_in)
-    finally:
-        os.close(ours_out)
-        process.terminate()
-        process.wait(30)
+def launch_chromium() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def open_page(browser: sync_api.Browser, *, mobile: bool = False) -> Iterator[Page]:
+    """A page without cookies, caches or history."""
+    with browser.new_context(is_mobile=mobile) as context:
+        yield Page(context.new_page())

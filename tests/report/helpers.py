@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import functools
 import math
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +16,10 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.datasets import make_reference
-from hpo.study import Study
+from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import save_artifact
 from hpo.study.operations.evaluation_study import check_evaluation_dataset, record_test_set_read
-from tests.study.helpers import holder, make_study
+from tests.study.helpers import holder, make_study, sqlite_url
 
 SPACE: Mapping[str, Any] = {
     "epochs": 4,
@@ -32,8 +36,35 @@ SPACE: Mapping[str, Any] = {
 BASELINE = {"optimizer": "adam", "learning_rate": 0.001, "depth": 2}
 
 
+TEMPLATES: dict[str, Path] = {}  # databases of studies that have been filled already, by what they hold
+
+
 def filled(folder: Path, name: str = "filled", *, states: Sequence[str] = ("COMPLETE",), **keys: Any) -> Study:
-    """A study whose trials are told in the given states, over and over; RUNNING ones are left as they are."""
+    """A study whose trials are told in the given states, over and over; RUNNING ones are left as they are.
+
+    The first study of a folder is a copy where an earlier test has filled the same one. One that runs is never copied:
+    its leases are of this minute.
+    """
+    database = folder / "studies.db"
+    if database.exists() or "RUNNING" in states:
+        return _fill(folder, name, states, keys)
+    key = repr((name, tuple(states), sorted(keys.items())))
+    if key not in TEMPLATES:
+        TEMPLATES[key] = Path(tempfile.mkdtemp(dir=_templates()))
+        _fill(TEMPLATES[key], name, states, keys).storage.engine.dispose()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(TEMPLATES[key] / "studies.db", database)
+    return Study(StudyStorage(sqlite_url(folder)), name)
+
+
+@functools.cache
+def _templates() -> str:
+    folder = tempfile.mkdtemp(prefix="hpo-filled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _fill(folder: Path, name: str, states: Sequence[str], keys: Mapping[str, Any]) -> Study:
     study = make_study(folder, name, **{"parameters": SPACE, "pruner": "median", **keys})
     tell_all(study, states)
     return study

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from hpo.report.chapters.blocks import Chapter, Column, DataTable, Note, Pictures
-from hpo.report.chapters.cost import saved_by_pruning
+from hpo.report.chapters.cost import estimate_pruning_savings
 from hpo.report.chapters.order import findings_chapter, make_chapters
 from hpo.report.chapters.reproduction import format_study_file
 from hpo.report.checks.finding import Finding
@@ -58,7 +58,7 @@ def test_the_best_of_single_runs_is_told_from_the_one_that_fresh_seeds_rank_firs
     evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8})
     text = write_report(study, tmp_path / "out").markdown.read_text().split("## Best configuration")[1]
     assert text.strip().startswith(f"Trial {first},")
-    assert f"From fresh seeds, trial {second} came first; its file: hpo export filled --trial {second}" in text
+    assert f"From fresh seeds, trial {second} is the best; export it with `hpo export filled --trial {second}" in text
     agreeing = filled(tmp_path, "agreeing", trials=6)
     evaluated(agreeing, [first, second], {f"trial {first}": 0.95, f"trial {second}": 0.9, "defaults": 0.8})
     assert "From fresh seeds" not in write_report(agreeing, tmp_path / "agreeing").markdown.read_text()
@@ -75,10 +75,10 @@ def test_findings_are_told_by_their_urgency() -> None:
 
 def test_what_pruning_saved_is_the_epochs_that_were_left_out(tmp_path: Path) -> None:
     study = filled(tmp_path, states=("COMPLETE", "PRUNED", "diverged"), trials=9)
-    saved = saved_by_pruning(read_results(study))
+    saved = estimate_pruning_savings(read_results(study))
     # Three were pruned after 2 of 4 epochs, each of half a second; those that diverged were not pruned.
     assert saved == (3, 6, pytest.approx(3.0))
-    assert saved_by_pruning(read_results(filled(tmp_path, "all", trials=3))) is None
+    assert estimate_pruning_savings(read_results(filled(tmp_path, "all", trials=3))) is None
 
 
 def test_the_study_file_defines_the_same_study(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_reproduction_has_the_commands_of_the_command_line(tmp_path: Path) -
         assert ended.value.code == 0
 
 
-def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path) -> None:
+def test_pictures_and_figures_are_files_beside_the_markdown(tmp_path: Path, real_svg: None) -> None:
     buffer = io.BytesIO()
     Image.new("L", (28, 28), 128).save(buffer, "PNG")
     pictures = Pictures("digits", [buffer.getvalue()] * 3, ["1", "a <b>", "a long caption of two lines"], columns=2)

@@ -100,7 +100,7 @@ def diverged_above(row: TrialRow) -> TrialRow:
 
 
 def begun(row: TrialRow, before: int) -> TrialRow:
-    """So many trials begin before the test set is looked at, the others after."""
+    """So many trials begin before the test set is read, the others after."""
     return replace(row, started=LOOKED + timedelta(minutes=row.number - before))
 
 
@@ -126,7 +126,7 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
         objective,
         (runs(0.9 + gain, "trial 3"), runs(0.9, "defaults")),
         0,
-        looked=LOOKED if test else None,
+        test_set_read_at=LOOKED if test else None,
     )
 
 
@@ -244,7 +244,7 @@ def test_of_pure_noise_no_winner_is_named() -> None:
     rng = np.random.default_rng(3)
     found = shown("noise", study(lambda _: rng.binomial(6000, 0.9) / 6000))
     assert found[0].level == "warning"
-    assert found[0].title == "single runs name no winner"
+    assert found[0].title == "no winner among single runs"
 
 
 @pytest.mark.parametrize("states", [("COMPLETE",), ("FAIL",), ("diverged",), ("COMPLETE", "PRUNED", "FAIL", "RUNNING")])

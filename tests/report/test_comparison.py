@@ -11,7 +11,7 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.report.chapters.blocks import Note, Table, Text
-from hpo.report.chapters.comparison import comparison_chapter, fit_of, score
+from hpo.report.chapters.comparison import classify_fit, comparison_chapter, measure_trial
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.format import values_text
@@ -54,7 +54,7 @@ def test_against_x_each_place_is_the_best_of_its_trials(tmp_path: Path) -> None:
             optimizer = trace["name"].removeprefix("optimizer = ")
             for x, y in zip(trace["x"], trace["y"], strict=True):
                 rows = [r for r in results.ranked if r.params["optimizer"] == optimizer and r.params["depth"] == x]
-                assert y == min(score(results, row, "val_loss") or 0.0 for row in rows)
+                assert y == min(measure_trial(results, row, "val_loss") or 0.0 for row in rows)
 
 
 def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_what_is_expected_is_held_against_the_trials(tmp_path: Path) -> None:
     depth, dropout = (block for block in chapter.blocks if isinstance(block, Note))
     assert (depth.level, depth.title) == ("note", "depth = 3 is better than depth = 1")
     assert (dropout.level, dropout.title) == ("ok", "free")
-    assert dropout.text.endswith("in 10 trials (p = 0.002 of 10 pairs that are equal in all else).")
+    assert dropout.text.endswith("in 10 trials (p = 0.002, 10 pairs that are equal in everything else).")
 
 
 @pytest.mark.parametrize("x", ["parameter_count", "learning_rate", "batch_norm"])
@@ -134,9 +134,9 @@ def test_expectations_pair_by_what_both_sides_have(tmp_path: Path) -> None:
         return next(block.text for block in chapter.blocks if isinstance(block, Note))
 
     deep = said("parameter_count", {"depth": 2}, {"depth": 1})
-    assert "of 12 pairs that are equal in all else" in deep  # 4 rates, 3 seeds; over both profiles
+    assert ", 12 pairs that are equal in everything else" in deep  # 4 rates, 3 seeds; over both profiles
     adam = said("val_accuracy", {"optimizer": "adam"}, {"optimizer": "sgd"})
-    assert "of 9 pairs that are equal in all else" in adam  # 3 shapes, 3 seeds; over the rates of each
+    assert ", 9 pairs that are equal in everything else" in adam  # 3 shapes, 3 seeds; over the rates of each
 
 
 def test_the_last_learning_rate_is_held_against_what_was_asked_for(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_last_learning_rate_is_held_against_what_was_asked_for(tmp_path: Pat
         ["schedule = linear", "4", "0.1, 0.2", "0.001, 0.002", "0.1, 0.2"],
     ]
     said = [block.text for block in chapter.blocks if isinstance(block, Text)]
-    assert "4 of 8 trials ended at exactly the learning rate that was asked for." in said
+    assert "4 of 8 trials ended at exactly the learning rate that was configured." in said
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
         {"epoch": i, "train_loss": a, "val_loss": b} for i, (a, b) in enumerate(zip(train, validation, strict=True), 1)
     ]
     row = TrialRow(0, "COMPLETE", (0.9,), {}, None)
-    assert fit_of(replace(row, epochs=epochs)) == fit
+    assert classify_fit(replace(row, epochs=epochs)) == fit
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -36,16 +35,9 @@ from hpo.report.figures.plotly_spec import Figure
 from hpo.report.report_data import read_report_data
 from hpo.study import Study
 from hpo.study.files.artifacts import ArtifactFolders, save_artifact
-from tests.report.browser import Page, browser
+from tests.report.browser import Page, needs_chromium
 from tests.report.helpers import filled
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")
-LOCAL = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update",
-    "--disable-background-networking", "--disable-quic", LOCAL, "--virtual-time-budget=15000",
-)  # fmt: skip
 TOKEN = "an old friend's token; of some length"  # what a cookie could not hold as it is
 
 
@@ -107,10 +99,10 @@ def running(study: Study, *options: str, **environment: str) -> Iterator[Running
             process.kill()
 
 
-def opened(url: str, profile: Path) -> str:
-    """The DOM of a page after its scripts have run."""
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+def opened(page: Page, url: str) -> str:
+    """The DOM of a page of the dashboard once it has asked for all that it shows."""
+    page.open(url)
+    return page.settle()
 
 
 @pytest.fixture
@@ -374,26 +366,25 @@ def svg(script: str) -> bytes:
     return f'<svg xmlns="http://www.w3.org/2000/svg"><script>{script}</script></svg>'.encode()
 
 
-@in_a_browser
+@needs_chromium
 @pytest.mark.parametrize(("make", "mimetype"), [(html, "text/html"), (svg, "image/svg+xml"), (html, "text/plain")])
 def test_scripts_of_artifacts_do_not_run(
-    study: Study, tmp_path: Path, beacon: Beacon, make: Callable[[str], bytes], mimetype: str
+    page: Page, study: Study, beacon: Beacon, make: Callable[[str], bytes], mimetype: str
 ) -> None:
     saved = save_artifact(study, "file", make(f"new Image().src = '{beacon.address}/ran';"), mimetype)
     place = f"/artifacts/{study.id}/{saved.id}"
     plain: Application = wsgi(study.storage, artifact_store=ArtifactFolders())
-    with browser(tmp_path / "profile", LOCAL) as page:
-        if mimetype != "text/plain":  # without the gates it runs
-            with beside(plain) as (address, _):
-                frame(page, address, place)
-                assert until(lambda: "/ran" in beacon.asked, page)
-        beacon.asked.clear()
-        with beside(guard_app(plain, local=True, writable=False, token=None)) as (address, answered):
+    if mimetype != "text/plain":  # without the gates it runs
+        with beside(plain) as (address, _):
             frame(page, address, place)
-            assert until(lambda: place in answered, page)
-            # A script of the frame would have asked before this page does, after a second frame.
-            page.value(AFTER.replace("ADDRESS", beacon.address))
-            assert until(lambda: "/after" in beacon.asked, page)
+            assert until(lambda: "/ran" in beacon.asked, page)
+    beacon.asked.clear()
+    with beside(guard_app(plain, local=True, writable=False, token=None)) as (address, answered):
+        frame(page, address, place)
+        assert until(lambda: place in answered, page)
+        # A script of the frame would have asked before this page does, after a second frame.
+        page.value(AFTER.replace("ADDRESS", beacon.address))
+        assert until(lambda: "/after" in beacon.asked, page)
     assert "/ran" not in beacon.asked
 
 
@@ -413,34 +404,37 @@ def frame(page: Page, address: str, place: str) -> None:
 # In a browser.
 
 
-@in_a_browser
-def test_the_pages_show_the_study_its_note_and_its_figures(study: Study, tmp_path: Path) -> None:
-    reading = read_report_data(study)
-    figures = [block for chapter in make_chapters(reading) for block in chapter.blocks if isinstance(block, Figure)]
+@needs_chromium
+def test_the_pages_show_the_study_its_note_and_its_figures(page: Page, study: Study) -> None:
+    figures = [
+        block
+        for chapter in make_chapters(read_report_data(study))
+        for block in chapter.blocks
+        if isinstance(block, Figure)
+    ]
     publish(study, ["<b>Verdict</b> of $x$: *none*", "`hpo show filled` shows it"], [], figures)
     save_artifact(study, "notes.txt", b"content", "text/plain")
     with running(study) as server:
-        profile = tmp_path / "profile"
-        assert "1. filled" in opened(f"{server.address}/dashboard", profile)
-        page = opened(f"{server.address}/dashboard/studies/{study.id}", profile)
-        note = opened(f"{server.address}/dashboard/studies/{study.id}/note", profile)
-        trial = opened(f"{server.address}/dashboard/studies/{study.id}/trials?numbers=0", profile)
+        assert "1. filled" in opened(page, f"{server.address}/dashboard")
+        overview = opened(page, f"{server.address}/dashboard/studies/{study.id}")
+        note = opened(page, f"{server.address}/dashboard/studies/{study.id}/note")
+        trial = opened(page, f"{server.address}/dashboard/studies/{study.id}/trials?numbers=0")
     drawn = [figure for figure in figures if figure.spec is not None]
-    places = re.findall(r'js-plotly-plot" id="user-defined-plot:hpo-([^"]+)"', page)
+    places = re.findall(r'js-plotly-plot" id="user-defined-plot:hpo-([^"]+)"', overview)
     assert sorted(places) == sorted(figure.key for figure in drawn)
-    assert "Optimisation history" in page
-    assert "notes.txt" in page
+    assert "Optimization history" in overview
+    assert "notes.txt" in overview
     assert "&lt;b&gt;Verdict&lt;/b&gt; of $x$: *none*" in note
     assert re.search(r"<code[^>]*>hpo show filled</code>", note), re.findall(r".{80}hpo show filled.{80}", note)
     assert "hpo writes between" not in note
     assert "parameter_count" in trial
 
 
-@in_a_browser
-def test_a_browser_is_let_in_by_the_token(study: Study, tmp_path: Path) -> None:
+@needs_chromium
+def test_a_browser_is_let_in_by_the_token(page: Page, study: Study) -> None:
     with running(study, HPO_DASHBOARD_TOKEN=TOKEN) as server:
-        wrong = opened(f"{server.address}/dashboard?token=wrong", tmp_path / "wrong")
+        wrong = opened(page, f"{server.address}/dashboard?token=wrong")
         assert "The token is missing or wrong" in wrong
         shown = urllib.parse.urlencode({"token": TOKEN})
-        right = opened(f"{server.address}/dashboard?{shown}", tmp_path / "right")
+        right = opened(page, f"{server.address}/dashboard?{shown}")
         assert "1. filled" in right

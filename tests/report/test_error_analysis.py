@@ -10,8 +10,8 @@ import pytest
 from hpo.config.trial_config import TrialConfig
 from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
 from hpo.report.chapters.error_analysis import (
-    calibration,
-    confusion,
+    calibration_bins,
+    confusion_matrix,
     error_analysis_chapter,
     expected_calibration_error,
 )
@@ -59,7 +59,7 @@ def chapter(told: Predictions, folder: Path, splits: tuple[str, ...] = ("validat
 
 def test_the_confusion_matrix_counts_every_sample() -> None:
     told = drawn_predictions(4)
-    table, said = confusion(told), told.probabilities.argmax(1)
+    table, said = confusion_matrix(told), told.probabilities.argmax(1)
     for row in range(4):
         for column in range(4):
             assert table[row, column] == sum(a == row and b == column for a, b in zip(told.labels, said, strict=True))
@@ -90,7 +90,7 @@ def test_the_run_with_the_median_validation_score_is_taken(tmp_path: Path) -> No
 def test_without_a_test_set_it_is_the_validation_data(tmp_path: Path) -> None:
     first = chapter(drawn_predictions(3), tmp_path, ("validation",)).blocks[0]
     assert isinstance(first, Text)
-    assert "validation data (the test set has not been looked at)" in first.text
+    assert "validation data (the test set has not been read)" in first.text
 
 
 def test_without_predictions_there_is_no_chapter() -> None:
@@ -103,7 +103,7 @@ def test_many_classes_are_a_table_of_pairs(tmp_path: Path) -> None:
     blocks = chapter(told, tmp_path).blocks
     assert not [b for b in blocks if isinstance(b, Figure) and b.key == "confusion"]
     pairs = next(b for b in blocks if isinstance(b, Table))
-    table = confusion(told)
+    table = confusion_matrix(told)
     np.fill_diagonal(table, 0)
     assert [int(row[2]) for row in pairs.rows] == sorted(table.ravel().tolist(), reverse=True)[: len(pairs.rows)]
     assert all(table[int(row[0]), int(row[1])] == int(row[2]) for row in pairs.rows)
@@ -114,7 +114,7 @@ def test_the_most_confident_mistakes_have_their_words(tmp_path: Path) -> None:
     pictures = next(b for b in chapter(told, tmp_path).blocks if isinstance(b, Pictures))
     first = told.mistakes[0]
     sure = 100 * float(told.probabilities[first].max())
-    assert pictures.captions[0] == f"{told.labels[first]}, said {told.probabilities[first].argmax()} ({sure:.0f} %)"
+    assert pictures.captions[0] == f"{told.labels[first]} as {told.probabilities[first].argmax()} ({sure:.0f} %)"
     assert len(pictures.images) == len(pictures.captions) == 24
     assert pictures.images[0].startswith(b"\x89PNG")
 
@@ -131,7 +131,7 @@ def test_calibration_of_a_model_that_knows_what_it_knows() -> None:
 
 
 def test_bins_hold_equally_many_and_all() -> None:
-    found = calibration(drawn_predictions(4, 997))
+    found = calibration_bins(drawn_predictions(4, 997))
     counts = [count for *_, count in found]
     assert sum(counts) == 997
     assert max(counts) - min(counts) <= 1

@@ -12,7 +12,7 @@ from scipy import stats
 
 from hpo.config.trial_config import TrialConfig
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
-from hpo.report.stats.evaluation_stats import compare_candidates, interval
+from hpo.report.stats.evaluation_stats import bootstrap_interval, compare_candidates
 from hpo.study import Objective
 
 
@@ -50,13 +50,13 @@ def predictions(folder: Path, name: str, correct: np.ndarray) -> Path:
 
 def test_an_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    hits = sum(found.low <= 0 <= found.high for found in (interval(rng.normal(size=5)) for _ in range(400)))
+    hits = sum(found.low <= 0 <= found.high for found in (bootstrap_interval(rng.normal(size=5)) for _ in range(400)))
     assert 0.92 <= hits / 400 <= 0.98
 
 
 def test_with_many_values_it_is_scipys_percentile_interval() -> None:
     values = np.random.default_rng(2).gamma(2.0, size=400)
-    ours = interval(values)
+    ours = bootstrap_interval(values)
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=9999, rng=3).confidence_interval
     assert ours.low == pytest.approx(theirs.low, abs=0.02)
     assert ours.high == pytest.approx(theirs.high, abs=0.02)
@@ -66,13 +66,13 @@ def test_with_many_values_it_is_scipys_percentile_interval() -> None:
 def test_samples_count_where_seeds_agree() -> None:
     """Five models that are right on the same 900 of 1,000 samples: the binomial error is left."""
     rows = np.tile(np.arange(1000) < 900, (5, 1)).astype(np.int8)
-    found = interval(rows.mean(1), rows)
+    found = bootstrap_interval(rows.mean(1), rows)
     assert found.deviation == 0
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.9 * 0.1 / 1000), rel=0.06)
 
 
 def test_a_single_seed_has_no_interval() -> None:
-    found = interval([0.9])
+    found = bootstrap_interval([0.9])
     assert found.mean == 0.9
     assert math.isnan(found.low)
     said = compare_candidates(evaluation(candidate("trial 1", [0.9]), candidate("baseline", [0.1])))

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu, wilcoxon
 
 from hpo.report.chapters.blocks import Note
-from hpo.report.chapters.expectations import Scored, judge_expectations
+from hpo.report.chapters.expectations import ScoredTrial, judge_expectations
 from hpo.study.definition import Expectation
 
 EXPECTED = Expectation(better={"depth": 8}, than={"depth": 1}, text="deeper is better")
@@ -17,13 +17,15 @@ LOW, HIGH = [0.10, 0.11, 0.12, 0.13, 0.14], [0.2, 0.21, 0.22, 0.23, 0.24]
 
 def judge(better: Sequence[float], worse: Sequence[float], *, maximize: bool, pairs: bool = False) -> Note:
     sides = (
-        [Scored(value, i if pairs else (side, i)) for i, value in enumerate(values)]
+        [ScoredTrial(value, i if pairs else (side, i)) for i, value in enumerate(values)]
         for side, values in enumerate((better, worse))
     )
     return judge_expectations(EXPECTED, "val_loss", *sides, maximize=maximize)
 
 
-@pytest.mark.parametrize(("maximize", "level", "words"), [(True, "ok", "As people"), (False, "warning", "Contrary to")])
+@pytest.mark.parametrize(
+    ("maximize", "level", "words"), [(True, "ok", "As expected"), (False, "warning", "Contrary to")]
+)
 def test_it_is_said_which_way_it_came_out(maximize: bool, level: str, words: str) -> None:
     note = judge(HIGH, LOW, maximize=maximize)
     assert (note.level, note.title) == (level, "deeper is better")
@@ -35,7 +37,7 @@ def test_it_is_said_which_way_it_came_out(maximize: bool, level: str, words: str
 def test_what_chance_explains_is_not_decided() -> None:
     note = judge([0.1, 0.3, 0.2], [0.15, 0.25, 0.22], maximize=False)
     assert note.level == "note"
-    assert note.text.startswith("This study does not decide it")
+    assert note.text.startswith("No significant difference")
 
 
 def test_pairs_decide_what_other_parameters_blur() -> None:
@@ -45,7 +47,7 @@ def test_pairs_decide_what_other_parameters_blur() -> None:
     note = judge(better, worse, maximize=False, pairs=True)
     assert note.level == "ok"
     p = wilcoxon(better, worse).pvalue
-    assert f"(p = {p:.2g} of 6 pairs that are equal in all else)" in note.text
+    assert f"(p = {p:.2g}, 6 pairs that are equal in everything else)" in note.text
 
 
 def test_five_pairs_are_too_few_to_decide_alone() -> None:
@@ -54,8 +56,8 @@ def test_five_pairs_are_too_few_to_decide_alone() -> None:
 
 def test_trials_of_the_same_rest_are_one_pair() -> None:
     """Six seeds of one configuration are no six pairs of configurations."""
-    ours = [Scored(value, "same") for value in [*LOW, 0.15]]
-    theirs = [Scored(value, "same") for value in [*HIGH, 0.25]]
+    ours = [ScoredTrial(value, "same") for value in [*LOW, 0.15]]
+    theirs = [ScoredTrial(value, "same") for value in [*HIGH, 0.25]]
     assert "pairs" not in judge_expectations(EXPECTED, "val_loss", ours, theirs, maximize=False).text
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hpo.report.chapters.blocks import Table
-from hpo.report.chapters.learning_curves import _rounded, curve_metric, find_reach, learning_curves_chapter
+from hpo.report.chapters.learning_curves import _round_level, find_reach, learning_curves_chapter
 from hpo.report.data.results import read_results
 from hpo.report.format import values_text
+from hpo.report.stats.trial_stats import choose_curve_objective
 from tests.report.helpers import filled
 from tests.study.helpers import make_study
 
@@ -18,15 +19,21 @@ from tests.study.helpers import make_study
 @pytest.mark.parametrize("objective", ["val_accuracy", "val_loss"])
 def test_the_table_says_when_each_level_was_reached(tmp_path: Path, objective: str) -> None:
     results = read_results(filled(tmp_path, objective=objective, trials=20, states=("COMPLETE", "PRUNED", "diverged")))
-    told = curve_metric(results)
-    assert told == (objective, objective == "val_accuracy")
+    told = choose_curve_objective(results)
+    assert told is not None
+    assert told.metric == objective
+    assert told.direction == ("maximize" if objective == "val_accuracy" else "minimize")
     table = next(block for block in learning_curves_chapter(results).blocks if isinstance(block, Table))
     assert table.rows
     for level_text, trials, fewest, median, *_ in table.rows:
         level = float(level_text.split()[0]) / (100 if level_text.endswith("%") else 1)
         firsts = []
         for row in results.trials:
-            good = [e["epoch"] for e in row.epochs if (e[objective] >= level if told[1] else e[objective] <= level)]
+            good = [
+                e["epoch"]
+                for e in row.epochs
+                if (e[objective] >= level if told.direction == "maximize" else e[objective] <= level)
+            ]
             firsts += [min(good)] if good else []
         assert trials == f"{len(firsts)} of 20"
         assert fewest.startswith(f"{min(firsts):g} ")
@@ -46,7 +53,7 @@ def test_a_level_that_is_never_reached_and_seconds_that_are(tmp_path: Path) -> N
     [(0.98765, False, 0.987), (0.98765, True, 0.988), (0.9, True, 0.9), (0.01234, True, 0.013), (12.34, False, 12.0)],
 )
 def test_levels_are_round_and_on_the_worse_side(value: float, up: bool, rounded: float) -> None:
-    assert _rounded(value, up=up) == rounded
+    assert _round_level(value, up=up) == rounded
     assert values_text("val_accuracy", 0.987) == "98.70 %"
 
 

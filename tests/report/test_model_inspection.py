@@ -117,9 +117,9 @@ def test_pictures_are_red_above_zero_and_blue_below(study: Study) -> None:
     assert (zero == 247).all()
     assert first.captions == ["unit 0", "unit 1"]
     assert [block.text for block in blocks(study, Subtitle)] == [
-        "What excites the units of layer 2", "What speaks for each class",
+        "Inputs that excite the units of layer 2 most", "Inputs that excite each class most",
     ]  # fmt: skip
-    assert "It excites 3.0 times as much (median) as the best of 2,000 validation samples." in words(study)
+    assert "The response to it is 3.0 times (median) that to the best of 2,000 validation samples." in words(study)
 
 
 def test_inputs_like_the_weights_are_shown_once(study: Study) -> None:
@@ -128,7 +128,7 @@ def test_inputs_like_the_weights_are_shown_once(study: Study) -> None:
     keep(study, {"filters": weights, "inputs_0": weights * 3}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-1"]
     assert "2 of 9 units (those with the largest outgoing weights) of module 1" in words(study)
-    assert "What excites a unit most is an input like its weights." in words(study)
+    assert "A unit responds most to an input that looks like its weights." in words(study)
     keep(study, {"filters": weights, "inputs_0": -weights}, **about)
     assert [pictures.key for pictures in blocks(study, Pictures)] == ["inside-weights", "inside-0", "inside-1"]
 
@@ -150,13 +150,13 @@ def test_colour_filters_and_what_a_channel_sees(study: Study) -> None:
     assert pixels(weights.images[0])[0, 0].tolist() == [255, 128, 128]
     assert pixels(seen.images[0]).shape == (84, 84, 3)
     assert "It sees 3 x 3 of 8 x 8 pixels." in words(study)
-    assert "1 of all 2 respond above zero to none of the samples." in words(study)
+    assert "1 of 2 respond above zero to no sample." in words(study)
 
 
 def test_samples_that_are_no_images_have_a_landscape_alone(study: Study) -> None:
     keep(study, {}, shape=[24], notes=["Of outputs no inputs can be found: <b>no</b>"])
     assert blocks(study, Pictures) == []
-    assert "no images" in words(study)
+    assert "not images" in words(study)
     assert "<b>no</b>" in words(study)  # whoever renders it escapes it
 
 
@@ -164,5 +164,5 @@ def test_another_best_trial_is_warned_of(study: Study) -> None:
     keep(study, {}, trial=99)
     (note,) = blocks(study, Note)
     assert note.level == "warning"
-    assert "what follows is of trial 99" in note.text
+    assert "what follows is about trial 99" in note.text
     assert "hpo evaluate filled --inside" in note.advice

@@ -60,7 +60,7 @@ def test_around_a_narrow_peak_the_next_space_is_narrower() -> None:
 def test_a_bound_is_moved_to_where_trials_are_not_lost() -> None:
     results = simulated(change=diverged_above)
     (found,) = [each for each in run_checks(results) if each.check == "infeasible"]
-    assert " above every one of the better half in learning_rate" in found.evidence
+    assert " above the whole better half in learning_rate" in found.evidence
     table = tomllib.loads(suggest_study(results, run_checks(results)))["parameters"]
     better = [row.params["learning_rate"] for row in results.ranked[: len(results.ranked) // 2]]
     assert table["learning_rate"]["high"] == max(better) < 10**-2.4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,15 @@ import pytest
 
 from hpo.report.write import write_report
 from hpo.study import Study
-from tests.report.browser import CHROMIUM, Page, browser
+from tests.report.browser import Page, needs_chromium
 from tests.report.helpers import BASELINE, add_foreign, evaluated, filled
 from tests.report.test_error_analysis import drawn_predictions, saved
 from tests.study.helpers import make_study
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing")
+pytestmark = needs_chromium
 MIXED = ("COMPLETE", "COMPLETE", "PRUNED", "FAIL", "diverged")
 HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 TABLE = "#table-trials .live"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def open_report(page: Page, study: Study, out: Path, **window: int) -> dict[str, Any]:
@@ -157,12 +150,12 @@ def test_hostile_texts_are_texts(page: Page, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kind", ["evaluated", "hostile", "several", "one", "empty"])
-def test_a_phone_scrolls_down_only(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_phone_scrolls_down_only(phone: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("hpo.study.input.study_file.check_name", lambda name: name)
-    open_report(page, studies(tmp_path, kind), tmp_path / "out", width=360, height=740)
-    assert page.value("innerWidth") == 360
-    assert page.value("document.documentElement.scrollWidth") == 360
-    assert page.complaints == []
+    open_report(phone, studies(tmp_path, kind), tmp_path / "out", width=360, height=740)
+    assert phone.value("innerWidth") == 360
+    assert phone.value("document.documentElement.scrollWidth") == 360
+    assert phone.complaints == []
 
 
 def studies(folder: Path, kind: str) -> Study:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo.report.chapters.blocks import Text
-from hpo.report.chapters.parameter_importance import isolate, parameter_importance_chapter
+from hpo.report.chapters.blocks import Block, Text
+from hpo.report.chapters.parameter_importance import group_by_value, parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures.plotly_spec import Figure
-from hpo.report.stats.shares import comparable_trials, shares
+from hpo.report.stats.importance import compute_importances, compute_shares, list_ranked_trials
 from hpo.study import Study
 from tests.report.helpers import filled
 from tests.study.helpers import make_study
@@ -46,6 +47,11 @@ def drawn_trials(study: Study, count: int, constraint: bool = False) -> list[opt
     return trials
 
 
+def blocks_of(study: Study) -> Sequence[Block]:
+    results = read_results(study)
+    return parameter_importance_chapter(study, results, compute_importances(study, results)).blocks
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return make_study(tmp_path, "known", parameters=SPACE, trials=1)
@@ -54,12 +60,12 @@ def study(tmp_path: Path) -> Study:
 def test_the_parameter_that_matters_is_found_with_an_interval_that_holds_its_share(study: Study) -> None:
     trials = drawn_trials(study, 300)
     keys = [dimension.key for dimension in study.space.varied]
-    found = shares(study, keys, trials)
+    found = compute_shares(study, keys, trials)
     assert found[0].key == "dropout"
     assert found[0].low > 0.5
     assert sum(share.value for share in found) == pytest.approx(1)
     assert all(0 <= share.low <= share.value <= share.high <= 1 for share in found)
-    assert found == shares(study, keys, trials)
+    assert found == compute_shares(study, keys, trials)
 
 
 def test_shares_are_those_of_optuna_itself(tmp_path: Path) -> None:
@@ -68,28 +74,27 @@ def test_shares_are_those_of_optuna_itself(tmp_path: Path) -> None:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     raw = evaluator.evaluate(study.optuna_study, keys)
     total = sum(raw.values())
-    found = {share.key: share.value for share in shares(study, keys, comparable_trials(study))}
+    found = {share.key: share.value for share in compute_shares(study, keys, list_ranked_trials(study))}
     assert found == pytest.approx({key: value / total for key, value in raw.items()})
 
 
 def test_more_trials_make_the_intervals_narrower(study: Study) -> None:
-    few, many = (shares(study, ["dropout", "width"], drawn_trials(study, n)) for n in (40, 800))
+    few, many = (compute_shares(study, ["dropout", "width"], drawn_trials(study, n)) for n in (40, 800))
     assert many[0].high - many[0].low < few[0].high - few[0].low
 
 
 def test_ten_thousand_trials_are_drawn_in_samples_and_the_words_say_so(study: Study, monkeypatch: Any) -> None:
-    trials, results = drawn_trials(study, 10_000), read_results(study)
-    monkeypatch.setattr("hpo.report.chapters.parameter_importance.comparable_trials", lambda _: trials)
-    text = next(block.text for block in parameter_importance_chapter(study, results).blocks if isinstance(block, Text))
+    trials = drawn_trials(study, 10_000)
+    for module in ("stats.importance", "chapters.parameter_importance"):
+        monkeypatch.setattr(f"hpo.report.{module}.list_ranked_trials", lambda _: trials)
+    text = next(block.text for block in blocks_of(study) if isinstance(block, Text))
     assert "10,000 complete trials" in text
     assert "each of 1,000 trials, drawn with replacement" in text
 
 
 def test_conditional_parameters_are_in_a_figure_of_their_own(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=40)
-    figures = {
-        b.key: b for b in parameter_importance_chapter(study, read_results(study)).blocks if isinstance(b, Figure)
-    }
+    figures = {b.key: b for b in blocks_of(study) if isinstance(b, Figure)}
     plain, apart = figures["importance"].spec, figures["importance-conditional"].spec
     assert plain
     assert apart
@@ -101,13 +106,13 @@ def test_conditional_parameters_are_in_a_figure_of_their_own(tmp_path: Path) -> 
 def test_isolation_is_the_best_by_value_and_by_tenth_of_the_logarithm(study: Study) -> None:
     trials = drawn_trials(study, 200)
     dimensions = {dimension.key: dimension for dimension in study.space.varied}
-    by_width = isolate(study, dimensions["width"], trials)
+    by_width = group_by_value(study, dimensions["width"], trials)
     for bucket in by_width:
         same = [t for t in trials if t.params["width"] == int(bucket.name)]
         assert (bucket.count, bucket.best[1]) == (len(same), max(t.values[0] for t in same))
     key = "learning_rate[optimizer=adam]"
     held = [t for t in trials if key in t.params]
-    buckets = isolate(study, dimensions[key], trials)
+    buckets = group_by_value(study, dimensions[key], trials)
     assert sum(bucket.count for bucket in buckets) == len(held)
     for bucket in buckets:
         tenth = round((math.log10(bucket.place) + 4) / 3 * 10 - 0.5)
@@ -117,29 +122,29 @@ def test_isolation_is_the_best_by_value_and_by_tenth_of_the_logarithm(study: Stu
 
 def test_infeasible_trials_are_no_best_and_a_value_of_them_alone_is_marked(study: Study) -> None:
     width = next(dimension for dimension in study.space.varied if dimension.key == "width")
-    found = {bucket.name: bucket for bucket in isolate(study, width, drawn_trials(study, 100, constraint=True))}
+    found = {bucket.name: bucket for bucket in group_by_value(study, width, drawn_trials(study, 100, constraint=True))}
     assert [found[name].feasible for name in ("16", "32", "64")] == [True, True, False]
     assert found["64"].count == 0
 
 
 def test_few_trials_and_no_parameters_say_why(tmp_path: Path) -> None:
     few = filled(tmp_path, "few", trials=3)
-    figure = parameter_importance_chapter(few, read_results(few)).blocks[0]
+    figure = blocks_of(few)[0]
     assert isinstance(figure, Figure)
-    assert figure.missing == "This needs at least 10 complete trials; there are 3."
+    assert figure.reason == "This needs at least 10 complete trials; there are 3."
     none = make_study(tmp_path, "none", parameters={"epochs": 1}, trials=1, sampler="random")
-    figure = parameter_importance_chapter(none, read_results(none)).blocks[0]
+    figure = blocks_of(none)[0]
     assert isinstance(figure, Figure)
-    assert figure.missing == "The study varies no parameter."
+    assert figure.reason == "The study varies no parameter."
 
 
 def test_hostile_texts_are_escaped(tmp_path: Path) -> None:
     study = make_study(tmp_path, "hostile", parameters={"widths": ["16", "32"]}, trials=1)
     trials = drawn_hostile()
     dimension = study.space.varied[0]
-    from hpo.report.chapters.parameter_importance import _isolation
+    from hpo.report.chapters.parameter_importance import _best_by_value_figure
 
-    spec = _isolation(study, dimension, 0, trials).spec
+    spec = _best_by_value_figure(study, dimension, 0, trials).spec
     assert "<script>" not in str(spec)
     assert "&lt;script&gt;" in str(spec)
 

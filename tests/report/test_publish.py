@@ -17,7 +17,7 @@ from sqlalchemy import event
 
 from hpo.report.checks.finding import Finding
 from hpo.report.dashboard.publish import PALETTE, publish
-from hpo.report.figures.plotly_spec import Figure, build
+from hpo.report.figures.plotly_spec import Figure, build_spec
 from hpo.study import Study
 from tests.report.helpers import filled
 
@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Study:
 
 def figure(key: str, **trace: Any) -> Figure:
     data = {"type": "scatter", "x": [1, 2], "y": [3, 4], "text": ["@accent", "b"], "marker": {"color": "@accent"}}
-    return Figure(key, f"Figure <{key}>", "how to read it", build([{**data, **trace}], 300))
+    return Figure(key, f"Figure <{key}>", "how to read it", build_spec([{**data, **trace}], 300))
 
 
 def note(study: Study) -> str:
@@ -66,7 +66,7 @@ def test_the_note_holds_the_verdict_and_what_to_act_on_first(study: Study) -> No
     assert "<code>hpo evaluate filled</code>" in page
     assert re.findall(r"<li>[^<]*<strong>(.*?)</strong>", page) == ["boundary of depth", "seeds"]
     assert "3 of 4 lie at 3 → raise its upper bound" in page
-    assert "Checks: 1 in order, 1 not computed." in page
+    assert "Checks: 1 passed, 1 not computed." in page
     assert "hpo writes between" not in page
 
 
@@ -123,7 +123,7 @@ def test_unknown_text_is_text(study: Study, text: str) -> None:
 
 
 def test_figures_have_a_title_and_colours_that_plotly_knows(study: Study) -> None:
-    publish(study, [], [], [figure("a"), Figure("empty", "Empty", missing="no trials")])
+    publish(study, [], [], [figure("a"), Figure("empty", "Empty", reason="no trials")])
     (saved,) = figures(study).values()
     (trace,) = saved["data"]
     assert trace["marker"]["color"] == PALETTE["accent"]

@@ -19,7 +19,7 @@ def test_counts_and_failures(tmp_path: Path) -> None:
     results = read_results(filled(tmp_path, states=MIXED, trials=12))
     assert results.counts == {"COMPLETE": 4, "PRUNED": 4, "FAIL": 2, "RUNNING": 2, "WAITING": 0}
     assert results.failures == {"error": 2, "diverged": 2}
-    assert results.remaining == 2
+    assert results.remaining_trials == 2
     assert [row.number for row in results.trials] == list(range(12))
     assert results.trials[3].message is not None
     assert results.trials[3].message.startswith("ValueError")
@@ -57,7 +57,7 @@ def test_waiting_trials_have_their_fixed_parameters(tmp_path: Path) -> None:
     results = read_results(make_study(tmp_path))
     assert all(row.state == "WAITING" and row.config is not None for row in results.trials)
     assert results.best is None
-    assert results.began is None
+    assert results.started_at is None
 
 
 def test_settings_have_one_name_for_alternatives(tmp_path: Path) -> None:

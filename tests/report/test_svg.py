@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.report.chapters.error_analysis import _matrix, _reliability, confusion
+from hpo.report.chapters.error_analysis import _matrix_figure, _reliability_blocks, confusion_matrix
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures import overview
 from hpo.report.figures.parallel_coordinates import parallel_coordinates_figure
-from hpo.report.figures.plotly_spec import Figure, axis, build, safe
+from hpo.report.figures.plotly_spec import Figure, build_spec, escape_text, make_axis
 from hpo.report.figures.slices import slice_figures
 from hpo.report.figures.timeline import timeline_figure
 from hpo.report.render.svg import render_svg
+from hpo.report.stats.importance import compute_importances
 from tests.report.helpers import BASELINE, filled
 from tests.report.test_error_analysis import drawn_predictions
 
@@ -29,7 +30,7 @@ def texts(picture: str) -> list[str]:
 
 
 def one(trace: dict[str, Any], **layout: Any) -> Figure:
-    return Figure("one", "One", spec=build([trace], 300, **layout))
+    return Figure("one", "One", spec=build_spec([trace], 300, **layout))
 
 
 def paint(figure: Figure) -> str:
@@ -45,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     study = filled(folder, trials=60, states=states, baseline=BASELINE)
     two = filled(folder, "two", trials=20, objective=["val_accuracy", "parameter_count", "val_loss"], pruner="none")
     results, told = read_results(study), drawn_predictions(4)
-    blocks = parameter_importance_chapter(study, results).blocks
+    blocks = parameter_importance_chapter(study, results, compute_importances(study, results)).blocks
     return [
         overview.history_figure(results),
         overview.curves_figure(results),
@@ -54,8 +55,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
         timeline_figure(results, datetime.now()),
         *slice_figures(results),
         *(block for block in blocks if isinstance(block, Figure)),
-        _matrix(confusion(told)),
-        *(block for block in _reliability(told) if isinstance(block, Figure)),
+        _matrix_figure(confusion_matrix(told)),
+        *(block for block in _reliability_blocks(told) if isinstance(block, Figure)),
     ]
 
 
@@ -76,7 +77,7 @@ def test_the_texts_of_a_figure_are_its_own(drawn: list[Figure]) -> None:
 
 
 def test_what_has_no_static_picture_is_none() -> None:
-    assert render_svg(Figure("none", "None", missing="why")) is None
+    assert render_svg(Figure("none", "None", reason="why")) is None
     assert render_svg(one({"type": "parcoords", "dimensions": []})) is None
 
 
@@ -90,8 +91,14 @@ def test_thousands_of_points_stay_small() -> None:
 
 @pytest.mark.parametrize("text", ["</text><script>alert(1)</script>", "$\\frac{1}{2}$", "a & b < c", "50 % \\alpha_$"])
 def test_hostile_texts_stay_texts(text: str) -> None:
-    trace = {"type": "bar", "orientation": "h", "x": [1, 2], "y": [safe(text), "b"], "text": [safe(text), "x"]}
-    picture = paint(one(trace, xaxis=axis(safe(text)), yaxis=axis(type="category")))
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [1, 2],
+        "y": [escape_text(text), "b"],
+        "text": [escape_text(text), "x"],
+    }
+    picture = paint(one(trace, xaxis=make_axis(escape_text(text)), yaxis=make_axis(type="category")))
     assert text in texts(picture)
     assert not list(ET.fromstring(picture).iter(f"{SVG}script"))
 
@@ -107,7 +114,7 @@ def test_hostile_texts_stay_texts(text: str) -> None:
 )
 def test_axes_of_every_type(axes: dict[str, Any], values: list[Any]) -> None:
     trace = {"type": "scatter", "mode": "lines+markers", "x": values, "y": [1, 2, 3]}
-    assert paint(one(trace, xaxis=axis(**axes))).count("<path") > 2
+    assert paint(one(trace, xaxis=make_axis(**axes))).count("<path") > 2
 
 
 def test_bars_with_errors_heatmaps_and_contours() -> None:

@@ -1,4 +1,4 @@
-"""The honest score: every number of its table against the runs themselves."""
+"""Test scores: every number of its table against the runs themselves."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from statistics import mean, stdev
 import jsonschema
 import pytest
 
+from hpo.report.chapters import test_scores
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
-from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
@@ -32,7 +32,9 @@ def scores(number: int) -> dict[str, float]:
 
 def chapter(study: Study) -> Chapter:
     found = read_report_data(study)
-    told = test_scores_chapter(found.results, found.evaluations, found.judgements, found.looks)
+    told = test_scores.test_scores_chapter(
+        found.results, found.evaluations, found.evaluation_stats, found.test_set_reads
+    )
     assert told is not None
     return told
 
@@ -53,12 +55,12 @@ def test_the_table_is_that_of_the_runs(tmp_path: Path) -> None:
     tested = [run.test["test_accuracy"] for run in runs]
     chosen = study.trials()[number].values[0]
     assert line["seeds"] == "4"
-    assert line["chosen by"] == f"{100 * chosen:.2f} %"
+    assert line["study score"] == f"{100 * chosen:.2f} %"
     assert line["fresh seeds"] == f"{100 * mean(fresh):.2f} %"
-    assert line["deviation"] == f"{100 * stdev(fresh):.2f} %"
+    assert line["std"] == f"{100 * stdev(fresh):.2f} %"
     assert line["test"] == f"{100 * mean(tested):.2f} %"
-    assert line["test deviation"] == f"{100 * stdev(tested):.2f} %"
-    assert line["flattered by"] == f"{100 * (chosen - mean(fresh)):.2f} points"
+    assert line["test std"] == f"{100 * stdev(tested):.2f} %"
+    assert line["selection bias"] == f"{100 * (chosen - mean(fresh)):.2f} points"
 
 
 def test_the_figure_shows_every_run_and_every_mean(tmp_path: Path) -> None:
@@ -74,21 +76,21 @@ def test_the_figure_shows_every_run_and_every_mean(tmp_path: Path) -> None:
             assert any(x == pytest.approx(value) for x in drawn)
 
 
-def test_looks_are_counted(tmp_path: Path) -> None:
+def test_reads_of_the_test_set_are_counted(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=6, baseline=BASELINE)
-    assert "No test set has been looked at." in texts(list(chapter(study).blocks))
+    assert "The test set has not been read." in texts(list(chapter(study).blocks))
     number = best_of(study)
     evaluated(study, [number], scores(number), seeds=2)
-    looked = len(read_report_data(study).looks)
+    looked = len(read_report_data(study).test_set_reads)
     assert looked == 2 * len(read_report_data(study).evaluations[0].candidates)
-    assert f"of mnist {looked} times" in texts(list(chapter(study).blocks))
+    assert f"The test set of mnist has been read {looked} times" in texts(list(chapter(study).blocks))
 
 
 def test_runs_that_are_left_are_said_with_the_command_that_does_them(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)
     evaluated(study, [number], scores(number), leave=1)
-    left = read_report_data(study).evaluations[0].remaining
+    left = read_report_data(study).evaluations[0].remaining_runs
     told = texts(list(chapter(study).blocks))
     assert left > 0
     assert f"{left} {'run is' if left == 1 else 'runs are'} left" in told
@@ -106,9 +108,9 @@ def test_other_data_and_refits_have_their_own_part(tmp_path: Path) -> None:
     assert {"On mnist, refit", "Transfer to fashion_mnist"} <= set(titles)
 
 
-def test_without_an_evaluation_the_score_is_said_to_flatter(tmp_path: Path) -> None:
+def test_without_an_evaluation_the_score_is_called_optimistic(tmp_path: Path) -> None:
     told = texts(list(chapter(filled(tmp_path, trials=6)).blocks))
-    assert "flatters" in told
+    assert "optimistic" in told
     assert "hpo evaluate filled" in told
 
 

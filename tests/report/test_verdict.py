@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.report.chapters.verdict import standard_error, write_verdict
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
-from hpo.report.data.evaluations import read_evaluations
-from hpo.report.data.results import Results, read_results
-from hpo.study import Study
+from hpo.report.report_data import ReportData, read_report_data
+from hpo.report.stats.trial_stats import standard_error
+from hpo.study import Objective, Study
 from tests.report.helpers import BASELINE, evaluated, filled
 from tests.study.helpers import holder, make_study
 
 DEPTHS = {"depth": {"low": 1, "high": 8}, "validation": 2000}
 
 
-def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> Results:
+def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> ReportData:
     """A study whose trials reached these accuracies on 2000 validation samples; the first is the baseline."""
     study = make_study(folder, name, parameters=DEPTHS, baseline={"depth": 1}, trials=len(accuracies))
     for accuracy in accuracies:
@@ -28,11 +29,16 @@ def told(folder: Path, accuracies: Sequence[float], name: str = "told") -> Resul
         assert claim is not None
         study.suggest_config(claim)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [accuracy])
-    return read_results(study)
+    return data_of(study)
 
 
-def lines(study: Study) -> list[str]:
-    return write_verdict(read_results(study), read_evaluations(study))
+def data_of(study: Study, *findings: Finding) -> ReportData:
+    """The study's data with these findings in place of those that the checks have."""
+    return replace(read_report_data(study), findings=findings)
+
+
+def lines(study: Study, *findings: Finding) -> list[str]:
+    return write_verdict(data_of(study, *findings))
 
 
 def two_best(study: Study) -> list[int]:
@@ -52,29 +58,24 @@ def test_pure_noise_has_no_winner(tmp_path: Path) -> None:
 
 def test_a_lead_beyond_chance_is_told_and_not_called_proof(tmp_path: Path) -> None:
     first, second, _ = write_verdict(told(tmp_path, [0.90, 0.97, 0.91]))
-    assert (
-        first
-        == "Trial 1: validation accuracy 97.00 %, a flattering score: the best of 3 complete trials, not tested yet."
-    )
+    assert first == "Trial 1: validation accuracy 97.00 %, best of 3 complete trials; not tested yet."
     assert second.startswith("It leads the baseline by 7.00 percentage points and trial 2 (the runner-up) by 6.00")
     assert "no proof" in second
     assert "No winner" not in second
 
 
 def test_a_lead_within_the_standard_error_names_no_winner(tmp_path: Path) -> None:
-    results = told(tmp_path, [0.970, 0.972])
-    assert results.best is not None
-    error = standard_error(results, results.best)
+    data = told(tmp_path, [0.970, 0.972])
+    error = standard_error(data.results)
     assert error is not None
     assert error > 0.002
-    assert write_verdict(results)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
+    assert write_verdict(data)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
 
 
 def test_the_standard_error_is_that_of_drawn_samples(tmp_path: Path) -> None:
-    results = told(tmp_path, [0.95, 0.96])
-    assert results.best is not None
+    results = told(tmp_path, [0.95, 0.96]).results
     drawn = np.random.default_rng(1).binomial(2000, 0.96, 100_000) / 2000
-    assert standard_error(results, results.best) == pytest.approx(drawn.std(), rel=0.02)
+    assert standard_error(results) == pytest.approx(drawn.std(), rel=0.02)
 
 
 def test_an_evaluation_that_tells_all_apart_names_the_winner(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_an_evaluation_that_tells_all_apart_names_the_winner(tmp_path: Path) -> 
     assert "4 seeds" in first
     assert second.startswith("It is better than ")
     assert "the baseline" in second
-    assert third.startswith("Next: take the configuration with `hpo export filled")
+    assert third.startswith("Next: export the configuration with `hpo export filled")
 
 
 def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
     labels = (f"trial {best}", f"trial {other}", "baseline", "defaults")
     evaluated(study, [best, other], dict.fromkeys(labels, 0.97), seeds=4, noise=0.004)
     second = lines(study)[1]
-    assert second.startswith("No winner: it cannot be told apart from ")
+    assert second.startswith("No winner: no significant difference from ")
     assert "better" not in second
 
 
@@ -113,12 +114,11 @@ def test_an_evaluation_on_other_data_is_no_honest_score_of_this(tmp_path: Path) 
 
 def test_what_to_do_next(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=4)
-    results = read_results(study)
-    assert "`hpo evaluate filled" in write_verdict(results)[2]
+    assert "`hpo evaluate filled" in lines(study)[2]
     warning = Finding("bound", "At the bound", "warning", "All are at 0.1.", "Raise the upper bound.", "", ())
-    assert write_verdict(results, (), [warning])[2] == "Next: Raise the upper bound."
-    assert "`hpo launch small" in write_verdict(read_results(make_study(tmp_path)))[2]
-    assert "failures" in write_verdict(read_results(filled(tmp_path, "broken", states=("FAIL",), trials=2)))[2]
+    assert lines(study, warning)[2] == "Next: Raise the upper bound."
+    assert "`hpo launch small" in lines(make_study(tmp_path))[2]
+    assert "failures" in lines(filled(tmp_path, "broken", states=("FAIL",), trials=2))[2]
 
 
 def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
@@ -128,6 +128,12 @@ def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
         assert claim is not None
         study.suggest_config(claim)
         study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, values)
-    assert write_verdict(read_results(study))[1] == (
-        "No single winner: the 2 trials on the Pareto front trade one objective for another."
-    )
+    assert lines(study)[1] == ("No single winner: the 2 trials on the Pareto front trade one objective for another.")
+
+
+@pytest.mark.parametrize("metric", ["val_balanced_accuracy", "val_loss"])
+def test_only_a_plain_accuracy_has_a_standard_error_of_its_samples(tmp_path: Path, metric: str) -> None:
+    results = told(tmp_path, [0.95, 0.96]).results
+    other = Objective(metric=metric, direction="maximize")
+    definition = results.definition.model_copy(update={"objectives": (other,)})
+    assert standard_error(replace(results, definition=definition)) is None

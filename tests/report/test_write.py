@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from hpo.errors import RequestError
 from hpo.report.data.results import read_results
-from hpo.report.figures.axes import named_values, round_ticks
+from hpo.report.figures.axes import choose_round_ticks, list_named_values
 from hpo.report.figures.overview import pareto_figure
 from hpo.report.format import domain_text, duration_text, finite, number_text, value_text, values_text
 from hpo.report.render.json import report_schema
@@ -85,7 +85,7 @@ def report(study: Study, out: Path) -> tuple[Page, str, dict[str, Any]]:
     return page, paths.markdown.read_text(), document
 
 
-def test_five_files_and_the_answer_first(tmp_path: Path) -> None:
+def test_five_files_and_the_answer_first(tmp_path: Path, real_svg: None) -> None:
     study = filled(tmp_path, states=MIXED, trials=30, baseline=BASELINE)
     out = tmp_path / "out"
     page, text, document = report(study, out)
@@ -100,11 +100,11 @@ def test_five_files_and_the_answer_first(tmp_path: Path) -> None:
     best = study.best()
     assert best is not None
     score = f"{100 * best.values[0]:.2f} %"
-    first = f"Trial {best.number}: validation accuracy {score}, a flattering score: the best of 10 complete trials"
+    first = f"Trial {best.number}: validation accuracy {score}, best of 10 complete trials; not tested yet."
     body = page.text.split("filled", 2)[2]
     assert body.strip().startswith(first)
     assert text.startswith(f"# filled\n\n**{first}")
-    for words in ("has not looked at the test set", "of 10 complete trials", "It leads the baseline by"):
+    for words in ("The test set has not been read.", "of 10 complete trials", "It leads the baseline by"):
         assert words in page.text
         assert words in text
     assert "hpo train --config best_config.toml" in text
@@ -162,7 +162,7 @@ def test_a_study_without_a_complete_trial(tmp_path: Path, states: tuple[str, ...
 
 def test_one_trial(tmp_path: Path) -> None:
     page, text, _ = report(filled(tmp_path, trials=1), tmp_path / "out")
-    assert "of the only complete trial" in text
+    assert "The only complete trial has been scored on validation data only." in text
     assert "This needs at least 10 complete trials; there are 1." in page.text
     assert "parallel" not in page.figures
 
@@ -224,7 +224,7 @@ def test_an_outdated_best_configuration_goes(tmp_path: Path) -> None:
 def test_files_of_the_same_names_that_are_of_no_report_are_kept(tmp_path: Path) -> None:
     study, theirs = filled(tmp_path, trials=1), tmp_path / "study.toml"
     theirs.write_text("mine")
-    with pytest.raises(RequestError, match=r"study.toml is there, and is of no report; choose another folder"):
+    with pytest.raises(RequestError, match=r"study.toml exists and belongs to no report; choose another folder"):
         write_report(study, tmp_path)
     assert theirs.read_text() == "mine"
     assert not (tmp_path / "report.html").exists()
@@ -280,13 +280,13 @@ def test_words(told: str, text: str) -> None:
 
 
 def test_scales() -> None:
-    assert named_values([Int(1, 3)], [2]) == [1, 2, 3]
-    assert named_values([Float(0.0, 0.3, step=0.1)], [0.1 + 0.2]) == [0.0, 0.1, 0.2, 0.3]
-    assert named_values([Int(1, 300)], [2]) is None
-    assert named_values([Choices(("b", "a"))], ["c"]) == ["b", "a", "c"]
-    assert round_ticks(1e-4, 1e-1) == [1e-4, 1e-3, 1e-2, 1e-1]
-    assert round_ticks(5e-4, 5e-3) == [5e-4, 1e-3, 2e-3, 5e-3]
-    assert round_ticks(3.1, 3.2) == [3.1, 3.2]
+    assert list_named_values([Int(1, 3)], [2]) == [1, 2, 3]
+    assert list_named_values([Float(0.0, 0.3, step=0.1)], [0.1 + 0.2]) == [0.0, 0.1, 0.2, 0.3]
+    assert list_named_values([Int(1, 300)], [2]) is None
+    assert list_named_values([Choices(("b", "a"))], ["c"]) == ["b", "a", "c"]
+    assert choose_round_ticks(1e-4, 1e-1) == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert choose_round_ticks(5e-4, 5e-3) == [5e-4, 1e-3, 2e-3, 5e-3]
+    assert choose_round_ticks(3.1, 3.2) == [3.1, 3.2]
 
 
 @pytest.mark.parametrize(

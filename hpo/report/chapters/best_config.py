@@ -25,27 +25,31 @@ def best_config_toml(results: Results) -> tuple[str, str]:
 
 
 def best_config_chapter(
-    results: Results, evaluations: Sequence[EvaluationResults] = (), judgements: Sequence[EvaluationStats] = ()
+    results: Results, evaluations: Sequence[EvaluationResults] = (), stats: Sequence[EvaluationStats] = ()
 ) -> Chapter | None:
     """The chapter; None without a complete trial, for the verdict has said so.
 
     Args:
         results: the study.
         evaluations: of it.
-        judgements: one per evaluation.
+        stats: one per evaluation.
     """
     if results.best is None:
         return None
-    config, why = best_config_toml(results)
-    blocks: list[Block] = [*_facts(results), *_overtaken(results, evaluations, judgements), *_settings(results)]
+    config, reason = best_config_toml(results)
+    blocks: list[Block] = [
+        *_trial_facts(results),
+        *_other_winner(results, evaluations, stats),
+        *_settings_table(results),
+    ]
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
-        blocks.append(Text(f"{why[:1].upper()}{why[1:]}."))
+        blocks.append(Text(f"{reason[:1].upper()}{reason[1:]}."))
     return Chapter("best", "Best configuration", blocks)
 
 
-def _facts(results: Results) -> list[Block]:
+def _trial_facts(results: Results) -> list[Block]:
     best = results.best
     if best is None:
         return []
@@ -56,27 +60,30 @@ def _facts(results: Results) -> list[Block]:
     return [Text(", ".join(facts) + ".")]
 
 
-def _overtaken(
-    results: Results, evaluations: Sequence[EvaluationResults], judgements: Sequence[EvaluationStats]
+def _other_winner(
+    results: Results, evaluations: Sequence[EvaluationResults], stats: Sequence[EvaluationStats]
 ) -> list[Block]:
     """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
-    for evaluation, judgement in zip(evaluations, judgements, strict=True):
-        first = judgement.best.candidate.trial if judgement.best is not None else None
+    for evaluation, each in zip(evaluations, stats, strict=True):
+        first = each.best.candidate.trial if each.best is not None else None
         if (
-            evaluation.own
+            evaluation.on_own_data
             and not evaluation.refit
             and first is not None
             and results.best is not None
             and first != results.best.number
         ):
-            export = format_command(results, "export", f"--trial {first}", imports=False)
+            command = format_command(results, "export", f"--trial {first}", imports=False)
             return [
-                Text(f"So says a single run of each. From fresh seeds, trial {first} came first; its file: {export}")
+                Text(
+                    f"This is the best of single runs. From fresh seeds, trial {first} is the best; export it with "
+                    f"`{command}`."
+                )
             ]
     return []
 
 
-def _settings(results: Results) -> list[Block]:
+def _settings_table(results: Results) -> list[Block]:
     best, rival = results.best, results.baseline
     if best is None:
         return []

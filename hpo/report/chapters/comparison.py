@@ -12,29 +12,29 @@ import numpy as np
 
 from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Block, Chapter, Note, Subtitle, Table, Text
-from hpo.report.chapters.expectations import Scored, judge_expectations
+from hpo.report.chapters.expectations import ScoredTrial, judge_expectations
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.figures.axes import round_ticks
+from hpo.report.figures.axes import choose_round_ticks
 from hpo.report.figures.overview import SERIES
 from hpo.report.figures.plotly_spec import (
     FEW,
     HOVER,
     Figure,
     Spec,
-    axis,
-    build,
-    drawn,
-    safe,
-    short,
-    value_axis,
-    whole_axis,
+    attach_spec,
+    build_spec,
+    escape_text,
+    make_axis,
+    make_integer_axis,
+    make_value_axis,
+    shorten,
 )
 from hpo.report.format import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
 from hpo.report.stats.knee import find_knee
 from hpo.study import Objective
 from hpo.study.definition import Expectation, ReportTable
 
-__all__ = ["Group", "comparison_chapter", "fit_of", "groups", "score"]
+__all__ = ["Group", "classify_fit", "comparison_chapter", "group_trials", "measure_trial"]
 
 GROUPS_DRAWN = 15
 GROUPS_LIMIT = 60  # rows of the table of groups
@@ -63,37 +63,42 @@ class Group:
 def comparison_chapter(results: Results) -> Chapter | None:
     """The chapter; None where the study has no such table, or no trial is complete."""
     table = results.definition.report
-    found = groups(results, table.compare) if table else []
-    if table is None or not found:
+    groups = group_trials(results, table.compare) if table else []
+    if table is None or not groups:
         return None
-    blocks: list[Block] = [*_expected(results, table)]
+    blocks: list[Block] = [*_expectation_notes(results, table)]
     for i, measure in enumerate(table.y):
         blocks += [Subtitle(_title(measure))] if len(table.y) > 1 else []
-        blocks += _against_x(results, table, measure, found, i)
-        blocks += _curves(results, measure, found, i) if table.compare else []
-        blocks += _rates(table, found) if measure == RATE else [_scores(results, table, measure, found)]
-    shown = min(len(found), GROUPS_LIMIT)
-    cut = f" {shown} of {len(found)} groups are shown." if shown < len(found) else ""
-    words = f"Complete trials only.{cut} A group with more trials has, by chance alone, the better best one."
+        blocks += _against_x(results, table, measure, groups, i)
+        blocks += _curves(results, measure, groups, i) if table.compare else []
+        blocks += (
+            _learning_rate_table(table, groups) if measure == RATE else [_score_table(results, table, measure, groups)]
+        )
+    count = min(len(groups), GROUPS_LIMIT)
+    cut = f" {count} of {len(groups)} groups are shown." if count < len(groups) else ""
+    words = f"Only complete trials count.{cut} The more trials a group has, the better its best one is by chance alone."
     if results.work is not None and (results.work.cohort_size or 1) > 1 and SECONDS & {table.x, *table.y}:
         words += (
-            " Times are shares: what a cohort took, divided evenly among its trials; for the time that a model takes"
-            " alone launch with --cohort 1."
+            " Times are shares of a cohort's time, divided evenly among its trials; to time each model alone, launch"
+            " with --cohort 1."
         )
-    return Chapter("comparison", f"By {_asked(table)}", [*blocks, Text(words, quiet=True)])
+    return Chapter("comparison", f"Comparison by {_chapter_subject(table)}", [*blocks, Text(words, quiet=True)])
 
 
-def _expected(results: Results, table: ReportTable) -> list[Note]:
+def _expectation_notes(results: Results, table: ReportTable) -> list[Note]:
     """What people expect of the first measure, and what came out."""
     measure = table.y[0]
 
-    maximize = _maximize(results, measure)
+    maximize = _is_maximized(results, measure)
     return [
-        judge_expectations(each, measure, *_sides(results, measure, each), maximize=maximize) for each in table.expect
+        judge_expectations(each, measure, *_split_sides(results, measure, each), maximize=maximize)
+        for each in table.expect
     ]
 
 
-def _sides(results: Results, measure: str, expectation: Expectation) -> tuple[list[Scored], list[Scored]]:
+def _split_sides(
+    results: Results, measure: str, expectation: Expectation
+) -> tuple[list[ScoredTrial], list[ScoredTrial]]:
     """The scores of the trials that are expected to be better, and of those they are compared with.
 
     Their rests hold what trials of both have, for nothing pairs by what one side alone has, as the width profile of
@@ -101,26 +106,26 @@ def _sides(results: Results, measure: str, expectation: Expectation) -> tuple[li
     """
     compared = {*expectation.better, *expectation.than}
     better, worse = (
-        [row for row in results.ranked if row.config is not None and _has(row.config.effective(), case)]
+        [row for row in results.ranked if row.config is not None and _matches(row.config.effective(), case)]
         for case in (expectation.better, expectation.than)
     )
     keys = {key for row in better for key in row.params} & {key for row in worse for key in row.params}
     common = {key for key in keys if key.partition("[")[0] not in compared}
 
-    def scored(rows: Sequence[TrialRow]) -> list[Scored]:
+    def scored(rows: Sequence[TrialRow]) -> list[ScoredTrial]:
         return [
-            Scored(value, frozenset((key, row.params[key]) for key in common & row.params.keys()))
-            for value, row in _scored(results, rows, measure)
+            ScoredTrial(value, frozenset((key, row.params[key]) for key in common & row.params.keys()))
+            for value, row in _score_trials(results, rows, measure)
         ]
 
     return scored(better), scored(worse)
 
 
-def _has(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
+def _matches(values: Mapping[str, Value], case: Mapping[str, Value]) -> bool:
     return all(values.get(name) == value for name, value in case.items())
 
 
-def _asked(table: ReportTable) -> str:
+def _chapter_subject(table: ReportTable) -> str:
     return " and ".join(TITLES.get(name, name) for name in (*([table.x] if table.x else []), *table.compare))
 
 
@@ -128,35 +133,35 @@ def _title(measure: str) -> str:
     return TITLES.get(measure, measure)
 
 
-def groups(results: Results, names: Sequence[str]) -> list[Group]:
+def group_trials(results: Results, names: Sequence[str]) -> list[Group]:
     """The complete trials by their values of the named parameters, in the order of each parameter's values."""
-    held: dict[tuple[object, ...], list[TrialRow]] = {}
+    trials: dict[tuple[object, ...], list[TrialRow]] = {}
     for row in sorted(results.ranked, key=lambda row: row.number):
         if row.config is not None:
             values = row.config.effective()
-            held.setdefault(tuple(values.get(name) for name in names), []).append(row)
-    places = [_order([key[i] for key in held]) for i in range(len(names))]
-    keys = sorted(held, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
-    return [Group(_name(names, key), tuple(held[key])) for key in keys]
+            trials.setdefault(tuple(values.get(name) for name in names), []).append(row)
+    places = [_value_order([key[i] for key in trials]) for i in range(len(names))]
+    keys = sorted(trials, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
+    return [Group(_group_name(names, key), tuple(trials[key])) for key in keys]
 
 
-def _order(values: Sequence[Any]) -> dict[Any, int]:
+def _value_order(values: Sequence[Any]) -> dict[Any, int]:
     """The place of each value: numbers in their order, others as they came."""
-    found = list(dict.fromkeys(values))
-    numeric = all(isinstance(value, int | float) for value in found)
-    return {value: i for i, value in enumerate(sorted(found) if numeric else found)}
+    distinct = list(dict.fromkeys(values))
+    numeric = all(isinstance(value, int | float) for value in distinct)
+    return {value: i for i, value in enumerate(sorted(distinct) if numeric else distinct)}
 
 
-def _name(names: Sequence[str], key: Sequence[object]) -> str:
+def _group_name(names: Sequence[str], key: Sequence[object]) -> str:
     values = [value_text(value) for value in key]  # type: ignore[arg-type]
     if len(names) == 1:
         return f"{names[0]} = {values[0]}"
     return ", ".join(values) or "all trials"
 
 
-def score(results: Results, row: TrialRow, measure: str) -> float | None:
+def measure_trial(results: Results, row: TrialRow, measure: str) -> float | None:
     """A trial's score in a measure: an objective, a cost, or a metric at its best epoch; None where it has none."""
-    told = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
+    objectives = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
     last = row.epochs[-1] if row.epochs else {}
     seconds = last.get("seconds")
     best = next((e for e in row.epochs if e.get("epoch") == row.best_epoch), {})
@@ -166,64 +171,64 @@ def score(results: Results, row: TrialRow, measure: str) -> float | None:
         "epoch_seconds": None if seconds is None else seconds / max(last.get("epoch", len(row.epochs)), 1),
         "best_epoch": row.best_epoch,
     }
-    value = told.get(measure, costs[measure] if measure in costs else best.get(measure))
+    value = objectives.get(measure, costs[measure] if measure in costs else best.get(measure))
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _maximize(results: Results, measure: str) -> bool:
+def _is_maximized(results: Results, measure: str) -> bool:
     directions = {objective.metric: objective.direction for objective in results.objectives}
     return directions.get(measure, "maximize" if measure.endswith("accuracy") else "minimize") == "maximize"
 
 
-def _scored(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:
+def _score_trials(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:
     """Scores with their trials, the best first."""
-    sign = -1 if _maximize(results, measure) else 1
-    found = [(value, row) for row in rows if (value := score(results, row, measure)) is not None]
-    return sorted(found, key=lambda pair: (sign * pair[0], pair[1].number))
+    sign = -1 if _is_maximized(results, measure) else 1
+    scored = [(value, row) for row in rows if (value := measure_trial(results, row, measure)) is not None]
+    return sorted(scored, key=lambda pair: (sign * pair[0], pair[1].number))
 
 
 # The table of groups.
 
 
-def _scores(results: Results, table: ReportTable, measure: str, found: Sequence[Group]) -> Table:
-    columns = [", ".join(table.compare) or "group", "trials", "best", "of trial", "median", "quartiles"]
+def _score_table(results: Results, table: ReportTable, measure: str, groups: Sequence[Group]) -> Table:
+    columns = [", ".join(table.compare) or "group", "trials", "best", "best trial", "median", "quartiles"]
     rows = []
-    for group in found[:GROUPS_LIMIT]:
-        scored = _scored(results, group.rows, measure)
-        rows.append([group.name, count_text(len(scored)), *_summary(measure, scored)])
+    for group in groups[:GROUPS_LIMIT]:
+        scored = _score_trials(results, group.rows, measure)
+        rows.append([group.name, count_text(len(scored)), *_summary_cells(measure, scored)])
     return Table(columns, rows, columns[1:])
 
 
-def _summary(measure: str, scored: Sequence[tuple[float, TrialRow]]) -> list[str]:
+def _summary_cells(measure: str, scored: Sequence[tuple[float, TrialRow]]) -> list[str]:
     if not scored:
         return [NONE] * 4
     low, middle, high = np.quantile([value for value, _ in scored], [0.25, 0.5, 0.75])
     best, row = scored[0]
-    quartiles = f"{_text(measure, low)} to {_text(measure, high)}"
-    return [_text(measure, best), str(row.number), _text(measure, middle), quartiles]
+    quartiles = f"{_score_text(measure, low)} to {_score_text(measure, high)}"
+    return [_score_text(measure, best), str(row.number), _score_text(measure, middle), quartiles]
 
 
-def _text(measure: str, value: float) -> str:
+def _score_text(measure: str, value: float) -> str:
     return duration_text(value) if measure == "train_seconds" else values_text(measure, float(value))
 
 
-def _rates(table: ReportTable, found: Sequence[Group]) -> list[Block]:
+def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Block]:
     """From which learning rates to which the trials of each group that were trained to their end went."""
-    columns = [", ".join(table.compare) or "group", "trials", "from", "to, as asked", "to, as recorded"]
+    columns = [", ".join(table.compare) or "group", "trials", "initial", "final, configured", "final, recorded"]
     rows, exact, ended = [], 0, 0
-    for group in found[:GROUPS_LIMIT]:
-        told = [rates for row in group.rows if (rates := _rates_of(row)) is not None]
-        exact, ended = exact + sum(asked == last for _, asked, last in told), ended + len(told)
-        if told:
-            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*told, strict=True)]
-            rows.append([group.name, count_text(len(told)), *texts])
+    for group in groups[:GROUPS_LIMIT]:
+        triples = [rates for row in group.rows if (rates := _learning_rates(row)) is not None]
+        exact, ended = exact + sum(asked == last for _, asked, last in triples), ended + len(triples)
+        if triples:
+            texts = [", ".join(f"{rate:.12g}" for rate in sorted(set(each))) for each in zip(*triples, strict=True)]
+            rows.append([group.name, count_text(len(triples)), *texts])
     if not rows:
         return []
-    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was asked for."
+    words = f"{count_text(exact)} of {count_text(ended)} trials ended at exactly the learning rate that was configured."
     return [Text(words), Table(columns, rows, columns[1:])]
 
 
-def _rates_of(row: TrialRow) -> tuple[float, float, float] | None:
+def _learning_rates(row: TrialRow) -> tuple[float, float, float] | None:
     """The first learning rate of a trial, the last one that was asked for, and the last one; None where it has none."""
     config, last = row.config, row.epochs[-1].get(RATE) if row.epochs else None
     if config is None or last is None or len(row.epochs) < config.epochs or config.schedule == "one_cycle":
@@ -234,22 +239,24 @@ def _rates_of(row: TrialRow) -> tuple[float, float, float] | None:
 # Curves by epoch.
 
 
-def _curves(results: Results, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+def _curves(results: Results, measure: str, groups: Sequence[Group], index: int) -> list[Block]:
     """The median of each group's curves; nothing of what is not told by epoch."""
-    shown = [
-        group for group in found[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
+    drawn = [
+        group for group in groups[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
     ]
-    traces = [_median_curve(group, measure, i) for i, group in enumerate(shown)]
+    traces = [_median_curve(group, measure, i) for i, group in enumerate(drawn)]
     if not traces:
         return []
     values = [value for trace in traces for value in trace["y"]]
-    objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
-    upright = value_axis(objective, values, _title(measure))
+    objective = Objective(metric=measure, direction="maximize" if _is_maximized(results, measure) else "minimize")
+    upright = make_value_axis(objective, values, _title(measure))
     high = max(trace["x"][-1] for trace in traces)
-    spec = build(traces, 380, xaxis=whole_axis("epoch", high), yaxis=upright, showlegend=True)
-    cut = f" {len(shown)} of {len(found)} groups are drawn." if len(shown) < len(found) else ""
-    caption = f"The median of each group's trials by epoch, of those that were trained so long.{cut}"
-    return [drawn(Figure(f"comparison-curves-{index}", f"Curves of the {_title(measure)}"), spec, caption)]
+    spec = build_spec(traces, 380, xaxis=make_integer_axis("epoch", high), yaxis=upright, showlegend=True)
+    cut = f" {len(drawn)} of {len(groups)} groups are drawn." if len(drawn) < len(groups) else ""
+    caption = f"The median of each group's trials at each epoch, over the trials that reached it.{cut}"
+    return [
+        attach_spec(Figure(f"comparison-curves-{index}", f"{_title(measure).capitalize()} by epoch"), spec, caption)
+    ]
 
 
 def _median_curve(group: Group, measure: str, index: int) -> Spec:
@@ -260,14 +267,15 @@ def _median_curve(group: Group, measure: str, index: int) -> Spec:
                 by_epoch.setdefault(int(epoch.get("epoch", i)), []).append(epoch[measure])
     x = sorted(by_epoch)
     y = [float(np.median(by_epoch[epoch])) for epoch in x]
-    name = safe(short(group.name, 40))
+    name = escape_text(shorten(group.name, 40))
     texts = [
-        f"<b>{name}</b><br>epoch {e}: {_text(measure, v)}, {len(by_epoch[e])} trials" for e, v in zip(x, y, strict=True)
+        f"<b>{name}</b><br>epoch {e}: {_score_text(measure, v)}, {len(by_epoch[e])} trials"
+        for e, v in zip(x, y, strict=True)
     ]
-    return {**_look(index, 2), "mode": "lines", "name": name, "x": x, "y": y, "text": texts, "hovertemplate": HOVER}
+    return {**_style(index, 2), "mode": "lines", "name": name, "x": x, "y": y, "text": texts, "hovertemplate": HOVER}
 
 
-def _look(index: int, width: float) -> Spec:
+def _style(index: int, width: float) -> Spec:
     dash, colour = STYLES[index % len(STYLES)]
     return {"type": "scatter", "line": {"color": colour, "width": width, "dash": dash}, "marker": {"color": colour}}
 
@@ -275,55 +283,57 @@ def _look(index: int, width: float) -> Spec:
 # Scores against x.
 
 
-def _against_x(results: Results, table: ReportTable, measure: str, found: Sequence[Group], index: int) -> list[Block]:
+def _against_x(results: Results, table: ReportTable, measure: str, groups: Sequence[Group], index: int) -> list[Block]:
     if table.x is None or measure == RATE:
         return []
-    places = _Places(results, table)
-    lines = [(group, _line(results, places, measure, group, i)) for i, group in enumerate(found[:GROUPS_DRAWN])]
+    places = _XPositions(results, table)
+    lines = [
+        (group, _group_traces(results, places, measure, group, i)) for i, group in enumerate(groups[:GROUPS_DRAWN])
+    ]
     traces = [trace for _, line in lines for trace in line]
     if not traces:
         return []
     values = [value for trace in traces for value in trace["y"]]
-    objective = Objective(metric=measure, direction="maximize" if _maximize(results, measure) else "minimize")
+    objective = Objective(metric=measure, direction="maximize" if _is_maximized(results, measure) else "minimize")
     side = {"type": "log"} if "y" in table.log and min(values) > 0 else {}
-    upright = value_axis(objective, values, _title(measure), **side)
-    bends = table.knee and not index and places.numeric and not _maximize(results, measure)
-    knees = [_knee(table, measure, group, line[-1]) for group, line in lines if line] if bends else []
+    upright = make_value_axis(objective, values, _title(measure), **side)
+    bends = table.knee and not index and places.numeric and not _is_maximized(results, measure)
+    knees = [_knee_mark(table, measure, group, line[-1]) for group, line in lines if line] if bends else []
     marks = [mark for mark, _ in knees if mark]
-    spec = build([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
-    cut = f" {GROUPS_DRAWN} of {len(found)} groups are drawn." if len(found) > GROUPS_DRAWN else ""
+    spec = build_spec([*traces, *marks], 400, xaxis=places.axis(), yaxis=upright, showlegend=True)
+    cut = f" {GROUPS_DRAWN} of {len(groups)} groups are drawn." if len(groups) > GROUPS_DRAWN else ""
     rings = " A ring marks the knee." if marks else ""
-    caption = f"The best trial of each group (line) and the median (pale).{rings}{_fit_words(measure)}{cut}"
+    caption = f"Lines: the best trial of each group; pale lines: its median.{rings}{_fit_caption(measure)}{cut}"
     title = f"{_title(measure).capitalize()} against {TITLES.get(table.x, table.x)}"
-    figure = drawn(Figure(f"comparison-{index}", title), spec, caption)
+    figure = attach_spec(Figure(f"comparison-{index}", title), spec, caption)
     return [figure, *([Text(" ".join(words for _, words in knees))] if knees else [])]
 
 
-def _knee(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spec, str]:
+def _knee_mark(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spec, str]:
     """Where the line of a group's best trials has its knee, on the axes as they are drawn: a mark, and in words."""
     x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
     across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
     down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
-    found = find_knee(across, down)
+    knee = find_knee(across, down)
     where = f"{TITLES.get(table.x or '', table.x or '')}"
     group = f" with {of.name}" if table.compare else ""
-    if found is None:
+    if knee is None:
         return {}, f"The curve{group} has no knee."
-    beside = f"{_text(measure, y[found])} there, {_text(measure, y[-1])} at {x[-1]:g}"
+    beside = f"{_score_text(measure, y[knee])} there, {_score_text(measure, y[-1])} at {x[-1]:g}"
     mark = {
         "type": "scatter",
         "mode": "markers",
-        "x": [x[found]],
-        "y": [y[found]],
+        "x": [x[knee]],
+        "y": [y[knee]],
         "marker": {"symbol": "circle-open", "size": 17, "color": trace["marker"]["color"], "line": {"width": 2}},
         "legendgroup": trace["legendgroup"],
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    return mark, f"The knee{group} is at {where} {x[found]:g}, an estimate of the {table.knee} ({beside})."
+    return mark, f"The knee{group} is at {where} {x[knee]:g}, an estimate of the {table.knee} ({beside})."
 
 
-class _Places:
+class _XPositions:
     """Where trials stand along x: at their value, or in the middle of a bucket where values are many."""
 
     def __init__(self, results: Results, table: ReportTable) -> None:
@@ -337,8 +347,14 @@ class _Places:
         self.edges = self._edges(numbers) if len(set(numbers)) > PLACES else None
 
     def _raw(self, row: TrialRow) -> Any:
-        known = row.config.effective() if row.config is not None else {}
-        return known[self.x] if self.x in known else score(self.results, row, self.x) if self.x in TITLES else None
+        effective = row.config.effective() if row.config is not None else {}
+        return (
+            effective[self.x]
+            if self.x in effective
+            else measure_trial(self.results, row, self.x)
+            if self.x in TITLES
+            else None
+        )
 
     def _edges(self, numbers: Sequence[float]) -> list[float]:
         spread = np.geomspace if self.log else np.linspace
@@ -348,7 +364,7 @@ class _Places:
         """A trial's place; None where it has no value."""
         value = self._raw(row)
         if value is None or not self.numeric:
-            return None if value is None else safe(short(value_text(value), 24))
+            return None if value is None else escape_text(shorten(value_text(value), 24))
         if self.edges is None:
             return float(value)
         index = min(int(np.searchsorted(self.edges, float(value), side="right")) - 1, BUCKETS - 1)
@@ -359,67 +375,67 @@ class _Places:
         """The axis that they stand on."""
         title = TITLES.get(self.x, self.x)
         kind = "log" if self.log else "linear" if self.numeric else "category"
-        return axis(title, type=kind, showgrid=False, **self._ticks())
+        return make_axis(title, type=kind, showgrid=False, **self._ticks())
 
     def _ticks(self) -> Spec:
         """Few values are named each; on a logarithmic axis round ones, for Plotly's own leave out what they are."""
         at = self.places if len(self.places) <= FEW else []
         if self.log and not at:
             ends = self.places or self.edges or [1.0]
-            at = round_ticks(ends[0], ends[-1])
+            at = choose_round_ticks(ends[0], ends[-1])
         return {"tickvals": at, "ticktext": [number_text(value) for value in at]} if at else {}
 
 
-def _line(results: Results, places: _Places, measure: str, group: Group, index: int) -> list[Spec]:
+def _group_traces(results: Results, places: _XPositions, measure: str, group: Group, index: int) -> list[Spec]:
     """The best and the median of a group by place."""
-    held: dict[float | str, list[TrialRow]] = {}
+    trials: dict[float | str, list[TrialRow]] = {}
     for row in group.rows:
         place = places.of(row)
         if place is not None:
-            held.setdefault(place, []).append(row)
-    order = sorted(held, key=float) if places.numeric else list(held)
-    scored = {place: pairs for place in order if (pairs := _scored(results, held[place], measure))}
+            trials.setdefault(place, []).append(row)
+    order = sorted(trials, key=float) if places.numeric else list(trials)
+    scored = {place: pairs for place in order if (pairs := _score_trials(results, trials[place], measure))}
     if not scored:
         return []
-    name, x = safe(short(group.name, 40)), list(scored)
+    name, x = escape_text(shorten(group.name, 40)), list(scored)
     best = [pairs[0] for pairs in scored.values()]
     middle = [float(np.median([value for value, _ in pairs])) for pairs in scored.values()]
-    fits = [fit_of(row) if "loss" in measure or "accuracy" in measure else "" for _, row in best]
+    fits = [classify_fit(row) if "loss" in measure or "accuracy" in measure else "" for _, row in best]
     texts = [
-        f"<b>{name}</b><br>best: trial {row.number}, {_text(measure, value)}{f', {fit}' if fit else ''}<br>"
-        f"median {_text(measure, m)} of {len(pairs)} trials"
+        f"<b>{name}</b><br>best: trial {row.number}, {_score_text(measure, value)}{f', {fit}' if fit else ''}<br>"
+        f"median {_score_text(measure, m)} of {len(pairs)} trials"
         for (value, row), fit, m, pairs in zip(best, fits, middle, scored.values(), strict=True)
     ]
-    look, group_of = _look(index, 2.2), {"legendgroup": f"group {index}"}
+    style, group_of = _style(index, 2.2), {"legendgroup": f"group {index}"}
     symbols = {"overfits": "triangle-up", "underfits": "triangle-down", "": "circle"}
-    marker = {"color": look["marker"]["color"], "size": 8, "symbol": [symbols[fit] for fit in fits]}
-    line = {**look["line"], "width": 1}
+    marker = {"color": style["marker"]["color"], "size": 8, "symbol": [symbols[fit] for fit in fits]}
+    line = {**style["line"], "width": 1}
     pale = {"opacity": 0.45, "mode": "lines", "showlegend": False, "hoverinfo": "skip", "line": line}
     own = {"mode": "lines+markers", "name": name, "text": texts, "hovertemplate": HOVER, "marker": marker}
     return [
-        {**look, **group_of, **pale, "x": x, "y": middle},
-        {**look, **group_of, **own, "x": x, "y": [value for value, _ in best]},
+        {**style, **group_of, **pale, "x": x, "y": middle},
+        {**style, **group_of, **own, "x": x, "y": [value for value, _ in best]},
     ]
 
 
-def _fit_words(measure: str) -> str:
+def _fit_caption(measure: str) -> str:
     if "loss" not in measure and "accuracy" not in measure:
         return ""
     part = f"{100 * CHANGE:.0f} %"
     return (
-        f" A triangle up: the trial overfits, its validation loss ended {part} above its minimum while the training "
-        f"loss went on falling. A triangle down: it underfits, both losses still fell by {part} over the last fifth of "
-        "the epochs."
+        f" Triangle up: the trial overfits (its validation loss ended more than {part} above its minimum while the "
+        f"training loss kept falling). Triangle down: it underfits (both losses still fell by more than {part} over "
+        "the last fifth of the epochs)."
     )
 
 
-def fit_of(row: TrialRow) -> str:
+def classify_fit(row: TrialRow) -> str:
     """`overfits`, `underfits` or nothing, by the losses of the trial's epochs; nothing of fewer than five."""
-    held = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
-    if len(held) < 5 or not all(math.isfinite(value) for pair in held for value in pair):
+    pairs = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
+    if len(pairs) < 5 or not all(math.isfinite(value) for pair in pairs for value in pair):
         return ""
-    train, validation = (np.array(losses) for losses in zip(*held, strict=True))
-    lowest, back = int(validation.argmin()), max(1, math.ceil(len(held) / 5))
+    train, validation = (np.array(losses) for losses in zip(*pairs, strict=True))
+    lowest, back = int(validation.argmin()), max(1, math.ceil(len(pairs) / 5))
     if validation[-1] > (1 + CHANGE) * validation[lowest] and train[-1] < train[lowest]:
         return "overfits"
     falling = all(losses[-1] < (1 - CHANGE) * losses[-1 - back] for losses in (train, validation))

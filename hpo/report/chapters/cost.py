@@ -10,43 +10,54 @@ from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import NONE, count_text, duration_text, state_text, time_text
 
-__all__ = ["cost_chapter", "saved_by_pruning"]
+__all__ = ["cost_chapter", "estimate_pruning_savings"]
 
 MESSAGES = 10
 
 
 def cost_chapter(results: Results) -> Chapter | None:
     """The chapter; None before any trial has begun."""
-    if results.began is None:
+    if results.started_at is None:
         return None
     return Chapter(
-        "cost", "Cost", [_states(results), *_together(results), *_saved(results), *_pace(results), *_failures(results)]
+        "cost",
+        "Cost",
+        [
+            _state_table(results),
+            *_cohort_note(results),
+            *_savings_text(results),
+            *_wall_time(results),
+            *_failure_tables(results),
+        ],
     )
 
 
-def _states(results: Results) -> Table:
+def _state_table(results: Results) -> Table:
     rows = []
     for state, count in results.counts.items():
-        held = [row for row in results.trials if row.state == state]
-        seconds = [row.seconds for row in held if row.seconds is not None]
-        epochs = sum(len(row.epochs) for row in held)
+        trials = [row for row in results.trials if row.state == state]
+        seconds = [row.seconds for row in trials if row.seconds is not None]
+        epochs = sum(len(row.epochs) for row in trials)
         if count:
             total = duration_text(sum(seconds)) if seconds else NONE
             each = duration_text(sum(seconds) / len(seconds)) if seconds else NONE
             rows.append([state_text(state), count_text(count), count_text(epochs), total, each])
-    columns = ["state", "trials", "epochs", "time in all", "time each"]
+    columns = ["state", "trials", "epochs", "total time", "mean time"]
     return Table(columns, rows, columns[1:])
 
 
-def _together(results: Results) -> list[Block]:
+def _cohort_note(results: Results) -> list[Block]:
     if results.work is None or (results.work.cohort_size or 1.0) <= 1.0:
         return []
     return [
-        Text("From each trial's start to its end: trials that were trained at the same time all count it.", quiet=True)
+        Text(
+            "The time of a trial is that from its start to its end, so trials that were trained together all count it.",
+            quiet=True,
+        )
     ]
 
 
-def saved_by_pruning(results: Results) -> tuple[int, int, float] | None:
+def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
     """Pruned trials, epochs that they were not trained for, and an estimate of the seconds that this saved.
 
     Each epoch that was left out is taken to cost what the trial's others did on average. Trials that diverged or ran
@@ -57,7 +68,7 @@ def saved_by_pruning(results: Results) -> tuple[int, int, float] | None:
         left = _epochs_left(row)
         if left:
             trials, epochs = trials + 1, epochs + left
-            seconds += left * _seconds_of_epoch(row)
+            seconds += left * _seconds_per_epoch(row)
     return (trials, epochs, seconds) if trials else None
 
 
@@ -67,52 +78,50 @@ def _epochs_left(row: TrialRow) -> int:
     return max(row.config.epochs - len(row.epochs), 0)
 
 
-def _seconds_of_epoch(row: TrialRow) -> float:
+def _seconds_per_epoch(row: TrialRow) -> float:
     """By the trial's own clock, which leaves out what waiting for a cohort or a storage took; else start to finish."""
     trained = row.epochs[-1].get("seconds", math.nan)
     seconds = trained if math.isfinite(trained) else row.seconds or 0.0
     return seconds / len(row.epochs)
 
 
-def _saved(results: Results) -> list[Block]:
-    saved = saved_by_pruning(results)
+def _savings_text(results: Results) -> list[Block]:
+    saved = estimate_pruning_savings(results)
     if saved is None:
         return []
     trials, epochs, seconds = saved
     text = (
-        f"Pruning ended {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} epochs "
-        f"before their end, and saved about {duration_text(seconds)} of training: an estimate, for which each epoch "
-        "left out costs what the trial's others did."
+        f"Pruning stopped {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} "
+        f"epochs before their end, and saved about {duration_text(seconds)} of training (estimated from each trial's "
+        "own time per epoch)."
     )
     return [Text(text)]
 
 
-def _pace(results: Results) -> list[Block]:
+def _wall_time(results: Results) -> list[Block]:
     """Wall time, and what the workers did with theirs."""
     blocks: list[Block] = []
-    if results.began and results.last:
-        wall = duration_text((results.last - results.began).total_seconds())
+    if results.started_at and results.last_event_at:
+        wall = duration_text((results.last_event_at - results.started_at).total_seconds())
         workers = len({row.worker for row in results.trials if row.worker})
         by = f" on {workers} workers" if workers > 1 else ""
-        blocks.append(Text(f"From {time_text(results.began)} to {time_text(results.last)}: {wall}{by}."))
+        blocks.append(Text(f"From {time_text(results.started_at)} to {time_text(results.last_event_at)}: {wall}{by}."))
     if results.work is not None:
         blocks.append(Text(f"{results.work.text[:1].upper()}{results.work.text[1:]}."))
     return blocks
 
 
-def _failures(results: Results) -> list[Block]:
+def _failure_tables(results: Results) -> list[Block]:
     if not results.failures:
         return []
     rows = [[kind, count_text(count)] for kind, count in results.failures.items()]
-    return [Subtitle("Given up, by kind"), Table(["kind", "trials"], rows, ["trials"]), _messages(results.trials)]
+    return [Subtitle("Failures by kind"), Table(["kind", "trials"], rows, ["trials"]), _message_table(results.trials)]
 
 
-def _messages(trials: Sequence[TrialRow]) -> Table:
+def _message_table(trials: Sequence[TrialRow]) -> Table:
     failed = (row for row in trials if row.failure and row.feasible)
     rows = [
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
         for row in islice(failed, MESSAGES)
     ]
-    return Table(
-        ["trial", "state", "kind", "message"], rows, ["trial"], folded="The first failures, in their own words"
-    )
+    return Table(["trial", "state", "kind", "message"], rows, ["trial"], folded="Messages of the first failures")

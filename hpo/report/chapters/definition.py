@@ -14,18 +14,18 @@ __all__ = ["definition_chapter"]
 
 def definition_chapter(results: Results) -> Chapter:
     """The chapter."""
-    return Chapter("definition", "Definition", [_study(results), Subtitle("Space"), _space(results)])
+    return Chapter("definition", "Definition", [_study_table(results), Subtitle("Space"), _space_table(results)])
 
 
-def _study(results: Results) -> Table:
+def _study_table(results: Results) -> Table:
     definition, budget = results.definition, results.budget
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     rows = [
         ["data set", definition.dataset.name],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
         ["budget", f"{budget.trials} trials"],
-        ["sampler", _named(definition.sampler.name, definition.sampler.options)],
-        ["pruner", _named(definition.pruner.name, definition.pruner.options)],
+        ["sampler", _component_text(definition.sampler.name, definition.sampler.options)],
+        ["pruner", _component_text(definition.pruner.name, definition.pruner.options)],
         ["seed", str(definition.seed)],
     ]
     if definition.constraints:
@@ -43,12 +43,12 @@ def _study(results: Results) -> Table:
     return Table(["", ""], rows)
 
 
-def _named(name: str, options: Mapping[str, object]) -> str:
-    told = ", ".join(f"{key} = {value}" for key, value in options.items())
-    return f"{name} ({told})" if told else name
+def _component_text(name: str, options: Mapping[str, object]) -> str:
+    text = ", ".join(f"{key} = {value}" for key, value in options.items())
+    return f"{name} ({text})" if text else name
 
 
-def _space(results: Results) -> Table:
+def _space_table(results: Results) -> Table:
     varied = {dimension.key for dimension in results.space.varied}
     rows = [
         [
@@ -58,4 +58,4 @@ def _space(results: Results) -> Table:
         ]
         for dimension in sorted(results.space.dimensions, key=lambda d: isinstance(d.domain, Constant))
     ]
-    return Table(["parameter", "domain", "where"], rows)
+    return Table(["parameter", "domain", "condition"], rows)

@@ -9,11 +9,11 @@ import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Table, Text
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions, median_run
-from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, axis, build, drawn
+from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, attach_spec, build_spec, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
-__all__ = ["calibration", "confusion", "error_analysis_chapter", "expected_calibration_error"]
+__all__ = ["calibration_bins", "confusion_matrix", "error_analysis_chapter", "expected_calibration_error"]
 
 Array = np.ndarray[Any, Any]
 MATRIX_LIMIT = 20  # classes; more squares than 400 say nothing
@@ -30,68 +30,68 @@ def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
     """
     for evaluation in evaluations:
-        found = _best_run(evaluation)
+        chosen = _choose_run(evaluation)
         for split in ("test", "validation"):
-            told = found[1].predictions(split) if found else None
-            if found and told is not None and len(told.labels):
-                blocks = [_subject(evaluation, *found, split, told), *_blocks(told)]
-                return Chapter("mistakes", "What it gets wrong", blocks)
+            predictions = chosen[1].predictions(split) if chosen else None
+            if chosen and predictions is not None and len(predictions.labels):
+                blocks = [_subject_text(evaluation, *chosen, split, predictions), *_analysis_blocks(predictions)]
+                return Chapter("mistakes", "Error analysis", blocks)
     return None
 
 
-def _best_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
+def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
     """The best candidate, and its run to be shown."""
     best = evaluation.best
     run = median_run(evaluation, best) if best else None
     return (best, run) if best and run else None
 
 
-def _subject(
-    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, told: Predictions
+def _subject_text(
+    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, predictions: Predictions
 ) -> Text:
-    wrong = int((~told.correct).sum())
-    data = "test set" if split == "test" else "validation data (the test set has not been looked at)"
+    wrong, total = int((~predictions.correct).sum()), len(predictions.labels)
+    data = "test set" if split == "test" else "validation data (the test set has not been read)"
     value = run.validation.get(evaluation.validation_metric or "")
     score = f", the run with the median validation score ({values_text(evaluation.objective.metric, value)})"
     which = score if value is not None else ""
     return Text(
         f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}: "
-        f"{count_text(wrong)} of {count_text(len(told.labels))} samples wrong, {100 * wrong / len(told.labels):.2f} %."
+        f"{count_text(wrong)} of {count_text(total)} samples are misclassified ({100 * wrong / total:.2f} %)."
     )
 
 
-def _blocks(told: Predictions) -> list[Block]:
-    table = confusion(told)
-    matrix: list[Block] = [_matrix(table)] if len(table) <= MATRIX_LIMIT else []
+def _analysis_blocks(predictions: Predictions) -> list[Block]:
+    table = confusion_matrix(predictions)
+    matrix: list[Block] = [_matrix_figure(table)] if len(table) <= MATRIX_LIMIT else []
     return [
         *matrix,
-        *_pairs(table),
+        *_pair_table(table),
         Subtitle("By class"),
-        *_classes(table),
-        *_pictures(told),
-        Subtitle("How sure it is"),
-        *_reliability(told),
+        *_class_table(table),
+        *_mistake_pictures(predictions),
+        Subtitle("Calibration"),
+        *_reliability_blocks(predictions),
     ]
 
 
 # Which classes it confuses.
 
 
-def confusion(told: Predictions) -> Array:
+def confusion_matrix(predictions: Predictions) -> Array:
     """How often a sample of class `row` was said to be of class `column`: (classes, classes)."""
-    classes = max(told.probabilities.shape[1], int(told.labels.max()) + 1)
+    classes = max(predictions.probabilities.shape[1], int(predictions.labels.max()) + 1)
     table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (told.labels, told.probabilities.argmax(1)), 1)
+    np.add.at(table, (predictions.labels, predictions.probabilities.argmax(1)), 1)
     return table
 
 
-def _matrix(table: Array) -> Figure:
+def _matrix_figure(table: Array) -> Figure:
     """A heatmap of the shares of each class; the diagonal is left without colour, for there all is well."""
     support = table.sum(1, keepdims=True)
     shares = table / np.maximum(support, 1)
     wrong = np.where(np.eye(len(table), dtype=bool), np.nan, shares)
     names = [str(i) for i in range(len(table))]
-    texts = [[f"{n} of class {r} were said to be {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
+    texts = [[f"{n} samples of class {r} predicted as {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
     heat = {
         "type": "heatmap",
         "x": names,
@@ -107,105 +107,115 @@ def _matrix(table: Array) -> Figure:
     }
     strong = float(np.nanmax(wrong, initial=0)) / 2
     numbers = [
-        _number(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
+        _count_label(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
         for r, row in enumerate(table)
         for c, n in enumerate(row)
         if n
     ]
     named: Spec = {"type": "category", "showgrid": False}
-    spec = build(
+    spec = build_spec(
         [heat],
         90 + 28 * len(table),
-        xaxis=axis("said", **named),
-        yaxis=axis("label", **named, autorange="reversed"),
+        xaxis=make_axis("predicted", **named),
+        yaxis=make_axis("label", **named, autorange="reversed"),
         annotations=numbers,
     )
-    caption = "How many samples of each label (row) were said to be what (column); the redder, the more of the label."
-    return drawn(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
+    caption = (
+        "Samples of each label (rows) by predicted class (columns); the redder, the larger the share of the label."
+    )
+    return attach_spec(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
 
 
-def _number(text: str, x: int, y: int, colour: str) -> Spec:
+def _count_label(text: str, x: int, y: int, colour: str) -> Spec:
     return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 11, "color": colour}}
 
 
-def _pairs(table: Array) -> list[Block]:
+def _pair_table(table: Array) -> list[Block]:
     """The most confused pairs, where a matrix would be too large."""
     off = table - np.diag(np.diag(table))
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    found = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
-    if len(table) <= MATRIX_LIMIT or not found:
+    confused = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
+    if len(table) <= MATRIX_LIMIT or not confused:
         return []
     support = table.sum(1)
-    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in found]
-    columns = ["label", "said", "samples", "of the label"]
-    return [Subtitle("The most confused classes"), Table(columns, rows, columns)]
+    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in confused]
+    columns = ["label", "predicted", "samples", "share of the label"]
+    return [Subtitle("Most confused classes"), Table(columns, rows, columns)]
 
 
-def _classes(table: Array) -> list[Block]:
+def _class_table(table: Array) -> list[Block]:
     """Precision, recall and F1 of each class, the worst F1 first."""
-    hits, said, support = np.diag(table), table.sum(0), table.sum(1)
-    precision, recall = (hits / np.where(count, count, 1) for count in (said, support))
-    f1 = 2 * hits / np.maximum(said + support, 1)
-    held = sorted((i for i in range(len(table)) if said[i] or support[i]), key=lambda i: (f1[i], i))
+    hits, predicted, support = np.diag(table), table.sum(0), table.sum(1)
+    precision, recall = (hits / np.where(count, count, 1) for count in (predicted, support))
+    f1 = 2 * hits / np.maximum(predicted + support, 1)
+    present = sorted((i for i in range(len(table)) if predicted[i] or support[i]), key=lambda i: (f1[i], i))
     rows = [
         [
             str(i),
-            f"{100 * precision[i]:.1f} %" if said[i] else "-",
+            f"{100 * precision[i]:.1f} %" if predicted[i] else "-",
             f"{100 * recall[i]:.1f} %" if support[i] else "-",
             f"{100 * f1[i]:.1f} %",
             count_text(int(support[i])),
         ]
-        for i in held[:CLASSES_LIMIT]
+        for i in present[:CLASSES_LIMIT]
     ]
     columns = ["class", "precision", "recall", "F1", "samples"]
-    how = "Worst first. Precision: of what was said to be of the class, how much is. Recall: how much of it was found."
-    cut = f" {CLASSES_LIMIT} of {len(held)} classes are shown." if len(held) > CLASSES_LIMIT else ""
-    return [Table(columns, rows, columns), Text(how + cut, quiet=True)]
+    note = (
+        "Worst F1 first. Precision: the share of the samples predicted as the class that belong to it. Recall: the "
+        "share of the class that was predicted as it."
+    )
+    cut = f" {CLASSES_LIMIT} of {len(present)} classes are shown." if len(present) > CLASSES_LIMIT else ""
+    return [Table(columns, rows, columns), Text(note + cut, quiet=True)]
 
 
 # Where it was sure, and wrong.
 
 
-def _pictures(told: Predictions) -> list[Block]:
-    if told.pictures is None or not len(told.pictures):
+def _mistake_pictures(predictions: Predictions) -> list[Block]:
+    if predictions.pictures is None or not len(predictions.pictures):
         return []
-    said, sure = told.probabilities.argmax(1), told.probabilities.max(1)
-    shown = told.mistakes[:PICTURES_LIMIT]
-    captions = [f"{told.labels[i]}, said {said[i]} ({100 * sure[i]:.0f} %)" for i in shown]
-    images = [encode_png(picture) for picture in told.pictures[:PICTURES_LIMIT]]
-    how = Text("Each with its label, and what was said with what probability. Some labels may be wrong.", quiet=True)
-    return [Subtitle("The most confident mistakes"), Pictures("mistakes", images, captions), how]
+    predicted, confidence = predictions.probabilities.argmax(1), predictions.probabilities.max(1)
+    samples = predictions.mistakes[:PICTURES_LIMIT]
+    captions = [f"{predictions.labels[i]} as {predicted[i]} ({100 * confidence[i]:.0f} %)" for i in samples]
+    images = [encode_png(picture) for picture in predictions.pictures[:PICTURES_LIMIT]]
+    note = Text(
+        ("Under each: its label, the class predicted, and the probability of that class. Some labels may be wrong."),
+        quiet=True,
+    )
+    return [Subtitle("Most confident mistakes"), Pictures("mistakes", images, captions), note]
 
 
 # Whether its probabilities mean what they say.
 
 
-def calibration(told: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
+def calibration_bins(predictions: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
     """Mean probability of what was said, share that was right, and count, by bins of about equal counts.
 
     Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
     """
-    sure, right = told.probabilities.max(1).astype(float), told.correct
-    parts = np.array_split(np.argsort(sure, kind="stable"), min(bins, len(sure)))
-    return [(float(sure[part].mean()), float(right[part].mean()), len(part)) for part in parts]
+    confidence, right = predictions.probabilities.max(1).astype(float), predictions.correct
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
+    return [(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
 
 
-def expected_calibration_error(told: Predictions, bins: int = BINS) -> float:
+def expected_calibration_error(predictions: Predictions, bins: int = BINS) -> float:
     """The mean distance of probability and share of hits over the bins, weighted by their counts."""
-    found = calibration(told, bins)
-    return sum(count * abs(sure - right) for sure, right, count in found) / sum(count for *_, count in found)
+    table = calibration_bins(predictions, bins)
+    return sum(count * abs(confidence - right) for confidence, right, count in table) / sum(
+        count for *_, count in table
+    )
 
 
-def _reliability(told: Predictions) -> list[Block]:
-    found, error = calibration(told), expected_calibration_error(told)
-    low = max(0.0, min(min(sure, right) for sure, right, _ in found) - 0.05)
+def _reliability_blocks(predictions: Predictions) -> list[Block]:
+    table, error = calibration_bins(predictions), expected_calibration_error(predictions)
+    low = max(0.0, min(min(confidence, right) for confidence, right, _ in table) - 0.05)
     points = {
         "type": "scatter",
         "mode": "lines+markers",
         "name": "the model",
-        "x": [round(sure, 5) for sure, *_ in found],
-        "y": [round(right, 5) for _, right, _ in found],
-        "text": [f"{n} samples: said {100 * s:.1f} %, right {100 * r:.1f} %" for s, r, n in found],
+        "x": [round(confidence, 5) for confidence, *_ in table],
+        "y": [round(right, 5) for _, right, _ in table],
+        "text": [f"{n} samples: predicted {100 * s:.1f} %, correct {100 * r:.1f} %" for s, r, n in table],
         "hovertemplate": HOVER,
         "line": {"color": "@accent", "width": 2},
         "marker": {"color": "@accent", "size": 7},
@@ -213,17 +223,27 @@ def _reliability(told: Predictions) -> list[Block]:
     }
     diagonal = {"type": "line", "x0": low, "y0": low, "x1": 1, "y1": 1, "line": {"color": "@muted", "dash": "dash"}}
     span = {"range": [low, 1.01], "tickformat": ".0%"}
-    spec = build([points], 320, xaxis=axis("said", **span), yaxis=axis("right", **span), shapes=[diagonal])
-    caption = (
-        f"{len(found)} bins with equally many samples; on the dashed line what is said with 80 % is right in 80 %."
+    spec = build_spec(
+        [points],
+        320,
+        xaxis=make_axis("predicted probability", **span),
+        yaxis=make_axis("share correct", **span),
+        shapes=[diagonal],
     )
-    return [drawn(Figure("calibration", "Reliability diagram"), spec, caption), Text(_calibration_words(found, error))]
+    caption = (
+        f"{len(table)} bins of equally many samples. On the dashed line, predictions of 80 % are correct in 80 % of "
+        "cases."
+    )
+    return [
+        attach_spec(Figure("calibration", "Reliability diagram"), spec, caption),
+        Text(_calibration_text(table, error)),
+    ]
 
 
-def _calibration_words(found: Sequence[tuple[float, float, int]], error: float) -> str:
-    gap = sum(count * (sure - right) for sure, right, count in found)
-    told = f"Expected calibration error {100 * error:.1f} %: "
+def _calibration_text(table: Sequence[tuple[float, float, int]], error: float) -> str:
+    gap = sum(count * (confidence - right) for confidence, right, count in table)
+    text = f"Expected calibration error {100 * error:.1f} %: "
     if error < CALIBRATED:
-        return told + "its probabilities can be taken at their word, on data like these."
-    side = "surer than it is right" if gap > 0 else "less sure than it could be"
-    return told + f"it is {side}; scale its outputs (temperature scaling) before its probabilities are relied on."
+        return text + "its probabilities can be trusted on data like these."
+    side = "overconfident" if gap > 0 else "underconfident"
+    return text + f"the model is {side}; rescale its outputs (temperature scaling) before relying on its probabilities."

@@ -12,14 +12,14 @@ from hpo.report.chapters.blocks import Note
 from hpo.report.format import metric_text, names_text, value_text, values_text
 from hpo.study.definition import Expectation
 
-__all__ = ["Scored", "judge_expectations"]
+__all__ = ["ScoredTrial", "judge_expectations"]
 
 CHANCE = 0.05  # of a difference as large between groups that do not differ
 PAIRS = 6  # the fewest that can be told apart at that chance: 2 / 2**6 < 0.05
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredTrial:
     """A trial's score.
 
     Attributes:
@@ -32,7 +32,12 @@ class Scored:
 
 
 def judge_expectations(
-    expectation: Expectation, measure: str, better: Sequence[Scored], worse: Sequence[Scored], *, maximize: bool
+    expectation: Expectation,
+    measure: str,
+    better: Sequence[ScoredTrial],
+    worse: Sequence[ScoredTrial],
+    *,
+    maximize: bool,
 ) -> Note:
     """Whether trials came out as people expect.
 
@@ -45,34 +50,40 @@ def judge_expectations(
         better, worse: these trials, and those they are compared with.
         maximize: whether more is better.
     """
-    title = expectation.text or f"{_case(expectation.better)} is better than {_case(expectation.than)}"
+    title = expectation.text or f"{_case_text(expectation.better)} is better than {_case_text(expectation.than)}"
     if not better or not worse:
         missing = expectation.than if better else expectation.better
-        return Note("unknown", title, f"No complete trial has {_case(missing)}.")
-    lead, p, how = _compared([one.value for one in better], [one.value for one in worse], _differences(better, worse))
-    numbers = f"{_summary(expectation.better, measure, better)}, {_summary(expectation.than, measure, worse)}"
-    numbers = f"{numbers} (p = {p:.2g}{how})"
+        return Note("unknown", title, f"No complete trial has {_case_text(missing)}.")
+    lead, p, note = _test_difference(
+        [one.value for one in better], [one.value for one in worse], _paired_differences(better, worse)
+    )
+    numbers = f"{_summary_text(expectation.better, measure, better)}, {_summary_text(expectation.than, measure, worse)}"
+    numbers = f"{numbers} (p = {p:.2g}{note})"
     if p >= CHANCE:
-        return Note("note", title, f"This study does not decide it: {numbers}.")
+        return Note("note", title, f"No significant difference: {numbers}.")
     if (lead > 0) == maximize:
-        return Note("ok", title, f"As people expect: {numbers}.")
-    return Note("warning", title, f"Contrary to what people expect: {numbers}.")
+        return Note("ok", title, f"As expected: {numbers}.")
+    return Note("warning", title, f"Contrary to what is expected: {numbers}.")
 
 
-def _differences(better: Sequence[Scored], worse: Sequence[Scored]) -> list[float]:
+def _paired_differences(better: Sequence[ScoredTrial], worse: Sequence[ScoredTrial]) -> list[float]:
     """How much more the one has than the other, on average, where trials of both are equal in all else."""
-    ours, theirs = _by_rest(better), _by_rest(worse)
-    return [float(np.mean(ours[rest]) - np.mean(theirs[rest])) for rest in ours if rest in theirs]
+    better_by_rest, worse_by_rest = _group_by_rest(better), _group_by_rest(worse)
+    return [
+        float(np.mean(better_by_rest[rest]) - np.mean(worse_by_rest[rest]))
+        for rest in better_by_rest
+        if rest in worse_by_rest
+    ]
 
 
-def _by_rest(scored: Sequence[Scored]) -> dict[Hashable, list[float]]:
-    found: dict[Hashable, list[float]] = {}
+def _group_by_rest(scored: Sequence[ScoredTrial]) -> dict[Hashable, list[float]]:
+    groups: dict[Hashable, list[float]] = {}
     for one in scored:
-        found.setdefault(one.rest, []).append(one.value)
-    return found
+        groups.setdefault(one.rest, []).append(one.value)
+    return groups
 
 
-def _compared(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
+def _test_difference(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
     """Above 0 where the first is more, the chance of that between equals, and what that is of.
 
     The side comes from the statistic that is tested: medians can be equal, or even lie the other way round.
@@ -80,18 +91,18 @@ def _compared(better: list[float], worse: list[float], differences: list[float])
     from scipy.stats import mannwhitneyu, rankdata, wilcoxon  # half a second to import
 
     if len(differences) < PAIRS or not any(differences):
-        tested = mannwhitneyu(better, worse)
-        return float(tested.statistic) - len(better) * len(worse) / 2, float(tested.pvalue), ""
+        result = mannwhitneyu(better, worse)
+        return float(result.statistic) - len(better) * len(worse) / 2, float(result.pvalue), ""
     moved = np.array([difference for difference in differences if difference])
     lead = float(np.sum(np.sign(moved) * rankdata(np.abs(moved))))
-    return lead, float(wilcoxon(differences).pvalue), f" of {len(differences)} pairs that are equal in all else"
+    return lead, float(wilcoxon(differences).pvalue), f", {len(differences)} pairs that are equal in everything else"
 
 
-def _summary(case: Mapping[str, Value], measure: str, scored: Sequence[Scored]) -> str:
+def _summary_text(case: Mapping[str, Value], measure: str, scored: Sequence[ScoredTrial]) -> str:
     middle = values_text(measure, float(np.median([one.value for one in scored])))
     trials = "1 trial" if len(scored) == 1 else f"{len(scored)} trials"
-    return f"{_case(case)} has a median {metric_text(measure)} of {middle} in {trials}"
+    return f"{_case_text(case)} has a median {metric_text(measure)} of {middle} in {trials}"
 
 
-def _case(case: Mapping[str, Value]) -> str:
+def _case_text(case: Mapping[str, Value]) -> str:
     return names_text([f"{name} = {value_text(value)}" for name, value in case.items()])

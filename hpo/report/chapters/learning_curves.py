@@ -12,14 +12,15 @@ from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.figures import overview
 from hpo.report.format import NONE, count_text, duration_text, metric_text, values_text
+from hpo.report.stats.trial_stats import choose_curve_objective
 
-__all__ = ["Reach", "curve_metric", "find_reach", "learning_curves_chapter"]
+__all__ = ["LevelReach", "find_reach", "learning_curves_chapter"]
 
 QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to better
 
 
 @dataclass(frozen=True)
-class Reach:
+class LevelReach:
     """When a trial's curve first was as good as a level.
 
     Attributes:
@@ -35,44 +36,32 @@ class Reach:
 
 def learning_curves_chapter(results: Results) -> Chapter:
     """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
-    blocks: list[Block] = [overview.curves_figure(results), *_table(results)]
+    blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
     return Chapter("curves", "Learning curves", blocks)
 
 
-def curve_metric(results: Results) -> tuple[str, bool] | None:
-    """The metric whose curves are told, and whether larger is better; None before the first epoch.
-
-    It is the first objective that is recorded by epoch, or else what always is.
-    """
-    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
-    directions = {objective.metric: objective.direction == "maximize" for objective in results.objectives}
-    wanted = [*directions, "val_accuracy", "val_loss"]
-    metric = next((metric for metric in wanted if metric in recorded), None)
-    return None if metric is None else (metric, directions.get(metric, not metric.endswith("loss")))
-
-
-def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> Reach | None:
+def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> LevelReach | None:
     """When the trial's curve first was at `level` or better; None where it never was."""
     for i, epoch in enumerate(row.epochs, start=1):
         value = epoch.get(metric, math.nan)
         if value >= level if maximize else value <= level:
-            return Reach(row.number, int(epoch.get("epoch", i)), epoch.get("seconds"))
+            return LevelReach(row.number, int(epoch.get("epoch", i)), epoch.get("seconds"))
     return None
 
 
-def _levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
+def _choose_levels(results: Results, metric: str, *, maximize: bool) -> list[float]:
     """Round values that a part of the trials reached: quantiles of their best, rounded to the worse side."""
-    held = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
-    finite = [[value for value in values if math.isfinite(value)] for values in held]
+    curves = [[e.get(metric, math.nan) for e in row.epochs] for row in results.trials]
+    finite = [[value for value in values if math.isfinite(value)] for values in curves]
     bests = [max(values) if maximize else min(values) for values in finite if values]
     if not bests:
         return []
     shares = QUANTILES if maximize else [1 - share for share in QUANTILES]
-    found = np.quantile(bests, shares, method="lower" if maximize else "higher")
-    return list(dict.fromkeys(_rounded(float(value), up=not maximize) for value in found))
+    levels = np.quantile(bests, shares, method="lower" if maximize else "higher")
+    return list(dict.fromkeys(_round_level(float(value), up=not maximize) for value in levels))
 
 
-def _rounded(value: float, *, up: bool) -> float:
+def _round_level(value: float, *, up: bool) -> float:
     """Three digits after the point of what lies between 0 and 1 (a tenth of a percent), else two significant ones."""
     if value == 0:
         return 0.0
@@ -83,37 +72,43 @@ def _rounded(value: float, *, up: bool) -> float:
     return float(round(whole / scale, max(digits, 0)))
 
 
-def _table(results: Results) -> list[Block]:
-    told = curve_metric(results)
-    levels = _levels(results, told[0], maximize=told[1]) if told else []
-    if told is None or not levels:
+def _reach_table(results: Results) -> list[Block]:
+    objective = choose_curve_objective(results)
+    if objective is None:
         return []
-    metric, maximize = told
+    metric, maximize = objective.metric, objective.direction == "maximize"
+    levels = _choose_levels(results, metric, maximize=maximize)
+    if not levels:
+        return []
     trials = [row for row in results.trials if row.epochs]
     rows = []
     for level in levels:
-        found = [hit for row in trials if (hit := find_reach(row, metric, level, maximize=maximize))]
+        reaches = [reach for row in trials if (reach := find_reach(row, metric, level, maximize=maximize))]
         rows.append(
-            [values_text(metric, level), f"{count_text(len(found))} of {count_text(len(trials))}", *_cells(found)]
+            [
+                values_text(metric, level),
+                f"{count_text(len(reaches))} of {count_text(len(trials))}",
+                *_reach_cells(reaches),
+            ]
         )
     columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
-    how = (
-        f"Until the {metric_text(metric)} was {'at least' if maximize else 'at most'} that, of the trials that reached "
-        "it: epochs, and seconds of training on the machines that ran them. The levels are what a quarter to all but "
-        "the best twentieth of the trials fell short of."
+    note = (
+        f"How long it took until the {metric_text(metric)} was {'at least' if maximize else 'at most'} the level, over "
+        "the trials that reached it: in epochs, and in seconds of training on the machines that ran them. The levels "
+        "are the 25, 50, 75 and 95 % quantiles of the trials' best values, rounded."
     )
-    return [Table(columns, rows, columns), Text(how, quiet=True)]
+    return [Table(columns, rows, columns), Text(note, quiet=True)]
 
 
-def _cells(found: Sequence[Reach]) -> list[str]:
-    if not found:
+def _reach_cells(reaches: Sequence[LevelReach]) -> list[str]:
+    if not reaches:
         return [NONE] * 4
-    first = min(found, key=lambda hit: (hit.epoch, hit.trial))
-    timed = [hit for hit in found if hit.seconds is not None and math.isfinite(hit.seconds)]
-    quick = min(timed, key=lambda hit: (hit.seconds or 0.0, hit.trial), default=None)
+    first = min(reaches, key=lambda reach: (reach.epoch, reach.trial))
+    timed = [reach for reach in reaches if reach.seconds is not None and math.isfinite(reach.seconds)]
+    quick = min(timed, key=lambda reach: (reach.seconds or 0.0, reach.trial), default=None)
     return [
         f"{first.epoch} (trial {first.trial})",
-        f"{np.median([hit.epoch for hit in found]):g}",
+        f"{np.median([reach.epoch for reach in reaches]):g}",
         f"{duration_text(quick.seconds)} (trial {quick.trial})" if quick else NONE,
-        duration_text(float(np.median([hit.seconds or 0.0 for hit in timed]))) if timed else NONE,
+        duration_text(float(np.median([reach.seconds or 0.0 for reach in timed]))) if timed else NONE,
     ]

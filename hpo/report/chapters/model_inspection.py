@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.chapters.blocks import Block, Chapter, Note, Pictures, Subtitle, Text
-from hpo.report.figures.plotly_spec import HOVER, Figure, axis, build, drawn, safe
+from hpo.report.figures.plotly_spec import HOVER, Figure, attach_spec, build_spec, escape_text, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, one_line, values_text
 from hpo.study import Study
@@ -21,7 +21,7 @@ __all__ = ["model_inspection_chapter"]
 Array = np.ndarray[Any, Any]
 FLOOR = 1e-6  # of losses, on a logarithmic scale
 PIXELS = 84  # the least height of a picture, where its samples are smaller
-NOISE = "What looks like noise is what the model reacts to, more than to any sample: it has never had to tell it apart."
+NOISE = "What looks like noise excites the model more than any sample: training never taught it to ignore such inputs."
 RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
 # The same in the light and in the dark theme: dark is low. Viridis, which is even to the eye, also without colour.
 SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
@@ -47,15 +47,15 @@ class InspectionData:
 
 def model_inspection_chapter(study: Study) -> Chapter | None:
     """What the best model looks like inside; None where `hpo evaluate --inside` has not been run, or not here."""
-    held = _read(study)
-    if held is None:
+    data = _read_data(study)
+    if data is None:
         return None
-    blocks = [*_subject(study, held), *_landscape(held), *_first_layer(held), *_layers(held)]
-    notes = [Text(one_line(note), quiet=True) for note in held.about["notes"]]
+    blocks = [*_subject_blocks(study, data), *_landscape_blocks(data), *_first_layer_blocks(data), *_layer_blocks(data)]
+    notes = [Text(one_line(note), quiet=True) for note in data.about["notes"]]
     return Chapter("inside", "Inside the best model", [*blocks, *notes])
 
 
-def _read(study: Study) -> InspectionData | None:
+def _read_data(study: Study) -> InspectionData | None:
     path = find_artifact(study, "inside.npz")
     if path is None:
         return None
@@ -64,33 +64,33 @@ def _read(study: Study) -> InspectionData | None:
     return InspectionData(arrays, json.loads(str(arrays.pop("about"))))
 
 
-def _subject(study: Study, held: InspectionData) -> list[Block]:
-    about, best = held.about, study.best()
+def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
+    about, best = data.about, study.best()
     number = about["trial"]
     value = values_text(about["metric"], about["value"])
-    told: list[Block] = [
-        Text(f"The weights of trial {number} ({about['metric']} {value}), looked at with {held.subject}.")
+    blocks: list[Block] = [
+        Text(f"The weights of trial {number} ({about['metric']} {value}), examined with {data.subject}.")
     ]
     if best is None or (best.number, best.values[0]) != (number, about["value"]):
-        now = "The study has no best trial any more" if best is None else f"Trial {best.number} is the best by now"
-        evidence = f"{now}; what follows is of trial {number}, the best when this was computed."
-        advice = f"Compute it anew: `hpo evaluate {study.name} --inside`."
-        told.insert(0, Note("warning", "Of an earlier best model", evidence, advice))
-    return told
+        now = "The study no longer has a best trial" if best is None else f"Trial {best.number} is now the best"
+        evidence = f"{now}; what follows is about trial {number}, the best when this was computed."
+        advice = f"Compute it again: `hpo evaluate {study.name} --inside`."
+        blocks.insert(0, Note("warning", "Computed for an earlier best model", evidence, advice))
+    return blocks
 
 
 # The loss around it.
 
 
-def _landscape(held: InspectionData) -> list[Block]:
-    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+def _landscape_blocks(data: InspectionData) -> list[Block]:
+    steps, losses, accuracies = (data.arrays[name] for name in ("steps", "losses", "accuracies"))
     logs = np.where(np.isfinite(losses), np.log10(np.maximum(losses, FLOOR)), np.nan)
-    texts = [[_point(losses[i, j], accuracies[i, j]) for j in range(len(steps))] for i in range(len(steps))]
+    texts = [[_point_text(losses[i, j], accuracies[i, j]) for j in range(len(steps))] for i in range(len(steps))]
     contour = {
         "type": "contour",
-        "x": _numbers(steps),
-        "y": _numbers(steps),
-        "z": [_numbers(row) for row in logs],
+        "x": _finite_or_none(steps),
+        "y": _finite_or_none(steps),
+        "z": [_finite_or_none(row) for row in logs],
         "text": texts,
         "hovertemplate": HOVER,
         "colorscale": [[i / (len(SCALE) - 1), colour] for i, colour in enumerate(SCALE)],
@@ -106,15 +106,15 @@ def _landscape(held: InspectionData) -> list[Block]:
             "outlinewidth": 0,
         },
     }
-    across = axis("step along one random direction", showgrid=False, constrain="domain")
-    up = axis("step along another", showgrid=False, scaleanchor="x", constrain="domain")
-    spec = build([contour, _model_mark()], 520, xaxis=across, yaxis=up, showlegend=False)
+    across = make_axis("step along one random direction", showgrid=False, constrain="domain")
+    up = make_axis("step along another", showgrid=False, scaleanchor="x", constrain="domain")
+    spec = build_spec([contour, _model_mark()], 520, xaxis=across, yaxis=up, showlegend=False)
     caption = (
-        "The cross is the model; away from it, its weights are changed along two random directions, each filter by its "
-        "own norm times the step (Li et al. 2018). Dark is a low loss. A wide basin forgives changes of the weights; "
-        "another plane through the same model would look a little different."
+        "The cross is the model. Away from it, its weights change along two random directions, each filter by its own "
+        "norm times the step (Li et al. 2018). Dark is a low loss. A wide basin tolerates changes of the weights; "
+        "another plane through the same model would look somewhat different."
     )
-    return [drawn(Figure("landscape", "The loss around it"), spec, caption), Text(_reading(held))]
+    return [attach_spec(Figure("landscape", "Loss landscape"), spec, caption), Text(_landscape_text(data))]
 
 
 def _model_mark() -> dict[str, Any]:
@@ -130,21 +130,21 @@ def _model_mark() -> dict[str, Any]:
     }
 
 
-def _numbers(values: Array) -> list[float | None]:
+def _finite_or_none(values: Array) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
-def _point(loss: float, accuracy: float) -> str:
-    return safe(f"loss {loss:.4g}, accuracy {100 * accuracy:.1f} %")
+def _point_text(loss: float, accuracy: float) -> str:
+    return escape_text(f"loss {loss:.4g}, accuracy {100 * accuracy:.1f} %")
 
 
-def _reading(held: InspectionData) -> str:
+def _landscape_text(data: InspectionData) -> str:
     """What the numbers say: the loss at the model, how fast it grows, and whether a lower one was met."""
-    steps, losses, accuracies = (held.arrays[name] for name in ("steps", "losses", "accuracies"))
+    steps, losses, accuracies = (data.arrays[name] for name in ("steps", "losses", "accuracies"))
     middle = len(steps) // 2
     centre = losses[middle, middle]
     distance = np.hypot(steps[:, None], steps[None, :])
-    rings = [_ring(losses, accuracies, distance, each, steps[1] - steps[0]) for each in RINGS]
+    rings = [_ring_text(losses, accuracies, distance, each, steps[1] - steps[0]) for each in RINGS]
     low = np.unravel_index(np.argmin(np.where(np.isfinite(losses), losses, np.inf)), losses.shape)
     lower = (
         "No point of the map has a lower loss."
@@ -156,7 +156,7 @@ def _reading(held: InspectionData) -> str:
     return " ".join([here, *rings, lower])
 
 
-def _ring(losses: Array, accuracies: Array, distance: Array, radius: float, width: float) -> str:
+def _ring_text(losses: Array, accuracies: Array, distance: Array, radius: float, width: float) -> str:
     """The median at a distance: of points of a ring one step wide."""
     ring = np.abs(distance - radius) <= width / 2
     loss, accuracy = np.median(losses[ring]), np.median(accuracies[ring])
@@ -166,45 +166,52 @@ def _ring(losses: Array, accuracies: Array, distance: Array, radius: float, widt
 # What its units respond to.
 
 
-def _first_layer(held: InspectionData) -> list[Block]:
-    filters = held.about["filters"]
-    if filters is None or len(held.about["shape"]) != 3:
+def _first_layer_blocks(data: InspectionData) -> list[Block]:
+    filters = data.about["filters"]
+    if filters is None or len(data.about["shape"]) != 3:
         return []
-    weights = held.arrays["filters"].astype(np.float32)
-    linear = list(weights.shape[1:]) == held.about["shape"]
-    what, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
-    captions = [f"{what} {unit}" for unit in filters["units"]]
-    how = (
-        f"{_some(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
-        f"each picture on a scale of its own, {_colours(weights.shape[1])}."
+    weights = data.arrays["filters"].astype(np.float32)
+    linear = list(weights.shape[1:]) == data.about["shape"]
+    singular, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
+    captions = [f"{singular} {unit}" for unit in filters["units"]]
+    note = (
+        f"{_units_text(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
+        f"each picture on a scale of its own, {_scale_text(weights.shape[1])}."
     )
     if linear:
-        how += " Pixels that are the same in every sample keep the noise that training began with."
-    pictures = Pictures("inside-weights", [_picture(each) for each in weights], captions)
-    return [Subtitle("Weights of the first layer"), pictures, Text(how, quiet=True)]
+        note += " Pixels that are the same in every sample keep their initial noise."
+    pictures = Pictures("inside-weights", [_encode_picture(each) for each in weights], captions)
+    return [Subtitle("Weights of the first layer"), pictures, Text(note, quiet=True)]
 
 
-def _layers(held: InspectionData) -> list[Block]:
-    layers = held.about["layers"]
-    if len(held.about["shape"]) != 3:
-        return [Text("The samples are no images, so that what excites the units is not drawn.", quiet=True)]
-    return [block for place, layer in enumerate(layers) for block in _layer(held, place, layer)]
+def _layer_blocks(data: InspectionData) -> list[Block]:
+    layers = data.about["layers"]
+    if len(data.about["shape"]) != 3:
+        return [Text("The samples are not images, so the inputs that excite the units are not drawn.", quiet=True)]
+    return [block for place, layer in enumerate(layers) for block in _one_layer_blocks(data, place, layer)]
 
 
-def _layer(held: InspectionData, place: int, layer: Mapping[str, Any]) -> list[Block]:
-    what, plural = NAMES[layer["kind"]]
-    inputs = _cropped(held.arrays[f"inputs_{place}"].astype(np.float32))
-    if place == 0 and "filters" in held.arrays and _parallel(inputs, held.arrays["filters"].astype(np.float32)):
-        told = [f"What excites a {what} most is an input like its weights.", *_measured(held, layer)]
-        return [Text(" ".join(told), quiet=True)]
+def _one_layer_blocks(data: InspectionData, place: int, layer: Mapping[str, Any]) -> list[Block]:
+    singular, plural = NAMES[layer["kind"]]
+    inputs = _crop_to_seen(data.arrays[f"inputs_{place}"].astype(np.float32))
+    if place == 0 and "filters" in data.arrays and _are_parallel(inputs, data.arrays["filters"].astype(np.float32)):
+        sentences = [
+            f"A {singular} responds most to an input that looks like its weights.",
+            *_response_sentences(data, layer),
+        ]
+        return [Text(" ".join(sentences), quiet=True)]
     outputs = layer["kind"] == "outputs"
-    title = "What speaks for each class" if outputs else f"What excites the {plural} of layer {layer['number']}"
-    captions = [f"{what} {unit}" for unit in layer["units"]]
-    pictures = Pictures(f"inside-{place}", [_picture(each) for each in inputs], captions)
-    return [Subtitle(title), pictures, Text(_how(held, layer, inputs), quiet=True)]
+    title = (
+        "Inputs that excite each class most"
+        if outputs
+        else f"Inputs that excite the {plural} of layer {layer['number']} most"
+    )
+    captions = [f"{singular} {unit}" for unit in layer["units"]]
+    pictures = Pictures(f"inside-{place}", [_encode_picture(each) for each in inputs], captions)
+    return [Subtitle(title), pictures, Text(_layer_caption(data, layer, inputs), quiet=True)]
 
 
-def _cropped(inputs: Array) -> Array:
+def _crop_to_seen(inputs: Array) -> Array:
     """The part (k, channels, h, w) that any of the units sees; elsewhere an input that excites it is exactly 0."""
     seen = np.abs(inputs).max(axis=(0, 1)) > 0
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
@@ -213,7 +220,7 @@ def _cropped(inputs: Array) -> Array:
     return inputs[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _parallel(one: Array, other: Array) -> bool:
+def _are_parallel(one: Array, other: Array) -> bool:
     """Whether each of some pictures is the same as another's but for its scale."""
     if one.shape != other.shape:
         return False
@@ -222,65 +229,66 @@ def _parallel(one: Array, other: Array) -> bool:
     return bool(((a * b).sum(1) >= 0.999 * lengths).all())
 
 
-def _how(held: InspectionData, layer: Mapping[str, Any], inputs: Array) -> str:
+def _layer_caption(data: InspectionData, layer: Mapping[str, Any], inputs: Array) -> str:
     of = "" if layer["kind"] == "outputs" else f" of module {one_line(layer['name'])}"
-    shape, (height, width) = held.about["shape"], inputs.shape[2:]
+    shape, (height, width) = data.about["shape"], inputs.shape[2:]
     part = "" if [height, width] == shape[1:] else f" It sees {height} x {width} of {shape[1]} x {shape[2]} pixels."
-    told = (
-        f"{_some(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: the input of a sample's norm to "
-        f"which each responds most, {_colours(shape[0])}; found by following the gradient, so that there may be others."
+    text = (
+        f"{_units_text(len(layer['units']), layer['of'], NAMES[layer['kind']][1])}{of}: "
+        f"the input with a sample's norm to which each responds most ({_scale_text(shape[0])}), found by gradient "
+        "ascent; there may be others."
     )
-    return " ".join([told + part, *_measured(held, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
+    return " ".join([text + part, *_response_sentences(data, layer), *([NOISE] if layer["kind"] == "outputs" else [])])
 
 
-def _measured(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
-    return [*_strength(held, layer), *_silent(layer)]
+def _response_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[str]:
+    return [*_strength_sentences(data, layer), *_silent_sentences(layer)]
 
 
-def _strength(held: InspectionData, layer: Mapping[str, Any]) -> list[str]:
+def _strength_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[str]:
     """How much more it excites than real samples do, over the units that one of those excites at all."""
     pairs = zip(layer["responses"], layer["to_samples"], strict=True)
-    ratios = [found / real for found, real in pairs if real > 0]
+    ratios = [response / real for response, real in pairs if real > 0]
     if not ratios:
         return []
-    return [f"It excites {np.median(ratios):.1f} times as much (median) as the best of {held.subject}."]
+    return [f"The response to it is {np.median(ratios):.1f} times (median) that to the best of {data.subject}."]
 
 
-def _silent(layer: Mapping[str, Any]) -> list[str]:
+def _silent_sentences(layer: Mapping[str, Any]) -> list[str]:
     if layer["kind"] == "outputs" or not layer["silent"]:
         return []
-    return [f"{layer['silent']} of all {layer['of']} respond above zero to none of the samples."]
+    return [f"{layer['silent']} of {layer['of']} respond above zero to no sample."]
 
 
-def _some(shown: int, of: int, plural: str) -> str:
-    if shown == of:
-        return f"All {of} {plural}"
+def _units_text(count: int, total: int, plural: str) -> str:
+    if count == total:
+        return f"All {total} {plural}"
     which = "the first" if plural == "classes" else "those with the largest outgoing weights"
-    return f"{shown} of {of} {plural} ({which})"
+    return f"{count} of {total} {plural} ({which})"
 
 
-def _colours(channels: int) -> str:
+def _scale_text(channels: int) -> str:
     if channels == 3:
         return "grey for zero"
     return "red above zero, blue below" + (" (the mean over its channels)" if channels > 1 else "")
 
 
-def _picture(values: Array) -> bytes:
+def _encode_picture(values: Array) -> bytes:
     """A PNG of (channels, H, W) numbers: three are red, green and blue around grey, others a scale with zero white."""
     sizes = np.abs(values)
     # The strongest of a hundred pixels are cut off: next to a single one the others would all look like zero.
     scaled = np.clip(values / (np.quantile(sizes, 0.99) or sizes.max() or 1.0), -1, 1)
-    image = _around_grey(scaled) if len(values) == 3 else _diverging(scaled.mean(0))
+    image = _to_grey_rgb(scaled) if len(values) == 3 else _to_diverging_colours(scaled.mean(0))
     times = max(1, -(-PIXELS // image.shape[0]))
     return encode_png(image.repeat(times, 0).repeat(times, 1))
 
 
-def _around_grey(values: Array) -> Array:
+def _to_grey_rgb(values: Array) -> Array:
     grey: Array = np.round(127.5 * (1 + values)).astype(np.uint8).transpose(1, 2, 0)
     return grey
 
 
-def _diverging(values: Array) -> Array:
+def _to_diverging_colours(values: Array) -> Array:
     """Numbers from -1 to 1, (H, W), in colours: blue, white, red."""
     values = np.round(SHADES * values) / SHADES
     ends = np.where(values[..., None] < 0, COLD, WARM)

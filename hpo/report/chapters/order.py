@@ -16,7 +16,13 @@ from hpo.report.chapters.parameter_importance import parameter_importance_chapte
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
 from hpo.report.chapters.sample_images import sample_images_chapter
-from hpo.report.chapters.search import course, front, over_all, over_each, over_time
+from hpo.report.chapters.search import (
+    history_chapter,
+    parallel_coordinates_chapter,
+    pareto_chapter,
+    slices_chapter,
+    timeline_chapter,
+)
 from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
@@ -27,50 +33,51 @@ __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
 # A report is read from its top, and most readers stop early: what is decided by comes first.
 CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
-    lambda it: test_scores_chapter(it.results, it.evaluations, it.judgements, it.looks),
-    lambda it: best_config_chapter(it.results, it.evaluations, it.judgements),
-    lambda it: findings_chapter(it.findings),
-    lambda it: parameter_importance_chapter(it.study, it.results),
-    lambda it: learning_curves_chapter(it.results),
-    lambda it: comparison_chapter(it.results),
-    lambda it: error_analysis_chapter(it.evaluations),
-    lambda it: reconstruction_chapter(it.evaluations),
-    lambda it: sample_images_chapter(it.study),
-    lambda it: front(it.results),
-    lambda it: model_inspection_chapter(it.study),
-    lambda it: cost_chapter(it.results),
-    lambda it: trials_chapter(it.results),
-    lambda it: course(it.results),
-    lambda it: over_each(it.results, list(it.importances)),
-    lambda it: over_all(it.results, it.important),
-    lambda it: over_time(it.results, it.now),
-    lambda it: definition_chapter(it.results),
-    lambda it: reproduction_chapter(it.results),
+    lambda data: test_scores_chapter(data.results, data.evaluations, data.evaluation_stats, data.test_set_reads),
+    lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
+    lambda data: findings_chapter(data.findings),
+    lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
+    lambda data: learning_curves_chapter(data.results),
+    lambda data: comparison_chapter(data.results),
+    lambda data: error_analysis_chapter(data.evaluations),
+    lambda data: reconstruction_chapter(data.evaluations),
+    lambda data: sample_images_chapter(data.study),
+    lambda data: pareto_chapter(data.results),
+    lambda data: model_inspection_chapter(data.study),
+    lambda data: cost_chapter(data.results),
+    lambda data: trials_chapter(data.results),
+    lambda data: history_chapter(data.results),
+    lambda data: slices_chapter(data.results, list(data.importances.by_key)),
+    lambda data: parallel_coordinates_chapter(data.results, data.parameters_by_importance),
+    lambda data: timeline_chapter(data.results, data.read_at),
+    lambda data: definition_chapter(data.results),
+    lambda data: reproduction_chapter(data.results),
 )
 
 
-def make_chapters(reading: ReportData) -> list[Chapter]:
+def make_chapters(data: ReportData) -> list[Chapter]:
     """The report's chapters, top to bottom; those that have nothing to say are left out."""
-    told = (write(reading) for write in CHAPTERS)
-    return [chapter for chapter in told if chapter is not None and chapter.blocks]
+    chapters = (write(data) for write in CHAPTERS)
+    return [chapter for chapter in chapters if chapter is not None and chapter.blocks]
 
 
-def study_facts(reading: ReportData) -> list[str]:
+def study_facts(data: ReportData) -> list[str]:
     """A few words on the study, for under its verdict."""
-    results = reading.results
+    results = data.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
-    told = [f"{trials}: {states}" if results.trials else "no trials yet"]
-    if results.remaining:
+    facts = [f"{trials}: {states}" if results.trials else "no trials yet"]
+    if results.remaining_trials:
         slots = max(results.budget.trials, len(results.trials))
         ended = f" ({results.stop_reason})" if results.stop_reason else ""
-        told.append(f"not finished: {count_text(results.remaining)} of {count_text(slots)} left{ended}")
-    if results.began and results.last:
-        told.append(f"{duration_text((results.last - results.began).total_seconds())}, from {time_text(results.began)}")
+        facts.append(f"not finished: {count_text(results.remaining_trials)} of {count_text(slots)} left{ended}")
+    if results.started_at and results.last_event_at:
+        seconds = (results.last_event_at - results.started_at).total_seconds()
+        facts.append(f"{duration_text(seconds)}, from {time_text(results.started_at)}")
     extra = sum(row.extra for row in results.trials)
     if extra:
-        told.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")
-    return told
+        facts.append(f"{extra} {'trial was' if extra == 1 else 'trials were'} added by others")
+    return facts
 
 
 LEVELS = ("warning", "note", "ok", "unknown")
@@ -78,15 +85,24 @@ LEVELS = ("warning", "note", "ok", "unknown")
 
 def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
     """What the checks found: what is to be acted on first, then what is to be known; the rest folded."""
-    told = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
-        Note(each.level, each.title, each.evidence, each.advice, each.toml)
-        for each in told
+        Note(each.level, _capitalize(each.title), _as_sentence(each.evidence), _as_sentence(each.advice), each.toml)
+        for each in ordered
         if each.level in ("warning", "note")
     ]
-    for level, title in (("ok", "in order"), ("unknown", "could not be computed")):
-        rows = [[each.title, each.evidence] for each in told if each.level == level]
+    for level, title in (("ok", "passed"), ("unknown", "could not be computed")):
+        rows = [[_capitalize(each.title), _as_sentence(each.evidence)] for each in ordered if each.level == level]
         if rows:
             folded = f"{len(rows)} {'check' if len(rows) == 1 else 'checks'} {title}"
             blocks.append(Table(["check", "evidence"], rows, folded=folded))
     return Chapter("findings", "Findings", blocks) if blocks else None
+
+
+def _capitalize(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _as_sentence(text: str) -> str:
+    """Return a finding's words with a capital letter and a full stop; its text goes into other sentences as well."""
+    return _capitalize(text) + ("" if not text or text[-1] in ".!?" else ".")

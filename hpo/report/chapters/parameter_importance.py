@@ -14,86 +14,77 @@ from optuna.trial import FrozenTrial
 from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Text
 from hpo.report.data.results import Results
-from hpo.report.figures.axes import category, named_values, round_ticks
+from hpo.report.figures.axes import choose_round_ticks, list_named_values, round_float
 from hpo.report.figures.plotly_spec import (
     HOVER,
     Figure,
     Spec,
-    axis,
-    build,
-    clipped,
-    drawn,
-    limits_of,
-    missing,
-    safe,
-    short,
-    value_axis,
+    attach_spec,
+    build_spec,
+    clip,
+    escape_text,
+    find_limits,
+    make_axis,
+    make_value_axis,
+    mark_missing,
+    shorten,
 )
 from hpo.report.format import count_text, dimension_text, value_text, values_text
-from hpo.report.stats.shares import RESAMPLES, SAMPLE_LIMIT, Share, comparable_trials, shares
+from hpo.report.stats.importance import RESAMPLES, SAMPLE_LIMIT, Importances, Share, list_ranked_trials
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
 from hpo.study import Objective, Study
 
-__all__ = ["Bucket", "isolate", "parameter_importance_chapter"]
+__all__ = ["Bucket", "group_by_value", "parameter_importance_chapter"]
 
-FEWEST = 10  # complete trials: below that a tenth of them is none
 BUCKETS = 10
 DIMENSIONS_LIMIT = 24  # isolation plots
 ROUGH = 100  # complete trials below which the words warn
 
 
-def parameter_importance_chapter(study: Study, results: Results) -> Chapter:
-    """The shares of all parameters, those that only exist under a condition apart, and an isolation plot for each."""
-    trials = comparable_trials(study)
-    held = {key for trial in trials for key in trial.params}
-    dimensions = {dimension.key: dimension for dimension in results.space.varied if dimension.key in held}
-    found, why = _shares(study, results, list(dimensions), trials)
-    blocks: list[Block] = [*_bars(found, dimensions, why), *_caveats(found, len(trials))]
-    order = [share.key for share in found] or list(dimensions)
-    plots = [_isolation(study, dimensions[key], i, trials) for i, key in enumerate(order[:DIMENSIONS_LIMIT])]
+def parameter_importance_chapter(study: Study, results: Results, importances: Importances) -> Chapter:
+    """Write the chapter: the shares of all parameters, and a plot of the best trial by value for each.
+
+    Parameters that exist only under a condition have a figure of their own.
+    """
+    trials = list_ranked_trials(study)
+    keys_of_trials = {key for trial in trials for key in trial.params}
+    dimensions = {dimension.key: dimension for dimension in results.space.varied if dimension.key in keys_of_trials}
+    shares = importances.shares
+    blocks: list[Block] = [*_bar_blocks(shares, dimensions, importances.reason), *_caveats(shares, len(trials))]
+    order = [share.key for share in shares] or list(dimensions)
+    plots = [_best_by_value_figure(study, dimensions[key], i, trials) for i, key in enumerate(order[:DIMENSIONS_LIMIT])]
     if plots:
-        blocks += [Subtitle("Each parameter alone"), *plots, Text(_isolation_words(len(order)), quiet=True)]
-    return Chapter("mattered", "What mattered", blocks)
+        blocks += [
+            Subtitle("Best trial by value of each parameter"),
+            *plots,
+            Text(_best_by_value_caption(len(order)), quiet=True),
+        ]
+    return Chapter("mattered", "Parameter importance", blocks)
 
 
-def _shares(
-    study: Study, results: Results, keys: Sequence[str], trials: Sequence[FrozenTrial]
-) -> tuple[list[Share], str]:
-    """The shares; and why there are none, where there are none."""
-    if not results.varied:
-        return [], "The study varies no parameter."
-    if not keys or len(trials) < FEWEST:
-        return [], f"This needs at least {FEWEST} complete trials; there are {len(trials)}."
-    try:
-        found = shares(study, keys, trials)
-    except ValueError as error:  # trials that others added need not fit together
-        return [], f"Shares cannot be computed: {error}"
-    return found, "" if found else "Nothing sets the good trials apart from the others."
-
-
-def _bars(found: Sequence[Share], dimensions: dict[str, Dimension], why: str) -> list[Block]:
+def _bar_blocks(shares: Sequence[Share], dimensions: dict[str, Dimension], reason: str) -> list[Block]:
     """A figure of the parameters that have one domain, and one of those whose domain depends on others."""
-    figure = Figure("importance", "Shares in what sets the good trials apart")
-    if not found:
-        return [missing(figure, why)]
+    figure = Figure("importance", "Importance of each parameter")
+    if not shares:
+        return [mark_missing(figure, reason)]
     names = Counter(dimension.parameter.name for dimension in dimensions.values())
-    apart = [share for share in found if _conditional(dimensions[share.key], names)]
-    plain = [share for share in found if share not in apart]
-    high = max(share.high for share in found)
-    blocks: list[Block] = [_bar_figure(figure, plain, dimensions, high)] if plain else []
-    if apart:
-        title = "The same of parameters that only some trials have" if plain else figure.title
-        blocks.append(_bar_figure(Figure("importance-conditional", title), apart, dimensions, high))
+    conditional = [share for share in shares if _is_conditional(dimensions[share.key], names)]
+    unconditional = [share for share in shares if share not in conditional]
+    high = max(share.high for share in shares)
+    blocks: list[Block] = [_bar_figure(figure, unconditional, dimensions, high)] if unconditional else []
+    if conditional:
+        title = "Importance of parameters that only some trials have" if unconditional else figure.title
+        blocks.append(_bar_figure(Figure("importance-conditional", title), conditional, dimensions, high))
     return blocks
 
 
-def _conditional(dimension: Dimension, names: Counter[str]) -> bool:
+def _is_conditional(dimension: Dimension, names: Counter[str]) -> bool:
     return names[dimension.parameter.name] > 1 or bool(dimension.domain.condition.tests)
 
 
-def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
-    rows = list(reversed(found))
+def _bar_figure(figure: Figure, shares: Sequence[Share], dimensions: dict[str, Dimension], high: float) -> Figure:
+    rows = list(reversed(shares))
     names = [_bar_name(dimensions[share.key]) for share in rows]
     bars = {
         "type": "bar",
@@ -109,45 +100,45 @@ def _bar_figure(figure: Figure, found: Sequence[Share], dimensions: dict[str, Di
             "thickness": 1.2,
             "width": 4,
         },
-        "text": [_percent(share) for share in rows],
+        "text": [_share_text(share) for share in rows],
         "textposition": "none",
         "hovertemplate": HOVER,
         "marker": {"color": "@accent"},
     }
-    spec = build(
+    spec = build_spec(
         [bars],
         70 + sum(18 * max(2, name.count("<br>") + 1) for name in names),
-        xaxis=axis(tickformat=".0%", range=[0, min(1.0, 1.05 * high) or 1], nticks=6),
-        yaxis=axis(type="category", ticksuffix="  ", showgrid=False),
+        xaxis=make_axis(tickformat=".0%", range=[0, min(1.0, 1.05 * high) or 1], nticks=6),
+        yaxis=make_axis(type="category", ticksuffix="  ", showgrid=False),
         bargap=0.4,
     )
-    only = any(dimensions[share.key].domain.condition.tests for share in found)
-    caption = "Each counts only among the trials that have it; one scale for both figures." if only else ""
-    return drawn(figure, spec, caption)
+    only = any(dimensions[share.key].domain.condition.tests for share in shares)
+    caption = "Each is compared only among the trials that have it. Both figures have the same scale." if only else ""
+    return attach_spec(figure, spec, caption)
 
 
 def _bar_name(dimension: Dimension) -> str:
     """On lines that leave a phone's width to the bars."""
-    name, bracket, condition = short(dimension_text(dimension), 60).partition(" (")
-    return "<br>".join(map(safe, [name, *wrap(f"({condition}", 24)] if bracket else [name]))
+    name, bracket, condition = shorten(dimension_text(dimension), 60).partition(" (")
+    return "<br>".join(map(escape_text, [name, *wrap(f"({condition}", 24)] if bracket else [name]))
 
 
-def _percent(share: Share) -> str:
+def _share_text(share: Share) -> str:
     return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f} %)"
 
 
-def _caveats(found: Sequence[Share], count: int) -> list[Block]:
-    if not found:
+def _caveats(shares: Sequence[Share], count: int) -> list[Block]:
+    if not shares:
         return []
     drawn_again = f"{count_text(SAMPLE_LIMIT)} trials, drawn" if count > SAMPLE_LIMIT else "all trials, drawn again"
     first = (
         f"PED-ANOVA compares the best tenth of {count_text(count)} complete trials with all of them; the shares sum to "
-        f"100 %. The bars of error hold 90 % of {RESAMPLES} draws, each of {drawn_again} with replacement."
+        f"100 %. Error bars are 90 % bootstrap intervals: {RESAMPLES} draws, each of {drawn_again} with replacement."
     )
-    rough = f" With {count} trials these shares are rough." if count < ROUGH else ""
+    rough = f" With {count} trials the shares are rough." if count < ROUGH else ""
     second = (
-        f"A small share says that this domain held no values that were much better or worse, not that the parameter "
-        f"never matters. A sampler that learns tries bad values rarely, which hides what they cost.{rough}"
+        "A small share means that no values in this domain were much better or worse than others, not that the "
+        f"parameter never matters. An adaptive sampler rarely tries bad values, which hides what they cost.{rough}"
     )
     return [Text(f"{first} {second}", quiet=True)]
 
@@ -174,36 +165,36 @@ class Bucket:
     feasible: bool
 
 
-def isolate(study: Study, dimension: Dimension, trials: Sequence[FrozenTrial]) -> list[Bucket]:
+def group_by_value(study: Study, dimension: Dimension, trials: Sequence[FrozenTrial]) -> list[Bucket]:
     """The buckets of a dimension that hold any trial, in the order of the domain.
 
     A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
-    held = [trial for trial in trials if dimension.key in trial.params]
-    name_of, place_of = _scale(dimension.domain, [trial.params[dimension.key] for trial in held])
+    with_value = [trial for trial in trials if dimension.key in trial.params]
+    name_of, place_of = _bucket_scale(dimension.domain, [trial.params[dimension.key] for trial in with_value])
     groups: dict[float, list[FrozenTrial]] = {}
-    for trial in held:
+    for trial in with_value:
         groups.setdefault(place_of(trial.params[dimension.key]), []).append(trial)
-    return [_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
+    return [_make_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
 
 
-def _bucket(study: Study, place: float, name: str, trials: Sequence[FrozenTrial]) -> Bucket:
+def _make_bucket(study: Study, place: float, name: str, trials: Sequence[FrozenTrial]) -> Bucket:
     sign = -1 if study.maximize else 1
-    feasible = [trial for trial in trials if _feasible(trial)]
+    feasible = [trial for trial in trials if _is_feasible(trial)]
     best = min(feasible or trials, key=lambda trial: (sign * trial.values[0], trial.number))
     return Bucket(place, name, len(feasible), (best.number, best.values[0]), bool(feasible))
 
 
-def _feasible(trial: FrozenTrial) -> bool:
+def _is_feasible(trial: FrozenTrial) -> bool:
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def _scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:
+def _bucket_scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:
     """How a bucket is called by its place, and the place of a value."""
-    named = named_values([domain], values)
+    named = list_named_values([domain], values)
     if named is not None:
         places = {value: float(i) for i, value in enumerate(named)}
-        return lambda place: value_text(named[int(place)]), lambda value: places[category(value) or value]
+        return lambda place: value_text(named[int(place)]), lambda value: places[round_float(value) or value]
     assert isinstance(domain, Range)
     log = domain.log and domain.low > 0 and all(float(value) > 0 for value in values)
     to, back = (math.log, math.exp) if log else (float, float)
@@ -221,34 +212,36 @@ def _scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], s
     return name, middle
 
 
-def _isolation(study: Study, dimension: Dimension, index: int, trials: Sequence[FrozenTrial]) -> Figure:
-    buckets, objective = isolate(study, dimension, trials), study.definition.objectives[0]
+def _best_by_value_figure(study: Study, dimension: Dimension, index: int, trials: Sequence[FrozenTrial]) -> Figure:
+    buckets, objective = group_by_value(study, dimension, trials), study.definition.objectives[0]
     maximize = study.maximize
-    limits = limits_of([bucket.best[1] for bucket in buckets], maximize) or (0.0, 1.0)
+    limits = find_limits([bucket.best[1] for bucket in buckets], maximize) or (0.0, 1.0)
     span = limits[1] - limits[0]
     floor = limits[0] - 0.14 * span  # the counts stand below the lowest dot
-    data = [_line(objective, [b for b in buckets if b.feasible], limits, "@accent", "circle")]
-    data[0]["mode"] = "lines+markers" if isinstance(dimension.domain, Range) or _numeric(dimension) else "markers"
-    data += [_line(objective, [b for b in buckets if not b.feasible], limits, "@fail", "x")]
-    data += [_counts(buckets, floor + 0.05 * span)]
-    side = value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
-    ground = _ground(dimension.domain, buckets)
-    spec = build([trace for trace in data if trace["x"]], 230, xaxis=ground, yaxis=side, showlegend=False)
+    data = [_best_trace(objective, [b for b in buckets if b.feasible], limits, "@accent", "circle")]
+    data[0]["mode"] = "lines+markers" if isinstance(dimension.domain, Range) or _is_numeric(dimension) else "markers"
+    data += [_best_trace(objective, [b for b in buckets if not b.feasible], limits, "@fail", "x")]
+    data += [_count_trace(buckets, floor + 0.05 * span)]
+    yaxis = make_value_axis(objective, limits, " ", range=[floor, limits[1]], nticks=5)
+    xaxis = _value_axis(dimension.domain, buckets)
+    spec = build_spec([trace for trace in data if trace["x"]], 230, xaxis=xaxis, yaxis=yaxis, showlegend=False)
     return Figure(f"isolation-{index}", dimension_text(dimension), "", spec)
 
 
-def _numeric(dimension: Dimension) -> bool:
+def _is_numeric(dimension: Dimension) -> bool:
     """Whether its choices have an order, so that a line between them means something."""
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.domain.points())
 
 
-def _line(objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, float], colour: str, mark: str) -> Spec:
+def _best_trace(
+    objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, float], colour: str, mark: str
+) -> Spec:
     """Best values; infeasible ones are no part of the line."""
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [bucket.place for bucket in buckets],
-        "y": clipped([bucket.best[1] for bucket in buckets], limits),
+        "y": clip([bucket.best[1] for bucket in buckets], limits),
         "text": [_bucket_text(objective, bucket) for bucket in buckets],
         "hovertemplate": HOVER,
         "line": {"color": colour, "width": 1.5},
@@ -258,11 +251,11 @@ def _line(objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, 
 
 def _bucket_text(objective: Objective, bucket: Bucket) -> str:
     number, value = bucket.best
-    who = f"best: trial {number}, {values_text(objective.metric, value)}{'' if bucket.feasible else ', infeasible'}"
-    return f"<b>{safe(short(bucket.name, 60))}</b><br>{who}<br>{count_text(bucket.count)} feasible trials"
+    best = f"best: trial {number}, {values_text(objective.metric, value)}{'' if bucket.feasible else ', infeasible'}"
+    return f"<b>{escape_text(shorten(bucket.name, 60))}</b><br>{best}<br>{count_text(bucket.count)} feasible trials"
 
 
-def _counts(buckets: Sequence[Bucket], height: float) -> Spec:
+def _count_trace(buckets: Sequence[Bucket], height: float) -> Spec:
     return {
         "type": "scatter",
         "mode": "text",
@@ -274,24 +267,24 @@ def _counts(buckets: Sequence[Bucket], height: float) -> Spec:
     }
 
 
-def _ground(domain: Domain, buckets: Sequence[Bucket]) -> Spec:
+def _value_axis(domain: Domain, buckets: Sequence[Bucket]) -> Spec:
     values: list[Any] = [bucket.place for bucket in buckets]
-    if named_values([domain], []) is not None:
-        ticks = {"tickvals": values, "ticktext": [safe(short(bucket.name, 14)) for bucket in buckets]}
-        return axis(" ", showgrid=False, range=[-0.5, max(values, default=0) + 0.5], **ticks)
+    if list_named_values([domain], []) is not None:
+        ticks = {"tickvals": values, "ticktext": [escape_text(shorten(bucket.name, 14)) for bucket in buckets]}
+        return make_axis(" ", showgrid=False, range=[-0.5, max(values, default=0) + 0.5], **ticks)
     assert isinstance(domain, Range)
     low, high = min([domain.low, *values]), max([domain.high, *values])
     if domain.log and low > 0:
-        ticks_at = round_ticks(low, high)
+        ticks_at = choose_round_ticks(low, high)
         texts = {"tickvals": ticks_at, "ticktext": [value_text(tick) for tick in ticks_at]}
-        return axis(" ", type="log", showgrid=False, range=[math.log10(low), math.log10(high)], **texts)
-    return axis(" ", showgrid=False, nticks=6, range=[low, high])
+        return make_axis(" ", type="log", showgrid=False, range=[math.log10(low), math.log10(high)], **texts)
+    return make_axis(" ", showgrid=False, nticks=6, range=[low, high])
 
 
-def _isolation_words(count: int) -> str:
-    cut = f" The {DIMENSIONS_LIMIT} first of {count} parameters are shown." if count > DIMENSIONS_LIMIT else ""
+def _best_by_value_caption(count: int) -> str:
+    cut = f" The first {DIMENSIONS_LIMIT} of {count} parameters are shown." if count > DIMENSIONS_LIMIT else ""
     return (
-        "The best trial at each value, or in each tenth of a range on its own scale, all other parameters free; below "
-        "it how many feasible trials there were. A cross: only infeasible ones. The best of many trials is better by "
-        f"chance than the best of few, so a slope may be no more than the counts.{cut}"
+        "The best trial at each value, or in each tenth of a range on its own scale, with all other parameters free. "
+        "The numbers count the feasible trials; a cross marks values that only infeasible trials have. The best of "
+        f"many trials beats the best of few by chance alone, so a slope may reflect no more than the counts.{cut}"
     )

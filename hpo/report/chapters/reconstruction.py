@@ -11,7 +11,7 @@ import numpy as np
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Text
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Reconstructions, median_run
 from hpo.report.figures.overview import SERIES
-from hpo.report.figures.plotly_spec import Figure, Spec, axis, build, drawn
+from hpo.report.figures.plotly_spec import Figure, Spec, attach_spec, build_spec, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
@@ -28,11 +28,15 @@ def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
         blocks: list[Block] = []
         for index, candidate in enumerate(_best_first(evaluation)):
             run = median_run(evaluation, candidate)
-            told = run.reconstructions("test") if run else None
-            if run is not None and told is not None:
-                blocks += [Subtitle(candidate.label), _subject(evaluation, candidate, run), *_blocks(index, told)]
+            reconstructions = run.reconstructions("test") if run else None
+            if run is not None and reconstructions is not None:
+                blocks += [
+                    Subtitle(candidate.label),
+                    _subject_text(evaluation, candidate, run),
+                    *_sample_blocks(index, reconstructions),
+                ]
         if blocks:
-            return Chapter("reconstruction", "What it reconstructs", blocks)
+            return Chapter("reconstruction", "Reconstructions", blocks)
     return None
 
 
@@ -41,32 +45,37 @@ def _best_first(evaluation: EvaluationResults) -> list[CandidateRuns]:
     return sorted(evaluation.candidates, key=lambda each: each is not best)
 
 
-def _subject(evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun) -> Text:
+def _subject_text(evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun) -> Text:
     error = run.test.get("test_reconstruction_error")
-    told = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
+    text = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
     size = candidate.config.effective().get("latent_size")
-    latent = f"{count_text(int(size))} latent numbers, " if size is not None else ""
-    return Text(f"{latent}trained from seed {run.seed} on {evaluation.dataset}{told}.".capitalize())
+    latent = f"latent size {count_text(int(size))}, " if size is not None else ""
+    sentence = f"{latent}trained from seed {run.seed} on {evaluation.dataset}{text}."
+    return Text(sentence[:1].upper() + sentence[1:])
 
 
-def _blocks(index: int, told: Reconstructions) -> list[Block]:
+def _sample_blocks(index: int, reconstructions: Reconstructions) -> list[Block]:
     blocks: list[Block] = []
-    if told.originals is not None and told.reconstructions is not None and len(told.originals):
-        pairs = chain.from_iterable(zip(told.originals, told.reconstructions, strict=True))
-        captions = ["sample", "reconstruction"] * len(told.originals)
+    if (
+        reconstructions.originals is not None
+        and reconstructions.reconstructions is not None
+        and len(reconstructions.originals)
+    ):
+        pairs = chain.from_iterable(zip(reconstructions.originals, reconstructions.reconstructions, strict=True))
+        captions = ["sample", "reconstruction"] * len(reconstructions.originals)
         blocks.append(Pictures(f"reconstructions-{index}", [encode_png(picture) for picture in pairs], captions, 10))
-    if told.codes is not None and len(told.codes):
-        blocks.append(_plane(index, told, told.codes))
+    if reconstructions.codes is not None and len(reconstructions.codes):
+        blocks.append(_plane_figure(index, reconstructions, reconstructions.codes))
     return blocks
 
 
-def _plane(index: int, told: Reconstructions, codes: Array) -> Figure:
+def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array) -> Figure:
     """Samples where their latent numbers are, coloured by their labels, which the model has never seen."""
-    labels = sorted(set(told.labels.tolist()))
+    labels = sorted(set(reconstructions.labels.tolist()))
     coloured = labels if len(labels) <= LABELS_LIMIT else [None]
     traces: list[Spec] = []
     for place, label in enumerate(coloured):
-        part = codes if label is None else codes[told.labels == label]
+        part = codes if label is None else codes[reconstructions.labels == label]
         colour, symbol = SERIES[place % len(SERIES)], SYMBOLS[place // len(SERIES) % len(SYMBOLS)]
         traces.append(
             {
@@ -79,10 +88,12 @@ def _plane(index: int, told: Reconstructions, codes: Array) -> Figure:
                 "marker": {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.7},
             }
         )
-    whole = told.explained >= 1
-    names = ("latent number 1", "latent number 2") if whole else ("first component", "second component")
-    spec = build(traces, 520, xaxis=axis(names[0]), yaxis=axis(names[1], scaleanchor="x"), showlegend=len(coloured) > 1)
-    share = f"{100 * told.explained:.0f} % of their variance"
-    what = "Where the encoder puts" if whole else f"Two principal components of the latent numbers, {share}, of"
-    caption = f"{what} {count_text(len(codes))} test samples. Colours are labels, which the model has never seen."
-    return drawn(Figure(f"latent-{index}", "On a plane"), spec, caption)
+    whole = reconstructions.explained >= 1
+    names = ("latent dimension 1", "latent dimension 2") if whole else ("first component", "second component")
+    spec = build_spec(
+        traces, 520, xaxis=make_axis(names[0]), yaxis=make_axis(names[1], scaleanchor="x"), showlegend=len(coloured) > 1
+    )
+    share = f"{100 * reconstructions.explained:.0f} % of their variance"
+    what = "Latent codes" if whole else f"First two principal components of the latent codes ({share})"
+    caption = f"{what} of {count_text(len(codes))} test samples. Colours are labels, which the model has never seen."
+    return attach_spec(Figure(f"latent-{index}", "Latent space"), spec, caption)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpo.report.chapters.blocks import Block, Chapter, Code, Text
-from hpo.report.commands import format_command, import_options
+from hpo.report.commands import format_command, format_import_options
 from hpo.report.data.results import Results
 from hpo.report.format import one_line
 from hpo.study.definition import ComponentSpec
@@ -18,33 +18,37 @@ def reproduction_chapter(results: Results) -> Chapter:
     best = results.best is not None
     steps = [
         (
-            "run the same study anew, from the file beside this report",
-            _launch(results),
+            "run the same study again, from the file beside this report",
+            _launch_command(results),
             not results.definition.evaluation,
         ),
-        ("go on with this one, where trials are left", format_command(results, "launch"), bool(results.remaining)),
         (
-            "train the best again from fresh seeds, beside the baseline, and test it",
+            "resume this study",
+            format_command(results, "launch"),
+            bool(results.remaining_trials),
+        ),
+        (
+            "retrain the best from fresh seeds, beside the baseline, and test it",
             format_command(results, "evaluate"),
             best,
         ),
         ("write this report", format_command(results, "report"), True),
         ("save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
-        ("train it once", f"hpo train --config best_config.toml{import_options(results)} --out best", best),
-        ("look closer", format_command(results, "dashboard", imports=False), True),
+        ("train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
+        ("browse the study", format_command(results, "dashboard", imports=False), True),
     ]
     blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
-    text = "Commands are to be typed as they stand"
-    text += ", with the password in the place of ***." if "***" in results.storage else "."
+    text = "The commands can be copied as they stand"
+    text += ", with the password in place of ***." if "***" in results.storage else "."
     data = results.definition.dataset
-    same = " The data are checked by their SHA-256." if data.sha256 else ""
+    same = " The data files are checked by their SHA-256." if data.sha256 else ""
     text_of_file = format_study_file(results)
     file = [Code(text_of_file, "toml", folded="study.toml: the study as it was launched")] if text_of_file else []
     return Chapter("reproduction", "Reproduction", [Text(text + same), *blocks, *file])
 
 
-def _launch(results: Results) -> str:
-    return f"hpo launch ./study.toml{import_options(results)}"
+def _launch_command(results: Results) -> str:
+    return f"hpo launch ./study.toml{format_import_options(results)}"
 
 
 def format_study_file(results: Results) -> str:
@@ -69,8 +73,8 @@ def study_table(results: Results) -> dict[str, Any]:
         "trials": budget.trials,
         "timeout": budget.timeout,
         "target": budget.target,
-        "sampler": _named(definition.sampler),
-        "pruner": _named(definition.pruner),
+        "sampler": _component_table(definition.sampler),
+        "pruner": _component_table(definition.pruner),
         "seed": definition.seed,
         "parameters": definition.parameters,
         "constraints": [each.text for each in definition.constraints] or None,
@@ -82,5 +86,5 @@ def study_table(results: Results) -> dict[str, Any]:
     return {key: value for key, value in table.items() if value is not None}
 
 
-def _named(named: ComponentSpec) -> dict[str, Any]:
+def _component_table(named: ComponentSpec) -> dict[str, Any]:
     return {"name": named.name, **named.options}

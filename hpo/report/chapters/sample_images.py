@@ -20,29 +20,29 @@ PICTURES_LIMIT = 120
 
 def sample_images_chapter(study: Study) -> Chapter | None:
     """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
-    found = _file(study)
-    if found is None:
+    samples = _find_samples(study)
+    if samples is None:
         return None
-    dataset, path = found
-    with np.load(path, allow_pickle=False) as held:
-        images, labels = held["images"], held["labels"]
+    dataset, path = samples
+    with np.load(path, allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
     classes = sorted(set(labels.tolist()))
     each = max(1, min(SHOWN, PICTURES_LIMIT // max(len(classes), 1)))
     chosen = [i for label in classes[:PICTURES_LIMIT] for i in np.flatnonzero(labels == label)[:each]]
     if not chosen:
         return None
-    text = f"Training images of {dataset}, the label under each."
+    text = f"Training images of {dataset} with their labels."
     if len(chosen) < len(images):
-        text += f" {len(chosen)} of {len(images)} kept ones are shown."
+        text += f" {len(chosen)} of the {len(images)} stored images are shown."
     captions = [str(labels[i]) for i in chosen]
     blocks: list[Block] = [
         Text(text, quiet=True),
         Pictures("samples", [encode_png(images[i]) for i in chosen], captions, each),
     ]
-    return Chapter("samples", "The data", blocks)
+    return Chapter("samples", "Sample images", blocks)
 
 
-def _file(study: Study) -> tuple[str, Path] | None:
+def _find_samples(study: Study) -> tuple[str, Path] | None:
     """The samples of the study's own data set, and its name."""
     own = study.definition.dataset.name
     for companion in evaluation_studies(study):

@@ -15,26 +15,33 @@ from hpo.report.figures.timeline import timeline_figure
 from hpo.report.format import duration_text, gain_text, metric_text, value_text, values_text
 from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["course", "front", "over_all", "over_each", "over_time", "within_noise"]
+__all__ = [
+    "find_cheapest_within_noise",
+    "history_chapter",
+    "parallel_coordinates_chapter",
+    "pareto_chapter",
+    "slices_chapter",
+    "timeline_chapter",
+]
 
 FRONT = 20
 
 
-def front(results: Results) -> Chapter | None:
+def pareto_chapter(results: Results) -> Chapter | None:
     """The Pareto front of several objectives; None of one, and without a complete trial."""
     if len(results.objectives) < 2 or not results.front:
         return None
-    shown = results.front[:FRONT]
-    names = [name for name in results.varied if any(name in results.settings(row) for row in shown)]
+    trials = results.front[:FRONT]
+    names = [name for name in results.varied if any(name in results.settings(row) for row in trials)]
     metrics = [objective.metric for objective in results.objectives]
-    rows = [_line(results, row, names) for row in shown]
+    rows = [_front_row(results, row, names) for row in trials]
     more = [Text(f"The first {FRONT} of {len(results.front)}.", quiet=True)] if len(results.front) > FRONT else []
     table = Table(["trial", *metrics, *names, "time"], rows, ["trial", *metrics, "time"])
-    smallest = [Text(text) for other in range(1, len(results.objectives)) if (text := _within_noise(results, other))]
+    smallest = [Text(text) for other in range(1, len(results.objectives)) if (text := _cheapest_text(results, other))]
     return Chapter("pareto", "Pareto front", [pareto_figure(results), *smallest, table, *more])
 
 
-def within_noise(results: Results, other: int) -> TrialRow | None:
+def find_cheapest_within_noise(results: Results, other: int) -> TrialRow | None:
     """Of the trials within a standard error of the best first objective, the one that is best in another objective.
 
     That is the rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of models that
@@ -48,55 +55,55 @@ def within_noise(results: Results, other: int) -> TrialRow | None:
     return min(near, key=lambda row: cost * (row.values or ())[other])
 
 
-def _within_noise(results: Results, other: int) -> str:
-    found, error, best = within_noise(results, other), standard_error(results), results.best
-    if found is None or error is None or best is None or not found.values or not best.values:
+def _cheapest_text(results: Results, other: int) -> str:
+    cheapest, error, best = find_cheapest_within_noise(results, other), standard_error(results), results.best
+    if cheapest is None or error is None or best is None or not cheapest.values or not best.values:
         return ""
     first, second = (results.objectives[place].metric for place in (0, other))
-    what = f"Within a standard error ({gain_text(first, error)}) of the best {metric_text(first)}"
-    if found.number == best.number:
-        return f"{what} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
-    values = [f"{values_text(second, row.values[other])}" for row in (found, best) if row.values]
-    scores = [f"{values_text(first, row.values[0])}" for row in (found, best) if row.values]
+    start = f"Within one standard error ({gain_text(first, error)}) of the best {metric_text(first)},"
+    if cheapest.number == best.number:
+        return f"{start} no trial has a better {metric_text(second)} than the best one, trial {best.number}."
+    values = [f"{values_text(second, row.values[other])}" for row in (cheapest, best) if row.values]
+    scores = [f"{values_text(first, row.values[0])}" for row in (cheapest, best) if row.values]
     return (
-        f"{what}, trial {found.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of trial "
-        f"{best.number}, at {scores[0]} against {scores[1]}."
+        f"{start} trial {cheapest.number} has the best {metric_text(second)}: {values[0]} against {values[1]} of "
+        f"trial {best.number}, at {scores[0]} against {scores[1]}."
     )
 
 
-def _line(results: Results, row: TrialRow, names: Sequence[str]) -> list[str]:
+def _front_row(results: Results, row: TrialRow, names: Sequence[str]) -> list[str]:
     values = [values_text(o.metric, v) for o, v in zip(results.objectives, row.values or (), strict=False)]
     settings = results.settings(row)
     return [str(row.number), *values, *(value_text(settings.get(name)) for name in names), duration_text(row.seconds)]
 
 
-def course(results: Results) -> Chapter | None:
+def history_chapter(results: Results) -> Chapter | None:
     """The first objective of every trial by number."""
     figure = history_figure(results)
-    return None if figure.spec is None else Chapter("history", "Course of the search", [figure])
+    return None if figure.spec is None else Chapter("history", "Optimization history", [figure])
 
 
-def over_each(results: Results, order: Sequence[str] = ()) -> Chapter | None:
+def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:
     """The first objective over each parameter; `order` are keys of dimensions, most important first."""
     figures = slice_figures(results, order)
     if not figures:
         return None
-    how = (
+    note = (
         "The objective over each parameter, most important first. Filled dots are complete trials, open ones were "
         "pruned, the ring is the best."
     )
     if max(results.counts["COMPLETE"], results.counts["PRUNED"]) > POINTS_LIMIT:
-        how += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly taken by rank or number."
-    return Chapter("slices", "Slices", [Text(how, quiet=True), *figures])
+        note += f" At most {POINTS_LIMIT} trials of each kind are drawn, evenly spaced by rank or number."
+    return Chapter("slices", "Slices", [Text(note, quiet=True), *figures])
 
 
-def over_all(results: Results, order: Sequence[str] = ()) -> Chapter | None:
+def parallel_coordinates_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:
     """Every trial as a line over all parameters; `order` are names, most important first."""
     figure = parallel_coordinates_figure(results, order)
     return None if figure.spec is None else Chapter("parallel", "Parallel coordinates", [figure])
 
 
-def over_time(results: Results, now: datetime) -> Chapter | None:
+def timeline_chapter(results: Results, now: datetime) -> Chapter | None:
     """Who trained what when; running trials are drawn until `now`, in naive local time."""
     figure = timeline_figure(results, now)
     return None if figure.spec is None else Chapter("timeline", "Timeline", [figure])

@@ -14,19 +14,26 @@ def trials_chapter(results: Results) -> Chapter | None:
     """The chapter; None of a study without trials. Complete trials come first, the best of all in front."""
     if not results.trials:
         return None
-    rows = _ordered(results)
+    rows = _order_trials(results)
     front = {row.number for row in results.front} if len(results.objectives) > 1 else set[int]()
     settings = [results.settings(row) for row in rows]
     names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
-    held = [name for name in names if any(values.get(name) is not None for values in settings)]
-    told = [_note(row, front=row.number in front) for row in rows]
-    notes = any(told)
+    columns_held = [name for name in names if any(values.get(name) is not None for values in settings)]
+    note_texts = [_note_text(row, front=row.number in front) for row in rows]
+    notes = any(note_texts)
     columns = [
         Column("trial", "count"),
         Column("state"),
-        *(Column(objective.metric, _kind(objective.metric)) for objective in results.objectives),
-        *(Column(name, "number" if all(map(_numeric, (v.get(name) for v in settings))) else "text") for name in held),
-        *(Column(name, kind) for name, kind in _COST.items() if name != "weights" or not _counted(results)),
+        *(Column(objective.metric, _column_kind(objective.metric)) for objective in results.objectives),
+        *(
+            Column(name, "number" if all(map(_is_numeric, (v.get(name) for v in settings))) else "text")
+            for name in columns_held
+        ),
+        *(
+            Column(name, kind)
+            for name, kind in _COST.items()
+            if name != "weights" or not _has_weight_objective(results)
+        ),
         *([Column("note")] if notes else []),
     ]
     lines = [
@@ -34,16 +41,16 @@ def trials_chapter(results: Results) -> Chapter | None:
             row.number,
             state_text(row.state),
             *(row.values or (None,) * len(results.objectives)),
-            *(_plain(values.get(name)) for name in held),
-            *_cost(row, weights=not _counted(results)),
+            *(_cell_value(values.get(name)) for name in columns_held),
+            *_cost_cells(row, weights=not _has_weight_objective(results)),
             *([note] if notes else []),
         ]
-        for row, values, note in zip(rows, settings, told, strict=True)
+        for row, values, note in zip(rows, settings, note_texts, strict=True)
     ]
-    return Chapter("trials", "Every trial", [DataTable("trials", columns, lines, "state")])
+    return Chapter("trials", "All trials", [DataTable("trials", columns, lines, "state")])
 
 
-def _ordered(results: Results) -> list[TrialRow]:
+def _order_trials(results: Results) -> list[TrialRow]:
     """The Pareto front, the other comparable trials by their rank, and the rest by number."""
     numbers = dict.fromkeys(row.number for row in (*results.front, *results.ranked))
     place = {number: i for i, number in enumerate(numbers)}
@@ -53,31 +60,31 @@ def _ordered(results: Results) -> list[TrialRow]:
 _COST: dict[str, Kind] = {"best epoch": "count", "epochs": "count", "weights": "count", "time": "seconds"}
 
 
-def _counted(results: Results) -> bool:
+def _has_weight_objective(results: Results) -> bool:
     """Whether the weights are an objective, and told as such."""
     return any(objective.metric == "parameter_count" for objective in results.objectives)
 
 
-def _kind(metric: str) -> Kind:
+def _column_kind(metric: str) -> Kind:
     if is_share(metric):
         return "share"
     return {"parameter_count": "count", "train_seconds": "seconds"}.get(metric, "number")  # type: ignore[return-value]
 
 
-def _numeric(value: Value | None) -> bool:
+def _is_numeric(value: Value | None) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _plain(value: Value | None) -> str | float | None:
-    return value if _numeric(value) and not isinstance(value, str) else value_text(value)
+def _cell_value(value: Value | None) -> str | float | None:
+    return value if _is_numeric(value) and not isinstance(value, str) else value_text(value)
 
 
-def _cost(row: TrialRow, *, weights: bool) -> list[float | None]:
-    counted = [row.parameter_count] if weights else []
-    return [row.best_epoch, len(row.epochs), *counted, row.seconds]
+def _cost_cells(row: TrialRow, *, weights: bool) -> list[float | None]:
+    weight_cells = [row.parameter_count] if weights else []
+    return [row.best_epoch, len(row.epochs), *weight_cells, row.seconds]
 
 
-def _note(row: TrialRow, *, front: bool) -> str:
+def _note_text(row: TrialRow, *, front: bool) -> str:
     """What is special about a trial."""
     words = ["baseline"] if row.baseline else []
     words += ["Pareto front"] if front else []

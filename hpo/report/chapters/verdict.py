@@ -6,263 +6,242 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from hpo.report.checks.finding import Finding
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
+from hpo.report.report_data import ReportData
 from hpo.report.stats.evaluation_stats import (
     Comparison,
     EvaluationStats,
     Interval,
     Score,
-    compare_candidates,
-    lost_runs,
+    list_lost_runs,
 )
+from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["interval_text", "standard_error", "write_verdict"]
+__all__ = ["interval_text", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
 
 
-def write_verdict(
-    results: Results, evaluations: Sequence[EvaluationResults] = (), findings: Sequence[Finding] = ()
-) -> list[str]:
-    """Three lines of plain text: the best and its honest score; whether it is better; what to do next.
+def write_verdict(data: ReportData) -> list[str]:
+    """Write the report in three lines of plain text: the best trial and its score, how sure that is, what to do next.
 
-    Commands stand between backticks. No winner is named where configurations cannot be told apart.
-
-    Args:
-        results: the study.
-        evaluations: of the study, as `read_evaluations` gives them.
-        findings: of the diagnostics.
+    Commands stand between backticks. No winner is named where the differences are not significant.
     """
-    found = _decisive(evaluations)
-    if found is not None:
-        evaluation, judgement, score = found
-        judged = " ".join([_judged(judgement), *(f"{_capital(line)}." for line in lost_runs(evaluation))])
+    results = data.results
+    deciding = _deciding_evaluation(data)
+    if deciding is not None:
+        evaluation, stats, score = deciding
+        comparison = " ".join(
+            [_comparison_text(stats), *(f"{_capitalize(line)}." for line in list_lost_runs(evaluation))]
+        )
         if len(results.objectives) > 1:
-            judged = f"{_front(results)} By {metric_text(evaluation.objective.metric)} alone: {judged}".strip()
-        lines = [_measured(evaluation, score), judged]
+            comparison = (
+                f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
+            )
+        lines = [_evaluated_text(evaluation, score), comparison]
     elif results.best is None:
-        lines = [_nothing(results), "Only complete trials are ranked, so there is nothing to compare yet."]
+        lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        lines = [_chosen(results, results.best), _guessed(results, results.best)]
-    return [*lines, _next(results, evaluations, findings, None if found is None else found[2].candidate)]
+        lines = [_single_run_text(results, results.best), _single_run_leads(results, results.best)]
+    return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
 
 
-def _decisive(evaluations: Sequence[EvaluationResults]) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
-    """The evaluation that decides: on the study's own data, of no refit where there is such a one."""
-    for evaluation in sorted((each for each in evaluations if each.own), key=lambda each: each.refit):
-        judgement = compare_candidates(evaluation)
-        if judgement.best is not None:
-            return evaluation, judgement, judgement.best
+def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
+    """Return the evaluation on the study's own data that has results, rather one without a refit, and its best."""
+    pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
+    for evaluation, stats in sorted((pair for pair in pairs if pair[0].on_own_data), key=lambda pair: pair[0].refit):
+        if stats.best is not None:
+            return evaluation, stats, stats.best
     return None
 
 
 # With an evaluation.
 
 
-def _measured(evaluation: EvaluationResults, best: Score) -> str:
+def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
     metric = evaluation.test_metric if best.test is not None else evaluation.validation_metric
     interval = best.test or best.validation
     assert metric is not None
     assert interval is not None
     data = " trained on training and validation data" if evaluation.refit else ""
-    line = f"{_label(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
-    if best.chosen is None or best.bias is None or best.validation is None:
+    line = f"{_label_at_start(best.candidate.label)}{data}: {metric_text(metric)} {interval_text(metric, interval)}."
+    if best.study_score is None or best.bias is None or best.validation is None:
         return line
-    chosen, again = (values_text(evaluation.objective.metric, x) for x in (best.chosen, best.validation.mean))
-    return f"{line} The {chosen} by which it was chosen became {again} with fresh seeds."
+    study_score, fresh_score = (
+        values_text(evaluation.objective.metric, x) for x in (best.study_score, best.validation.mean)
+    )
+    name = metric_text(evaluation.objective.metric)
+    return f"{line} Its {name} was {study_score} in the study and {fresh_score} from fresh seeds."
 
 
 def interval_text(metric: str, interval: Interval) -> str:
     """A mean with its 95 % interval: `97.71 % (97.60 to 97.82 %, 5 seeds)`."""
     mean = values_text(metric, interval.mean)
     if interval.count < 2:
-        return f"{mean} (a single seed, so without an interval)"
+        return f"{mean} (one seed, so no interval)"
     low, high = (values_text(metric, bound) for bound in (interval.low, interval.high))
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
 
 
-def _judged(judgement: EvaluationStats) -> str:
+def _comparison_text(stats: EvaluationStats) -> str:
     """Whether the best is better than the rival and the others; a tie is called a tie."""
-    rival = next((each.candidate.label for each in judgement.scores if each.candidate.baseline), None)
-    compared = {each.second: each for each in judgement.comparisons}
-    if judgement.winner is not None:
-        rest = [_rival(label) if label == rival else label for label in compared]
-        weakest = min(judgement.comparisons, key=lambda each: each.difference.mean)
-        closest = f" over the closest, {_rival(weakest.second)}" if len(rest) > 1 else ""
-        return f"It is better than {names_text(rest)}, by {_difference(weakest)}{closest}."
-    beaten = [label for label, each in compared.items() if each.told_apart and each.difference.mean > 0]
-    worse = [label for label, each in compared.items() if each.told_apart and each.difference.mean < 0]
+    rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
+    compared = {each.second: each for each in stats.comparisons}
+    if stats.winner is not None:
+        rest = [_label_in_text(label) if label == rival else label for label in compared]
+        weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
+        if len(rest) == 1:
+            return f"It is better than {rest[0]} by {_difference_text(weakest)}."
+        closest = _label_in_text(weakest.second)
+        lead = f"its lead over the closest, {closest}, is {_difference_text(weakest)}"
+        return f"It is better than {names_text(rest)}; {lead}."
+    beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
+    worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
     if not compared:
-        return "There is nothing that it was compared with."
-    parts = [f"No winner: it cannot be told apart from {names_text([*map(_rival, judgement.tied)])}"]
-    if not judgement.tied:
+        return "No other configuration has been evaluated."
+    parts = [f"No winner: no significant difference from {names_text([*map(_label_in_text, stats.tied)])}"]
+    if not stats.tied:
         parts = ["No winner"]
     if worse:
-        parts.append(f"on the test set {names_text([*map(_rival, worse)])} {'is' if len(worse) == 1 else 'are'} better")
+        parts.append(
+            f"on the test set {names_text([*map(_label_in_text, worse)])} {'is' if len(worse) == 1 else 'are'} better"
+        )
     if beaten:
-        parts.append(f"it is better than {names_text([*map(_rival, beaten)])}")
+        parts.append(f"it is better than {names_text([*map(_label_in_text, beaten)])}")
     return "; ".join(parts) + "."
 
 
-def _difference(comparison: Comparison) -> str:
+def _difference_text(comparison: Comparison) -> str:
     difference = comparison.difference
     low, high = (gain_text(comparison.metric, bound) for bound in (difference.low, difference.high))
     unit = " percentage points"
     return f"{gain_text(comparison.metric, difference.mean)} ({low.removesuffix(unit)} to {high.removesuffix(unit)})"
 
 
-def _rival(label: str) -> str:
+def _label_in_text(label: str) -> str:
     return {"baseline": "the baseline", "defaults": "the default configuration"}.get(label, label)
 
 
-def _label(label: str) -> str:
-    return _capital(_rival(label))
+def _label_at_start(label: str) -> str:
+    return _capitalize(_label_in_text(label))
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 # Without one.
 
 
-def _nothing(results: Results) -> str:
+def _no_result_text(results: Results) -> str:
     counts = ", ".join(f"{count_text(count)} {state_text(state)}" for state, count in results.counts.items() if count)
-    return f"No result yet: no trial is complete ({counts or 'no trials yet'}){_all_infeasible(results)}."
+    return f"No result yet: no trial is complete ({counts or 'no trials yet'}){_all_infeasible_clause(results)}."
 
 
-def _all_infeasible(results: Results) -> str:
+def _all_infeasible_clause(results: Results) -> str:
     """Where nothing but constraints keeps trials from being complete."""
     ended = [row for row in results.trials if row.state in ("PRUNED", "FAIL", "COMPLETE")]
     if not ended or any(row.feasible for row in ended):
         return ""
     bounds = names_text([constraint.text for constraint in results.definition.constraints])
-    return f", and every one that ended violates {bounds}"
+    return f", and every trial that ended violates {bounds}"
 
 
-def _chosen(results: Results, best: TrialRow) -> str:
-    objective, others = results.objective, results.objectives[1:]
-    score = f"{metric_text(objective.metric)} {values_text(objective.metric, best.value)}"
-    more = [
-        f"{metric_text(other.metric)} {values_text(other.metric, value)}"
-        for other, value in zip(others, (best.values or ())[1:], strict=False)
-    ]
-    also = f", with {names_text(more)}" if more else ""
+def _single_run_text(results: Results, best: TrialRow) -> str:
+    """Return the best trial with its values, how many it is the best of, and that it is not tested yet."""
+    pairs = zip(results.objectives, best.values or (), strict=False)
+    values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     count = len(results.ranked)
-    if more:
-        place = "the best in the first objective"
-    else:
-        place = f"the best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
-    if objective.metric in COUNTED:
-        return f"Trial {best.number}: {score}{also}, {place}."
-    flatters = "a flattering score: " if count > 1 else ""
-    if results.definition.evaluation is not None:
-        return f"Trial {best.number}: {score}{also}, {place}."
-    return f"Trial {best.number}: {score}{also}, {flatters}{place}, not tested yet."
+    place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
+    if len(results.objectives) > 1 and count > 1:
+        place += f" by {metric_text(results.objective.metric)}"
+    needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
+    return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 
-def standard_error(results: Results, row: TrialRow) -> float | None:
-    """Of a trial's validation accuracy p over n samples, sqrt(p (1 - p) / n); None of what is no accuracy.
-
-    It is the chance in the validation samples alone; the seed of the training adds its own.
-    """
-    samples, value = _validation_samples(results, row), row.value
-    if samples is None or value is None or results.objective.metric != "val_accuracy":
-        return None
-    # A share of 1 is no certainty: half a sample is the least that a count of samples can tell.
-    share = min(max(value, 0.5 / samples), 1 - 0.5 / samples)
-    return math.sqrt(share * (1 - share) / samples)
-
-
-def _validation_samples(results: Results, row: TrialRow) -> int | None:
-    """How many samples its validation accuracy is a mean over, where that is known."""
-    if row.config is None or not row.config.validation:
-        return None
-    validation, total = row.config.validation, results.definition.dataset.samples
-    if validation >= 1:
-        return int(validation)
-    return round(validation * total) if total else None
-
-
-def _guessed(results: Results, best: TrialRow) -> str:
+def _single_run_leads(results: Results, best: TrialRow) -> str:
     """What one seed each allows to say of the baseline and the runner-up."""
-    rivals = _rivals(results, best)
-    told = [*_baseline_apart(results, best), *(_leads(results, best, rivals) if rivals else [])]
+    rivals = _find_rivals(results, best)
+    sentences = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
-        told.append(_front(results))
-    return " ".join(told) or "There is no other trial to compare it with."
+        sentences.append(_front_text(results))
+    return " ".join(sentences) or "There is no other trial to compare it with."
 
 
-def _front(results: Results) -> str:
+def _front_text(results: Results) -> str:
     if len(results.front) > 1:
         return f"No single winner: the {len(results.front)} trials on the Pareto front trade one objective for another."
     others = len(results.ranked) - 1
-    return f"It is the whole Pareto front: none of the {others} others is better in any objective." if others else ""
+    if not others:
+        return ""
+    rest = "the other trial is not" if others == 1 else f"none of the other {others} trials is"
+    return f"It alone is the Pareto front: {rest} better in any objective."
 
 
-def _rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
+def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
     """The baseline and the runner-up, with what they are called."""
     baseline = results.baseline
-    found = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
+    rivals = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
     if len(results.objectives) == 1:
-        found += [(f"trial {row.number} (the runner-up)", row) for row in results.ranked[1:2] if not row.baseline]
-    return [(words, row) for words, row in found if row is not None and row.number != best.number]
+        rivals += [(f"trial {row.number} (the runner-up)", row) for row in results.ranked[1:2] if not row.baseline]
+    return [(words, row) for words, row in rivals if row is not None and row.number != best.number]
 
 
-def _leads(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
+def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """The leads that are more than chance, and those that are not: with these no winner is named."""
-    metric, reach = results.objective.metric, _reach(results, best)
+    metric, reach = results.objective.metric, _chance_limit(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
-    told = [(f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads]
-    clear = [text for text, is_clear in told if is_clear]
-    close = [text for text, is_clear in told if not is_clear]
+    leads_text = [
+        (f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads
+    ]
+    clear = [text for text, is_clear in leads_text if is_clear]
+    close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None:
         exact = metric in COUNTED
-        more = "." if exact else "; from one seed each no winner can be named."
+        more = "." if exact else "; with one seed each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
     lines = []
     if clear:
         lines.append(
-            f"It leads {names_text(clear)}, more than chance in the validation samples explains "
-            f"({gain_text(metric, reach)}); from one seed each that is no proof."
+            f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
+            f"({gain_text(metric, reach)}); with one seed each that is no proof."
         )
     if close:
         also = " also" if clear else ""
         lines.append(
-            f"No winner: it{also} leads {names_text(close)}, which may be chance{_limit(metric, reach, clear)}."
+            f"No winner: it{also} leads {names_text(close)}, which may be chance{_chance_clause(metric, reach, clear)}."
         )
     return lines
 
 
-def _limit(metric: str, reach: float, told: Sequence[str]) -> str:
-    return "" if told else f" (up to {gain_text(metric, reach)} in the validation samples alone)"
+def _chance_clause(metric: str, reach: float, told: Sequence[str]) -> str:
+    return "" if told else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
 
 
-def _reach(results: Results, best: TrialRow) -> float | None:
+def _chance_limit(results: Results) -> float | None:
     """How far the best of k equal configurations may lie above another by chance in the validation samples (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
     lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
     """
-    error = standard_error(results, best)
+    error = standard_error(results)
     if error is None:
         return None
     quantile = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * max(len(results.ranked), 1)))
     return quantile * math.sqrt(2) * error
 
 
-def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
+def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
     """What is to be said of a baseline that is no rival: it has no score, or is the best itself."""
     row = results.baseline
     if row is None:
         return []
     if row.number == best.number:
-        return ["The best trial is the baseline itself: nothing that was tried is better."]
+        return ["The best trial is the baseline itself: no other trial is better."]
     if row.comparable:
         return []
     was = {"PRUNED": "was pruned", "FAIL": "failed"}.get(row.state, f"is {state_text(row.state)}")
@@ -272,32 +251,29 @@ def _baseline_apart(results: Results, best: TrialRow) -> list[str]:
 # What to do.
 
 
-def _next(
-    results: Results,
-    evaluations: Sequence[EvaluationResults],
-    findings: Sequence[Finding],
-    measured: CandidateRuns | None,
-) -> str:
-    """The advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
+def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
+    """Return the advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
+    results, findings = data.results, data.findings
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
         return f"Next: {warning.advice}{others}"
-    if results.remaining and not results.stop_reason:
-        return f"Next: {'go on' if results.began else 'run it'} with `{format_command(results, 'launch')}`."
-    if results.best is None and _all_infeasible(results):
-        return "Next: loosen the constraints, or give the space configurations that keep them."
+    if results.remaining_trials and not results.stop_reason:
+        return f"Next: {'resume' if results.started_at else 'start'} it with `{format_command(results, 'launch')}`."
+    if results.best is None and _all_infeasible_clause(results):
+        return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
     if results.best is None:
-        return "Next: find out why no trial is complete; the chapter on cost has the failures in their own words."
-    left = sum(each.remaining for each in evaluations if each.own)
+        return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
+    left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
-        return f"Next: finish the evaluation, {left} runs are left: `{format_command(results, 'evaluate')}`."
+        runs = f"{left} {'run' if left == 1 else 'runs'} left"
+        return f"Next: finish the evaluation ({runs}) with `{format_command(results, 'evaluate')}`."
     if results.definition.evaluation is not None:
-        return f"Next: read the report of the study that this evaluates, {results.definition.evaluation.of}."
-    if measured is None:
-        return f"Next: measure it on fresh seeds and the test set with `{format_command(results, 'evaluate')}`."
-    if measured.trial is None:
-        return "Next: keep the default configuration, or search another space: nothing that was tried is better."
-    other = "" if measured.trial == results.best.number else f"--trial {measured.trial}"
-    return f"Next: take the configuration with `{format_command(results, 'export', other)}`."
+        return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
+    if evaluated is None:
+        return f"Next: evaluate it from fresh seeds and on the test set with `{format_command(results, 'evaluate')}`."
+    if evaluated.trial is None:
+        return "Next: keep the default configuration, or search another space: no trial is better."
+    other = "" if evaluated.trial == results.best.number else f"--trial {evaluated.trial}"
+    return f"Next: export the configuration with `{format_command(results, 'export', other)}`."

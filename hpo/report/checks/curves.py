@@ -10,7 +10,8 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.stats.trial_stats import curve, leaders, standard_error
+from hpo.report.format import percent_text
+from hpo.report.stats.trial_stats import list_top_trials, read_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
 
@@ -26,7 +27,7 @@ WARM = 0.05  # [P]
 WARMED = "warmup = { low = 0.0, high = 0.2 }"
 
 
-def _rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
+def _learning_rates(rows: Sequence[TrialRow]) -> list[tuple[float, TrialRow]]:
     return [(row.config.learning_rate, row) for row in rows if row.config is not None]
 
 
@@ -35,21 +36,21 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
     best = results.best
     if best is None or best.config is None:
         return []
-    mine = [
+    same_optimizer = [
         (rate, row)
-        for rate, row in _rates(results.trials)
+        for rate, row in _learning_rates(results.trials)
         if row.config and row.config.optimizer == best.config.optimizer
     ]
-    sound = [rate for rate, row in mine if row.comparable]
-    above = [rate for rate, row in mine if row.failure == "diverged" and rate > max(sound)]
+    sound = [rate for rate, row in same_optimizer if row.comparable]
+    above = [rate for rate, row in same_optimizer if row.failure == "diverged" and rate > max(sound)]
     edge = (
         len(above) >= 2
         and max(sound) <= NEAR_EDGE * best.config.learning_rate
         and min(above) <= NEAR_EDGE * best.config.learning_rate
     )
     evidence = (
-        f"best learning rate {best.config.learning_rate:.3g}; {len(above)} trials diverged above "
-        f"{max(sound):.3g}, where no other ended well"
+        f"the best learning rate is {best.config.learning_rate:.3g}; above {max(sound):.3g}, the largest one that "
+        f"trained, {len(above)} trials diverged"
     )
     return [
         Finding(
@@ -57,7 +58,7 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
             "edge of stability",
             "warning" if edge else "ok",
             evidence,
-            "try warm-up or gradient clipping, which let larger learning rates train" if edge else "",
+            "try warm-up or gradient clipping, which allow larger learning rates" if edge else "",
             WARMED if edge and best.config.effective().get("warmup") == 0.0 else "",
             ("learning_rate",),
         )
@@ -70,7 +71,9 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
     if best is None or best.config is None:
         return []
     rate = best.config.learning_rate
-    losses = [curve(row, "train_loss") for r, row in _rates(results.trials) if rate < r <= NEAR_EDGE * rate]
+    losses = [
+        read_curve(row, "train_loss") for r, row in _learning_rates(results.trials) if rate < r <= NEAR_EDGE * rate
+    ]
     losses = [loss for loss in losses if len(loss) >= 4]
     turned = sum(bool(loss.argmin() >= 1 and loss[-1] > RISE * loss.min()) for loss in losses)
     bad = bool(losses) and turned * 2 >= len(losses)
@@ -79,16 +82,16 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
             "rising",
             "loss above the best learning rate",
             "note" if bad else "ok",
-            f"{turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and then rose in "
-            f"training loss",
-            "try gradient clipping, or a schedule that decays" if bad else "",
+            f"the training loss of {turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and "
+            f"then rose",
+            "try gradient clipping, or a schedule that lowers the learning rate" if bad else "",
         )
     ]
 
 
 def overfitting(results: Results, _: Evaluations) -> list[Finding]:
     """Check 8: the best trial's validation loss rises during training."""
-    loss = curve(results.best, "val_loss") if results.best else np.array([])
+    loss = read_curve(results.best, "val_loss") if results.best else np.array([])
     if len(loss) < 3:
         return []
     bad = bool(loss[-1] > RISE * loss.min())
@@ -97,16 +100,16 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
             "overfitting",
             "overfitting",
             "warning" if bad else "ok",
-            f"the best trial's validation loss was lowest, {loss.min():.4g}, at its epoch {loss.argmin() + 1}, "
-            f"and {loss[-1]:.4g} at the end",
-            "regularise: dropout, weight_decay, label_smoothing" if bad else "",
+            f"the best trial's validation loss was lowest ({loss.min():.4g}) at epoch {loss.argmin() + 1} and ended at "
+            f"{loss[-1]:.4g}",
+            "regularize: dropout, weight_decay or label_smoothing" if bad else "",
         )
     ]
 
 
 def rough(results: Results, _: Evaluations) -> list[Finding]:
     """Check 9: the validation curve jumps late in training."""
-    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
     if len(values) < 6 or np.ptp(values) == 0:
         return []
     late = values[len(values) // 2 :]
@@ -115,22 +118,22 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "rough",
-            "late variance",
+            "noise late in training",
             "note" if bad else "ok",
-            f"from one epoch to the next the best trial's validation moves by {step:.3g} late in training, of "
-            f"{np.ptp(values):.3g} in all",
-            "take a larger validation set, or let the learning rate decay" if bad else "",
+            f"late in training the best trial's {results.objective.metric} changes by {step:.3g} from one epoch to the "
+            f"next (standard deviation), and by {np.ptp(values):.3g} over the whole run",
+            "use a larger validation set, or lower the learning rate towards the end" if bad else "",
         )
     ]
 
 
-def _gains(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
+def _gain_curves(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
     """The best trials' curves, larger better."""
-    curves = [(row, -results.signs[0] * curve(row, results.objective.metric)) for row in leaders(results)]
+    curves = [(row, -results.signs[0] * read_curve(row, results.objective.metric)) for row in list_top_trials(results)]
     return [(row, values) for row, values in curves if len(values) >= 2]
 
 
-def _epochs(results: Results, factor: float) -> str:
+def _epochs_toml(results: Results, factor: float) -> str:
     domains = [d for d in results.space.dimensions if d.parameter.name == "epochs"]
     best = results.best
     if best is None or best.config is None or "epochs" in results.varied or len(domains) > 1:
@@ -140,10 +143,10 @@ def _epochs(results: Results, factor: float) -> str:
 
 def improving(results: Results, _: Evaluations) -> list[Finding]:
     """Check 10: the best trials still improve at the end."""
-    curves = _gains(results)
+    curves = _gain_curves(results)
     if not curves:
         return []
-    still = sum(_still(values) for _, values in curves)
+    still = sum(_still_improves(values) for _, values in curves)
     bad = still * 2 > len(curves)
     return [
         Finding(
@@ -152,20 +155,20 @@ def improving(results: Results, _: Evaluations) -> list[Finding]:
             "warning" if bad else "ok",
             f"{still} of the best {len(curves)} trials still improved in the last fifth of their epochs",
             "train for more epochs" if bad else "",
-            _epochs(results, 2) if bad else "",
+            _epochs_toml(results, 2) if bad else "",
             ("epochs",),
         )
     ]
 
 
-def _still(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+def _still_improves(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
     last = max(1, len(values) // 5)
     return bool(values[-last:].max() - values[:-last].max() > STILL * np.ptp(values) > 0)
 
 
 def flat(results: Results, _: Evaluations) -> list[Finding]:
     """Check 11: the best trials are flat long before the end."""
-    curves = [values for _, values in _gains(results) if len(values) >= 4]
+    curves = [values for _, values in _gain_curves(results) if len(values) >= 4]
     if not curves:
         return []
     error = standard_error(results) or 0.0
@@ -175,11 +178,12 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "flat",
-            "flat before the end",
+            "converged early",
             "note" if bad else "ok",
-            f"the best {len(curves)} trials were as good as ever after at most {share:.0%} of their epochs",
-            "fewer epochs would do" if bad else "",
-            _epochs(results, share * 1.25) if bad else "",
+            f"the best {len(curves)} trials reached their final level after at most {percent_text(share)} of their "
+            "epochs",
+            "train for fewer epochs" if bad else "",
+            _epochs_toml(results, share * 1.25) if bad else "",
             ("epochs",),
         )
     ]
@@ -187,14 +191,16 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
 
 def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
     """Check 12: where in training the best epoch lies [P]."""
-    shares = [row.best_epoch / len(row.epochs) for row in leaders(results) if row.best_epoch and len(row.epochs) >= 10]
+    shares = [
+        row.best_epoch / len(row.epochs) for row in list_top_trials(results) if row.best_epoch and len(row.epochs) >= 10
+    ]
     if not shares:
         return []
     early, late = all(s <= EARLY for s in shares), all(s > LATE for s in shares)
     advice = (
-        "training is too long, or the learning rate too high"
+        "train for fewer epochs, or lower the learning rate"
         if early
-        else "train longer, and tune the decay again"
+        else "train for longer, and tune the decay of the learning rate again"
         if late
         else ""
     )
@@ -203,8 +209,8 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
             "best_epoch",
             "the best epoch",
             "warning" if early else "note" if late else "ok",
-            f"the best epochs of the best {len(shares)} trials lie at {min(shares):.0%} to {max(shares):.0%} of "
-            f"training",
+            f"the best epochs of the best {len(shares)} trials lie at {percent_text(min(shares))} to "
+            f"{percent_text(max(shares))} of training",
             advice,
         )
     ]
@@ -212,7 +218,7 @@ def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
 
 def training_loss(results: Results, _: Evaluations) -> list[Finding]:
     """Check 13: the training loss increases."""
-    losses = [loss for row in leaders(results) if len(loss := curve(row, "train_loss")) >= 2]
+    losses = [loss for row in list_top_trials(results) if len(loss := read_curve(row, "train_loss")) >= 2]
     if not losses:
         return []
     up = sum(bool(loss[-1] > loss[0]) for loss in losses)
@@ -222,14 +228,14 @@ def training_loss(results: Results, _: Evaluations) -> list[Finding]:
             "training loss",
             "warning" if up else "ok",
             f"the training loss of {up} of the best {len(losses)} trials ended higher than it began",
-            "look for a bug, as in the loss or the labels" if up else "",
+            "look for a bug, for example in the loss or the labels" if up else "",
         )
     ]
 
 
 def periodic(results: Results, _: Evaluations) -> list[Finding]:
     """Check 14: the validation curve is periodic (power spectrum of its second half, detrended)."""
-    values = curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
     if len(values) < 16:
         return []
     late = values[len(values) // 4 :]
@@ -243,8 +249,8 @@ def periodic(results: Results, _: Evaluations) -> list[Finding]:
             "periodic",
             "periodic validation",
             "warning" if bad else "ok",
-            f"one frequency holds {share:.0%} of the variance of the best trial's validation curve",
-            "look at shuffling, and for overlap of training and validation data" if bad else "",
+            f"one frequency holds {percent_text(share)} of the variance of the best trial's validation curve",
+            "check the shuffling, and whether training and validation data overlap" if bad else "",
         )
     ]
 
@@ -260,9 +266,10 @@ def checkpoint(results: Results, _: Evaluations) -> list[Finding]:
     return [
         Finding(
             "checkpoint",
-            "checkpoints",
+            "evaluation by epoch",
             "warning" if bad else "ok",
-            f"of {len(rows)} trials {gaps} lack an epoch's evaluation, and {other} do not say their best epoch",
+            f"of {len(rows)} trials, {gaps} lack the evaluation of an epoch, and {other} do not record their best "
+            "epoch",
             "evaluate every epoch, and keep the best one" if bad else "",
         )
     ]
@@ -291,7 +298,7 @@ def warm_up(results: Results, _: Evaluations) -> list[Finding]:
             "warm_up",
             "warm-up",
             "note" if bad else "ok",
-            f"warm-up takes {share:.0%} of the best trial's steps",
+            f"warm-up takes {percent_text(share)} of the best trial's steps",
             "train for longer" if bad else "",
             parameters=("warmup",),
         )

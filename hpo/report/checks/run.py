@@ -22,14 +22,14 @@ LEVELS = ("warning", "note", "unknown", "ok")
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """What all checks find, warnings first; a check that has too little to look at is `unknown`."""
-    found = [finding for check in CHECKS for finding in check(results, evaluations) or [_nothing(check.__name__)]]
-    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+    findings = [finding for check in CHECKS for finding in check(results, evaluations) or [_unknown(check.__name__)]]
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _nothing(check: str) -> Finding:
+def _unknown(check: str) -> Finding:
     return Finding(
         check,
         check.replace("_", " "),
         "unknown",
-        "the study has too few trials or epochs to look at, or nothing that it applies to",
+        "the study has too few trials or epochs, or nothing that this check applies to",
     )

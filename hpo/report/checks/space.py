@@ -13,8 +13,8 @@ from hpo.config.parameter import Value
 from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import dimension_text, value_text
-from hpo.report.stats.trial_stats import caution, standard_error, to_unit_interval, trials_with_value
+from hpo.report.format import dimension_text, percent_text, value_text
+from hpo.report.stats.trial_stats import adaptive_caveat, standard_error, to_unit_interval, trials_with_value
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
 from hpo.utils.toml import toml_key, toml_value
@@ -36,34 +36,38 @@ UNFAIR = 3.0  # so many times the trials give a value so many more chances
 
 def boundary(results: Results, _: Evaluations) -> list[Finding]:
     """Check 1: the best trials crowd a bound."""
-    found = []
+    findings = []
     for dimension in results.space.varied:
-        held = trials_with_value(results.ranked, dimension)
-        if isinstance(dimension.domain, Range) and len(held) >= FEWEST:
-            at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in held])
-            found.append(_bounds(dimension, dimension.domain, at, caution(results)))
-    return found
+        trials = trials_with_value(results.ranked, dimension)
+        if isinstance(dimension.domain, Range) and len(trials) >= FEWEST:
+            at = np.array([to_unit_interval(dimension.domain, float(value)) for _, value in trials])
+            findings.append(_bound_finding(dimension, dimension.domain, at, adaptive_caveat(results)))
+    return findings
 
 
-def _bounds(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
-    name, side, told = dimension.parameter.name, _crowded(at), dimension_text(dimension)
-    title = f"bounds of {told}"
+def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str) -> Finding:
+    name, side, text = dimension.parameter.name, _find_crowded_side(at), dimension_text(dimension)
+    title = f"bounds of {text}"
     if side is None:
-        return Finding("boundary", title, "ok", f"best at {at[0]:.0%} of the range", parameters=(name,))
+        return Finding(
+            "boundary", title, "ok", f"the best trial lies at {percent_text(at[0])} of the range", parameters=(name,)
+        )
     bound = domain.high if side == "high" else domain.low
     evidence = (
-        f"the best trials of {len(at)} crowd the {side} bound {bound:g} of {told}: the best one lies at {at[0]:.0%} of "
-        f"the range{warning}"
+        f"the best of {len(at)} trials crowd the {side} bound {bound:g} of {text}: the best one lies at "
+        f"{percent_text(at[0])} of the range{warning}"
     )
-    low, high = _legal(dimension.parameter, *_widened(domain, side), domain)
+    low, high = _clamp_bounds(dimension.parameter, *_widen(domain, side), domain)
     if (low, high) == (domain.low, domain.high):
-        advice = "the bound is a limit of the parameter: it cannot be widened"
+        advice = "this bound is the limit of the parameter itself and cannot be widened"
         return Finding("boundary", title, "note", evidence, advice, parameters=(name,))
     toml = f"{toml_key(name)} = {toml_value({**domain.to_json(), 'low': low, 'high': high})}"
-    return Finding("boundary", title, "warning", evidence, f"widen {told} to {low:g} .. {high:g}", toml, (name,))
+    return Finding(
+        "boundary", title, "warning", evidence, f"widen the range of {text} to {low:g} .. {high:g}", toml, (name,)
+    )
 
 
-def _crowded(at: Places) -> str | None:
+def _find_crowded_side(at: Places) -> str | None:
     """The side that the best ones crowd; `at` is from the best to the worst."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
@@ -77,7 +81,7 @@ def _crowded(at: Places) -> str | None:
     return None
 
 
-def _widened(domain: Range, side: str) -> tuple[float, float]:
+def _widen(domain: Range, side: str) -> tuple[float, float]:
     if domain.log:
         # At least tenfold: a narrow range that lies far off would else need many studies.
         factor = max((domain.high / domain.low) ** WIDEN, 10.0)
@@ -89,7 +93,7 @@ def _widened(domain: Range, side: str) -> tuple[float, float]:
     return (domain.low - length, domain.high) if side == "low" else (domain.low, domain.high + length)
 
 
-def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
+def _clamp_bounds(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
     """Bounds of the domain's kind that the parameter allows; a side that is not allowed stays as it was."""
     whole = isinstance(domain.distribution().to_external_repr(domain.low), int)
     low, high = (round(low), round(high)) if whole else (float(f"{low:.6g}"), float(f"{high:.6g}"))
@@ -107,34 +111,34 @@ def _legal(parameter: object, low: float, high: float, domain: Range) -> tuple[f
 
 def axis(results: Results, _: Evaluations) -> list[Finding]:
     """Check 2: which varied parameters show no effect by themselves (Kruskal-Wallis over values or thirds)."""
-    tested = [(d, _effect(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
-    shown = [(d, p) for d, p in tested if p is not None and p < CHANCE]
+    tested = [(d, _effect_p_value(trials_with_value(results.ranked, d), d)) for d in results.space.varied]
+    visible = [(d, p) for d, p in tested if p is not None and p < CHANCE]
     hidden = [(d, p) for d, p in tested if p is not None and p >= CHANCE]
-    found = []
+    findings, caveat = [], adaptive_caveat(results)
     if hidden:
-        evidence = f"the objective does not visibly differ over the values of {_each_p(hidden)}{caution(results)}"
-        advice = "could be fixed, to spend the trials on what matters"
-        found.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
-    if shown:
-        evidence = f"the objective differs over the values of {_each_p(shown)}{caution(results)}"
-        found.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(shown)))
-    return found
+        evidence = f"the objective does not differ significantly over the values of {_p_values_text(hidden)}{caveat}"
+        advice = "consider fixing these parameters, to spend the trials on what matters"
+        findings.append(Finding("axis", "no visible effect", "note", evidence, advice, parameters=_names(hidden)))
+    if visible:
+        evidence = f"the objective differs significantly over the values of {_p_values_text(visible)}{caveat}"
+        findings.append(Finding("axis", "visible effect", "ok", evidence, parameters=_names(visible)))
+    return findings
 
 
-def _effect(held: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
+def _effect_p_value(trials: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
     """The chance that values without any effect differ as much; None where it cannot be told."""
     from scipy.stats import kruskal  # half a second to import
 
     domain, groups = dimension.domain, defaultdict(list)
-    for row, value in held:
+    for row, value in trials:
         key = min(2, int(3 * to_unit_interval(domain, float(value)))) if isinstance(domain, Range) else value
         groups[key].append(row.value or 0.0)
-    if len(held) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
+    if len(trials) < 2 * FEWEST or len(groups) < 2 or len({v for group in groups.values() for v in group}) < 2:
         return None
     return float(kruskal(*groups.values()).pvalue)
 
 
-def _each_p(tested: Sequence[tuple[Dimension, float]]) -> str:
+def _p_values_text(tested: Sequence[tuple[Dimension, float]]) -> str:
     return ", ".join(f"{dimension_text(dimension)} (p = {p:.2g})" for dimension, p in tested)
 
 
@@ -151,16 +155,16 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
     title, few = "trials in the good region", good < FEW_GOOD
-    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best{caution(results)}"
+    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best value{adaptive_caveat(results)}"
     if not few:
         return [Finding("density", title, "ok", evidence)]
-    narrow = _narrow(results)
+    narrow = _narrow_ranges(results)
     lines = [f"{toml_key(name)} = {toml_value(table)}" for name, table in narrow.items()]
     advice = "run more trials, or narrow the space around the best one"
     return [Finding("density", title, "warning", evidence, advice, "\n".join(lines), tuple(narrow))]
 
 
-def _narrow(results: Results) -> dict[str, dict[str, Any]]:
+def _narrow_ranges(results: Results) -> dict[str, dict[str, Any]]:
     """Ranges that hold the best trials with room on both sides, by parameter, where that leaves much of the range out.
 
     A parameter of several domains is left as it is: few trials have each of them.
@@ -168,19 +172,21 @@ def _narrow(results: Results) -> dict[str, dict[str, Any]]:
     names = Counter(dimension.parameter.name for dimension in results.space.dimensions)
     narrow = {}
     for dimension in results.space.varied:
-        domain, held = dimension.domain, trials_with_value(results.ranked, dimension)
-        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(held) < FEWEST:
+        domain, trials = dimension.domain, trials_with_value(results.ranked, dimension)
+        if not isinstance(domain, Range) or names[dimension.parameter.name] > 1 or len(trials) < FEWEST:
             continue
-        best = [to_unit_interval(domain, float(value)) for _, value in held[: max(3, math.ceil(TOP_SHARE * len(held)))]]
+        best = [
+            to_unit_interval(domain, float(value)) for _, value in trials[: max(3, math.ceil(TOP_SHARE * len(trials)))]
+        ]
         left, right = max(0.0, min(best) - ROOM), min(1.0, max(best) + ROOM)
         if right - left <= NARROWER and domain.step is None and not isinstance(domain.low, int):
-            low, high = (float(f"{_at(domain, place):.6g}") for place in (left, right))
+            low, high = (float(f"{_from_unit_interval(domain, place):.6g}") for place in (left, right))
             bounds = {"low": max(low, domain.low), "high": min(high, domain.high)}
             narrow[dimension.parameter.name] = {**domain.to_json(), **bounds}
     return narrow
 
 
-def _at(domain: Range, place: float) -> float:
+def _from_unit_interval(domain: Range, place: float) -> float:
     """The value that stands at a place between the bounds; the reverse of `to_unit_interval`."""
     if domain.log:
         return float(domain.low * (domain.high / domain.low) ** place)
@@ -193,24 +199,28 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
     if not ended:
         return []
     lost = [row for row in ended if row.failure is not None or row.state == "FAIL"]
-    evidence = f"{len(lost)} of {len(ended)} ended trials diverged or failed ({len(lost) / len(ended):.0%})"
+    evidence = (
+        f"{len(lost)} of {len(ended)} finished trials diverged or failed ({percent_text(len(lost) / len(ended))})"
+    )
     if len(lost) < INFEASIBLE * len(ended):
         return [Finding("infeasible", "infeasible trials", "ok", evidence)]
-    cut = _cut(results, lost)
+    cut = _find_cut(results, lost)
     if cut is None:
         advice = (
-            "shrink the space where they fail, or look for a bug: no bound of one parameter parts them from the rest"
+            "shrink the space where they fail, or look for a bug: no bound of a single parameter separates them from "
+            "the rest"
         )
         return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
     count, dimension, side, bound = cut
     name = dimension.parameter.name
-    evidence += f", {count} of them {'above' if side == 'high' else 'below'} every one of the better half in {name}"
-    advice = f"end {dimension_text(dimension)} at {bound:.6g}"
+    evidence += f", {count} of them {'above' if side == 'high' else 'below'} the whole better half in {name}"
+    change = "lower the upper" if side == "high" else "raise the lower"
+    advice = f"{change} bound of {dimension_text(dimension)} to {bound:.6g}"
     toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
     return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
 
 
-def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
+def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
     """The bound that leaves most of the lost trials outside, and the better half of the others inside.
 
     Returns:
@@ -218,10 +228,10 @@ def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, st
     """
     cuts: list[tuple[int, Dimension, str, float]] = []
     for dimension in results.space.varied:
-        held = [value for _, value in trials_with_value(results.ranked, dimension)]
-        if not isinstance(dimension.domain, Range) or len(held) < FEWEST:
+        values = [value for _, value in trials_with_value(results.ranked, dimension)]
+        if not isinstance(dimension.domain, Range) or len(values) < FEWEST:
             continue
-        better = [float(value) for value in held[: len(held) // 2]]
+        better = [float(value) for value in values[: len(values) // 2]]
         failed = [float(value) for _, value in trials_with_value(lost, dimension)]
         for side, bound, out in (
             ("high", max(better), [value for value in failed if value > max(better)]),
@@ -235,24 +245,24 @@ def _cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, st
 
 def isolation(results: Results, _: Evaluations) -> list[Finding]:
     """Check 15: the best trial per choice, the others free."""
-    error, found = standard_error(results) or 0.0, []
+    error, findings = standard_error(results) or 0.0, []
     for dimension in results.space.varied:
-        held = trials_with_value(results.ranked, dimension)
-        if isinstance(dimension.domain, Choices) and len(held) >= FEWEST:
-            found.append(_choices(dimension, dimension.domain, held, error, caution(results)))
-    return found
+        trials = trials_with_value(results.ranked, dimension)
+        if isinstance(dimension.domain, Choices) and len(trials) >= FEWEST:
+            findings.append(_choices_finding(dimension, dimension.domain, trials, error, adaptive_caveat(results)))
+    return findings
 
 
-def _choices(
-    dimension: Dimension, domain: Choices, held: Sequence[tuple[TrialRow, Value]], error: float, warning: str
+def _choices_finding(
+    dimension: Dimension, domain: Choices, trials: Sequence[tuple[TrialRow, Value]], error: float, warning: str
 ) -> Finding:
     groups: dict[Value, list[float]] = {}
-    for row, value in held:
+    for row, value in trials:
         groups.setdefault(value, []).append(row.value or 0.0)
     first, name = next(iter(groups)), dimension.parameter.name
-    worse = [value for value in groups if value != first and _beaten(groups[first], groups[value], error)]
-    told = ", ".join(f"{value_text(value)} {scores[0]:.4g} of {len(scores)}" for value, scores in groups.items())
-    title, evidence = f"best per {dimension_text(dimension)}", f"best trial by value: {told}{warning}"
+    worse = [value for value in groups if value != first and _is_clearly_worse(groups[first], groups[value], error)]
+    text = ", ".join(f"{value_text(value)} {scores[0]:.4g} ({len(scores)} trials)" for value, scores in groups.items())
+    title, evidence = f"best trial by {dimension_text(dimension)}", f"the best trial by value: {text}{warning}"
     if not worse:
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
     table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
@@ -260,7 +270,7 @@ def _choices(
     return Finding("isolation", title, "note", evidence, advice, f"{toml_key(name)} = {toml_value(table)}", (name,))
 
 
-def _beaten(best: list[float], other: list[float], error: float) -> bool:
+def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bool:
     """Whether a value had its chances, and its best and its trials are worse beyond noise."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
@@ -272,41 +282,47 @@ def _beaten(best: list[float], other: list[float], error: float) -> bool:
 def fairness(results: Results, _: Evaluations) -> list[Finding]:
     """Check 16: each compared value had as many trials."""
     begun = [row for row in results.trials if row.state not in ("WAITING", "RUNNING")]
-    counted = []
+    counts_by_value = []
     for dimension in results.space.varied:
         if isinstance(dimension.domain, Choices):
             counts = Counter(value for _, value in trials_with_value(begun, dimension))
             if sum(counts.values()) >= FEWEST:
-                counted.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
-    unfair = [(d, each) for d, each in counted if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
-    fair = [(d, each) for d, each in counted if (d, each) not in unfair]
-    found = []
+                counts_by_value.append((dimension, [(value, counts[value]) for value in dimension.domain.values]))
+    unfair = [(d, each) for d, each in counts_by_value if max(n for _, n in each) > UNFAIR * min(n for _, n in each)]
+    fair = [(d, each) for d, each in counts_by_value if (d, each) not in unfair]
+    findings = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        found.append(_trials_per("unequal trials", "note", unfair, advice))
+        findings.append(_counts_finding("unequal numbers of trials", "note", unfair, advice))
     if fair:
-        found.append(_trials_per("equal trials", "ok", fair))
-    return found
+        findings.append(_counts_finding("equal numbers of trials", "ok", fair))
+    return findings
 
 
-def _trials_per(
-    title: str, level: Level, counted: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
+def _counts_finding(
+    title: str, level: Level, counts_by_value: Sequence[tuple[Dimension, list[tuple[Value, int]]]], advice: str = ""
 ) -> Finding:
-    told = (
+    texts = (
         f"{dimension_text(dimension)} ({', '.join(f'{value_text(value)} {count}' for value, count in each)})"
-        for dimension, each in counted
+        for dimension, each in counts_by_value
     )
-    return Finding("fairness", title, level, f"trials per value of {', '.join(told)}", advice, "", _names(counted))
+    return Finding(
+        "fairness", title, level, f"trials per value of {', '.join(texts)}", advice, "", _names(counts_by_value)
+    )
 
 
 def fixed(results: Results, _: Evaluations) -> list[Finding]:
     """Check 17: what was fixed is a caveat."""
     names = sorted({d.parameter.name for d in results.space.dimensions} - set(results.varied))
-    told = ", ".join(names) if names else "nothing but defaults"
+    text = ", ".join(names) if names else "nothing"
     missing = "learning_rate" not in results.varied
-    evidence = f"fixed: {told}; {'learning_rate is fixed too' if missing else 'learning_rate is varied'}"
-    advice = "conclusions hold for this learning rate alone: vary it, for most others depend on it" if missing else ""
-    return [Finding("fixed", "what was fixed", "note" if missing else "ok", evidence, advice)]
+    evidence = f"fixed: {text}; learning_rate is {'not varied' if missing else 'varied'}"
+    advice = (
+        "vary learning_rate: the best values of most parameters depend on it, so conclusions hold for this one alone"
+        if missing
+        else ""
+    )
+    return [Finding("fixed", "fixed parameters", "note" if missing else "ok", evidence, advice)]
 
 
 def conditional(results: Results, _: Evaluations) -> list[Finding]:
@@ -315,16 +331,18 @@ def conditional(results: Results, _: Evaluations) -> list[Finding]:
     if "optimizer" not in results.varied or not rates:
         return [
             Finding(
-                "conditional", "parameters of the same name", "ok", "no learning rate is shared by several optimizers"
+                "conditional", "learning rate by optimizer", "ok", "no learning rate is shared by several optimizers"
             )
         ]
     shared = any("optimizer" not in d.domain.condition.tests for d in rates)
     return [
         Finding(
             "conditional",
-            "parameters of the same name",
+            "learning rate by optimizer",
             "note" if shared else "ok",
-            f"{len(rates)} {'domain' if len(rates) == 1 else 'domains'} of learning_rate for several optimizers",
+            "several optimizers share a range of learning_rate"
+            if shared
+            else "each optimizer has its own range of learning_rate",
             "give every optimizer its own range, with when = { optimizer = … }" if shared else "",
             parameters=("learning_rate",),
         )
@@ -334,31 +352,31 @@ def conditional(results: Results, _: Evaluations) -> list[Finding]:
 def patterns(results: Results, _: Evaluations) -> list[Finding]:
     """Check 19: anti-patterns."""
     names = set(results.varied)
-    found = []
+    findings = []
     if "epochs" in names and results.definition.sampler.name != "grid":
-        found.append(
+        findings.append(
             Finding(
                 "patterns",
                 "epochs tuned",
                 "warning",
-                "epochs is varied outside a grid: longer mostly wins",
-                "fix epochs; let a pruner stop what is bad",
+                "the study varies epochs outside a grid, where longer training mostly wins",
+                "fix epochs, and let a pruner stop the bad trials",
                 parameters=("epochs",),
             )
         )
     if "batch_size" in names and "learning_rate" not in names:
-        found.append(
+        findings.append(
             Finding(
                 "patterns",
                 "batch size alone",
                 "warning",
-                "batch_size is varied while learning_rate is fixed",
+                "the study varies batch_size while learning_rate is fixed",
                 "vary learning_rate together with batch_size",
                 parameters=("batch_size",),
             )
         )
-    return found or [
-        Finding("patterns", "anti-patterns", "ok", "neither epochs outside a grid nor batch_size alone is tuned")
+    return findings or [
+        Finding("patterns", "anti-patterns", "ok", "the study tunes neither epochs outside a grid nor batch_size alone")
     ]
 
 
@@ -373,8 +391,10 @@ def adam(results: Results, _: Evaluations) -> list[Finding]:
             "adam",
             "parameters of Adam",
             "note" if too_many else "ok",
-            f"{count} trials with Adam; varied beyond what they carry: {', '.join(too_many) or 'nothing'}",
-            f"fix {', '.join(too_many)}, or run more trials" if too_many else "",
+            f"{count} trials with Adam are too few to tune {' and '.join(too_many)}"
+            if too_many
+            else f"{count} trials with Adam are enough for those of its parameters that are varied",
+            f"fix {' and '.join(too_many)}, or run more trials" if too_many else "",
             parameters=tuple(too_many),
         )
     ]

@@ -13,7 +13,12 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text
 from hpo.report.stats.evaluation_stats import compare_candidates
-from hpo.report.stats.trial_stats import adaptive, retraining_noise, standard_error, validation_samples
+from hpo.report.stats.trial_stats import (
+    count_validation_samples,
+    estimate_retraining_noise,
+    is_adaptive,
+    standard_error,
+)
 
 __all__ = ["TRUST_CHECKS"]
 
@@ -35,8 +40,8 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
     more = bool(abs(half - values[0]) > reach)
     evidence = (
-        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) in "
-        f"place of {values[0]:.4g}"
+        f"half of the {count} trials would have found {half:.4g} (quartiles {low:.4g} and {high:.4g}) "
+        f"instead of {values[0]:.4g}"
     )
     return [
         Finding(
@@ -44,28 +49,28 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
             "size of the budget",
             "note" if more else "ok",
             evidence,
-            "the answer still changes with the budget: run more trials" if more else "",
+            "run more trials: the best value still depends on the budget" if more else "",
         )
     ]
 
 
 def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
-    found = [_gain(each) for each in evaluations if each.own and each.validation_metric]
-    if not any(found):
+    findings = [_gain_finding(each) for each in evaluations if each.on_own_data and each.validation_metric]
+    if not any(findings):
         return [
             Finding(
                 "retraining",
                 "retraining noise",
                 "unknown",
-                "no configuration was trained again from at least two seeds",
-                f"run: hpo evaluate {shlex.quote(results.name)}",
+                "no configuration has been retrained from at least two seeds",
+                f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
-    return [finding for finding in found if finding]
+    return [finding for finding in findings if finding]
 
 
-def _gain(evaluation: EvaluationResults) -> Finding | None:
+def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
     """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
     rival = evaluation.rival
     found = [
@@ -73,19 +78,19 @@ def _gain(evaluation: EvaluationResults) -> Finding | None:
     ]
     if not found or found[0].difference.count < 2:
         return None
-    difference, told_apart = found[0].difference, found[0].told_apart
+    difference, told_apart = found[0].difference, found[0].significant
     better = told_apart and difference.mean > 0
     return Finding(
         "retraining",
         "retraining noise",
         "ok" if better else "warning",
-        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds; the "
-        f"interval is {difference.low:.2g} to {difference.high:.2g}",
+        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds "
+        f"(interval {difference.low:.2g} to {difference.high:.2g})",
         ""
         if better
-        else "this gain may be noise: run more seeds"
+        else "run more seeds: this gain may be noise"
         if not told_apart
-        else "keep what you had: it is better",
+        else f"keep {found[0].second}, which is better",
     )
 
 
@@ -95,23 +100,23 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
     if len(values) < 2 * FEWEST:
         return [
             Finding(
-                "search_seed", "another search", "unknown", f"{len(values)} comparable trials are too few to be halved"
+                "search_seed", "repeatability", "unknown", f"{len(values)} comparable trials are too few to be halved"
             )
         ]
     rng = np.random.default_rng(0)
     # One half holds the best trial; the other one's best is the first trial in rank that fell to it.
     positions = np.minimum(rng.geometric(0.5, RESAMPLES), len(values) - 1)
-    apart = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
+    distance = float(np.quantile(np.abs(values[positions] - values[0]), 0.75))
     reach = max(standard_error(results) or 0.0, 0.05 * abs(float(np.median(values)) - values[0]))
-    bad = apart > reach
-    caution = "; an adaptive search's halves are not independent" if adaptive(results) else ""
+    bad = distance > reach
+    caution = "; halves of an adaptive search are not independent" if is_adaptive(results) else ""
     return [
         Finding(
             "search_seed",
-            "another search",
+            "repeatability",
             "note" if bad else "ok",
-            f"the best of random halves of the trials lie up to {apart:.3g} apart (upper quartile; only an "
-            f"estimate of what another seed would find{caution})",
+            f"the best values of random halves of the trials differ by up to {distance:.3g} (upper quartile; an "
+            f"estimate of how much another seed would differ{caution})",
             "repeat the study with another seed, or run more trials" if bad else "",
         )
     ]
@@ -121,7 +126,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 26: the standard error, and whether a winner can be named."""
     from scipy.stats import norm  # half a second to import
 
-    parts = [each for each in (standard_error(results), retraining_noise(evaluations)) if each is not None]
+    parts = [each for each in (standard_error(results), estimate_retraining_noise(evaluations)) if each is not None]
     if not parts:
         return [
             Finding(
@@ -129,13 +134,13 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "noise of the objective",
                 "unknown",
                 f"the standard error of {results.objective.metric} cannot be computed from the number of samples alone",
-                "train the best again from several seeds: hpo evaluate",
+                f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
     error = math.hypot(*parts)
     values = np.array([row.value for row in results.ranked], dtype=float)
-    samples = validation_samples(results)
-    head = f"standard error {error:.2g}" + (f" from {count_text(samples)} validation samples" if samples else "")
+    samples = count_validation_samples(results)
+    head = f"the standard error is {error:.2g}" + (f" ({count_text(samples)} validation samples)" if samples else "")
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
     lead = abs(float(values[0] - np.median(values)))
@@ -146,11 +151,11 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
         return [
             Finding(
                 "noise",
-                "single runs name no winner",
+                "no winner among single runs",
                 "warning",
-                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, and chance alone by "
-                f"up to {chance:.2g}",
-                "take a larger validation set, or vary what matters more",
+                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone "
+                f"reaches {chance:.2g}",
+                "use a larger validation set, or vary parameters that matter more",
             )
         ]
     return [
@@ -158,45 +163,50 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} within it tie with the best",
-            "choose among the ties by cost, or evaluate them from more seeds" if ties else "",
+            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} lie within it of the best value",
+            "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]
 
 
 def order(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 27: explore first, and the test set comes last."""
-    found = []
+    findings = []
     startup = results.definition.sampler.options.get("n_startup_trials", STARTUP)
-    if adaptive(results) and isinstance(startup, int) and startup < STARTUP:
-        found.append(
+    if is_adaptive(results) and isinstance(startup, int) and startup < STARTUP:
+        findings.append(
             Finding(
                 "order",
                 "exploration",
                 "note",
-                f"the sampler adapts after {startup} random trials",
+                f"the sampler adapts after only {startup} random trials",
                 'explore with sampler = "qmc" first',
                 'sampler = "qmc"',
             )
         )
-    looked = min((each.looked for each in evaluations if each.own and each.looked is not None), default=None)
-    after = 0 if looked is None else sum(row.started is not None and row.started > looked for row in results.trials)
-    if after or (looked is not None and results.remaining):
-        found.append(
+    first_read = min(
+        (each.test_set_read_at for each in evaluations if each.on_own_data and each.test_set_read_at is not None),
+        default=None,
+    )
+    after = (
+        0 if first_read is None else sum(row.started is not None and row.started > first_read for row in results.trials)
+    )
+    if after or (first_read is not None and results.remaining_trials):
+        findings.append(
             Finding(
                 "order",
                 "test set",
                 "warning",
-                f"the test set was first looked at with {max(after, results.remaining)} trials still to run",
-                "finish a study before the test set is looked at, and choose nothing by what it shows",
+                f"the test set was first read with {max(after, results.remaining_trials)} trials still to run",
+                "finish a study before its test set is read, and choose nothing by what it shows",
             )
         )
-    return found or [
+    return findings or [
         Finding(
             "order",
             "exploration first, test set last",
             "ok",
-            f"sampler {results.definition.sampler.name}; the test set was not looked at early",
+            f"sampler {results.definition.sampler.name}; the test set was not read early",
         )
     ]
 
@@ -205,15 +215,15 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     """Check 28: the record of the study."""
     best = results.best
     value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
-    lacking = best is None or results.remaining > 0
+    lacking = best is None or results.remaining_trials > 0
     return [
         Finding(
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {len(results.trials)} trials, {results.remaining} left, best "
+            f"study {results.name}: {len(results.trials)} trials, {results.remaining_trials} left, best "
             f"{results.objective.metric} {value}; seed {results.definition.seed}",
-            f"finish it: hpo launch {shlex.quote(results.name)}" if lacking else "",
+            f"finish it: `hpo launch {shlex.quote(results.name)}`" if lacking else "",
         )
     ]
 

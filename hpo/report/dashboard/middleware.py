@@ -44,10 +44,10 @@ def guard_app(application: Application, *, local: bool, writable: bool, token: s
         writable: whether it may be asked to change anything.
         token: what must be shown to get in; None lets everybody in.
     """
-    inner = _same_site(application) if writable else _reading(application)
+    inner = _require_same_origin(application) if writable else _require_read_only(application)
     if token is not None:
-        inner = _known(inner, token)
-    return _hardened(_own_names(inner) if local else inner)
+        inner = _require_token(inner, token)
+    return _add_security_headers(_require_local_host(inner) if local else inner)
 
 
 def is_loopback(host: str) -> bool:
@@ -60,20 +60,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _unwritten(environment: Environment, start: Start, reason: str) -> Iterable[bytes]:
+def _refuse_write(environment: Environment, start: Start, reason: str) -> Iterable[bytes]:
     """Refuse a write; the dashboard's pages show the reason that an answer of its interface gives."""
     if not environment.get("PATH_INFO", "").startswith("/api/"):
-        return _refused(start, "403 Forbidden", reason)
+        return _refuse(start, "403 Forbidden", reason)
     start("403 Forbidden", [("Content-Type", "application/json")])
     return [json.dumps({"reason": reason}).encode()]
 
 
-def _refused(start: Start, status: str, line: str, *headers: tuple[str, str]) -> Iterable[bytes]:
+def _refuse(start: Start, status: str, line: str, *headers: tuple[str, str]) -> Iterable[bytes]:
     start(status, [*PLAIN, *headers])
     return [f"{line}\n".encode()]
 
 
-def _own_names(application: Application) -> Application:
+def _require_local_host(application: Application) -> Application:
     """Refuse requests for another host name.
 
     A page on the web can have its own name point to 127.0.0.1 (DNS rebinding) and then talk to whatever listens there;
@@ -81,14 +81,14 @@ def _own_names(application: Application) -> Application:
     """
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
-        if is_loopback(_name(environment.get("HTTP_HOST", ""))):
+        if is_loopback(_host_name(environment.get("HTTP_HOST", ""))):
             return application(environment, start)
-        return _refused(start, "403 Forbidden", "Open this dashboard as 127.0.0.1 or localhost.")
+        return _refuse(start, "403 Forbidden", "Open this dashboard as 127.0.0.1 or localhost.")
 
     return guarded
 
 
-def _name(host: str) -> str:
+def _host_name(host: str) -> str:
     """The host of a `Host` header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
@@ -96,29 +96,29 @@ def _name(host: str) -> str:
         return ""
 
 
-def _reading(application: Application) -> Application:
+def _require_read_only(application: Application) -> Application:
     """Refuse whatever could change a study."""
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
         if environment["REQUEST_METHOD"] in READS:
             return application(environment, start)
-        return _unwritten(environment, start, "This dashboard is read-only; start it with: hpo dashboard --writable")
+        return _refuse_write(environment, start, "This dashboard is read-only; start it with: hpo dashboard --writable")
 
     return guarded
 
 
-def _same_site(application: Application) -> Application:
+def _require_same_origin(application: Application) -> Application:
     """Refuse writes that a page of another site, or of another port, makes a browser send."""
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
-        if environment["REQUEST_METHOD"] in READS or _own_page(environment):
+        if environment["REQUEST_METHOD"] in READS or _is_same_origin(environment):
             return application(environment, start)
-        return _unwritten(environment, start, "Another site's page may not change a study.")
+        return _refuse_write(environment, start, "Another site's page may not change a study.")
 
     return guarded
 
 
-def _own_page(environment: Environment) -> bool:
+def _is_same_origin(environment: Environment) -> bool:
     """Whether a page of this dashboard asks, or a program that is no browser and therefore names neither."""
     if environment.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
         return False
@@ -129,7 +129,7 @@ def _own_page(environment: Environment) -> bool:
 # Who may ask.
 
 
-def _known(application: Application, token: str) -> Application:
+def _require_token(application: Application, token: str) -> Application:
     """Let in who shows the token: in the address once, then by a cookie, or in a header.
 
     The cookie holds a digest of the token and not the token: a browser sends a cookie to every port of a host.
@@ -137,57 +137,57 @@ def _known(application: Application, token: str) -> Application:
     proof = hmac.new(token.encode(), b"hpo dashboard", hashlib.sha256).hexdigest()
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
-        shown = _asked(environment).get("token")
-        if shown is not None and _same(shown.encode(), token):
-            return _enter(environment, start, proof)
-        if shown is None and _shows(environment, token, proof):
+        token_in_address = _read_query(environment).get("token")
+        if token_in_address is not None and _equals_secret(token_in_address.encode(), token):
+            return _set_cookie(environment, start, proof)
+        if token_in_address is None and _has_credentials(environment, token, proof):
             return application(environment, start)
         line = "The token is missing or wrong; open the dashboard as /dashboard?token=TOKEN."
-        return _refused(start, "401 Unauthorized", line, ("WWW-Authenticate", "Bearer"), ("Cache-Control", "no-store"))
+        return _refuse(start, "401 Unauthorized", line, ("WWW-Authenticate", "Bearer"), ("Cache-Control", "no-store"))
 
     return guarded
 
 
-def _same(shown: bytes, secret: str) -> bool:
+def _equals_secret(value: bytes, secret: str) -> bool:
     """Compared in a time that does not depend on where they differ."""
-    return hmac.compare_digest(shown, secret.encode())
+    return hmac.compare_digest(value, secret.encode())
 
 
-def _shows(environment: Environment, token: str, proof: str) -> bool:
+def _has_credentials(environment: Environment, token: str, proof: str) -> bool:
     scheme, _, bearer = environment.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if scheme.lower() == "bearer" and _same(bearer.strip().encode("latin-1"), token):
+    if scheme.lower() == "bearer" and _equals_secret(bearer.strip().encode("latin-1"), token):
         return True
     try:
-        cookie = SimpleCookie(environment.get("HTTP_COOKIE", "")).get(_cookie(environment))
+        cookie = SimpleCookie(environment.get("HTTP_COOKIE", "")).get(_cookie_name(environment))
     except CookieError:
         return False
-    return cookie is not None and _same(cookie.value.encode(), proof)
+    return cookie is not None and _equals_secret(cookie.value.encode(), proof)
 
 
-def _cookie(environment: Environment) -> str:
+def _cookie_name(environment: Environment) -> str:
     """Its name, one per port: ports of a host share their cookies."""
     return f"hpo_dashboard_{environment['SERVER_PORT']}"
 
 
-def _asked(environment: Environment) -> dict[str, str]:
+def _read_query(environment: Environment) -> dict[str, str]:
     return dict(parse_qsl(environment.get("QUERY_STRING", ""), keep_blank_values=True))
 
 
-def _enter(environment: Environment, start: Start, proof: str) -> Iterable[bytes]:
+def _set_cookie(environment: Environment, start: Start, proof: str) -> Iterable[bytes]:
     """Give the cookie, and have the token leave the address, the history and whatever is copied from them."""
-    asked = {key: value for key, value in _asked(environment).items() if key != "token"}
+    asked = {key: value for key, value in _read_query(environment).items() if key != "token"}
     # One slash: two would name another host.
     path = "/" + quote(environment.get("PATH_INFO", "").encode("latin-1")).lstrip("/")
     place = f"{path}?{urlencode(asked)}" if asked else path
-    cookie = f"{_cookie(environment)}={proof}; Path=/; HttpOnly; SameSite=Strict"
+    cookie = f"{_cookie_name(environment)}={proof}; Path=/; HttpOnly; SameSite=Strict"
     headers = [("Location", place), ("Set-Cookie", cookie), ("Cache-Control", "no-store")]
-    return _refused(start, "303 See Other", f"Go to {place}", *headers)
+    return _refuse(start, "303 See Other", f"Go to {place}", *headers)
 
 
 # What an answer may do.
 
 
-def _hardened(application: Application) -> Application:
+def _add_security_headers(application: Application) -> Application:
     """No answer is taken for another type than it says, or framed by other sites; an artifact runs no script."""
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
@@ -195,15 +195,15 @@ def _hardened(application: Application) -> Application:
         own = path == "/" or path.startswith(OWN)
 
         def begin(status: str, headers: Headers, *more: Any) -> Any:
-            shown = headers if own or not status.startswith("2") else _harmless(headers)
-            return start(status, [*shown, *_rules(own)], *more)
+            shown = headers if own or not status.startswith("2") else _artifact_headers(headers)
+            return start(status, [*shown, *_security_headers(own)], *more)
 
         return application(environment, begin)
 
     return guarded
 
 
-def _rules(own: bool) -> Headers:
+def _security_headers(own: bool) -> Headers:
     rules = [
         ("X-Content-Type-Options", "nosniff"),
         ("X-Frame-Options", "SAMEORIGIN"),
@@ -213,12 +213,12 @@ def _rules(own: bool) -> Headers:
     return rules if own else [*rules, ("Content-Security-Policy", SANDBOX)]
 
 
-def _harmless(headers: Headers) -> Headers:
+def _artifact_headers(headers: Headers) -> Headers:
     """The headers of an artifact: shown if its type is harmless, else a file to be saved; for this site's pages."""
     dropped = {"content-type", "access-control-allow-origin", "content-disposition"}
-    kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+    others = [(name, value) for name, value in headers if name.lower() not in dropped]
     stated = next((value for name, value in headers if name.lower() == "content-type"), "")
     kind = stated.partition(";")[0].strip().lower()
     if kind in HARMLESS:
-        return [*kept, ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)]
-    return [*kept, ("Content-Type", "application/octet-stream"), ("Content-Disposition", "attachment")]
+        return [*others, ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)]
+    return [*others, ("Content-Type", "application/octet-stream"), ("Content-Disposition", "attachment")]

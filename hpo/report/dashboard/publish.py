@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from hpo.report.chapters.best_config import best_config_toml
+from hpo.report.chapters.order import make_chapters
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
-from hpo.report.figures.plotly_spec import Figure, Spec, safe
+from hpo.report.figures.plotly_spec import Figure, Spec, escape_text
 from hpo.report.format import one_line
 from hpo.report.report_data import ReportData
 from hpo.study import Study
@@ -63,27 +65,27 @@ GONE: Spec = {
     "layout": {
         "xaxis": {"visible": False},
         "yaxis": {"visible": False},
-        "annotations": [{"text": "the report has no such figure any more", "showarrow": False}],
+        "annotations": [{"text": "the report no longer has this figure", "showarrow": False}],
     },
 }
 
 
-def publish_report(reading: ReportData) -> None:
+def publish_report(data: ReportData) -> None:
     """Put what the report says on the study's pages: its verdict, findings, figures and best configuration.
 
     What optuna-dashboard draws itself (the course of the search, slices, parallel coordinates) is left to it.
     """
-    blocks = [block for chapter in reading.chapters if chapter.key in CHAPTERS for block in chapter.blocks]
+    blocks = [block for chapter in make_chapters(data) if chapter.key in CHAPTERS for block in chapter.blocks]
     figures = [block for block in blocks if isinstance(block, Figure) and not block.key.startswith("isolation")]
-    publish(reading.study, reading.verdict, reading.findings, figures)
-    config, _ = best_config_toml(reading.results)
+    publish(data.study, write_verdict(data), data.findings, figures)
+    config, _ = best_config_toml(data.results)
     if config:
-        with _only_logged(reading.study):
-            save_artifact(reading.study, "best_config.toml", config.encode(), "text/plain")
+        with _log_failures(data.study):
+            save_artifact(data.study, "best_config.toml", config.encode(), "text/plain")
 
 
 @contextmanager
-def _only_logged(study: Study) -> Iterator[None]:
+def _log_failures(study: Study) -> Iterator[None]:
     """A report is worth more than its copy: whatever a driver raises ends here."""
     try:
         yield
@@ -105,55 +107,54 @@ def publish(study: Study, lines: Sequence[str], findings: Sequence[Finding], fig
         findings: of the diagnostics; those in order are only counted.
         figures: to be drawn; those that have nothing to draw are left out.
     """
-    with _only_logged(study):
-        _write_note(study, _note(lines, findings))
+    with _log_failures(study):
+        _write_note(study, _note_text(lines, findings))
         _write_figures(study, [figure for figure in figures if figure.spec is not None])
 
 
 # The note.
 
 
-def _write_note(study: Study, ours: str) -> None:
+def _write_note(study: Study, text: str) -> None:
     from optuna_dashboard import get_note, save_note
 
-    there = get_note(study.optuna_study)
-    block = f"{BEGIN}\n\n{ours}\n\n{END}"
-    if OURS.search(there):
-        body = OURS.sub(lambda _: block, there, count=1)
-    else:
-        body = f"{block}\n\n{there}" if there else block
-    if body != there:
+    note = get_note(study.optuna_study)
+    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    body = f"{block}\n\n{note}" if note else block
+    if OURS.search(note):
+        body = OURS.sub(lambda _: block, note, count=1)
+    if body != note:
         save_note(study.optuna_study, body)
 
 
-def _note(lines: Sequence[str], findings: Sequence[Finding]) -> str:
+def _note_text(lines: Sequence[str], findings: Sequence[Finding]) -> str:
     """Markdown: the verdict, the findings to act on, those to know, and how many are neither."""
-    first = [f"**{_prose(line)}**" if i == 0 else _prose(line) for i, line in enumerate(lines)]
+    first = [f"**{_render_prose(line)}**" if i == 0 else _render_prose(line) for i, line in enumerate(lines)]
     ranked = sorted((f for f in findings if f.level in ("warning", "note")), key=lambda f: f.level != "warning")
-    told = ["\n".join(map(_item, ranked))] if ranked else []
-    return "\n\n".join([*first, *(["### Findings"] if findings else []), *told, *_counted(findings)])
+    items = ["\n".join(map(_finding_item, ranked))] if ranked else []
+    return "\n\n".join([*first, *(["### Findings"] if findings else []), *items, *_counts_text(findings)])
 
 
-def _item(finding: Finding) -> str:
+def _finding_item(finding: Finding) -> str:
     mark = "⚠️" if finding.level == "warning" else "ℹ️"  # noqa: RUF001
-    advice = f" → {_prose(finding.advice)}" if finding.advice else ""
-    return f"- {mark} **{_escaped(finding.title)}**: {_prose(finding.evidence)}{advice}"
+    advice = f" → {_render_prose(finding.advice)}" if finding.advice else ""
+    return f"- {mark} **{_escape(finding.title)}**: {_render_prose(finding.evidence)}{advice}"
 
 
-def _counted(findings: Sequence[Finding]) -> list[str]:
-    kinds = (("ok", "in order"), ("unknown", "not computed"))
+def _counts_text(findings: Sequence[Finding]) -> list[str]:
+    kinds = (("ok", "passed"), ("unknown", "not computed"))
     counts = [(sum(f.level == level for f in findings), words) for level, words in kinds]
     text = ", ".join(f"{count} {words}" for count, words in counts if count)
     return [f"Checks: {text}."] if text else []
 
 
-def _prose(text: str) -> str:
+def _render_prose(text: str) -> str:
     """Plain text as Markdown; what stands between backticks is code."""
     parts = re.split(r"`([^`]+)`", one_line(text))
-    return "".join(f"`{part}`" if i % 2 else _escaped(part) for i, part in enumerate(parts))
+    return "".join(f"`{part}`" if i % 2 else _escape(part) for i, part in enumerate(parts))
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Text of unknown origin: no character of it means anything to Markdown, HTML or MathJax."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", one_line(text))
 
@@ -164,14 +165,14 @@ def _escaped(text: str) -> str:
 def _write_figures(study: Study, figures: Sequence[Figure]) -> None:
     from optuna_dashboard._custom_plot_data import get_plotly_graph_objects  # it has no public reader
 
-    there = get_plotly_graph_objects(study.storage.get_study_system_attrs(study.id))
-    wanted = {_place(figure): _shown(figure) for figure in figures}
-    gone = {place: GONE for place in there if place.startswith("hpo-") and place not in wanted}
-    for place, spec in {**wanted, **gone}.items():
-        _write_figure(study, place, spec, there.get(place))
+    saved = get_plotly_graph_objects(study.storage.get_study_system_attrs(study.id))
+    wanted = {_figure_id(figure): _dashboard_spec(figure) for figure in figures}
+    removed = {place: GONE for place in saved if place.startswith("hpo-") and place not in wanted}
+    for place, spec in {**wanted, **removed}.items():
+        _write_figure(study, place, spec, saved.get(place))
 
 
-def _write_figure(study: Study, place: str, spec: Spec, there: str | None) -> None:
+def _write_figure(study: Study, place: str, spec: Spec, saved: str | None) -> None:
     import plotly.graph_objects as go
     from optuna_dashboard import save_plotly_graph_object
 
@@ -179,26 +180,26 @@ def _write_figure(study: Study, place: str, spec: Spec, there: str | None) -> No
     text = figure.to_json()
     if len(text) > LONGEST:
         log.warning("dashboard: figure %s of %s is too large for the database", place, study.name)
-    elif text != there:
+    elif text != saved:
         save_plotly_graph_object(study.optuna_study, figure, graph_object_id=place)
 
 
-def _place(figure: Figure) -> str:
+def _figure_id(figure: Figure) -> str:
     """An id as HTML has it; ours have a common beginning, for a person may save figures as well."""
     return "hpo-" + re.sub(r"[^A-Za-z0-9_.-]", "-", figure.key)
 
 
-def _shown(figure: Figure) -> Spec:
+def _dashboard_spec(figure: Figure) -> Spec:
     """The figure under its title, in colours instead of names of the report's palette."""
     assert figure.spec is not None
-    spec: Spec = _coloured(figure.spec, "")
+    spec: Spec = _replace_colours(figure.spec, "")
     layout = spec["layout"]
     layout.pop("hoverlabel", None)  # Plotly's own has the point's colour, readable on any page
     if layout.get("height", 0) <= CELL:
         layout.pop("height", None)  # then it fills its cell
     layout |= {
         "title": {
-            "text": safe(figure.title),
+            "text": escape_text(figure.title),
             "x": 0,
             "xref": "paper",
             "y": 0.96,
@@ -211,11 +212,11 @@ def _shown(figure: Figure) -> Spec:
     return spec
 
 
-def _coloured(value: Any, key: str) -> Any:
+def _replace_colours(value: Any, key: str) -> Any:
     if isinstance(value, dict):
-        return {name: _coloured(item, name) for name, item in value.items()}
+        return {name: _replace_colours(item, name) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_coloured(item, key) for item in value]
+        return [_replace_colours(item, key) for item in value]
     if isinstance(value, str) and value.startswith("@") and re.search(r"color(scale)?$", key):
         return PALETTE.get(value[1:], value)
     return value

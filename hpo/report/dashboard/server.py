@@ -51,18 +51,20 @@ def serve(
     from waitress import create_server, wasyncore
 
     local = is_loopback(host)
-    chosen = _chosen_token()
-    token = chosen or (None if local else secrets.token_urlsafe(24))
-    application = guard_app(_dashboard(storage), local=local, writable=writable, token=token)
+    token_of_environment = _token_from_environment()
+    token = token_of_environment or (None if local else secrets.token_urlsafe(24))
+    application = guard_app(_make_dashboard(storage), local=local, writable=writable, token=token)
     sockets: dict[int, Any] = {}
     with StopRequest() as stop:
         try:
             server = create_server(application, sockets, host=host, port=port, ident=None)
         except (OSError, ValueError) as error:
-            raise RequestError(f"dashboard: cannot listen on {host}:{port}: {_why(error)}") from error
+            raise RequestError(f"dashboard: cannot listen on {host}:{port}: {_error_text(error)}") from error
         try:
-            lines = _announced(_address(server, host), storage, study, None if chosen else token)
-            _say([*lines, *_ways(server, host, local), "Ctrl-C stops it"])
+            lines = _address_lines(
+                _dashboard_url(server, host), storage, study, None if token_of_environment else token
+            )
+            _print_lines([*lines, *_remote_access_lines(server, host, local), "Ctrl-C stops it"])
             while not stop():
                 wasyncore.loop(timeout=POLL, map=sockets, count=1)
         finally:
@@ -71,7 +73,7 @@ def serve(
     return stop.exit_code
 
 
-def _chosen_token() -> str | None:
+def _token_from_environment() -> str | None:
     token = os.environ.get(TOKEN, "")
     if token and len(token) < SHORTEST:
         raise RequestError(
@@ -80,7 +82,7 @@ def _chosen_token() -> str | None:
     return token or None
 
 
-def _dashboard(storage: StudyStorage) -> Any:
+def _make_dashboard(storage: StudyStorage) -> Any:
     """optuna-dashboard with the artifacts of this `HPO_HOME`."""
     from bottle import HTTPError
     from optuna.artifacts.exceptions import ArtifactNotFound
@@ -104,25 +106,25 @@ def _dashboard(storage: StudyStorage) -> Any:
     return wsgi(storage, artifact_store=Served())
 
 
-def _why(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}; choose another port with --port"
     return str(error)
 
 
-def _port(server: Any) -> int:
+def _listening_port(server: Any) -> int:
     """Where several addresses are listened on, the first one's."""
     listening = getattr(server, "effective_listen", None) or [("", server.effective_port)]
     return int(listening[0][1])
 
 
-def _address(server: Any, host: str) -> str:
+def _dashboard_url(server: Any, host: str) -> str:
     """The URL to open."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{name}:{_port(server)}"
+    return f"http://{name}:{_listening_port(server)}"
 
 
-def _announced(address: str, storage: StudyStorage, study: Study | None, token: str | None) -> list[str]:
+def _address_lines(address: str, storage: StudyStorage, study: Study | None, token: str | None) -> list[str]:
     """Where it is; a token that was made is told here and nowhere else."""
     lines = [f"dashboard of {storage.masked_url}: {address}/dashboard"]
     if study is not None:
@@ -132,18 +134,18 @@ def _announced(address: str, storage: StudyStorage, study: Study | None, token: 
     return lines
 
 
-def _ways(server: Any, host: str, local: bool) -> list[str]:
+def _remote_access_lines(server: Any, host: str, local: bool) -> list[str]:
     """How to reach it from elsewhere, and at what price."""
     if not local:
         return [UNSAFE]
     connection = os.environ.get("SSH_CONNECTION", "").split()
     if len(connection) != 4:
         return []
-    port, name = _port(server), f"[{host}]" if ":" in host else host
+    port, name = _listening_port(server), f"[{host}]" if ":" in host else host
     at = "" if connection[3] == "22" else f" -p {connection[3]}"
     return [f"from your own machine: ssh{at} -L {port}:{name}:{port} {getpass.getuser()}@{connection[2]}"]
 
 
-def _say(lines: list[str]) -> None:
+def _print_lines(lines: list[str]) -> None:
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()

@@ -112,14 +112,14 @@ class EvaluationRun:
         """Of the split `validation` or `test`; None where they are not here."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as held:
-            if f"{split}_probabilities" not in held:
+        with np.load(self.file, allow_pickle=False) as file:
+            if f"{split}_probabilities" not in file:
                 return None
-            pictures = held.get(f"{split}_pictures")
+            pictures = file.get(f"{split}_pictures")
             return Predictions(
-                held[f"{split}_labels"].astype(np.int64),
-                held[f"{split}_probabilities"].astype(np.float32),
-                held[f"{split}_mistakes"].astype(np.int64),
+                file[f"{split}_labels"].astype(np.int64),
+                file[f"{split}_probabilities"].astype(np.float32),
+                file[f"{split}_mistakes"].astype(np.int64),
                 pictures,
             )
 
@@ -127,15 +127,15 @@ class EvaluationRun:
         """Of the split `validation` or `test`; None where they are not here, or the model has classes."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as held:
-            if not {f"{split}_codes", f"{split}_originals"} & set(held.files):
+        with np.load(self.file, allow_pickle=False) as file:
+            if not {f"{split}_codes", f"{split}_originals"} & set(file.files):
                 return None
             return Reconstructions(
-                held.get(f"{split}_labels", np.zeros(0, np.int64)),
-                held.get(f"{split}_codes"),
-                float(held.get(f"{split}_explained", 1.0)),
-                held.get(f"{split}_originals"),
-                held.get(f"{split}_reconstructions"),
+                file.get(f"{split}_labels", np.zeros(0, np.int64)),
+                file.get(f"{split}_codes"),
+                float(file.get(f"{split}_explained", 1.0)),
+                file.get(f"{split}_originals"),
+                file.get(f"{split}_reconstructions"),
             )
 
 
@@ -149,8 +149,8 @@ class CandidateRuns:
         baseline: whether it is the rival.
         config: as its first run has it; its seed is of no meaning.
         values: the parameters that have an effect, but for the seeds.
-        chosen: the study's own value of the first objective, by which it was chosen; None on another data set, and of
-            the default configuration.
+        study_score: the study's own value of the first objective, by which it was chosen; None on another data set,
+            and of the default configuration.
         runs: by seed.
     """
 
@@ -159,25 +159,26 @@ class CandidateRuns:
     baseline: bool
     config: TrialConfig
     values: Mapping[str, Value]
-    chosen: float | None
+    study_score: float | None
     runs: tuple[EvaluationRun, ...]
 
     @property
-    def done(self) -> tuple[EvaluationRun, ...]:
+    def complete_runs(self) -> tuple[EvaluationRun, ...]:
         """The runs that are COMPLETE."""
         return tuple(run for run in self.runs if run.state == "COMPLETE")
 
     @property
-    def lost(self) -> int:
+    def failed_count(self) -> int:
         """How many of its runs failed or diverged."""
         return sum(run.state in ("FAIL", "PRUNED") for run in self.runs)
 
     def scores(self, metric: str) -> dict[int, float]:
         """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
-        found = {
-            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric) for run in self.done
+        values = {
+            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric)
+            for run in self.complete_runs
         }
-        return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+        return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
 
 @dataclass(frozen=True)
@@ -187,24 +188,24 @@ class EvaluationResults:
     Attributes:
         studies: names of the evaluations' studies.
         dataset: the name of the data set.
-        own: whether it is the study's own data set.
+        on_own_data: whether it is the study's own data set.
         refit: whether they trained on training and validation data together.
         objective: the first objective of the study that is evaluated, of those that data are needed to measure.
         candidates: the best of the study first, the rival last.
-        remaining: runs that are not finished.
+        remaining_runs: runs that are not finished.
         path: what `--dataset` takes for that data set.
-        looked: when its test set was first looked at; naive local time.
+        test_set_read_at: when its test set was first looked at; naive local time.
     """
 
     studies: tuple[str, ...]
     dataset: str
-    own: bool
+    on_own_data: bool
     refit: bool
     objective: Objective
     candidates: tuple[CandidateRuns, ...]
-    remaining: int
+    remaining_runs: int
     path: str = ""
-    looked: datetime | None = None
+    test_set_read_at: datetime | None = None
 
     @property
     def validation_metric(self) -> str | None:
@@ -222,7 +223,7 @@ class EvaluationResults:
 
         Without such scores it is the one that the study ranked first; None before any run is complete.
         """
-        done = [each for each in self.candidates if each.done]
+        done = [each for each in self.candidates if each.complete_runs]
         sign = -1 if self.objective.direction == "maximize" else 1
 
         def mean(candidate: CandidateRuns) -> float:
@@ -241,10 +242,12 @@ def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Evalu
     """The run of a candidate with the median validation score, of those whose predictions are here: neither the
     luckiest seed nor the unluckiest.
     """
-    held = [run for run in candidate.done if run.file is not None]
+    with_predictions = [run for run in candidate.complete_runs if run.file is not None]
     scores = candidate.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
-    scored = sorted((run for run in held if run.seed in scores), key=lambda run: (scores[run.seed], run.seed))
-    ordered = scored or held
+    scored = sorted(
+        (run for run in with_predictions if run.seed in scores), key=lambda run: (scores[run.seed], run.seed)
+    )
+    ordered = scored or with_predictions
     return ordered[(len(ordered) - 1) // 2] if ordered else None
 
 
@@ -256,32 +259,32 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     """
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
     for companion in evaluation_studies(study):
-        found = _read(study, companion)
-        key = (not found.own, found.refit, _content(companion.definition.dataset))
-        merged[key] = _joined(merged[key], found) if key in merged else found
+        evaluation = _read_evaluation(study, companion)
+        key = (not evaluation.on_own_data, evaluation.refit, _content_key(companion.definition.dataset))
+        merged[key] = _merge(merged[key], evaluation) if key in merged else evaluation
     contents: dict[str, set[str]] = {}
-    for (*_, content), found in merged.items():
-        contents.setdefault(found.dataset, set()).add(content)
-    for key, found in merged.items():
-        if len(contents[found.dataset]) > 1:  # files of one name and other content
-            merged[key] = replace(found, dataset=found.path)
-    return tuple(replace(merged[key], candidates=_ordered(study, merged[key])) for key in sorted(merged))
+    for (*_, content), evaluation in merged.items():
+        contents.setdefault(evaluation.dataset, set()).add(content)
+    for key, evaluation in merged.items():
+        if len(contents[evaluation.dataset]) > 1:  # files of one name and other content
+            merged[key] = replace(evaluation, dataset=evaluation.path)
+    return tuple(replace(merged[key], candidates=_order_candidates(study, merged[key])) for key in sorted(merged))
 
 
-def _content(dataset: DatasetReference) -> str:
+def _content_key(dataset: DatasetReference) -> str:
     """The same for the same data, wherever they lie and whatever their files are called."""
     return " ".join(sorted(dataset.sha256.values())) or dataset.name
 
 
-def _read(study: Study, companion: Study) -> EvaluationResults:
+def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     data = companion.definition.dataset
-    own = _content(data) == _content(study.definition.dataset)
+    own = _content_key(data) == _content_key(study.definition.dataset)
     objectives = study.definition.objectives
     place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
-    chosen = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
-    runs = _runs(companion)
+    study_scores = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
+    runs = _read_runs(companion)
     candidates = tuple(
         CandidateRuns(
             each.label,
@@ -289,7 +292,7 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
             each.baseline,
             trial_config_of(each),
             each.values,
-            chosen.get(each.trial) if own and each.trial is not None else None,
+            study_scores.get(each.trial) if own and each.trial is not None else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
         )
         for each in evaluation.candidates
@@ -305,20 +308,24 @@ def _read(study: Study, companion: Study) -> EvaluationResults:
         companion.remaining(),
         data.name,
         next(
-            (_local(look.at) for look in list_test_set_reads(study) if look.by.rpartition(" ")[0] == companion.name),
+            (
+                _to_local_time(read.at)
+                for read in list_test_set_reads(study)
+                if read.by.rpartition(" ")[0] == companion.name
+            ),
             None,
         ),
     )
 
 
-def _local(at: str) -> datetime:
+def _to_local_time(at: str) -> datetime:
     """A moment in UTC as trials have theirs: in local time, without a zone."""
     return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
-def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
+def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.read_epochs(companion.id)
-    found: dict[str, list[EvaluationRun]] = {}
+    runs: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
         params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         if not {"seed", "configuration"} <= params.keys():
@@ -337,31 +344,33 @@ def _runs(companion: Study) -> dict[str, list[EvaluationRun]]:
             attrs.get("train_seconds"),
             find_artifact(companion, "predictions.npz", trial.system_attrs),
         )
-        found.setdefault(str(params["configuration"]), []).append(run)
-    return found
+        runs.setdefault(str(params["configuration"]), []).append(run)
+    return runs
 
 
 NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
 
 
-def _joined(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
+def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
     """Two evaluations on the same data as one; of a configuration that both have, the runs of both."""
-    mine = {_identity(each): each for each in one.candidates}
+    candidates = {_identity(each): each for each in one.candidates}
     for each in other.candidates:
-        held = mine.get(_identity(each))
-        if held is None:
-            mine[_identity(each)] = each
+        known = candidates.get(_identity(each))
+        if known is None:
+            candidates[_identity(each)] = each
         else:
-            seeds = {run.seed for run in held.runs}
+            seeds = {run.seed for run in known.runs}
             more = (run for run in each.runs if run.seed not in seeds)
-            runs = tuple(sorted([*held.runs, *more], key=lambda run: run.seed))
-            mine[_identity(each)] = replace(held, runs=runs, baseline=held.baseline or each.baseline)
+            runs = tuple(sorted([*known.runs, *more], key=lambda run: run.seed))
+            candidates[_identity(each)] = replace(known, runs=runs, baseline=known.baseline or each.baseline)
     return replace(
         one,
         studies=one.studies + other.studies,
-        candidates=tuple(mine.values()),
-        remaining=one.remaining + other.remaining,
-        looked=min((each.looked for each in (one, other) if each.looked is not None), default=None),
+        candidates=tuple(candidates.values()),
+        remaining_runs=one.remaining_runs + other.remaining_runs,
+        test_set_read_at=min(
+            (each.test_set_read_at for each in (one, other) if each.test_set_read_at is not None), default=None
+        ),
     )
 
 
@@ -369,14 +378,14 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
     return candidate.trial, tuple(sorted(candidate.values.items()))
 
 
-def _ordered(study: Study, found: EvaluationResults) -> tuple[CandidateRuns, ...]:
+def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[CandidateRuns, ...]:
     """The best of the study first, the rival last unless it is the best itself."""
-    place = study.definition.objectives.index(found.objective)
-    sign = -1 if found.objective.direction == "maximize" else 1
+    place = study.definition.objectives.index(evaluation.objective)
+    sign = -1 if evaluation.objective.direction == "maximize" else 1
     values = {trial.number: sign * trial.values[place] for trial in study.trials() if trial.values}
 
     def value(each: CandidateRuns) -> float:
         return math.inf if each.trial is None else values.get(each.trial, math.inf)
 
-    ranked = sorted(found.candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
+    ranked = sorted(evaluation.candidates, key=lambda each: (value(each), -1 if each.trial is None else each.trial))
     return tuple(sorted(ranked, key=lambda each: each.baseline and each is not ranked[0]))

@@ -98,7 +98,7 @@ class Results:
         budget: how much of it is to be run.
         space: the definition's space, parsed.
         trials: all of them, by number.
-        remaining: trials of the budget that are not finished.
+        remaining_trials: trials of the budget that are not finished.
         stop_reason: why no trial is begun any more although some may be left, or None.
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
@@ -110,7 +110,7 @@ class Results:
     budget: Budget
     space: Space
     trials: tuple[TrialRow, ...]
-    remaining: int
+    remaining_trials: int
     stop_reason: str | None
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
@@ -118,7 +118,7 @@ class Results:
     @property
     def unattended(self) -> bool:
         """Whether trials are left to begin or to resume, and no worker lives to do it."""
-        return self.remaining > 0 and all(worker.gone for worker in self.workers)
+        return self.remaining_trials > 0 and all(worker.gone for worker in self.workers)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -131,20 +131,20 @@ class Results:
         return self.objectives[0]
 
     @property
-    def began(self) -> datetime | None:
+    def started_at(self) -> datetime | None:
         """When its first trial began; naive local time."""
         return min((row.started for row in self.trials if row.started), default=None)
 
     @property
-    def last(self) -> datetime | None:
+    def last_event_at(self) -> datetime | None:
         """When a trial last began or finished; naive local time."""
         return max((t for row in self.trials for t in (row.started, row.finished) if t), default=None)
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many trials are in each state, every state named."""
-        found = Counter(row.state for row in self.trials)
-        return {state.name: found[state.name] for state in sorted(TrialState, key=_order)}
+        counter = Counter(row.state for row in self.trials)
+        return {state.name: counter[state.name] for state in sorted(TrialState, key=_state_order)}
 
     @cached_property
     def failures(self) -> dict[str, int]:
@@ -172,8 +172,8 @@ class Results:
         if not self.ranked:
             return ()
         scores = np.array([row.values for row in self.ranked], dtype=float) * self.signs
-        beaten = [bool(np.any((scores <= score).all(1) & (scores < score).any(1))) for score in scores]
-        return tuple(row for row, lost in zip(self.ranked, beaten, strict=True) if not lost)
+        dominated = [bool(np.any((scores <= score).all(1) & (scores < score).any(1))) for score in scores]
+        return tuple(row for row, lost in zip(self.ranked, dominated, strict=True) if not lost)
 
     @property
     def best(self) -> TrialRow | None:
@@ -198,8 +198,8 @@ class Results:
         for row in self.trials:
             if row.number == number:
                 return row
-        held = f"its trials are 0 to {self.trials[-1].number}" if self.trials else "it has no trials yet"
-        raise RequestError(f"study '{self.name}' has no trial {number}; {held}")
+        existing = f"its trials are 0 to {self.trials[-1].number}" if self.trials else "it has no trials yet"
+        raise RequestError(f"study '{self.name}' has no trial {number}; {existing}")
 
     @cached_property
     def varied(self) -> tuple[str, ...]:
@@ -218,7 +218,7 @@ class Results:
         return {name: effective[name] for name in self.varied if name in effective}
 
 
-def _order(state: TrialState) -> int:
+def _state_order(state: TrialState) -> int:
     return ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING").index(state.name)
 
 
@@ -237,17 +237,17 @@ def read_results(study: Study) -> Results:
         definition=study.definition,
         budget=study.budget,
         space=study.space,
-        trials=tuple(_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
-        remaining=study.remaining(),
+        trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
+        remaining_trials=study.remaining(),
         stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
     )
 
 
-def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
+def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
     attrs = trial.user_attrs
-    params = _params(trial)
+    params = _read_params(trial)
     seconds = trial.duration.total_seconds() if trial.duration else None
     failure = attrs.get("failure") or ("unknown" if trial.state == TrialState.FAIL else None)
     return TrialRow(
@@ -255,27 +255,27 @@ def _row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> Tr
         state=trial.state.name,
         values=tuple(trial.values) if trial.values else None,
         params=params,
-        config=_config(study, trial, params),
+        config=_make_config(study, trial, params),
         epochs=epochs,
-        worker=_text(attrs.get("worker")),
+        worker=_text_or_none(attrs.get("worker")),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         seconds=seconds,
-        best_epoch=_whole(attrs.get("best_epoch")),
-        parameter_count=_whole(attrs.get("parameter_count")),
-        failure=_text(failure),
-        message=_text(attrs.get("message")),
+        best_epoch=_whole_or_none(attrs.get("best_epoch")),
+        parameter_count=_whole_or_none(attrs.get("parameter_count")),
+        failure=_text_or_none(failure),
+        message=_text_or_none(attrs.get("message")),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
     )
 
 
-def _params(trial: FrozenTrial) -> dict[str, Value]:
+def _read_params(trial: FrozenTrial) -> dict[str, Value]:
     fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
     return dict(fixed or trial.params)
 
 
-def _config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
+def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
     try:
         if study.is_baseline(trial.number):
             return study.config_of(trial)
@@ -285,11 +285,11 @@ def _config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> Trial
 
 
 # Anybody can set attributes of a trial in the dashboard.
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _whole(value: object) -> int | None:
+def _whole_or_none(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -300,7 +300,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
     `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
-    rows = [_plain(row, results) for row in results.trials]
+    rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
     names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
     taken = rows[0][0].keys() | rows[0][1].keys() if rows else set()
@@ -311,7 +311,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def _plain(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
+def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands before the parameters, and after them."""
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
@@ -345,20 +345,20 @@ def study_summary(results: Results) -> dict[str, Any]:
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
     """
-    told: dict[str, Any] = finite(
+    summary: dict[str, Any] = finite(
         {
             "name": results.name,
             "storage": results.storage,
             "definition": results.definition.model_dump(mode="json"),
             "budget": results.budget.model_dump(),
-            "left": results.remaining,
+            "left": results.remaining_trials,
             "ended": results.stop_reason,
-            "began": results.began,
-            "last": results.last,
+            "began": results.started_at,
+            "last": results.last_event_at,
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
             "failures": results.failures,
-            "failed": [_failed(row) for row in results.trials if row.failure and row.feasible],
+            "failed": [_failed_json(row) for row in results.trials if row.failure and row.feasible],
             "best": trial_json(results, results.best),
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
@@ -367,7 +367,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "unattended": results.unattended,
         }
     )
-    return told
+    return summary
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
@@ -390,5 +390,5 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
     }
 
 
-def _failed(row: TrialRow) -> dict[str, Any]:
+def _failed_json(row: TrialRow) -> dict[str, Any]:
     return {"trial": row.number, "state": row.state, "failure": row.failure, "message": row.message}

@@ -10,28 +10,28 @@ from hpo.errors import SpaceError
 from hpo.report.figures.plotly_spec import FEW
 from hpo.space.domains import Domain, Range
 
-__all__ = ["category", "named_values", "round_ticks"]
+__all__ = ["choose_round_ticks", "list_named_values", "round_float"]
 
 
-def category(value: Value | None) -> Value | None:
+def round_float(value: Value | None) -> Value | None:
     """The value by which equals are found: samplers tell 0.30000000000000004 where the domain has 0.3."""
     return round(value, 12) if isinstance(value, float) else value
 
 
-def named_values(domains: Sequence[Domain], values: Sequence[Value]) -> list[Value] | None:
+def list_named_values(domains: Sequence[Domain], values: Sequence[Value]) -> list[Value] | None:
     """Every value in its order where each is named on the axis: of choices, or of few steps; else None.
 
     Args:
         domains: the parameter's alternatives.
         values: what trials have; others may have added some that no domain holds.
     """
-    held = [_points(domain) for domain in domains]
-    if any(points is None for points in held):
+    points_by_domain = [_points(domain) for domain in domains]
+    if any(points is None for points in points_by_domain):
         return None
-    listed = [value for points in held for value in points or ()]
-    found = list(dict.fromkeys(v for value in [*listed, *values] if (v := category(value)) is not None))
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
-    return sorted(found, key=float) if numeric else found
+    listed = [value for points in points_by_domain for value in points or ()]
+    distinct = list(dict.fromkeys(v for value in [*listed, *values] if (v := round_float(value)) is not None))
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    return sorted(distinct, key=float) if numeric else distinct
 
 
 def _points(domain: Domain) -> Sequence[Value] | None:
@@ -43,7 +43,7 @@ def _points(domain: Domain) -> Sequence[Value] | None:
     return None if isinstance(domain, Range) and len(points) > FEW else points
 
 
-def round_ticks(low: float, high: float) -> list[float]:
+def choose_round_ticks(low: float, high: float) -> list[float]:
     """Round numbers from `low` to `high` for a logarithmic axis: 1, 2, 5 within two decades, else powers of ten.
 
     Both bounds are above 0.

@@ -1,42 +1,40 @@
-"""The report's large figures: history, Pareto front, learning curves, importances."""
+"""The report's large figures: history, Pareto front, learning curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.figures.axes import round_ticks
+from hpo.report.figures.axes import choose_round_ticks
 from hpo.report.figures.plotly_spec import (
     HOVER,
     LINES_LIMIT,
     POINTS_LIMIT,
     Figure,
     Spec,
-    about,
-    axis,
-    build,
-    clipped,
-    drawn,
-    inside_first,
-    limits_of,
-    markers,
-    missing,
-    safe,
-    thinned,
-    thinning,
-    value_axis,
-    valued,
-    whole_axis,
+    attach_spec,
+    build_spec,
+    clip,
+    count_note,
+    describe_trial,
+    find_limits,
+    make_axis,
+    make_integer_axis,
+    make_markers,
+    make_value_axis,
+    mark_missing,
+    sort_inside_first,
+    thin_out,
+    trials_with_finite_value,
 )
 from hpo.report.format import metric_text, number_text, values_text
-from hpo.report.stats.trial_stats import standard_error
-from hpo.study import Objective
+from hpo.report.stats.trial_stats import choose_curve_objective, standard_error
 
-__all__ = ["curves_figure", "history_figure", "importance", "pareto_figure"]
+__all__ = ["curves_figure", "history_figure", "pareto_figure"]
 
 HIGHLIGHTS = 5
 WIDE = 20  # times the least: an axis on which most values would be at one end
@@ -45,42 +43,45 @@ SERIES = ("@accent", "@second", "@third", "@fourth", "@fifth")
 
 def history_figure(results: Results) -> Figure:
     """The first objective of every trial by number, with the best so far and the baseline."""
-    figure = Figure("history", "Optimisation history")
-    done, pruned = list(results.ranked), valued(results, "PRUNED")
+    figure = Figure("history", "Optimization history")
+    done, pruned = list(results.ranked), trials_with_finite_value(results, "PRUNED")
     done.sort(key=lambda row: row.number)
     maximize = results.objective.direction == "maximize"
-    limits = limits_of([row.value or 0.0 for row in done or pruned], maximize)
+    limits = find_limits([row.value or 0.0 for row in done or pruned], maximize)
     if limits is None:
-        return missing(figure, "No trial has a value yet.")
-    shown = inside_first(thinned(done, POINTS_LIMIT), limits), inside_first(thinned(pruned, POINTS_LIMIT), limits)
+        return mark_missing(figure, "No trial has a value yet.")
+    drawn = (
+        sort_inside_first(thin_out(done, POINTS_LIMIT), limits),
+        sort_inside_first(thin_out(pruned, POINTS_LIMIT), limits),
+    )
     data = [
-        markers(results, rows, state, limits) | {"x": [row.number for row in rows]}
-        for rows, state in zip(reversed(shown), ("PRUNED", "COMPLETE"), strict=True)
+        make_markers(results, rows, state, limits) | {"x": [row.number for row in rows]}
+        for rows, state in zip(reversed(drawn), ("PRUNED", "COMPLETE"), strict=True)
         if rows
     ]
-    data += [_best_so_far(results, done, limits)] if done else []
+    data += [_best_so_far_trace(results, done, limits)] if done else []
     shapes, annotations = _baseline_line(results, limits)
-    spec = build(
+    spec = build_spec(
         data,
         360,
-        xaxis=whole_axis("trial", len(results.trials)),
-        yaxis=value_axis(results.objective, limits, range=list(limits)),
+        xaxis=make_integer_axis("trial", len(results.trials)),
+        yaxis=make_value_axis(results.objective, limits, range=list(limits)),
         shapes=shapes,
         annotations=annotations,
     )
     outside = sum(not limits[0] <= (row.value or 0.0) <= limits[1] for row in (*done, *pruned))
     caption = "Each dot is a trial; the line is the best so far."
-    thin = thinning(sum(map(len, shown)), len(done) + len(pruned))
-    return drawn(figure, spec, caption + _outside(outside) + thin)
+    thin = count_note(sum(map(len, drawn)), len(done) + len(pruned))
+    return attach_spec(figure, spec, caption + _outside_note(outside) + thin)
 
 
-def _outside(count: int) -> str:
+def _outside_note(count: int) -> str:
     if not count:
         return ""
-    return f" {count} {'trial lies' if count == 1 else 'trials lie'} outside of the picture: triangles at its edge."
+    return f" {count} {'trial lies' if count == 1 else 'trials lie'} outside the plotted range: triangles at its edge."
 
 
-def _best_so_far(results: Results, done: Sequence[TrialRow], limits: tuple[float, float]) -> Spec:
+def _best_so_far_trace(results: Results, done: Sequence[TrialRow], limits: tuple[float, float]) -> Spec:
     pick = np.maximum if results.objective.direction == "maximize" else np.minimum
     best = pick.accumulate([row.value or 0.0 for row in done]).tolist()
     # The corners alone: thousands of equal points would only make the file large.
@@ -91,7 +92,7 @@ def _best_so_far(results: Results, done: Sequence[TrialRow], limits: tuple[float
         "mode": "lines",
         "name": "best so far",
         "x": [done[i].number for i in corners] + [end],
-        "y": clipped([best[i] for i in corners] + [best[-1]], limits),
+        "y": clip([best[i] for i in corners] + [best[-1]], limits),
         "line": {"shape": "hv", "color": "@second", "width": 2},
         "hoverinfo": "skip",
     }
@@ -111,44 +112,49 @@ def pareto_figure(results: Results) -> Figure:
     """Every pair of the first objective with another one, the Pareto front marked."""
     figure = Figure("pareto", "Trade-off between objectives")
     if not results.front:
-        return missing(figure, "No trial is complete yet.")
+        return mark_missing(figure, "No trial is complete yet.")
     others = range(1, len(results.objectives))
     front = {row.number for row in results.front}
     rest = [row for row in results.ranked if row.number not in front]
-    shown = thinned(rest, POINTS_LIMIT)
+    drawn = thin_out(rest, POINTS_LIMIT)
     data: list[Spec] = []
     layout: dict[str, Any] = {}
     for panel, other in enumerate(others, start=1):
         suffix = "" if panel == 1 else str(panel)
         data += [
-            _pair(results, rows, other, suffix, style) for rows, style in ((shown, "rest"), (results.front, "front"))
+            _pair_trace(results, rows, other, suffix, style)
+            for rows, style in ((drawn, "rest"), (results.front, "front"))
         ]
         gap = 0.12 / max(len(others), 1)
         domain = [(panel - 1) / len(others) + (gap if panel > 1 else 0), panel / len(others)]
-        layout[f"xaxis{suffix}"] = axis(
-            metric_text(results.objectives[other].metric), domain=domain, **_log(results, other)
+        layout[f"xaxis{suffix}"] = make_axis(
+            metric_text(results.objectives[other].metric), domain=domain, **_log_axis(results, other)
         )
-        layout[f"yaxis{suffix}"] = value_axis(results.objective, [], "" if panel == 1 else " ", anchor=f"x{suffix}")
-    caption = "Trials of the Pareto front are beaten by no other one in every objective at once; the rest is grey."
+        layout[f"yaxis{suffix}"] = make_value_axis(
+            results.objective, [], "" if panel == 1 else " ", anchor=f"x{suffix}"
+        )
+    caption = "A trial on the Pareto front is beaten by no other in every objective at once; the others are grey."
     error, best = standard_error(results), results.best
     if error is not None and best is not None and best.value is not None:
         edge = best.value + results.signs[0] * error
         line = {"color": "@muted", "width": 1, "dash": "dash"}
         layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": edge, "y1": edge, "line": line}]
-        caption += " Those beyond the dashed line are within a standard error of the best."
-    return drawn(figure, build(data, 400, **layout), caption + thinning(len(shown), len(rest)), 340 * len(others))
+        caption += " Those beyond the dashed line are within one standard error of the best."
+    return attach_spec(
+        figure, build_spec(data, 400, **layout), caption + count_note(len(drawn), len(rest)), 340 * len(others)
+    )
 
 
-def _log(results: Results, other: int) -> Spec:
+def _log_axis(results: Results, other: int) -> Spec:
     """The keys of a logarithmic axis, where values of an objective lie far apart."""
     values = [row.values[other] for row in results.ranked if row.values]
     if min(values) <= 0 or max(values) < WIDE * min(values):
         return {}
-    ticks = round_ticks(min(values), max(values))
+    ticks = choose_round_ticks(min(values), max(values))
     return {"type": "log", "tickvals": ticks, "ticktext": [number_text(tick) for tick in ticks]}
 
 
-def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, style: str) -> Spec:
+def _pair_trace(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, style: str) -> Spec:
     front = style == "front"
     return {
         "type": "scatter",
@@ -160,7 +166,7 @@ def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, s
         "y": [row.values[0] for row in rows if row.values],
         "xaxis": f"x{suffix}",
         "yaxis": f"y{suffix}",
-        "text": [about(results, row) for row in rows],
+        "text": [describe_trial(results, row) for row in rows],
         "hovertemplate": HOVER,
         "marker": {"color": "@second" if front else "@pruned", "size": 10 if front else 7},
     }
@@ -169,49 +175,37 @@ def _pair(results: Results, rows: Sequence[TrialRow], other: int, suffix: str, s
 def curves_figure(results: Results) -> Figure:
     """The monitored metric by epoch: the best trials in colour, on validation and training data; the rest grey."""
     figure = Figure("curves", "Learning curves")
-    metric = _curve_metric(results)
-    if metric is None:
-        return missing(figure, "No epoch has been recorded yet.")
+    objective = choose_curve_objective(results)
+    if objective is None:
+        return mark_missing(figure, "No epoch has been recorded yet.")
+    metric = objective.metric
     best = [row for row in results.top(HIGHLIGHTS) if any(metric in epoch for epoch in row.epochs)]
-    chosen = {row.number for row in best}
-    rest = [row for row in results.trials if row.number not in chosen and row.epochs]
-    shown = thinned(rest, LINES_LIMIT)
-    data = [_grey_curves(shown, metric)] if shown else []
+    highlighted = {row.number for row in best}
+    rest = [row for row in results.trials if row.number not in highlighted and row.epochs]
+    drawn = thin_out(rest, LINES_LIMIT)
+    data = [_grey_traces(drawn, metric)] if drawn else []
     training = metric.replace("val_", "train_", 1)
     for colour, row in reversed(list(zip(SERIES, best, strict=False))):
-        data += _bright_curves(row, metric, training, colour)
-    objective = Objective(metric=metric, direction=_curve_direction(results, metric))
+        data += _coloured_traces(row, metric, training, colour)
     values = [epoch[metric] for row in results.trials for epoch in row.epochs if metric in epoch]
     values += [epoch[training] for row in best for epoch in row.epochs if training in epoch]
-    limits = limits_of(values, objective.direction == "maximize")
+    limits = find_limits(values, objective.direction == "maximize")
     axis: Spec = {"range": list(limits)} if limits else {}
-    spec = build(
+    spec = build_spec(
         data,
         400,
-        xaxis=whole_axis("epoch", max(len(row.epochs) for row in results.trials)),
-        yaxis=value_axis(objective, limits or [], **axis),
+        xaxis=make_integer_axis("epoch", max(len(row.epochs) for row in results.trials)),
+        yaxis=make_value_axis(objective, limits or [], **axis),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "reversed"},
     )
     trained = training != metric and any(training in epoch for row in best for epoch in row.epochs)
     dotted = ", dotted on training data" if trained else ""
-    caption = f"{_best_words(len(best))} in colour{dotted}; the others grey." if best else "All trials."
-    return drawn(figure, spec, caption + thinning(len(shown), len(rest), "grey curves"))
+    caption = f"{_best_text(len(best))} in colour{dotted}; the others are grey." if best else "All trials."
+    return attach_spec(figure, spec, caption + count_note(len(drawn), len(rest), "grey curves"))
 
 
-def _best_words(count: int) -> str:
-    return "The best trial" if count == 1 else f"The {count} best trials"
-
-
-def _curve_metric(results: Results) -> str | None:
-    """The first objective that is recorded by epoch, or else what always is."""
-    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
-    wanted = [objective.metric for objective in results.objectives] + ["val_accuracy", "val_loss"]
-    return next((metric for metric in wanted if metric in recorded), None)
-
-
-def _curve_direction(results: Results, metric: str) -> Any:
-    directions = {objective.metric: objective.direction for objective in results.objectives}
-    return directions.get(metric, "minimize" if metric.endswith("loss") else "maximize")
+def _best_text(count: int) -> str:
+    return "The best trial is" if count == 1 else f"The {count} best trials are"
 
 
 def _points(row: TrialRow, metric: str) -> tuple[list[float], list[float | None]]:
@@ -221,7 +215,7 @@ def _points(row: TrialRow, metric: str) -> tuple[list[float], list[float | None]
     return epochs, [value if math.isfinite(value) else None for value in values]
 
 
-def _grey_curves(rows: Sequence[TrialRow], metric: str) -> Spec:
+def _grey_traces(rows: Sequence[TrialRow], metric: str) -> Spec:
     """Many curves as one trace, which a browser draws many times faster."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -242,7 +236,7 @@ def _grey_curves(rows: Sequence[TrialRow], metric: str) -> Spec:
     }
 
 
-def _bright_curves(row: TrialRow, metric: str, training: str, colour: str) -> list[Spec]:
+def _coloured_traces(row: TrialRow, metric: str, training: str, colour: str) -> list[Spec]:
     group = {"type": "scatter", "legendgroup": f"trial {row.number}"}
     x, y = _points(row, metric)
     data: list[Spec] = []
@@ -255,41 +249,3 @@ def _bright_curves(row: TrialRow, metric: str, training: str, colour: str) -> li
     shown = {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "text": texts, "hovertemplate": HOVER}
     data.append({**group, **shown, "name": f"trial {row.number}", "x": x, "y": y, "line": line})
     return data
-
-
-def importance(shares: Mapping[str, float], why: str) -> Figure:
-    """How much of the variation of good results each parameter explains.
-
-    Args:
-        shares: by parameter in words, summing to 1; empty where they cannot be told.
-        why: the reason, where they cannot.
-    """
-    figure = Figure("importance", "What mattered")
-    if not shares:
-        return missing(figure, why)
-    items = sorted(shares.items(), key=lambda item: item[1])
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "y": [safe(name).replace(" (", "<br>(", 1) for name, _ in items],
-        "x": [share for _, share in items],
-        "text": [f"{100 * share:.0f} %" for _, share in items],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "hoverinfo": "skip",
-        "marker": {"color": "@accent"},
-    }
-    high = max(share for _, share in items)
-    spec = build(
-        [bars],
-        40 + 34 * len(items),
-        xaxis=axis(showgrid=False, showticklabels=False, range=[0, high or 1]),
-        yaxis=axis(type="category", ticksuffix="  "),
-        bargap=0.35,
-        margin={"l": 8, "r": 48, "t": 4, "b": 4},  # room for the shares beside the bars
-    )
-    caption = (
-        "Share of each parameter in what sets the good trials apart (PED-ANOVA). "
-        "With few trials these shares are rough; a small one may mean that its domain was too narrow to matter."
-    )
-    return drawn(figure, spec, caption)

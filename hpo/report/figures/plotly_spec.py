@@ -27,23 +27,23 @@ __all__ = [
     "POINTS_LIMIT",
     "Figure",
     "Spec",
-    "about",
-    "axis",
-    "build",
-    "clipped",
-    "drawn",
-    "inside_first",
-    "limits_of",
-    "markers",
-    "missing",
-    "safe",
-    "short",
-    "spread",
-    "thinned",
-    "thinning",
-    "value_axis",
-    "valued",
-    "whole_axis",
+    "attach_spec",
+    "build_spec",
+    "clip",
+    "count_note",
+    "describe_trial",
+    "escape_text",
+    "find_limits",
+    "jitter",
+    "make_axis",
+    "make_integer_axis",
+    "make_markers",
+    "make_value_axis",
+    "mark_missing",
+    "shorten",
+    "sort_inside_first",
+    "thin_out",
+    "trials_with_finite_value",
 ]
 
 Spec = dict[str, Any]
@@ -64,7 +64,7 @@ class Figure:
         title: its heading.
         caption: how to read it.
         spec: Plotly's `data` and `layout`; None where there is nothing to show.
-        missing: why there is none.
+        reason: why there is nothing to show.
         width: pixels that it needs at least; narrower screens scroll.
     """
 
@@ -72,34 +72,34 @@ class Figure:
     title: str
     caption: str = ""
     spec: Spec | None = None
-    missing: str = ""
+    reason: str = ""
     width: int = 0
 
 
-def drawn(figure: Figure, spec: Spec, caption: str, width: int = 0) -> Figure:
+def attach_spec(figure: Figure, spec: Spec, caption: str, width: int = 0) -> Figure:
     """The figure with what Plotly draws; `width` is the pixels that it needs at least."""
     return Figure(figure.key, figure.title, caption, spec, "", width)
 
 
-def missing(figure: Figure, why: str) -> Figure:
+def mark_missing(figure: Figure, reason: str) -> Figure:
     """The figure that cannot be drawn, and why."""
-    return Figure(figure.key, figure.title, missing=why)
+    return Figure(figure.key, figure.title, reason=reason)
 
 
-def safe(text: object) -> str:
+def escape_text(text: object) -> str:
     """Text of unknown origin, for Plotly."""
     return html.escape(one_line(str(text)), quote=False)
 
 
-def short(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
     """At most `limit` characters; the middle is left out, for names differ at their ends."""
     return text if len(text) <= limit else text[: limit // 2] + "…" + text[-(limit - limit // 2 - 1) :]
 
 
-def axis(title: str = "", **more: Any) -> Spec:
+def make_axis(title: str = "", **more: Any) -> Spec:
     """An axis in the common look; `more` are further keys of Plotly."""
     return {
-        "title": {"text": safe(title), "standoff": 8},
+        "title": {"text": escape_text(title), "standoff": 8},
         "gridcolor": "@grid",
         "linecolor": "@line",
         "zeroline": False,
@@ -109,12 +109,12 @@ def axis(title: str = "", **more: Any) -> Spec:
     }
 
 
-def whole_axis(title: str, high: float) -> Spec:
+def make_integer_axis(title: str, high: float) -> Spec:
     """An axis of whole numbers up to `high`."""
-    return axis(title, showgrid=False, tickformat="d", **({"dtick": 1} if high <= FEW else {}))
+    return make_axis(title, showgrid=False, tickformat="d", **({"dtick": 1} if high <= FEW else {}))
 
 
-def build(data: list[Spec], height: int, **layout: Any) -> Spec:
+def build_spec(data: list[Spec], height: int, **layout: Any) -> Spec:
     """Plotly's data and layout in the common look; `height` in pixels."""
     base = {
         "height": height,
@@ -135,27 +135,31 @@ def build(data: list[Spec], height: int, **layout: Any) -> Spec:
     return {"data": data, "layout": {**base, **layout}}
 
 
-def about(results: Results, row: TrialRow) -> str:
+def describe_trial(results: Results, row: TrialRow) -> str:
     """What the pointer shows of a trial."""
     head = f"<b>trial {row.number}</b>{' (baseline)' if row.baseline else ''}"
     values = row.values or ()
-    lines = [f"{safe(o.metric)} {values_text(o.metric, v)}" for o, v in zip(results.objectives, values, strict=False)]
+    lines = [
+        f"{escape_text(o.metric)} {values_text(o.metric, v)}" for o, v in zip(results.objectives, values, strict=False)
+    ]
     if row.state != "COMPLETE":
-        lines.append(state_text(row.state) + (f": {safe(row.failure)}" if row.failure else ""))
-    settings = [f"{safe(name)} {safe(value_text(value))}" for name, value in results.settings(row).items()]
+        lines.append(state_text(row.state) + (f": {escape_text(row.failure)}" if row.failure else ""))
+    settings = [
+        f"{escape_text(name)} {escape_text(value_text(value))}" for name, value in results.settings(row).items()
+    ]
     return "<br>".join([head, *lines, *settings])
 
 
-def value_axis(objective: Objective, shown: Sequence[float], title: str = "", **more: Any) -> Spec:
-    """An objective's axis, in percent where it is a share. `shown` are values that tell how fine its labels must be."""
+def make_value_axis(objective: Objective, values: Sequence[float], title: str = "", **more: Any) -> Spec:
+    """Make an objective's axis, in percent where it is a share; `values` say how fine its labels must be."""
     extra = {}
     if objective.metric.endswith("accuracy"):
-        spread = max(shown) - min(shown) if shown else 0.1
+        spread = max(values) - min(values) if values else 0.1
         extra = {"tickformat": ".0%" if spread > 0.2 else ".1%" if spread > 0.004 else ".2%"}
-    return axis(title or metric_text(objective.metric), **extra, **more)
+    return make_axis(title or metric_text(objective.metric), **extra, **more)
 
 
-def limits_of(values: Iterable[float], maximize: bool) -> tuple[float, float] | None:
+def find_limits(values: Iterable[float], maximize: bool) -> tuple[float, float] | None:
     """The range to draw: everything but far outliers on the worse side; None where nothing is there."""
     finite = np.array([value for value in values if math.isfinite(value)], dtype=float)
     if not finite.size:
@@ -168,7 +172,7 @@ def limits_of(values: Iterable[float], maximize: bool) -> tuple[float, float] | 
     return float(bottom - margin), float(top + margin)
 
 
-def clipped(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
+def clip(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
     """Values outside of the limits put on the edge."""
     inside = 0.02 * (limits[1] - limits[0])
     return [min(max(value, limits[0] + inside), limits[1] - inside) for value in values]
@@ -181,28 +185,28 @@ def _symbols(values: Sequence[float], limits: tuple[float, float], symbol: str) 
     ]
 
 
-def inside_first(rows: Sequence[TrialRow], limits: tuple[float, float]) -> list[TrialRow]:
+def sort_inside_first(rows: Sequence[TrialRow], limits: tuple[float, float]) -> list[TrialRow]:
     """The legend shows the symbol of the first point, which should be no triangle."""
     return sorted(rows, key=lambda row: not limits[0] <= (row.value or 0.0) <= limits[1])
 
 
-def thinned(rows: Sequence[TrialRow], limit: int) -> list[TrialRow]:
+def thin_out(rows: Sequence[TrialRow], limit: int) -> list[TrialRow]:
     """At most about `limit` rows, evenly taken."""
     step = math.ceil(len(rows) / limit) if rows else 1
     return list(rows[::step])
 
 
-def thinning(shown: int, all_: int, what: str = "trials") -> str:
+def count_note(drawn: int, all_: int, what: str = "trials") -> str:
     """What to say where not all are drawn."""
-    return f" {shown} of {all_} {what} are drawn." if shown < all_ else ""
+    return f" {drawn} of {all_} {what} are drawn." if drawn < all_ else ""
 
 
-def valued(results: Results, state: str) -> list[TrialRow]:
+def trials_with_finite_value(results: Results, state: str) -> list[TrialRow]:
     """The trials of a state that have a finite first objective."""
     return [row for row in results.trials if row.state == state and row.value is not None and math.isfinite(row.value)]
 
 
-def markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tuple[float, float]) -> Spec:
+def make_markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tuple[float, float]) -> Spec:
     """Trials of one state as dots at their first objective; the caller adds `x`."""
     values = [row.value or 0.0 for row in rows]
     pruned, crowded = state == "PRUNED", len(results.trials) > CROWD
@@ -210,8 +214,8 @@ def markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tupl
         "type": "scatter",
         "mode": "markers",
         "name": state_text(state),
-        "y": clipped(values, limits),
-        "text": [about(results, row) for row in rows],
+        "y": clip(values, limits),
+        "text": [describe_trial(results, row) for row in rows],
         "hovertemplate": HOVER,
         "marker": {
             "color": COLOURS[state],
@@ -222,6 +226,6 @@ def markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tupl
     }
 
 
-def spread(number: int) -> float:
+def jitter(number: int) -> float:
     """From -0.5 to 0.5, even over the trials' numbers: sets apart what would lie on one spot."""
     return (number * 0.6180339887) % 1 - 0.5

@@ -7,22 +7,22 @@ from collections.abc import Callable, Sequence
 
 from hpo.config.parameter import Value
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.figures.axes import category, named_values, round_ticks
+from hpo.report.figures.axes import choose_round_ticks, list_named_values, round_float
 from hpo.report.figures.plotly_spec import (
     POINTS_LIMIT,
     Figure,
     Spec,
-    axis,
-    build,
-    clipped,
-    limits_of,
-    markers,
-    safe,
-    short,
-    spread,
-    thinned,
-    value_axis,
-    valued,
+    build_spec,
+    clip,
+    escape_text,
+    find_limits,
+    jitter,
+    make_axis,
+    make_markers,
+    make_value_axis,
+    shorten,
+    thin_out,
+    trials_with_finite_value,
 )
 from hpo.report.format import dimension_text, value_text
 from hpo.space import Dimension
@@ -40,51 +40,53 @@ def slice_figures(results: Results, order: Sequence[str] = ()) -> list[Figure]:
         results: the study.
         order: keys of dimensions, most important first.
     """
-    rows = [*results.ranked, *valued(results, "PRUNED")]
-    limits = limits_of([r.value or 0.0 for r in results.ranked or rows], results.objective.direction == "maximize")
+    rows = [*results.ranked, *trials_with_finite_value(results, "PRUNED")]
+    limits = find_limits([r.value or 0.0 for r in results.ranked or rows], results.objective.direction == "maximize")
     if limits is None:
         return []
     place = {key: i for i, key in enumerate(order)}
     dimensions = sorted(results.space.varied, key=lambda dimension: place.get(dimension.key, len(place)))
-    held = [dimension for dimension in dimensions if any(_has(row, dimension) for row in rows)]
-    return [_slice(results, dimension, i, limits) for i, dimension in enumerate(held)]
+    with_value = [dimension for dimension in dimensions if any(_has_value(row, dimension) for row in rows)]
+    return [_slice(results, dimension, i, limits) for i, dimension in enumerate(with_value)]
 
 
-def _has(row: TrialRow, dimension: Dimension) -> bool:
+def _has_value(row: TrialRow, dimension: Dimension) -> bool:
     return row.params.get(dimension.key) is not None
 
 
 def _slice(results: Results, dimension: Dimension, index: int, limits: tuple[float, float]) -> Figure:
-    groups = {"PRUNED": valued(results, "PRUNED"), "COMPLETE": list(results.ranked)}
-    held = {state: thinned([r for r in rows if _has(r, dimension)], POINTS_LIMIT) for state, rows in groups.items()}
-    values = [row.params[dimension.key] for rows in held.values() for row in rows]
-    ground, place = _axis(dimension.domain, values)
+    groups = {"PRUNED": trials_with_finite_value(results, "PRUNED"), "COMPLETE": list(results.ranked)}
+    drawn = {
+        state: thin_out([r for r in rows if _has_value(r, dimension)], POINTS_LIMIT) for state, rows in groups.items()
+    }
+    values = [row.params[dimension.key] for rows in drawn.values() for row in rows]
+    xaxis, place = _axis(dimension.domain, values)
 
     def x(row: TrialRow) -> float:
         return place(row.params[dimension.key], row.number)
 
     data = [
-        markers(results, rows, state, limits) | {"x": [x(row) for row in rows], "showlegend": False}
-        for state, rows in held.items()
+        make_markers(results, rows, state, limits) | {"x": [x(row) for row in rows], "showlegend": False}
+        for state, rows in drawn.items()
         if rows
     ]
-    if results.best is not None and _has(results.best, dimension):
-        data.append(_ring(x(results.best), results.best.value or 0.0, limits))
-    side = value_axis(results.objective, limits, " ", range=list(limits), nticks=5)
-    return Figure(f"slice-{index}", dimension_text(dimension), "", build(data, 230, xaxis=ground, yaxis=side))
+    if results.best is not None and _has_value(results.best, dimension):
+        data.append(_best_mark(x(results.best), results.best.value or 0.0, limits))
+    yaxis = make_value_axis(results.objective, limits, " ", range=list(limits), nticks=5)
+    return Figure(f"slice-{index}", dimension_text(dimension), "", build_spec(data, 230, xaxis=xaxis, yaxis=yaxis))
 
 
-def _ring(x: float, value: float, limits: tuple[float, float]) -> Spec:
+def _best_mark(x: float, value: float, limits: tuple[float, float]) -> Spec:
     """The mark of the best trial."""
     line = {"width": 2.5, "color": "@second"}
     look = {"size": 13, "color": "@second", "symbol": "circle-open", "line": line}
-    place = {"x": [x], "y": clipped([value], limits)}
+    place = {"x": [x], "y": clip([value], limits)}
     return {"type": "scatter", "mode": "markers", "hoverinfo": "skip", "showlegend": False, "marker": look, **place}
 
 
 def _axis(domain: Domain, values: Sequence[Value]) -> tuple[Spec, Place]:
     """The axis over the whole domain, and where a trial's value stands on it."""
-    named = named_values([domain], values)
+    named = list_named_values([domain], values)
     if named is not None:
         return _named_axis(named)
     assert isinstance(domain, Range)
@@ -92,19 +94,19 @@ def _axis(domain: Domain, values: Sequence[Value]) -> tuple[Spec, Place]:
     low, high = min(domain.low, *numbers), max(domain.high, *numbers)
     if domain.log and low > 0:
         margin = 0.05 * math.log10(high / low)
-        ticks = round_ticks(low, high)
+        ticks = choose_round_ticks(low, high)
         texts = {"tickvals": ticks, "ticktext": [value_text(tick) for tick in ticks]}
         span = [math.log10(low) - margin, math.log10(high) + margin]
-        return axis(" ", type="log", showgrid=False, range=span, **texts), lambda value, _number: float(value)
+        return make_axis(" ", type="log", showgrid=False, range=span, **texts), lambda value, _number: float(value)
     margin = 0.05 * (high - low)
     span = [low - margin, high + margin]
-    return axis(" ", showgrid=False, nticks=6, range=span), lambda value, _number: float(value)
+    return make_axis(" ", showgrid=False, nticks=6, range=span), lambda value, _number: float(value)
 
 
 def _named_axis(named: Sequence[Value]) -> tuple[Spec, Place]:
     """An axis that names every value; trials with the same one are spread a little."""
     places = {value: i for i, value in enumerate(named)}
-    texts = [safe(short(value_text(value), 14)) for value in named]
+    texts = [escape_text(shorten(value_text(value), 14)) for value in named]
     ticks = {
         "tickvals": list(range(len(named))),
         "ticktext": texts,
@@ -113,6 +115,6 @@ def _named_axis(named: Sequence[Value]) -> tuple[Spec, Place]:
     }
 
     def place(value: Value, number: int) -> float:
-        return places[category(value) or value] + 0.36 * spread(number)
+        return places[round_float(value) or value] + 0.36 * jitter(number)
 
-    return axis(" ", showgrid=False, **ticks), place
+    return make_axis(" ", showgrid=False, **ticks), place

@@ -12,14 +12,14 @@ from hpo.report.figures.plotly_spec import (
     COLOURS,
     Figure,
     Spec,
-    axis,
-    build,
-    drawn,
-    missing,
-    safe,
-    short,
-    thinned,
-    thinning,
+    attach_spec,
+    build_spec,
+    count_note,
+    escape_text,
+    make_axis,
+    mark_missing,
+    shorten,
+    thin_out,
 )
 from hpo.report.format import duration_text, state_text
 
@@ -38,40 +38,40 @@ def timeline_figure(results: Results, now: datetime) -> Figure:
     figure = Figure("timeline", "Timeline")
     rows = [row for row in results.trials if row.started]
     if not rows:
-        return missing(figure, "No trial has begun yet.")
+        return mark_missing(figure, "No trial has begun yet.")
     workers = list(dict.fromkeys(row.worker or "others" for row in sorted(rows, key=lambda r: r.started or now)))
     lanes = {worker: i for i, worker in enumerate(workers)}
-    shown = thinned(rows, BARS_LIMIT)
+    drawn = thin_out(rows, BARS_LIMIT)
     data = [
-        _bars([row for row in shown if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
+        _bars([row for row in drawn if row.state == state], state, lanes, now, numbered=len(rows) <= 40)
         for state in COLOURS
-        if any(row.state == state for row in shown)
+        if any(row.state == state for row in drawn)
     ]
-    spec = build(
+    spec = build_spec(
         data,
         90 + 34 * min(len(lanes), 24),
         barmode="overlay",
         bargap=0.25,
-        xaxis=axis(type="date", showgrid=True),
-        yaxis=axis(**_lane_ticks(workers)),
+        xaxis=make_axis(type="date", showgrid=True),
+        yaxis=make_axis(**_lane_ticks(workers)),
     )
-    caption = f"{_lane_words(len(workers))}, from {min(r.started for r in rows if r.started):%Y-%m-%d %H:%M}."
-    return drawn(figure, spec, caption + thinning(len(shown), len(rows)))
+    caption = f"{_lane_text(len(workers))}, from {min(r.started for r in rows if r.started):%Y-%m-%d %H:%M}."
+    return attach_spec(figure, spec, caption + count_note(len(drawn), len(rows)))
 
 
-def _lane_words(count: int) -> str:
-    return "One worker" if count == 1 else f"{count} workers, a row each"
+def _lane_text(count: int) -> str:
+    return "One worker" if count == 1 else f"{count} workers, one row each"
 
 
-def _common(names: Sequence[str]) -> int:
+def _common_prefix_length(names: Sequence[str]) -> int:
     """How many characters all names begin with."""
     return sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
 
 
 def _lane_ticks(workers: Sequence[str]) -> Spec:
     """Workers by the part of their names that tells them apart."""
-    common = _common(workers) if len(workers) > 1 else 0
-    labels = [safe(short(worker[common:] if len(worker) - common > 1 else worker, 14)) for worker in workers]
+    common = _common_prefix_length(workers) if len(workers) > 1 else 0
+    labels = [escape_text(shorten(worker[common:] if len(worker) - common > 1 else worker, 14)) for worker in workers]
     step = math.ceil(len(workers) / 24)
     ticks = {"tickvals": list(range(0, len(workers), step)), "ticktext": labels[::step]}
     return {**ticks, "autorange": "reversed", "showgrid": False, "ticksuffix": " "}
@@ -79,7 +79,9 @@ def _lane_ticks(workers: Sequence[str]) -> Spec:
 
 def _bars(rows: Sequence[TrialRow], state: str, lanes: Mapping[str, int], now: datetime, *, numbered: bool) -> Spec:
     spans = [max(((row.finished or now) - row.started).total_seconds(), 0.0) for row in rows if row.started]
-    times = [f"{duration_text(span)}, {safe(row.worker or 'others')}" for row, span in zip(rows, spans, strict=True)]
+    times = [
+        f"{duration_text(span)}, {escape_text(row.worker or 'others')}" for row, span in zip(rows, spans, strict=True)
+    ]
     return {
         "type": "bar",
         "orientation": "h",

@@ -39,11 +39,11 @@ def render_html(
         written: when the study was read.
     """
     blocks = [block for chapter in chapters for block in chapter.blocks]
-    texts = Texts()
-    drawn = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
-    figures = {figure.key: texts.refer(figure.spec) for figure in drawn}
-    tables = {block.key: _table(block) for block in blocks if isinstance(block, DataTable)}
-    scripts = [_plotly(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
+    texts = TextTable()
+    with_spec = (block for block in blocks if isinstance(block, Figure) and block.spec is not None)
+    figures = {figure.key: texts.refer(figure.spec) for figure in with_spec}
+    tables = {block.key: _table_json(block) for block in blocks if isinstance(block, DataTable)}
+    scripts = [_plotly_script(), *((FOLDER / file).read_text(encoding="utf-8") for file in ("report.js", "table.js"))]
     return (
         _environment()
         .get_template("report.html.j2")
@@ -57,8 +57,8 @@ def render_html(
             scripts=[Markup(script) for script in scripts],  # ours, not a study's
             # Only these scripts may run, whatever a study's texts hold, and nothing may be fetched.
             policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-            figures=_json({"specs": figures, "texts": texts.kept}),
-            tables=_json(tables),
+            figures=_script_json({"specs": figures, "texts": texts.kept}),
+            tables=_script_json(tables),
         )
     )
 
@@ -71,11 +71,16 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"prose": _prose, "rows": _rows, "printed": _printed, "picture": _picture}
+    environment.filters |= {
+        "prose": _render_prose,
+        "rows": _group_blocks,
+        "printed": _printed_rows,
+        "picture": _data_uri,
+    }
     return environment
 
 
-def _prose(text: str) -> Markup:
+def _render_prose(text: str) -> Markup:
     """Text with what stands between backticks as code."""
     parts = re.split(r"`([^`\n]+)`", text)
     return Markup("").join(
@@ -83,30 +88,34 @@ def _prose(text: str) -> Markup:
     )
 
 
-def _rows(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
+def _group_blocks(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
     """Blocks with the names of their kinds; small figures that follow each other are one row of them."""
     rows: list[tuple[str, Any]] = []
-    for small, group in itertools.groupby(blocks, _small):
-        held = list(group)
-        rows += [("Figures", held)] if small and len(held) > 1 else [(type(each).__name__, each) for each in held]
+    for small, group in itertools.groupby(blocks, _is_small):
+        group_blocks = list(group)
+        rows += (
+            [("Figures", group_blocks)]
+            if small and len(group_blocks) > 1
+            else [(type(each).__name__, each) for each in group_blocks]
+        )
     return rows
 
 
-def _small(block: Block) -> bool:
+def _is_small(block: Block) -> bool:
     return (
         isinstance(block, Figure) and block.spec is not None and block.spec["layout"].get("height", SMALL + 1) <= SMALL
     )
 
 
-def _printed(table: DataTable) -> list[list[str]]:
+def _printed_rows(table: DataTable) -> list[list[str]]:
     return [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in table.rows[:PRINTED]]
 
 
-def _picture(image: bytes) -> str:
+def _data_uri(image: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
-def _table(table: DataTable) -> dict[str, Any]:
+def _table_json(table: DataTable) -> dict[str, Any]:
     def column(each: Column) -> dict[str, str]:
         return {"name": each.name, "kind": each.kind}
 
@@ -114,7 +123,7 @@ def _table(table: DataTable) -> dict[str, Any]:
 
 
 @cache
-def _plotly() -> str:
+def _plotly_script() -> str:
     from plotly.offline import get_plotlyjs
 
     script: str = get_plotlyjs()
@@ -125,13 +134,13 @@ def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _json(data: Any) -> Markup:
+def _script_json(data: Any) -> Markup:
     """JSON inside of a script element, which only `</` could end."""
-    text = json.dumps(finite(_rounded(data)), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(finite(_round_floats(data)), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-class Texts:
+class TextTable:
     """Long texts kept once: what the pointer shows of a trial is the same in every figure.
 
     In the figures a text that begins with `~` is the place of the one that is meant.
@@ -156,10 +165,10 @@ class Texts:
         return [self.refer(value) for value in data] if isinstance(data, list | tuple) else data
 
 
-def _rounded(data: Any) -> Any:
+def _round_floats(data: Any) -> Any:
     """Six digits are more than a screen shows; all of them would double the file."""
     if isinstance(data, float):
         return float(f"{data:.6g}") if abs(data) < 1e6 else data
     if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in data.items()}
-    return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data
+        return {key: _round_floats(value) for key, value in data.items()}
+    return [_round_floats(value) for value in data] if isinstance(data, list | tuple) else data

@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
-from hpo.report.stats.evaluation_stats import EvaluationStats, Interval, Score
+from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
 
 __all__ = ["SCHEMA", "report_document", "report_schema"]
 
@@ -21,64 +22,74 @@ SCHEMA = 2  # raised whenever a key goes or changes its meaning
 def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a report."""
     text = (Path(__file__).parent / "report.schema.json").read_text(encoding="utf-8")
-    held: dict[str, Any] = json.loads(text)
-    return held
+    schema: dict[str, Any] = json.loads(text)
+    return schema
 
 
-def report_document(reading: ReportData) -> dict[str, Any]:
+def report_document(data: ReportData) -> dict[str, Any]:
     """The report: what `hpo.report.data.results.study_summary` tells, and all that the chapters are written from."""
-    results = reading.results
-    pairs = zip(reading.evaluations, reading.judgements, strict=True)
+    results = data.results
+    pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
     more = {
         "trials": trial_table(results),
         "epochs": {row.number: row.epochs for row in results.trials if row.epochs},
-        "importances": reading.importances,
-        "verdict": reading.verdict,
-        "findings": [asdict(finding) for finding in reading.findings],
-        "evaluations": [_evaluation(evaluation, judgement) for evaluation, judgement in pairs],
-        "looks": [asdict(look) for look in reading.looks],
-        "written": reading.now,
+        "importances": data.importances.by_key,
+        "verdict": write_verdict(data),
+        "findings": [asdict(finding) for finding in data.findings],
+        "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
+        "looks": [asdict(read) for read in data.test_set_reads],
+        "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
 
 
-def _evaluation(evaluation: EvaluationResults, judgement: EvaluationStats) -> dict[str, Any]:
+def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
-        "own": evaluation.own,
+        "own": evaluation.on_own_data,
         "refit": evaluation.refit,
         "validation_metric": evaluation.validation_metric,
         "test_metric": evaluation.test_metric,
-        "left": evaluation.remaining,
-        "scores": [_score(score) for score in judgement.scores],
-        "comparisons": [asdict(comparison) for comparison in judgement.comparisons],
-        "winner": judgement.winner.label if judgement.winner else None,
-        "tied": judgement.tied,
-        "beats_rival": judgement.beats_rival,
+        "left": evaluation.remaining_runs,
+        "scores": [_score_json(score) for score in stats.scores],
+        "comparisons": [_comparison_json(comparison) for comparison in stats.comparisons],
+        "winner": stats.winner.label if stats.winner else None,
+        "tied": stats.tied,
+        "beats_rival": stats.beats_rival,
     }
 
 
-def _score(score: Score) -> dict[str, Any]:
+def _score_json(score: Score) -> dict[str, Any]:
     candidate: CandidateRuns = score.candidate
     return {
         "label": candidate.label,
         "trial": candidate.trial,
         "baseline": candidate.baseline,
         "values": dict(candidate.values),
-        "chosen": score.chosen,
-        "validation": _interval(score.validation),
-        "test": _interval(score.test),
+        "chosen": score.study_score,
+        "validation": _interval_json(score.validation),
+        "test": _interval_json(score.test),
         "bias": score.bias,
-        "runs": [_run(run) for run in candidate.runs],
+        "runs": [_run_json(run) for run in candidate.runs],
     }
 
 
-def _interval(interval: Interval | None) -> dict[str, Any] | None:
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "first": comparison.first,
+        "second": comparison.second,
+        "metric": comparison.metric,
+        "difference": asdict(comparison.difference),
+        "told_apart": comparison.significant,
+    }
+
+
+def _interval_json(interval: Interval | None) -> dict[str, Any] | None:
     return None if interval is None else asdict(interval)
 
 
-def _run(run: EvaluationRun) -> dict[str, Any]:
+def _run_json(run: EvaluationRun) -> dict[str, Any]:
     keys = ("study", "number", "seed", "state", "parameter_count", "train_seconds")
-    measured = {"validation": dict(run.validation), "test": dict(run.test)}
-    return {**{key: getattr(run, key) for key in keys}, **measured}
+    metrics = {"validation": dict(run.validation), "test": dict(run.test)}
+    return {**{key: getattr(run, key) for key in keys}, **metrics}

@@ -11,7 +11,7 @@ from hpo.report.format import cell_text, one_line
 from hpo.report.render.contact_sheet import contact_sheet
 from hpo.report.render.svg import render_svg
 
-__all__ = ["FIGURES", "render_markdown", "short"]
+__all__ = ["FIGURES", "render_brief", "render_markdown"]
 
 FIGURES = "report_figures"  # the folder beside the report
 ROWS = 10  # of a data table
@@ -26,109 +26,111 @@ def render_markdown(
     """
     files: dict[str, bytes] = {}
     parts = [
-        f"# {_text(name)}",
-        f"**{_prose(verdict[0])}**",
-        *(_prose(line) for line in verdict[1:]),
-        "\n".join(f"- {_text(fact)}" for fact in facts),
+        f"# {_escape(name)}",
+        f"**{_render_prose(verdict[0])}**",
+        *(_render_prose(line) for line in verdict[1:]),
+        "\n".join(f"- {_escape(fact)}" for fact in facts),
     ]
-    parts += _chapters(chapters, files)
+    parts += _render_chapters(chapters, files)
     parts.append(f"Read from the study at {written}. Every trial is in report.html, all numbers are in report.json.")
     return "\n\n".join(parts) + "\n", files
 
 
-def short(name: str, head: str, chapters: Sequence[Chapter]) -> str:
+def render_brief(name: str, head: str, chapters: Sequence[Chapter]) -> str:
     """A text of chapters without figures and pictures, under a title and a sentence."""
-    return "\n\n".join([f"# {_text(name)}", _prose(head), *_chapters(chapters, {})]) + "\n"
+    return "\n\n".join([f"# {_escape(name)}", _render_prose(head), *_render_chapters(chapters, {})]) + "\n"
 
 
-def _chapters(chapters: Sequence[Chapter], files: dict[str, bytes]) -> Iterator[str]:
+def _render_chapters(chapters: Sequence[Chapter], files: dict[str, bytes]) -> Iterator[str]:
     for chapter in chapters:
-        yield f"## {_text(chapter.title)}"
+        yield f"## {_escape(chapter.title)}"
         for block in chapter.blocks:
-            yield from _block(block, chapter, files)
+            yield from _render_block(block, chapter, files)
 
 
-def _block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+def _render_block(block: Block, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
     match block:
         case Text():
-            yield _prose(block.text)
+            yield _render_prose(block.text)
         case Subtitle():
-            yield f"### {_text(block.text)}"
+            yield f"### {_escape(block.text)}"
         case Note():
-            yield from _note(block)
+            yield from _render_note(block)
         case Table():
-            yield from _folded(block.folded, _table(block.columns, block.rows, block.numeric))
+            yield from _fold(block.folded, _render_table(block.columns, block.rows, block.numeric))
         case Code():
-            yield from [f"{_text(block.caption)}:"] if block.caption else []
-            yield from _folded(block.folded, _fenced(block.language, block.text))
+            yield from [f"{_escape(block.caption)}:"] if block.caption else []
+            yield from _fold(block.folded, _fence(block.language, block.text))
         case Pictures():
-            yield _pictures(block, chapter.title, files)
+            yield _render_pictures(block, chapter.title, files)
         case DataTable():
-            yield from _first_rows(block)
+            yield from _render_first_rows(block)
         case Figure():
-            yield from _figure(block, chapter, files)
+            yield from _render_figure(block, chapter, files)
 
 
-def _note(note: Note) -> Iterator[str]:
-    advice = f" → {_prose(note.advice)}" if note.advice else ""
-    yield f"**{note.level.upper()}: {_text(note.title)}.** {_prose(note.text)}{advice}"
+def _render_note(note: Note) -> Iterator[str]:
+    advice = f" → {_render_prose(note.advice)}" if note.advice else ""
+    yield f"**{note.level.upper()}: {_escape(note.title)}.** {_render_prose(note.text)}{advice}"
     if note.code:
-        yield _fenced("toml", note.code)
+        yield _fence("toml", note.code)
 
 
-def _folded(title: str, text: str) -> Iterator[str]:
-    yield f"<details><summary>{_text(title)}</summary>\n\n{text}\n\n</details>" if title else text
+def _fold(title: str, text: str) -> Iterator[str]:
+    yield f"<details><summary>{_escape(title)}</summary>\n\n{text}\n\n</details>" if title else text
 
 
-def _first_rows(table: DataTable) -> Iterator[str]:
-    columns, shown = [column.name for column in table.columns], table.rows[:ROWS]
-    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in shown]
-    yield _table(columns, rows, [column.name for column in table.columns if column.kind != "text"])
-    if len(shown) < len(table.rows):
-        yield f"The first {len(shown)} of {len(table.rows):,}."
+def _render_first_rows(table: DataTable) -> Iterator[str]:
+    columns, first = [column.name for column in table.columns], table.rows[:ROWS]
+    rows = [[cell_text(c.kind, v) for c, v in zip(table.columns, row, strict=True)] for row in first]
+    yield _render_table(columns, rows, [column.name for column in table.columns if column.kind != "text"])
+    if len(first) < len(table.rows):
+        yield f"The first {len(first)} of {len(table.rows):,}."
 
 
-def _figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
+def _render_figure(figure: Figure, chapter: Chapter, files: dict[str, bytes]) -> Iterator[str]:
     if figure.spec is None:
-        yield _text(figure.missing)
+        yield _escape(figure.reason)
         return
     if figure.title != chapter.title:
-        yield f"### {_text(figure.title)}"
-    if (drawn := render_svg(figure)) is not None:
-        files[f"{figure.key}.svg"] = drawn.encode()
-        yield f"![{_text(figure.title)}]({FIGURES}/{figure.key}.svg)"
+        yield f"### {_escape(figure.title)}"
+    if (svg := render_svg(figure)) is not None:
+        files[f"{figure.key}.svg"] = svg.encode()
+        yield f"![{_escape(figure.title)}]({FIGURES}/{figure.key}.svg)"
     if figure.caption:
-        yield _text(figure.caption)
+        yield _escape(figure.caption)
 
 
-def _pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
+def _render_pictures(pictures: Pictures, title: str, files: dict[str, bytes]) -> str:
     files[f"{pictures.key}.svg"] = contact_sheet(pictures).encode()
-    return f"![{_text(title)}]({FIGURES}/{pictures.key}.svg)"
+    return f"![{_escape(title)}]({FIGURES}/{pictures.key}.svg)"
 
 
-def _fenced(language: str, text: str) -> str:
+def _fence(language: str, text: str) -> str:
     """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str]) -> str:
+def _render_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[str]) -> str:
     rule = ["--:" if column in numeric else "---" for column in columns]
-    return "\n".join([_row(map(_text, columns)), _row(rule), *(_row(map(_text, row)) for row in rows)])
+    return "\n".join(
+        [_render_row(map(_escape, columns)), _render_row(rule), *(_render_row(map(_escape, row)) for row in rows)]
+    )
 
 
-def _row(cells: Sequence[str] | map[str]) -> str:
+def _render_row(cells: Sequence[str] | map[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _prose(text: str) -> str:
+def _render_prose(text: str) -> str:
     """Text of unknown origin in which what stands between single backticks is code, which holds no markup."""
     parts = re.split(r"(?<!`)`([^`]+)`(?!`)", one_line(text))
-    return "".join(f"`{part}`" if i % 2 else _text(part) for i, part in enumerate(parts))
+    return "".join(f"`{part}`" if i % 2 else _escape(part) for i, part in enumerate(parts))
 
 
-def _text(text: str) -> str:
+def _escape(text: str) -> str:
     """Text of unknown origin with Markdown's and HTML's own characters escaped, on one line."""
     escaped = re.sub(r"([\\`*\[\]|<>#~])", r"\\\1", one_line(text))
     # An underscore inside of a word means nothing to Markdown, and names are full of them.

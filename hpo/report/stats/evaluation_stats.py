@@ -22,11 +22,11 @@ __all__ = [
     "EvaluationStats",
     "Interval",
     "Score",
+    "bootstrap_interval",
     "compare_candidates",
-    "interval",
-    "lost_runs",
-    "score_rows",
-    "sentences",
+    "list_lost_runs",
+    "summarize_evaluation",
+    "tabulate_scores",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -58,14 +58,14 @@ class Score:
 
     Attributes:
         candidate: the configuration with its runs.
-        chosen: the score by which the study chose it; None where it did not.
+        study_score: the score by which the study chose it; None where it did not.
         validation: the same score from fresh seeds; None of a refit.
         test: on the test set; None before the first look.
-        bias: how much `chosen` flatters: its distance from the mean of `validation`, positive where it is better.
+        bias: how much `study_score` flatters: its distance from the mean of `validation`, positive where it is better.
     """
 
     candidate: CandidateRuns
-    chosen: float | None
+    study_score: float | None
     validation: Interval | None
     test: Interval | None
     bias: float | None
@@ -79,14 +79,14 @@ class Comparison:
         first, second: their labels; the first is the best one.
         metric: what is compared.
         difference: above 0 where the first is better. Its level allows for the number of comparisons (Bonferroni).
-        told_apart: whether the interval leaves 0 out.
+        significant: whether the interval leaves 0 out.
     """
 
     first: str
     second: str
     metric: str
     difference: Interval
-    told_apart: bool
+    significant: bool
 
 
 @dataclass(frozen=True)
@@ -120,19 +120,19 @@ def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
     """What an evaluation says by now; runs that are not finished are left out."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     hits = CorrectnessCache()
-    scores = [_score(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
+    scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
-    measured = [score.candidate for score in scores if score.validation or score.test]
-    if not measured:
+    evaluated = [score.candidate for score in scores if score.validation or score.test]
+    if not evaluated:
         return EvaluationStats(tuple(scores), (), None, (), None)
-    best, others = measured[0], measured[1:]
+    best, others = evaluated[0], evaluated[1:]
     found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
     comparisons = tuple(each for each in found if each is not None)
-    apart = {each.second: each.difference.mean > 0 for each in comparisons if each.told_apart}
-    won = bool(others) and not best.lost and all(apart.get(other.label, False) for other in others)
-    tied = tuple(other.label for other in others if other.label not in apart)
+    significant = {each.second: each.difference.mean > 0 for each in comparisons if each.significant}
+    won = bool(others) and not best.failed_count and all(significant.get(other.label, False) for other in others)
+    tied = tuple(other.label for other in others if other.label not in significant)
     rival = next((other.label for other in others if other.baseline), "")
-    return EvaluationStats(tuple(scores), comparisons, best if won else None, tied, apart.get(rival))
+    return EvaluationStats(tuple(scores), comparisons, best if won else None, tied, significant.get(rival))
 
 
 class CorrectnessCache:
@@ -144,8 +144,8 @@ class CorrectnessCache:
     def of(self, runs: Sequence[EvaluationRun], metric: str) -> Array | None:
         """(runs, samples) of 0 and 1; None of other metrics, and where predictions are missing."""
         rows = [self._one(run, metric) for run in runs]
-        held = [row for row in rows if row is not None]
-        return np.stack(held) if held and len(held) == len(rows) and len({len(row) for row in held}) == 1 else None
+        known = [row for row in rows if row is not None]
+        return np.stack(known) if known and len(known) == len(rows) and len({len(row) for row in known}) == 1 else None
 
     def _one(self, run: EvaluationRun, metric: str) -> Array | None:
         split = {"val_accuracy": "validation", "test_accuracy": "test"}.get(metric)
@@ -156,24 +156,28 @@ class CorrectnessCache:
         return self._known[key]
 
 
-def _score(evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: CorrectnessCache) -> Score:
+def _score_candidate(
+    evaluation: EvaluationResults, candidate: CandidateRuns, sign: int, hits: CorrectnessCache
+) -> Score:
     validation, test = (
-        None if metric is None else _measured(candidate, metric, hits)
+        None if metric is None else _score_interval(candidate, metric, hits)
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
-    chosen = candidate.chosen
+    chosen = candidate.study_score
     bias = sign * (chosen - validation.mean) if chosen is not None and validation is not None else None
     return Score(candidate, chosen, validation, test, bias)
 
 
-def _measured(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
+def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
     scores = candidate.scores(metric)
     if not scores:
         return None
-    found = interval(list(scores.values()), hits.of([run for run in candidate.done if run.seed in scores], metric))
-    if not metric.endswith("accuracy") or not math.isfinite(found.low):
-        return found
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    interval = bootstrap_interval(
+        list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
+    )
+    if not metric.endswith("accuracy") or not math.isfinite(interval.low):
+        return interval
+    return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
 def _compare(
@@ -182,18 +186,26 @@ def _compare(
     """None where the two have no seed in common."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     for metric in filter(None, (evaluation.test_metric, evaluation.validation_metric)):
-        mine, theirs = best.scores(metric), other.scores(metric)
-        seeds = sorted(mine.keys() & theirs.keys())
+        best_scores, other_scores = best.scores(metric), other.scores(metric)
+        seeds = sorted(best_scores.keys() & other_scores.keys())
         if seeds:
-            ours, its = (hits.of([run for run in each.done if run.seed in seeds], metric) for each in (best, other))
-            samples = ours - its if ours is not None and its is not None and ours.shape == its.shape else None
-            difference = interval([sign * (mine[seed] - theirs[seed]) for seed in seeds], samples, level)
+            best_correct, other_correct = (
+                hits.of([run for run in each.complete_runs if run.seed in seeds], metric) for each in (best, other)
+            )
+            samples = (
+                best_correct - other_correct
+                if best_correct is not None and other_correct is not None and best_correct.shape == other_correct.shape
+                else None
+            )
+            difference = bootstrap_interval(
+                [sign * (best_scores[seed] - other_scores[seed]) for seed in seeds], samples, level
+            )
             apart = difference.low > 0 or difference.high < 0
             return Comparison(best.label, other.label, metric, difference, apart)
     return None
 
 
-def interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
+def bootstrap_interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
     """The mean of a score over seeds and its bootstrap confidence interval (percentiles).
 
     The part of the seeds is widened for their small number, to what Student's t asks for: Hesterberg's expanded
@@ -210,22 +222,22 @@ def interval(values: Sequence[float], samples: Array | None = None, level: float
     if count < 2:
         return Interval(mean, math.nan, math.nan, math.nan, count)
     rng = np.random.default_rng(0)
-    drawn = scores[rng.integers(count, size=(RESAMPLES, count))].mean(1) - mean
-    draws = mean + _expansion(count, level) * drawn
+    deviations = scores[rng.integers(count, size=(RESAMPLES, count))].mean(1) - mean
+    draws = mean + _expansion_factor(count, level) * deviations
     if samples is not None:
-        draws += _resampled(samples.mean(0), rng)
+        draws += _resample_means(samples.mean(0), rng)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), float(scores.std(ddof=1)), count)
 
 
-def _expansion(count: int, level: float) -> float:
+def _expansion_factor(count: int, level: float) -> float:
     from scipy.stats import norm, t  # half a second to import
 
     tail = (1 - level) / 2
     return float(math.sqrt(count / (count - 1)) * t.isf(tail, count - 1) / norm.isf(tail))
 
 
-def _resampled(means: Array, rng: np.random.Generator) -> Array:
+def _resample_means(means: Array, rng: np.random.Generator) -> Array:
     """How far the mean over the samples moves when they are drawn again: (RESAMPLES,).
 
     Samples have few distinct values, and a draw of all is a draw of how many have each.
@@ -239,62 +251,64 @@ def _resampled(means: Array, rng: np.random.Generator) -> Array:
 # In words.
 
 
-def score_rows(judgement: EvaluationStats) -> list[dict[str, Any]]:
+def tabulate_scores(stats: EvaluationStats) -> list[dict[str, Any]]:
     """A flat row per configuration, the best first; numbers that are not known are None.
 
     Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
     over seeds), `deviation` (of the test score, or without one of the validation score), `low`, `high` (its interval),
     `bias` (how much the chosen score flatters), `better_by` (of the best over this one, paired), `told_apart`.
     """
-    compared = {each.second: each for each in judgement.comparisons}
-    return [_row(score, compared.get(score.candidate.label)) for score in judgement.scores]
+    compared = {each.second: each for each in stats.comparisons}
+    return [_score_row(score, compared.get(score.candidate.label)) for score in stats.scores]
 
 
-def _row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
+def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
     main = score.test or score.validation
     return {
         "configuration": score.candidate.label,
-        "runs": f"{len(score.candidate.done)} of {len(score.candidate.runs)}",
-        "chosen": score.chosen,
+        "runs": f"{len(score.candidate.complete_runs)} of {len(score.candidate.runs)}",
+        "chosen": score.study_score,
         "validation": score.validation.mean if score.validation else None,
         "test": score.test.mean if score.test else None,
-        **({name: _known(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
+        **({name: _finite_or_none(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
         "bias": score.bias,
         "better_by": comparison.difference.mean if comparison else None,
-        "told_apart": comparison.told_apart if comparison else None,
+        "told_apart": comparison.significant if comparison else None,
     }
 
 
-def _known(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def sentences(evaluation: EvaluationResults, judgement: EvaluationStats) -> list[str]:
+def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) -> list[str]:
     """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
-    how = "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
-    lines = [f"{evaluation.dataset}: {how or 'the split of the study, fresh seeds'}"]
-    lines[0] += "; the test set was read once per run" if judgement.best is not None else ""
-    lines += lost_runs(evaluation)
-    best = judgement.best
+    method = (
+        "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
+    )
+    lines = [f"{evaluation.dataset}: {method or 'the split of the study, fresh seeds'}"]
+    lines[0] += "; the test set was read once per run" if stats.best is not None else ""
+    lines += list_lost_runs(evaluation)
+    best = stats.best
     if best is None:
         return [*lines, "no run is finished yet"]
     label = best.candidate.label
-    if judgement.winner is not None:
-        lines.append(f"{label} is better than every other one, beyond noise (95 %, paired over seeds)")
-    worse = [each.second for each in judgement.comparisons if each.told_apart and each.difference.mean < 0]
+    if stats.winner is not None:
+        lines.append(f"{label} is significantly better than all others (95 %, paired over seeds)")
+    worse = [each.second for each in stats.comparisons if each.significant and each.difference.mean < 0]
     if worse:
         lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
-    if judgement.tied:
-        lines.append(f"{label} cannot be told apart from {', '.join(judgement.tied)} (95 %, paired over seeds)")
-    if evaluation.remaining:
-        lines.append(f"{evaluation.remaining} runs are left; the same command goes on with them")
+    if stats.tied:
+        lines.append(f"no significant difference between {label} and {', '.join(stats.tied)} (95 %, paired over seeds)")
+    if evaluation.remaining_runs:
+        lines.append(f"{evaluation.remaining_runs} runs are left; the same command resumes them")
     return lines
 
 
-def lost_runs(evaluation: EvaluationResults) -> list[str]:
+def list_lost_runs(evaluation: EvaluationResults) -> list[str]:
     """The configurations of which runs failed or diverged, a line each."""
     return [
-        f"{each.label} failed or diverged from {each.lost} of {len(each.runs)} seeds"
+        f"{each.label} failed or diverged with {each.failed_count} of {len(each.runs)} seeds"
         for each in evaluation.candidates
-        if each.lost
+        if each.failed_count
     ]

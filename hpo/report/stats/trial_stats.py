@@ -12,64 +12,71 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension
 from hpo.space.domains import Range
+from hpo.study import Objective
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
-    "adaptive",
-    "caution",
-    "curve",
-    "leaders",
-    "retraining_noise",
+    "adaptive_caveat",
+    "choose_curve_objective",
+    "count_validation_samples",
+    "estimate_retraining_noise",
+    "is_adaptive",
+    "list_top_trials",
+    "read_curve",
     "standard_error",
     "to_unit_interval",
     "trials_with_value",
-    "validation_samples",
 ]
 
 
 LEADERS = 5
 
 
-def adaptive(results: Results) -> bool:
+def is_adaptive(results: Results) -> bool:
     """Whether trials were chosen by the results of earlier ones."""
     return not SAMPLERS[results.definition.sampler.name].fixed
 
 
-def caution(results: Results) -> str:
+def adaptive_caveat(results: Results) -> str:
     """What evidence from adaptively sampled trials must say."""
-    return " (weaker evidence: the sampler chose these trials by earlier results)" if adaptive(results) else ""
+    return " (weaker evidence: the sampler chose these trials by earlier results)" if is_adaptive(results) else ""
 
 
-def leaders(results: Results) -> Sequence[TrialRow]:
+def list_top_trials(results: Results) -> Sequence[TrialRow]:
     """The trials whose curves are looked at: one alone may be odd, and the worse half is bad for reasons of its own."""
     return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
 
 
-def validation_samples(results: Results) -> int | None:
-    """How many samples a trial is validated on; None where that is not known."""
+def count_validation_samples(results: Results) -> int | None:
+    """Count the samples that the best trial was validated on; None where that is not known."""
     samples, best = results.definition.dataset.samples, results.best
-    if samples is None or best is None or best.config is None:
+    if best is None or best.config is None or not best.config.validation:
         return None
-    share = best.config.validation
-    count = round(samples * share) if share < 1 else round(share)
-    return count or None
+    validation = best.config.validation
+    if validation >= 1:
+        return round(validation)
+    return round(validation * samples) or None if samples else None
 
 
 def standard_error(results: Results) -> float | None:
-    """Of the best trial's validation accuracy, sqrt(p (1 - p) / n); None of other metrics."""
-    count, best = validation_samples(results), results.best
-    if count is None or best is None or best.value is None or not results.objective.metric.endswith("accuracy"):
+    """Return the standard error of the best trial's validation accuracy p over n samples, sqrt(p (1 - p) / n).
+
+    It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
+    metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
+    """
+    count, best = count_validation_samples(results), results.best
+    if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
     # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
     p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
     return math.sqrt(p * (1 - p) / count)
 
 
-def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
+def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
     """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
     groups = []
     for evaluation in evaluations:
-        metric = (evaluation.validation_metric if evaluation.own else None) or ""
+        metric = (evaluation.validation_metric if evaluation.on_own_data else None) or ""
         for candidate in evaluation.candidates if metric else ():
             scores = [run.validation.get(metric, math.nan) for run in candidate.runs if run.state == "COMPLETE"]
             groups.append([score for score in scores if math.isfinite(score)])
@@ -80,11 +87,11 @@ def retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
 
 def trials_with_value(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
     """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
-    found = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
-    return [(row, value) for row, value in found if _held(dimension, value)]
+    pairs = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
+    return [(row, value) for row, value in pairs if _is_in_domain(dimension, value)]
 
 
-def _held(dimension: Dimension, value: Value) -> bool:
+def _is_in_domain(dimension: Dimension, value: Value) -> bool:
     try:
         return dimension.domain.contains(value)
     except (TypeError, ValueError):
@@ -100,7 +107,18 @@ def to_unit_interval(domain: Range, value: float) -> float:
     return (value - domain.low) / (domain.high - domain.low)
 
 
-def curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
-    held = [epoch.get(metric) for epoch in row.epochs]
-    return np.array([float(v) for v in held if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+    values = [epoch.get(metric) for epoch in row.epochs]
+    return np.array([float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+
+
+def choose_curve_objective(results: Results) -> Objective | None:
+    """Return the metric whose curves are shown, with its direction; None before the first epoch.
+
+    It is the first objective that is recorded by epoch, or else `val_accuracy` or `val_loss`.
+    """
+    recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
+    accuracy = Objective(metric="val_accuracy", direction="maximize")
+    loss = Objective(metric="val_loss", direction="minimize")
+    return next((each for each in (*results.objectives, accuracy, loss) if each.metric in recorded), None)
