@@ -142,9 +142,9 @@ def export(
         _export_trials(load_runnable_study(name, storage, imports), records, number, weights)
         return
     if weights is not None:
-        from hpo.export.writer import export_model
+        from hpo.export.writer import write_model
 
-        for line in export_model(load_runnable_study(name, storage, imports), weights, number):
+        for line in write_model(load_runnable_study(name, storage, imports), weights, number):
             say(f"note: {line}")
         click.echo(str(weights))
         return

@@ -12,17 +12,17 @@ import sqlalchemy as sa
 from hpo.errors import DataError, RequestError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.reproduce import COHORT_TOLERANCE, describe_reproduction, reproduce
-from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS
 from hpo.study import Study
 from tests.execution.test_evaluate import make, trained
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 
 def alone(folder: Path, **keys: object) -> Study:
     study = make(folder, **keys)
-    Worker(study, "cpu", 1, cohort=1).run()
+    make_worker(study, cohort=1).run()
     return study
 
 
@@ -41,7 +41,7 @@ def test_trials_trained_alone_are_the_same_to_the_last_bit(tmp_path: Path) -> No
 
 def test_trials_of_a_cohort_differ_by_rounding_alone(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1, cohort=4).run()
+    make_worker(study, cohort=4).run()
     found = reproduce(study, 1, device="cpu")
     assert found.cohort == 4
     assert found.reproduced
@@ -66,7 +66,7 @@ def test_a_diverged_trial_diverges_again(tmp_path: Path) -> None:
 
 def test_a_trial_of_an_evaluation(tmp_path: Path) -> None:
     (companion,) = plan_evaluations(trained(tmp_path), top=1, seeds=2)
-    Worker(companion, "cpu", 1, cohort=1).run()
+    make_worker(companion, cohort=1).run()
     assert reproduce(companion, 0, device="cpu").identical
 
 
@@ -94,7 +94,7 @@ def test_another_record_is_not_reproduced(tmp_path: Path) -> None:
 
 def test_in_a_cohort_more_than_rounding_is_not_reproduced(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1, cohort=4).run()
+    make_worker(study, cohort=4).run()
     doctored(study, 1, 2 * COHORT_TOLERANCE)
     assert not reproduce(study, 1, device="cpu").reproduced
 

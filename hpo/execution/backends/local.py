@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import log_names, read_failure, start_process, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 from hpo.utils.home import cores, folder
 
@@ -49,9 +49,10 @@ class Local:
 
     def start(self, study: Study, options: WorkerOptions) -> list[LocalWorker]:
         """See `Backend`. Threads are for this machine's cores in all: more would be much slower."""
-        count = options.count or default_worker_count(options.device)
+        count = options.workers or default_worker_count(options.device)
         threads = options.cpus or max(1, cores() // count)
-        arguments, logs = options.arguments(study.name, threads), folder("logs", study.name)
+        arguments = options.model_copy(update={"cpus": threads}).arguments(study.name)
+        logs = folder("logs", study.name)
         devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(

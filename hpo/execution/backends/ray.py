@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ class Ray:
         self._connect()
         import ray
 
-        count, cpus, gpus = options.count or 1, options.cpus or 1, options.gpus or 0
+        count, cpus, gpus = options.workers or 1, options.cpus or 1, options.gpus or 0
         _check_shares(cpus, gpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
-        arguments = options.arguments(study.name, cpus)
+        arguments = options.model_copy(update={"cpus": cpus}).arguments(study.name)
         orders = [RemoteWorker.of(study, arguments, cpus, name) for name in log_names(count)]
         # The URL goes through the cluster's memory, and into the worker's environment on its node. As a `runtime_env`
         # it would be written to Ray's logs (runtime_env_agent.log) with its password.

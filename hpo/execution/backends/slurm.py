@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError, RunError
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 from hpo.utils.home import folder
 
@@ -85,8 +85,8 @@ class Slurm:
             executor.update_parameters(**_submitit(given, options), name=f"hpo-{study.name}")
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise RequestError(f"--slurm: {' '.join(str(error).split())}") from error
-        arguments = options.arguments(study.name, options.cpus)
-        orders = [RemoteWorker.of(study, arguments, options.cpus, name) for name in log_names(options.count or 1)]
+        arguments = options.arguments(study.name)
+        orders = [RemoteWorker.of(study, arguments, options.cpus, name) for name in log_names(options.workers or 1)]
         # sbatch and submitit's own jobs here take over the environment of whoever submits; what is submitted is
         # pickled, and has no URL.
         with _environment(OPTUNA_STORAGE=storage_url_of(study)), executor.batch():
