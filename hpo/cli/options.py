@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-from annotated_types import Ge
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -78,7 +77,7 @@ def _option_type(field: FieldInfo, flag: Flag) -> tuple[Any, bool]:
         return str, multiple  # a number or a word
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation)), multiple
-    low: Any = next((each.ge for each in field.metadata if isinstance(each, Ge)), None)
+    low: Any = next((each.ge for each in field.metadata if hasattr(each, "ge")), None)
     simple: dict[Any, Any] = {
         int: click.IntRange(min=low),
         float: click.FloatRange(min=low),

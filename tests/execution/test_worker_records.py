@@ -123,7 +123,9 @@ def check_events(study: Study, folder: Path) -> None:
 def test_a_folder_that_cannot_be_is_refused_before_a_trial_begins(tmp_path: Path) -> None:
     study = make(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RequestError, match=r"--tensorboard .*/file/board: cannot be made \(Not a directory\); choose"):
+    with pytest.raises(
+        RequestError, match=r"--tensorboard .*/file/board: cannot be created \(Not a directory\); choose"
+    ):
         make_worker(study, tensorboard=tmp_path / "file" / "board")
 
 
