@@ -89,7 +89,7 @@ def test_another_record_is_not_reproduced(tmp_path: Path) -> None:
     (other,) = [each for each in found.differences if each.largest]
     assert (other.metric, other.epoch) == ("val_loss", 3)
     assert other.largest == pytest.approx(1e-12, rel=0.1)
-    assert any("nothing that is noted has changed" in line for line in describe_reproduction(found))
+    assert any("nothing that is recorded has changed" in line for line in describe_reproduction(found))
 
 
 def test_in_a_cohort_more_than_rounding_is_not_reproduced(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     study = make(tmp_path)
     with pytest.raises(RequestError, match="has no trial 9"):
         reproduce(study, 9)
-    with pytest.raises(RequestError, match="of trial 0 no epoch was recorded"):
+    with pytest.raises(RequestError, match="no epoch of trial 0 was recorded"):
         reproduce(study, 0)
 
 
@@ -143,4 +143,4 @@ def test_the_command_says_it_with_its_exit_code(tmp_path: Path) -> None:
     doctored(study, 1, 0.5)
     done = hpo("reproduce", "small", "1", *more, cwd=tmp_path)
     assert done.returncode == 1
-    assert "different: trial 1 is not reproduced in 3 epochs" in done.stderr
+    assert "different: trial 1 was not reproduced in 3 epochs" in done.stderr

@@ -12,22 +12,22 @@ __all__ = ["Backend", "WorkerHandle"]
 
 
 class WorkerHandle(Protocol):
-    """A worker that has been started somewhere."""
+    """Handle of a worker that has been started somewhere."""
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or is about to."""
+        """True while it runs or waits to run."""
 
     @property
     def failure(self) -> str | None:
-        """The reason why it ended, in a line; None while it runs, and if its work was done or it was asked to stop."""
+        """Reason why it failed, in a line; None while it runs, and if its work was done or it was asked to stop."""
 
     def stop(self) -> None:
         """Ask for an orderly stop; when asked again, end the worker at once."""
 
 
 class Backend(Protocol):
-    """A place where workers run. It starts `hpo worker …` and does nothing else."""
+    """Place where workers run. It starts `hpo worker …` and does nothing else."""
 
     def start(self, study: Study, options: WorkerOptions) -> Sequence[WorkerHandle]:
         """Start the workers of a study.
