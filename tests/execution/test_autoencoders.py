@@ -130,7 +130,7 @@ def test_its_model_reconstructs_when_exported_and_predicts_nothing(study: Study,
     card = (folder / "README.md").read_text()
     assert "that reconstructs the samples of small.npz" in card
     assert "hpo predict" not in card
-    with pytest.raises(RequestError, match="reconstructs samples, and predicts no class"):
+    with pytest.raises(RequestError, match="reconstructs samples and predicts no class"):
         predict(folder, [])
     with np.load(tmp_path / "small.npz") as data:
         x = read_preprocessing(folder).apply(read_preprocessing(folder).samples(data["x_test"]))

@@ -131,7 +131,7 @@ def test_gc_says_what_it_removes_and_a_dry_run_removes_nothing(tmp_path: Path) -
         ("removed", 12_345, str(stale)),
         ("stays", 0, str(home() / "checkpoints" / "old")),
     ]
-    assert done.stderr.startswith("removed: 12.3 kB\nnote: of what stays, --unknown removes")
+    assert done.stderr.startswith("removed: 12.3 kB\nnote: --unknown also removes")
     assert not stale.exists()
     run_hpo("gc", "--unknown", *storage, cwd=tmp_path)
     assert not (home() / "checkpoints" / "old").exists()

@@ -56,7 +56,7 @@ class Local:
         devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(
-                start_process(arguments, storage_url_of(study), threads, logs / name, more=_one_of(devices, i)),
+                start_process(arguments, storage_url_of(study), threads, logs / name, extra_env=_one_of(devices, i)),
                 logs / name,
             )
             for i, name in enumerate(log_names(count))
