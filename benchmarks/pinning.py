@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from hpo import datasets
 from hpo.execution.worker import Worker
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
 
@@ -51,7 +52,7 @@ def best_so_far(template: str, data: Path, cohort: int, trials: int, seed: int) 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HPO_HOME"] = folder
         study = Study.create(StudyStorage(f"sqlite:///{folder}/studies.db"), template, definition, budget)
-        Worker(study, "cpu", 1, cohort=cohort).run()
+        Worker(study, WorkerOptions(device="cpu", cpus=1, cohort=cohort)).run()
         # One that diverged has no accuracy, or that of the epochs before.
         values = [trial.value if trial.value is not None else 0.0 for trial in study.trials()]
     return [100 * best for best in itertools.accumulate(values, max)]

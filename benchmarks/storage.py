@@ -192,6 +192,7 @@ def optuna_tool(name: str, storage: RDBStorage | StudyStorage, space: Space, stu
 def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Path) -> Tool:
     """Our worker, as `hpo worker` runs it."""
     from hpo.execution.worker import Worker
+    from hpo.execution.worker_options import WorkerOptions
     from hpo.training import loop  # torch, which the processes of the race do without
     from hpo.training.callbacks import Callback
     from hpo.training.settings import TrainSettings
@@ -211,7 +212,7 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
 
     def ready(trials: int) -> Callable[[], None]:
         study.extend(Budget(trials=study.budget.trials + trials))
-        worker = Worker(study, "cpu", 1, cohort=1)
+        worker = Worker(study, WorkerOptions(device="cpu", cpus=1, cohort=1))
 
         def run() -> None:
             with mock.patch("hpo.execution.worker.train", train):

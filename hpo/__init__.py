@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from hpo.config.trial_config import TrialConfig
     from hpo.datasets import Dataset
     from hpo.errors import HpoError
+    from hpo.execution.backends.ray import Ray
+    from hpo.execution.backends.slurm import Slurm
+    from hpo.execution.evaluate import evaluate
     from hpo.execution.launch import launch
+    from hpo.export.writer import export_model
+    from hpo.report.study_report import write_report
     from hpo.space import Choices, Constant, Float, Int, Space
     from hpo.study import StudyStorage
     from hpo.training.custom_loop import Trial
+
+    __version__: str
 
 __all__ = [
     "Choices",
@@ -27,19 +34,24 @@ __all__ = [
     "Float",
     "HpoError",
     "Int",
+    "Ray",
+    "Slurm",
     "Space",
     "StudyStorage",
     "Trial",
     "TrialConfig",
     "dataset",
+    "evaluate",
+    "export_model",
     "launch",
     "metric",
     "model",
     "objective",
     "training_loop",
+    "write_report",
 ]
 
-objective = training_loop  # the name until 0.1
+objective = training_loop  # its name until 0.1
 
 # Loaded on first use: `hpo --help` should not wait for Optuna.
 _LAZY = {
@@ -49,19 +61,31 @@ _LAZY = {
     "Float": "hpo.space",
     "HpoError": "hpo.errors",
     "Int": "hpo.space",
+    "Ray": "hpo.execution.backends.ray",
+    "Slurm": "hpo.execution.backends.slurm",
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",
     "Trial": "hpo.training.custom_loop",
     "TrialConfig": "hpo.config.trial_config",
+    "evaluate": "hpo.execution.evaluate",
+    "export_model": "hpo.export.writer",
     "launch": "hpo.execution.launch",
+    "write_report": "hpo.report.study_report",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("torch-hpo")
-    if name not in _LAZY:
+        from importlib.metadata import version
+
+        value: Any = version("torch-hpo")
+    elif name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    else:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "__version__"})

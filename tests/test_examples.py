@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.config import registry
-from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
 from tests.helpers import ROOT, hpo
+from tests.workers import make_worker
 
 EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
@@ -66,7 +66,7 @@ def test_it_runs(name: str, folder: Path) -> None:
         done = hpo("launch", f"./{name}.toml", "--import", name, "--storage", url, "--workers", "2", cwd=folder)
         assert done.returncode == 0, done.stderr
     study = launched(folder, name)
-    Worker(study, "cpu", 1).run()  # which after two workers has nothing left to do
+    make_worker(study).run()  # which after two workers has nothing left to do
     check(study, folder / f"{name}.toml")
 
 
@@ -75,7 +75,7 @@ def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(
 ) -> None:
     shorter = {"trials": 1, "sets": {"epochs": 3}}
     whole = launched(folder, "lightning_loop", name="whole", **shorter)
-    Worker(whole, "cpu", 1).run()
+    make_worker(whole).run()
     values = [epoch["val_loss"] for epoch in whole.storage.read_epochs(whole.id)[whole.trials()[0]._trial_id]]
 
     import lightning_loop
@@ -89,10 +89,10 @@ def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(
         reporting(self, trainer, module)
 
     monkeypatch.setattr(lightning_loop.Reporting, "on_train_epoch_end", counted)
-    Worker(halted, "cpu", 1, should_stop=lambda: len(epochs) == 2, checkpoint_every=3600).run()
+    make_worker(halted, should_stop=lambda: len(epochs) == 2, checkpoint_every=3600).run()
     assert epochs == [0, 1]
     assert halted.trials()[0].state == TrialState.WAITING
-    Worker(halted, "cpu", 1).run()
+    make_worker(halted).run()
     assert epochs == [0, 1, 2]  # none is trained again
     rows = halted.storage.read_epochs(halted.id)[halted.trials()[0]._trial_id]
     assert [row["epoch"] for row in rows] == [1, 2, 3]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import pkgutil
+import platform
 import subprocess
 import sys
 
@@ -16,8 +18,10 @@ import hpo
     [
         "import hpo",
         "import hpo; hpo.Space, hpo.Float, hpo.launch, hpo.StudyStorage, hpo.Dataset, hpo.TrialConfig",
+        "import hpo; hpo.evaluate, hpo.write_report, hpo.Ray, hpo.Slurm, hpo.__version__",
         "import hpo.report.write, hpo.report.dashboard.server",
         "import hpo.study.files.study_files, hpo.study.files.cleanup, hpo.study.operations.copy_study",
+        "from hpo.cli import main; main(['--version'])",
         "from hpo.cli import main; main(['list'])",
         "from hpo.cli import main; main(['templates'])",
         "from hpo.cli import main; main(['parameters'])",
@@ -44,11 +48,28 @@ def test_help_imports_next_to_nothing() -> None:
 
 def test_public_names_change_only_on_purpose() -> None:
     assert hpo.__all__ == [
-        "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Space", "StudyStorage", "Trial",
-        "TrialConfig", "dataset", "launch", "metric", "model", "objective", "training_loop",
+        "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Ray", "Slurm", "Space", "StudyStorage", "Trial",
+        "TrialConfig", "dataset", "evaluate", "export_model", "launch", "metric", "model", "objective",
+        "training_loop", "write_report",
     ]  # fmt: skip
     for name in hpo.__all__:
         assert getattr(hpo, name) is not None
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert hpo.__version__ == importlib.metadata.version("torch-hpo")
+
+
+def test_version_prints_what_a_bug_report_needs_and_imports_nothing_heavy() -> None:
+    check = "import sys\nfrom hpo.cli import app\napp.main(['--version'], standalone_mode=False)\n"
+    check += "print('HEAVY' if {'torch', 'optuna'} & set(sys.modules) else 'LIGHT')"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    versions = {name: importlib.metadata.version(name) for name in ("torch-hpo", "torch", "optuna")}
+    assert done.stdout.splitlines() == [
+        f"torch-hpo {versions['torch-hpo']} (Python {platform.python_version()}, torch {versions['torch']}, "
+        f"optuna {versions['optuna']})",
+        "LIGHT",
+    ]
 
 
 def test_the_old_name_of_a_training_loop_still_works() -> None:

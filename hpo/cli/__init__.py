@@ -1,6 +1,6 @@
-"""The command line: translates words into calls and decides nothing.
+"""Command line: translates arguments into calls of the library, which decides.
 
-Only what `--help` needs is imported here; each command imports what it calls, so that the light ones stay light.
+Modules of commands import only what `--help` needs; each command imports what it calls, so that light ones stay light.
 """
 
 from __future__ import annotations
@@ -11,30 +11,24 @@ from collections.abc import Iterable
 
 import click
 
-from hpo.cli import import_sweep, info, manage, models, run, show
+from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, train, worker
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
 
 __all__ = ["app", "main"]
 
-COMMANDS = (
-    run,
-    show,
-    models,
-    manage,
-    import_sweep,
-    info,
-)  # importing them puts their commands into the group
+# Importing them puts their commands into the group.
+COMMANDS = (launch, worker, train, evaluate, show, models, manage, import_sweep, info)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
-    """Run a command; every error is one line and an exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
+    """Run a command; every error becomes one line and an exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
     try:
-        arguments = [argument for argument in given if argument != "--debug"]
-        code = app.main(arguments, prog_name="hpo", standalone_mode=False, obj=debug)
+        words = [word for word in words if word != "--debug"]
+        code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
     except (HpoError, click.ClickException) as error:
         if debug:
             raise
@@ -44,7 +38,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has read enough; the interpreter's own flush must not complain either.
+        # The reader of our output has closed it; the interpreter's own flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The command that reads what other tools have: import-sweep."""
+"""Command that imports sweeps of other tools: import-sweep."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from hpo.cli.output import say
     "renames",
     multiple=True,
     metavar="THEIRS=OURS",
-    help="What a parameter or metric is called here, or as optimizer.Lion=adamw a value; may be repeated.",
+    help="Our name of their parameter or metric, or of a value, as optimizer.Lion=adamw; may be repeated.",
 )
 @import_option
 def import_sweep(sweep: Path, out: Path | None, renames: Sequence[str], imports: Sequence[str]) -> None:
-    """Read SWEEP, a Weights & Biases sweep file, as a study file. What has no equivalent is named.
+    """Convert SWEEP, a Weights & Biases sweep file, to a study file. Settings without an equivalent are listed.
 
     Example: hpo import-sweep sweep.yaml -o study.toml --rename fc_size=width
     """

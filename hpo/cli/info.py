@@ -1,4 +1,4 @@
-"""Commands that say what there is: templates, parameters, datasets, doctor."""
+"""Commands that list what is available and check it: templates, parameters, datasets, doctor."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def templates(name: str | None) -> None:
 
 
 @app.command()
-@click.option("--model", help="Only the parameters that may have an effect under this model.")
+@click.option("--model", help="Only the parameters that may have an effect with this model.")
 @format_option("table", "json")
 @import_option
 def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
-    """List every parameter: type, default, bounds, when it has an effect, help."""
+    """List every parameter: type, default, bounds, the condition under which it has an effect, help."""
     from hpo.config import registry
     from hpo.config.trial_config import parameter_rows
 
@@ -52,13 +52,13 @@ def datasets(style: str, imports: Sequence[str]) -> None:
 
 
 @app.command()
-@click.option("--recipe", is_flag=True, help="Print how to run a PostgreSQL of your own, without root; check nothing.")
+@click.option("--recipe", is_flag=True, help="Print how to run your own PostgreSQL without root; check nothing.")
 @format_option("table", "json")
 @storage_option
 def doctor(recipe: bool, style: str, storage: str | None) -> int:
-    """Check Python, torch, CUDA, the storage, the data sets and the disk, and say what to do.
+    """Check Python, torch, CUDA, the storage, the data sets and the disk, and advise on what to do.
 
-    Nothing is altered. The exit code is 1 if there is a problem; a warning is none.
+    Nothing is changed. The exit code is 1 if there is a problem; a warning is not a problem.
     """
     from hpo.execution import doctor as checks
 
@@ -69,6 +69,6 @@ def doctor(recipe: bool, style: str, storage: str | None) -> int:
 
     from hpo.utils.home import default_storage
 
-    findings = checks.run_checks(storage or default_storage())
-    print_rows([asdict(finding) for finding in findings], style)
-    return int(any(finding.state == "problem" for finding in findings))
+    results = checks.run_checks(storage or default_storage())
+    print_rows([asdict(result) for result in results], style)
+    return int(any(result.state == "problem" for result in results))

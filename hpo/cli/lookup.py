@@ -1,16 +1,18 @@
-"""From words to objects, and back to commands to be typed."""
+"""Look-ups that commands share: from names and URLs to objects, and back to command lines."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpo.cli.output import program
 
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
+    from hpo.execution.worker_options import WorkerOptions
+    from hpo.report.write import ReportPaths
     from hpo.study import Study, StudyStorage
 
 __all__ = [
@@ -25,7 +27,7 @@ __all__ = [
 
 
 def open_storage(storage: str | None) -> StudyStorage:
-    """The storage of that URL, or the one that commands use unless told otherwise; it must exist."""
+    """Open the storage of that URL, or the default one; it must exist."""
     from hpo.study import StudyStorage
     from hpo.utils.home import default_storage
 
@@ -33,7 +35,7 @@ def open_storage(storage: str | None) -> StudyStorage:
 
 
 def mask_urls(storage: str | None) -> str:
-    """Its URL without a password."""
+    """Return the URL of that storage, or of the default one, without its password."""
     from hpo.storage.url import mask
     from hpo.utils.home import default_storage
 
@@ -41,35 +43,37 @@ def mask_urls(storage: str | None) -> str:
 
 
 def load_study(name: str, storage: str | None) -> Study:
-    """The study, whatever its definition needs."""
+    """Load a study; nothing that its definition names need be registered."""
     from hpo.study import Study
 
     return Study(open_storage(storage), name)
 
 
 def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
-    """The study, with everything registered that its definition names."""
-    from hpo.config import registry
+    """Load a study, and check that everything is registered that its definition names."""
+    from hpo.study.operations.open_study import open_study
 
-    study = load_study(name, storage)
-    registry.import_modules(imports)
-    study.definition.check_registered()
-    return study
+    return open_study(name, storage, imports)
 
 
-def make_backend(backend: str, address: str | None, slurm: Sequence[str], gpus: float | None) -> Backend:
-    """The backend that the options of a command name.
+def make_backend(backend: str, address: str | None, slurm: Sequence[str], options: WorkerOptions) -> Backend:
+    """Make the backend that the options of a command name.
 
     Raises:
-        RequestError: an option belongs to another one.
+        RequestError: an option belongs to another backend.
     """
     from hpo.errors import RequestError
+    from hpo.execution.launch import check_backend
 
-    for option, given, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
-        if given and backend != owner:
+    for option, value, owner in (("--address", address, "ray"), ("--slurm", slurm, "slurm")):
+        if value and backend != owner:
             raise RequestError(f"{option}: belongs to --backend {owner}, but this one is {backend}")
-    if gpus is not None and backend == "local":
-        raise RequestError("--gpus: workers on this machine have one GPU each where there are several; leave it out")
+    made = _construct_backend(backend, address, slurm)
+    check_backend(made, options)
+    return made
+
+
+def _construct_backend(backend: str, address: str | None, slurm: Sequence[str]) -> Backend:
     if backend == "ray":
         from hpo.execution.backends.ray import Ray
 
@@ -84,20 +88,14 @@ def make_backend(backend: str, address: str | None, slurm: Sequence[str], gpus: 
 
 
 def format_command_line(command: str, study: Study, imports: Sequence[str] = ()) -> str:
-    """A command on the study, to be typed as it stands."""
+    """Return a command on the study as it can be typed."""
     modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
     return f"{program()} {command} {name} --storage {storage}{modules}"
 
 
-def write_report_of(study: Study, out: Path | None) -> Any:
-    """Write the report to `out`, or to the study's folder of reports, and to the dashboard; returns its paths."""
-    from hpo.report.dashboard.publish import publish_report
-    from hpo.report.report_data import read_report_data
-    from hpo.report.write import write_report
-    from hpo.utils.home import folder
+def write_report_of(study: Study, out: Path | None) -> ReportPaths:
+    """Write a study's report to `out`, or to its folder in HPO_HOME, and its figures to the dashboard."""
+    from hpo.report.study_report import write_report
 
-    data = read_report_data(study)
-    paths = write_report(data, out or folder("reports", study.name))
-    publish_report(data)
-    return paths
+    return write_report(study, out)

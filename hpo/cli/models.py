@@ -18,7 +18,9 @@ __all__: list[str] = []
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--onnx", is_flag=True, help="Compute with onnxruntime, without torch.")
-@click.option("--invert", is_flag=True, help="Turn dark pictures on light ground into light ones on dark ground.")
+@click.option(
+    "--invert", is_flag=True, help="Turn dark images on a light background into light ones on a dark background."
+)
 @format_option("table", "json", "csv")
 @import_option
 def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
@@ -39,8 +41,12 @@ def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style
 @app.command()
 @click.argument("name")
 @click.argument("number", type=int)
-@click.option("--out", type=click.Path(path_type=Path), help="Keep what hpo train writes, weights too, in this folder.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default as then.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Keep the files that hpo train writes, with the weights, in this folder.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default as many as the trial had.")
 @device_option
 @import_option
 @storage_option
@@ -55,16 +61,16 @@ def reproduce(
 ) -> int:
     """Train trial NUMBER of the study NAME again, and compare every epoch with what was recorded.
 
-    The exit code is 1 where they differ by more than training in a cohort explains.
+    The exit code is 1 if they differ by more than training in a cohort explains.
 
     Example: hpo reproduce quickstart 3
     """
     from hpo.execution.reproduce import describe_reproduction, reproduce
 
-    found = reproduce(load_runnable_study(name, storage, imports), number, out=out, device=device, threads=threads)
+    result = reproduce(load_runnable_study(name, storage, imports), number, out=out, device=device, threads=threads)
     print_rows(
-        [{"metric": d.metric, "largest difference": d.largest, "epoch": d.epoch} for d in found.differences], "table"
+        [{"metric": d.metric, "largest difference": d.largest, "epoch": d.epoch} for d in result.differences], "table"
     )
-    for sentence in describe_reproduction(found):
+    for sentence in describe_reproduction(result):
         say(sentence)
-    return 0 if found.reproduced else 1
+    return 0 if result.reproduced else 1

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-import math
-import re
+import functools
+import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from hpo.execution.worker_options import Flag, WorkerOptions, explain, flag_of
 
 __all__ = [
     "app",
-    "checkpoint_option",
-    "cohort_option",
+    "backend_options",
     "device_option",
-    "engine_options",
     "format_option",
     "import_option",
-    "lease_option",
+    "launch_options",
     "set_option",
     "storage_option",
-    "tensorboard_option",
-    "tracker_option",
+    "worker_options",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
 
 storage_option = click.option(
     "--storage",
     envvar="OPTUNA_STORAGE",
     metavar="URL",
     help="Database URL; by default the SQLite file in HPO_HOME (./hpo_runs).",
-)
-import_option = click.option(
-    "--import",
-    "imports",
-    envvar="HPO_IMPORT",
-    multiple=True,
-    metavar="MODULE",
-    help="A module that registers your models, data sets or metrics; may be repeated.",
-)
-
-
-def _device(_context: click.Context, _option: click.Parameter, name: str) -> str:
-    """Refuse what can be no device before a study is made for it; whether it is there, its worker finds out."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise click.BadParameter(f"{name!r} is none of auto, cpu, cuda, cuda:N")
-    return name
-
-
-device_option = click.option(
-    "--device", default="auto", show_default=True, callback=_device, help="auto, cpu, cuda or cuda:N."
 )
 set_option = click.option(
     "--set",
@@ -62,75 +44,103 @@ set_option = click.option(
 )
 
 
-def _finite(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number of seconds")
-    return value
+def _field_option(name: str, *, of_worker: bool = False) -> Decorator[Any]:
+    """Return the click option of a field of `WorkerOptions`, under its name in `hpo launch` or in `hpo worker`."""
+    field = WorkerOptions.model_fields[name]
+    flag = flag_of(field)
+    assert flag is not None
+    option_type, multiple = _option_type(field, flag)
+    default = flag.none if flag.none is not None else field.default
+    return click.option(
+        flag.worker if of_worker and flag.worker else flag.launch,
+        name,
+        type=option_type,
+        multiple=multiple,
+        default=default,
+        show_default=default not in (None, ()),
+        metavar=flag.metavar,
+        envvar=flag.envvar,
+        callback=_check_field,
+        help=f"{str(field.description).rstrip('.')}; may be repeated." if multiple else field.description,
+    )
 
 
-checkpoint_option = click.option(
-    "--checkpoint-every",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
-    callback=_finite,
-    help="Seconds between checkpoints of a trial; 0 writes one after each epoch.",
-)
-lease_option = click.option(
-    "--lease",
-    type=click.FloatRange(min=1),
-    default=60.0,
-    show_default=True,
-    callback=_finite,
-    help="Seconds for which a trial stays a worker's without a sign of life; then another takes it over.",
-)
+def _option_type(field: FieldInfo, flag: Flag) -> tuple[Any, bool]:
+    """Return the click type of a field, and true if the option may be repeated."""
+    annotation = field.annotation
+    if get_origin(annotation) in (types.UnionType, Union):
+        annotation = next(each for each in get_args(annotation) if each is not types.NoneType)
+    multiple = get_origin(annotation) is tuple
+    if multiple:
+        annotation = get_args(annotation)[0]
+    if flag.none is not None:
+        return str, multiple  # a number or a word
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation)), multiple
+    low: Any = next((each.ge for each in field.metadata if hasattr(each, "ge")), None)
+    simple: dict[Any, Any] = {
+        int: click.IntRange(min=low),
+        float: click.FloatRange(min=low),
+        Path: click.Path(path_type=Path, file_okay=False),
+        str: str,
+    }
+    return simple[annotation], multiple
 
 
-def _cohort(_context: click.Context, _option: click.Parameter, value: str) -> int | None:
-    if value != "auto" and not (value.isascii() and value.isdigit() and int(value) >= 1):
-        raise click.BadParameter(f"{value!r} is neither auto nor a number of trials from 1")
-    return None if value == "auto" else int(value)
+def _check_field(_context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Check a value as a Python call would, for click's types do not know every bound."""
+    name = str(option.name)
+    flag = flag_of(WorkerOptions.model_fields[name])
+    word = None if flag is None else flag.none
+    if word is not None and value == word:
+        return None
+    try:
+        return getattr(WorkerOptions(**{name: value}), name)
+    except ValidationError as error:
+        why = explain(error) if word is None else f"is neither {word} nor a number of trials from 1"
+        raise click.BadParameter(f"{value!r} {why}") from error
 
 
-cohort_option = click.option(
-    "--cohort",
-    metavar="auto|K",
-    default="auto",
-    show_default=True,
-    callback=_cohort,
-    help="How many trials a worker trains at the same time, at most; 1 trains one by one. auto: as many as its device "
-    "trains well, of an adaptive sampler's up to 8.",
-)
+import_option = _field_option("imports")
+device_option = _field_option("device")
 
 
-tensorboard_option = click.option(
-    "--tensorboard",
-    type=click.Path(path_type=Path, file_okay=False, resolve_path=True),
-    metavar="DIR",
-    help="Write every epoch's metrics as TensorBoard events, to DIR/STUDY/trial_N; all workers should reach DIR.",
-)
+def worker_options(command: Command) -> Command:
+    """Add the options of `hpo worker`; the command takes them together, as `options`."""
+    return _add_options(command, of_worker=True)
 
 
-tracker_option = click.option(
-    "--tracker",
-    "trackers",
-    type=click.Choice(["mlflow", "wandb"]),
-    multiple=True,
-    help="Tell MLflow or Weights & Biases of every trial, as their own environment variables say; may be repeated.",
-)
+def launch_options(command: Command) -> Command:
+    """Add the options of the workers that a command starts; the command takes them together, as `options`."""
+    return _add_options(command, of_worker=False)
 
 
-def engine_options(command: Command) -> Command:
-    """Where workers run, and what each has; `hpo.cli.lookup.make_backend` makes a backend of them."""
+def _add_options(command: Command, *, of_worker: bool) -> Command:
+    flags = {name: flag_of(field) for name, field in WorkerOptions.model_fields.items()}
+    names = [name for name, flag in flags.items() if flag is not None and (flag.worker or not of_worker)]
+
+    @functools.wraps(command)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        values = {name: keywords.pop(name) for name in names}
+        debug = bool(click.get_current_context().obj)
+        return command(*arguments, options=WorkerOptions(**values, debug=debug), **keywords)
+
+    decorated: Any = call
+    for name in reversed(names):
+        decorated = _field_option(name, of_worker=of_worker)(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def backend_options(command: Command) -> Command:
+    """Add the options of a backend, of which `hpo.cli.lookup.make_backend` makes one."""
     options = (
         click.option("--backend", type=click.Choice(["local", "ray", "slurm"]), default="local", show_default=True,
                      help="Where the workers run: processes here, tasks of a Ray cluster, or jobs of a Slurm array."),
-        click.option("--address", metavar="HOST:PORT", help="The Ray cluster; by default the one this machine is in."),
+        click.option("--address", metavar="HOST:PORT",
+                     help="Address of the Ray cluster; by default the one that this machine belongs to."),
         click.option("--slurm", multiple=True, metavar="KEY=VALUE",
-                     help="What to ask Slurm for, as partition=gpu, time=04:00:00, setup='module load cuda'; may be "
-                     "repeated. cluster=local tries it here."),
-        click.option("--cpus", type=click.IntRange(min=1), help="Cores of each worker, and threads."),
-        click.option("--gpus", type=click.FloatRange(min=0), help="GPUs of each on Ray or Slurm; on Ray also a share."),
+                     help="Option of the Slurm job, such as partition=gpu, time=04:00:00, setup='module load cuda'; "
+                     "may be repeated. cluster=local runs the jobs here, to try them."),
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -138,13 +148,33 @@ def engine_options(command: Command) -> Command:
 
 
 def format_option(*formats: str) -> Callable[[Command], Command]:
-    """`--format`, the first one being the default."""
+    """Return the option `--format`; the first format is the default."""
     return click.option(
-        "--format", "style", type=click.Choice(formats), default=formats[0], show_default=True, help="How to print."
+        "--format", "style", type=click.Choice(formats), default=formats[0], show_default=True, help="Output format."
     )
+
+
+def _print_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    """Print the versions that a bug report needs, and exit. None of the packages is imported."""
+    if not value or context.resilient_parsing:
+        return
+    import platform
+    from importlib.metadata import version
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "optuna"))
+    click.echo(f"torch-hpo {version('torch-hpo')} (Python {platform.python_version()}, {packages})")
+    context.exit()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the versions of torch-hpo, Python, torch and Optuna, and exit.",
+)
 def app(debug: bool) -> None:
     """Hyperparameter optimization for PyTorch: launch studies, attach workers, read reports."""

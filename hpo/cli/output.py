@@ -1,4 +1,4 @@
-"""What is printed: results on standard output, everything else on standard error."""
+"""Output of commands: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 
 import click
 
-__all__ = ["print_json", "print_rows", "print_tree", "program", "say", "size_in_words"]
+__all__ = ["format_size", "print_json", "print_rows", "print_tree", "program", "say"]
 
 
 def program() -> str:
-    """This command, so that what is printed can be typed in any folder: `hpo` where the path finds it."""
-    typed = Path(sys.argv[0])
-    found = shutil.which("hpo")
-    if typed.name != "hpo" or (found is not None and os.path.samefile(found, typed)):  # noqa: PTH121
+    """Return the name of this command as it can be typed in any folder: `hpo` if the path finds it."""
+    running = Path(sys.argv[0])
+    on_path = shutil.which("hpo")
+    if running.name != "hpo" or (on_path is not None and os.path.samefile(on_path, running)):  # noqa: PTH121
         return "hpo"
-    return shlex.quote(str(typed.absolute()))
+    return shlex.quote(str(running.absolute()))
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     click.echo(text, err=True)
 
 
-def size_in_words(size: int) -> str:
-    """A number of bytes for people, in powers of 1000."""
+def format_size(size: int) -> str:
+    """Return a number of bytes as text for people, in powers of 1000."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
@@ -40,12 +40,12 @@ def size_in_words(size: int) -> str:
 
 
 def print_json(value: Any) -> None:
-    """JSON on standard output."""
+    """Print JSON on standard output."""
     click.echo(json.dumps(value, indent=2, default=str, allow_nan=False))
 
 
 def print_rows(rows: Sequence[dict[str, Any]], style: str) -> None:
-    """Rows as a table, JSON or CSV; columns in the order in which they first appear."""
+    """Print rows as a table, JSON or CSV, with columns in the order in which they first appear."""
     if style == "json":
         print_json(rows)
     elif style == "csv":
@@ -68,7 +68,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in used))
     console = Console(highlight=False)
-    # Piped output is for other programs to cut; a terminal's width is for people.
+    # Lines are cut to a terminal's width for people, but not for other programs that read a pipe.
     console.width = console.width if console.is_terminal else 10_000
     console.print(table)
 
@@ -84,7 +84,7 @@ def _cell(value: Any) -> str:
 
 
 def print_tree(value: dict[str, Any], indent: str = "") -> None:
-    """Nested values, a line each, empty ones left out."""
+    """Print nested values, a line each, without empty ones."""
     for key, item in value.items():
         if isinstance(item, dict) and item:
             click.echo(f"{indent}{key}:")

@@ -37,7 +37,7 @@ def list_(style: str, storage: str | None) -> None:
     except StorageMissingError:
         if storage:
             raise
-        rows = []  # nobody has launched anything here yet
+        rows = []  # nothing has been launched here yet
     if not rows:
         say(f"no studies in {mask_urls(storage)}; launch one with: {program()} launch quickstart")
     print_rows(rows, style)
@@ -50,31 +50,32 @@ def list_(style: str, storage: str | None) -> None:
 @storage_option
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
-    from hpo.report.data.results import read_results
-    from hpo.report.data.results import study_summary as summary
+    from hpo.report.data.results import read_results, study_summary
     from hpo.study.files.study_files import list_local_weights
     from hpo.study.operations.worker_status import summarize_workers
 
     study = load_runnable_study(name, storage, imports)
     results = read_results(study)
-    shown = summary(results)
-    shown["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
+    summary = study_summary(results)
+    summary["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
     if style == "json":
-        print_json(shown)
+        print_json(summary)
         return
     from hpo.study.input.preview import format_preview
 
     click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    workers = [{**row, "trials": summarize_workers(row["trials"])} for row in shown["workers"]]
-    tables = {"workers": workers, "failed": shown["failed"]}
-    shown["work"] = results.work.text if results.work else None
-    print_tree({key: value for key, value in shown.items() if key not in ("name", "definition", "objectives", *tables)})
+    workers = [{**row, "trials": summarize_workers(row["trials"])} for row in summary["workers"]]
+    tables = {"workers": workers, "failed": summary["failed"]}
+    summary["work"] = results.work.text if results.work else None
+    print_tree(
+        {key: value for key, value in summary.items() if key not in ("name", "definition", "objectives", *tables)}
+    )
     for title, rows in tables.items():
         if rows:
             click.echo(f"\n{title}:")
             print_rows(rows, "table")
-    if shown["unattended"]:
+    if summary["unattended"]:
         click.echo(f"\n{_unattended(study, imports)}")
 
 
@@ -92,12 +93,16 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
 
 @app.command()
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; by default reports/NAME in HPO_HOME.")
-@click.option("--suggest", type=click.Path(path_type=Path), help="Write the next study file here instead of a report.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; by default reports/NAME in HPO_HOME.")
+@click.option(
+    "--suggest",
+    type=click.Path(path_type=Path),
+    help="Write a file for the next study to this path, instead of a report.",
+)
 @import_option
 @storage_option
 def report(name: str, out: Path | None, suggest: Path | None, storage: str | None, imports: Sequence[str]) -> None:
-    """Write the report of a study: HTML, Markdown with figures, JSON, the best configuration and the study's file.
+    """Write the report of a study: HTML, Markdown with figures, JSON, the best configuration and the study file.
 
     Example: hpo report quickstart --out my_report
     """
@@ -112,7 +117,7 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
 
 @app.command()
 @click.argument("name")
-@click.option("--trial", "number", type=int, help="That trial's configuration instead of the best one's.")
+@click.option("--trial", "number", type=int, help="Export this trial instead of the best one.")
 @click.option(
     "--weights", type=click.Path(path_type=Path), help="Write the trained model to this new folder, for hpo predict."
 )
@@ -134,7 +139,7 @@ def export(
     storage: str | None,
     imports: Sequence[str],
 ) -> None:
-    """Print the best configuration of a study, as hpo train --config reads it; or write its model, or all trials.
+    """Print the best configuration of a study for hpo train --config, or write its trained model, or all trials.
 
     Example: hpo export quickstart --weights model
     """
@@ -142,9 +147,9 @@ def export(
         _export_trials(load_runnable_study(name, storage, imports), records, number, weights)
         return
     if weights is not None:
-        from hpo.export.writer import export_model
+        from hpo.export.writer import write_model
 
-        for line in export_model(load_runnable_study(name, storage, imports), weights, number):
+        for line in write_model(load_runnable_study(name, storage, imports), weights, number):
             say(f"note: {line}")
         click.echo(str(weights))
         return
@@ -159,7 +164,9 @@ def _export_trials(study: Study, folder: Path, number: int | None, weights: Path
 
     if number is not None or weights is not None:
         other = "--weights" if weights is not None else "--trial"
-        raise RequestError(f"--trials {folder}: writes every trial, and cannot go with {other}; leave one of them out")
+        raise RequestError(
+            f"--trials {folder}: writes every trial, so it cannot be combined with {other}; leave one of them out"
+        )
     count = export_trials(study, folder)
     say(f"{count} {'trial' if count == 1 else 'trials'} written")
     click.echo(str(folder))
@@ -174,7 +181,7 @@ def _export_trials(study: Study, folder: Path, number: int | None, weights: Path
 def dashboard(name: str | None, host: str, port: int, writable: bool, storage: str | None) -> int:
     """Serve optuna-dashboard on the storage, read-only, until Ctrl-C.
 
-    A host that others reach asks for a token: HPO_DASHBOARD_TOKEN, or one that is made and printed.
+    A host that other machines can reach requires a token: HPO_DASHBOARD_TOKEN, or a new one that is printed.
 
     Example: hpo dashboard quickstart --port 8081
     """

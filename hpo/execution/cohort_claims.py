@@ -1,4 +1,4 @@
-"""What a worker takes along with a trial that it has claimed, to train them as one cohort."""
+"""Claims of further trials for the cohort of a trial that a worker has claimed."""
 
 from __future__ import annotations
 
@@ -21,124 +21,128 @@ from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer"]
 
-SUSPECT = 2  # deaths in a row after which a trial is tried alone: it may have killed its cohort's workers
+SUSPECT = 2  # deaths in a row after which a trial is trained alone: it may have killed its cohorts' workers
 
 
 @dataclass(frozen=True)
-class Key:
-    """What decides whether trials fit: equal `cohort_key` are trained at the same time, equal `run` even in one run."""
+class TrialKey:
+    """Keys of a trial: trials of equal `cohort` can be trained at the same time, those of equal `run` even as one run.
 
-    together: int
+    They are numbers in place of the keys themselves, because thousands are compared at each claim.
+    """
+
+    cohort: int
     run: int
     config: TrialConfig
 
 
 class CohortClaimer:
-    """The trials of one study as candidates for a cohort.
+    """Claimer of the trials of one study that fit into a cohort.
 
-    A slot's parameters never change while it waits: each is looked at once, also where there are thousands of them.
+    A slot's parameters never change while it waits, so each slot is read once, even if there are thousands of them.
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._slots: dict[int, Key | None] = {}
-        self._numbered: dict[Any, int] = {}
+        self._slot_keys: dict[int, TrialKey | None] = {}
+        self._numbers: dict[Any, int] = {}
 
-    def configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
-        """What could be trained along, this configuration first: the longest of each run."""
-        first = self._key(config)
+    def candidate_configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
+        """Return the configurations that fit into the cohort, this one first and of each run the longest."""
+        first = self._make_key(config)
         longest: dict[int, TrialConfig] = {first.run: config}
         for key in self._candidates(claim).values():
-            if key.together == first.together and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
+            if key.cohort == first.cohort and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
                 longest[key.run] = key.config
         return list(longest.values())
 
-    def claim(self, holder: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: int) -> list[ClaimedTrial]:
-        """Claim what is trained along with a trial, in one transaction: together not more than `size` runs.
+    def claim(self, worker: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: int) -> list[ClaimedTrial]:
+        """Claim further trials for the cohort of a trial, in one transaction, so that it has at most `size` runs.
 
-        Trials that one run answers come along free. Of what fits, a worker takes its share and no more: the rest is
-        for the others that live. Those whose workers are gone are taken along with their like alone.
+        Trials that the same run answers cost nothing and are all claimed. Of the others that fit, a worker claims its
+        share, and leaves the rest to the other live workers. Trials whose workers are gone make cohorts of their own.
 
         Args:
-            holder: for whom.
-            claim: the trial.
+            worker: the worker that claims them.
+            claim: the first trial.
             config: its configuration.
-            size: how many runs at the same time.
+            size: number of runs to train at the same time.
 
         Raises:
             KeyError: the study was deleted.
         """
-        first = self._key(config)
-        if claim.taken_over and self._suspect(claim.id):
+        first = self._make_key(config)
+        if claim.taken_over and self._is_suspect(claim.id):
             return []
         candidates = self._candidates(claim)
         adapts = not (claim.taken_over or self.study.definition.fixed or stack_key(config) is None)
         pins = self._pins(config) if adapts else None
         budget = None if pins is None or size == 1 else self.study.budget.trials
-        if (budget is None or len(self.study.trials()) >= budget) and not _fitting(first, candidates, candidates):
+        if (budget is None or len(self.study.trials()) >= budget) and not _matching(first, candidates, candidates):
             return []
-        claimed = self.study.storage.claim_more(
+        grants = self.study.storage.claim_more(
             self.study.id,
-            holder,
-            lambda offer: _chosen(first, candidates, offer, size),
+            worker,
+            lambda offer: _select(first, candidates, offer, size),
             budget,
             abandoned=claim.taken_over,
         )
-        return self._claims(claimed, pins or {})
+        return self._to_claims(grants, pins or {})
 
-    def _claims(self, claimed: Sequence[LeaseGrant], pins: Mapping[str, Value]) -> list[ClaimedTrial]:
-        """The handles on trials; new ones are asked with the pins. One that is lost already is left out."""
+    def _to_claims(self, grants: Sequence[LeaseGrant], pins: Mapping[str, Value]) -> list[ClaimedTrial]:
+        """Return the claimed trials, without those that are lost already; new ones are sampled with the pins."""
         storage = self.study.storage
         claims = []
         try:
-            for each in claimed:
+            for grant in grants:
                 with suppress(LeaseLostError):
-                    if each.made and pins:
-                        storage.set_trial_system_attr(each.trial_id, FIXED, dict(pins))
-                    claims.append(self.study.open_trial(each))
-        except BaseException:  # whatever a sampler raises, its trials are not to stay with us
-            storage.release_all([each.trial_id for each in claimed])
+                    if grant.made and pins:
+                        storage.set_trial_system_attr(grant.trial_id, FIXED, dict(pins))
+                    claims.append(self.study.open_trial(grant))
+        except BaseException:  # whatever a sampler raises, this worker must not keep the trials
+            storage.release_all([grant.trial_id for grant in grants])
             raise
         return claims
 
-    def _key(self, config: TrialConfig) -> Key:
-        # Numbers in place of the keys themselves: thousands are compared at each claim.
-        numbered = self._numbered
-        fits = numbered.setdefault(("together", cohort_key(config)), len(numbered))
-        return Key(fits, numbered.setdefault(("run", run_key(config)), len(numbered)), config)
+    def _make_key(self, config: TrialConfig) -> TrialKey:
+        numbers = self._numbers
+        cohort = numbers.setdefault(("cohort", cohort_key(config)), len(numbers))
+        return TrialKey(cohort, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
 
-    def _candidates(self, claim: ClaimedTrial) -> Mapping[int, Key]:
-        """What may be taken along, as far as is known here, by id: what waits, or what others have begun."""
+    def _candidates(self, claim: ClaimedTrial) -> Mapping[int, TrialKey]:
+        """Return the keys of trials that may be claimed, by id: waiting trials, or those of workers that are gone."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
-        keys = {t._trial_id: self._key_of(t) for t in trials if not (claim.taken_over and self._suspect(t._trial_id))}
+        if claim.taken_over:
+            trials = [t for t in trials if not self._is_suspect(t._trial_id)]
+        keys = {t._trial_id: self._get_key(t) for t in trials}
         return {trial_id: key for trial_id, key in keys.items() if key is not None}
 
-    def _key_of(self, trial: FrozenTrial) -> Key | None:
+    def _get_key(self, trial: FrozenTrial) -> TrialKey | None:
         if not self.study.definition.fixed:
             return self._read_key(trial)
-        if trial._trial_id not in self._slots:
-            self._slots[trial._trial_id] = self._read_key(trial)
-        return self._slots[trial._trial_id]
+        if trial._trial_id not in self._slot_keys:
+            self._slot_keys[trial._trial_id] = self._read_key(trial)
+        return self._slot_keys[trial._trial_id]
 
-    def _read_key(self, trial: FrozenTrial) -> Key | None:
-        """None also where parameters are missing or cannot be, as others may have enqueued them."""
+    def _read_key(self, trial: FrozenTrial) -> TrialKey | None:
+        """Return a trial's key; None if its parameters are missing or impossible, for others may have enqueued it."""
         params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
         study = self.study
         try:
             if study.is_baseline(trial.number):
-                return self._key(study.config_of(trial))
+                return self._make_key(study.config_of(trial))
             possible = all(d.domain.contains(params[d.key]) for d in study.space.varied if d.key in params)
-            return self._key(study.definition.config(study.space.values(params))) if possible else None
+            return self._make_key(study.definition.config(study.space.values(params))) if possible else None
         except (HpoError, TypeError, ValueError):
             return None
 
-    def _suspect(self, trial_id: int) -> bool:
+    def _is_suspect(self, trial_id: int) -> bool:
         deaths = self.study.storage.get_trial(trial_id).user_attrs.get("deaths", {})
         return int(deaths.get("count", 0)) >= SUSPECT
 
     def _pins(self, config: TrialConfig) -> dict[str, Value] | None:
-        """What new trials must be asked with to fit; None where the space does not hold it, as of a baseline."""
+        """Return the values that new trials must have to fit; None if one is outside the space, as of a baseline."""
         pins: dict[str, Value] = {}
         default = self.study.definition.config({})
         for name in COHORT_PARAMETERS:
@@ -147,19 +151,21 @@ class CohortClaimer:
             holding = [d for d in dimensions if d.domain.contains(value)]
             if not holding and (dimensions or value != getattr(default, name)):
                 return None
-            # Of several under conditions, whichever a trial will have: the others are not looked at.
+            # Of several dimensions under conditions a trial has one; the sampler ignores the pins of the others.
             pins |= {d.key: value for d in holding if d in self.study.space.varied}
         return pins
 
 
-def _chosen(first: Key, candidates: Mapping[int, Key], offer: ClaimOffer, size: int) -> tuple[Collection[int], int]:
-    """Which trials to take along, and how many new ones."""
-    fitting = _fitting(first, candidates, offer.trial_ids)
-    runs = list(dict.fromkeys([first.run, *(candidates[i].run for i in fitting)]))
-    most = min(size, math.ceil((len(runs) + offer.new) / offer.workers))
-    taken = set(runs[:most])
-    return [i for i in fitting if candidates[i].run in taken], min(offer.new, most - len(taken))
+def _select(
+    first: TrialKey, candidates: Mapping[int, TrialKey], offer: ClaimOffer, size: int
+) -> tuple[Collection[int], int]:
+    """Return the ids of the trials to claim, and the number of new trials to create."""
+    matching = _matching(first, candidates, offer.trial_ids)
+    runs = list(dict.fromkeys([first.run, *(candidates[i].run for i in matching)]))
+    share = min(size, math.ceil((len(runs) + offer.new) / offer.workers))
+    own = set(runs[:share])
+    return [i for i in matching if candidates[i].run in own], min(offer.new, share - len(own))
 
 
-def _fitting(first: Key, candidates: Mapping[int, Key], trial_ids: Iterable[int]) -> list[int]:
-    return [i for i in trial_ids if i in candidates and candidates[i].together == first.together]
+def _matching(first: TrialKey, candidates: Mapping[int, TrialKey], trial_ids: Iterable[int]) -> list[int]:
+    return [i for i in trial_ids if i in candidates and candidates[i].cohort == first.cohort]

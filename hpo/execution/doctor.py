@@ -1,6 +1,6 @@
-"""`hpo doctor`: what this machine and a storage have, what is wrong with them, and what to do about it.
+"""Health checks of `hpo doctor`: Python, torch, the packages, a storage, the data sets and the disk.
 
-Nothing is altered: no table and no file is made that was not there.
+They change nothing: no table and no file is created.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ State = Literal["ok", "warning", "problem"]
 SHOWN = ("optuna", "optuna-dashboard", "sqlalchemy")
 ROUND_TRIPS = 15
 SLOW = 20.0  # milliseconds of a round trip: a trial of 25 statements then waits half a second
-CLOCK = 2.0  # seconds between two clocks that run by the same time server, with much to spare
+CLOCK = 2.0  # seconds; clocks that are synchronized differ by much less
 LITTLE_DISK, NO_DISK = 2.0, 0.2  # GB: the checkpoints and weights of a few studies; of one trial
 MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
 
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """What one check found.
+    """Result of one check.
 
     Attributes:
-        check: what was looked at.
-        state: `ok`; `warning`, where things work, but not as they could; `problem`, where they do not.
-        found: what there is.
-        advice: what to do; empty where all is well.
+        check: name of the check.
+        state: `ok`; `warning` if it works, but not as well as it could; `problem` if it does not work.
+        found: the present state, in a line.
+        advice: what to do; empty if the state is ok.
     """
 
     check: str
@@ -62,23 +62,23 @@ class HealthCheck:
 
 
 def run_checks(storage: str) -> list[HealthCheck]:
-    """Look at Python, torch, the packages, the storage, the data sets and the disk; nothing is altered.
+    """Check Python, torch, the packages, the storage, the data sets and the disk; change nothing.
 
     Args:
-        storage: URL of the storage; its password is not in the findings.
+        storage: URL of the storage; its password is not in the results.
     """
     checks: list[Callable[[], Iterable[HealthCheck]]] = [
         _python, _torch, _packages, lambda: _storage(storage), _datasets, _home
     ]  # fmt: skip
-    return [finding for check in checks for finding in check()]
+    return [result for check in checks for result in check()]
 
 
 def read_recipe() -> str:
-    """How to run a PostgreSQL of one's own without root; Markdown."""
+    """Return the guide to running your own PostgreSQL without root, as Markdown."""
     return (templates.template_folder("docs") / "postgresql.md").read_text(encoding="utf-8")
 
 
-# What runs here.
+# Software and devices.
 
 
 def _python() -> Iterator[HealthCheck]:
@@ -99,14 +99,14 @@ def _torch() -> Iterator[HealthCheck]:
             "trials run on the CPU; if there is a GPU, see whether nvidia-smi lists it and its driver is new enough"
         )
         yield HealthCheck(
-            "cuda", "warning", f"torch is built for CUDA {torch.version.cuda}, and no device answers", advice
+            "cuda", "warning", f"torch is built for CUDA {torch.version.cuda}, but no device answers", advice
         )
     for index in range(torch.cuda.device_count()):
         yield _device(index)
 
 
 def _device(index: int) -> HealthCheck:
-    """Whether a device computes: one that is listed may be broken, full, or too new for this torch."""
+    """Compute something on a device: one that is listed may be broken, full, or too new for this torch."""
     import torch
 
     name = f"cuda:{index}"
@@ -115,21 +115,22 @@ def _device(index: int) -> HealthCheck:
         total = float((ones @ ones).sum().item())
         free, memory = torch.cuda.mem_get_info(index)
     except RuntimeError as error:
-        advice = "see who uses it with nvidia-smi; a device that this torch does not know needs a newer torch"
+        advice = "nvidia-smi shows who uses it; a device that this torch does not support needs a newer torch"
         return HealthCheck(
             name, "problem", f"{torch.cuda.get_device_name(index)} does not work: {first_line(error)}", advice
         )
     if total != 64**3:
-        return HealthCheck(name, "problem", f"computes {total} for {64**3}", "do not use this device")
-    told = f"{torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free"
-    return HealthCheck(name, "ok", f"{told}, CUDA {torch.version.cuda}")
+        return HealthCheck(name, "problem", f"computes {total} instead of {64**3}", "do not use this device")
+    text = f"{torch.cuda.get_device_name(index)}, {free / 1e9:.1f} of {memory / 1e9:.1f} GB free"
+    return HealthCheck(name, "ok", f"{text}, CUDA {torch.version.cuda}")
 
 
 def _packages() -> Iterator[HealthCheck]:
-    """The versions of what the storage stands on, and every package that is not as this one needs it."""
+    """Report the versions of the storage's packages, and every package whose version is not the required one."""
     found = ", ".join(f"{name} {_version(name) or 'missing'}" for name in SHOWN)
-    wanted = [Requirement(text) for text in importlib.metadata.requires("torch-hpo") or ()]
-    wrong = [need for need in wanted if (need.marker is None or need.marker.evaluate({"extra": ""})) and not _met(need)]
+    requirements = [Requirement(text) for text in importlib.metadata.requires("torch-hpo") or ()]
+    needed = [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    wrong = [each for each in needed if not _is_met(each)]
     if not wrong:
         yield HealthCheck("packages", "ok", found)
     for need in wrong:
@@ -146,7 +147,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _met(need: Requirement) -> bool:
+def _is_met(need: Requirement) -> bool:
     version = _version(need.name)
     return version is not None and need.specifier.contains(version, prereleases=True)
 
@@ -158,34 +159,36 @@ def _storage(text: str) -> Iterator[HealthCheck]:
     try:
         url = normalize(text)
         if is_file(url):
-            yield from _place(url)
+            yield from _disk(url)
             if not Path(str(url.database)).exists():
-                yield HealthCheck("storage", "ok", f"{mask(url)}: will be made by the first launch")
+                yield HealthCheck("storage", "ok", f"{mask(url)}: will be created by the first launch")
                 return
         with translate_connect_errors(url):
             yield from _database(url)
     except StorageError as error:
-        yield _refused("storage", error)
+        yield _failure("storage", error)
 
 
-def _refused(check: str, error: StorageError) -> HealthCheck:
-    """A refusal's line as a finding: what is wrong, and after a semicolon what to do."""
+def _failure(check: str, error: StorageError) -> HealthCheck:
+    """Return an error's line as a problem: what is wrong, and after a semicolon what to do."""
     found, _, advice = str(error).partition("; ")
-    otherwise = "see that the server runs, that this machine reaches it, and the URL's user, password and database"
-    return HealthCheck(check, "problem", found, advice or otherwise)
+    default = "check that the server runs, that this machine reaches it, and the URL's user, password and database"
+    return HealthCheck(check, "problem", found, advice or default)
 
 
-def _place(url: URL) -> Iterator[HealthCheck]:
-    """Where a SQLite file lies, or will lie."""
+def _disk(url: URL) -> Iterator[HealthCheck]:
+    """Check the disk of a SQLite file, which need not exist yet."""
     path = Path(str(url.database))
     if where := find_network_mount(url):
-        known = bool(os.environ.get(ALLOW))
-        advice = f"{ALLOW} allows it: no second machine may open it" if known else f"a local disk; or {RECIPE}"
-        yield HealthCheck("storage's disk", "warning" if known else "problem", f"network file system ({where})", advice)
+        allowed = bool(os.environ.get(ALLOW))
+        advice = f"{ALLOW} allows it: no second machine may open it" if allowed else f"use a local disk; or {RECIPE}"
+        yield HealthCheck(
+            "storage's disk", "warning" if allowed else "problem", f"network file system ({where})", advice
+        )
     elif why := _unwritable(path.parent):
-        yield HealthCheck("storage's disk", "problem", why, "give a --storage in a folder that you may write to")
+        yield HealthCheck("storage's disk", "problem", why, "give a --storage in a folder that you can write to")
     elif path.exists() and not os.access(path, os.W_OK):
-        yield HealthCheck("storage's disk", "problem", f"{path} is read-only for you", "see its owner with ls -l")
+        yield HealthCheck("storage's disk", "problem", f"{path} is read-only for you", "ls -l shows its owner")
     else:
         yield HealthCheck("storage's disk", "ok", f"{_existing(path.parent)} is local and writable")
 
@@ -211,7 +214,9 @@ def _server(connection: sa.Connection, url: URL) -> HealthCheck:
     if dialect.name == "sqlite":
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
         found += (
-            ", write-ahead log" if mode == "wal" else f", journal {mode}: becomes a write-ahead log when it is opened"
+            ", write-ahead log"
+            if mode == "wal"
+            else f", journal {mode}: becomes a write-ahead log when a launch opens it"
         )
     return HealthCheck("storage", "ok", found)
 
@@ -220,43 +225,45 @@ def _schema(connection: sa.Connection, url: URL) -> HealthCheck:
     schema = read_schema(connection)
     if schema is None:
         if connection.dialect.name == "postgresql" and not connection.exec_driver_sql(MAY_CREATE).scalar():
-            advice = "let the database's owner: GRANT CREATE ON SCHEMA public TO this user"
-            return HealthCheck("storage's schema", "problem", "no tables, and this user may not make any", advice)
-        return HealthCheck("storage's schema", "ok", "no tables: will be made by the first launch")
+            advice = "ask the database's owner to GRANT CREATE ON SCHEMA public TO this user"
+            return HealthCheck("storage's schema", "problem", "no tables, and this user may not create any", advice)
+        return HealthCheck("storage's schema", "ok", "no tables: will be created by the first launch")
     try:
         check_schema(schema, mask(url))
     except StorageError as error:
-        return _refused("storage's schema", error)
+        return _failure("storage's schema", error)
     ours = "none of torch-hpo yet" if schema.ours is None else f"torch-hpo {schema.ours}"
-    return HealthCheck("storage's schema", "ok", f"Optuna {schema.revision or 'just being made'}, {ours}")
+    return HealthCheck("storage's schema", "ok", f"Optuna {schema.revision or 'just being created'}, {ours}")
 
 
 def _latency(connection: sa.Connection) -> HealthCheck:
-    """The median of some round trips on one connection, as a worker keeps one."""
+    """Measure the median of some round trips on one connection, as a worker has one."""
     times = []
     for _ in range(ROUND_TRIPS):
         begin = time.perf_counter()
         connection.exec_driver_sql("SELECT 1").scalar()
         times.append(1000 * (time.perf_counter() - begin))
     median = statistics.median(times)
-    found = f"{median:.2f} ms for a round trip, the median of {ROUND_TRIPS}"
+    found = f"{median:.2f} ms per round trip, the median of {ROUND_TRIPS}"
     if median > SLOW:
-        return HealthCheck("storage's latency", "warning", found, "use a server that is nearer to the workers")
+        return HealthCheck("storage's latency", "warning", found, "use a server closer to the workers")
     return HealthCheck("storage's latency", "ok", found)
 
 
 def _clock(connection: sa.Connection) -> HealthCheck:
-    """How far the server's clock is from ours, as of the middle of the quickest round trip."""
+    """Measure the difference of the server's clock from ours, in the middle of the quickest round trip."""
     tries = []
     for _ in range(5):
         begin = time.time()
-        theirs = float(connection.execute(sa.select(database_clock(connection))).scalar_one())
+        server = float(connection.execute(sa.select(database_clock(connection))).scalar_one())
         end = time.time()
-        tries.append((end - begin, theirs - (begin + end) / 2))
+        tries.append((end - begin, server - (begin + end) / 2))
     ahead = min(tries)[1]
     found = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
     if abs(ahead) > CLOCK:
-        return HealthCheck("storage's clock", "warning", found, "set both machines' clocks by a time server (NTP)")
+        return HealthCheck(
+            "storage's clock", "warning", found, "synchronize both machines' clocks with a time server (NTP)"
+        )
     return HealthCheck("storage's clock", "ok", found)
 
 
@@ -269,7 +276,7 @@ def _datasets() -> Iterator[HealthCheck]:
         if row.module:
             yield HealthCheck(check, "ok", f"registered by {row.module}; not read")
         elif not row.problem:
-            yield HealthCheck(check, "ok", f"{row.path}, checksums right ({row.checksum[:12]}…)")
+            yield HealthCheck(check, "ok", f"{row.path}, checksums are right ({row.checksum[:12]}…)")
         else:
             found, _, advice = row.problem.partition("; ")
             yield HealthCheck(check, "problem" if row.path else "warning", found, advice)
@@ -278,27 +285,27 @@ def _datasets() -> Iterator[HealthCheck]:
 def _home() -> Iterator[HealthCheck]:
     path = home()
     if why := _unwritable(path):
-        yield HealthCheck("HPO_HOME", "problem", why, "set HPO_HOME to a folder of yours")
+        yield HealthCheck("HPO_HOME", "problem", why, "set HPO_HOME to a folder that you can write to")
         return
     yield HealthCheck(
-        "HPO_HOME", "ok", f"{path} is writable" if path.exists() else f"{path}: will be made by the first launch"
+        "HPO_HOME", "ok", f"{path} is writable" if path.exists() else f"{path}: will be created by the first launch"
     )
     free = shutil.disk_usage(_existing(path)).free / 1e9
     found = f"{free:.1f} GB free for {path}"
     if free < LITTLE_DISK:
         state: State = "problem" if free < NO_DISK else "warning"
-        yield HealthCheck("disk", state, found, "make room, or set HPO_HOME to a larger disk")
+        yield HealthCheck("disk", state, found, "free some space, or set HPO_HOME to a folder on a larger disk")
     else:
         yield HealthCheck("disk", "ok", found)
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """Return the folder, or the nearest one above it that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _unwritable(path: Path) -> str | None:
-    """Why nothing can be written to a folder, or to where it will be made; None where it can."""
+    """Return why a folder cannot be written to, or cannot be created; None if it can."""
     folder = _existing(path)
     try:
         with tempfile.TemporaryFile(dir=folder):

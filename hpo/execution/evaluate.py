@@ -1,43 +1,108 @@
-"""Evaluating: the best configurations of a study and its baseline, trained again over several seeds and tested once."""
+"""Evaluation of a study: its best configurations and its baseline, trained again from several seeds and tested once."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import optuna
 
 from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
 from hpo.errors import DataError, RequestError
-from hpo.execution.backends.base import Backend, WorkerOptions
-from hpo.execution.launch import run_plan
+from hpo.execution.backends.base import Backend
+from hpo.execution.launch import check_backend, run_study, run_workers
+from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
+from hpo.report.dashboard.publish import publish_report
+from hpo.report.data.evaluations import EvaluationResults, read_evaluations
 from hpo.report.data.results import Results, read_results
+from hpo.report.report_data import read_report_data
+from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
 from hpo.study.operations.evaluation_study import check_evaluation_dataset, parameter_values_of
+from hpo.study.operations.open_study import open_study
 
-__all__ = ["SAMPLES", "plan_evaluations", "run_evaluations"]
+__all__ = ["SAMPLES", "evaluate", "plan_evaluations", "publish_evaluations", "read_results_of", "run_evaluations"]
 
 Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
-PER_CLASS = 10
-CLASSES = 20  # pictures of more are no picture any more
+IMAGES_PER_CLASS = 10
+MAX_CLASSES = 20  # whose images can still be told apart in one picture
+
+
+@accepts_worker_options
+def evaluate(
+    study: str | Study | optuna.Study,
+    *,
+    storage: str | None = None,
+    top: int = 3,
+    seeds: int = 5,
+    dataset: str | None = None,
+    refit: bool = False,
+    inside: bool = False,
+    workers: int | None = 1,
+    backend: Backend | None = None,
+    **keywords: Any,
+) -> list[EvaluationStats]:
+    """Train the best configurations of a study and its baseline again from fresh seeds, and test each run once.
+
+    It does what `hpo evaluate` does. Runs that exist are not run again, and every reading of the test set is counted in
+    the report. One worker runs in this process.
+
+    Args:
+        study: a study's name, or a study as `hpo.launch` returns it.
+        storage: URL of the storage that a name is looked up in; by default the one that the commands use.
+        top: number of configurations, the best first.
+        seeds: number of runs of each.
+        dataset: another data set than the study's: a name, or the path of an .npz file.
+        refit: train on training and validation data together, for a fixed number of epochs.
+        inside: look into the best model too: its loss landscape, filters and units.
+        workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
+            core if there is none. 0 only creates the evaluations.
+        backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
+        keywords: the options of workers below.
+
+    Returns:
+        Scores and their comparison, one for each data set and way of training that this evaluation has.
+
+    Raises:
+        RequestError: a value is wrong; no trial is complete; or the study has no test set.
+        RunError: a worker failed.
+    """
+    options = WorkerOptions.parse({"workers": workers, **keywords})
+    check_backend(backend, options)
+    opened = open_study(study, storage, options.imports)
+    if inside:
+        from hpo.execution.inspect_model import check_inspectable  # torch
+
+        check_inspectable(opened)
+    evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
+    for each in evaluations:
+        if each.remaining():
+            run_study(each, options, backend)
+    if inside:
+        from hpo.execution.inspect_model import inspect_model
+
+        inspect_model(opened, options.device)
+    publish_evaluations(opened)
+    return [compare_candidates(results) for results in read_results_of(opened, evaluations)]
 
 
 def plan_evaluations(
     study: Study, top: int = 3, seeds: int = 5, dataset: str | None = None, *, refit: bool = False
 ) -> list[Study]:
-    """The evaluations of a study's best configurations and its baseline, made or extended; nothing is run.
+    """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
 
     Args:
-        study: what is evaluated.
-        top: how many of its configurations, the best first; those of the Pareto front where it has several objectives.
-        seeds: how many seeds each is trained from.
+        study: the study to evaluate.
+        top: number of its configurations, the best first; those of the Pareto front if it has several objectives.
+        seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
 
@@ -45,62 +110,74 @@ def plan_evaluations(
         RequestError: no trial is complete, the study is an evaluation itself, a configuration does not fit the data, or
             these have no test set.
     """
+    _check_objectives(study)
+    candidates = list(_best(read_results(study), top))
+    if not candidates:
+        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
+    _check_loop(study, dataset, refit=refit)
+    other = None if dataset is None else make_reference(dataset)
+    data = _load_tested(other or study.definition.dataset)
+    evaluations = check_evaluation_dataset(study, candidates, seeds, other, refit=refit)
+    for each in evaluations:
+        if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
+            save_artifact(each, SAMPLES, content)
+    return evaluations
+
+
+def _check_objectives(study: Study) -> None:
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
     if not any(test_metric(objective.metric) for objective in study.definition.objectives):
         metrics = ", ".join(study.definition.metrics)
-        raise RequestError(
-            f"evaluate: study '{study.name}' has no objective that data are needed to measure ({metrics})"
-        )
-    results = read_results(study)
-    chosen = list(_best(results, top))
-    if not chosen:
-        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
+        raise RequestError(f"evaluate: no objective of study '{study.name}' can be measured on a test set ({metrics})")
+
+
+def _check_loop(study: Study, dataset: str | None, *, refit: bool) -> None:
     if registry.NO_DATA in (study.definition.dataset.name, dataset):
         raise RequestError(
-            f"evaluate: study '{study.name}' reads data of its own, of which no test set is known here; register them "
-            "with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
+            f"evaluate: the training loop of study '{study.name}' reads its own data, so no test set is known here; "
+            "register them with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
         )
     if refit and any(registry.models.get(name).loop for name in study.space.models):
-        raise RequestError(
-            "evaluate --refit: a loop of one's own decides itself what it trains on; evaluate without it"
-        )
-    other = None if dataset is None else make_reference(dataset)
-    data = _tested(other or study.definition.dataset)
-    made = check_evaluation_dataset(study, chosen, seeds, other, refit=refit)
-    for each in made:
-        if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
-            save_artifact(each, SAMPLES, content)
-    return made
+        raise RequestError("evaluate --refit: a training loop of your own chooses its data itself; leave --refit out")
 
 
 def run_evaluations(
-    made: list[Study],
+    evaluations: Sequence[Study],
     options: WorkerOptions,
     should_stop: Callable[[], bool] = lambda: False,
     backend: Backend | None = None,
 ) -> None:
-    """Run evaluations one after the other, on a backend, until nothing is left to begin.
+    """Run evaluations one after the other, with the workers of a backend, until no run is left.
 
     Raises:
         RunError: a worker failed.
     """
-    for each in made:
+    for each in evaluations:
         if each.remaining() and not should_stop():
-            run_plan(each, options, should_stop, backend)
+            run_workers(each, options, should_stop, backend)
+
+
+def read_results_of(study: Study, evaluations: Sequence[Study]) -> list[EvaluationResults]:
+    """Return the results of a study that some of its evaluations are part of."""
+    names = {each.name for each in evaluations}
+    return [results for results in read_evaluations(study) if names & set(results.studies)]
+
+
+def publish_evaluations(study: Study) -> None:
+    """Update the study's figures and note in the dashboard, which show its evaluations."""
+    publish_report(read_report_data(study))
 
 
 def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
-    """Number, configuration and best epoch of the best trials; of those that are the same one, the best."""
+    """Yield number, configuration and best epoch of the best trials; of equal configurations only the best trial."""
     seen: list[dict[str, Value]] = []
     for row in results.top(len(results.trials)):
         if row.config is None:
             continue
-        values = {
-            **parameter_values_of(row.config, None),
-            "split_seed": 0,
-        }  # from another seed it is the same configuration
+        # From another seed it is the same configuration.
+        values = {**parameter_values_of(row.config, None), "split_seed": 0}
         if values not in seen:
             seen.append(values)
             yield row.number, row.config, row.best_epoch
@@ -108,8 +185,8 @@ def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | 
             return
 
 
-def _tested(data: DatasetReference) -> Dataset:
-    """The data set, which must have a test set; that is not read here."""
+def _load_tested(data: DatasetReference) -> Dataset:
+    """Load a data set that must have a test set, which is not read here."""
     dataset = load(data)
     if dataset.test is None:
         raise DataError(f"{data.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
@@ -117,21 +194,21 @@ def _tested(data: DatasetReference) -> Dataset:
 
 
 def _samples(data: Dataset) -> bytes | None:
-    """The first training images of each class, as an .npz file's content; None where samples are no images."""
+    """Return the first training images of each class as the content of an .npz file; None if samples are no images."""
     if not isinstance(data.train, tuple) or not is_split(data.train):
         return None
     images, labels = _images(data.train[0]), flat_labels(data.train[1], "train")
     if images is None:
         return None
-    classes = np.unique(labels)[:CLASSES]
-    first = np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in classes])
+    classes = np.unique(labels)[:MAX_CLASSES]
+    first = np.concatenate([np.flatnonzero(labels == label)[:IMAGES_PER_CLASS] for label in classes])
     file = io.BytesIO()
-    np.savez_compressed(file, images=_bytes(images[first]), labels=labels[first])
+    np.savez_compressed(file, images=_to_bytes(images[first]), labels=labels[first])
     return file.getvalue()
 
 
 def _images(x: Any) -> Array | None:
-    """(N, H, W) or (N, H, W, 3), as an array; None of features and of other channels."""
+    """Return images as an array (N, H, W) or (N, H, W, 3); None for features and other numbers of channels."""
     array = np.asarray(x.cpu() if hasattr(x, "cpu") else x)
     if array.ndim == 4 and not isinstance(x, np.ndarray):
         array = array.transpose(0, 2, 3, 1)  # a tensor has its channels first
@@ -140,8 +217,8 @@ def _images(x: Any) -> Array | None:
     return array if array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3) else None
 
 
-def _bytes(images: Array) -> Array:
-    """Between their extremes, unless they are bytes already."""
+def _to_bytes(images: Array) -> Array:
+    """Scale images from their extremes to 0 … 255, unless they are bytes already."""
     if images.dtype == np.uint8:
         return images
     low, high = float(images.min()), float(images.max())

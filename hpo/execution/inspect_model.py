@@ -1,4 +1,4 @@
-"""Looking inside of the best model of a study: its loss landscape and what its units respond to, kept as artifacts."""
+"""Inspection of a study's best model: its loss landscape and the responses of its units, kept as artifacts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from hpo.training.memory import is_out_of_memory
 __all__ = ["check_inspectable", "inspect_model"]
 
 SAMPLES = 2000
-CONVOLUTION_SAMPLES = 500  # a convolution takes several times as long a sample
+CONVOLUTION_SAMPLES = 500  # a sample takes several times as long in a convolution
 
 
 @dataclass(frozen=True)
 class Subset:
-    """The samples x (n, *shape) and labels y (n,) that a model is looked at with, and which split they are of."""
+    """Samples x (n, *shape) and labels y (n,) that a model is inspected with, and the name of their split."""
 
     x: Tensor
     y: Tensor
@@ -39,10 +39,10 @@ class Subset:
 
 
 def check_inspectable(study: Study) -> None:
-    """Refuse, before anything is trained for it, a study whose best model has no inside to look at.
+    """Refuse a study whose best model cannot be inspected, before anything is trained for it.
 
     Raises:
-        RequestError: no trial is complete, or the best one reconstructs its input.
+        RequestError: no trial is complete, or the best model reconstructs its input.
     """
     config = study.config_of(choose_trial(study))
     if config.reconstructs:
@@ -52,33 +52,33 @@ def check_inspectable(study: Study) -> None:
 def inspect_model(study: Study, device: str = "auto") -> None:
     """Compute what the report's chapter on the best model shows, and keep it as artifacts of the study.
 
-    `landscape.npy` holds the losses around the model, (n, n) of float32; `inside.npz` the rest, and a JSON text `about`
-    that says what it is (see `hpo.report.chapters.model_inspection`). They replace earlier ones. Training and
+    `landscape.npy` holds the losses around the model, (n, n) of float32; `inside.npz` holds the rest, with a
+    description `about` in JSON (see `hpo.report.chapters.model_inspection`). They replace earlier ones. Training and
     validation samples are read; the test set is not.
 
     Args:
-        study: with a COMPLETE trial whose weights are in this `HPO_HOME`.
-        device: see `hpo.training.device.select_device`.
+        study: a study with a COMPLETE trial whose weights are in this `HPO_HOME`.
+        device: see `hpo.training.loop.select_device`.
 
     Raises:
         RequestError: no trial is complete, its weights are missing or another model's, or it reconstructs its input.
-        DataError, RegistryError: what the study is trained on is not here.
+        DataError, RegistryError: the study's data set, or its model, is not here.
         OutOfMemoryError: the device has too little memory.
     """
     check_inspectable(study)
-    found = restore(study, device=device)
-    trial, config, data, model = found.trial, found.config, found.data, found.model
+    restored = restore(study, device=device)
+    trial, config, data, model = restored.trial, restored.config, restored.data, restored.model
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:
-        around = compute_landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
-        seen = measure_responses(model, subset.x)
+        landscape = compute_landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)
+        responses = measure_responses(model, subset.x)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"out of memory on {data.device} for the model of trial {trial.number}") from error
-    about = _about(study, trial, config, subset, seen)
-    save_artifact(study, "landscape.npy", _npy(around.losses))
-    save_artifact(study, "inside.npz", _npz(around, seen, about))
+    about = _describe(study, trial, config, subset, responses)
+    save_artifact(study, "landscape.npy", _npy(landscape.losses))
+    save_artifact(study, "inside.npz", _npz(landscape, responses, about))
 
 
 def _convolves(model: nn.Module) -> bool:
@@ -86,15 +86,17 @@ def _convolves(model: nn.Module) -> bool:
 
 
 def _subset(data: Data, size: int) -> Subset:
-    """Validation samples evenly taken; training samples where none are held back."""
-    held = len(data.y_val) > 0
-    x, y = (data.x_val, data.y_val) if held else (data.x_train, data.y_train)
-    chosen = torch.linspace(0, len(y) - 1, min(size, len(y)), dtype=torch.float64, device=y.device).round().long()
-    return Subset(x[chosen], y[chosen], "validation" if held else "training")
+    """Return evenly spaced validation samples, or training samples if there is no validation split."""
+    has_validation = len(data.y_val) > 0
+    x, y = (data.x_val, data.y_val) if has_validation else (data.x_train, data.y_train)
+    indices = torch.linspace(0, len(y) - 1, min(size, len(y)), dtype=torch.float64, device=y.device).round().long()
+    return Subset(x[indices], y[indices], "validation" if has_validation else "training")
 
 
-def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset, seen: Responses) -> dict[str, Any]:
-    filters = seen.filters
+def _describe(
+    study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset, responses: Responses
+) -> dict[str, Any]:
+    filters = responses.filters
     return {
         "trial": trial.number,
         "metric": study.definition.objectives[0].metric,
@@ -104,7 +106,7 @@ def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset
         "samples": len(subset.y),
         "split": subset.split,
         "shape": list(subset.x.shape[1:]),
-        "norm": seen.norm,
+        "norm": responses.norm,
         "filters": filters and _filters(filters),
         "layers": [
             {
@@ -117,9 +119,9 @@ def _about(study: Study, trial: FrozenTrial, config: TrialConfig, subset: Subset
                 "to_samples": layer.to_samples.tolist(),
                 "silent": layer.silent,
             }
-            for layer in seen.layers
+            for layer in responses.layers
         ],
-        "notes": list(seen.notes),
+        "notes": list(responses.notes),
     }
 
 
@@ -133,12 +135,12 @@ def _npy(array: np.ndarray[Any, Any]) -> bytes:
     return file.getvalue()
 
 
-def _npz(around: Landscape, seen: Responses, about: dict[str, Any]) -> bytes:
-    """Steps, losses and accuracies; the filters, and the inputs of each layer by its position, in float16."""
-    arrays = {"steps": around.steps, "losses": around.losses, "accuracies": around.accuracies}
-    if seen.filters is not None:
-        arrays["filters"] = seen.filters.weights.astype(np.float16)
-    arrays |= {f"inputs_{i}": layer.inputs.astype(np.float16) for i, layer in enumerate(seen.layers)}
+def _npz(landscape: Landscape, responses: Responses, about: dict[str, Any]) -> bytes:
+    """Return an .npz file of steps, losses and accuracies, and in float16 the filters and the inputs of each layer."""
+    arrays = {"steps": landscape.steps, "losses": landscape.losses, "accuracies": landscape.accuracies}
+    if responses.filters is not None:
+        arrays["filters"] = responses.filters.weights.astype(np.float16)
+    arrays |= {f"inputs_{i}": layer.inputs.astype(np.float16) for i, layer in enumerate(responses.layers)}
     arrays["about"] = np.array(json.dumps(about))
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)

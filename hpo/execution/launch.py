@@ -1,4 +1,4 @@
-"""Launching: from a study file or a Python call to a study in a storage, and workers that run it."""
+"""Launch of a study: from a study file or a Python call to a study in a storage, and workers that run it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from hpo.errors import (
     StudyNotFoundError,
     unknown,
 )
-from hpo.execution.backends.base import Backend, WorkerOptions
+from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
+from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
@@ -34,19 +35,19 @@ from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.slots import fixed_trials
 from hpo.utils.home import default_storage
 
-__all__ = ["LaunchPlan", "launch", "plan_launch", "resume_plan", "run_plan"]
+__all__ = ["LaunchPlan", "check_backend", "launch", "plan_launch", "resume_plan", "run_study", "run_workers"]
 
 log = logging.getLogger("hpo.study")
-TOP = 5  # of a study's trials, how many another one begins with
+TOP = 5  # trials of another study to start with, by default
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A study that is not in a storage yet.
+    """Plan of a study that is not in a storage yet.
 
     Attributes:
-        name, definition, budget: the study's.
-        notices: what a launch should say of how it came about.
+        name, definition, budget: of the study.
+        notices: lines about the plan, to be shown at the launch.
     """
 
     name: str
@@ -55,7 +56,7 @@ class LaunchPlan:
     notices: tuple[str, ...] = ()
 
     def create(self, storage: str | None = None) -> Study:
-        """Put it into a storage, or go on with the study that is there.
+        """Create the study in a storage, or return the one that is there.
 
         Raises:
             StorageError: the storage cannot be opened.
@@ -74,65 +75,62 @@ def plan_launch(
     top: int | None = None,
     **keys: Any,
 ) -> LaunchPlan:
-    """What a launch would create.
+    """Return the plan of a launch; nothing is created.
 
     Args:
         study: a template's name, a path to a study file, or the name of a study in the storage to go on with; None
-            where `keys` say all.
+            if `keys` define it.
         storage: a storage URL; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
-        parameters: domains that add to those of the file, or override them.
-        warm_start: the name of a study whose best trials come first, or tables as in a study file.
-        top: how many of its best; by default 5.
+        parameters: domains that add to those of the file, or replace them.
+        warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
+        top: number of its best trials; by default 5.
         keys: the other keys of a study file; None leaves the file's.
 
     Raises:
-        RequestError: with the file, the key and the value that is wrong.
+        RequestError: a value is wrong; the line names the file, the key and the value.
     """
     registry.import_modules(imports)
     if isinstance(data := keys.get("dataset"), str) and is_path(data):
-        keys["dataset"] = str(
-            Path(data).expanduser().absolute()
-        )  # of the folder we are in, wherever the study file lies
+        # Relative to the current folder, wherever the study file lies.
+        keys["dataset"] = str(Path(data).expanduser().absolute())
     source = warm_start if isinstance(warm_start, str) else None
     if top is not None and (source is None or top < 1):
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return _add_cohort_notice(existing)
-    planned = _planned(study, parameters, {**keys, "warm_start": None if source else warm_start})
-    if source is not None:
-        planned = _warm(planned, storage, WarmFrom(study=source, top=top or TOP))
-    return _add_cohort_notice(planned)
+        return existing
+    plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
+    return plan if source is None else _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
 
 
-def _planned(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
-    """What a study file says, or the keys of one."""
+def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
+    """Return the plan of a study file, or of the keys of one."""
     if study is not None:
         return LaunchPlan(*read_study(study, parameters, **keys))
-    given = {key: value for key, value in keys.items() if value is not None}
-    if "name" not in given:
+    values = {key: value for key, value in keys.items() if value is not None}
+    if "name" not in values:
         raise RequestError("a study without a file needs a name; give name=…")
-    return LaunchPlan(*parse_definition({**given, "parameters": parameters or {}}, given["name"], Path.cwd()))
+    return LaunchPlan(*parse_definition({**values, "parameters": parameters or {}}, values["name"], Path.cwd()))
 
 
-def _warm(planned: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchPlan:
-    """The plan, begun with the best trials of another study; those that a study launched so before was begun with."""
-    definition = planned.definition
+def _add_warm_start(plan: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchPlan:
+    """Return the plan with another study's best trials first; a study launched so before keeps its first trials."""
+    definition = plan.definition
     if definition.fixed:
         raise RequestError(
-            f"warm_start = '{source.study}': the trials of sampler '{definition.sampler.name}' are fixed when the study"
-            " is made, and learn from no others; take an adaptive one, as tpe"
+            f"warm_start = '{source.study}': sampler '{definition.sampler.name}' fixes all trials when the study is"
+            " created, and learns from no others; use an adaptive one, such as tpe"
         )
     opened = StudyStorage(storage or default_storage(), create=False)
-    launched = Study(opened, planned.name).definition if planned.name in study_names(opened) else None
+    launched = Study(opened, plan.name).definition if plan.name in study_names(opened) else None
     if launched is not None and launched.warm_from == source:
-        tables, notice = launched.warm_start, None  # the other study may have better ones by now, or be deleted
+        tables, notice = launched.warm_start, None  # the other study may have better trials by now, or be deleted
     else:
         tables, notice = select_warm_starts(Study(opened, source.study), definition, source.top)
     definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
-    check_first(definition, planned.budget)
-    return replace(planned, definition=definition, notices=() if notice is None else (notice,))
+    check_first(definition, plan.budget)
+    return replace(plan, definition=definition, notices=() if notice is None else (notice,))
 
 
 def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
@@ -158,119 +156,131 @@ def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
 def resume_plan(
     study: str, storage: str | None, parameters: Mapping[str, Any] | None, **keys: Any
 ) -> LaunchPlan | None:
-    """The plan to go on with the study of that name; None where `study` is a file, or a template to launch.
+    """Return the plan to go on with a stored study; None if `study` is a file, or a template to launch.
 
-    Only the budget's keys may be given: the definition is the stored one. A template's name means the stored study too,
-    where there is one and nothing is asked for that would change it: it may have been launched with changes.
+    Only keys of the budget are accepted, since the definition is stored. A template's name means the stored study, if
+    there is one and no other key would change it: it may have been launched with changes.
 
     Raises:
-        RequestError: the others would change the definition, or the budget is wrong.
+        RequestError: another key would change the definition, or the budget is wrong.
         StudyNotFoundError: the storage holds no such study.
         StorageError: the storage cannot be opened.
     """
     template = study in templates.template_names("studies")
-    given = {key: value for key, value in keys.items() if value is not None}
-    other = [*(key for key in given if key not in Budget.model_fields), *(parameters or {})]
+    values = {key: value for key, value in keys.items() if value is not None}
+    other = [*(key for key in values if key not in Budget.model_fields), *(parameters or {})]
     if study.endswith(".toml") or os.sep in study or (template and other):
         return None
     try:
-        found = Study(StudyStorage(storage or default_storage(), create=False), study)
+        stored = Study(StudyStorage(storage or default_storage(), create=False), study)
     except (StorageMissingError, StudyNotFoundError) as error:
         if template:
             return None
         raise type(error)(
             f"{unknown('study template', study, templates.template_names('studies'))}, and {error}"
         ) from error
-    found.definition.check_registered()
+    stored.definition.check_registered()
     if other:
         raise StudyConflictError(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "
             "launch a file under another --name"
         )
-    budget = found.budget.merge(parse_budget(given, found.definition, found.budget.trials))
-    return LaunchPlan(study, found.definition, budget)
+    budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
+    return LaunchPlan(study, stored.definition, budget)
 
 
-def run_plan(
+def check_backend(backend: Backend | None, options: WorkerOptions) -> None:
+    """Refuse options that a backend cannot give its workers, before a study is created for them.
+
+    Raises:
+        RequestError: says which option to leave out.
+    """
+    if options.gpus is not None and (backend is None or isinstance(backend, Local)):
+        raise RequestError("--gpus: workers on this machine have one GPU each where there are several; leave it out")
+
+
+def run_workers(
     study: Study,
     options: WorkerOptions,
     should_stop: Callable[[], bool] = lambda: False,
     backend: Backend | None = None,
 ) -> None:
-    """Run a study with the workers of a backend, by default local processes, until nothing is left to begin.
+    """Run a study with the workers of a backend, by default local processes, until no trial is left.
 
     Raises:
         RequestError: the backend cannot start them.
-        RunError: a worker failed; the line has its last words and its log.
+        RunError: a worker failed; the line has the last line of its log, and the log's path.
     """
     study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
-    started = (backend or Local()).start(study, options)
-    failures = watch_study(study, started, should_stop)
+    workers = (backend or Local()).start(study, options)
+    failures = watch_study(study, workers, should_stop)
     if failures and not should_stop():
         raise RunError("; ".join(failures))
 
 
+def run_study(study: Study, options: WorkerOptions, backend: Backend | None = None) -> None:
+    """Run a study from Python until no trial is left: one worker in this process, others as `run_workers`.
+
+    In this process, models and data sets that a notebook defines are found.
+
+    Raises:
+        RequestError: the backend cannot start the workers.
+        RunError: a worker failed.
+    """
+    if options.workers == 0:
+        return
+    if options.workers == 1 and backend is None:
+        from hpo.execution.worker import Worker  # torch
+
+        study.start_clock()
+        Worker(study, options).run()
+    else:
+        run_workers(study, options, backend=backend)
+
+
+@accepts_worker_options
 def launch(
     study: str | None = None,
     *,
     storage: str | None = None,
-    workers: int = 1,
-    device: str = "auto",
-    imports: Sequence[str] = (),
+    workers: int | None = 1,
     parameters: Mapping[str, Any] | None = None,
     space: Space | str | None = None,
-    cohort: int | None = None,
-    tensorboard: Path | None = None,
-    trackers: Sequence[str] = (),
     backend: Backend | None = None,
     warm_start: str | Sequence[Mapping[str, Any]] | None = None,
     top: int | None = None,
-    **keys: Any,
+    **keywords: Any,
 ) -> optuna.Study:
-    """Launch a study, as `hpo launch` does, and return it as Optuna's when nothing is left to begin.
+    """Launch a study, as `hpo launch` does, and return it as Optuna's when no trial is left.
 
-    With one worker it runs in this process, so that models and data sets defined in a notebook are found.
+    One worker runs in this process, so that models and data sets that a notebook defines are found.
 
     Args:
-        study: a template's name or a path to a study file; None where the other arguments say all.
+        study: a template's name, a path to a study file, or the name of a stored study; None if the other arguments
+            define it.
         storage: a storage URL; by default the one that the commands use.
-        workers: processes on this machine, or of the backend; more than one, or any of a backend's, need `imports` for
-            what the user registered.
-        device: `auto`, `cpu`, `cuda` or `cuda:1`.
-        imports: modules that register the user's models, data sets and metrics.
-        parameters: domains that add to those of the space, or override them.
+        workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
+            core if there is none. Several workers, and those of a backend, find the user's models and data sets in
+            `imports` alone. 0 only creates the study.
+        parameters: domains that add to those of the space, or replace them.
         space: a space, or a template's name.
-        cohort: how many trials a worker trains at the same time, at most; None leaves that to what trains well.
-        tensorboard: a folder for TensorBoard events of every trial, in STUDY/trial_N.
-        trackers: `mlflow`, `wandb`: what else is told of every trial.
-        backend: what starts the workers: `hpo.execution.backends.ray.Ray(address)` or
-        `hpo.execution.backends.slurm.Slurm(parameters)`. warm_start: the name of a study whose best trials come first,
-        or tables as in a study file. top: how many of its best; by default 5.
-        keys: the other keys of a study file: name, dataset, objective, trials, sampler, pruner, seed, baseline, …
+        backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
+        warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
+        top: number of its best trials; by default 5.
+        keywords: the options of workers below, and the other keys of a study file: name, dataset, objective, trials,
+            timeout, target, sampler, pruner, seed, baseline, …
 
     Raises:
-        RequestError: with the key and the value that is wrong.
+        RequestError: a value is wrong; the line names the key and the value.
         RunError: a worker failed.
     """
-    if workers < 0:
-        raise RequestError(f"workers = {workers}: must be at least 0")
-    if cohort is not None and cohort < 1:
-        raise RequestError(f"cohort = {cohort}: must be at least 1")
-    keys |= {"space": space}
-    planned = plan_launch(
-        study, storage, imports=imports, parameters=parameters, warm_start=warm_start, top=top, **keys
-    )
-    for notice in planned.notices:
+    options, keys = WorkerOptions.split({"workers": workers, **keywords})
+    check_backend(backend, options)
+    keys |= {"space": space, "warm_start": warm_start, "top": top}
+    plan = plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys)
+    for notice in plan.notices:
         log.warning("%s", notice)
-    created = planned.create(storage)
-    if workers == 1 and backend is None:
-        from hpo.execution.worker import Worker  # torch
-
-        created.start_clock()
-        Worker(created, device, cohort=cohort, tensorboard=tensorboard, trackers=trackers).run()
-    elif workers > 0:
-        events = None if tensorboard is None else tensorboard.resolve()
-        options = WorkerOptions(workers, device, imports, cohort=cohort, tensorboard=events, trackers=trackers)
-        run_plan(created, options, backend=backend)
+    created = plan.create(storage)
+    run_study(created, options, backend)
     return created.optuna_study

@@ -1,4 +1,4 @@
-"""The model of a trial as it was at its best epoch, from the weights that its study keeps."""
+"""Models of trials, restored from the weights that their study keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpo.errors import RequestError
 from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
-from hpo.training.device import select_device as device_of
+from hpo.training.device import select_device
 from hpo.training.models import build_model, load_weights
 from hpo.utils.home import home
 
@@ -23,7 +23,15 @@ __all__ = ["RestoredTrial", "choose_trial", "restore"]
 
 @dataclass(frozen=True)
 class RestoredTrial:
-    """A trial with its configuration, its data as it was trained on them, its model, and the file of the weights."""
+    """Trial with its model at its best epoch.
+
+    Attributes:
+        trial: the trial.
+        config: its configuration.
+        data: the data that it was trained on, prepared as they were.
+        model: its model, on the data's device.
+        weights: file of the weights.
+    """
 
     trial: FrozenTrial
     config: TrialConfig
@@ -33,10 +41,10 @@ class RestoredTrial:
 
 
 def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
-    """The trial of that number, or the best one.
+    """Return the trial of that number, or the best one.
 
     Raises:
-        RequestError: there is no such trial, or none is complete.
+        RequestError: there is no such trial, or no trial is complete.
     """
     if number is None:
         best = study.best()
@@ -50,11 +58,11 @@ def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
 
 
 def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
-    """The model of the best trial, or of trial `number`, on the device.
+    """Return the best trial, or trial `number`, with its model on the device.
 
     Raises:
-        RequestError: no such trial; or its weights are not here, or another model's.
-        DataError, RegistryError: what the study is trained on is not here.
+        RequestError: there is no such trial, or its weights are missing or another model's.
+        DataError, RegistryError: the study's data set, or its model, is not here.
     """
     trial = choose_trial(study, number)
     path = weights_path(study, trial.number)
@@ -63,7 +71,8 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
     if registry.models.get(config.model).loop:
         where = f"its weights are in {path}" if path else "none of its weights are here"
         raise RequestError(
-            f"study '{study.name}': only the loop '{config.model}' knows the model of trial {trial.number}; {where}"
+            f"study '{study.name}': only the training loop '{config.model}' can build the model of trial "
+            f"{trial.number}; {where}"
         )
     if path is None:
         raise RequestError(
@@ -71,7 +80,7 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
             "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
             f"hpo reproduce {study.name} {trial.number} --out DIR"
         )
-    data = DataCache(study.definition.dataset, device_of(device)).get(config)
+    data = DataCache(study.definition.dataset, select_device(device)).get(config)
     model = build_model(config, data.shape, data.classes)
     load_weights(model, path, config.model)
     return RestoredTrial(trial, config, data, model.to(data.device), path)

@@ -1,4 +1,4 @@
-"""What a worker reports while a cohort trains: every epoch of every trial, and how each has ended."""
+"""Callback of training that stores the epochs of a cohort's trials in their study, and prunes them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hpo.training.member import Member, Metrics, TrainResult
 __all__ = ["LOST", "NOT_OURS", "RunningTrial", "StudyCallback"]
 
 log = logging.getLogger("hpo.execution.worker")
-# What a storage raises of a trial that another worker has taken over, that somebody else has told, or that is deleted.
-LOST = "trial %d is not this worker's any more: another has taken it over, or it was told or deleted by somebody"
+LOST = "trial %d is not this worker's any more: another worker has taken it over, or somebody has ended or deleted it"
+# Errors of a storage for a trial that another worker has taken over, that somebody has ended, or that is deleted.
 NOT_OURS = (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError, KeyError)
 
 
@@ -32,72 +32,72 @@ class RunningTrial:
     """A claimed trial in training.
 
     Attributes:
-        claim: the trial.
+        claim: the claimed trial.
         config: its configuration.
-        cohort: how many trials are trained with it, itself among them.
-        environment: what it is trained with, as `hpo.training.environment` tells it.
-        begun: whether its training has begun in this attempt.
-        lost: whether the trial is not this worker's any more; nothing more of it is to be told.
-        ended: whether its training has ended.
+        cohort: size of its cohort, itself included.
+        environment: versions and hardware that it is trained with, from `hpo.training.environment`.
+        started: true once its training has started in this attempt.
+        lost: true if the trial is not this worker's any more; nothing more is told of it.
+        ended: true once its training has ended.
     """
 
     claim: ClaimedTrial
     config: TrialConfig
     cohort: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
-    begun: bool = False
+    started: bool = False
     lost: bool = False
     ended: bool = False
 
 
 class StudyCallback(Callback):
-    """Stores every epoch of a cohort's trials in the study, and stops those of which the pruner says so.
+    """Callback that stores every epoch of a cohort's trials in the study, and stops those that its pruner prunes.
 
     Args:
-        study: whose trials.
-        entries: the trials, in the order in which they are given to `train`.
-        ended: told of each trial as soon as its training has ended.
-        work: takes the time that pruners need.
+        study: the study.
+        trials: the trials, in the order in which they are given to `train`.
+        on_result: called for each trial as soon as its training has ended.
+        work: recorder of the time that pruners need.
     """
 
     def __init__(
         self,
         study: Study,
-        entries: Sequence[RunningTrial],
-        ended: Callable[[RunningTrial, TrainResult], None],
+        trials: Sequence[RunningTrial],
+        on_result: Callable[[RunningTrial, TrainResult], None],
         work: WorkRecorder,
     ) -> None:
         self.study = study
-        self.entries = entries
-        self.ended = ended
+        self.trials = trials
+        self.on_result = on_result
         self.work = work
         objectives = study.definition.objectives
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
     @property
     def all_lost(self) -> bool:
-        """Whether no trial that is still in training is this worker's."""
-        return all(entry.ended or entry.lost or self.study.storage.is_lost(entry.claim.id) for entry in self.entries)
+        """True if no trial that is still in training is this worker's."""
+        return all(trial.ended or trial.lost or self.study.storage.is_lost(trial.claim.id) for trial in self.trials)
 
     @override
     def on_start(self, member: Member) -> None:
-        """Bring the study to where the trial begins: nothing is stored of later epochs, and all of earlier ones."""
-        entry = self.entries[member.number]
+        """Bring the stored epochs to where the trial starts: all earlier ones, and none of the later ones."""
+        trial = self.trials[member.number]
         if self._infeasible(member):
-            member.stop("pruned")  # what is known before the first step need not be trained
-        again, entry.begun = entry.begun or entry.claim.attempt > 1, True
+            member.stop("pruned")  # its constraints are violated before the first step
+        again, trial.started = trial.started or trial.claim.attempt > 1, True
         if again:
             try:
-                self._take_up(entry, member)
+                self._resume(trial, member)
             except NOT_OURS:
-                self._lose(entry, member)
+                self._mark_lost(trial, member)
 
     def _infeasible(self, member: Member) -> bool:
-        known = {"parameter_count": float(member.parameter_count)}
-        return any(value > 0 for value in compute_violations(self.study.definition.constraints, known).values())
+        metrics = {"parameter_count": float(member.parameter_count)}
+        return any(value > 0 for value in compute_violations(self.study.definition.constraints, metrics).values())
 
-    def _take_up(self, entry: RunningTrial, member: Member) -> None:
-        claim = entry.claim
+    def _resume(self, trial: RunningTrial, member: Member) -> None:
+        claim = trial.claim
         if member.resumed_from:
             log.info("trial %d goes on after epoch %d", claim.number, member.resumed_from)
         self.study.rewind(claim, member.resumed_from)
@@ -108,36 +108,36 @@ class StudyCallback(Callback):
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
-        entry = self.entries[member.number]
+        trial = self.trials[member.number]
         try:
-            reported = self._store(entry.claim, member, metrics)
-            if reported and metrics["epoch"] < member.config.epochs and self._should_prune(entry):
+            reported = self._store(trial.claim, member, metrics)
+            if reported and metrics["epoch"] < member.config.epochs and self._should_prune(trial):
                 member.stop("pruned")
         except NOT_OURS:
-            self._lose(entry, member)
+            self._mark_lost(trial, member)
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
-        """Pass on what came out."""
-        self.end(self.entries[member.number], outcome)
+        """Hand on the result of a trial that has ended before its cohort."""
+        self.finish(self.trials[member.number], outcome)
 
-    def end(self, entry: RunningTrial, outcome: TrainResult) -> None:
-        """Pass on what came out of a trial, once."""
-        if not entry.ended:
-            entry.ended = True
-            self.ended(entry, outcome)
+    def finish(self, trial: RunningTrial, result: TrainResult) -> None:
+        """Hand on the result of a trial, once."""
+        if not trial.ended:
+            trial.ended = True
+            self.on_result(trial, result)
 
-    def _should_prune(self, entry: RunningTrial) -> bool:
+    def _should_prune(self, trial: RunningTrial) -> bool:
         with self.work.measure("sampling"):
-            return entry.claim.trial.should_prune()
+            return trial.claim.trial.should_prune()
 
-    def _lose(self, entry: RunningTrial, member: Member) -> None:
-        """The others of its cohort go on."""
-        entry.lost = True
+    def _mark_lost(self, trial: RunningTrial, member: Member) -> None:
+        """Stop a trial that is another worker's; the rest of its cohort goes on."""
+        trial.lost = True
         member.stop("interrupted")
 
     def _store(self, claim: ClaimedTrial, member: Member, metrics: Metrics) -> bool:
-        """Record an epoch, and report it to Optuna where there is one objective and it is finite."""
+        """Record an epoch; report it to Optuna, and return true, if there is one objective and its value is finite."""
         epoch = int(metrics["epoch"])
         if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them
             self.study.storage.record_steps(claim.id, EpochSteps(epoch, *steps.numpy()))

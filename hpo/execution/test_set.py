@@ -1,4 +1,4 @@
-"""The end of an evaluation's run: the one look at the test set, and the predictions that reports need."""
+"""Test of an evaluation's trained models on the test set, and the predictions that reports need."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ PREDICTIONS = "predictions.npz"
 
 
 class TestSetEvaluator:
-    """Measures the models of an evaluation on the test set, each once, and keeps what they said as artifacts.
+    """Evaluator of an evaluation's models on the test set, each once. It keeps their predictions as artifacts.
 
     Args:
         study: the evaluation.
-        data: of the worker, prepared for the trials that it trains.
+        data: the worker's prepared data.
     """
 
     def __init__(self, study: Study, data: DataCache) -> None:
         self.study = study
         self.data = data
 
-    def __call__(self, entry: RunningTrial, outcome: TrainResult) -> dict[str, float]:
-        """The test metrics of a run that has ended well: `test_loss`, `test_accuracy`, …, and those of the objectives.
+    def __call__(self, trial: RunningTrial, result: TrainResult) -> dict[str, float]:
+        """Return the test metrics of a trained model: `test_loss`, `test_accuracy`, …, and those of the objectives.
 
         Raises:
             RunError: a metric raised, or the device has too little memory.
         """
-        data = self.data.get(entry.config)
+        data = self.data.get(trial.config)
         metrics = [registry.metrics.get(name) for name in self.study.definition.metrics]
-        said: dict[str, SplitPredictions] = {}
+        splits: dict[str, SplitPredictions] = {}
         if len(data.y_val):
-            said["validation"] = predict_split(outcome, data, (data.x_val, data.y_val))
-        record_test_set_read(self.study, entry.claim.number, str(entry.claim.trial.params["configuration"]))
-        said["test"] = tested = predict_split(outcome, data, data.test(), metrics)
-        save_artifact(self.study, PREDICTIONS, pack_predictions(said), trial_id=entry.claim.id)
-        own = {name: value for metric, value in tested.metrics.items() if (name := test_metric(metric))}
-        return {**{f"test_{name}": value for name, value in tested.scores.items()}, **own}
+            splits["validation"] = predict_split(result, data, (data.x_val, data.y_val))
+        record_test_set_read(self.study, trial.claim.number, str(trial.claim.trial.params["configuration"]))
+        splits["test"] = test = predict_split(result, data, data.test(), metrics)
+        save_artifact(self.study, PREDICTIONS, pack_predictions(splits), trial_id=trial.claim.id)
+        own = {name: value for metric, value in test.metrics.items() if (name := test_metric(metric))}
+        return {**{f"test_{name}": value for name, value in test.scores.items()}, **own}

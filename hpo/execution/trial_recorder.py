@@ -1,4 +1,4 @@
-"""How trials end: what a worker tells the study of them, those that ended together in one transaction."""
+"""Recorder of the results of a worker's trials; trials that end together are told in one transaction."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ __all__ = ["TrialRecorder"]
 
 log = logging.getLogger("hpo.execution.worker")
 ERRORS_IN_A_ROW = 5
-LATER = "trial %d is another worker's once its lease has run out: the database does not answer"
+NOT_RELEASED = "trial %d is free for another worker once its lease has expired: the database does not answer"
 LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
 
 
 @dataclass(frozen=True)
-class Result:
-    """What becomes of a trial.
+class TrialOutcome:
+    """Outcome of a trial, as the study stores it.
 
     Attributes:
-        claim: the trial.
-        state, values: as Optuna has them.
-        attrs: attributes that Optuna's tools show beside the value.
-        failure: the kind of failure, or nothing.
+        claim: the claimed trial.
+        state, values: Optuna's state and values of it.
+        attrs: user attributes, which Optuna's tools show beside the values.
+        failure: kind of failure; empty without one.
         message: the failure in a line.
-        weights: of its best epoch; they are kept if the trial is among the best.
-        environment: what it was trained with.
-        violations: by how much it violates each constraint; at most 0 where it does not.
+        weights: weights of its best epoch, which are kept if the trial is among the best.
+        environment: versions and hardware that it was trained with.
+        violations: violation of each constraint; at most 0 if it is kept.
     """
 
     claim: ClaimedTrial
@@ -61,17 +61,17 @@ class Result:
 
 
 class TrialRecorder:
-    """Tells the study how the trials of one worker ended.
+    """Recorder that tells the study how the trials of one worker ended.
 
     Args:
-        study: whose trials.
-        files: of the study.
-        work: takes the time and the count.
-        look: asked of each trial that ended well for what is measured afterwards, as attributes, before it is told.
+        study: the study.
+        files: its files.
+        work: recorder of the worker's time and counts.
+        test: evaluator of each trial that ended well; the metrics that it returns become attributes.
 
     Attributes:
         open: the worker's trials that are neither told nor lost nor released, by id.
-        finished: how many trials it has told, by state.
+        finished: number of trials that it has told, by state.
     """
 
     def __init__(
@@ -79,184 +79,177 @@ class TrialRecorder:
         study: Study,
         files: StudyFiles,
         work: WorkRecorder,
-        look: Callable[[RunningTrial, TrainResult], Mapping[str, float]] | None = None,
+        test: Callable[[RunningTrial, TrainResult], Mapping[str, float]] | None = None,
     ) -> None:
         self.study = study
         self.files = files
         self.work = work
-        self.look = look
+        self.test = test
         self.open: dict[int, ClaimedTrial] = {}
         self.finished: dict[str, int] = {}
-        self._ended: list[tuple[RunningTrial, TrainResult]] = []
-        self._errors = 0
-        self._too_many: RunError | None = None
+        self._results: list[tuple[RunningTrial, TrainResult]] = []
+        self._errors_in_a_row = 0
+        self._fatal_error: RunError | None = None
 
-    def ended(self, entry: RunningTrial, outcome: TrainResult) -> None:
-        """Note that a trial has ended; `tell` tells it."""
-        self._ended.append((entry, outcome))
+    def add(self, trial: RunningTrial, result: TrainResult) -> None:
+        """Add the result of a trial that has ended; `tell_all` tells it."""
+        self._results.append((trial, result))
 
-    def tell(self) -> None:
-        """Tell all that has ended since, in one transaction; give back what was interrupted."""
-        if not self._ended:
+    def tell_all(self) -> None:
+        """Tell the results that have been added, in one transaction, and release the trials that were interrupted."""
+        if not self._results:
             return
-        ended, self._ended = self._ended, []
-        for entry, _ in ended:
-            entry.lost = entry.lost or self.study.storage.is_lost(entry.claim.id)
-            if entry.lost:
-                self.lost(entry.claim)
-        ended = [(entry, outcome) for entry, outcome in ended if not entry.lost]
-        self._interrupted([entry.claim for entry, outcome in ended if outcome.status == "interrupted"])
-        self._tell(
-            [
-                replace(
-                    self._result(entry, outcome),
-                    environment=entry.environment,
-                    violations=compute_violations(self.study.definition.constraints, _decided(outcome)),
-                )
-                for entry, outcome in ended
-                if outcome.status != "interrupted"
-            ]
-        )
+        results, self._results = self._results, []
+        for trial, _ in results:
+            trial.lost = trial.lost or self.study.storage.is_lost(trial.claim.id)
+            if trial.lost:
+                self.drop(trial.claim)
+        results = [(trial, result) for trial, result in results if not trial.lost]
+        self._release_interrupted([trial.claim for trial, result in results if result.status == "interrupted"])
+        self._tell([self._make_outcome(*each) for each in results if each[1].status != "interrupted"])
 
-    def check(self) -> None:
-        """Go no further once too much has failed.
+    def check_errors(self) -> None:
+        """Stop the worker after too many errors.
 
         Raises:
-            RunError: too many trials in a row failed by an error.
+            RunError: too many trials in a row failed.
         """
-        if self._too_many is not None:
-            raise self._too_many
+        if self._fatal_error is not None:
+            raise self._fatal_error
 
-    def lost(self, claim: ClaimedTrial) -> None:
-        """A trial is another's, and nothing is told of it."""
+    def drop(self, claim: ClaimedTrial) -> None:
+        """Drop a trial that is not this worker's any more; nothing is told of it."""
         self.open.pop(claim.id, None)
         log.info(LOST, claim.number)
 
-    def failed(self, claim: ClaimedTrial, error: Exception) -> None:
-        """A trial failed by an error."""
+    def tell_error(self, claim: ClaimedTrial, error: Exception) -> None:
+        """Tell that an error failed a trial."""
         text = str(error) if isinstance(error, HpoError) else summarize_error(error)
-        log.error(
-            "trial %d failed: %s", claim.number, text, exc_info=error.__cause__ or not isinstance(error, HpoError)
-        )
-        self._tell([Result(claim, TrialState.FAIL, failure="error", message=text)])
+        trace = error.__cause__ or not isinstance(error, HpoError)
+        log.error("trial %d failed: %s", claim.number, text, exc_info=trace)
+        self._tell([TrialOutcome(claim, TrialState.FAIL, failure="error", message=text)])
 
-    def out_of_memory(self, claim: ClaimedTrial, error: Exception) -> None:
-        """A trial needs more memory than there is."""
-        self._tell([Result(claim, TrialState.PRUNED, failure="out_of_memory", message=str(error))])
+    def tell_out_of_memory(self, claim: ClaimedTrial, error: Exception) -> None:
+        """Tell that a trial needs more memory than the device has."""
+        self._tell([TrialOutcome(claim, TrialState.PRUNED, failure="out_of_memory", message=str(error))])
 
     def release(self) -> None:
-        """Give back all that is open."""
+        """Release all open trials, so that other workers may claim them."""
         with self.work.measure("storage"):
             self.study.storage.release_all(list(self.open))
         self.open.clear()
 
-    def _interrupted(self, claims: Collection[ClaimedTrial]) -> None:
+    def _release_interrupted(self, claims: Collection[ClaimedTrial]) -> None:
         storage = self.study.storage
         if not claims:
             return
-        unavailable = storage.is_unavailable  # and then it is not waited for
+        in_trouble = storage.is_unavailable  # and then its answer is not waited for
         with self.work.measure("storage"):
-            released = [] if unavailable else storage.release_all([claim.id for claim in claims])
+            released = [] if in_trouble else storage.release_all([claim.id for claim in claims])
         for claim in claims:
             self.open.pop(claim.id, None)
-            if unavailable:
-                log.info(LATER, claim.number)
+            if in_trouble:
+                log.info(NOT_RELEASED, claim.number)
             elif claim.id in released:
                 log.info("trial %d released: the worker was asked to stop", claim.number)
 
-    # What came out.
+    # Outcomes.
 
-    def _result(self, entry: RunningTrial, outcome: TrainResult) -> Result:
-        claim, attrs = entry.claim, self._described(entry, outcome)
+    def _make_outcome(self, trial: RunningTrial, result: TrainResult) -> TrialOutcome:
+        violations = compute_violations(self.study.definition.constraints, _constrained_metrics(result))
+        outcome = self._judge(trial, result, violations)
+        return replace(outcome, environment=trial.environment, violations=violations)
+
+    def _judge(self, trial: RunningTrial, result: TrainResult, violations: Mapping[str, float]) -> TrialOutcome:
+        claim, attrs = trial.claim, self._attributes(trial, result)
         try:
-            looked = self._looked(entry, outcome)
-        except RunError as error:  # of a metric, or out of memory
-            return Result(claim, TrialState.FAIL, None, attrs, "error", str(error))
-        values, attrs = self._values(outcome, looked), {**attrs, **looked}
-        if outcome.status == "diverged":
-            return Result(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
-        if broken := self._broken(outcome):
+            test_metrics = self._test(trial, result)
+        except RunError as error:  # raised by a metric, or out of memory
+            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", str(error))
+        values, attrs = self._values(result, test_metrics), {**attrs, **test_metrics}
+        if result.status == "diverged":
+            return TrialOutcome(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
+        if message := self._describe_violations(result, violations):
             # Not COMPLETE, so that nothing takes it for a candidate. Optuna's samplers ask for its violations first.
-            return Result(claim, TrialState.PRUNED, values, attrs, INFEASIBLE, broken)
+            return TrialOutcome(claim, TrialState.PRUNED, values, attrs, INFEASIBLE, message)
         if values is None:
-            return Result(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
-        if outcome.status == "pruned":
-            return Result(claim, TrialState.PRUNED, values, attrs)
-        return Result(claim, TrialState.COMPLETE, values, attrs, weights=outcome.weights)
+            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
+        if result.status == "pruned":
+            return TrialOutcome(claim, TrialState.PRUNED, values, attrs)
+        return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights)
 
-    def _broken(self, outcome: TrainResult) -> str:
-        """The constraints that a trial violates, in a line."""
-        known = _decided(outcome)
-        held = compute_violations(self.study.definition.constraints, known)
-        broken = [each for each in self.study.definition.constraints if held.get(each.text, 0.0) > 0]
-        return "; ".join(f"{each.text}, but it is {known[each.metric]:.6g}" for each in broken)
+    def _describe_violations(self, result: TrainResult, violations: Mapping[str, float]) -> str:
+        """Return the constraints that a trial violates, in a line."""
+        metrics = _constrained_metrics(result)
+        violated = [each for each in self.study.definition.constraints if violations.get(each.text, 0.0) > 0]
+        return "; ".join(f"{each.text}, but it is {metrics[each.metric]:.6g}" for each in violated)
 
-    def _looked(self, entry: RunningTrial, outcome: TrainResult) -> Mapping[str, float]:
-        if self.look is None or outcome.status not in ("completed", "early_stopped"):
+    def _test(self, trial: RunningTrial, result: TrainResult) -> Mapping[str, float]:
+        if self.test is None or result.status not in ("completed", "early_stopped"):
             return {}
-        name = entry.config.model
-        if outcome.module is None and registry.models.get(name).loop:
-            raise RunError(f"objective '{name}': name its model, as in trial.epochs(model=…), to have it tested")
-        if outcome.weights is None:
+        name = trial.config.model
+        if result.module is None and registry.models.get(name).loop:
+            raise RunError(f"training loop '{name}': pass its model to trial.epochs(model=…), so that it can be tested")
+        if result.weights is None:
             return {}
-        return self.look(entry, outcome)
+        return self.test(trial, result)
 
-    def _described(self, entry: RunningTrial, outcome: TrainResult) -> dict[str, object]:
+    def _attributes(self, trial: RunningTrial, result: TrainResult) -> dict[str, object]:
         attrs: dict[str, object] = {
-            **({"parameter_count": outcome.parameter_count} if outcome.parameter_count else {}),
-            "train_seconds": round(outcome.train_seconds, 3),
-            "cohort": entry.cohort,
+            **({"parameter_count": result.parameter_count} if result.parameter_count else {}),
+            "train_seconds": round(result.train_seconds, 3),
+            "cohort": trial.cohort,
         }
-        if outcome.best_epoch is not None:
-            attrs["best_epoch"] = outcome.best_epoch
-        if "depth" in registry.models.get(entry.config.model).uses:
-            attrs["widths"] = "-".join(map(str, outcome.config.hidden_widths))
-        if "parameter_budget" in entry.config.effective():
-            attrs["width"] = outcome.config.width  # which followed from it
-        if outcome.history:
-            attrs["last_epoch"] = _in_words(outcome.history[-1])
+        if result.best_epoch is not None:
+            attrs["best_epoch"] = result.best_epoch
+        if "depth" in registry.models.get(trial.config.model).uses:
+            attrs["widths"] = "-".join(map(str, result.config.hidden_widths))
+        if "parameter_budget" in trial.config.effective():
+            attrs["width"] = result.config.width  # which followed from the budget
+        if result.history:
+            attrs["last_epoch"] = _epoch_text(result.history[-1])
         return attrs
 
-    def _values(self, outcome: TrainResult, looked: Mapping[str, float]) -> list[float] | None:
-        """One value per objective at the best epoch, or None where one is missing or not finite."""
-        if outcome.best is None:
+    def _values(self, result: TrainResult, test_metrics: Mapping[str, float]) -> list[float] | None:
+        """Return one value per objective at the best epoch; None if one is missing or not finite."""
+        if result.best is None:
             return None
-        known = {**_known(outcome), **looked}
-        values = [float(known.get(objective.metric, math.nan)) for objective in self.study.definition.objectives]
+        metrics = {**_final_metrics(result), **test_metrics}
+        values = [float(metrics.get(objective.metric, math.nan)) for objective in self.study.definition.objectives]
         return values if all(map(math.isfinite, values)) else None
 
-    # Telling it.
+    # The transaction.
 
-    def _tell(self, results: Sequence[Result]) -> None:
-        """End trials, but those that are another worker's by now."""
+    def _tell(self, outcomes: Sequence[TrialOutcome]) -> None:
+        """End trials, except those that are another worker's by now."""
         with self.work.measure("storage"):
-            mine = [result for result in results if self._described_there(result)]
-            told = [TellRequest(result.claim.id, result.state, result.values) for result in mine]
-            with self.files.keep_best_weights([kept for result in mine if (kept := self._kept(result))]):
+            own = [outcome for outcome in outcomes if self._write_attributes(outcome)]
+            requests = [TellRequest(outcome.claim.id, outcome.state, outcome.values) for outcome in own]
+            with self.files.keep_best_weights([files for outcome in own if (files := self._weights_to_keep(outcome))]):
                 try:
-                    refused = self.study.storage.tell(told) if told else {}
+                    refused = self.study.storage.tell(requests) if requests else {}
                 except KeyError as error:  # the study was deleted
-                    refused = {each.trial_id: error for each in told}
-            for result in mine:
-                self.lost(result.claim) if result.claim.id in refused else self._settled(result)
+                    refused = {each.trial_id: error for each in requests}
+            for outcome in own:
+                self.drop(outcome.claim) if outcome.claim.id in refused else self._close(outcome)
 
-    def _described_there(self, result: Result) -> bool:
-        """Write what is told beside the value; false where the trial is another's."""
-        storage, optuna_study, claim = self.study.storage, self.study.optuna_study, result.claim
-        failure = {"failure": result.failure, "message": result.message[:LONGEST_MESSAGE]} if result.failure else {}
+    def _write_attributes(self, outcome: TrialOutcome) -> bool:
+        """Write all that is stored beside the values; return false if the trial is another worker's."""
+        storage, optuna_study, claim = self.study.storage, self.study.optuna_study, outcome.claim
+        failure = {"failure": outcome.failure, "message": outcome.message[:LONGEST_MESSAGE]} if outcome.failure else {}
         try:
-            for key, value in {**result.attrs, **failure}.items():
+            for key, value in {**outcome.attrs, **failure}.items():
                 storage.set_trial_user_attr(claim.id, key, value)
-            for text, value in result.violations.items():
+            for text, violation in outcome.violations.items():
                 if text not in claim.trial.constraints:
-                    claim.trial.set_constraint(text, value)
-            if result.environment:
-                storage.set_trial_system_attr(claim.id, ENVIRONMENT, dict(result.environment))
-            claim.sampler.after_trial(optuna_study, storage.get_trial(claim.id), result.state, result.values)
+                    claim.trial.set_constraint(text, violation)
+            if outcome.environment:
+                storage.set_trial_system_attr(claim.id, ENVIRONMENT, dict(outcome.environment))
+            claim.sampler.after_trial(optuna_study, storage.get_trial(claim.id), outcome.state, outcome.values)
         except NOT_OURS as error:
             if isinstance(error, KeyError) and self._exists(claim):
                 raise  # a sampler's own
-            self.lost(claim)
+            self.drop(claim)
             return False
         return True
 
@@ -267,47 +260,48 @@ class TrialRecorder:
             return False
         return True
 
-    def _kept(self, result: Result) -> tuple[int, float, partial[None]] | None:
-        """What is needed to keep its weights, where it is told COMPLETE and still this worker's."""
-        if result.weights is None or result.values is None or not self.study.storage.holds(result.claim.id):
+    def _weights_to_keep(self, outcome: TrialOutcome) -> tuple[int, float, partial[None]] | None:
+        """Return number, value and writer of the weights of a trial that is COMPLETE and still this worker's."""
+        if outcome.weights is None or outcome.values is None or not self.study.storage.holds(outcome.claim.id):
             return None
-        return result.claim.number, result.values[0], partial(_write, result.weights)
+        return outcome.claim.number, outcome.values[0], partial(_write, outcome.weights)
 
-    def _settled(self, result: Result) -> None:
-        claim, state = result.claim, result.state
+    def _close(self, outcome: TrialOutcome) -> None:
+        """Clean up after a trial that has been told, and count it."""
+        claim, state = outcome.claim, outcome.state
         self.open.pop(claim.id, None)
         delete_checkpoint(self.files.checkpoint(claim.number))
         self.finished[state.name] = self.finished.get(state.name, 0) + 1
         self.work.told += 1
-        told = f" {result.values}" if result.values else ""
-        why = f" ({result.failure}: {result.message})" if result.failure else ""
-        log.info("trial %d %s%s%s", claim.number, state.name, told, why)
+        values = f" {outcome.values}" if outcome.values else ""
+        failure = f" ({outcome.failure}: {outcome.message})" if outcome.failure else ""
+        log.info("trial %d %s%s%s", claim.number, state.name, values, failure)
         if state == TrialState.FAIL:
-            self._count_error(claim, result.message)
-        elif result.failure != "out_of_memory":
-            self._errors = 0
+            self._count_error(claim, outcome.message)
+        elif outcome.failure != "out_of_memory":
+            self._errors_in_a_row = 0
 
     def _count_error(self, claim: ClaimedTrial, message: str) -> None:
-        self._errors += 1
-        if self._errors == ERRORS_IN_A_ROW:
-            text = f"{self._errors} trials in a row failed, the last one ({claim.number}) with {message}"
-            self._too_many = RunError(text)
+        self._errors_in_a_row += 1
+        if self._errors_in_a_row == ERRORS_IN_A_ROW:
+            text = f"{self._errors_in_a_row} trials in a row failed, the last one ({claim.number}) with {message}"
+            self._fatal_error = RunError(text)
 
 
-def _known(outcome: TrainResult) -> dict[str, float]:
-    """The metrics of a trial at its best epoch, where it has one, and what it cost."""
-    counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
-    return {**(outcome.best or {}), **counted}
+def _final_metrics(result: TrainResult) -> dict[str, float]:
+    """Return the metrics of a trial at its best epoch, if it has one, its size and its training time."""
+    costs = {"parameter_count": float(result.parameter_count), "train_seconds": result.train_seconds}
+    return {**(result.best or {}), **costs}
 
 
-def _decided(outcome: TrainResult) -> dict[str, float]:
-    """What constraints are held against: of a trial that a pruner stopped, what more epochs would not have changed."""
-    known = _known(outcome)
-    return {"parameter_count": known["parameter_count"]} if outcome.status == "pruned" else known
+def _constrained_metrics(result: TrainResult) -> dict[str, float]:
+    """Return the metrics that constraints apply to: of a pruned trial, only what further epochs would not change."""
+    metrics = _final_metrics(result)
+    return {"parameter_count": metrics["parameter_count"]} if result.status == "pruned" else metrics
 
 
-def _in_words(epoch: Mapping[str, float]) -> str:
-    """An epoch's results as a line, as people read attributes; the table of epochs has every number and digit."""
+def _epoch_text(epoch: Mapping[str, float]) -> str:
+    """Return an epoch's metrics as a line for people; the table of epochs has every metric with every digit."""
     return ", ".join(f"{name} {value:.4g}" for name, value in epoch.items() if name not in ("learning_rate", "seconds"))
 
 

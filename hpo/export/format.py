@@ -1,6 +1,6 @@
-"""An exported model's folder: what stands in it, and how samples become what its model takes.
+"""Format of an exported model's folder: its files, and the preprocessing that makes samples inputs of the model.
 
-Neither torch nor the study is needed to read one. `preprocessing.json` is the JSON of `Preprocessing`.
+Neither torch nor the study is needed to read it. `preprocessing.json` is the JSON of `Preprocessing`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Array = np.ndarray[Any, Any]
 
 
 class Preprocessing(BaseModel):
-    """How a sample becomes the model's input: (x - shift) / scale in float32, a pair per channel or feature.
+    """Preprocessing of samples into inputs: (x - shift) / scale in float32, with a pair per channel or feature.
 
     Attributes:
-        format: of this file.
-        shape: of one input, channels first: (channels, H, W) or (features,).
-        classes: of the data; output i is for class i, where the model does not reconstruct its input.
-        reconstructs: whether it does; output i is then for number i of a sample.
-        values: what training samples were made of: `uint8`, from 0 to 255, or `float`.
+        format: version of this file's format.
+        shape: shape of one input, channels first: (channels, H, W) or (features,).
+        classes: number of classes of the data; output i is for class i, unless the model reconstructs its input.
+        reconstructs: true if the model reconstructs its input; output i is then for number i of a sample.
+        values: type of the training samples: `uint8`, from 0 to 255, or `float`.
         shift, scale: one number per channel or feature.
     """
 
@@ -51,16 +51,16 @@ class Preprocessing(BaseModel):
         return self
 
     def apply(self, samples: Array) -> Array:
-        """Samples (N, *shape) as the model takes them, float32; the same bits as in training."""
+        """Return samples (N, *shape) as inputs of the model, float32, bit for bit as in training."""
         per_channel = (1, -1, *(1,) * (len(self.shape) - 1))
         shift, scale = (np.array(pair, np.float32).reshape(per_channel) for pair in (self.shift, self.scale))
         return (np.subtract(samples, shift, dtype=np.float32) / scale).astype(np.float32)
 
     def samples(self, array: Array) -> Array:
-        """An array as samples (N, *shape): one sample or many, images as (H, W), (H, W, C) or channels first.
+        """Return an array as samples (N, *shape): one or many; images are (H, W), (H, W, C) or channels first.
 
         Raises:
-            ValueError: it has another shape, no numbers, or numbers that are not finite.
+            ValueError: it has another shape, or values that are no finite numbers.
         """
         if array.dtype.kind not in "uif":
             raise ValueError(f"holds {array.dtype}, not numbers")
@@ -72,11 +72,11 @@ class Preprocessing(BaseModel):
                         raise ValueError("holds numbers that are not finite, or too large for float32")
                 self._check_values(many)
                 return many.transpose(axes).reshape(len(many), *self.shape) if axes else many.reshape(-1, *self.shape)
-        known = " or ".join(str(layout) for layout, _ in self._layouts())
-        raise ValueError(f"has shape {array.shape}; a sample has {known}, and many have their number before it")
+        layouts = " or ".join(str(layout) for layout, _ in self._layouts())
+        raise ValueError(f"has shape {array.shape}; a sample has {layouts}, and several have their number before it")
 
     def _check_values(self, array: Array) -> None:
-        """Scaled samples would be scaled once more, and be answered with nonsense."""
+        """Refuse samples that are scaled already: scaled once more, they would get nonsense as an answer."""
         if self.values != "uint8" or not array.size:
             return
         low, high = float(array.min()), float(array.max())
@@ -86,7 +86,7 @@ class Preprocessing(BaseModel):
             raise ValueError(f"holds fractions up to {high:g}; the model takes bytes, 0 to 255: multiply by 255")
 
     def _layouts(self) -> Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]:
-        """The shapes that a sample may come in, each with the order of axes that makes it one of ours."""
+        """Return the shapes that a sample may have, each with the order of axes that makes it channels first."""
         if len(self.shape) != 3:
             return [(self.shape, None)]
         channels, height, width = self.shape
@@ -95,17 +95,17 @@ class Preprocessing(BaseModel):
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
-    """That of an exported model.
+    """Read the preprocessing of an exported model.
 
     Raises:
-        RequestError: the folder is none, or the file is wrong.
+        RequestError: the folder is no exported model, or the file is wrong.
     """
     path = folder / PREPROCESSING
     try:
         return Preprocessing.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(
-            f"{folder}: is no exported model: {PREPROCESSING} cannot be read; hpo export --weights makes one"
+            f"{folder}: is no exported model: {PREPROCESSING} cannot be read; hpo export --weights writes one"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -1,4 +1,4 @@
-"""The model card of an exported model, as Markdown."""
+"""Model card of an exported model, as Markdown."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["ExportedModel", "model_card"]
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """What is known of an exported model beside its trial.
+    """Facts about an exported model that its trial does not have.
 
     Attributes:
-        preprocessing: how samples become inputs.
-        environment: what it was trained with; empty where that was not noted.
-        plain: the model as an expression of plain torch, where it can be written so.
-        onnx: how many samples the ONNX file was compared on, and the largest difference; None without one.
+        preprocessing: preprocessing of samples into inputs.
+        environment: versions and hardware that it was trained with; empty if they were not recorded.
+        plain: the model as an expression of plain torch, if it can be written so.
+        onnx: number of samples that the ONNX file was compared on, and the largest difference; None without a file.
     """
 
     preprocessing: Preprocessing
@@ -37,20 +37,20 @@ class ExportedModel:
 def model_card(
     results: Results, row: TrialRow, evaluations: Sequence[EvaluationResults], exported: ExportedModel
 ) -> str:
-    """The card: what the model is, its scores, how it is used and was trained, and what it is not good for."""
+    """Return the card: the model, its scores, its use, its training and its limits."""
     assert row.config is not None
-    takes = exported.preprocessing
-    task = "that reconstructs the samples" if takes.reconstructs else f"for the {takes.classes} classes"
+    inputs = exported.preprocessing
+    task = "that reconstructs the samples" if inputs.reconstructs else f"for the {inputs.classes} classes"
     head = (
         f"A model ({row.config.model}) {task} of {_data(results)}: trial {row.number} of the study {results.name}, "
         "the weights of its best epoch."
     )
-    honest = [line for each in evaluations for line in _honest(each, row)]
+    tests = [line for each in evaluations for line in _test_lines(each, row)]
     chapters = [
-        Chapter("score", "Score", [*_chosen(results, row), *map(Text, honest)]),
+        Chapter("score", "Score", [*_own_score(results, row), *map(Text, tests)]),
         Chapter("use", "Use", _use(results, row, exported)),
         Chapter("training", "Training", _training(row, exported)),
-        Chapter("limits", "Limits", _limits(results, exported, tested=bool(honest))),
+        Chapter("limits", "Limits", _limits(results, exported, tested=bool(tests))),
     ]
     return render_brief(f"{results.name}, trial {row.number}", head, chapters)
 
@@ -60,40 +60,43 @@ def _data(results: Results) -> str:
     return name.rsplit("/", 1)[-1] if name.endswith(".npz") else name
 
 
-def _chosen(results: Results, row: TrialRow) -> list[Block]:
-    told = [
+def _own_score(results: Results, row: TrialRow) -> list[Block]:
+    scores = [
         f"{metric_text(objective.metric)} {values_text(objective.metric, value)}"
         for objective, value in zip(results.objectives, row.values or (), strict=False)
     ]
-    text = f"This run: {', '.join(told)}." if told else "This run has no score."
+    text = f"This run: {', '.join(scores)}." if scores else "This run has no score."
     if results.best is not None and row.number == results.best.number and len(results.ranked) > 1:
-        text += f" It is the best of {count_text(len(results.ranked))} trials, and having been chosen it flatters."
+        text += (
+            f" It is the best of {count_text(len(results.ranked))} trials, so its score is likely to be better than the"
+            " model's score on new data."
+        )
     return [Text(text)]
 
 
-def _honest(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
-    """The same configuration, trained again from fresh seeds."""
+def _test_lines(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
+    """Return the test score of the same configuration, trained again from fresh seeds."""
     metric = evaluation.test_metric
     for score in compare_candidates(evaluation).scores:
         if score.candidate.trial == row.number and score.test is not None and metric is not None:
             data = "" if evaluation.on_own_data else f" on {evaluation.dataset}"
             refit = ", refitted on training and validation data" if evaluation.refit else ""
-            told = f"{metric_text(metric)}{data} {interval_text(metric, score.test)}"
-            return [f"The same configuration from fresh seeds{refit}: {told}."]
+            test = f"{metric_text(metric)}{data} {interval_text(metric, score.test)}"
+            return [f"The same configuration from fresh seeds{refit}: {test}."]
     return []
 
 
 def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block]:
-    takes = exported.preprocessing
-    shape = ", ".join(map(str, takes.shape))
-    values = "bytes, 0 to 255," if takes.values == "uint8" else "floats"
-    per = "channel" if len(takes.shape) > 1 else "feature"
+    inputs = exported.preprocessing
+    shape = ", ".join(map(str, inputs.shape))
+    values = "bytes, 0 to 255," if inputs.values == "uint8" else "floats"
+    per = "channel" if len(inputs.shape) > 1 else "feature"
     in_torch = "in plain torch" if exported.plain else "in torch, with torch-hpo"
     blocks: list[Block] = [
-        *([] if takes.reconstructs else [Code("hpo predict . picture.png", caption="in this folder")]),
+        *([] if inputs.reconstructs else [Code("hpo predict . picture.png", caption="in this folder")]),
         Text(
-            f"Inputs are float32 of shape (any number, {shape}): from a sample's {values} the shift of its {per} is "
-            f"taken, and what is left divided by its scale, both in {PREPROCESSING}. Output i is {_output(row, takes)}."
+            f"Inputs are float32 of shape (any number, {shape}): subtract from a sample's {values} the shift of its "
+            f"{per}, and divide by its scale, both in {PREPROCESSING}. Output i is {_output(row, inputs)}."
         ),
         Code(_in_torch(results, exported), "python", in_torch),
     ]
@@ -101,13 +104,13 @@ def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block
         return blocks
     samples, difference = exported.onnx
     lines = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{ONNX}")\n'
-    lines += f'({"outputs" if takes.reconstructs else "logits"},) = session.run(["logits"], {{"x": x}})'
+    lines += f'({"outputs" if inputs.reconstructs else "logits"},) = session.run(["logits"], {{"x": x}})'
     checked = f"On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
     return [*blocks, Code(lines, "python", "in onnxruntime, without torch"), Text(checked)]
 
 
-def _output(row: TrialRow, takes: Preprocessing) -> str:
-    if not takes.reconstructs:
+def _output(row: TrialRow, inputs: Preprocessing) -> str:
+    if not inputs.reconstructs:
         return "the logit of class i"
     assert row.config is not None
     logit = "the logit of " if row.config.loss == "binary_cross_entropy" else ""
@@ -119,34 +122,35 @@ def _in_torch(results: Results, exported: ExportedModel) -> str:
     if exported.plain:
         head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
         return f"{head}model = {exported.plain}\n{load}"
-    takes = exported.preprocessing
+    inputs = exported.preprocessing
     head = "from pathlib import Path\n\nfrom hpo.study.input.config_file import read_config\n"
     head += "from hpo.training.models import build_model\nfrom safetensors.torch import load_file\n\n"
-    made = f'build_model(read_config(Path("{CONFIG}")).config, {takes.shape}, {takes.classes})'
+    built = f'build_model(read_config(Path("{CONFIG}")).config, {inputs.shape}, {inputs.classes})'
     own = (
         "# after the import of the module that registers the model\n"
         if any(results.definition.modules.values())
         else ""
     )
-    return f"{own}{head}model = {made}\n{load}"
+    return f"{own}{head}model = {built}\n{load}"
 
 
 def _training(row: TrialRow, exported: ExportedModel) -> list[Block]:
     assert row.config is not None
     rows = [[name, value_text(value)] for name, value in row.config.effective().items()]
-    told = ", ".join(f"{name} {value}" for name, value in exported.environment.items())
+    environment = ", ".join(f"{name} {value}" for name, value in exported.environment.items())
+    environment = environment or "versions that were not recorded"
     return [
         Code(f"hpo train --config {CONFIG}"),
         Table(["parameter", "value"], rows),
-        Text(f"{count_text(row.parameter_count)} weights. Trained with {told or 'versions that were not noted'}."),
+        Text(f"{count_text(row.parameter_count)} weights. Trained with {environment}."),
     ]
 
 
 def _limits(results: Results, exported: ExportedModel, *, tested: bool) -> list[Block]:
-    others = "gives any other one a class as well, often with a high probability"
+    others = "assigns a class to any other sample as well, often with a high probability"
     if exported.preprocessing.reconstructs:
         others = "reconstructs others badly"
-    told = [f"It knows samples like those of {_data(results)} alone, and {others}."]
+    lines = [f"The model only knows samples like those of {_data(results)}, and {others}."]
     if not tested:
-        told.append("It has not been tested: its score is of validation data. `hpo evaluate` tests it.")
-    return [Text(line) for line in told]
+        lines.append("It has not been tested: its score is of validation data. `hpo evaluate` tests it.")
+    return [Text(line) for line in lines]

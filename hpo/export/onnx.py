@@ -1,4 +1,4 @@
-"""A model for use without this package: as ONNX, and as lines of plain torch."""
+"""Export of models for use without this package: as ONNX, and as an expression of plain torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["INPUT", "OUTPUT", "has_onnx", "plain_torch", "write_onnx"]
 
 INPUT, OUTPUT = "x", "logits"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-# Of the outputs' largest size: float32 sums in another order differ by some 1e-6, another graph by far more.
+# As a part of the largest output: float32 sums in another order differ by some 1e-6, another graph by far more.
 TOLERANCE = 1e-4
 
 
 def has_onnx() -> bool:
-    """Whether the packages of the extra `onnx` are installed."""
+    """Return true if the packages of the extra `onnx` are installed."""
     return all(importlib.util.find_spec(name) is not None for name in NEEDED)
 
 
@@ -35,9 +35,9 @@ def write_onnx(model: nn.Module, path: Path, samples: Tensor) -> float:
     The graph takes `x` (any number of samples, *shape), float32 and scaled, and gives `logits` (as many, classes).
 
     Args:
-        model: in whatever mode; it is written as it predicts.
-        path: of the file.
-        samples: (n, *shape) on the model's device, n > 1, to compare on.
+        model: the model, in any mode; it is written in evaluation mode.
+        path: path of the file.
+        samples: samples (n, *shape) on the model's device, n > 1, to compare on.
 
     Returns:
         The largest difference of an output from torch's.
@@ -58,21 +58,21 @@ def write_onnx(model: nn.Module, path: Path, samples: Tensor) -> float:
                 dynamo=True,
                 verbose=False,
             )
-        except Exception as error:  # of the exporter, which has many; or of a user's model
+        except Exception as error:  # one of the exporter's many kinds, or a user's model's
             raise RunError(f"the model cannot be written as ONNX: {type(error).__name__}: {_line(error)}") from error
     assert program is not None
     program.save(path, external_data=False)
-    return _checked(model, path, samples)
+    return _compare(model, path, samples)
 
 
-def _checked(model: nn.Module, path: Path, samples: Tensor) -> float:
+def _compare(model: nn.Module, path: Path, samples: Tensor) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (said,) = session.run([OUTPUT], {INPUT: samples.cpu().numpy()})
+    (outputs,) = session.run([OUTPUT], {INPUT: samples.cpu().numpy()})
     with torch.no_grad():
         expected = model(samples).float().cpu().numpy()
-    difference = float(np.abs(said - expected).max())
+    difference = float(np.abs(outputs - expected).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise RunError(f"the model computes something else as ONNX: outputs differ by up to {difference:.3g}")
     return difference
@@ -84,7 +84,7 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own insides, which no user can mend."""
+    """Silence the exporter's messages about its own internals, which users cannot act on."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -97,9 +97,9 @@ def _quiet() -> Iterator[None]:
 
 
 def plain_torch(model: nn.Module) -> str | None:
-    """The model as an expression of `torch.nn`, whose state dict has the same keys; None of what is no plain sequence.
+    """Return a model as an expression of `torch.nn` with the same state dict keys; None if it is no plain sequence.
 
-    The modules of torch print themselves as they are made: `Linear(in_features=784, out_features=10, bias=True)`.
+    Modules of torch print themselves as they are constructed: `Linear(in_features=784, out_features=10, bias=True)`.
     """
     if type(model) is not nn.Sequential or not all(_is_plain(module) for module in model):
         return None

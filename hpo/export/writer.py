@@ -1,15 +1,18 @@
-"""Exporting a trained model: a folder that is used without the study. Joins study, training and report."""
+"""Writer of an exported model: a folder that is used without the study."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import optuna
 import torch
 
 from hpo.errors import RunError
-from hpo.execution.restore import RestoredTrial, restore
+from hpo.execution.restore import RestoredTrial, choose_trial, restore
 from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
 from hpo.export.model_card import ExportedModel, model_card
 from hpo.export.onnx import has_onnx, plain_torch, write_onnx
@@ -18,61 +21,98 @@ from hpo.report.data.results import read_results
 from hpo.report.export_config import export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
+from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
 from hpo.utils.files import atomic_folder, check_new_folder
+from hpo.utils.home import home
 
-__all__ = ["export_model", "preprocessing_of"]
+__all__ = ["export_model", "preprocessing_of", "write_model"]
 
+log = logging.getLogger("hpo.export")
 COMPARED = 256  # samples
 
 
-def export_model(study: Study, folder: Path, number: int | None = None) -> list[str]:
+def export_model(
+    study: str | Study | optuna.Study,
+    number: int | None = None,
+    *,
+    out: str | Path | None = None,
+    storage: str | None = None,
+    imports: Sequence[str] = (),
+) -> Path:
+    """Write a trained model to a new folder, as `hpo export --weights` does, and return the folder.
+
+    See `write_model` for the files. They need no study, and `model.onnx` needs no torch.
+
+    Args:
+        study: a study's name, or a study as `hpo.launch` returns it.
+        number: of the trial; None exports the best one.
+        out: the folder, which must be new or empty; by default `exports/NAME/trial_N` in `HPO_HOME`.
+        storage: URL of the storage that a name is looked up in; by default the one that the commands use.
+        imports: modules that register the user's models, data sets and metrics.
+
+    Raises:
+        RequestError: there is no such study or trial, its weights are not here, or the folder cannot be written to.
+        DataError, RegistryError: the study's data set, or its model, is not here.
+    """
+    opened = open_study(study, storage, imports)
+    trial = choose_trial(opened, number)
+    folder = Path(out) if out is not None else home() / "exports" / opened.name / f"trial_{trial.number}"
+    for note in write_model(opened, folder, trial.number):
+        log.info("%s", note)
+    return folder
+
+
+def write_model(study: Study, folder: Path, number: int | None = None) -> list[str]:
     """Write the model of the best trial, or of trial `number`, to a new folder: all of it, or nothing.
 
     The folder holds `weights.safetensors`, `config.toml`, `preprocessing.json`, `model.onnx` and a model card,
-    `README.md`; the ONNX file only where that can be written. See `hpo.export.format`.
+    `README.md`; the ONNX file is left out if the model cannot be written as ONNX. See `hpo.export.format`.
 
     Returns:
-        What there is to say of it, a line each.
+        Remarks on the export, a line each.
 
     Raises:
-        RequestError: the folder is not empty or cannot be made; no such trial, or its weights are not here.
-        DataError, RegistryError: what the study is trained on is not here.
+        RequestError: the folder is not empty or cannot be created; there is no such trial, or its weights are not here.
+        DataError, RegistryError: the study's data set, or its model, is not here.
     """
     check_new_folder(folder)
-    found = restore(study, number, device="cpu")
-    with atomic_folder(folder) as made:
-        return _write(study, found, made)
+    restored = restore(study, number, device="cpu")
+    with atomic_folder(folder) as new_folder:
+        return _write(study, restored, new_folder)
 
 
-def _write(study: Study, found: RestoredTrial, folder: Path) -> list[str]:
+def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:
     results = read_results(study)
-    row = results.trial(found.trial.number)
+    number = restored.trial.number
+    row = results.trial(number)
     assert row.config is not None
-    preprocessing = preprocessing_of(found.data, reconstructs=row.config.reconstructs)
-    shutil.copyfile(found.weights, folder / WEIGHTS)
-    (folder / CONFIG).write_text(export_config(results, found.trial.number), encoding="utf-8")
+    preprocessing = preprocessing_of(restored.data, reconstructs=row.config.reconstructs)
+    shutil.copyfile(restored.weights, folder / WEIGHTS)
+    (folder / CONFIG).write_text(export_config(results, number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    onnx, note = _onnx(found, folder)
-    exported = ExportedModel(
-        preprocessing, found.trial.system_attrs.get(ENVIRONMENT, {}), plain_torch(found.model), onnx
-    )
+    onnx, note = _write_onnx(restored, folder)
+    environment = restored.trial.system_attrs.get(ENVIRONMENT, {})
+    exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx)
     (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]
 
 
-def _onnx(found: RestoredTrial, folder: Path) -> tuple[tuple[int, float] | None, str]:
-    """On how many samples it was compared, and the largest difference, or None without it; and what is to be said."""
+def _write_onnx(restored: RestoredTrial, folder: Path) -> tuple[tuple[int, float] | None, str]:
+    """Write the ONNX file; return the number of samples it was compared on with the largest difference, and a remark.
+
+    The former is None if there is no ONNX file.
+    """
     if not has_onnx():
         return None, f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
-    samples = _samples(found.data)
+    samples = _samples(restored.data)
     try:
-        difference = write_onnx(found.model, folder / ONNX, samples)
-    except RunError as error:  # a model of one's own may do what ONNX cannot say
+        difference = write_onnx(restored.model, folder / ONNX, samples)
+    except RunError as error:  # a user's own model may do what ONNX cannot express
         (folder / ONNX).unlink(missing_ok=True)
         return None, f"{ONNX} is left out: {error}"
-    told = f"{ONNX}: on {len(samples)} samples its outputs differ from torch's by at most {difference:.2g}"
-    return (len(samples), difference), told
+    note = f"{ONNX}: on {len(samples)} samples its outputs differ from torch's by at most {difference:.2g}"
+    return (len(samples), difference), note
 
 
 def _samples(data: Data) -> torch.Tensor:
@@ -83,7 +123,7 @@ def _samples(data: Data) -> torch.Tensor:
 
 
 def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing:
-    """How the data's samples became inputs, for its split and seed."""
+    """Return the preprocessing that made the data's samples inputs of models, for their split and seed."""
     channels = data.shape[0]
     shift, scale = np.zeros(channels), np.ones(channels)
     if data.scaling is not None:

@@ -18,6 +18,7 @@ from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -41,7 +42,7 @@ def taken_over(study: Study, worker: Worker, then: str) -> None:
     else:
         other.release(claimed.trial_id)
     other.engine.dispose()
-    study.storage.renew_leases(worker.holder)  # the heartbeat hears of it first
+    study.storage.renew_leases(worker.info)  # the heartbeat hears of it first
 
 
 def once_before(call: Callable[..., Any], happens: Callable[[], None]) -> Callable[..., Any]:
@@ -83,7 +84,7 @@ def test_it_goes_on_with_others(
         study.storage.release(again.id)
     else:
         study.storage.set_trial_state_values(again.id, TrialState.COMPLETE, [0.25])
-    worker = Worker(study, "cpu", 1)
+    worker = make_worker(study)
     monkeypatch.setattr(owner, name, once_before(getattr(owner, name), lambda: taken_over(study, worker, then)))
     worker.run()
     assert study.remaining() == 0

@@ -59,4 +59,4 @@ def test_a_warm_start_says_what_it_leaves_out(tmp_path: Path, old: Study) -> Non
     assert 1 <= len(warm) <= 3
     refused = hpo(*asked, "--sampler", "random", "--name", "other", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "learn from no others; take an adaptive one, as tpe" in refused.stderr
+    assert "learns from no others; use an adaptive one, such as tpe" in refused.stderr

@@ -12,10 +12,9 @@ import pytest
 from hpo.errors import RequestError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.inspect_model import inspect_model
-from hpo.execution.worker import Worker
 from hpo.export.format import read_preprocessing
 from hpo.export.predict import predict
-from hpo.export.writer import export_model
+from hpo.export.writer import write_model
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
@@ -24,6 +23,7 @@ from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 SMALL = {
     "model": "autoencoder",
@@ -42,7 +42,7 @@ def trained(folder: Path, **keys: Any) -> Study:
     table = {"dataset": str(data), "sampler": "grid", "parameters": SMALL, "report": REPORT, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
     study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     return study
 
 
@@ -81,7 +81,7 @@ def test_what_such_models_have_not_is_refused(keys: dict[str, Any], words: str, 
 
 def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_path: Path) -> None:
     for each in plan_evaluations(study, top=2, seeds=2):
-        Worker(each, "cpu", 1).run()
+        make_worker(each).run()
     (evaluation,) = read_evaluations(study)
     assert evaluation.test_metric == "test_loss"
     for run in (run for candidate in evaluation.candidates for run in candidate.runs):
@@ -126,11 +126,11 @@ def test_its_model_reconstructs_when_exported_and_predicts_nothing(study: Study,
     import onnxruntime
 
     folder = tmp_path / "model"
-    export_model(study, folder)
+    write_model(study, folder)
     card = (folder / "README.md").read_text()
     assert "that reconstructs the samples of small.npz" in card
     assert "hpo predict" not in card
-    with pytest.raises(RequestError, match="reconstructs samples, and predicts no class"):
+    with pytest.raises(RequestError, match="reconstructs samples and predicts no class"):
         predict(folder, [])
     with np.load(tmp_path / "small.npz") as data:
         x = read_preprocessing(folder).apply(read_preprocessing(folder).samples(data["x_test"]))

@@ -10,7 +10,6 @@ import pytest
 
 from hpo.errors import DefinitionError
 from hpo.execution.evaluate import plan_evaluations
-from hpo.execution.worker import Worker
 from hpo.report.chapters.search import find_cheapest_within_noise
 from hpo.report.data.results import read_results, study_summary
 from hpo.report.write import write_report
@@ -20,6 +19,7 @@ from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 WIDTHS = [2, 4, 8, 64]  # 36 features, 3 classes: 83, 163, 323 and 2,563 parameters
 
@@ -30,7 +30,7 @@ def run(folder: Path, cohort: int | None = None, **keys: Any) -> Study:
     table = {"dataset": str(data), "sampler": "grid", "parameters": parameters, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
     study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
-    Worker(study, "cpu", 1, cohort=cohort).run()
+    make_worker(study, cohort=cohort).run()
     return study
 
 

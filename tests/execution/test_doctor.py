@@ -38,7 +38,7 @@ def test_before_the_first_launch_all_is_well_and_nothing_is_made(tmp_path: Path)
     assert f"{torch.__version__}, " in rows["torch"]["found"]
     for package in ("optuna 5.", "optuna-dashboard 0.", "sqlalchemy 2."):
         assert package in rows["packages"]["found"]
-    assert rows["storage"]["found"].endswith("hpo.db: will be made by the first launch")
+    assert rows["storage"]["found"].endswith("hpo.db: will be created by the first launch")
     assert rows["storage"]["state"] == rows["storage's disk"]["state"] == rows["data set mnist"]["state"] == "ok"
     assert "GB free" in rows["disk"]["found"]
     assert not home().exists()
@@ -101,10 +101,10 @@ def test_a_database_where_one_may_not_make_tables(postgres_url: str) -> None:
         with bare.connect() as connection:
             connection.exec_driver_sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
             schema = found(text)["storage's schema"]
-            assert (schema.state, schema.found) == ("problem", "no tables, and this user may not make any")
+            assert (schema.state, schema.found) == ("problem", "no tables, and this user may not create any")
             connection.exec_driver_sql("GRANT CREATE ON SCHEMA public TO ordinary")
             schema = found(text)["storage's schema"]
-            assert (schema.state, schema.found) == ("ok", "no tables: will be made by the first launch")
+            assert (schema.state, schema.found) == ("ok", "no tables: will be created by the first launch")
             assert sa.inspect(connection).get_table_names() == []
         done = hpo("doctor", "--storage", text)
         assert done.returncode == 0

@@ -14,7 +14,6 @@ import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.execution.evaluate import plan_evaluations
-from hpo.execution.worker import Worker
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.stats.evaluation_stats import compare_candidates, list_lost_runs, summarize_evaluation
 from hpo.study import Study, StudyStorage
@@ -29,6 +28,7 @@ from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo, start_hpo
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -42,13 +42,13 @@ def make(folder: Path, **keys: Any) -> Study:
 
 def trained(folder: Path, **keys: Any) -> Study:
     study = make(folder, **keys)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     return study
 
 
 def run_all(made: list[Study]) -> None:
     for each in made:
-        Worker(each, "cpu", 1).run()
+        make_worker(each).run()
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_without_a_baseline_the_defaults_are_the_rival(tmp_path: Path) -> None:
 
 def test_cohorts_are_trained_and_samples_kept(study: Study) -> None:
     (made,) = plan_evaluations(study, top=3, seeds=1)
-    Worker(made, "cpu", 1, cohort=8).run()
+    make_worker(made, cohort=8).run()
     assert {trial.user_attrs["cohort"] for trial in made.trials()} == {4}
     path = find_artifact(made, "samples.npz")
     assert path is not None
@@ -269,7 +269,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
     with pytest.raises(DefinitionError, match="validation = 0: leaves no samples to measure val_accuracy on"):
         parse_definition({"parameters": {"validation": 0}}, "none", tmp_path)
     (tmp_path / "cheap").mkdir()
-    with pytest.raises(RequestError, match=r"has no objective that data are needed to measure \(parameter_count\)"):
+    with pytest.raises(RequestError, match=r"can be measured on a test set \(parameter_count\)"):
         plan_evaluations(trained(tmp_path / "cheap", objective="parameter_count"))
     (tmp_path / "new").mkdir()
     with pytest.raises(RequestError, match="has no COMPLETE trial"):

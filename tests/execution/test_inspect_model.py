@@ -10,7 +10,6 @@ import pytest
 
 from hpo.errors import RequestError
 from hpo.execution.inspect_model import inspect_model
-from hpo.execution.worker import Worker
 from hpo.report.chapters.blocks import Pictures, Text
 from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.study import Study, StudyStorage
@@ -20,6 +19,7 @@ from hpo.study.input.study_file import parse_definition
 from hpo.training import data as training_data
 from tests.data import small_npz
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 MLP = {"widths": "16-8", "epochs": 2, "batch_size": 32, "learning_rate": [0.01, 0.001]}
 CNN = {
@@ -37,7 +37,7 @@ def trained(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 2, "sampler": "random", "parameters": parameters, **keys}
     study = Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     return study
 
 
@@ -97,7 +97,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     study = Study.create(StudyStorage(sqlite_url(tmp_path)), *parse_definition(table, "small", tmp_path))
     with pytest.raises(RequestError, match="study 'small': no trial is complete yet"):
         inspect_model(study, "cpu")
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     path = weights_path(study, 0)
     assert path is not None
     whole = path.read_bytes()

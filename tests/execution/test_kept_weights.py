@@ -16,7 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import hpo
-from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import KEPT, StudyFiles, list_local_weights, weights_path
 from hpo.study.input.study_file import parse_definition
@@ -27,6 +26,7 @@ from hpo.utils.home import home
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo
 from tests.study.helpers import holder, sqlite_url
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}
 
@@ -44,7 +44,7 @@ def best(study: Study) -> list[int]:
 
 def test_the_kept_weights_are_those_of_the_best_epoch(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     here = list_local_weights(study)
     assert sorted(here) == best(study)
     data = DataCache(study.definition.dataset, torch.device("cpu"))
@@ -73,7 +73,7 @@ def test_trials_that_are_pruned_or_fail_keep_none(tmp_path: Path) -> None:
     # Trials of equal parameters would be one run, and end together.
     space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7], "epsilon": {"low": 1e-9, "high": 1e-8}}
     study = make(tmp_path, pruner=pruner, parameters=space)
-    Worker(study, "cpu", 1, cohort=2).run()
+    make_worker(study, cohort=2).run()
     assert TrialState.PRUNED in {t.state for t in study.trials()}
     assert sorted(list_local_weights(study)) == best(study)
 
@@ -81,7 +81,7 @@ def test_trials_that_are_pruned_or_fail_keep_none(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from hpo.study import Study, StudyStorage
-from hpo.execution.worker import Worker
+from tests.workers import make_worker
 
 storage = StudyStorage(sys.argv[1])
 tell = storage.tell
@@ -92,7 +92,7 @@ def die(results):
         os.kill(os.getpid(), signal.SIGKILL)
     return tell(results)
 storage.tell = die
-Worker(Study(storage, "small"), "cpu", 1, lease=1.0).run()
+make_worker(Study(storage, "small"), lease=1.0).run()
 """
 
 
@@ -102,7 +102,7 @@ def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_p
     done = subprocess.run([sys.executable, "-c", KILLED, sqlite_url(tmp_path), when], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert set(best(study)) <= set(list_local_weights(study))
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert study.remaining() == 0
     assert set(best(study)) <= set(list_local_weights(study))
     swept = run_hpo("gc", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_p
 def test_gc_says_what_it_removes_and_a_dry_run_removes_nothing(tmp_path: Path) -> None:
     study = make(tmp_path, trials=2)
     storage = ("--storage", sqlite_url(tmp_path))
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     stale = StudyFiles(study).checkpoint(0)
     stale.write_bytes(b"x" * 12_345)
     (home() / "checkpoints" / "old").mkdir()
@@ -131,7 +131,7 @@ def test_gc_says_what_it_removes_and_a_dry_run_removes_nothing(tmp_path: Path) -
         ("removed", 12_345, str(stale)),
         ("stays", 0, str(home() / "checkpoints" / "old")),
     ]
-    assert done.stderr.startswith("removed: 12.3 kB\nnote: of what stays, --unknown removes")
+    assert done.stderr.startswith("removed: 12.3 kB\nnote: --unknown also removes")
     assert not stale.exists()
     run_hpo("gc", "--unknown", *storage, cwd=tmp_path)
     assert not (home() / "checkpoints" / "old").exists()
@@ -144,7 +144,7 @@ def test_gc_says_what_it_removes_and_a_dry_run_removes_nothing(tmp_path: Path) -
 def test_show_names_the_weights_and_delete_frees_them(tmp_path: Path) -> None:
     study = make(tmp_path, trials=2)
     storage = ("--storage", sqlite_url(tmp_path))
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     shown = run_hpo("show", "small", *storage, cwd=tmp_path).stdout
     path = weights_path(study, 1)
     assert path is not None

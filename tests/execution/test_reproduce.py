@@ -12,17 +12,17 @@ import sqlalchemy as sa
 from hpo.errors import DataError, RequestError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.reproduce import COHORT_TOLERANCE, describe_reproduction, reproduce
-from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS
 from hpo.study import Study
 from tests.execution.test_evaluate import make, trained
 from tests.helpers import hpo
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 
 def alone(folder: Path, **keys: object) -> Study:
     study = make(folder, **keys)
-    Worker(study, "cpu", 1, cohort=1).run()
+    make_worker(study, cohort=1).run()
     return study
 
 
@@ -41,7 +41,7 @@ def test_trials_trained_alone_are_the_same_to_the_last_bit(tmp_path: Path) -> No
 
 def test_trials_of_a_cohort_differ_by_rounding_alone(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1, cohort=4).run()
+    make_worker(study, cohort=4).run()
     found = reproduce(study, 1, device="cpu")
     assert found.cohort == 4
     assert found.reproduced
@@ -66,7 +66,7 @@ def test_a_diverged_trial_diverges_again(tmp_path: Path) -> None:
 
 def test_a_trial_of_an_evaluation(tmp_path: Path) -> None:
     (companion,) = plan_evaluations(trained(tmp_path), top=1, seeds=2)
-    Worker(companion, "cpu", 1, cohort=1).run()
+    make_worker(companion, cohort=1).run()
     assert reproduce(companion, 0, device="cpu").identical
 
 
@@ -89,12 +89,12 @@ def test_another_record_is_not_reproduced(tmp_path: Path) -> None:
     (other,) = [each for each in found.differences if each.largest]
     assert (other.metric, other.epoch) == ("val_loss", 3)
     assert other.largest == pytest.approx(1e-12, rel=0.1)
-    assert any("nothing that is noted has changed" in line for line in describe_reproduction(found))
+    assert any("nothing that is recorded has changed" in line for line in describe_reproduction(found))
 
 
 def test_in_a_cohort_more_than_rounding_is_not_reproduced(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1, cohort=4).run()
+    make_worker(study, cohort=4).run()
     doctored(study, 1, 2 * COHORT_TOLERANCE)
     assert not reproduce(study, 1, device="cpu").reproduced
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     study = make(tmp_path)
     with pytest.raises(RequestError, match="has no trial 9"):
         reproduce(study, 9)
-    with pytest.raises(RequestError, match="of trial 0 no epoch was recorded"):
+    with pytest.raises(RequestError, match="no epoch of trial 0 was recorded"):
         reproduce(study, 0)
 
 
@@ -143,4 +143,4 @@ def test_the_command_says_it_with_its_exit_code(tmp_path: Path) -> None:
     doctored(study, 1, 0.5)
     done = hpo("reproduce", "small", "1", *more, cwd=tmp_path)
     assert done.returncode == 1
-    assert "different: trial 1 is not reproduced in 3 epochs" in done.stderr
+    assert "different: trial 1 was not reproduced in 3 epochs" in done.stderr

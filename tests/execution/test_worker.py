@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
-from hpo.execution.worker import DEATHS, Worker, cores_per_worker
+from hpo.execution.worker import MAX_DEATHS, cores_per_worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
@@ -23,6 +23,7 @@ from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.worker_status import read_worker_states, stop_workers
 from tests.data import small_npz
 from tests.study.helpers import holder, sqlite_url
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -42,7 +43,7 @@ def make(folder: Path, **keys: Any) -> Study:
 
 def test_every_trial_is_trained_and_told(tmp_path: Path) -> None:
     study = make(tmp_path)
-    worker = Worker(study, "cpu", 1)
+    worker = make_worker(study)
     worker.run()
     assert worker.finished == {"COMPLETE": 4}
     epochs = study.storage.read_epochs(study.id)
@@ -64,7 +65,7 @@ def test_the_order_of_trials_and_who_runs_them_changes_nothing(tmp_path: Path) -
         folder = tmp_path / name
         folder.mkdir()
         study = make(folder)
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
         values.append([(t.params, t.value) for t in study.trials()])
     assert values[0] == values[1]
 
@@ -80,7 +81,7 @@ def test_divergence_is_pruned_with_its_kind(tmp_path: Path) -> None:
         "depth": 16,
     }
     study = make_other(tmp_path, "monster", monster)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     trial = study.trials()[0]
     assert trial.state == TrialState.PRUNED
     assert trial.user_attrs["failure"] == "diverged"
@@ -101,7 +102,7 @@ def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp
     small_npz(tmp_path / "small.npz")
     study = make_other(tmp_path, "bugs", {"model": "buggy", "learning_rate": [0.1]}, trials=9)
     with pytest.raises(RunError, match=r"5 trials in a row failed.*KeyError: 'no such layer'"):
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
     failed = [t for t in study.trials() if t.state == TrialState.FAIL]
     assert [t.number for t in failed] == [0, 1, 2, 3, 4]
     assert failed[0].user_attrs["failure"] == "error"
@@ -112,10 +113,10 @@ def test_data_that_is_not_what_it_was_costs_no_trial(tmp_path: Path) -> None:
     study = make(tmp_path)
     small_npz(tmp_path / "small.npz", samples=100)
     with pytest.raises(DataError, match="is not the file that the study was made with"):
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
     (tmp_path / "small.npz").unlink()
     with pytest.raises(DataError, match="not found"):
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
     assert {t.state for t in study.trials()} == {TrialState.WAITING}
 
 
@@ -135,7 +136,7 @@ def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatc
         raise OutOfMemoryError("the device has 1 MiB")
 
     monkeypatch.setattr("hpo.execution.worker.train", no_memory)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     trial = study.trials()[0]
     assert len(tries) == 2
     assert (trial.state, trial.user_attrs["failure"]) == (TrialState.PRUNED, "out_of_memory")
@@ -164,11 +165,11 @@ def test_an_interrupted_trial_goes_on_under_its_number_to_the_same_result(tmp_pa
     for name, stop in (("whole", False), ("interrupted", True)):
         study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5, "dropout": 0.2}, name, sampler="tpe", trials=2)
         if stop:
-            Worker(study, "cpu", 1, StopIn(study, number=1, epochs=2), cohort=1).run()
+            make_worker(study, StopIn(study, number=1, epochs=2), cohort=1).run()
             assert [t.state for t in study.trials()] == [TrialState.COMPLETE, TrialState.WAITING]
             assert len(study.trials()[1].intermediate_values) == 2
             assert checkpoints(study) == ["1.pt"]
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
         assert study.remaining() == 0
         rows = study.storage.read_epochs(study.id)
         outcomes.append([(t.params, t.value, t.intermediate_values, len(rows[t._trial_id])) for t in study.trials()])
@@ -181,9 +182,9 @@ def test_without_its_checkpoint_a_trial_begins_anew_and_says_so(
     tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     study = make_other_with_data(tmp_path, {**SMALL, "epochs": 5}, trials=1)
-    Worker(study, "cpu", 1, StopIn(study, number=0, epochs=3), cohort=1).run()
+    make_worker(study, StopIn(study, number=0, epochs=3), cohort=1).run()
     damage(StudyFiles(study).checkpoint(0))
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert "trial 0 begins anew" in caplog.text
     [trial] = study.trials()
     assert trial.state == TrialState.COMPLETE
@@ -197,7 +198,7 @@ def test_the_pruner_prunes(tmp_path: Path, cohort: int) -> None:
     # Trials of equal parameters would be one run, and end together.
     space = {**SMALL, "epochs": 6, "learning_rate": [0.05, 1e-7], "epsilon": {"low": 1e-9, "high": 1e-8}}
     study = make_other_with_data(tmp_path, space, pruner=pruner, trials=12)
-    Worker(study, "cpu", 1, cohort=cohort).run()
+    make_worker(study, cohort=cohort).run()
     pruned = [t for t in study.trials() if t.state == TrialState.PRUNED]
     assert pruned
     assert all(t.intermediate_values and max(t.intermediate_values) < 6 for t in pruned)
@@ -212,7 +213,7 @@ def make_other_with_data(folder: Path, parameters: dict[str, Any], name: str = "
 def test_several_objectives_give_several_values(tmp_path: Path) -> None:
     objectives = ["val_accuracy", "parameter_count", "train_seconds"]
     study = make_other_with_data(tmp_path, {**SMALL, "widths": ["4", "8"]}, objective=objectives, trials=3)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     plain = optuna.load_study(study_name="other", storage=sqlite_url(tmp_path))
     assert [d.name for d in plain.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
     for trial in plain.trials:
@@ -227,7 +228,7 @@ def test_a_registered_metric_is_an_objective(tmp_path: Path) -> None:
         return float((outputs.argmax(1) == 0).float().mean())
 
     study = make_other_with_data(tmp_path, SMALL, objective="share_of_zero", trials=2, pruner="median")
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     rows = study.storage.read_epochs(study.id)
     for trial in study.trials():
         assert trial.value == min(row["share_of_zero"] for row in rows[trial._trial_id])
@@ -259,7 +260,7 @@ def test_hpo_stop_reaches_a_worker_anywhere(tmp_path: Path, caplog: pytest.LogCa
         asked, left = stop_workers(seen, wait=0)
         assert (asked, [row.name for row in left]) == (1, [worker.name])
 
-    Worker(study, "cpu", 1, Meanwhile(study, 1, ask), lease=0.4, cohort=1).run()
+    make_worker(study, Meanwhile(study, 1, ask), lease=1, cohort=1).run()
     assert "stopped, as hpo stop asked" in caplog.text
     assert [t.state for t in study.trials()] == [TrialState.WAITING] * 2
     assert study.storage.read_workers(study.id) == []
@@ -286,7 +287,7 @@ def test_a_trial_that_another_worker_has_taken_over_is_dropped_quietly(
         seen.storage.set_trial_state_values(seen.trials()[0]._trial_id, TrialState.COMPLETE, [0.125])
 
     meanwhile = Meanwhile(study, 1, take_over)
-    worker = Worker(study, "cpu", 1, meanwhile, lease=60, cohort=1)
+    worker = make_worker(study, meanwhile, lease=60, cohort=1)
     waiting = iter([lambda: rival_is_done(meanwhile.study)])
     worker._wait = lambda _: next(waiting)()  # type: ignore[method-assign]  # it waits for the rival to end or die
     worker.run()
@@ -311,7 +312,7 @@ def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> No
 
     parameters = {"model": "moody", "learning_rate": {"low": 0.001, "high": 0.1}, "epochs": 2}
     study = make_other_with_data(tmp_path, parameters, trials=3)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     before = [t.params for t in study.trials()]
     watching = Study(StudyStorage(sqlite_url(tmp_path)), "other")
     assert {t.state for t in watching.trials()} == {TrialState.FAIL}
@@ -321,7 +322,7 @@ def test_failed_trials_are_tried_again_under_their_numbers(tmp_path: Path) -> No
         study.retry([1])
     assert study.retry() == [0, 2]
     assert {t.state for t in watching.trials()} == {TrialState.WAITING}
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     for trials in (study.trials(), watching.trials()):
         assert [t.params for t in trials] == before
         assert {t.state for t in trials} == {TrialState.COMPLETE}
@@ -340,14 +341,14 @@ def test_a_trial_that_kills_every_worker_fails(tmp_path: Path, monkeypatch: pyte
         raise Killed
 
     monkeypatch.setattr("hpo.execution.worker.train", kill)
-    for _ in range(DEATHS):
+    for _ in range(MAX_DEATHS):
         with pytest.raises(Killed):
-            Worker(study, "cpu", 1).run()
+            make_worker(study).run()
         assert study.trials()[0].state == TrialState.RUNNING
         with study.storage.engine.begin() as connection:
             connection.execute(sa.update(LEASES).values(expires=0.0))
         study = Study(StudyStorage(sqlite_url(tmp_path)), study.name)  # another process
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     [trial] = study.trials()
     assert trial.state == TrialState.FAIL
     assert "5 workers died of it" in trial.user_attrs["message"]

@@ -15,7 +15,6 @@ import hpo.execution.worker
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError
-from hpo.execution.worker import Worker
 from hpo.report.data.results import read_results, study_summary
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.tables import LEASES, WORK
@@ -26,6 +25,7 @@ from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.study.helpers import holder, sqlite_url
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 COMPLETE, PRUNED, FAIL, WAITING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.WAITING
@@ -62,7 +62,7 @@ def check_whole(study: Study) -> None:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack()
     monkeypatch.setattr(hpo.execution.worker, "train", made)
-    monkeypatch.setattr(hpo.execution.worker, "cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.worker, "measure_cohort_size", lambda configs, data, most: most)
     return made
 
 
@@ -85,7 +85,7 @@ class Tells:
 
 def test_all_that_fits_is_trained_at_once_and_says_so(tmp_path: Path, stack: Stack) -> None:
     study = make(tmp_path)
-    worker = Worker(study, "cpu", 1)
+    worker = make_worker(study)
     worker.run()
     assert [len(configs) for configs in stack.trained] == [6]
     assert worker.finished == {"COMPLETE": 6}
@@ -99,7 +99,7 @@ def test_a_cohort_is_as_large_as_asked(
     tmp_path: Path, stack: Stack, cohort: int, sizes: list[int], sampler: Any
 ) -> None:
     study = make(tmp_path, sampler=sampler)
-    Worker(study, "cpu", 1, cohort=cohort).run()
+    make_worker(study, cohort=cohort).run()
     assert [len(configs) for configs in stack.trained] == sizes
     assert [t.number for t in study.trials()] == list(range(6))
     assert set(states(study)) == {COMPLETE}
@@ -110,7 +110,7 @@ def test_a_sampler_is_asked_for_eight_at_once_and_no_more_than_an_eighth(
     tmp_path: Path, stack: Stack, trials: int, sizes: list[int]
 ) -> None:
     study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=trials)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert [len(configs) for configs in stack.trained] == sizes
     assert len({t.params["learning_rate"] for t in study.trials()}) == trials
 
@@ -124,9 +124,9 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
         asked.append((configs[0].batch_size, len({c.batch_size for c in configs}), most))
         return 2
 
-    monkeypatch.setattr(hpo.execution.worker, "cohort_size", size)
+    monkeypatch.setattr(hpo.execution.worker, "measure_cohort_size", size)
     study = grid(tmp_path, batch_size=[32, 64], widths=["4", "8", "16", "32"], epochs=[1, 2])
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size
     assert sorted(len(configs) for configs in stack.trained) == [4] * 4  # two runs, and their prefixes
     assert set(states(study)) == {COMPLETE}
@@ -138,7 +138,7 @@ def test_what_was_taken_over_says_nothing_of_what_waits(tmp_path: Path, stack: S
     study.storage.register_worker(study.id, dead)
     assert study.claim(dead) is not None
     other = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # the dead worker's own would not look for a second
-    Worker(other, "cpu", 1).run()
+    make_worker(other).run()
     assert [len(configs) for configs in stack.trained] == [1, 5]
     assert set(states(other)) == {COMPLETE}
 
@@ -155,8 +155,8 @@ def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
             raise ValueError("no idea")
         return open_trial(*arguments)
 
-    monkeypatch.setattr(study, "open_trial", fail)
-    Worker(study, "cpu", 1, cohort=4).run()
+    monkeypatch.setattr(study, "claim_of", fail)
+    make_worker(study, cohort=4).run()
     assert len(stack.trained[0]) == 1
     assert states(study) == [COMPLETE] * 6
 
@@ -172,7 +172,7 @@ def test_time_in_training_counts_while_it_lasts() -> None:
 def test_what_does_not_fit_after_all_is_trained_apart(tmp_path: Path, stack: Stack) -> None:
     space = {**SMALL, "optimizer": ["adam", "lbfgs"]}
     study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=12, parameters=space)
-    Worker(study, "cpu", 1, cohort=12).run()
+    make_worker(study, cohort=12).run()
     alone = [configs for configs in stack.trained if configs[0].optimizer == "lbfgs"]
     assert alone
     assert {len(configs) for configs in alone} == {1}
@@ -193,7 +193,7 @@ def test_who_ends_earlier_is_told_earlier_and_those_who_end_together_at_once(
     done: list[int] = []
     stack.before = lambda _, epoch: done.append(states(other).count(COMPLETE)) if epoch > 1 else None
     tells = Tells(study, monkeypatch)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert [len(call) for call in tells.calls] == [2, 2, 2]
     # What ended with an epoch is told as the next one begins, not when all have ended.
     assert done == [0, 2, 4]
@@ -202,13 +202,13 @@ def test_who_ends_earlier_is_told_earlier_and_those_who_end_together_at_once(
 
 def test_the_best_of_those_told_at_once_keep_their_weights(tmp_path: Path) -> None:
     study = make(tmp_path, trials=12)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert sorted(list_local_weights(study)) == sorted(number for _, number in rank_trials(study)[0])
 
 
 def test_epochs_that_one_run_answers_are_all_told(tmp_path: Path) -> None:
     study = grid(tmp_path, epochs=[1, 2, 4], widths=["4", "8"])
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert states(study) == [COMPLETE] * 6
     check_whole(study)
 
@@ -220,8 +220,8 @@ def test_a_pruned_one_leaves_the_others(tmp_path: Path, stack: Stack) -> None:
     pruner = {"name": "percentile", "percentile": 50.0, "n_startup_trials": 1}
     space = {**SMALL, "learning_rate": [0.09, 0.01, 0.1]}
     study = make(tmp_path, sampler="grid", pruner=pruner, trials=3, parameters=space)
-    Worker(study, "cpu", 1, cohort=1).work_on(study.claim(holder("before")))  # type: ignore[arg-type]
-    Worker(study, "cpu", 1).run()
+    make_worker(study, cohort=1).work_on(study.claim(holder("before")))  # type: ignore[arg-type]
+    make_worker(study).run()
     assert [len(configs) for configs in stack.trained] == [1, 2]
     assert states(study) == [COMPLETE, PRUNED, COMPLETE]
     assert list(study.trials()[1].intermediate_values) == [1]
@@ -232,7 +232,7 @@ def test_a_diverged_one_leaves_the_others(tmp_path: Path) -> None:
     monster = {"optimizer": "sgd", "depth": 16, "width": 8, "activation": "relu", "epochs": 2, "batch_size": 32}
     space = {**monster, "learning_rate": [0.01, 1000.0, 0.02]}
     study = make(tmp_path, sampler="grid", trials=3, parameters=space)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert states(study) == [COMPLETE, PRUNED, COMPLETE]
     assert study.trials()[1].user_attrs["failure"] == "diverged"
     check_whole(study)
@@ -250,7 +250,7 @@ def test_an_error_in_the_midst_costs_no_trial(tmp_path: Path, monkeypatch: pytes
         return float((outputs.argmax(1) == targets).float().mean())
 
     study = make(tmp_path, objective="moody", trials=4)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert states(study) == [COMPLETE] * 4
     rows = study.storage.read_epochs(study.id)
     for trial in study.trials():
@@ -271,7 +271,7 @@ def test_an_error_hits_the_trial_that_has_it(
 
     stack.before = fail
     study = grid(tmp_path, widths=["4", "8", "16"])
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert states(study) == [COMPLETE, state, COMPLETE]
     assert study.trials()[1].user_attrs["failure"] == kind
     assert [t.user_attrs.get("cohort") for t in study.trials()] == [1, None, 1]
@@ -285,7 +285,7 @@ def test_too_many_errors_stop_the_worker_and_give_the_rest_back(tmp_path: Path, 
     stack.before = fail
     study = make(tmp_path, trials=9)
     with pytest.raises(RunError, match="5 trials in a row failed"):
-        Worker(study, "cpu", 1).run()
+        make_worker(study).run()
     assert states(study) == [FAIL] * 5 + [WAITING] * 4
     assert study.storage.count_held_by_others(study.id) == 0
 
@@ -307,7 +307,7 @@ def test_a_lost_one_leaves_the_others(tmp_path: Path, stack: Stack, caplog: pyte
             other.storage.set_trial_state_values(claim.id, COMPLETE, [0.125])
 
     stack.before = steal
-    worker = Worker(study, "cpu", 1, lease=3600)
+    worker = make_worker(study, lease=3600)
     worker.run()
     assert worker.finished == {"COMPLETE": 2}
     assert "trial 1 is not this worker's any more" in caplog.text
@@ -323,7 +323,7 @@ def test_when_all_are_lost_training_stops_at_once(
     caplog.set_level("INFO")
     study = make(tmp_path, trials=2)
     other = Study(StudyStorage(sqlite_url(tmp_path)), "small")
-    worker = Worker(study, "cpu", 1, lease=3600)
+    worker = make_worker(study, lease=3600)
     epochs = []
 
     def steal(_call: int, epoch: int) -> None:
@@ -333,7 +333,7 @@ def test_when_all_are_lost_training_stops_at_once(
                 connection.execute(sa.update(LEASES).values(expires=0.0))
             while (claim := other.claim(holder("thief", seconds=3600))) is not None:
                 other.storage.set_trial_state_values(claim.id, COMPLETE, [0.125])
-            study.storage.renew_leases(worker.holder)
+            study.storage.renew_leases(worker.info)
 
     stack.before = steal
     worker.run()
@@ -355,7 +355,7 @@ def test_a_trial_that_kills_its_workers_takes_no_other_along(tmp_path: Path, sta
     study = grid(tmp_path, widths=["4", "8", "16", "32"])
     for _ in range(10):
         try:
-            Worker(study, "cpu", 1).run()
+            make_worker(study).run()
             break
         except Killed:
             with study.storage.engine.begin() as connection:
@@ -375,7 +375,7 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
         asked.extend(t.number for t in running if len(t.intermediate_values) == 2)
         return bool(asked)
 
-    Worker(study, "cpu", 1, stop, checkpoint_every=0).run()
+    make_worker(study, stop, checkpoint_every=0).run()
     assert WAITING in states(study)
     assert set(states(study)) <= {WAITING, COMPLETE}
     assert study.storage.read_workers(study.id) == []
@@ -383,7 +383,7 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
     waiting = [t.number for t in study.trials() if t.state == WAITING]
     files = [int(path.stem) for path in StudyFiles(study).checkpoint(0).parent.glob("*.pt")]
     assert sorted(files) == waiting
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert set(states(study)) == {COMPLETE}
     check_whole(study)
 
@@ -394,8 +394,8 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
 def test_what_workers_did_is_told_after_they_have_ended(tmp_path: Path, stack: Stack) -> None:
     study = make(tmp_path, trials=10)
     assert study_summary(read_results(study))["work"] is None
-    Worker(study, "cpu", 1, cohort=4).run()
-    Worker(study, "cpu", 1).run()  # which finds nothing to do
+    make_worker(study, cohort=4).run()
+    make_worker(study).run()  # which finds nothing to do
     work = study_summary(read_results(study))["work"]
     assert (work["workers"], work["told"]) == (2, 10)
     assert work["cohort_size"] == pytest.approx(10 / len(stack.trained), abs=0.01)

@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.errors import RequestError
-from hpo.execution.worker import Worker
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
@@ -22,6 +21,7 @@ from tests.data import small_npz
 from tests.helpers import hpo as command
 from tests.study.helpers import sqlite_url
 from tests.training.test_tensorboard import read
+from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 4, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -51,7 +51,7 @@ def recorded(study: Study) -> dict[int, list[list[float]]]:
 @pytest.mark.parametrize("cohort", [1, 4])
 def test_the_losses_of_steps_are_there_for_every_epoch(cohort: int, tmp_path: Path) -> None:
     study = make(tmp_path, record_steps=True)
-    Worker(study, "cpu", 1, cohort=cohort).run()
+    make_worker(study, cohort=cohort).run()
     epochs, found = study.storage.read_epochs(study.id), study.storage.read_steps(study.id)
     assert found.keys() == epochs.keys() == {trial._trial_id for trial in study.trials()}
     for trial_id, rows in epochs.items():
@@ -65,23 +65,23 @@ def test_the_losses_of_steps_are_there_for_every_epoch(cohort: int, tmp_path: Pa
 
 def test_without_the_key_there_are_none(tmp_path: Path) -> None:
     study = make(tmp_path)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert study.storage.read_steps(study.id) == {}
 
 
 @pytest.mark.parametrize("cohort", [1, 4])
 def test_a_stop_in_the_midst_of_an_epoch_changes_none(cohort: int, tmp_path: Path) -> None:
     whole, stopped = make(tmp_path, "whole", record_steps=True), make(tmp_path, "stopped", record_steps=True)
-    Worker(whole, "cpu", 1, cohort=cohort).run()
-    Worker(stopped, "cpu", 1, InTheMidst(stopped, 2, 5), cohort=cohort).run()
+    make_worker(whole, cohort=cohort).run()
+    make_worker(stopped, InTheMidst(stopped, 2, 5), cohort=cohort).run()
     assert TrialState.WAITING in [trial.state for trial in stopped.trials()]
-    Worker(stopped, "cpu", 1, cohort=cohort).run()
+    make_worker(stopped, cohort=cohort).run()
     assert recorded(stopped) == recorded(whole)
 
 
 def test_epochs_that_did_not_reach_the_database_come_from_the_checkpoint(tmp_path: Path) -> None:
     study = make(tmp_path, trials=1, record_steps=True)
-    Worker(study, "cpu", 1, InTheMidst(study, 3, 2)).run()
+    make_worker(study, InTheMidst(study, 3, 2)).run()
     [trial] = study.trials()
     expected = recorded(study)[0]
     assert len(expected) == 3
@@ -89,7 +89,7 @@ def test_epochs_that_did_not_reach_the_database_come_from_the_checkpoint(tmp_pat
         for epoch in (EPOCHS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
             connection.execute(sa.delete(epoch.table).where(epoch > 1))
     study = Study(StudyStorage(sqlite_url(tmp_path)), "small")  # another process
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert recorded(study)[0][:3] == expected
     assert len(study.storage.read_epochs(study.id)[trial._trial_id]) == 4
 
@@ -97,17 +97,17 @@ def test_epochs_that_did_not_reach_the_database_come_from_the_checkpoint(tmp_pat
 @pytest.mark.parametrize("cohort", [1, 4])
 def test_each_trial_has_its_events_also_when_it_was_interrupted(cohort: int, tmp_path: Path) -> None:
     study, folder = make(tmp_path), tmp_path / "board"
-    Worker(study, "cpu", 1, InTheMidst(study, 2, 5), cohort=cohort, tensorboard=folder).run()
+    make_worker(study, InTheMidst(study, 2, 5), cohort=cohort, tensorboard=folder).run()
     assert study.remaining()
-    Worker(study, "cpu", 1, cohort=cohort, tensorboard=folder).run()
+    make_worker(study, cohort=cohort, tensorboard=folder).run()
     check_events(study, folder)
 
 
 def test_a_trial_that_begins_anew_has_its_events_once(tmp_path: Path) -> None:
     study, folder = make(tmp_path, trials=1), tmp_path / "board"
-    Worker(study, "cpu", 1, InTheMidst(study, 3, 2), tensorboard=folder).run()
+    make_worker(study, InTheMidst(study, 3, 2), tensorboard=folder).run()
     StudyFiles(study).checkpoint(0).unlink()
-    Worker(study, "cpu", 1, tensorboard=folder).run()
+    make_worker(study, tensorboard=folder).run()
     check_events(study, folder)
 
 
@@ -123,8 +123,10 @@ def check_events(study: Study, folder: Path) -> None:
 def test_a_folder_that_cannot_be_is_refused_before_a_trial_begins(tmp_path: Path) -> None:
     study = make(tmp_path)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RequestError, match=r"--tensorboard .*/file/board: cannot be made \(Not a directory\); choose"):
-        Worker(study, "cpu", 1, tensorboard=tmp_path / "file" / "board")
+    with pytest.raises(
+        RequestError, match=r"--tensorboard .*/file/board: cannot be created \(Not a directory\); choose"
+    ):
+        make_worker(study, tensorboard=tmp_path / "file" / "board")
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

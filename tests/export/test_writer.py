@@ -18,14 +18,14 @@ from hpo.datasets import load, make_reference
 from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
-from hpo.execution.worker import Worker
 from hpo.export.predict import predict
-from hpo.export.writer import export_model
+from hpo.export.writer import write_model
 from hpo.study import Study
 from hpo.study.files.study_files import weights_path
 from tests.data import small_npz
 from tests.execution.test_evaluate import trained
 from tests.helpers import hpo
+from tests.workers import make_worker
 
 FILES = ["README.md", "config.toml", "model.onnx", "preprocessing.json", "weights.safetensors"]
 
@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def model(study: Study, tmp_path: Path) -> Path:
-    export_model(study, tmp_path / "model")
+    write_model(study, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -83,8 +83,8 @@ def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypat
 def test_the_card_has_the_honest_score(tmp_path: Path) -> None:
     study = trained(tmp_path)
     for each in plan_evaluations(study, top=1, seeds=3):
-        Worker(each, "cpu", 1).run()
-    export_model(study, tmp_path / "model")
+        make_worker(each).run()
+    write_model(study, tmp_path / "model")
     text = (tmp_path / "model" / "README.md").read_text()
     assert re.search(r"The same configuration from fresh seeds: test accuracy \d", text)
     assert "It has not been tested" not in text
@@ -92,20 +92,20 @@ def test_the_card_has_the_honest_score(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    export_model(study, tmp_path / "model")  # an empty one is used
+    write_model(study, tmp_path / "model")  # an empty one is used
     before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     with pytest.raises(RequestError, match="model: is not empty; choose another folder"):
-        export_model(study, tmp_path / "model")
+        write_model(study, tmp_path / "model")
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="is not a folder"):
-        export_model(study, tmp_path / "file")
+    with pytest.raises(RequestError, match="is no folder"):
+        write_model(study, tmp_path / "file")
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
 
 def test_the_folder_one_stands_in(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     monkeypatch.chdir(tmp_path / "model")
-    export_model(study, Path())
+    write_model(study, Path())
     assert Path("README.md").exists()
 
 
@@ -116,12 +116,12 @@ def test_nothing_is_left_where_it_fails(study: Study, tmp_path: Path) -> None:
     assert path is not None
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(RequestError, match="do not fit the model 'mlp'"):
-        export_model(study, tmp_path / "model")
+        write_model(study, tmp_path / "model")
     path.unlink()
     with pytest.raises(RequestError, match=r"the weights of trial \d are not in .*hpo reproduce small"):
-        export_model(study, tmp_path / "model")
+        write_model(study, tmp_path / "model")
     with pytest.raises(RequestError, match="has no trial 99"):
-        export_model(study, tmp_path / "model", 99)
+        write_model(study, tmp_path / "model", 99)
     assert not [path for path in tmp_path.iterdir() if "model" in path.name]
 
 
@@ -129,7 +129,7 @@ def test_without_the_extra_the_onnx_file_is_left_out(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.export.writer.has_onnx", lambda: False)
-    assert export_model(study, tmp_path / "model") == [
+    assert write_model(study, tmp_path / "model") == [
         "model.onnx is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
     ]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [f for f in FILES if f != "model.onnx"]
@@ -183,7 +183,7 @@ def test_what_onnx_cannot_say_is_left_out_with_a_line(
         raise RunError("the model cannot be written as ONNX: why")
 
     monkeypatch.setattr("hpo.export.writer.write_onnx", refused)
-    assert export_model(study, tmp_path / "model") == [
+    assert write_model(study, tmp_path / "model") == [
         "model.onnx is left out: the model cannot be written as ONNX: why"
     ]
     assert "onnx" not in "".join(path.name for path in (tmp_path / "model").iterdir())

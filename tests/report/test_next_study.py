@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from hpo.errors import RequestError
-from hpo.execution.worker import Worker
 from hpo.report.checks.run import run_checks
 from hpo.report.data.results import read_results
 from hpo.report.next_study import suggest_study, write_suggestion
@@ -22,6 +21,7 @@ from tests.report.helpers import BASELINE, filled
 from tests.report.test_checks import diverged_above
 from tests.report.test_checks import study as simulated
 from tests.study.helpers import make_study
+from tests.workers import make_worker
 
 LOW = {"low": 1e-6, "high": 1e-3, "log": True}
 
@@ -120,13 +120,13 @@ def test_launched_the_next_study_does_better(tmp_path: Path, monkeypatch: pytest
     made = make_study(
         tmp_path, "low", dataset=str(data), objective="val_loss", parameters=keys, trials=12, record_steps=True
     )
-    Worker(made, "cpu", 1).run()
+    make_worker(made).run()
     results = read_results(made)
     assert any(f.check == "boundary" and f.level == "warning" for f in run_checks(results))
     name, definition, budget = read_study(str(write_suggestion(made, tmp_path / "next.toml")))
     assert definition.record_steps
     after = Study.create(made.storage, name, definition, budget)
-    Worker(after, "cpu", 1).run()
+    make_worker(after).run()
     best, before = read_results(after).best, results.best
     assert best is not None
     assert best.value is not None

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpo.report.figures.plotly_spec import Figure, axis, build
+from hpo.report.figures.plotly_spec import Figure, build_spec, make_axis
 from hpo.report.figures.png import encode_palette_png
 from hpo.report.render import svg as renderer
 from hpo.report.render.svg_minifier import _write_outline, minify
@@ -25,7 +25,7 @@ NUMBER = r"-?(?:\d+\.?\d*|\.\d+)"
 
 def draw(traces: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, **layout: Any) -> tuple[str, str]:
     """The same figure as matplotlib writes it, and minified."""
-    figure = Figure("one", "One", spec=build(traces, 300, **layout))
+    figure = Figure("one", "One", spec=build_spec(traces, 300, **layout))
     with monkeypatch.context() as patch:
         patch.setattr(renderer, "minify", lambda text: text)
         before = renderer.render_svg(figure)
@@ -120,7 +120,7 @@ def test_the_points_of_lines_stay_at_their_places(monkeypatch: pytest.MonkeyPatc
 
 def test_texts_and_colours_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = {"type": "bar", "x": ["a", "b <&>", "c"], "y": [3, 4, 5], "text": ["3", "4 % ", "5"]}
-    before, after = draw([bars, scatter(3, name="n")], monkeypatch, xaxis=axis("the x"), yaxis=axis("the y"))
+    before, after = draw([bars, scatter(3, name="n")], monkeypatch, xaxis=make_axis("the x"), yaxis=make_axis("the y"))
     one, other = (Counter(each.text for each in ET.fromstring(text).iter(f"{SVG}text")) for text in (before, after))
     assert one == other
     assert set(re.findall("#[0-9a-f]{6}", before)) == set(re.findall(r"(?<=:)#[0-9a-f]{6}", after))
@@ -129,7 +129,7 @@ def test_texts_and_colours_are_all_there(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_of_an_axis_lines_come_first_and_all_else_keeps_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     colours = ["#000001", "#000002", "#000001", "#000003"]
     marks = [scatter(5, marker={"color": colour}) for colour in colours]
-    _, after = draw(marks, monkeypatch, xaxis=axis("the x"))
+    _, after = draw(marks, monkeypatch, xaxis=make_axis("the x"))
     names = dict(re.findall(r"\.(s\d+)\{fill:(#00000\d)\}", after))
     markers = dict(re.findall(r'<marker id="(m\d+)".*?class="(s\d+)"', after))
     drawn = [path.attrib.get("class", "") for path in ET.fromstring(after).iter(f"{SVG}path")]

@@ -196,7 +196,7 @@ def test_from_the_command_line(study: Study, tmp_path: Path) -> None:
         done = hpo("export", "filled", "--trials", "more", *other, *where, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr == (
-            f"hpo: --trials more: writes every trial, and cannot go with {other[0]}; leave one of them out\n"
+            f"hpo: --trials more: writes every trial, so it cannot be combined with {other[0]}; leave one of them out\n"
         )
     done = hpo("export", "filled", "--trials", "out", *where, cwd=tmp_path)
     assert done.returncode == 2

@@ -12,13 +12,13 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
-from hpo.execution.worker import Worker
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 MOST = 25
 MOST_OF_A_COHORT = 10
@@ -110,10 +110,10 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     name, definition, budget = parse_definition(table, "small", tmp_path)
     study = Study.create(storage, name, definition, budget)
     statements = Statements(storage.engine)
-    early = statements.per(MEASURED, lambda: Worker(study, "cpu", 1, cohort=1).run())
+    early = statements.per(MEASURED, lambda: make_worker(study, cohort=1).run())
     fill(any_url, name, FILLED)
     study.extend(Budget(trials=MEASURED + FILLED + MEASURED))
-    late = statements.per(MEASURED, lambda: Worker(study, "cpu", 1, cohort=1).run())
+    late = statements.per(MEASURED, lambda: make_worker(study, cohort=1).run())
     trials = study.trials()
     assert [trial.number for trial in trials] == list(range(MEASURED + FILLED + MEASURED))
     assert all((len(trial.params), len(trial.intermediate_values)) == (7, REPORTS) for trial in trials)
@@ -127,7 +127,7 @@ def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: 
         table = {"dataset": str(small_npz(tmp_path / "small.npz")), "trials": 32, "sampler": sampler}
         name, definition, budget = parse_definition({**table, "parameters": SHARING}, f"cohorts-of-{cohort}", tmp_path)
         study = Study.create(storage, name, definition, budget)
-        worker = Worker(study, "cpu", 1, cohort=cohort)
+        worker = make_worker(study, cohort=cohort)
         statements = Statements(storage.engine)
         with mock.patch("hpo.execution.worker.train", Stack()):
             per_trial.append(statements.per(32, worker.run))

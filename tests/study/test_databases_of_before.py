@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 from hpo.cli import app
 from hpo.config import registry
 from hpo.errors import RegistryError
-from hpo.execution.worker import Worker
 from hpo.export.predict import predict
 from hpo.report.write import write_report
 from hpo.storage.tables import EPOCHS
@@ -25,6 +24,7 @@ from hpo.study import Study, StudyStorage
 from hpo.study.files.cleanup import find_unneeded_files
 from hpo.study.files.study_files import StudyFiles, list_local_weights
 from hpo.study.operations.list_studies import list_studies
+from tests.workers import make_worker
 
 BEFORE = Path(__file__).parent / "fixtures" / "before_0.2"
 
@@ -47,7 +47,7 @@ def url(folder: Path) -> str:
 
 def train(study: Study) -> None:
     """Let one worker train, a trial at a time, what is left of a study."""
-    Worker(study, "cpu", 1, cohort=1).run()
+    make_worker(study, cohort=1).run()
 
 
 def expected() -> dict[str, Any]:

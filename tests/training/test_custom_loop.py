@@ -17,7 +17,6 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
-from hpo.execution.worker import Worker
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
@@ -31,6 +30,7 @@ from tests.helpers import ROOT
 from tests.helpers import hpo as command
 from tests.study.helpers import sqlite_url
 from tests.training.resumable import bits, data, stop_after
+from tests.workers import make_worker
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = N
 
 def test_a_study_of_a_loop_has_what_every_study_has(tmp_path: Path) -> None:
     study = plain(tmp_path, baseline={"hidden": 4})
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     trials = study.trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
     for trial in trials:
@@ -113,7 +113,7 @@ def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_
 def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     undisturbed = plain(tmp_path / "a", trials=2)
-    Worker(undisturbed, "cpu", 1).run()
+    make_worker(undisturbed).run()
 
     (tmp_path / "b").mkdir()
     study = plain(tmp_path / "b", trials=2)
@@ -131,15 +131,17 @@ def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path
 
 def test_an_evaluation_tests_the_model_that_a_loop_named(tmp_path: Path) -> None:
     study = plain(tmp_path, trials=2)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     (evaluation,) = plan_evaluations(study, top=1, seeds=2)
-    Worker(evaluation, "cpu", 1).run()
+    make_worker(evaluation).run()
     tested = [trial.user_attrs["test_accuracy"] for trial in evaluation.trials()]
     assert len(tested) == 4  # the best and the defaults
     assert all(0 < accuracy <= 1 for accuracy in tested)
-    with pytest.raises(RequestError, match="evaluate --refit: a loop of one's own decides itself"):
+    with pytest.raises(RequestError, match="evaluate --refit: a training loop of your own chooses its data itself"):
         plan_evaluations(study, top=1, seeds=2, refit=True)
-    with pytest.raises(RequestError, match=r"only the loop 'plain' knows the model of trial \d; its weights are in"):
+    with pytest.raises(
+        RequestError, match=r"the training loop 'plain' can build the model of trial \d; its weights are in"
+    ):
         restore(study)
 
 
@@ -148,12 +150,12 @@ def test_the_objective_may_be_a_value_of_the_loops_own_without_data_or_epochs(tm
     study = make(tmp_path, objective="val_rmse", sampler="tpe", trials=15, parameters=space)
     assert study.definition.dataset.name == "none"
     assert not study.maximize
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert study.best().values[0] == min(abs(t.params["hidden"] - 40) / 8 for t in study.trials())
     assert study.config_of(study.best()).effective().keys() == {"model", "seed", "hidden", "penalty"}
     assert "parameter_count" not in study.trials()[0].user_attrs
     write_report(study, tmp_path / "report")
-    with pytest.raises(RequestError, match="reads data of its own, of which no test set is known here"):
+    with pytest.raises(RequestError, match="reads its own data, so no test set is known here"):
         plan_evaluations(study)
 
 
@@ -165,7 +167,7 @@ def test_a_pruner_ends_a_loop(tmp_path: Path) -> None:
     space = {"model": own(loop, uses=["epochs", "learning_rate"]), "epochs": 5, "learning_rate": [0.1, 0.01]}
     pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
     study = make(tmp_path, sampler="grid", trials=2, pruner=pruner, parameters=space)
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert [row["epoch"] for row in rows_of(study, 1)] == [1]
 
@@ -235,7 +237,7 @@ def test_its_files_are_gone_once_the_trial_has_ended(tmp_path: Path) -> None:
         return 0.5
 
     study = make(tmp_path, trials=1, parameters={"model": own(loop)})
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert folders
     assert not folders[0].exists()
 
@@ -347,7 +349,7 @@ def test_the_data_are_those_of_the_study(tmp_path: Path) -> None:
         return len(trial.data.y_val)
 
     study = make(tmp_path, trials=1, parameters={"model": own(loop)})
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert "trial.data: the study names no data set" in study.trials()[0].user_attrs["message"]
 
 
@@ -358,5 +360,5 @@ def test_loops_and_models_can_share_a_space(tmp_path: Path) -> None:
         ["model", "schedule", "width"],
         ["hidden", "model"],
     ]
-    Worker(study, "cpu", 1).run()
+    make_worker(study).run()
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 2

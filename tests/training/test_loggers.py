@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from hpo.execution.worker import Worker
 from hpo.study import Study
 from tests.execution.backends.cluster import free_port
 from tests.execution.test_worker import make
 from tests.helpers import ROOT, hpo
 from tests.study.helpers import sqlite_url
+from tests.workers import make_worker
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_SILENT": "true"}
 GRID = {"widths": ["8", "16"], "epochs": 3, "batch_size": 32, "learning_rate": [0.01]}
@@ -99,7 +99,7 @@ def runs_of(client: Any, experiment: str) -> dict[str, Any]:
 
 def test_mlflow_has_a_run_for_every_trial_of_a_cohort(client: Any, tmp_path: Path) -> None:
     study = make(tmp_path, name="cohort", sampler="grid", trials=2, parameters=GRID)
-    Worker(study, "cpu", 1, cohort=2, trackers=["mlflow"]).run()
+    make_worker(study, cohort=2, trackers=["mlflow"]).run()
     assert {trial.user_attrs["cohort"] for trial in study.trials()} == {2}
     runs = runs_of(client, "cohort")
     assert set(runs) == {"cohort/trial_0", "cohort/trial_1"}
@@ -124,11 +124,11 @@ def test_a_resumed_trial_goes_on_in_its_run(client: Any, tmp_path: Path) -> None
         asked["left"] -= 1
         return asked["left"] < 0
 
-    Worker(study, "cpu", 1, after_some_steps, trackers=["mlflow"]).run()
+    make_worker(study, after_some_steps, trackers=["mlflow"]).run()
     assert study.trials()[0].state == TrialState.WAITING
     (run,) = runs_of(client, "resumed").values()
     assert (run.info.status, run.data.tags["hpo.status"]) == ("KILLED", "interrupted")
-    Worker(study, "cpu", 1, trackers=["mlflow"]).run()
+    make_worker(study, trackers=["mlflow"]).run()
     (again,) = runs_of(client, "resumed").values()
     assert (again.info.run_id, again.info.status) == (run.info.run_id, "FINISHED")
     history = client.get_metric_history(run.info.run_id, "train_loss")
@@ -144,7 +144,7 @@ def test_a_server_that_goes_away_costs_a_line_and_no_trial(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
     mlflow.set_tracking_uri(url)
     study = make(tmp_path, name="gone", trials=1, parameters={**GRID, "epochs": 30})
-    worker = Worker(study, "cpu", 1, trackers=["mlflow"])
+    worker = make_worker(study, trackers=["mlflow"])
     ended(process)
     worker.run()
     assert study.trials()[0].state == TrialState.COMPLETE
@@ -193,8 +193,8 @@ def test_weights_and_biases_has_a_run_for_every_trial_and_goes_on_in_it(tmp_path
         asked["left"] -= 1
         return asked["left"] < 0
 
-    Worker(study, "cpu", 1, after_some_steps, trackers=["wandb"]).run()
-    Worker(study, "cpu", 1, trackers=["wandb"]).run()
+    make_worker(study, after_some_steps, trackers=["wandb"]).run()
+    make_worker(study, trackers=["wandb"]).run()
     (records,) = offline_runs(tmp_path).values()  # of both attempts, under one id
     runs = [record.run for record in records if record.HasField("run")]
     assert {(run.project, run.run_group, run.display_name) for run in runs} == {
@@ -259,7 +259,7 @@ def test_tensorboard_shows_the_trials_of_a_study_side_by_side(tmp_path: Path) ->
         "batch_norm": True,
     }
     study = make(tmp_path, name="board", sampler="grid", trials=4, parameters=space)
-    Worker(study, "cpu", 1, tensorboard=tmp_path / "events").run()
+    make_worker(study, tensorboard=tmp_path / "events").run()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["tensorboard.main", "--logdir", str(tmp_path / "events"), "--port", str(port), "--load_fast=false"]

@@ -1,1 +1,1 @@
-"""Where workers run. A backend starts `hpo worker …` and nothing else."""
+"""Backends, which start workers: local processes, Ray, Slurm. A backend runs `hpo worker …` and nothing else."""

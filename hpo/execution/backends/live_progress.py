@@ -21,30 +21,30 @@ from hpo.study.operations.worker_status import summarize_workers
 
 __all__ = ["watch_study"]
 
-POLL = 0.2  # seconds between looks at the processes
-REFRESH = 1.0  # seconds between looks at the storage
+POLL = 0.2  # seconds between two checks of the processes
+REFRESH = 1.0  # seconds between two reads of the storage
 
 
 def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Callable[[], bool]) -> list[str]:
-    """Show progress on standard error until all workers have ended; returns why those that failed did.
+    """Show progress on standard error until all workers have ended; return the reasons of those that failed.
 
-    A stop that is asked for is passed on to the workers once.
+    A request to stop is passed on to the workers once.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
-    began, asked, looked, said = datetime.now(), False, 0.0, False
+    begin, stopping, last_read, reported = datetime.now(), False, 0.0, False
     try:
         while any(worker.alive for worker in workers):
-            if should_stop() and not asked:
-                asked = True
-                console.print("stopping: every worker gives its trial back (once more stops at once)")
+            if should_stop() and not stopping:
+                stopping = True
+                console.print("stopping: every worker releases its trials (a second signal stops at once)")
                 for worker in workers:
                     worker.stop()
-            if time.monotonic() - looked >= REFRESH:
-                looked = time.monotonic()
-                said = _show(display, study, began, console, said)
+            if time.monotonic() - last_read >= REFRESH:
+                last_read = time.monotonic()
+                reported = _show(display, study, begin, console, reported)
             time.sleep(POLL)
-    except BaseException:  # a second signal, or a fault of ours: nobody would be left to stop them
+    except BaseException:  # a second signal, or a bug here: nobody else would stop them
         for worker in workers:
             worker.stop()
         raise
@@ -53,19 +53,19 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
     return [why for worker in workers if (why := worker.failure)]
 
 
-def _show(display: _Display, study: Study, began: datetime, console: Console, said: bool) -> bool:
-    """Show progress, or say once that the database gives none; the workers have patience of their own."""
+def _show(display: _Display, study: Study, begin: datetime, console: Console, reported: bool) -> bool:
+    """Show progress; return true if the database did not answer, which is reported once: workers retry themselves."""
     try:
-        display.show(read_progress(study, began))
+        display.show(read_progress(study, begin))
     except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError) as error:
-        if not said:
+        if not reported:
             console.print(f"{study.storage.explain(error)}; the workers go on for up to 5 minutes", soft_wrap=True)
         return True
     return False
 
 
 class _Display(Protocol):
-    """Where progress is shown."""
+    """Display of progress."""
 
     def show(self, now: Progress) -> None: ...
 
@@ -73,7 +73,7 @@ class _Display(Protocol):
 
 
 class _Lines:
-    """A plain line whenever a trial has finished."""
+    """Display of a plain line whenever a trial has finished."""
 
     def __init__(self, name: str, console: Console) -> None:
         self.name = name
@@ -91,7 +91,7 @@ class _Lines:
 
 
 class _Terminal:
-    """Counts, the best and the time left in a line, and a row per worker, redrawn in place."""
+    """Display, redrawn in place, of a line with counts, the best value and the time left, and of a row per worker."""
 
     def __init__(self, name: str, console: Console) -> None:
         self.name = name

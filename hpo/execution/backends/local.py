@@ -1,4 +1,4 @@
-"""Workers as processes on this machine."""
+"""Backend that runs workers as processes on this machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import log_names, read_failure, start_process, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 from hpo.utils.home import cores, folder
 
@@ -20,42 +20,43 @@ __all__ = ["Local", "LocalWorker", "count_gpus", "default_worker_count"]
 
 @dataclass
 class LocalWorker:
-    """A worker process and its log."""
+    """Worker process with its log."""
 
     process: subprocess.Popen[bytes]
     log: Path
-    asked: bool = field(default=False)
+    stopping: bool = field(default=False)
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """True while the process runs."""
         return self.process.poll() is None
 
     @property
     def failure(self) -> str | None:
-        """The last line of its log if it ended with an error, else None."""
-        return read_failure(self.process, self.log, asked=self.asked)
+        """Last line of its log if it ended with an error, else None."""
+        return read_failure(self.process, self.log, stopping=self.stopping)
 
     def stop(self) -> None:
-        """Ask for an orderly stop; asked again, the worker gives its trial back and ends at once."""
-        self.asked = True
+        """Ask for an orderly stop; when asked again, the worker releases its trials and ends at once."""
+        self.stopping = True
         if self.alive:
             self.process.send_signal(signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Local:
-    """Worker processes on this machine, each with its share of the cores and, where there are GPUs, one of them."""
+    """Backend of processes on this machine, each with its share of the cores and one of the GPUs, if there are any."""
 
     def start(self, study: Study, options: WorkerOptions) -> list[LocalWorker]:
-        """See `Backend`. Threads are for this machine's cores in all: more would be much slower."""
-        count = options.count or default_worker_count(options.device)
+        """Start worker processes, which share the cores as threads, for more threads would be much slower."""
+        count = options.workers or default_worker_count(options.device)
         threads = options.cpus or max(1, cores() // count)
-        arguments, logs = options.arguments(study.name, threads), folder("logs", study.name)
+        arguments = options.model_copy(update={"cpus": threads}).arguments(study.name)
+        logs = folder("logs", study.name)
         devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(
-                start_process(arguments, storage_url_of(study), threads, logs / name, more=_one_of(devices, i)),
+                start_process(arguments, storage_url_of(study), threads, logs / name, extra_env=_one_of(devices, i)),
                 logs / name,
             )
             for i, name in enumerate(log_names(count))
@@ -63,26 +64,26 @@ class Local:
 
 
 def default_worker_count(device: str) -> int:
-    """How many workers a launch without a number has here: one per GPU that they would use, else one per core."""
+    """Return the default number of workers: one per GPU that they would use, else one per core."""
     if device.startswith("cuda:"):
         return 1
     return (len(count_gpus()) if device != "cpu" else 0) or cores()
 
 
 def count_gpus() -> list[str]:
-    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them: those that it lets us see, else all."""
+    """List the GPUs of this machine: those that CUDA_VISIBLE_DEVICES names, else the ids of all."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        named = [part.strip() for part in visible.split(",") if part.strip()]
-        return [] if "-1" in named else named
+        names = [part.strip() for part in visible.split(",") if part.strip()]
+        return [] if "-1" in names else names
     if (program := shutil.which("nvidia-smi")) is None:
         return []
     command = [program, "--query-gpu=uuid", "--format=csv,noheader"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-    except (OSError, subprocess.SubprocessError):  # a driver without a card
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):  # a driver without a GPU
         return []
-    return found.split()
+    return output.split()
 
 
 def _one_of(devices: list[str], i: int) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""A worker's process, the same wherever it runs: its command line, its environment, and why it failed."""
+"""Process of a worker, the same on every backend: its command line, its environment and its failure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from hpo.utils.home import folder, home
 
 __all__ = ["STOPS", "RemoteWorker", "log_names", "read_failure", "start_process", "storage_url_of"]
 
-POLL = 0.5  # seconds; Ray's interruption is no signal, and reaches no process that waits in the system
+POLL = 0.5  # seconds; Ray interrupts without a signal, which a process that waits in a system call does not notice
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
 def storage_url_of(study: Study) -> str:
-    """The storage's URL with its password: for the environment of a worker, and for nothing else."""
+    """Return the storage's URL with its password, for the environment of a worker and for nothing else."""
     return study.storage.url.render_as_string(hide_password=False)
 
 
 def log_names(count: int) -> list[str]:
-    """Names for the logs of a launch's workers, unlike those of any other launch."""
+    """Return names for the logs of a launch's workers that no other launch uses."""
     launch = f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     return [f"{launch}-{i}.log" for i in range(count)]
 
@@ -39,40 +39,40 @@ def start_process(
     threads: int | None,
     log: Path,
     cwd: Path | None = None,
-    more: Mapping[str, str] | None = None,
+    extra_env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `hpo …`, its output going to a log.
+    """Start `hpo …` with its output in a log.
 
     Args:
-        arguments: of `hpo`.
-        url: of the storage.
-        threads: of its libraries, or None.
-        log: a file; what it has stays.
-        cwd: where it starts; by default here.
-        more: of its environment.
+        arguments: arguments of `hpo`.
+        url: URL of the storage.
+        threads: number of threads of its libraries; None leaves that to them.
+        log: file that the output is appended to.
+        cwd: folder to start in; by default the current one.
+        extra_env: environment variables to add.
     """
-    # -P: a file of the user's called like a module of ours or of Python's must not be taken for it.
+    # -P: a user's file with the name of one of our or Python's modules must not be imported in its place.
     command = [sys.executable, "-P", "-m", "hpo", *arguments]
     environment = {
         **os.environ,
-        # The URL may hold a password, and arguments are there for every user of the machine to read.
+        # The URL may hold a password, and every user of the machine can read arguments.
         "OPTUNA_STORAGE": url,
         **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
-        **(more or {}),
+        **(extra_env or {}),
     }
     with log.open("ab") as output:
-        # A session of its own: a signal to whoever started it is passed on once, and not met twice.
+        # A session of its own, so that a signal to whoever started it reaches it once, when it is passed on.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=cwd,
             start_new_session=True,
         )  # fmt: skip
 
 
-def read_failure(process: subprocess.Popen[bytes], log: Path, *, asked: bool) -> str | None:
-    """Why a worker's process ended, in a line; None while it runs, and where it was asked to or had no work left."""
+def read_failure(process: subprocess.Popen[bytes], log: Path, *, stopping: bool) -> str | None:
+    """Return why a worker failed, in a line; None while it runs, and if it was stopped or had no work left."""
     code = process.poll()
-    # Whoever asked it to stop. Before it could install its handlers, a worker dies of the signal itself.
-    if code is None or code == 0 or code - 128 in STOPS or (asked and -code in STOPS):
+    # Stopped by whomever. Before a worker has installed its handlers, it dies of the signal itself.
+    if code is None or code == 0 or code - 128 in STOPS or (stopping and -code in STOPS):
         return None
     if code < 0:
         return f"worker {process.pid} was killed by signal {-code} (log: {log})"
@@ -83,15 +83,15 @@ def read_failure(process: subprocess.Popen[bytes], log: Path, *, asked: bool) ->
 
 @dataclass(frozen=True)
 class RemoteWorker:
-    """A worker to run on another machine, or in another job: all but the storage's URL, which may hold a password.
+    """Worker to be run on another machine, or in another job; it lacks the storage's URL, which may hold a password.
 
     Attributes:
         study: the study's name.
-        arguments: of `hpo`.
-        threads: of its libraries, or None.
-        log: the name of its log.
+        arguments: arguments of `hpo`.
+        threads: number of threads of its libraries; None leaves that to them.
+        log: name of its log.
         home: `HPO_HOME`, which the machines may share.
-        cwd: where the launch was typed, and where `--import` looks, where the folder is there.
+        cwd: folder of the launch, where the worker starts and `--import` looks if that machine has it.
     """
 
     study: str
@@ -102,24 +102,24 @@ class RemoteWorker:
     cwd: Path
 
     @classmethod
-    def of(cls, study: Study, arguments: Sequence[str], threads: int | None, log: str) -> RemoteWorker:
-        """The order for a worker as it would run here."""
+    def for_study(cls, study: Study, arguments: Sequence[str], threads: int | None, log: str) -> RemoteWorker:
+        """Describe a worker as it would run here."""
         return cls(study.name, arguments, threads, log, home(), Path.cwd())
 
     def __call__(self, url: str | None = None) -> None:
-        """Run the worker to its end; an interruption, whatever its kind, asks it to stop in order first.
+        """Run the worker to its end; an interruption of any kind first asks it for an orderly stop.
 
         Args:
-            url: of the storage; by default the environment's.
+            url: URL of the storage; by default the environment's.
 
         Raises:
-            RunError: it failed; the line has its last words and its log.
+            RunError: it failed; the line has the last line of its log, and the log's path.
         """
         url = url or os.environ.get("OPTUNA_STORAGE")
         if not url:
             raise RunError("OPTUNA_STORAGE is not set in the job; submit it with the environment (no export=NONE)")
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # As in all that a shell starts in the background, a whole cluster too, which could then cancel nothing.
+            # A shell starts background jobs like that, even a whole cluster, which could then cancel nothing.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ["HPO_HOME"] = str(self.home)
         log = folder("logs", self.study) / self.log
@@ -127,15 +127,15 @@ class RemoteWorker:
             self.arguments, url, self.threads, log, self.cwd if self.cwd.is_dir() else None,
             {"HPO_HOME": str(self.home)},
         )  # fmt: skip
-        asked = True
+        stopping = True
         try:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL)
-            asked = False
+            stopping = False
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGUSR2)  # which only asks, should the worker have been told before us
+                process.send_signal(signal.SIGUSR2)  # which only asks, in case the worker has received a signal already
                 process.wait()
-        if why := read_failure(process, log, asked=asked):
+        if why := read_failure(process, log, stopping=stopping):
             raise RunError(f"{why} on {os.uname().nodename}")

@@ -1,4 +1,4 @@
-"""Workers as tasks of a Ray cluster that is there already."""
+"""Backend that runs workers as tasks of an existing Ray cluster."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 
 if TYPE_CHECKING:
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Ray", "RayWorker"]
 
-RETRIES = 3  # of a task whose node has died, on another one
+RETRIES = 3  # of a task whose node has died, on another node
 
 
 @dataclass
 class RayWorker:
-    """A worker's task."""
+    """Worker as a task of Ray."""
 
     task: ray.ObjectRef[None]
-    asked: bool = False
+    stopping: bool = False
 
     @property
     def alive(self) -> bool:
-        """Whether the task has not ended."""
+        """True until the task has ended."""
         import ray
 
         done, _ = ray.wait([self.task], timeout=0)
@@ -37,7 +37,7 @@ class RayWorker:
 
     @property
     def failure(self) -> str | None:
-        """What the task raised, in a line; None where it has not ended, or was asked to."""
+        """Error of the task, in a line; None while it runs, and if it was asked to stop."""
         import ray
 
         if self.alive:
@@ -45,45 +45,45 @@ class RayWorker:
         try:
             ray.get(self.task)
         except ray.exceptions.TaskCancelledError as error:
-            return None if self.asked else _line(error)
+            return None if self.stopping else _line(error)
         except ray.exceptions.RayTaskError as error:
-            return None if self.asked else _line(error.cause or error)
+            return None if self.stopping else _line(error.cause or error)
         except ray.exceptions.RayError as error:
             return _line(error)
         return None
 
     def stop(self) -> None:
-        """Ask for an orderly stop; asked again, Ray ends the task at once."""
+        """Ask for an orderly stop; when asked again, let Ray end the task at once."""
         import ray
 
-        ray.cancel(self.task, force=self.asked)
-        self.asked = True
+        ray.cancel(self.task, force=self.stopping)
+        self.stopping = True
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Tasks with shares of CPUs and GPUs. One whose node dies is run again on another, and ends if no work is left.
+    """Backend of tasks with shares of CPUs and GPUs. A task whose node dies is run again on another node.
 
     Attributes:
-        address: of the cluster, as `HOST:PORT` or `ray://HOST:PORT`; None finds the one that this machine is part of.
+        address: address of the cluster, `HOST:PORT` or `ray://HOST:PORT`; None finds the one this machine belongs to.
     """
 
     address: str | None = None
 
     def start(self, study: Study, options: WorkerOptions) -> list[RayWorker]:
-        """See `Backend`."""
+        """Start workers as tasks; see `Backend`."""
         self._connect()
         import ray
 
-        count, cpus, gpus = options.count or 1, options.cpus or 1, options.gpus or 0
+        count, cpus, gpus = options.workers or 1, options.cpus or 1, options.gpus or 0
         _check_shares(cpus, gpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
-        arguments = options.arguments(study.name, cpus)
-        orders = [RemoteWorker.of(study, arguments, cpus, name) for name in log_names(count)]
+        arguments = options.model_copy(update={"cpus": cpus}).arguments(study.name)
+        workers = [RemoteWorker.for_study(study, arguments, cpus, name) for name in log_names(count)]
         # The URL goes through the cluster's memory, and into the worker's environment on its node. As a `runtime_env`
         # it would be written to Ray's logs (runtime_env_agent.log) with its password.
         url = storage_url_of(study)
-        return [RayWorker(run.options(name=f"hpo worker {study.name}").remote(order, url)) for order in orders]
+        return [RayWorker(run.options(name=f"hpo worker {study.name}").remote(worker, url)) for worker in workers]
 
     def _connect(self) -> None:
         """Join the cluster.
@@ -91,7 +91,7 @@ class Ray:
         Raises:
             RequestError: Ray is not installed, or there is no cluster.
         """
-        # Attempts to reach the cluster, seconds each; of Ray's own 20 a wrong address would take minutes.
+        # Attempts to reach the cluster, of some seconds each; with Ray's 20 a wrong address would take minutes.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "3")
         try:
             import ray
@@ -101,7 +101,7 @@ class Ray:
             return
         try:
             ray.init(self.address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:  # of its own kinds, and of gRPC's
+        except Exception as error:  # Ray's own kinds, and gRPC's
             where = f"at {self.address}" if self.address else "here"
             raise RequestError(
                 f"--backend ray: no Ray cluster {where} ({_line(error)}); start one with: ray start --head, or name it "
@@ -109,24 +109,24 @@ class Ray:
             ) from error
 
 
-def _run(order: RemoteWorker, url: str) -> None:
-    order(url)
+def _run(worker: RemoteWorker, url: str) -> None:
+    worker(url)
 
 
 def _check_shares(cpus: int, gpus: float) -> None:
-    """Refuse what no node could ever hold: its tasks would wait for good.
+    """Refuse workers that fit on no node: their tasks would wait forever.
 
     Raises:
-        RequestError: says what the largest nodes have.
+        RequestError: no node is large enough; the line says what the nodes have.
     """
     import ray
 
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in known if node["Alive"]]
+    all_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in all_nodes if node["Alive"]]
     if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        held = ", ".join(sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}))
+        sizes = ", ".join(sorted({f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes}))
         raise RequestError(
-            f"--backend ray: no node has {cpus} CPUs and {gpus:g} GPUs for a worker; they have {held or 'none'}"
+            f"--backend ray: no node has {cpus} CPUs and {gpus:g} GPUs for a worker; they have {sizes or 'none'}"
         )
 
 

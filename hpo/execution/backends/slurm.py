@@ -1,4 +1,4 @@
-"""Workers as the jobs of a Slurm array, submitted through submitit."""
+"""Backend that runs workers as the jobs of a Slurm array, submitted through submitit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError, RunError
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 from hpo.utils.home import folder
 
@@ -21,60 +21,60 @@ if TYPE_CHECKING:
 
 __all__ = ["Slurm", "SlurmWorker", "parse_slurm_options"]
 
-LISTS = ("setup", "srun_args", "teardown")  # which may be given several times
-TIME_LIMIT = "timed-out"  # what submitit says of it
+LISTS = ("setup", "srun_args", "teardown")  # keys that may be given several times
+TIME_LIMIT = "timed-out"  # submitit's word for it
 
 
 @dataclass
 class SlurmWorker:
-    """A worker's job."""
+    """Worker as a job of Slurm."""
 
     job: submitit.Job[None]
-    asked: bool = False
+    stopping: bool = False
 
     @property
     def alive(self) -> bool:
-        """Whether the job has not ended, waiting ones included."""
+        """True while the job waits or runs."""
         return not self.job.done()
 
     @property
     def failure(self) -> str | None:
-        """Why it ended, in a line; None where it has not ended, had no work left, or was cancelled by us."""
-        if self.alive or self.asked:
+        """Reason why it failed, in a line; None while it runs, and if it had no work left or was cancelled by us."""
+        if self.alive or self.stopping:
             return None
         error = self.job.exception()
         if error is None:
             return None
         if TIME_LIMIT in str(error):
             return f"job {self.job.job_id} ran into its time limit; launch again, and the next jobs go on"
-        return f"job {self.job.job_id}: {_why(error)}"
+        return f"job {self.job.job_id}: {_reason(error)}"
 
     def stop(self) -> None:
-        """Cancel the job: its worker is asked to stop in order, and killed after Slurm's KillWait, 30 s by default."""
-        self.asked = True
+        """Cancel the job: Slurm asks its worker for an orderly stop, and kills it after KillWait, 30 s by default."""
+        self.stopping = True
         self.job.cancel(check=False)
 
 
 @dataclass(frozen=True)
 class Slurm:
-    """A job array.
+    """Backend of a job array.
 
     Attributes:
-        parameters: as `--slurm`: what submitit knows, anything else that sbatch knows, and `cluster`, which may be
-            `local` to run the jobs here, as a trial.
+        parameters: options as for `--slurm`: submitit's, any other of sbatch, and `cluster`, which may be `local` to
+            try the jobs on this machine.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def start(self, study: Study, options: WorkerOptions) -> list[SlurmWorker]:
-        """See `Backend`."""
+        """Submit workers as the jobs of an array; see `Backend`."""
         try:
             import submitit
         except ImportError:
             why = "--backend slurm: needs submitit; install it with: pip install 'torch-hpo[slurm]'"
             raise RequestError(why) from None
-        given = dict(self.parameters)
-        cluster = given.pop("cluster", "slurm")
+        parameters = dict(self.parameters)
+        cluster = parameters.pop("cluster", "slurm")
         if cluster == "slurm" and shutil.which("sbatch") is None:
             raise RequestError(
                 "--backend slurm: sbatch is not found; launch from a machine of the cluster, or try it here with "
@@ -82,44 +82,45 @@ class Slurm:
             )
         executor = submitit.AutoExecutor(folder("submitit", study.name), cluster=cluster)
         try:
-            executor.update_parameters(**_submitit(given, options), name=f"hpo-{study.name}")
+            executor.update_parameters(**_to_submitit(parameters, options), name=f"hpo-{study.name}")
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise RequestError(f"--slurm: {' '.join(str(error).split())}") from error
-        arguments = options.arguments(study.name, options.cpus)
-        orders = [RemoteWorker.of(study, arguments, options.cpus, name) for name in log_names(options.count or 1)]
-        # sbatch and submitit's own jobs here take over the environment of whoever submits; what is submitted is
-        # pickled, and has no URL.
+        arguments = options.arguments(study.name)
+        names = log_names(options.workers or 1)
+        workers = [RemoteWorker.for_study(study, arguments, options.cpus, name) for name in names]
+        # sbatch, and submitit's local jobs, take over the environment of whoever submits. The workers are pickled to a
+        # file, and so must not have the URL.
         with _environment(OPTUNA_STORAGE=storage_url_of(study)), executor.batch():
-            jobs = [executor.submit(order) for order in orders]
+            jobs = [executor.submit(worker) for worker in workers]
         return [SlurmWorker(job) for job in jobs]
 
 
 def parse_slurm_options(texts: Sequence[str]) -> dict[str, Any]:
-    """The parameters that `--slurm KEY=VALUE` gives, those of `LISTS` as lists.
+    """Parse the options of `--slurm KEY=VALUE`; those of `LISTS` become lists.
 
     Raises:
-        RequestError: a text has no `=`, or a key stands twice.
+        RequestError: a text has no `=`, or a key is given twice.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         key = key.strip().lstrip("-").replace("-", "_")
         if not equals or not key:
             raise RequestError(f"--slurm {text}: write KEY=VALUE, as --slurm partition=gpu")
         if key in LISTS:
-            found.setdefault(key, []).append(value)
-        elif key in found:
+            options.setdefault(key, []).append(value)
+        elif key in options:
             raise RequestError(f"--slurm {text}: {key} is given twice")
         else:
-            found[key] = value
-    return found
+            options[key] = value
+    return options
 
 
 def parse_minutes(text: str) -> int:
-    """A time limit as sbatch takes it, in whole minutes: `30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+    """Parse a time limit of sbatch as whole minutes: `30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM` or `D-HH:MM:SS`.
 
     Raises:
-        RequestError: it is none.
+        RequestError: the text has another form.
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if match is None:
@@ -135,30 +136,30 @@ def parse_minutes(text: str) -> int:
     return -(-(int(days or 0) * 86400 + hours * 3600 + minute * 60 + seconds) // 60)
 
 
-def _submitit(given: Mapping[str, Any], options: WorkerOptions) -> dict[str, Any]:
-    """The same in submitit's words: its own parameters, and what it hands on to sbatch as it is."""
+def _to_submitit(parameters: Mapping[str, Any], options: WorkerOptions) -> dict[str, Any]:
+    """Return the options under submitit's names: its own, and others that it hands on to sbatch unchanged."""
     import submitit
 
-    known = submitit.SlurmExecutor._valid_parameters()
+    own = submitit.SlurmExecutor._valid_parameters()
     if options.gpus and options.gpus != int(options.gpus):
         raise RequestError(f"--gpus {options.gpus:g}: Slurm gives whole GPUs; use 1, or --slurm gres=…")
     shares = {"cpus_per_task": options.cpus, "gpus_per_node": int(options.gpus) if options.gpus else None}
-    words: dict[str, Any] = {key: value for key, value in shares.items() if value}
+    renamed: dict[str, Any] = {key: value for key, value in shares.items() if value}
     others: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in parameters.items():
         if key == "time":
-            words["timeout_min"] = parse_minutes(value)
-        elif key in words:
-            raise RequestError(f"--slurm {key}={value}: --cpus or --gpus says that already")
-        elif key in known:
-            words[f"slurm_{key}"] = int(value) if str(value).isdigit() else value
+            renamed["timeout_min"] = parse_minutes(value)
+        elif key in renamed:
+            raise RequestError(f"--slurm {key}={value}: --cpus or --gpus sets that already")
+        elif key in own:
+            renamed[f"slurm_{key}"] = int(value) if str(value).isdigit() else value
         else:
             others[key] = value
-    return {**words, **({"slurm_additional_parameters": others} if others else {})}
+    return {**renamed, **({"slurm_additional_parameters": others} if others else {})}
 
 
-def _why(error: BaseException) -> str:
-    """The line of ours in the trace that submitit keeps, or else its own first one."""
+def _reason(error: BaseException) -> str:
+    """Return our own error's line in the trace that submitit keeps, or else the trace's first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     ours = (line.partition(": ")[2] for line in lines if line.startswith(f"{RunError.__module__}.{RunError.__name__}"))
     return next(ours, lines[0] if lines else type(error).__name__)

@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.errors import RequestError
-from hpo.execution.backends.base import WorkerOptions
 from hpo.execution.backends.local import Local, count_gpus, default_worker_count
 from hpo.execution.backends.ray import Ray
 from hpo.execution.backends.slurm import Slurm, parse_minutes, parse_slurm_options
+from hpo.execution.worker_options import WorkerOptions
 from tests.execution.backends.cluster import ALONE, cluster
 from tests.execution.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
 from tests.helpers import hpo
@@ -29,7 +29,7 @@ def test_each_worker_here_has_one_of_several_gpus(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-b")
     assert default_worker_count("auto") == default_worker_count("cuda") == 2
     study = endless(sqlite_url(tmp_path), tmp_path, "gpus")
-    handles = Local().start(study, WorkerOptions(3, cpus=1, cohort=1))
+    handles = Local().start(study, WorkerOptions(workers=3, cpus=1, cohort=1))
     seen = [Path(f"/proc/{each.process.pid}/environ").read_bytes().split(b"\0") for each in handles]
     assert [b"CUDA_VISIBLE_DEVICES=4" in each for each in seen] == [True, False, True]
     assert b"CUDA_VISIBLE_DEVICES=GPU-b" in seen[1]
@@ -70,7 +70,7 @@ def test_a_study_on_two_nodes_of_which_one_dies_has_exact_numbers(
     with cluster(cpus=1) as made:
         made.node("second", 1)
         try:
-            handles = Ray(made.address).start(study, WorkerOptions(2, cohort=1, **OPTIONS))
+            handles = Ray(made.address).start(study, WorkerOptions(workers=2, cohort=1, **OPTIONS))
             until(lambda: len(pids(study)) == 2 and len(begun_numbers(study)) >= 2)
             made.kill("second")
             ended(handles)
@@ -98,16 +98,16 @@ def test_what_no_node_could_hold_is_refused_and_where_no_cluster_is(tmp_path: Pa
             with pytest.raises(
                 RequestError, match="no node has 64 CPUs and 0 GPUs for a worker; they have 2 CPUs and 0"
             ):
-                Ray(made.address).start(study, WorkerOptions(1, cpus=64))
+                Ray(made.address).start(study, WorkerOptions(workers=1, cpus=64))
             with pytest.raises(RequestError, match=r"no node has 1 CPUs and 0\.5 GPUs"):
-                Ray(made.address).start(study, WorkerOptions(1, gpus=0.5))
+                Ray(made.address).start(study, WorkerOptions(workers=1, gpus=0.5))
         finally:
             ray.shutdown()
     line = r"--backend ray: no Ray cluster here .* start one with: ray start --head"
     with ALONE:
         Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # of one that was killed
         with pytest.raises(RequestError, match=line):
-            Ray().start(study, WorkerOptions(1))
+            Ray().start(study, WorkerOptions(workers=1))
 
 
 # Slurm.
@@ -117,7 +117,7 @@ def test_after_the_time_limit_the_next_array_goes_on(tmp_path: Path, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = make(sqlite_url(tmp_path), tmp_path, "limit", 2, epochs=[300])
     slurm = Slurm({"cluster": "local", "time": "1"})
-    handles = slurm.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
+    handles = slurm.start(study, WorkerOptions(workers=1, cohort=1, **OPTIONS))
     until(lambda: pids(study) and begun(study))
     (worker,) = pids(study)
     submitit = parent(worker)
@@ -130,7 +130,7 @@ def test_after_the_time_limit_the_next_array_goes_on(tmp_path: Path, monkeypatch
     log = next((tmp_path / "home" / "logs" / "limit").glob("*.log")).read_text(encoding="utf-8")
     assert "released: the worker was asked to stop" in log
 
-    again = slurm.start(study, WorkerOptions(1, **{**OPTIONS, "cohort": 1}))
+    again = slurm.start(study, WorkerOptions(workers=1, **{**OPTIONS, "cohort": 1}))
     ended(again)
     assert [handle.failure for handle in again] == [None]
     assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(2)]
@@ -156,7 +156,7 @@ def test_everything_is_passed_through_to_sbatch(tmp_path: Path, monkeypatch: pyt
     study = make(url, tmp_path, "passed", 1)
     given = ["partition=gpu", "time=1-04:00:30", "setup=module load cuda", "setup=ulimit -n 4096", "mem=16GB",
              "qos=long", "reservation=mine"]  # fmt: skip
-    handles = Slurm(parse_slurm_options(given)).start(study, WorkerOptions(3, cpus=4, gpus=1))
+    handles = Slurm(parse_slurm_options(given)).start(study, WorkerOptions(workers=3, cpus=4, gpus=1))
     assert [handle.job.job_id for handle in handles] == ["4242_0", "4242_1", "4242_2"]
     script = (tmp_path / "script").read_text(encoding="utf-8")
     for line in ("--partition=gpu", "--time=1681", "--mem=16GB", "--qos=long", "--reservation=mine", "--array=0-2%3",

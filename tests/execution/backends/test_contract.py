@@ -16,10 +16,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.execution.backends.base import Backend, WorkerHandle, WorkerOptions
+from hpo.execution.backends.base import Backend, WorkerHandle
 from hpo.execution.backends.local import Local
 from hpo.execution.backends.ray import Ray
 from hpo.execution.backends.slurm import Slurm
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import home
@@ -118,7 +119,7 @@ def begun(study: Study) -> bool:
 
 def test_n_workers_do_exactly_the_budget(engine: Engine, url: str, name: str, tmp_path: Path) -> None:
     study = make(url, tmp_path, name, 12)
-    handles = engine.backend.start(study, WorkerOptions(2, **OPTIONS))
+    handles = engine.backend.start(study, WorkerOptions(workers=2, **OPTIONS))
     assert len(handles) == 2
     ended(handles)
     assert [handle.failure for handle in handles] == [None, None]
@@ -129,7 +130,7 @@ def test_a_stop_is_orderly_and_the_password_is_in_the_environment_alone(
     engine: Engine, url: str, name: str, tmp_path: Path
 ) -> None:
     study = endless(url, tmp_path, name)
-    handles = engine.backend.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
+    handles = engine.backend.start(study, WorkerOptions(workers=1, cohort=1, **OPTIONS))
     until(lambda: begun(study))
     (pid,) = pids(study)
     assert f"OPTUNA_STORAGE={url}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -158,7 +159,7 @@ def leaks(*folders: Path) -> list[str]:
 
 def test_a_worker_that_fails_says_why(engine: Engine, url: str, name: str, tmp_path: Path) -> None:
     study = make(url, tmp_path, name, 2)
-    handles = engine.backend.start(study, WorkerOptions(1, imports=["no_such_module"], **OPTIONS))
+    handles = engine.backend.start(study, WorkerOptions(workers=1, imports=["no_such_module"], **OPTIONS))
     ended(handles)
     (why,) = [handle.failure for handle in handles]
     assert "exit code 2: hpo: --import no_such_module: ModuleNotFoundError: No module named 'no_such_module'" in why
@@ -170,13 +171,13 @@ def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
     engine: Engine, url: str, name: str, tmp_path: Path
 ) -> None:
     study = make(url, tmp_path, name, 2, epochs=[80])
-    handles = engine.backend.start(study, WorkerOptions(1, cohort=1, **OPTIONS))
+    handles = engine.backend.start(study, WorkerOptions(workers=1, cohort=1, **OPTIONS))
     until(lambda: pids(study) and begun(study))
     os.kill(pids(study)[0], signal.SIGKILL)
     ended(handles)
     assert "was killed by signal 9" in handles[0].failure
     assert study.remaining() > 0
-    again = engine.backend.start(study, WorkerOptions(2, **OPTIONS))
+    again = engine.backend.start(study, WorkerOptions(workers=2, **OPTIONS))
     ended(again)
     assert [handle.failure for handle in again] == [None, None]
     assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(2)]

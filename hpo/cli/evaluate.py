@@ -1,0 +1,88 @@
+"""Command that evaluates a study: evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from hpo.cli.lookup import format_command_line, load_runnable_study, make_backend
+from hpo.cli.options import app, backend_options, format_option, launch_options, storage_option
+from hpo.cli.output import print_rows, say
+
+if TYPE_CHECKING:
+    from hpo.execution.worker_options import WorkerOptions
+    from hpo.study import Study
+
+__all__: list[str] = []
+
+
+@app.command()
+@click.argument("name")
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of configurations.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs of each.")
+@click.option("--dataset", help="Another data set than the study's: a name, or the path of an .npz file.")
+@click.option(
+    "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
+)
+@click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
+@format_option("table", "json")
+@backend_options
+@launch_options
+@storage_option
+def evaluate(
+    name: str,
+    top: int,
+    seeds: int,
+    dataset: str | None,
+    refit: bool,
+    inside: bool,
+    style: str,
+    backend: str,
+    address: str | None,
+    slurm: Sequence[str],
+    options: WorkerOptions,
+    storage: str | None,
+) -> int:
+    """Train the best configurations of NAME and its baseline again from fresh seeds, and test each run once.
+
+    Runs that exist are not run again. Every reading of the test set is counted in the report.
+
+    Example: hpo evaluate mnist_mlp --top 3 --seeds 5
+    """
+    from hpo.execution.evaluate import plan_evaluations, publish_evaluations, run_evaluations
+    from hpo.utils.signals import StopRequest
+
+    where = make_backend(backend, address, slurm, options)
+    study = load_runnable_study(name, storage, options.imports)
+    if inside:
+        from hpo.execution.inspect_model import check_inspectable
+
+        check_inspectable(study)
+    evaluations = plan_evaluations(study, top, seeds, dataset, refit=refit)
+    with StopRequest(within=20) as stop:  # the workers take half of it
+        if options.workers != 0:
+            say(f"evaluating {name}: {', '.join(each.name for each in evaluations)} in {study.storage.masked_url}")
+            run_evaluations(evaluations, options, stop, where)
+    _print_scores(study, evaluations, style)
+    if inside and not stop():
+        from hpo.execution.inspect_model import inspect_model
+
+        inspect_model(study, options.device)
+    if not stop():
+        publish_evaluations(study)
+    say(f"write the report:  {format_command_line('report', study, options.imports)}")
+    return stop.exit_code
+
+
+def _print_scores(study: Study, evaluations: Sequence[Study], style: str) -> None:
+    """Print the results of the evaluations that have just been run."""
+    from hpo.execution.evaluate import read_results_of
+    from hpo.report.stats.evaluation_stats import compare_candidates, summarize_evaluation, tabulate_scores
+
+    for results in read_results_of(study, evaluations):
+        stats = compare_candidates(results)
+        print_rows(tabulate_scores(stats), style)
+        for sentence in summarize_evaluation(results, stats):
+            say(sentence)

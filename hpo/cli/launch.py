@@ -1,0 +1,158 @@
+"""Command that launches a study: launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpo.cli.lookup import format_command_line, make_backend, write_report_of
+from hpo.cli.options import app, backend_options, launch_options, set_option, storage_option
+from hpo.cli.output import say
+from hpo.errors import RequestError, RunError
+
+if TYPE_CHECKING:
+    from hpo.execution.backends.base import Backend
+    from hpo.execution.launch import LaunchPlan
+    from hpo.execution.worker_options import WorkerOptions
+    from hpo.study import Study
+
+__all__: list[str] = []
+
+
+@app.command()
+@click.argument("study")
+@click.option("--trials", type=int, help="Budget: exactly this many trials in all; a larger one extends a study.")
+@click.option("--timeout", help='Start no trial after this much time: "2h", "15m", "90".')
+@click.option("--target", type=float, help="End the study once the objective reaches this value.")
+@click.option("--name", help="Name of the study; by default the file's stem.")
+@click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
+@click.option("--objective", help="Metric instead of the file's.")
+@click.option("--sampler", help="Sampler instead of the file's.")
+@click.option("--pruner", help="Pruner instead of the file's.")
+@click.option("--seed", type=int, help="Seed instead of the file's.")
+@click.option(
+    "--warm-start",
+    metavar="OLD",
+    help="Start with the best trials of study OLD of the same storage, after the baseline; for adaptive samplers only.",
+)
+@click.option("--top", type=click.IntRange(min=1), help="Number of best trials of OLD; by default 5.")
+@set_option
+@click.option(
+    "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
+)
+@click.option("--report", is_flag=True, help="Write the report when the study has ended.")
+@click.option("--detach", is_flag=True, help="Start the workers and return; they go on by themselves. Not on Ray.")
+@backend_options
+@launch_options
+@storage_option
+def launch(
+    study: str,
+    storage: str | None,
+    options: WorkerOptions,
+    sets: Sequence[str],
+    dry_run: bool,
+    report: bool,
+    detach: bool,
+    backend: str,
+    address: str | None,
+    slurm: Sequence[str],
+    **keys: Any,
+) -> int:
+    """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
+
+    Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
+    """
+    where = make_backend(backend, address, slurm, options)
+    if detach and (backend == "ray" or report):
+        why = "tasks of Ray end with their launch" if backend == "ray" else "cannot write a report"
+        raise RequestError(f"--detach: {why}")
+    plan = _plan(study, storage, options.imports, sets, keys)
+    for notice in plan.notices:
+        say(f"note: {notice}")
+    if dry_run:
+        from hpo.study.input.preview import format_preview
+
+        click.echo(format_preview(plan.name, plan.definition, plan.budget))
+        return 0
+    for notice in plan.definition.space.notices():
+        say(f"note: {notice}")
+    created = plan.create(storage)
+    if detach and created.remaining() and options.workers != 0:
+        return _detach(created, options, where)
+    return _run(created, options, where, report=report)
+
+
+def _plan(
+    study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]
+) -> LaunchPlan:
+    from hpo.execution.launch import plan_launch
+    from hpo.study.input.study_file import parse_override
+
+    return plan_launch(study, storage, imports=imports, parameters=dict(parse_override(text) for text in sets), **keys)
+
+
+def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:
+    """Start the workers, and leave them to themselves."""
+    from hpo.utils.signals import StopRequest
+
+    _say_start(study)
+    study.start_clock()
+    with StopRequest(within=20):  # a signal must not leave some of the workers unstarted
+        count = len(backend.start(study, options))
+    see = format_command_line("show", study)
+    say(f"started {count} worker{'s' if count > 1 else ''}; see them with: {see}")
+    return 0
+
+
+def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool) -> int:
+    """Run a study to its end, and print its result."""
+    from hpo.execution.launch import run_workers
+    from hpo.utils.signals import StopRequest
+
+    with StopRequest(within=20) as stop:  # the workers take half of it
+        if study.remaining() and options.workers != 0:
+            _say_start(study)
+            try:
+                run_workers(study, options, stop, backend)
+            except RunError:
+                _say_state(study)  # the workers that did not fail may have done all there is
+                raise
+    _say_state(study)
+    paths = write_report_of(study, None) if report and not stop() else None
+    _print_result(study, paths, options.imports)
+    return stop.exit_code
+
+
+def _say_start(study: Study) -> None:
+    from hpo.utils.home import folder
+
+    say(f"study {study.name} in {study.storage.masked_url}; logs in {folder('logs', study.name)}")
+
+
+def _say_state(study: Study) -> None:
+    left, trials = study.remaining(), study.budget.trials
+    if left == 0:
+        say(f"study {study.name} is complete: {trials} trials")
+    elif why := study.stop_reason():
+        say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
+    else:
+        say(f"study {study.name}: {left} of {trials} trials are left")
+
+
+def _print_result(study: Study, paths: Any, imports: Sequence[str]) -> None:
+    """Print the best configuration, the report's path, and commands to go on with."""
+    from hpo.report.export_config import export_config
+
+    best, objectives = study.best(), study.definition.objectives
+    if best is not None:
+        which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
+        click.echo(f"\n{which} {objectives[0].metric} {best.values[0]:.4g}, trial {best.number}:\n")
+        click.echo(export_config(study, best.number, "toml"))
+    if paths is not None:
+        click.echo(f"report:            {paths.html}")
+    else:
+        click.echo(f"write the report:  {format_command_line('report', study, imports)}")
+    click.echo(f"open a dashboard:  {format_command_line('dashboard', study)}")
+    click.echo(f"attach a worker:   {format_command_line('worker', study, imports)}")

@@ -1,0 +1,103 @@
+"""Command that trains one configuration without a study: train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpo.cli.options import app, device_option, import_option, set_option
+from hpo.cli.output import say
+from hpo.errors import RunError
+
+if TYPE_CHECKING:
+    from hpo.training.member import TrainResult
+
+__all__: list[str] = []
+
+
+@app.command()
+@set_option
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A configuration file, as hpo export writes it."
+)
+@click.option("--dataset", help="A name, or the path of an .npz file; by default mnist.")
+@click.option("--objective", help="The metric whose best epoch is kept; by default val_accuracy.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for configuration, metrics, events and weights; by default a new one in HPO_HOME.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default all cores.")
+@click.option("--test", is_flag=True, help="Read the test set, once, at the end.")
+@device_option
+@import_option
+def train(
+    sets: Sequence[str],
+    config_file: Path | None,
+    dataset: str | None,
+    objective: str | None,
+    out: Path | None,
+    threads: int | None,
+    test: bool,
+    device: str,
+    imports: Sequence[str],
+) -> int:
+    """Train one configuration, without a study.
+
+    Example: hpo train --set optimizer=momentum --set learning_rate=0.01 --set epochs=2 --out run1
+    """
+    from hpo.config import registry
+    from hpo.study.input.config_file import read_config
+    from hpo.study.input.study_file import parse_override
+    from hpo.utils.home import cores, folder
+    from hpo.utils.signals import StopRequest
+
+    registry.import_modules(imports)
+    overrides = dict(parse_override(text) for text in sets)
+    request = read_config(config_file, overrides, dataset, objective)
+    for note in request.notes:
+        say(f"note: {note}")
+    from hpo.training import standalone  # torch, once the request is known to be right
+    from hpo.training.settings import TrainSettings
+
+    with StopRequest() as stop:
+        result = standalone.train_config(
+            request.config,
+            request.dataset,
+            out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
+            settings=TrainSettings(
+                monitor=request.objective.metric,
+                direction=request.objective.direction,
+                metrics=[registry.metrics.get(request.objective.metric)],
+                should_stop=stop,
+            ),
+            device=device,
+            threads=threads or cores(),
+            test=test,
+        )
+    _print_result(result.outcome, request.config.epochs, result.out)
+    for name, value in (result.test or {}).items():
+        click.echo(f"test_{name} {value:.4f}")
+    click.echo(f"written to {result.out}")
+    return stop.exit_code
+
+
+def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
+    """Print the metrics of the epoch that was kept.
+
+    Raises:
+        RunError: the training diverged.
+    """
+    count = len(result.history)
+    if result.status == "diverged":
+        raise RunError(f"diverged in epoch {count}: a loss is not finite; lower learning_rate (metrics in {out})")
+    if result.status == "interrupted":
+        say(f"interrupted after {count} of {epochs} epochs")
+    if (best := result.best) is not None:
+        which, split = ("best", "val") if "val_loss" in best else ("last", "train")
+        shown = [name for each in ("accuracy", "loss", "reconstruction_error") if (name := f"{split}_{each}") in best]
+        click.echo(f"{which} epoch {result.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")
