@@ -1,11 +1,23 @@
-"""Running the command as a user does."""
+"""The command as a user runs it, in a process of its own or in this one."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hpo.cli import main
+from hpo.config import registry
 
 ROOT = Path(__file__).parent.parent  # of the checkout
 ALONE = {"OMP_NUM_THREADS": "1"}  # threads of tests that run side by side wait for each other, spinning
@@ -14,7 +26,7 @@ ALONE = {"OMP_NUM_THREADS": "1"}  # threads of tests that run side by side wait 
 def hpo(
     *arguments: str, cwd: Path | None = None, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command."""
+    """Run the command in a process of its own, which takes seconds: its imports are most of it."""
     return subprocess.run(
         [sys.executable, "-m", "hpo", *arguments],
         cwd=cwd,
@@ -28,7 +40,7 @@ def hpo(
 
 
 def start_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
-    """The command, running."""
+    """Start the command, to be waited for or stopped."""
     return subprocess.Popen(
         [sys.executable, "-m", "hpo", *arguments],
         cwd=cwd,
@@ -38,3 +50,86 @@ def start_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> s
         stdin=subprocess.DEVNULL,
         text=True,
     )
+
+
+def run_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, with the result that `hpo` has.
+
+    For whoever reads what a command prints. It sees no import that only works here, no signal, no thread that keeps a
+    process alive; those, and modules of the user's (`--import`), need `hpo`.
+    """
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _like_a_process(patch),
+        CliRunner().isolation() as (output, errors, _),
+    ):
+        patch.setattr(sys, "argv", [str(ROOT / "hpo" / "__main__.py"), *arguments])
+        if cwd is not None:
+            patch.chdir(cwd)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        code = _exit_code(patch, arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return subprocess.CompletedProcess(arguments, code, output.getvalue().decode(), errors.getvalue().decode())
+
+
+def _exit_code(patch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> int:
+    """Run the command and all that it would leave to the end of its process."""
+    endings: list[Callable[[], object]] = []
+
+    def register(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        endings.append(lambda: function(*args, **kwargs))
+        return function
+
+    patch.setattr(atexit, "register", register)
+    try:
+        main(arguments)
+    except SystemExit as error:
+        assert isinstance(error.code, int)
+        return error.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        return 1
+    finally:
+        for ending in reversed(endings):
+            ending()
+    raise AssertionError("the command returned without an exit code")
+
+
+@contextlib.contextmanager
+def _like_a_process(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what only the end of a process undoes: logging, warnings, registered names, variables, torch's threads."""
+    root, alembic = logging.getLogger(), logging.getLogger("alembic")
+    patch.setattr(root, "handlers", [])  # pytest's
+    levels = root.level, alembic.level
+    entries = [(kind._entries, dict(kind._entries)) for kind in (registry.models, registry.datasets, registry.metrics)]
+    variables = dict(os.environ)
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else None
+    try:
+        with warnings.catch_warnings():
+            _warn_like_an_interpreter()
+            yield
+    finally:
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "1")))
+        os.environ.clear()
+        os.environ.update(variables)
+        for known, before in entries:
+            known.clear()  # type: ignore[attr-defined]
+            known.update(before)  # type: ignore[attr-defined]
+        root.setLevel(levels[0])
+        alembic.setLevel(levels[1])
+
+
+def _warn_like_an_interpreter() -> None:
+    """Print warnings on standard error, but those that Python itself leaves out."""
+    warnings.resetwarnings()
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+    warnings.showwarning = show

@@ -19,11 +19,11 @@ from hpo.export.writer import export_model
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
-from hpo.study import Study, StudyStorage, study_names
+from hpo.study import Study, study_names
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.helpers import hpo
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 
 SMALL = {
     "model": "autoencoder",
@@ -41,7 +41,7 @@ def trained(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "sampler": "grid", "parameters": SMALL, "report": REPORT, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    study = Study.create(new_storage(folder), name, definition, budget)
     Worker(study, "cpu", 1).run()
     return study
 

@@ -27,7 +27,7 @@ from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo, start_hpo
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
 
@@ -36,7 +36,7 @@ def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 5, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    return Study.create(new_storage(folder), name, definition, budget)
 
 
 def trained(folder: Path, **keys: Any) -> Study:

@@ -26,7 +26,7 @@ from hpo.training.member import Member
 from hpo.utils.home import home
 from tests.data import small_npz
 from tests.helpers import hpo as run_hpo
-from tests.study.helpers import holder, sqlite_url
+from tests.study.helpers import holder, new_storage, sqlite_url
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}
 
@@ -34,7 +34,7 @@ SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 9, "sampler": "random", "parameters": SMALL, **keys}
-    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
+    return Study.create(new_storage(folder), *parse_definition(table, "small", folder))
 
 
 def best(study: Study) -> list[int]:

@@ -20,7 +20,7 @@ from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo as command
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 from tests.training.test_tensorboard import read
 
 SMALL = {"widths": "8", "epochs": 4, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -28,7 +28,7 @@ SMALL = {"widths": "8", "epochs": 4, "batch_size": 32, "learning_rate": {"low": 
 
 def make(folder: Path, name: str = "small", **keys: Any) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 4, "sampler": "random", "parameters": SMALL}
-    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition({**table, **keys}, name, folder))
+    return Study.create(new_storage(folder), *parse_definition({**table, **keys}, name, folder))
 
 
 class InTheMidst:

@@ -102,6 +102,6 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    from hpots.storage import peer  # by its name, which is the one that functions are sent under
+    from tests.storage import peer  # by its name, which is the one that functions are sent under
 
     peer._main()

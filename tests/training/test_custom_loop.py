@@ -27,7 +27,7 @@ from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT
 from tests.helpers import hpo as command
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 from tests.training.resumable import bits, data, stop_after
 
 
@@ -40,7 +40,7 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(folder: Path, name: str = "own", **keys: Any) -> Study:
     table = {"trials": 4, "sampler": "random", **keys}
     found, definition, budget = parse_definition(table, name, folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
+    return Study.create(new_storage(folder), found, definition, budget)
 
 
 def plain(folder: Path, **keys: Any) -> Study:
