@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import logging
 import os
 import subprocess
@@ -55,12 +56,12 @@ def start_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> s
 def run_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in this process, with the result that `hpo` has.
 
-    For whoever reads what a command prints. It sees no import that only works here, no signal, no thread that keeps a
-    process alive; those, and modules of the user's (`--import`), need `hpo`.
+    For whoever reads what a command prints or leaves behind. Signals, and what a process does as it starts and ends,
+    need `hpo`.
     """
     with (
         pytest.MonkeyPatch.context() as patch,
-        _like_a_process(patch),
+        _like_a_process(patch, cwd),
         CliRunner().isolation() as (output, errors, _),
     ):
         patch.setattr(sys, "argv", [str(ROOT / "hpo" / "__main__.py"), *arguments])
@@ -72,6 +73,20 @@ def run_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
         sys.stdout.flush()
         sys.stderr.flush()
         return subprocess.CompletedProcess(arguments, code, output.getvalue().decode(), errors.getvalue().decode())
+
+
+def train_here(study: str, *options: str, cwd: Path, storage: str | None = None) -> None:
+    """Launch a study file, and train it in this process: a worker of its own takes seconds to start.
+
+    Args:
+        study: the file, or the template.
+        options: of `hpo worker`; `--import` goes to both commands.
+    """
+    where = () if storage is None else ("--storage", storage)
+    imports = [part for i, part in enumerate(options) if "--import" in (part, options[i - 1] if i else "")]
+    for command in (["launch", study, "--workers", "0", *imports], ["worker", Path(study).stem, *options]):
+        done = run_hpo(*command, *where, cwd=cwd)
+        assert done.returncode == 0, done.stderr
 
 
 def _exit_code(patch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> int:
@@ -97,8 +112,10 @@ def _exit_code(patch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _like_a_process(patch: pytest.MonkeyPatch) -> Iterator[None]:
+def _like_a_process(patch: pytest.MonkeyPatch, cwd: Path | None) -> Iterator[None]:
     """Undo what only the end of a process undoes: logging, warnings, registered names, variables, torch's threads."""
+    patch.setattr(sys, "path", [*sys.path])
+    importlib.invalidate_caches()  # a module of the user's may have been written a moment ago
     root, alembic = logging.getLogger(), logging.getLogger("alembic")
     patch.setattr(root, "handlers", [])  # pytest's
     levels = root.level, alembic.level
@@ -113,6 +130,9 @@ def _like_a_process(patch: pytest.MonkeyPatch) -> Iterator[None]:
     finally:
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "1")))
+        for name, module in list(sys.modules.items()):
+            if cwd is not None and (getattr(module, "__file__", None) or "").startswith(f"{cwd}{os.sep}"):
+                del sys.modules[name]
         os.environ.clear()
         os.environ.update(variables)
         for known, before in entries:

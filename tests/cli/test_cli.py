@@ -21,7 +21,7 @@ from hpo.cli import app
 from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
-from tests.helpers import ROOT, hpo, run_hpo, start_hpo
+from tests.helpers import ROOT, hpo, run_hpo, start_hpo, train_here
 
 STUDY = """
 dataset = "{data}"
@@ -44,14 +44,6 @@ def write_study(folder: Path, name: str = "small", sampler: str = "random", tria
 
 def url(folder: Path) -> str:
     return f"sqlite:///{folder / 'studies.db'}"
-
-
-def train_study(study: str, folder: Path, *options: str) -> None:
-    """Launch the study and train it, in this process."""
-    storage = ("--storage", url(folder))
-    for command in (["launch", study, "--workers", "0"], ["worker", Path(study).stem, *options]):
-        done = run_hpo(*command, *storage, cwd=folder)
-        assert done.returncode == 0, done.stderr
 
 
 def trials_of(folder: Path, name: str = "small") -> list[tuple[int, TrialState, dict[str, object]]]:
@@ -187,7 +179,7 @@ def test_an_interrupted_training_says_so(tmp_path: Path) -> None:
 def test_json_goes_to_standard_output_alone(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))
-    train_study(study, tmp_path)
+    train_here(study, cwd=tmp_path, storage=url(tmp_path))
     for command in (
         ["list"],
         ["show", "small"],
@@ -212,7 +204,7 @@ def test_json_goes_to_standard_output_alone(tmp_path: Path) -> None:
 def test_what_is_exported_trains_again_to_the_same_value(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3, epochs=2)
     storage = ("--storage", url(tmp_path))
-    train_study(study, tmp_path)
+    train_here(study, cwd=tmp_path, storage=url(tmp_path))
     best = Study(StudyStorage(url(tmp_path)), "small").best()
     assert best is not None
     for form in ("json", "yaml"):
@@ -453,7 +445,7 @@ def test_templates_are_printed_to_copy(tmp_path: Path) -> None:
 def test_show_says_what_limits(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=6)
     storage = ("--storage", url(tmp_path))
-    train_study(study, tmp_path, "--cohort", "3")
+    train_here(study, "--cohort", "3", cwd=tmp_path, storage=url(tmp_path))
     shown = json.loads(run_hpo("show", "small", *storage, "--format", "json", cwd=tmp_path).stdout)["work"]
     assert (shown["workers"], shown["told"], shown["cohort_size"]) == (1, 6, 3)
     text = run_hpo("show", "small", *storage, cwd=tmp_path).stdout

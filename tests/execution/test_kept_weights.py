@@ -25,7 +25,7 @@ from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
 from hpo.utils.home import home
 from tests.data import small_npz
-from tests.helpers import hpo as run_hpo
+from tests.helpers import run_hpo
 from tests.study.helpers import holder, new_storage, sqlite_url
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}
@@ -96,6 +96,7 @@ Worker(Study(storage, "small"), "cpu", 1, lease=1.0).run()
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_path: Path, when: str) -> None:
     study = make(tmp_path)
@@ -172,7 +173,7 @@ def test_a_study_that_is_copied_is_gone_on_with_there(tmp_path: Path) -> None:
     assert "has a study 'small' already" in again.stderr
     renamed = run_hpo(*arguments, "--as", "other name", cwd=tmp_path)
     assert f"launch 'other name' --storage {there}" in renamed.stderr
-    launched = run_hpo("launch", "small", "--workers", "1", "--storage", there, cwd=tmp_path)
+    launched = run_hpo("worker", "small", "--storage", there, cwd=tmp_path)
     assert launched.returncode == 0, launched.stderr
     copied = Study(StudyStorage(there), "small")
     assert [(t.number, t.state) for t in copied.trials()] == [(n, TrialState.COMPLETE) for n in range(4)]
