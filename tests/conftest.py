@@ -14,10 +14,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import sqlalchemy as sa
-from optuna.storages._rdb import models
 
-from hpo.storage import network_fs, schema
+from hpo.storage import network_fs
 from hpo.storage.study_storage import StudyStorage
 from hpo.study.input import study_file
 from tests import servers
@@ -130,21 +128,8 @@ def any_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         new_storage(tmp_path).engine.dispose()
         return sqlite_url(tmp_path)
     url: str = request.getfixturevalue(f"{request.param}_url")
-    _empty(url)
+    servers.empty_database(url)
     return url
-
-
-def _empty(url: str) -> None:
-    """Delete every row but the versions of the tables; make the tables where there are none."""
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    tables = [*reversed(schema.metadata.sorted_tables), *reversed(models.BaseModel.metadata.sorted_tables)]
-    try:
-        with engine.begin() as connection:
-            for table in tables:
-                if "version" not in table.name:
-                    connection.execute(sa.delete(table))
-    except sa.exc.DBAPIError:  # there are no tables yet, or a test has dropped them
-        StudyStorage(url).engine.dispose()
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ FIND = """
 import hpo
 from hpo.study.input import templates
 print(hpo.__file__)
-print(templates.find("studies", "quickstart"))
-print(templates.names("search_spaces"))
-print((templates.folder("docs") / "postgresql.md").is_file())
+print(templates.find_template("studies", "quickstart"))
+print(templates.template_names("search_spaces"))
+print((templates.template_folder("docs") / "postgresql.md").is_file())
 """
 
 
