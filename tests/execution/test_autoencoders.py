@@ -22,7 +22,7 @@ from hpo.report.write import write_report
 from hpo.study import Study, study_names
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 from tests.study.helpers import new_storage, sqlite_url
 
 SMALL = {
@@ -108,7 +108,7 @@ def test_the_inside_of_them_is_not_looked_at(study: Study) -> None:
 
 
 def test_the_inside_of_them_is_refused_before_anything_is_evaluated(study: Study, tmp_path: Path) -> None:
-    done = hpo("evaluate", study.name, "--inside", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
+    done = run_hpo("evaluate", study.name, "--inside", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert "leave --inside out" in done.stderr
     assert study_names(study.storage) == [study.name]

@@ -16,7 +16,7 @@ from hpo.study import Definition
 from hpo.study.slots import fixed_trials
 from hpo.training.step_cost import StepCost
 from tests.data import small_npz
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 
 GRID = {"optimizer": ["adam", "lbfgs"], "epochs": [1, 2], "widths": ["4", "5"]}
 
@@ -124,9 +124,9 @@ def test_launch_says_it_before_it_begins(tmp_path: Path) -> None:
         f'dataset = "{data}"\nsampler = "grid"\n[parameters]\nwidths = "4"\nepochs = 1\noptimizer = ["lbfgs", "sgd"]\n'
     )
     for more in (["--dry-run"], ["--workers", "0"]):
-        done = hpo("launch", "./one.toml", *more, cwd=tmp_path)
+        done = run_hpo("launch", "./one.toml", *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stderr.startswith("note: 1 of 2 trials use lbfgs, which trains one by one: about ")
         assert "(1 run; measured on 1 of them" in done.stderr
-    without = hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
+    without = run_hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
     assert without.stderr == ""

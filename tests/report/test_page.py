@@ -28,6 +28,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figure of report.md, which takes most of the time of a report and is nothing of the page."""
+    monkeypatch.setattr("hpo.report.render.markdown.render_svg", lambda _: "<svg/>")
+
+
 def open_report(page: Page, study: Study, out: Path, **window: int) -> dict[str, Any]:
     """Open the report of a study; what its report.json holds."""
     paths = write_report(study, out)

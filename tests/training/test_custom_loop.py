@@ -90,6 +90,7 @@ def test_a_study_of_a_loop_has_what_every_study_has(tmp_path: Path) -> None:
     assert "schedule" not in study.config_of(trials[1]).effective()  # not used by the loop
 
 
+@pytest.mark.integration
 def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_it_needs(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     npz = small_npz(tmp_path / "small.npz")
@@ -106,6 +107,7 @@ def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_
     )
 
 
+@pytest.mark.integration
 def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     undisturbed = plain(tmp_path / "a", trials=2)
