@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types tests docs chaos bench clean
+
+.PHONY: quickstart test test-fast lint types tests docs chaos bench clean
+
+
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/installed
@@ -19,9 +22,16 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy
 
-# Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for.
+# Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for. In the
+# order in which they are collected, the longest first, but those that share a cluster, a server or a browser together.
+PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --junitxml=build/junit.xml
+
 tests: $(VENV)/installed-test
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(PYTEST)
+
+# What one runs while working: tests that start no program and no server.
+test-fast: $(VENV)/installed-test
+	$(PYTEST) -m unit
 
 # Brings the generated pages up to date, and builds the site in site/.
 docs: $(VENV)/installed-test

@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from optuna.storages._rdb import models
+from sqlalchemy import NullPool, create_engine, delete, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-__all__ = ["MARIADB", "POSTGRES", "Postgres", "mariadb", "postgres", "postgres_server"]
+from hpo.storage.schema import metadata
+from hpo.storage.study_storage import StudyStorage
+
+__all__ = ["MARIADB", "POSTGRES", "Postgres", "empty_database", "mariadb", "postgres", "postgres_server"]
 
 
 def _program(name: str, *folders: str) -> str | None:
@@ -28,6 +32,13 @@ def _program(name: str, *folders: str) -> str | None:
 
 POSTGRES = _program("initdb", "usr/lib/postgresql/*/bin")
 MARIADB = _program("mariadbd")
+# Nothing of these servers outlives its test run, so they wait for no disk; PostgreSQL's word for it is -F.
+NO_FLUSH = (
+    "--innodb-flush-method=nosync",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--sync-frm=0",
+    "--innodb-doublewrite=0",
+)
 
 
 def _free_port() -> int:
@@ -135,12 +146,13 @@ def mariadb() -> Iterator[str]:
             "--no-defaults",
             f"--datadir={data}",
             "--auth-root-authentication-method=normal",
+            *NO_FLUSH,
         ]
         subprocess.run([*install, "--skip-test-db"], user=user, check=True, capture_output=True, cwd=folder)
         server = [MARIADB, "--no-defaults", f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1"]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*server, f"--socket={folder / 'socket'}", "--innodb-flush-log-at-trx-commit=0"],
+                [*server, f"--socket={folder / 'socket'}", *NO_FLUSH],
                 user=user, stdout=output, stderr=output, cwd=folder,
             )  # fmt: skip
         try:
@@ -152,3 +164,19 @@ def mariadb() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+def empty_database(url: str) -> None:
+    """Delete every row but the versions of the tables; make the tables where there are none.
+
+    It costs a tenth of new tables, and less than to delete study by study.
+    """
+    engine = create_engine(url, poolclass=NullPool)
+    tables = [*reversed(metadata.sorted_tables), *reversed(models.BaseModel.metadata.sorted_tables)]
+    try:
+        with engine.begin() as connection:
+            for table in tables:
+                if "version" not in table.name:
+                    connection.execute(delete(table))
+    except DBAPIError:  # there are no tables yet, or a test has dropped them
+        StudyStorage(url).engine.dispose()

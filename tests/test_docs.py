@@ -93,7 +93,10 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
         yield kind.strip(), block
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+RAY = {"scaling": pytest.mark.xdist_group("ray")}  # pages that start a cluster
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem, marks=RAY.get(page.stem, ())) for page in PAGES])
 @pytest.mark.timeout(900)
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
     person = reader(tmp_path)

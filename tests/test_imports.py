@@ -13,6 +13,7 @@ import pytest
 import hpo
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "code",
     [
@@ -39,6 +40,7 @@ def test_no_torch_where_nothing_is_trained(code: str) -> None:
     assert done.stdout.strip().endswith("LIGHT")
 
 
+@pytest.mark.integration
 def test_help_imports_next_to_nothing() -> None:
     heavy = "('torch', 'optuna', 'sqlalchemy', 'numpy', 'rich')"
     check = f"import sys\nimport hpo.cli\nprint(sorted(m for m in {heavy} if m in sys.modules))"

@@ -17,7 +17,7 @@ from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
-from tests.study.helpers import holder, sqlite_url
+from tests.study.helpers import holder, new_storage
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -27,7 +27,7 @@ def make(folder: Path) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 3, "parameters": SMALL}
     sampler = {"name": "tpe", "n_startup_trials": 0}
     name, definition, budget = parse_definition({**table, "sampler": sampler}, "small", folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    return Study.create(new_storage(folder), name, definition, budget)
 
 
 def taken_over(study: Study, worker: Worker, then: str) -> None:

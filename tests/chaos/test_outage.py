@@ -20,7 +20,7 @@ from tests.servers import Postgres
 from tests.study.helpers import holder
 
 LONG = Case("random", "none", 1, workers=2, trials=3, epochs=100, samples=1000, kills=0, stops=0, limit=200, least=0)
-ONE = replace(LONG, workers=1, trials=1, epochs=600, samples=4000)
+ONE = replace(LONG, workers=1, trials=1, epochs=240, samples=4000)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def test_a_worker_without_a_database_checkpoints_and_ends_in_one_line(
     stop: str, server: Postgres, tmp_path: Path
 ) -> None:
     asked = "asked" in stop
-    case = replace(ONE, epochs=240) if asked else ONE
+    case = replace(ONE, epochs=160) if asked else ONE
     study = make_study(server.url, tmp_path, case)
-    with Fleet(STUDY, server.url, tmp_path / "home", patience=None if asked else 3) as fleet:
+    with Fleet(STUDY, server.url, tmp_path / "home", patience=None if asked else 1.5) as fleet:
         fleet.start()
         [worker] = fleet.workers
         wait_for(lambda: bool(checkpointed(fleet)))

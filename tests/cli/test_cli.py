@@ -1,4 +1,4 @@
-"""The commands as a user types them, in processes of their own."""
+"""The commands as a user types them, in processes of their own where signals, imports or several workers matter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
 from hpo.cli import app
+from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
-from tests.helpers import ROOT, hpo, start_hpo
+from tests.helpers import ROOT, hpo, run_hpo, start_hpo, train_here
 
 STUDY = """
 dataset = "{data}"
@@ -71,7 +73,7 @@ def test_four_workers_make_exactly_the_budget(tmp_path: Path, sampler: str) -> N
     assert [number for number, _, _ in trials] == list(range(40))
     assert {state for _, state, _ in trials} == {TrialState.COMPLETE}
     assert "study small is complete: 40 trials" in done.stderr
-    again = hpo("launch", study, "--workers", "4", "--storage", url(tmp_path), cwd=tmp_path)
+    again = run_hpo("launch", study, "--workers", "4", "--storage", url(tmp_path), cwd=tmp_path)
     assert "study small is complete: 40 trials" in again.stderr
     assert again.stdout == done.stdout
     more = hpo("launch", study, "--workers", "2", "--trials", "44", "--storage", url(tmp_path), cwd=tmp_path)
@@ -79,24 +81,43 @@ def test_four_workers_make_exactly_the_budget(tmp_path: Path, sampler: str) -> N
     assert [number for number, _, _ in trials_of(tmp_path)] == list(range(44))
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
-def test_one_worker_and_four_make_the_same_fixed_study(tmp_path: Path, sampler: str) -> None:
+def test_one_worker_and_four_make_the_same_fixed_study(tmp_path: Path) -> None:
     found = []
     for workers in ("1", "4"):
         folder = tmp_path / workers
         folder.mkdir()
-        study = write_study(folder, sampler=sampler, trials=8)
-        grid = ["--set", "learning_rate=[0.001, 0.01, 0.02, 0.1]"] if sampler == "grid" else []
-        done = hpo("launch", study, "--workers", workers, "--storage", url(folder), *grid, cwd=folder)
+        study = write_study(folder, trials=8)
+        done = hpo("launch", study, "--workers", workers, "--storage", url(folder), cwd=folder)
         assert done.returncode == 0, done.stderr
         found.append(trials_of(folder))
     assert found[0] == found[1]
     assert len(found[0]) == 8
 
 
+@pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
+def test_one_thread_and_four_make_the_same_fixed_study(tmp_path: Path, sampler: str) -> None:
+    """Workers as threads, each with a storage of its own: how trials are fixed is no matter of processes."""
+    found = []
+    for workers in (1, 4):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        study = write_study(folder, sampler=sampler, trials=8)
+        grid = ["--set", "learning_rate=[0.001, 0.01, 0.02, 0.1]"] if sampler == "grid" else []
+        done = run_hpo("launch", study, "--workers", "0", "--storage", url(folder), *grid, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        planned = trials_of(folder)
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in range(workers):
+                pool.submit(Worker(Study(StudyStorage(url(folder)), "small"), "cpu", 1).run)
+        found.append(trials_of(folder))
+        assert [state for _, state, _ in found[-1]] == [TrialState.COMPLETE] * len(planned)
+    assert found[0] == found[1]
+    assert len(found[0]) == 8
+
+
 def test_a_worker_attaches_from_any_folder_with_url_and_name(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=6)
-    created = hpo("launch", study, "--workers", "0", "--storage", url(tmp_path), cwd=tmp_path)
+    created = run_hpo("launch", study, "--workers", "0", "--storage", url(tmp_path), cwd=tmp_path)
     assert created.returncode == 0
     assert {state for _, state, _ in trials_of(tmp_path)} == {TrialState.WAITING}
     elsewhere = tmp_path / "elsewhere"
@@ -129,7 +150,7 @@ def test_a_signal_stops_in_order_and_gives_the_trials_back(
     study = write_study(tmp_path, trials=3, epochs=100_000)
     storage = ("--storage", url(tmp_path))
     if command == "worker":
-        hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
+        run_hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
         process = start_hpo("worker", "small", *storage, cwd=tmp_path)
     else:
         process = start_hpo("launch", study, "--workers", "2", *storage, cwd=tmp_path)
@@ -158,7 +179,7 @@ def test_an_interrupted_training_says_so(tmp_path: Path) -> None:
 def test_json_goes_to_standard_output_alone(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))
-    hpo("launch", study, "--workers", "1", *storage, cwd=tmp_path)
+    train_here(study, cwd=tmp_path, storage=url(tmp_path))
     for command in (
         ["list"],
         ["show", "small"],
@@ -171,25 +192,29 @@ def test_json_goes_to_standard_output_alone(tmp_path: Path) -> None:
         done = hpo(*command, "--format", "json", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout), command
-        table = hpo(*command, *arguments, cwd=tmp_path)
+        table = run_hpo(*command, *arguments, cwd=tmp_path)
         assert table.returncode == 0, table.stderr
         assert table.stdout.strip()
-    rows = list(csv.DictReader(io.StringIO(hpo("trials", "small", "--format", "csv", *storage, cwd=tmp_path).stdout)))
+    rows = list(
+        csv.DictReader(io.StringIO(run_hpo("trials", "small", "--format", "csv", *storage, cwd=tmp_path).stdout))
+    )
     assert [row["number"] for row in rows] == ["0", "1", "2"]
 
 
 def test_what_is_exported_trains_again_to_the_same_value(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3, epochs=2)
     storage = ("--storage", url(tmp_path))
-    hpo("launch", study, "--workers", "1", *storage, cwd=tmp_path)
+    train_here(study, cwd=tmp_path, storage=url(tmp_path))
     best = Study(StudyStorage(url(tmp_path)), "small").best()
     assert best is not None
     for form in ("json", "yaml"):
-        (tmp_path / f"best.{form}").write_text(hpo("export", "small", "--format", form, *storage, cwd=tmp_path).stdout)
-        done = hpo("train", "--config", f"best.{form}", "--set", "epochs=1", "--out", form, cwd=tmp_path)
+        (tmp_path / f"best.{form}").write_text(
+            run_hpo("export", "small", "--format", form, *storage, cwd=tmp_path).stdout
+        )
+        done = run_hpo("train", "--config", f"best.{form}", "--set", "epochs=1", "--out", form, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    (tmp_path / "best.toml").write_text(hpo("export", "small", *storage, cwd=tmp_path).stdout)
-    done = hpo("train", "--config", "best.toml", "--out", "run", "--threads", "1", "--test", cwd=tmp_path)
+    (tmp_path / "best.toml").write_text(run_hpo("export", "small", *storage, cwd=tmp_path).stdout)
+    done = run_hpo("train", "--config", "best.toml", "--out", "run", "--threads", "1", "--test", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -299,7 +324,7 @@ def trials_of_own(folder: Path) -> list[tuple[int, TrialState, dict[str, object]
     ],
 )
 def test_a_wrong_request_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], words: str) -> None:
-    done = hpo(*arguments, cwd=tmp_path)
+    done = run_hpo(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
@@ -312,7 +337,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_shows_and_creates_nothing(tmp_path: Path) -> None:
-    done = hpo("launch", "mnist_mlp", "--dry-run", cwd=tmp_path)
+    done = run_hpo("launch", "mnist_mlp", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
     for word in (
         "learning_rate = 0.0001 to 0.01 on a log scale",
@@ -326,14 +351,16 @@ def test_a_dry_run_shows_and_creates_nothing(tmp_path: Path) -> None:
 
 def test_a_template_that_was_launched_with_changes_goes_on_by_its_name(tmp_path: Path) -> None:
     storage = ("--storage", url(tmp_path))
-    first = hpo("launch", "quickstart", "--workers", "0", "--trials", "3", "--set", "epochs=1", *storage, cwd=tmp_path)
+    first = run_hpo(
+        "launch", "quickstart", "--workers", "0", "--trials", "3", "--set", "epochs=1", *storage, cwd=tmp_path
+    )
     assert first.returncode == 0, first.stderr
-    again = hpo("launch", "quickstart", "--workers", "0", "--trials", "5", *storage, cwd=tmp_path)
+    again = run_hpo("launch", "quickstart", "--workers", "0", "--trials", "5", *storage, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "5 of 5 trials are left" in again.stderr
     study = Study(StudyStorage(storage[1]), "quickstart")
     assert study.definition.baseline_config(study.space).epochs == 1
-    other = hpo("launch", "quickstart", "--workers", "0", "--set", "epochs=7", *storage, cwd=tmp_path)
+    other = run_hpo("launch", "quickstart", "--workers", "0", "--set", "epochs=7", *storage, cwd=tmp_path)
     assert other.returncode == 2
     assert "exists with another definition" in other.stderr
 
@@ -341,13 +368,13 @@ def test_a_template_that_was_launched_with_changes_goes_on_by_its_name(tmp_path:
 def test_a_stored_study_is_extended_only_as_its_definition_allows(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))
-    hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
+    run_hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
     for wrong in (["--trials", "0"], ["--target", "nan"], ["--seed", "3"], ["--set", "epochs=3"]):
-        done = hpo("launch", "small", "--workers", "0", *wrong, *storage, cwd=tmp_path)
+        done = run_hpo("launch", "small", "--workers", "0", *wrong, *storage, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    hpo("launch", "small", "--trials", "50", "--dry-run", *storage, cwd=tmp_path)
+    run_hpo("launch", "small", "--trials", "50", "--dry-run", *storage, cwd=tmp_path)
     assert len(trials_of(tmp_path)) == 3
-    hpo("launch", "small", "--trials", "5", "--workers", "0", *storage, cwd=tmp_path)
+    run_hpo("launch", "small", "--trials", "5", "--workers", "0", *storage, cwd=tmp_path)
     assert len(trials_of(tmp_path)) == 5
 
 
@@ -393,10 +420,10 @@ def test_a_file_of_the_users_called_like_a_module_is_not_taken_for_it(tmp_path: 
 def test_deleting_needs_a_yes(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=3)
     storage = ("--storage", url(tmp_path))
-    hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
-    assert hpo("delete", "small", *storage, cwd=tmp_path).returncode == 2
-    assert hpo("delete", "small", "--yes", *storage, cwd=tmp_path).returncode == 0
-    assert json.loads(hpo("list", "--format", "json", *storage, cwd=tmp_path).stdout) == []
+    run_hpo("launch", study, "--workers", "0", *storage, cwd=tmp_path)
+    assert run_hpo("delete", "small", *storage, cwd=tmp_path).returncode == 2
+    assert run_hpo("delete", "small", "--yes", *storage, cwd=tmp_path).returncode == 0
+    assert json.loads(run_hpo("list", "--format", "json", *storage, cwd=tmp_path).stdout) == []
 
 
 def test_every_command_and_option_has_help_and_stands_in_the_documentation() -> None:
@@ -410,26 +437,25 @@ def test_every_command_and_option_has_help_and_stands_in_the_documentation() -> 
 
 
 def test_templates_are_printed_to_copy(tmp_path: Path) -> None:
-    printed = hpo("templates", "mnist_mlp").stdout
+    printed = run_hpo("templates", "mnist_mlp").stdout
     (tmp_path / "mine.toml").write_text(printed)
-    assert hpo("launch", "./mine.toml", "--dry-run", cwd=tmp_path).returncode == 0
+    assert run_hpo("launch", "./mine.toml", "--dry-run", cwd=tmp_path).returncode == 0
 
 
 def test_show_says_what_limits(tmp_path: Path) -> None:
     study = write_study(tmp_path, trials=6)
     storage = ("--storage", url(tmp_path))
-    done = hpo("launch", study, "--workers", "1", "--cohort", "3", *storage, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(hpo("show", "small", *storage, "--format", "json", cwd=tmp_path).stdout)["work"]
+    train_here(study, "--cohort", "3", cwd=tmp_path, storage=url(tmp_path))
+    shown = json.loads(run_hpo("show", "small", *storage, "--format", "json", cwd=tmp_path).stdout)["work"]
     assert (shown["workers"], shown["told"], shown["cohort_size"]) == (1, 6, 3)
-    text = hpo("show", "small", *storage, cwd=tmp_path).stdout
+    text = run_hpo("show", "small", *storage, cwd=tmp_path).stdout
     assert re.search(r"work: [\d,]+ trials per hour, cohorts of 3 on average; of the workers' time \S+% training", text)
 
 
 @pytest.mark.parametrize("command", ["launch", "worker"])
 @pytest.mark.parametrize("value", ["0", "-1", "many", "2.5", ""])
 def test_a_cohort_that_cannot_be_is_one_clear_line(tmp_path: Path, command: str, value: str) -> None:
-    done = hpo(command, "quickstart", "--cohort", value, cwd=tmp_path)
+    done = run_hpo(command, "quickstart", "--cohort", value, cwd=tmp_path)
     assert done.returncode == 2
     assert (
         done.stderr == f"hpo: Invalid value for '--cohort': {value!r} is neither auto nor a number of trials from 1\n"
@@ -438,6 +464,6 @@ def test_a_cohort_that_cannot_be_is_one_clear_line(tmp_path: Path, command: str,
 
 def test_a_data_file_that_is_named_on_the_command_line_is_of_the_folder_one_is_in(tmp_path: Path) -> None:
     small_npz(tmp_path / "mine.npz")
-    done = hpo("launch", "quickstart", "--name", "mine", "--dataset", "mine.npz", "--dry-run", cwd=tmp_path)
+    done = run_hpo("launch", "quickstart", "--name", "mine", "--dataset", "mine.npz", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"on {tmp_path / 'mine.npz'}" in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpo.study import Study, StudyStorage, study_names
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 from tests.report.helpers import SPACE, filled
 from tests.study.helpers import sqlite_url
 
@@ -27,7 +27,7 @@ def test_a_fork_names_what_it_leaves_and_how_to_go_on(tmp_path: Path, old: Study
     lost = [t.number for t in old.trials() if t.params["optimizer"] == "momentum" and t.state.name == "COMPLETE"]
     failed = [t.number for t in old.trials() if t.state.name == "FAIL"]
     kept = len(old.trials()) - len(lost) - len(failed)
-    looked = hpo(*asked, "--dry-run", cwd=tmp_path)
+    looked = run_hpo(*asked, "--dry-run", cwd=tmp_path)
     assert looked.returncode == 0, looked.stderr
     said = looked.stdout + looked.stderr
     for number in lost:
@@ -35,14 +35,14 @@ def test_a_fork_names_what_it_leaves_and_how_to_go_on(tmp_path: Path, old: Study
     assert f"not kept: FAIL trials {', '.join(map(str, failed))}" in said
     assert f"study new would keep {kept} of 12 trials of old; its budget would be 20" in said
     assert study_names(old.storage) == ["old"]
-    done = hpo(*asked, cwd=tmp_path)
+    done = run_hpo(*asked, cwd=tmp_path)
     assert f"keeps {kept} trials of old; {20 - kept} of 20 are left" in done.stdout + done.stderr
     assert f"hpo launch new --storage {url}" in done.stdout + done.stderr
     assert Study(StudyStorage(url, create=False), "new").remaining() == 20 - kept
 
 
 def test_a_fork_that_cannot_be_is_a_line(tmp_path: Path, old: Study) -> None:
-    done = hpo("fork", "old", "old", "--set", LESS, "--storage", sqlite_url(tmp_path), cwd=tmp_path)
+    done = run_hpo("fork", "old", "old", "--set", LESS, "--storage", sqlite_url(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "has a study 'old' already" in done.stderr
@@ -52,11 +52,11 @@ def test_a_warm_start_says_what_it_leaves_out(tmp_path: Path, old: Study) -> Non
     url = sqlite_url(tmp_path)
     (tmp_path / "next.toml").write_text("[parameters]\ndepth = [1, 2, 3]\n")
     asked = ["launch", "./next.toml", "--warm-start", "old", "--top", "3", "--workers", "0", "--storage", url]
-    done = hpo(*asked, cwd=tmp_path)
+    done = run_hpo(*asked, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "note: warm start from old: left out because the space does not allow it: " in done.stdout + done.stderr
     warm = Study(StudyStorage(url, create=False), "next").definition.warm_start
     assert 1 <= len(warm) <= 3
-    refused = hpo(*asked, "--sampler", "random", "--name", "other", cwd=tmp_path)
+    refused = run_hpo(*asked, "--sampler", "random", "--name", "other", cwd=tmp_path)
     assert refused.returncode == 2
     assert "learns from no others; use an adaptive one, such as tpe" in refused.stderr

@@ -352,6 +352,7 @@ def test_own_dataset_faults(own_dataset):
     refused(lambda: own_dataset(Dataset(iter([(x, y)]), validation=(x, y), classes=4)), "__len__")
 
 
+@pytest.mark.integration
 def test_describe_needs_no_torch():
     code = "import sys; from hpo.datasets import describe; print(describe()[0].problem, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MODULE = """
 import resource
 import sys
@@ -54,6 +56,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.integration
 def test_a_worker_holds_no_more_than_a_few_batches(tmp_path: Path) -> None:
     (tmp_path / "large.py").write_text(MODULE, encoding="utf-8")
     done = subprocess.run(

@@ -18,11 +18,11 @@ from hpo.export.writer import write_model
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
-from hpo.study import Study, StudyStorage, study_names
+from hpo.study import Study, study_names
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
-from tests.helpers import hpo
-from tests.study.helpers import sqlite_url
+from tests.helpers import run_hpo
+from tests.study.helpers import new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {
@@ -41,7 +41,7 @@ def trained(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "sampler": "grid", "parameters": SMALL, "report": REPORT, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    study = Study.create(new_storage(folder), name, definition, budget)
     make_worker(study).run()
     return study
 
@@ -108,7 +108,7 @@ def test_the_inside_of_them_is_not_looked_at(study: Study) -> None:
 
 
 def test_the_inside_of_them_is_refused_before_anything_is_evaluated(study: Study, tmp_path: Path) -> None:
-    done = hpo("evaluate", study.name, "--inside", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
+    done = run_hpo("evaluate", study.name, "--inside", "--storage", sqlite_url(tmp_path), cwd=tmp_path)
     assert done.returncode == 2
     assert "leave --inside out" in done.stderr
     assert study_names(study.storage) == [study.name]

@@ -13,12 +13,12 @@ from hpo.execution.evaluate import plan_evaluations
 from hpo.report.chapters.search import find_cheapest_within_noise
 from hpo.report.data.results import read_results, study_summary
 from hpo.report.write import write_report
-from hpo.study import Study, StudyStorage
+from hpo.study import Study
 from hpo.study.constraints import Constraint, read_constraints
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 from tests.workers import make_worker
 
 WIDTHS = [2, 4, 8, 64]  # 36 features, 3 classes: 83, 163, 323 and 2,563 parameters
@@ -29,7 +29,7 @@ def run(folder: Path, cohort: int | None = None, **keys: Any) -> Study:
     parameters = {"depth": 1, "width": WIDTHS, "epochs": 3, "batch_size": 32, "learning_rate": 0.01}
     table = {"dataset": str(data), "sampler": "grid", "parameters": parameters, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    study = Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    study = Study.create(new_storage(folder), name, definition, budget)
     make_worker(study, cohort=cohort).run()
     return study
 

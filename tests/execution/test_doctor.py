@@ -15,7 +15,7 @@ from hpo.execution.doctor import HealthCheck, run_checks
 from hpo.storage import network_fs, tables
 from hpo.study import StudyStorage
 from hpo.utils.home import home
-from tests.helpers import ROOT, hpo
+from tests.helpers import ROOT, hpo, run_hpo
 from tests.study import fixtures
 from tests.study.helpers import sqlite_url
 
@@ -31,7 +31,7 @@ def found(storage: str) -> dict[str, HealthCheck]:
 
 
 def test_before_the_first_launch_all_is_well_and_nothing_is_made(tmp_path: Path) -> None:
-    done = hpo("doctor", "--format", "json", cwd=tmp_path)
+    done = run_hpo("doctor", "--format", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     rows = {row["check"]: row for row in json.loads(done.stdout)}
     assert list(rows)[:4] == ["python", "torch", "cuda" if "cuda" in rows else "cuda:0", "packages"]
@@ -46,7 +46,7 @@ def test_before_the_first_launch_all_is_well_and_nothing_is_made(tmp_path: Path)
 
 
 def test_a_table_for_people(tmp_path: Path) -> None:
-    done = hpo("doctor", "--storage", "sqlite:////proc/nowhere/x.db", cwd=tmp_path)
+    done = run_hpo("doctor", "--storage", "sqlite:////proc/nowhere/x.db", cwd=tmp_path)
     assert done.returncode == 1
     line = next(line for line in done.stdout.splitlines() if line.startswith("storage's disk"))
     assert "problem" in line
@@ -106,7 +106,7 @@ def test_a_database_where_one_may_not_make_tables(postgres_url: str) -> None:
             schema = found(text)["storage's schema"]
             assert (schema.state, schema.found) == ("ok", "no tables: will be created by the first launch")
             assert sa.inspect(connection).get_table_names() == []
-        done = hpo("doctor", "--storage", text)
+        done = run_hpo("doctor", "--storage", text)
         assert done.returncode == 0
         assert "ordinary:***@" in done.stdout
         assert "secret" not in done.stdout + done.stderr
@@ -218,6 +218,6 @@ def test_a_damaged_data_set_a_full_disk_and_a_home_that_is_not_ours(
 
 
 def test_the_recipe_is_printed() -> None:
-    done = hpo("doctor", "--recipe")
+    done = run_hpo("doctor", "--recipe")
     assert done.returncode == 0
     assert done.stdout == (ROOT / "docs" / "postgresql.md").read_text(encoding="utf-8")

@@ -26,8 +26,8 @@ from hpo.training.loop import train
 from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
-from tests.helpers import hpo, start_hpo
-from tests.study.helpers import sqlite_url
+from tests.helpers import run_hpo, start_hpo, train_here
+from tests.study.helpers import new_storage
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -37,7 +37,7 @@ def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 5, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    return Study.create(new_storage(folder), name, definition, budget)
 
 
 def trained(folder: Path, **keys: Any) -> Study:
@@ -243,6 +243,7 @@ def test_evaluations_of_a_study_that_was_made_again_are_left_out(study: Study, t
     assert [each.name for each in plan_evaluations(again, top=1, seeds=1)] == ["small-evaluation-2"]
 
 
+@pytest.mark.integration
 def test_a_user_metric_is_tested_too(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import hpo\n@hpo.metric('worst')\ndef worst(o, y):\n"
@@ -253,10 +254,9 @@ def test_a_user_metric_is_tested_too(tmp_path: Path) -> None:
         'dataset = "small.npz"\nobjective = "worst"\ntrials = 2\nsampler = "random"\n'
         '[parameters]\nwidths = "8"\nepochs = 1\nlearning_rate = { low = 0.01, high = 0.1 }\n'
     )
-    done = hpo("launch", "./own.toml", "--import", "mine", "--workers", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train_here("./own.toml", "--import", "mine", cwd=tmp_path)
     command = ("evaluate", "own", "--top", "1", "--seeds", "2", "--workers", "1", "--import", "mine", "--refit")
-    done = hpo(*command, cwd=tmp_path)
+    done = run_hpo(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "defaults" in done.stdout
     assert "together" in done.stderr
@@ -276,14 +276,15 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, study: Study) -> None:
         plan_evaluations(make(tmp_path / "new"))
 
 
+@pytest.mark.integration
 def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> None:
     small_npz(tmp_path / "small.npz")
     (tmp_path / "s.toml").write_text(
         'dataset = "small.npz"\ntrials = 2\nsampler = "random"\n'
-        '[parameters]\nwidths = "8"\nepochs = 40\nlearning_rate = { low = 0.01, high = 0.1 }\n'
+        '[parameters]\nwidths = "8"\nepochs = 10\nlearning_rate = { low = 0.01, high = 0.1 }\n'
     )
-    assert hpo("launch", "./s.toml", "--workers", "1", cwd=tmp_path).returncode == 0
-    command = ("evaluate", "s", "--seeds", "12", "--workers", "1", "--cohort", "1", "--lease", "1")
+    train_here("./s.toml", cwd=tmp_path)
+    command = ("evaluate", "s", "--seeds", "6", "--workers", "1", "--cohort", "1", "--lease", "1")
     process = start_hpo(*command, cwd=tmp_path)
     assert process.stderr is not None
     for line in process.stderr:
@@ -291,11 +292,11 @@ def test_a_killed_evaluation_goes_on_and_counts_every_look(tmp_path: Path) -> No
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    done = hpo(*command, cwd=tmp_path)
+    done = run_hpo(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     study = Study(StudyStorage(default_storage()), "s")
     (found,) = read_evaluations(study)
-    assert [len(each.complete_runs) for each in found.candidates] == [12, 12, 12]
-    assert len(list_test_set_reads(study)) == 36
-    deleted = hpo("delete", "s", "--yes", cwd=tmp_path)
-    assert "and its evaluations (s-evaluation) deleted: 38 trials" in deleted.stderr
+    assert [len(each.complete_runs) for each in found.candidates] == [6, 6, 6]
+    assert len(list_test_set_reads(study)) == 18
+    deleted = run_hpo("delete", "s", "--yes", cwd=tmp_path)
+    assert "and its evaluations (s-evaluation) deleted: 20 trials" in deleted.stderr

@@ -12,13 +12,13 @@ from hpo.errors import RequestError
 from hpo.execution.inspect_model import inspect_model
 from hpo.report.chapters.blocks import Pictures, Text
 from hpo.report.chapters.model_inspection import model_inspection_chapter
-from hpo.study import Study, StudyStorage
+from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact, list_artifacts
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
 from hpo.training import data as training_data
 from tests.data import small_npz
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage
 from tests.workers import make_worker
 
 MLP = {"widths": "16-8", "epochs": 2, "batch_size": 32, "learning_rate": [0.01, 0.001]}
@@ -36,7 +36,7 @@ CNN = {
 def trained(folder: Path, parameters: dict[str, Any], **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 2, "sampler": "random", "parameters": parameters, **keys}
-    study = Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
+    study = Study.create(new_storage(folder), *parse_definition(table, "small", folder))
     make_worker(study).run()
     return study
 
@@ -94,7 +94,7 @@ def test_again_replaces_what_was_kept(tmp_path: Path) -> None:
 def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     data = small_npz(tmp_path / "small.npz")
     table = {"dataset": str(data), "trials": 1, "sampler": "random", "parameters": MLP}
-    study = Study.create(StudyStorage(sqlite_url(tmp_path)), *parse_definition(table, "small", tmp_path))
+    study = Study.create(new_storage(tmp_path), *parse_definition(table, "small", tmp_path))
     with pytest.raises(RequestError, match="study 'small': no trial is complete yet"):
         inspect_model(study, "cpu")
     make_worker(study).run()

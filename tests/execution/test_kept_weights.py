@@ -24,8 +24,8 @@ from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
 from hpo.utils.home import home
 from tests.data import small_npz
-from tests.helpers import hpo as run_hpo
-from tests.study.helpers import holder, sqlite_url
+from tests.helpers import run_hpo
+from tests.study.helpers import holder, new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}
@@ -34,7 +34,7 @@ SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 9, "sampler": "random", "parameters": SMALL, **keys}
-    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition(table, "small", folder))
+    return Study.create(new_storage(folder), *parse_definition(table, "small", folder))
 
 
 def best(study: Study) -> list[int]:
@@ -96,6 +96,7 @@ make_worker(Study(storage, "small"), lease=1.0).run()
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_worker_that_is_killed_as_it_tells_leaves_the_best_their_weights(tmp_path: Path, when: str) -> None:
     study = make(tmp_path)
@@ -172,7 +173,7 @@ def test_a_study_that_is_copied_is_gone_on_with_there(tmp_path: Path) -> None:
     assert "has a study 'small' already" in again.stderr
     renamed = run_hpo(*arguments, "--as", "other name", cwd=tmp_path)
     assert f"launch 'other name' --storage {there}" in renamed.stderr
-    launched = run_hpo("launch", "small", "--workers", "1", "--storage", there, cwd=tmp_path)
+    launched = run_hpo("worker", "small", "--storage", there, cwd=tmp_path)
     assert launched.returncode == 0, launched.stderr
     copied = Study(StudyStorage(there), "small")
     assert [(t.number, t.state) for t in copied.trials()] == [(n, TrialState.COMPLETE) for n in range(4)]

@@ -15,7 +15,7 @@ from hpo.execution.reproduce import COHORT_TOLERANCE, describe_reproduction, rep
 from hpo.storage.tables import EPOCHS
 from hpo.study import Study
 from tests.execution.test_evaluate import make, trained
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 from tests.study.helpers import sqlite_url
 from tests.workers import make_worker
 
@@ -135,12 +135,12 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
 def test_the_command_says_it_with_its_exit_code(tmp_path: Path) -> None:
     study = alone(tmp_path)
     more = ("--storage", sqlite_url(tmp_path), "--device", "cpu")
-    done = hpo("reproduce", "small", "0", "--out", "again", *more, cwd=tmp_path)
+    done = run_hpo("reproduce", "small", "0", "--out", "again", *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "identical" in done.stderr
     assert "val_accuracy" in done.stdout
     assert {"config.toml", "metrics.csv", "weights.safetensors"} <= {p.name for p in (tmp_path / "again").iterdir()}
     doctored(study, 1, 0.5)
-    done = hpo("reproduce", "small", "1", *more, cwd=tmp_path)
+    done = run_hpo("reproduce", "small", "1", *more, cwd=tmp_path)
     assert done.returncode == 1
     assert "different: trial 1 was not reproduced in 3 epochs" in done.stderr

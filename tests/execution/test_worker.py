@@ -22,7 +22,7 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.worker_status import read_worker_states, stop_workers
 from tests.data import small_npz
-from tests.study.helpers import holder, sqlite_url
+from tests.study.helpers import holder, new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -38,7 +38,7 @@ def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz")
     table = {"dataset": str(data), "trials": 4, "sampler": "random", "parameters": SMALL, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), name, definition, budget)
+    return Study.create(new_storage(folder), name, definition, budget)
 
 
 def test_every_trial_is_trained_and_told(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_divergence_is_pruned_with_its_kind(tmp_path: Path) -> None:
 def make_other(folder: Path, name: str, parameters: dict[str, Any], **keys: Any) -> Study:
     table = {"dataset": str(folder / "small.npz"), "trials": 1, "sampler": "random", "parameters": parameters, **keys}
     found, definition, budget = parse_definition(table, name, folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
+    return Study.create(new_storage(folder), found, definition, budget)
 
 
 def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp_path: Path) -> None:

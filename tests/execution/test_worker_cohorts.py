@@ -24,7 +24,7 @@ from hpo.study.files.study_files import StudyFiles, list_local_weights, rank_tri
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
-from tests.study.helpers import holder, sqlite_url
+from tests.study.helpers import holder, new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -33,7 +33,7 @@ COMPLETE, PRUNED, FAIL, WAITING = TrialState.COMPLETE, TrialState.PRUNED, TrialS
 
 def make(folder: Path, **keys: Any) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 6, "sampler": "random", "parameters": SMALL}
-    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition({**table, **keys}, "small", folder))
+    return Study.create(new_storage(folder), *parse_definition({**table, **keys}, "small", folder))
 
 
 def grid(folder: Path, **parameters: list[Any]) -> Study:

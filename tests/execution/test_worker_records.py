@@ -19,7 +19,8 @@ from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import hpo as command
-from tests.study.helpers import sqlite_url
+from tests.helpers import run_hpo
+from tests.study.helpers import new_storage, sqlite_url
 from tests.training.test_tensorboard import read
 from tests.workers import make_worker
 
@@ -28,7 +29,7 @@ SMALL = {"widths": "8", "epochs": 4, "batch_size": 32, "learning_rate": {"low": 
 
 def make(folder: Path, name: str = "small", **keys: Any) -> Study:
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": 4, "sampler": "random", "parameters": SMALL}
-    return Study.create(StudyStorage(sqlite_url(folder)), *parse_definition({**table, **keys}, name, folder))
+    return Study.create(new_storage(folder), *parse_definition({**table, **keys}, name, folder))
 
 
 class InTheMidst:
@@ -129,6 +130,7 @@ def test_a_folder_that_cannot_be_is_refused_before_a_trial_begins(tmp_path: Path
         make_worker(study, tensorboard=tmp_path / "file" / "board")
 
 
+@pytest.mark.integration
 def test_from_the_command_line(tmp_path: Path) -> None:
     small_npz(tmp_path / "small.npz")
     (tmp_path / "mine.toml").write_text(
@@ -140,13 +142,13 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     study = Study(StudyStorage(default_storage()), "mine")
     check_events(study, tmp_path / "board")
     assert [len(epochs) for epochs in recorded(study).values()] == [2] * 4
-    done = command("launch", "mine", "--trials", "5", "--workers", "0", cwd=tmp_path)
+    done = run_hpo("launch", "mine", "--trials", "5", "--workers", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = command("worker", "mine", "--tensorboard", "board", cwd=tmp_path)
+    done = run_hpo("worker", "mine", "--tensorboard", "board", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_events(study, tmp_path / "board")
     assert study.remaining() == 0
-    done = command("launch", "mine", "--tensorboard", "small.npz", cwd=tmp_path)
+    done = run_hpo("launch", "mine", "--tensorboard", "small.npz", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "small.npz" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,25 +20,40 @@ from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
 from hpo.export.predict import predict
-from hpo.export.writer import write_model
-from hpo.study import Study
+from hpo.export.writer import export_model, write_model
+from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import weights_path
 from tests.data import small_npz
 from tests.execution.test_evaluate import trained
-from tests.helpers import hpo
+from tests.helpers import hpo, run_hpo, train_here
+from tests.study.helpers import sqlite_url
 from tests.workers import make_worker
 
 FILES = ["README.md", "config.toml", "model.onnx", "preprocessing.json", "weights.safetensors"]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return trained(tmp_path)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained study, its home and its exported model, made once: each test has a copy."""
+    folder = tmp_path_factory.mktemp("exported")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HPO_HOME", str(folder / "home"))
+        study = trained(folder)
+        export_model(study, folder / "model")
+    study.storage.engine.dispose()
+    return folder
 
 
 @pytest.fixture
-def model(study: Study, tmp_path: Path) -> Path:
-    write_model(study, tmp_path / "model")
+def study(exported: Path, tmp_path: Path) -> Study:
+    shutil.copytree(exported / "home", tmp_path / "home")
+    shutil.copy(exported / "studies.db", tmp_path)
+    return Study(StudyStorage(sqlite_url(tmp_path)), "small")
+
+
+@pytest.fixture
+def model(exported: Path, tmp_path: Path) -> Path:
+    shutil.copytree(exported / "model", tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -80,8 +96,7 @@ def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypat
     assert "torch 2." in text
 
 
-def test_the_card_has_the_honest_score(tmp_path: Path) -> None:
-    study = trained(tmp_path)
+def test_the_card_has_the_honest_score(study: Study, tmp_path: Path) -> None:
     for each in plan_evaluations(study, top=1, seeds=3):
         make_worker(each).run()
     write_model(study, tmp_path / "model")
@@ -151,6 +166,7 @@ class Twice(nn.Module):
 """
 
 
+@pytest.mark.integration
 def test_a_registered_model_travels_with_its_module(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MODULE)
     data = small_npz(tmp_path / "small.npz")
@@ -158,8 +174,7 @@ def test_a_registered_model_travels_with_its_module(tmp_path: Path) -> None:
         f'dataset = "{data}"\nobjective = "val_accuracy"\ntrials = 2\nsampler = "random"\n'
         '[parameters]\nmodel = "wide"\nepochs = 1\nlearning_rate = { low = 0.01, high = 0.1 }\n'
     )
-    done = hpo("launch", "./own.toml", "--import", "mine", "--workers", "1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    train_here("./own.toml", "--import", "mine", cwd=tmp_path)
     done = hpo("export", "own", "--weights", "model", "--import", "mine", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the module that registers the model" in (tmp_path / "model" / "README.md").read_text()
@@ -170,7 +185,7 @@ def test_a_registered_model_travels_with_its_module(tmp_path: Path) -> None:
     ]
     assert told[0]["class"] == told[1]["class"]
     assert told[0]["probability"] == pytest.approx(told[1]["probability"], abs=1e-5)
-    refused = hpo("predict", "model", "one.npy", cwd=tmp_path)
+    refused = run_hpo("predict", "model", "one.npy", cwd=tmp_path)
     assert refused.returncode == 2
     assert "wide" in refused.stderr
 
@@ -189,6 +204,7 @@ def test_what_onnx_cannot_say_is_left_out_with_a_line(
     assert "onnx" not in "".join(path.name for path in (tmp_path / "model").iterdir())
 
 
+@pytest.mark.integration
 def test_with_onnx_neither_torch_nor_optuna_is_imported(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros((2, 6, 6), np.uint8))
     code = (
@@ -236,7 +252,7 @@ def test_bad_files_are_one_line_each(model: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes((tmp_path / "odd.npy").read_bytes()[:60])
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
     for name in ("text.png", "objects.npy", "odd.npy", "cut.npy", "cut.png", "missing.png"):
-        done = hpo("predict", str(model), name, cwd=tmp_path)
+        done = run_hpo("predict", str(model), name, cwd=tmp_path)
         assert done.returncode == 2, name
         assert done.stderr.startswith(f"hpo: {name}: "), done.stderr
         assert done.stderr.count("\n") == 1
@@ -244,19 +260,20 @@ def test_bad_files_are_one_line_each(model: Path, tmp_path: Path) -> None:
     (model / "model.onnx").write_bytes(b"no model")
     (model / "weights.safetensors").write_bytes(b"none")
     np.save(tmp_path / "one.npy", np.zeros((6, 6)))
-    assert "model.onnx: cannot be read" in hpo("predict", str(model), "one.npy", "--onnx", cwd=tmp_path).stderr
-    assert "do not fit the model" in hpo("predict", str(model), "one.npy", cwd=tmp_path).stderr
+    assert "model.onnx: cannot be read" in run_hpo("predict", str(model), "one.npy", "--onnx", cwd=tmp_path).stderr
+    assert "do not fit the model" in run_hpo("predict", str(model), "one.npy", cwd=tmp_path).stderr
 
 
 def test_mnist_pictures_from_the_command_line(tmp_path: Path) -> None:
-    done = hpo("launch", "quickstart", "--trials", "1", "--set", "epochs=1", "--workers", "1", cwd=tmp_path)
+    done = run_hpo("launch", "quickstart", "--trials", "1", "--set", "epochs=1", "--workers", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert hpo("export", "quickstart", "--weights", "model", cwd=tmp_path).returncode == 0
+    assert run_hpo("worker", "quickstart", cwd=tmp_path).returncode == 0
+    assert run_hpo("export", "quickstart", "--weights", "model", cwd=tmp_path).returncode == 0
     test = load(make_reference("mnist", tmp_path)).test
     x, y = test() if callable(test) else test  # type: ignore[misc]
     for i in range(20):
         Image.fromarray(np.asarray(x[i])).save(tmp_path / f"{i}.png")
-    done = hpo("predict", "model", *(f"{i}.png" for i in range(20)), "--format", "json", cwd=tmp_path)
+    done = run_hpo("predict", "model", *(f"{i}.png" for i in range(20)), "--format", "json", cwd=tmp_path)
     rows = json.loads(done.stdout)
     assert [row["file"] for row in rows] == [f"{i}.png" for i in range(20)]
     assert sum(row["class"] == int(label) for row, label in zip(rows, y[:20], strict=True)) >= 17

@@ -110,6 +110,26 @@ def study(tmp_path: Path) -> Study:
     return filled(tmp_path, states=("COMPLETE", "PRUNED"), trials=4)
 
 
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Study, Running, Path]]:
+    """A study, a dashboard without options that serves it, and their HPO_HOME; for tests that leave no trace there."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    home = folder / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HPO_HOME", str(home))
+        study = filled(folder, states=("COMPLETE", "PRUNED"), trials=4)
+        with running(study) as server:
+            yield study, server, home
+
+
+@pytest.fixture
+def shared(started: tuple[Study, Running, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Study, Running]:
+    """A study and its dashboard, which other tests have too."""
+    study, server, home = started
+    monkeypatch.setenv("HPO_HOME", str(home))
+    return study, server
+
+
 def content(study: Study) -> list[str]:
     with sqlite3.connect(str(study.storage.url.database)) as connection:
         return list(connection.iterdump())
@@ -134,10 +154,10 @@ def test_serves_the_study_and_stops_on_a_signal(study: Study) -> None:
         assert server.process.wait(timeout=20) == 143
 
 
-def test_only_its_own_names_are_answered(study: Study) -> None:
-    with running(study) as server:
-        for host, status in {"evil.example": 403, "localhost:1": 200, "[::1]": 200, "[": 403}.items():
-            assert ask(f"{server.address}/api/studies", Host=host).status == status
+def test_only_its_own_names_are_answered(shared: tuple[Study, Running]) -> None:
+    _, server = shared
+    for host, status in {"evil.example": 403, "localhost:1": 200, "[::1]": 200, "[": 403}.items():
+        assert ask(f"{server.address}/api/studies", Host=host).status == status
 
 
 def test_a_port_that_is_taken(study: Study) -> None:
@@ -189,15 +209,15 @@ def test_nothing_that_is_read_writes(study: Study) -> None:
     assert content(study) == before
 
 
-def test_every_write_is_refused_without_the_right(study: Study) -> None:
+def test_every_write_is_refused_without_the_right(shared: tuple[Study, Running]) -> None:
+    study, server = shared
     before = content(study)
     writes = routes(study, False)
     assert len(writes) >= 15
-    with running(study) as server:
-        for method, path in [*writes, ("PATCH", "/api/studies"), ("OPTIONS", "/api/studies")]:
-            answer = ask(server.address + path, method, {"study_name": "other", "directions": ["minimize"]})
-            assert (answer.status, "hpo dashboard --writable" in answer.body) == (403, True), (method, path)
-            assert answer.body.count("\n") <= 1
+    for method, path in [*writes, ("PATCH", "/api/studies"), ("OPTIONS", "/api/studies")]:
+        answer = ask(server.address + path, method, {"study_name": "other", "directions": ["minimize"]})
+        assert (answer.status, "hpo dashboard --writable" in answer.body) == (403, True), (method, path)
+        assert answer.body.count("\n") <= 1
     assert content(study) == before
 
 
@@ -277,12 +297,14 @@ def test_a_token_that_can_be_guessed_is_refused(study: Study, monkeypatch: pytes
         ("", None),
     ],
 )
-def test_artifacts_are_shown_only_where_they_are_harmless(study: Study, mimetype: str, shown: str | None) -> None:
+def test_artifacts_are_shown_only_where_they_are_harmless(
+    shared: tuple[Study, Running], mimetype: str, shown: str | None
+) -> None:
+    study, server = shared
     saved = save_artifact(study, "file", b"<b>content</b>", mimetype)
-    with running(study) as server:
-        answer = ask(f"{server.address}/artifacts/{study.id}/{saved.id}")
-        # Bottle leaves out bytes that are no UTF-8, so that this is the same file.
-        again = ask(f"{server.address}/artif%FFacts/{study.id}/{saved.id}")
+    answer = ask(f"{server.address}/artifacts/{study.id}/{saved.id}")
+    # Bottle leaves out bytes that are no UTF-8, so that this is the same file.
+    again = ask(f"{server.address}/artif%FFacts/{study.id}/{saved.id}")
     assert answer.body == "<b>content</b>"
     assert again.headers["Content-Type"] == answer.headers["Content-Type"] == (shown or "application/octet-stream")
     assert (answer.headers["Content-Disposition"] == "attachment") == (shown is None)
@@ -291,12 +313,12 @@ def test_artifacts_are_shown_only_where_they_are_harmless(study: Study, mimetype
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_an_artifact_whose_file_is_elsewhere_is_not_found(study: Study) -> None:
+def test_an_artifact_whose_file_is_elsewhere_is_not_found(shared: tuple[Study, Running]) -> None:
+    study, server = shared
     saved = save_artifact(study, "file", b"content", "text/plain")
     assert saved.path is not None
     saved.path.unlink()
-    with running(study) as server:
-        assert ask(f"{server.address}/artifacts/{study.id}/{saved.id}").status == 404
+    assert ask(f"{server.address}/artifacts/{study.id}/{saved.id}").status == 404
 
 
 class Beacon:

@@ -121,6 +121,7 @@ def test_unknown_number_is_answered_with_the_range(tmp_path: Path) -> None:
         results.trial(9)
 
 
+@pytest.mark.integration
 def test_reading_imports_nothing_heavy() -> None:
     modules = ["write", "data.results", "export_config", "chapters.order", "figures.overview"]
     heavy = "('torch', 'plotly', 'sklearn', 'scipy', 'jinja2', 'yaml')"

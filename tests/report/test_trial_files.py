@@ -15,7 +15,7 @@ from hpo.errors import RequestError
 from hpo.report.trial_files import export_trials
 from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 from tests.report.helpers import BASELINE, add_foreign, evaluated, filled, tell
 from tests.study.helpers import holder, make_study, sqlite_url
 
@@ -189,16 +189,16 @@ def test_after_an_error_nothing_is_left(study: Study, tmp_path: Path, monkeypatc
 
 def test_from_the_command_line(study: Study, tmp_path: Path) -> None:
     where = ("--storage", sqlite_url(tmp_path))
-    done = hpo("export", "filled", "--trials", "out", *where, cwd=tmp_path)
+    done = run_hpo("export", "filled", "--trials", "out", *where, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "out\n"), done.stderr
     assert len(list((tmp_path / "out").iterdir())) == 7
     for other in (("--weights", "model"), ("--trial", "3")):
-        done = hpo("export", "filled", "--trials", "more", *other, *where, cwd=tmp_path)
+        done = run_hpo("export", "filled", "--trials", "more", *other, *where, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr == (
             f"hpo: --trials more: writes every trial, so it cannot be combined with {other[0]}; leave one of them out\n"
         )
-    done = hpo("export", "filled", "--trials", "out", *where, cwd=tmp_path)
+    done = run_hpo("export", "filled", "--trials", "out", *where, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith("out: is not empty; choose another folder, or delete this one\n")
     assert study.trials()

@@ -21,7 +21,7 @@ from hpo.errors import StorageError
 from hpo.storage.schema import VERSION
 from hpo.study import StudyStorage
 from hpo.study.operations.list_studies import list_studies
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 from tests.study.fixtures import make
 from tests.study.helpers import sqlite_url
 
@@ -133,22 +133,23 @@ def test_local_times_of_optuna_4_do_no_harm(
 def test_commands_that_need_a_definition_say_what_works_instead(tmp_path: Path, version: str) -> None:
     url = copied(tmp_path, version)
     for command in (["show"], ["trials"], ["report"], ["worker"], ["launch"], ["export"]):
-        done = hpo(*command, "plain", "--storage", url, cwd=tmp_path)
+        done = run_hpo(*command, "plain", "--storage", url, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
         assert "was not made by hpo launch" in done.stderr
         assert f"hpo dashboard --storage {url}" in done.stderr
         assert "optuna.load_study(study_name='plain'" in done.stderr
-    listed = hpo("list", "--storage", url)
+    listed = run_hpo("list", "--storage", url)
     assert listed.returncode == 0
     assert "not made by hpo" in listed.stdout
 
 
+@pytest.mark.integration
 def test_an_old_schema_is_refused_unaltered_until_the_printed_command_has_run(tmp_path: Path) -> None:
     url = copied(tmp_path, "2.10.1")
     line = refusal(url)
     assert line.startswith(f"storage {url}: an older Optuna made its tables (v2.6.0.a, Optuna {optuna.__version__} ")
     for command in (["list"], ["show", "plain"], ["worker", "plain"], ["launch", "quickstart"], ["dashboard"]):
-        done = hpo(*command, "--storage", url, cwd=tmp_path)
+        done = run_hpo(*command, "--storage", url, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"hpo: {line}\n")
     assert (tmp_path / "plain.db").read_bytes() == (FIXTURES / "optuna-2.10.1.db").read_bytes()
 

@@ -155,6 +155,7 @@ def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> N
     assert storage.read_epochs(study_id) == {}
 
 
+@pytest.mark.integration
 def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
     engine = sa.create_engine(any_url)
     everything = sa.MetaData()

@@ -37,11 +37,13 @@ def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.integration
 def test_in_a_checkout(tmp_path: Path) -> None:
     _, path, names, docs = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
     assert (path, names, docs) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'mlp']", "True")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("how", ["wheel", "editable"])
 def test_in_an_install(tmp_path: Path, how: str) -> None:
     site = tmp_path / "env"
@@ -87,7 +89,8 @@ def test_every_study_template_is_valid_and_says_what_it_is() -> None:
 
 def test_the_grid_has_2700_points_each_once_and_any_slice_of_it_is_a_study() -> None:
     _, definition, budget = read_study("grid_2700")
-    points = [definition.config(definition.space.values(params)) for params in definition.space.grid()]
+    space = definition.space  # parsed and checked anew each time
+    points = [definition.config(space.values(params)) for params in space.grid()]
     assert len({tuple(point.effective().items()) for point in points}) == budget.trials == 2700
     axes = ("epochs", "optimizer", "depth", "width", "batch_size", "learning_rate")
     assert [len({getattr(point, axis) for point in points}) for axis in axes] == [6, 3, 5, 5, 6, 1]

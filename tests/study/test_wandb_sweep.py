@@ -21,7 +21,7 @@ from hpo.study.input.study_file import read_study
 from hpo.study.input.wandb_domains import DISTRIBUTIONS, convert_domain
 from hpo.study.input.wandb_sweep import ImportedStudy, import_sweep, write_study
 from hpo.study.slots import fixed_trials
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 
 FASHION = Path(__file__).parent / "fashion_sweep.yaml"
 DRAWS = 4000
@@ -44,7 +44,7 @@ def parameters(tmp_path: Path, *renames: str, **specs: Any) -> dict[str, Any]:
 
 def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     shutil.copy(FASHION, tmp_path / "theirs.yaml")
-    done = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", cwd=tmp_path)
+    done = run_hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "note: program, project: they say how runs are started; here hpo launch and hpo worker do that",
@@ -55,7 +55,7 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     assert (name, budget) == (wanted, of_ours)
     assert ours.differences(theirs) == []
     assert fixed_trials(theirs, 0, 100) == fixed_trials(ours, 0, 100)
-    again = hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "lr=weight_decay", cwd=tmp_path)
+    again = run_hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "lr=weight_decay", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("hpo: ours.toml: exists with other content")
 

@@ -146,6 +146,7 @@ def test_a_stream_that_draws_from_torchs_generator(tmp_path):
         assert bits(resumed(tmp_path / "0.pt", chosen, on, [answers, 3])) == expected, answers
 
 
+@pytest.mark.integration
 def test_in_fresh_processes_killed_and_resumed(tmp_path):
     path, command = tmp_path / "7.pt", [sys.executable, "-m", "tests.training.resumable"]
     with subprocess.Popen([*command, path, tmp_path / "never"], stdout=subprocess.PIPE, text=True) as process:
@@ -160,6 +161,7 @@ def test_in_fresh_processes_killed_and_resumed(tmp_path):
     assert (checkpoint.epoch, checkpoint.step, len(checkpoint.history)) == (40, 0, 39)
 
 
+@pytest.mark.integration
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     """A process forks writers and kills them: an import of torch for each kill would take a minute."""
     code = """

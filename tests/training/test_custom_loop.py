@@ -28,7 +28,7 @@ from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT
 from tests.helpers import hpo as command
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 from tests.training.resumable import bits, data, stop_after
 from tests.workers import make_worker
 
@@ -42,7 +42,7 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(folder: Path, name: str = "own", **keys: Any) -> Study:
     table = {"trials": 4, "sampler": "random", **keys}
     found, definition, budget = parse_definition(table, name, folder)
-    return Study.create(StudyStorage(sqlite_url(folder)), found, definition, budget)
+    return Study.create(new_storage(folder), found, definition, budget)
 
 
 def plain(folder: Path, **keys: Any) -> Study:
@@ -94,6 +94,7 @@ def test_a_study_of_a_loop_has_what_every_study_has(tmp_path: Path) -> None:
     assert "schedule" not in study.config_of(trials[1]).effective()  # not used by the loop
 
 
+@pytest.mark.integration
 def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_it_needs(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     npz = small_npz(tmp_path / "small.npz")
@@ -110,6 +111,7 @@ def test_two_workers_do_exactly_the_budget_and_one_without_the_module_says_what_
     )
 
 
+@pytest.mark.integration
 def test_a_killed_trial_goes_on_under_its_number_to_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     undisturbed = plain(tmp_path / "a", trials=2)

@@ -7,9 +7,12 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.study import Study
+from tests.data import small_npz
 from tests.execution.backends.cluster import free_port
 from tests.execution.test_worker import make
-from tests.helpers import ROOT, hpo
+from tests.helpers import hpo, run_hpo
 from tests.study.helpers import sqlite_url
 from tests.workers import make_worker
 
@@ -57,6 +61,39 @@ def mlflow_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
     url = f"http://127.0.0.1:{port}"
     return started(command, f"{url}/health", folder / "log"), url
+
+
+class Proxy:
+    """A server under an address of its own, which can go away: to start a second MLflow takes ten seconds."""
+
+    def __init__(self, target: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                kept = {name: self.headers[name] for name in ("Content-Type", "Accept") if name in self.headers}
+                request = urllib.request.Request(target + self.path, body or None, kept, method=self.command)
+                try:
+                    answer = urllib.request.urlopen(request, timeout=30)
+                except urllib.error.HTTPError as error:
+                    answer = error
+                with answer:
+                    self.send_response(answer.status)
+                    self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+                    self.end_headers()
+                    self.wfile.write(answer.read())
+
+            do_GET = do_POST = do_PATCH = pass_on  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -136,21 +173,22 @@ def test_a_resumed_trial_goes_on_in_its_run(client: Any, tmp_path: Path) -> None
 
 
 def test_a_server_that_goes_away_costs_a_line_and_no_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mlflow_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import mlflow
 
-    process, url = mlflow_server(tmp_path)
+    proxy = Proxy(mlflow_url)
+    url = proxy.url
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
     mlflow.set_tracking_uri(url)
     study = make(tmp_path, name="gone", trials=1, parameters={**GRID, "epochs": 30})
     worker = make_worker(study, trackers=["mlflow"])
-    ended(process)
+    proxy.close()
     worker.run()
     assert study.trials()[0].state == TrialState.COMPLETE
     lines = [record for record in caplog.records if "training goes on without it" in record.getMessage()]
     assert len(lines) == 1
-    refused = hpo("worker", "gone", "--storage", sqlite_url(tmp_path), "--tracker", "mlflow", cwd=tmp_path)
+    refused = run_hpo("worker", "gone", "--storage", sqlite_url(tmp_path), "--tracker", "mlflow", cwd=tmp_path)
     assert refused.returncode == 2
     assert f"hpo: --tracker mlflow: {url} does not answer" in refused.stderr
 
@@ -230,20 +268,21 @@ def test_weights_and_biases_online_needs_a_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb"])
-def test_a_missing_package_is_one_line(package: str, tmp_path: Path) -> None:
+def test_a_missing_package_is_one_line(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, name="missing", trials=1)
-    (tmp_path / f"{package}.py").write_text("raise ImportError", encoding="utf-8")
-    arguments = ["worker", "missing", "--storage", sqlite_url(tmp_path), "--tracker", package]
-    done = hpo(*arguments, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    monkeypatch.delitem(sys.modules, f"hpo.training.loggers.{package}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+    done = run_hpo("worker", "missing", "--storage", sqlite_url(tmp_path), "--tracker", package, cwd=tmp_path)
     assert done.returncode == 2
     line = f"hpo: --tracker {package}: its package is missing; install it with: pip install 'torch-hpo[{package}]'"
     assert done.stderr.splitlines()[-1] == line
 
 
 def test_they_are_off_by_default(tmp_path: Path) -> None:
+    small_npz(tmp_path / "small.npz")
     code = (
-        "import sys, hpo\nspace = {'widths': '4', 'epochs': 1, 'batch_size': 4096}\n"
-        "hpo.launch(name='off', dataset='mnist', parameters=space, trials=1)\n"
+        "import sys, hpo\nspace = {'widths': '4', 'epochs': 1}\n"
+        "hpo.launch(name='off', dataset='./small.npz', parameters=space, trials=1)\n"
         "print([name for name in ('mlflow', 'wandb') if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -291,6 +291,7 @@ def test_cuda_trains_as_the_cpu_does():
     assert cuda.history[-1]["val_loss"] == pytest.approx(cpu.history[-1]["val_loss"], rel=1e-3)
 
 
+@pytest.mark.integration
 def test_real_mnist_in_less_than_900_mb():
     code = """
 import torch

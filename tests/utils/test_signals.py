@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from hpo.utils.signals import StopRequest
 
 
@@ -20,6 +22,7 @@ def test_nohup_stays_in_force() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.integration
 def test_a_process_that_waits_for_something_else_ends_all_the_same() -> None:
     code = """
 import os, signal, threading

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 # One cluster at a time on this machine: Ray finds others by their processes, and takes a second head for a mistake.
+# Within one session the group "ray" of tests sees to it, without a process that waits.
 ALONE = FileLock(Path(tempfile.gettempdir()) / "hpo-tests-ray.lock")
 RAY = str(Path(sys.executable).parent / "ray")
 ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}

@@ -14,12 +14,12 @@ from hpo.execution.backends.local import Local, count_gpus, default_worker_count
 from hpo.execution.backends.ray import Ray
 from hpo.execution.backends.slurm import Slurm, parse_minutes, parse_slurm_options
 from hpo.execution.worker_options import WorkerOptions
-from tests.execution.backends.cluster import ALONE, cluster
+from tests.execution.backends.cluster import ALONE, Cluster
 from tests.execution.backends.test_contract import OPTIONS, begun, ended, endless, make, pids, until
-from tests.helpers import hpo
+from tests.helpers import hpo, run_hpo
 from tests.study.helpers import sqlite_url
 
-pytestmark = pytest.mark.timeout(900)  # a cluster waits for the one of another test
+pytestmark = pytest.mark.timeout(900)  # a cluster waits for the one of another session
 
 # Local.
 
@@ -60,24 +60,40 @@ def test_without_that_variable_the_driver_is_asked(tmp_path: Path, monkeypatch: 
 # Ray.
 
 
-def test_a_study_on_two_nodes_of_which_one_dies_has_exact_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
+@pytest.mark.xdist_group("ray")
+def test_where_no_cluster_is_the_line_says_how_to_start_one(tmp_path: Path) -> None:
+    """It is the first one of Ray's, before the cluster of the others is there."""
+    study = make(sqlite_url(tmp_path), tmp_path, "alone", 1)
+    line = r"--backend ray: no Ray cluster here .* start one with: ray start --head"
+    with ALONE:
+        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # of one that was killed
+        with pytest.raises(RequestError, match=line):
+            Ray().start(study, WorkerOptions(1))
 
+
+@pytest.mark.xdist_group("ray")
+def test_what_no_node_could_hold_is_refused(ray_cluster: Cluster, tmp_path: Path) -> None:
+    study = make(sqlite_url(tmp_path), tmp_path, "shares", 1)
+    with pytest.raises(RequestError, match="no node has 64 CPUs and 0 GPUs for a worker; they have 2 CPUs and 0"):
+        Ray(ray_cluster.address).start(study, WorkerOptions(workers=1, cpus=64))
+    with pytest.raises(RequestError, match=r"no node has 1 CPUs and 0\.5 GPUs"):
+        Ray(ray_cluster.address).start(study, WorkerOptions(workers=1, gpus=0.5))
+
+
+@pytest.mark.xdist_group("ray")
+def test_a_study_on_two_nodes_of_which_one_dies_has_exact_numbers(
+    ray_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = make(sqlite_url(tmp_path), tmp_path, "nodes", 6, epochs=[80])
-    with cluster(cpus=1) as made:
-        made.node("second", 1)
-        try:
-            handles = Ray(made.address).start(study, WorkerOptions(workers=2, cohort=1, **OPTIONS))
-            until(lambda: len(pids(study)) == 2 and len(begun_numbers(study)) >= 2)
-            made.kill("second")
-            ended(handles)
-            failures = [handle.failure for handle in handles]
-        finally:
-            ray.shutdown()
-    assert failures == [None, None]  # the task of the dead node was run again on the other, and found nothing left
+    ray_cluster.node("second", 2)
+    # A worker takes all CPUs of a node, so that there is one on each.
+    handles = Ray(ray_cluster.address).start(study, WorkerOptions(workers=2, cohort=1, **{**OPTIONS, "cpus": 2}))
+    until(lambda: len(pids(study)) == 2 and len(begun_numbers(study)) >= 2)
+    ray_cluster.kill("second")
+    ended(handles)
+    # The task of the dead node was run again on the other, and found nothing left.
+    assert [handle.failure for handle in handles] == [None, None]
     assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(6)]
     attempts = [
         study.storage.get_trial(t._trial_id).user_attrs.get("deaths", {}).get("count", 0) for t in study.trials()
@@ -87,27 +103,6 @@ def test_a_study_on_two_nodes_of_which_one_dies_has_exact_numbers(
 
 def begun_numbers(study) -> list[int]:
     return [trial.number for trial in study.trials() if trial.state == TrialState.RUNNING]
-
-
-def test_what_no_node_could_hold_is_refused_and_where_no_cluster_is(tmp_path: Path) -> None:
-    import ray
-
-    study = make(sqlite_url(tmp_path), tmp_path, "shares", 1)
-    with cluster(cpus=2) as made:
-        try:
-            with pytest.raises(
-                RequestError, match="no node has 64 CPUs and 0 GPUs for a worker; they have 2 CPUs and 0"
-            ):
-                Ray(made.address).start(study, WorkerOptions(workers=1, cpus=64))
-            with pytest.raises(RequestError, match=r"no node has 1 CPUs and 0\.5 GPUs"):
-                Ray(made.address).start(study, WorkerOptions(workers=1, gpus=0.5))
-        finally:
-            ray.shutdown()
-    line = r"--backend ray: no Ray cluster here .* start one with: ray start --head"
-    with ALONE:
-        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # of one that was killed
-        with pytest.raises(RequestError, match=line):
-            Ray().start(study, WorkerOptions(workers=1))
 
 
 # Slurm.
@@ -195,7 +190,7 @@ def test_time_limits_are_sbatchs(text: str, found: int) -> None:
 def test_one_line(options: list[str], line: str, tmp_path: Path) -> None:
     if "time=soon" in options:
         options = [*options, "--slurm", "cluster=local"]
-    done = hpo("launch", "quickstart", *options, cwd=tmp_path)
+    done = run_hpo("launch", "quickstart", *options, cwd=tmp_path)
     assert done.returncode == 2
     assert f"hpo: {line}" in done.stderr
 

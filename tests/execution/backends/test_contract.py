@@ -25,9 +25,9 @@ from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.utils.home import home
 from tests.data import small_npz
-from tests.execution.backends.cluster import Cluster, cluster, marked
+from tests.execution.backends.cluster import Cluster, marked
 
-pytestmark = pytest.mark.timeout(900)  # the cluster waits for the one of another test
+pytestmark = pytest.mark.timeout(900)  # the cluster waits for the one of another session
 PASSWORD = "s3cret-of-the-contract"
 OPTIONS = {"device": "cpu", "cpus": 1, "checkpoint_every": 0, "lease": 3}
 
@@ -40,16 +40,7 @@ class Engine:
     folders: Sequence[Path] = ()
 
 
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[Cluster]:
-    import ray
-
-    with cluster(cpus=3) as made:
-        yield made
-        ray.shutdown()
-
-
-@pytest.fixture(params=["local", "slurm", "ray"])
+@pytest.fixture(params=["local", "slurm", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # Ignored where the tests run in the background, and so in all that they start; `hpo launch` has a handler.
