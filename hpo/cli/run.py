@@ -114,12 +114,10 @@ def launch(
         from hpo.study.input.preview import format_preview
 
         click.echo(format_preview(planned.name, planned.definition, planned.budget))
-        _say_price(planned, storage, workers, device)
         return 0
     logs = folder("logs", planned.name)
     for notice in planned.definition.space.notices():
         say(f"note: {notice}")
-    _say_price(planned, storage, workers, device)  # while there is no study yet whose definition stands
     found = planned.create(storage)
     with StopRequest(within=20) as stop:  # the workers take half of it
         if found.left() and workers != 0:
@@ -381,15 +379,6 @@ def _say_state(study: Study) -> None:
         say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
     else:
         say(f"study {study.name}: {left} of {trials} trials are left")
-
-
-def _say_price(planned: LaunchPlan, storage: str | None, workers: int | None, device: str) -> None:
-    from hpo.execution.cost_estimate import cost_notice
-    from hpo.utils.home import cores
-
-    notice = cost_notice(planned, storage, max(1, cores() // (workers or cores())), device)
-    if notice is not None:
-        say(f"note: {notice}")
 
 
 def _print_ending(study: Study, paths: Any, imports: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 
 from hpo.config import registry
+from hpo.config.cohort_key import UNSTACKABLE
 from hpo.datasets import is_path
 from hpo.errors import (
     RequestError,
@@ -30,6 +31,7 @@ from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
+from hpo.study.slots import fixed_trials
 from hpo.utils.home import default_storage
 
 __all__ = ["LaunchPlan", "launch", "plan_launch", "resume_plan", "run_plan"]
@@ -97,9 +99,11 @@ def plan_launch(
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return existing
+        return _add_cohort_notice(existing)
     planned = _planned(study, parameters, {**keys, "warm_start": None if source else warm_start})
-    return planned if source is None else _warm(planned, storage, WarmFrom(study=source, top=top or TOP))
+    if source is not None:
+        planned = _warm(planned, storage, WarmFrom(study=source, top=top or TOP))
+    return _add_cohort_notice(planned)
 
 
 def _planned(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
@@ -129,6 +133,26 @@ def _warm(planned: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchP
     definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
     check_first(definition, planned.budget)
     return replace(planned, definition=definition, notices=() if notice is None else (notice,))
+
+
+def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
+    """Return the plan with a notice of the trials whose optimizer keeps them out of cohorts, where there are any."""
+    definition, space = plan.definition, plan.definition.space  # which builds and checks it each time
+    domains = (each.domain for each in space.dimensions if each.parameter.name == "optimizer")
+    names = UNSTACKABLE.intersection(str(value) for domain in domains for value in domain.points())
+    if not names:
+        return plan
+    if not definition.fixed:
+        notice = f"trials with {' or '.join(sorted(names))} train one model at a time, not in a cohort"
+        return replace(plan, notices=(*plan.notices, notice))
+    drawn = [space.values(params) for params in fixed_trials(definition, 0, plan.budget.trials)]
+    optimizers = [definition.config(values).optimizer for values in drawn]
+    alone = [name for name in optimizers if name in UNSTACKABLE]
+    if not alone:
+        return plan
+    which = " and ".join(sorted(set(alone)))
+    notice = f"{len(alone)} of {len(drawn)} trials use {which}, which trains one model at a time, not in a cohort"
+    return replace(plan, notices=(*plan.notices, notice))
 
 
 def resume_plan(

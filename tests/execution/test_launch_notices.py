@@ -1,0 +1,59 @@
+"""Notices of a launch about trials that cannot join a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpo.execution.launch import plan_launch
+from hpo.study.slots import fixed_trials
+from tests.data import small_npz
+from tests.helpers import hpo
+
+GRID = {"optimizer": ["adam", "lbfgs"], "epochs": [1, 2], "widths": ["4", "5"]}
+
+
+def notices(folder: Path, sampler: str = "grid", **parameters: object) -> tuple[str, ...]:
+    data = str(small_npz(folder / "small.npz"))
+    trials = None if sampler == "grid" else 7
+    plan = plan_launch(
+        None, name="one", dataset=data, sampler=sampler, trials=trials, parameters={**GRID, **parameters}
+    )
+    return plan.notices
+
+
+def test_a_grid_says_how_many_trials_use_lbfgs(tmp_path: Path) -> None:
+    assert notices(tmp_path) == ("4 of 8 trials use lbfgs, which trains one model at a time, not in a cohort",)
+
+
+def test_a_random_studys_trials_are_counted_exactly(tmp_path: Path) -> None:
+    data = str(small_npz(tmp_path / "small.npz"))
+    plan = plan_launch(None, name="one", dataset=data, sampler="random", trials=7, parameters=GRID)
+    count = [params["optimizer"] for params in fixed_trials(plan.definition, 0, 7)].count("lbfgs")
+    assert 0 < count < 7
+    (notice,) = plan.notices
+    assert notice.startswith(f"{count} of 7 trials use lbfgs")
+
+
+def test_an_adaptive_study_does_not_know_how_many(tmp_path: Path) -> None:
+    assert notices(tmp_path, "tpe") == ("trials with lbfgs train one model at a time, not in a cohort",)
+
+
+def test_nothing_is_said_without_such_trials(tmp_path: Path) -> None:
+    assert notices(tmp_path, optimizer=["adam", "sgd"]) == ()
+    assert notices(tmp_path, "tpe", optimizer=["adam", "sgd"]) == ()
+
+
+def test_launch_prints_it_before_it_begins(tmp_path: Path) -> None:
+    data = small_npz(tmp_path / "small.npz")
+    (tmp_path / "one.toml").write_text(
+        f'dataset = "{data}"\nsampler = "grid"\n[parameters]\nwidths = "4"\nepochs = 1\noptimizer = ["lbfgs", "sgd"]\n'
+    )
+    line = "note: 1 of 2 trials use lbfgs, which trains one model at a time, not in a cohort\n"
+    for more in (["--dry-run"], ["--workers", "0"]):
+        done = hpo("launch", "./one.toml", *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith(line)
+    again = hpo("launch", "one", "--workers", "0", cwd=tmp_path)
+    assert again.stderr.startswith(line)
+    without = hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
+    assert without.stderr == ""
