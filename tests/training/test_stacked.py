@@ -460,10 +460,10 @@ def test_the_first_of_equal_outputs_counts(seed, ties):
 )
 def test_cohort_size(seconds, most, expected, monkeypatch):
     """Whatever the models cost: the later ones are deep, and take ten times as long."""
-    monkeypatch.setattr(cohort_size, "LONGEST", float("inf"))
+    monkeypatch.setattr(cohort_size, "TIME_LIMIT", float("inf"))
     costs = {1: 5, 10: 50}
     monkeypatch.setattr(
-        cohort_size, "_seconds", lambda learner, *_: seconds([costs[m.config.depth] for m in learner.members])
+        cohort_size, "_seconds_per_step", lambda learner, *_: seconds([costs[m.config.depth] for m in learner.members])
     )
     depths = [1] * 64 + [10] * 64
     configs = [
@@ -473,8 +473,10 @@ def test_cohort_size(seconds, most, expected, monkeypatch):
 
 
 def test_memory_bounds_a_cohort(monkeypatch):
-    monkeypatch.setattr(cohort_size, "_seconds", lambda *_: 0.001)
-    monkeypatch.setattr(cohort_size, "_free", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3))
+    monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda *_: 0.001)
+    monkeypatch.setattr(
+        cohort_size, "_free_memory", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)
+    )
     configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
     assert cohort_size.measure_cohort_size(configs, data(configs[0]), 64) == 5
 
