@@ -1,4 +1,4 @@
-"""How fast trials train as cohorts: each row beside two rivals, in one process, in turns, on real MNIST.
+"""Benchmark of cohorts, in trials an hour: each row beside two rivals, in one process, in turns, on real MNIST.
 
     python -m benchmarks.cohorts [--rounds 5] [--rows steps,random,grid,tpe,sgemm] [--threads 2] [--device cpu]
 
@@ -75,7 +75,7 @@ class Contender:
     times: list[float] = field(default_factory=list)
 
     def turn(self) -> float:
-        """Seconds of a step of one model."""
+        """Return the seconds of a step of one model."""
         torch.set_num_threads(self.threads)
         spent = sum(seconds(partial(loop.run, self.steps)) for loop in self.loops)
         return spent / (self.steps * self.models)
@@ -100,7 +100,7 @@ class Contender:
 
 
 class Bench:
-    """What all rows share: the data, the device, the threads and the numbers of rounds."""
+    """Setting that all rows share: the data, the device, the threads and the numbers of rounds."""
 
     def __init__(self, device: torch.device, arguments: argparse.Namespace) -> None:
         self.data, self.pictures = load(device)
@@ -109,7 +109,7 @@ class Bench:
         self.launches, self.trials = arguments.launches, arguments.trials
 
     def contenders(self, cohort: Sequence[TrialConfig], rivals: Sequence[TrialConfig]) -> list[Contender]:
-        """The cohort, and each rival with its configurations, measured."""
+        """Return the cohort, and each rival with its configurations."""
         data, device = self.data, self.device
         stacked = StackedLearner(members(cohort), data.shape, data.classes, device)
         alone = [Ours(ModuleLearner(Member(config), data.shape, data.classes, device), data) for config in rivals]
@@ -155,7 +155,7 @@ def print_row(name: str, found: Sequence[Contender], against_loader: float | Non
 
 
 def steps_row(bench: Bench) -> None:
-    """MLPs of one size, sgd, learning rates apart."""
+    """Measure MLPs of one size under sgd, each with its own learning rate."""
     targets = {(1, 10): (80, 120, 200), (2, 50): (20, 28, 36)}
     for (depth, width), aims in targets.items():
         for batch, aim in zip((4, 32, 128), aims, strict=True):
@@ -202,7 +202,7 @@ def grid_row(bench: Bench) -> None:
 
 
 def evaluation(bench: Bench, contender: Contender) -> float:
-    """Seconds to evaluate one model on the validation split; the rival's loop has no evaluation."""
+    """Return the seconds to evaluate one model on the validation split; the rival's loop has no evaluation."""
     torch.set_num_threads(contender.threads)
     learners = [loop.learner for loop in contender.loops if isinstance(loop, Ours)]
     spent = [evaluate_all(learners, bench.data) for _ in range(3)]
@@ -229,7 +229,7 @@ def sgemm_row(bench: Bench) -> None:
 
 
 def tpe_row(bench: Bench) -> None:
-    """The study mnist_mlp, launched with cohorts and without, each round with another seed."""
+    """Measure the study mnist_mlp, launched with cohorts and without, each round with another seed."""
     rates: list[tuple[float, float]] = []
     for seed in range(bench.launches):
         order = (TPE_COHORT, 1) if seed % 2 else (1, TPE_COHORT)
@@ -242,7 +242,7 @@ def tpe_row(bench: Bench) -> None:
 
 
 def launched(cohort: int, seed: int, trials: int) -> float:
-    """Trials per hour of a launch with a database of its own, from the command to its end."""
+    """Return the trials per hour of a launch with a database of its own, from the command to its end."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "HPO_HOME": folder, "OPTUNA_STORAGE": f"sqlite:///{folder}/studies.db"}
         options = ["--cohort", str(cohort), "--seed", str(seed), "--trials", str(trials)]
@@ -272,7 +272,7 @@ def cuda_row(bench: Bench) -> None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy within the device's memory reads and writes: the best of ten."""
+    """Return the bytes per second that a copy within the device's memory reads and writes: the best of ten."""
     source = torch.empty(1 << 28, device=device)
     target = torch.empty_like(source)
 

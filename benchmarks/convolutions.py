@@ -1,4 +1,4 @@
-"""Does stacking CNNs pay on a CPU? Forward and backward of K small CNNs, in three ways, in turns.
+"""Benchmark of stacked CNNs on a CPU: forward and backward of K small CNNs, in three ways, in turns.
 
     python -m benchmarks.convolutions [--threads 1] [--rounds 5]
 
@@ -86,7 +86,7 @@ def bmm(models: int, weights: list[Tensor], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def contenders(count: int, channels: int, batch: int) -> list[Callable[[], object]]:
-    """The steps of all models alone, grouped, and as batched products."""
+    """Return the steps of all models alone, grouped, and as batched products."""
     configs = [TrialConfig(model="cnn", channels=channels, kernel_size=KERNEL, seed=seed) for seed in range(count)]
     built = [list(build_model(config, (1, 28, 28), 10).children()) for config in configs]
     models = [nn.Sequential(*layers[:6]) for layers in built]  # the blocks, without what is dense
@@ -99,7 +99,7 @@ def contenders(count: int, channels: int, batch: int) -> list[Callable[[], objec
 
 
 def measure(step: Callable[[], object]) -> float:
-    """Seconds of a step."""
+    """Return the seconds of a step."""
     steps = max(1, round(TURN / seconds(step)))
     return seconds(lambda: [step() for _ in range(steps)]) / steps
 

@@ -1,4 +1,4 @@
-"""What it costs, in trials, to ask an adaptive sampler for a whole cohort at once.
+"""Benchmark of adaptive samplers: the trials that it costs to ask for a whole cohort at once.
 
     python -m benchmarks.pinning [--study mnist_mlp] [--cohorts 1,8,32] [--trials 60] [--seeds 10] [--minutes 20]
 
@@ -59,7 +59,7 @@ def best_so_far(template: str, data: Path, cohort: int, trials: int, seed: int) 
 
 
 def measure(arguments: argparse.Namespace, cohorts: list[int], data: Path) -> dict[int, Curves]:
-    """Curves of each size of cohort; a seed is begun as long as there is time."""
+    """Return the curves of each size of cohort; a seed is begun as long as there is time."""
     until = time.monotonic() + 60 * arguments.minutes
     curves: dict[int, list[list[float]]] = {cohort: [] for cohort in cohorts}
     for seed in range(arguments.seeds):
@@ -74,7 +74,7 @@ def measure(arguments: argparse.Namespace, cohorts: list[int], data: Path) -> di
 
 
 def needed(curves: Curves, first: Curves) -> int:
-    """After how many trials the mean is as good as that of the first after half of its trials; one more if never."""
+    """Count the trials until the mean is as good as that of the first after half of its trials; one more if never."""
     aim = first[:, first.shape[1] // 2 - 1].mean()
     reached = np.append(curves.mean(0) >= aim, True)
     return int(reached.argmax()) + 1

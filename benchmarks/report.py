@@ -1,4 +1,4 @@
-"""What a report costs: seconds and megabytes for studies of 1,000 and 10,000 trials.
+"""Benchmark of reports: seconds and megabytes for studies of 1,000 and 10,000 trials.
 
     python -m benchmarks.report [--trials 1000 10000] [--epochs 10] [--keep FOLDER]
 
@@ -42,7 +42,7 @@ REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 
 
 def make(folder: Path, trials: int, epochs: int) -> Study:
-    """A study whose trials have ended, without training any."""
+    """Make a study whose trials have ended, without training any."""
     path = templates.find_template("studies", "mnist_mlp")
     table = read_toml(path) | {"trials": trials, "name": f"mlp_{trials}"}
     table["parameters"] = {**table["parameters"], "epochs": epochs}
@@ -68,7 +68,7 @@ def _insert(connection: sa.Connection, study: Study, numbers: range) -> None:
 
 
 def _rows(study: Study, trial_id: int, number: int) -> Iterator[tuple[sa.Table, dict[str, Any]]]:
-    """All rows of one trial."""
+    """Return all rows of one trial."""
     rng = np.random.default_rng([7, number])
     params = study.space.draw(rng.random(len(study.space.varied)).tolist())
     config = study.definition.config(study.space.values(params))
@@ -120,7 +120,7 @@ def _rows(study: Study, trial_id: int, number: int) -> Iterator[tuple[sa.Table, 
 
 
 def _epochs(config: TrialConfig, count: int, rng: np.random.Generator) -> list[dict[str, float]]:
-    """Metrics that look like training: best at a learning rate that its optimizer likes."""
+    """Return metrics that look like training: best at a learning rate that its optimizer likes."""
     peak = -2.8 if "adam" in config.optimizer or config.optimizer == "rmsprop" else -0.9
     top = 0.982 - 0.02 * abs(math.log10(config.learning_rate) - peak) - 0.02 * config.dropout + rng.normal(0, 0.0015)
     return [
@@ -138,7 +138,7 @@ def _epochs(config: TrialConfig, count: int, rng: np.random.Generator) -> list[d
 
 
 def whole(study: Study, out: Path) -> tuple[float, float]:
-    """Seconds of `hpo report` as a process, and its peak memory in megabytes."""
+    """Return the seconds of `hpo report` as a process, and its peak memory in megabytes."""
     command = [
         sys.executable,
         "-m",
@@ -157,7 +157,7 @@ def whole(study: Study, out: Path) -> tuple[float, float]:
 
 
 def steps(study: Study) -> Iterator[tuple[str, float]]:
-    """The report's steps, with the seconds of each."""
+    """Yield the report's steps, with the seconds of each."""
     from hpo.report.chapters import order
     from hpo.report.chapters.verdict import write_verdict
     from hpo.report.render.html import render_html

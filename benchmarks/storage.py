@@ -1,4 +1,4 @@
-"""What a trial costs beside its training: our storage and plain Optuna's, in one process, in turns.
+"""Benchmark of storages, the cost of a trial beside its training: ours and plain Optuna's, in one process, in turns.
 
     python -m benchmarks.storage [--rounds 5] [--trials 10] [--races 3] [--url postgresql://me@host/name] [--quick]
 
@@ -86,7 +86,7 @@ class Stopwatch:
 
     @contextmanager
     def of(self, kind: str) -> Iterator[None]:
-        """What happens inside is of that kind."""
+        """Count the time inside as of that kind."""
         self.charge()
         self._kinds.append(kind)
         try:
@@ -166,7 +166,7 @@ def history(space: Space) -> list[FrozenTrial]:
 
 
 def optuna_tool(name: str, storage: RDBStorage | StudyStorage, space: Space, study_name: str, group: bool) -> Tool:
-    """Optuna's own loop, over a storage."""
+    """Return Optuna's own loop, over a storage."""
     study = optuna.create_study(
         study_name=study_name,
         storage=storage,
@@ -225,7 +225,7 @@ def worker_tool(url: str, space: Space, study_name: str, target: str, folder: Pa
 
 
 def create(url: str, space: Space, name: str, sampler: object, trials: int, folder: Path) -> Study:
-    """A study of ours on the small data set."""
+    """Create a study of ours on the small data set."""
     table = {"dataset": str(small_npz(folder / "small.npz")), "trials": trials, "sampler": sampler, "pruner": "median"}
     name, definition, budget = parse_definition({**table, "parameters": space.to_json()}, name, folder)
     return Study.create(StudyStorage(url), name, definition, budget)
@@ -281,7 +281,7 @@ def do_nothing(study: Study) -> bool:
 
 
 def open_ours(url: str, race: Race) -> tuple[Callable[[], object], sa.Engine]:
-    """What runs a process's part of a race of ours, and the engine to dispose of afterwards."""
+    """Return the function that runs a process's part of a race of ours, and the engine to dispose of afterwards."""
     storage = StudyStorage(url)
     study = Study(storage, race.study)
 
@@ -293,7 +293,7 @@ def open_ours(url: str, race: Race) -> tuple[Callable[[], object], sa.Engine]:
 
 
 def open_plain(url: str, race: Race) -> tuple[Callable[[], object], sa.Engine]:
-    """The same for plain Optuna."""
+    """Return the same for plain Optuna."""
     storage = RDBStorage(url)
     sampler = TPESampler(n_startup_trials=STARTUP)
     study = optuna.load_study(study_name=race.study, storage=storage, sampler=sampler)
@@ -308,7 +308,7 @@ def open_plain(url: str, race: Race) -> tuple[Callable[[], object], sa.Engine]:
 
 
 def take_part(url: str, races: list[Race], start: Barrier, results: Queue[tuple[float, str]]) -> None:
-    """One process of all races. What ends it early is a result, too."""
+    """Run one process of all races. An error that ends it early is a result, too."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for race in races:
         try:
@@ -378,7 +378,7 @@ def run_races(url: str, options: argparse.Namespace) -> bool:
 
 @cache
 def backend(url: str) -> str:
-    """The database and its version."""
+    """Return the database and its version."""
     engine = sa.create_engine(normalize(url))
     with engine.connect():
         found: tuple[int, ...] = getattr(engine.dialect, "server_version_info", None) or sqlite3.sqlite_version_info
@@ -388,7 +388,7 @@ def backend(url: str) -> str:
 
 @contextmanager
 def server(url: str | None) -> Iterator[str | None]:
-    """The server's URL: the given one, or that of a PostgreSQL of our own, where its programs are there."""
+    """Yield the server's URL: the given one, or that of a PostgreSQL of our own, where its programs are there."""
     if url is not None:
         yield normalize(url).render_as_string(hide_password=False)
     elif servers.POSTGRES is None:

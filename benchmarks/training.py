@@ -1,4 +1,4 @@
-"""How fast one trial trains: our loop beside the loop people write, in one process, on real MNIST.
+"""Benchmark of one trial's training: our loop beside the loop people write, in one process, on real MNIST.
 
     python benchmarks/training.py [--rounds 5] [--steps 100]
 
@@ -68,7 +68,7 @@ def cases(steps: int) -> list[Case]:
 
 
 class Pictures(TorchDataset[tuple[Tensor, int]]):
-    """What torchvision's MNIST with ToTensor and Normalize does for a sample, step for step."""
+    """Data set that does what torchvision's MNIST with ToTensor and Normalize does for a sample, step for step."""
 
     def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
         self.images = torch.from_numpy(images.copy())
@@ -123,7 +123,7 @@ class Rival:
 
 
 def plain_optimizer(config: TrialConfig, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-    """As people make it: torch's own defaults, where ours takes fused kernels."""
+    """Make the optimizer as people do: with torch's own defaults, where ours takes fused kernels."""
     arguments = OPTIMIZERS[config.optimizer].arguments.items()
     keywords = {
         name: getattr(config, source) if isinstance(source, str) else tuple(getattr(config, part) for part in source)
@@ -137,7 +137,7 @@ def plain_optimizer(config: TrialConfig, parameters: Iterator[nn.Parameter]) -> 
 
 
 class Ours:
-    """What `hpo.training.loop` does in a step, with any learner."""
+    """Step of `hpo.training.loop`, with any learner."""
 
     def __init__(self, learner: Learner, data: Data) -> None:
         self.learner = learner
@@ -168,7 +168,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def compare(case: Case, data: Data, pictures: Pictures, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds per step of ours and of the rival, by round."""
+    """Return the seconds per step of ours and of the rival, by round."""
     ours = Ours(make_learner([Member(case.config)], data), data)
     rival = Rival(case.config, pictures, data.shape)
     ours.run(case.steps // 2)
@@ -182,7 +182,7 @@ def compare(case: Case, data: Data, pictures: Pictures, rounds: int) -> tuple[li
 
 
 def sgemm_rate(size: int = 2048) -> float:
-    """This machine's own rate of float32 matrix products, in flop/s: the best of five."""
+    """Return this machine's own rate of float32 matrix products, in flop/s: the best of five."""
     a = torch.randn(size, size)
     torch.mm(a, a)
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a)) for _ in range(5))
@@ -217,7 +217,7 @@ def worker_memory() -> float:
 
 
 def command_seconds(*arguments: str) -> float | None:
-    """The best wall time of five runs of `hpo …`; None where it fails."""
+    """Return the best wall time of five runs of `hpo …`; None where it fails."""
     command = shutil.which("hpo", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if command is None:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from hpo.config.trial_config import TrialConfig
 from hpo.training.callbacks import Callback
 from hpo.training.member import Member, TrainResult
+from hpo.training.settings import TrainSettings
 
 __all__ = ["Stack"]
 
@@ -27,11 +28,10 @@ class Stack:
         self,
         configs: Sequence[TrialConfig],
         _data: object,
-        *,
-        callbacks: Sequence[Callback],
-        should_stop: Callable[[], bool],
-        **_: object,
+        settings: TrainSettings,
+        checkpoints: object = None,
     ) -> list[TrainResult]:
+        callbacks, should_stop = settings.callbacks, settings.should_stop
         self.trained.append(list(configs))
         members = [Member(config, number, 10) for number, config in enumerate(configs)]
         outcomes: dict[int, TrainResult] = {}

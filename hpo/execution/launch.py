@@ -99,9 +99,11 @@ def plan_launch(
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return existing
+        return _add_cohort_notice(existing)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
-    return plan if source is None else _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
+    if source is not None:
+        plan = _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
+    return _add_cohort_notice(plan)
 
 
 def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:

@@ -1,1 +1,1 @@
-"""One cohort in training: data, models, optimizers, schedules, the loop, callbacks. No Optuna, no SQL."""
+"""Training of one cohort: data, models, optimizers, schedules, the loop, callbacks. No Optuna, no SQL."""

@@ -1,4 +1,4 @@
-"""What happens beside training: files, progress. The loop calls every callback for every member."""
+"""Callbacks of the training loop, which calls each of them for every member: a CSV log and a progress line."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ RECONSTRUCTION_COLUMNS = ("epoch", "train_loss", "val_loss", "val_reconstruction
 
 
 class Callback:
-    """Does nothing; override what you need. A callback ends a trial with `member.stop("pruned")`."""
+    """Base class that does nothing; override what you need. A callback ends a trial with `member.stop("pruned")`."""
 
     def on_start(self, member: Member) -> None:
-        """Before the first epoch, or a resumed trial's next: `member.history` then holds the earlier ones."""
+        """Act before the first epoch, or a resumed trial's next: `member.history` then holds the earlier ones."""
 
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """After every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
+        """Act after every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
 
     def on_end(self, member: Member, outcome: TrainResult) -> None:
-        """Once training has ended, for whatever reason but an error."""
+        """Act once training has ended, for whatever reason but an error."""
 
 
 class CsvLog(Callback):
-    """A row per epoch in a CSV file, written at once; registered metrics follow the fixed columns."""
+    """CSV file with a row per epoch, written at once; registered metrics follow the fixed columns.
+
+    Args:
+        path: the file; an existing one is replaced.
+        metrics: names of the registered metrics.
+    """
 
     def __init__(self, path: Path, metrics: Sequence[str] = ()) -> None:
         self._path, self._metrics = path, metrics
@@ -52,7 +57,7 @@ class CsvLog(Callback):
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Write the row; of a loop of the user's own, the first one decides what the columns are."""
+        """Write the row; in a loop of the user's own, the first row decides the columns."""
         if not self._columns:
             self._columns = tuple(metrics)
             self._write(self._columns)
@@ -71,7 +76,7 @@ class CsvLog(Callback):
 
 
 class Progress(Callback):
-    """A line per epoch on standard error."""
+    """Progress line per epoch on standard error."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -81,17 +86,17 @@ class Progress(Callback):
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Print the line."""
-        if "train_loss" not in metrics:  # of a loop of the user's own
+        if "train_loss" not in metrics:  # a loop of the user's own
             others = (f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "seconds"))
             self._console.print(f"epoch {int(metrics['epoch'])}  {'  '.join(others)}", soft_wrap=True)
             return
-        told = f"epoch {int(metrics['epoch'])}/{member.config.epochs}  {_measured(metrics, 'train', 'train')}"
+        line = f"epoch {int(metrics['epoch'])}/{member.config.epochs}  {_format_scores(metrics, 'train', 'train')}"
         if "val_loss" in metrics:
-            told += f"  {_measured(metrics, 'validation', 'val')}"
-        self._console.print(f"{told}  {metrics['seconds']:.1f} s", soft_wrap=True)
+            line += f"  {_format_scores(metrics, 'validation', 'val')}"
+        self._console.print(f"{line}  {metrics['seconds']:.1f} s", soft_wrap=True)
 
 
-def _measured(metrics: Metrics, name: str, prefix: str) -> str:
+def _format_scores(metrics: Metrics, name: str, prefix: str) -> str:
     accuracy = metrics.get(f"{prefix}_accuracy")
-    told = f"{name} loss {metrics[f'{prefix}_loss']:.4f}"
-    return told if accuracy is None else f"{told} accuracy {accuracy:.4f}"
+    text = f"{name} loss {metrics[f'{prefix}_loss']:.4f}"
+    return text if accuracy is None else f"{text} accuracy {accuracy:.4f}"

@@ -1,4 +1,4 @@
-"""Checkpoints: from one, a trial goes on as if it had never been interrupted, to the same bits.
+"""Checkpoints of a trial, from which it resumes, bit for bit, as if it had never been interrupted.
 
 A checkpoint is taken between two steps, also in the midst of an epoch: an epoch may take minutes, and an orderly stop
 has seconds. Three things are not in it, for they follow from the configuration and the place: the order of the data
@@ -49,15 +49,15 @@ Fingerprint = dict[str, Any]
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """Where a trial's checkpoints go, how often, and whether it begins from the one that is there.
+    """Options of a trial's checkpoints: their file, how often they are written, and whether to resume from one.
 
     Attributes:
-        path: the file; its folder is made.
-        resume: begin from the file, which must then be there and fit.
-        every: seconds between checkpoints; 0 is after each epoch. An orderly stop writes one in any case.
+        path: the file; its folder is created.
+        resume: begin from the file, which must then exist and belong to the trial.
+        every: seconds between checkpoints; 0 means after each epoch. An orderly stop writes one in any case.
         owner: whose checkpoint it is, such as a study's id and a trial's number; that of another owner is refused.
-        may_write: asked before each; false where the trial has passed to another worker, whose file it now is.
-        clock: seconds that only grow.
+        may_write: called before each write; false once the trial, and with it the file, belongs to another worker.
+        clock: returns seconds that only grow.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class CheckpointSpec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A member of a run between two steps.
+    """State of a member between two steps.
 
     Attributes:
         epoch: the one in training, from 1.
@@ -79,7 +79,7 @@ class Checkpoint:
         generators: the states of torch's generators, the CPU's first; only dropout in the midst of an epoch needs
             them, for each epoch begins with a seed of its own.
         history, steps, best_epoch, best_weights: see `Member`.
-        learner: what `Learner.state` gave.
+        learner: the state that `Learner.state` returned.
     """
 
     epoch: int
@@ -94,68 +94,72 @@ class Checkpoint:
 
 
 class CheckpointFile:
-    """One member's checkpoints, as its spec asks."""
+    """Checkpoint file of one member.
 
-    def __init__(self, spec: CheckpointSpec, belongs_to: Fingerprint) -> None:
+    Args:
+        spec: its options.
+        expected: the fingerprint that is written, and that a checkpoint to begin from must have.
+    """
+
+    def __init__(self, spec: CheckpointSpec, expected: Fingerprint) -> None:
         self._spec = spec
-        self._belongs_to = belongs_to
+        self._fingerprint = expected
         self._written_at = spec.clock()
         self._epochs = 0
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint to begin from, or None where the spec asks for none.
+        """Return the checkpoint to begin from, or None where the spec asks for none.
 
         Raises:
             CheckpointError: see `load`.
         """
         if not self._spec.resume:
             return None
-        found = load(self._spec.path, self._belongs_to)
-        self._epochs = len(found.history)
-        return found
+        checkpoint = load(self._spec.path, self._fingerprint)
+        self._epochs = len(checkpoint.history)
+        return checkpoint
 
     def due(self, epochs: int) -> bool:
-        """Whether to write one now, after so many whole epochs."""
+        """Return whether a checkpoint is due now, after so many whole epochs."""
         if self._spec.every:
             return self._spec.clock() - self._written_at >= self._spec.every
         return epochs > self._epochs
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Replace the file. Where that fails the trial need not: it is logged, and the last checkpoint stays."""
+        """Replace the file. A failure is logged, the last checkpoint stays, and training goes on."""
         if not self._spec.may_write():
             return
         try:
-            save(self._spec.path, checkpoint, self._belongs_to)
+            save(self._spec.path, checkpoint, self._fingerprint)
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             why = error.__context__ if isinstance(error.__context__, OSError) else error
-            log.warning(
-                "checkpoint %s: not written (%s); training goes on without it", self._spec.path, first_line(why)
-            )
+            path, reason = self._spec.path, first_line(why)
+            log.warning("checkpoint %s: not written (%s); training goes on without it", path, reason)
         self._written_at = self._spec.clock()
         self._epochs = len(checkpoint.history)
 
     def verify(self) -> None:
-        """Read back what was written; nothing where nothing could be.
+        """Read back the checkpoint, and do nothing where none could be written.
 
         Raises:
-            CheckpointError: it cannot be read, as where it holds other than tensors and plain values.
+            CheckpointError: it cannot be read, as when it holds anything but tensors and plain values.
         """
         if self._spec.path.exists():
-            load(self._spec.path, self._belongs_to)
+            load(self._spec.path, self._fingerprint)
 
     @property
     def folder(self) -> Path:
-        """Where a loop of the user's own may keep files beside the checkpoint."""
+        """The folder beside the checkpoint in which a loop of the user's own may keep files."""
         return checkpoint_folder(self._spec.path)
 
     @contextmanager
     def translate_state_errors(self) -> Iterator[None]:
-        """Turn what a learner raises over a state that it cannot take into one line.
+        """Turn the errors of a learner that cannot load a state into one of a single line.
 
         Raises:
             CheckpointError: the state is another model's or optimizer's.
         """
-        with _one_line(self._spec.path, "does not fit the model or the optimizer"):
+        with _translate_errors(self._spec.path, "does not fit the model or the optimizer"):
             yield
 
 
@@ -169,7 +173,16 @@ def fingerprint(
     *,
     record_steps: bool = False,
 ) -> Fingerprint:
-    """What a checkpoint belongs to, in plain values: with any of them changed, the trial would be another one."""
+    """Return the plain values that identify a trial: with any of them changed, it would be another one.
+
+    Args:
+        config: its configuration.
+        data: its data set, split and scaled.
+        monitor, direction: of the metric that decides which epoch is the best.
+        metrics: names of the registered metrics.
+        owner: see `CheckpointSpec`.
+        record_steps: whether the losses of steps are kept.
+    """
     return {
         "format": FORMAT,
         "torch": str(torch.__version__),
@@ -190,7 +203,7 @@ def fingerprint(
 
 
 def checkpoint_folder(path: Path) -> Path:
-    """The folder of the files that belong to a checkpoint."""
+    """Return the folder of the files that belong to a checkpoint."""
     return path.with_suffix("")
 
 
@@ -205,37 +218,37 @@ def delete_checkpoint(path: Path) -> None:
         shutil.rmtree(checkpoint_folder(path))
 
 
-def save(path: Path, checkpoint: Checkpoint, belongs_to: Fingerprint) -> None:
+def save(path: Path, checkpoint: Checkpoint, expected: Fingerprint) -> None:
     """Publish a checkpoint: a reader finds the old one or the new one, whole.
 
     Raises:
         OSError, RuntimeError: it cannot be written; the one that was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"fingerprint": belongs_to, **vars(checkpoint)}
+    content = {"fingerprint": expected, **vars(checkpoint)}
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load(path: Path, belongs_to: Fingerprint) -> Checkpoint:
+def load(path: Path, expected: Fingerprint) -> Checkpoint:
     """Read a checkpoint, its tensors to the CPU.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, it is damaged, or it is another trial's.
+        CheckpointError: there is none, it cannot be read, it is damaged, or it belongs to another trial.
     """
-    with _one_line(path, "is damaged"):
+    with _translate_errors(path, "is damaged"):
         try:
             with path.open("rb") as file:
-                content = _read(file)
+                content = _read_verified(file)
         except FileNotFoundError:
             raise CheckpointError(f"checkpoint {path}: there is none") from None
         except OSError as error:
             raise CheckpointError(f"checkpoint {path}: cannot be read ({error.strerror or error})") from error
-        _check(path, content.pop("fingerprint"), belongs_to)
+        _check_fingerprint(path, content.pop("fingerprint"), expected)
         return Checkpoint(**content)
 
 
-def _read(file: BinaryIO) -> dict[str, Any]:
-    """The content of a file whose every byte of data has been checked: torch itself does not look at the sums."""
+def _read_verified(file: BinaryIO) -> dict[str, Any]:
+    """Read a file and verify its checksums, which torch itself does not."""
     with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -245,16 +258,16 @@ def _read(file: BinaryIO) -> dict[str, Any]:
     return content
 
 
-def _check(path: Path, found: Fingerprint, expected: Fingerprint) -> None:
-    for name in [*expected, *(name for name in found if name not in expected)]:
-        if found.get(name) != expected.get(name):
-            was, now = (repr(values.get(name, "nothing")) for values in (found, expected))
+def _check_fingerprint(path: Path, actual: Fingerprint, expected: Fingerprint) -> None:
+    for name in [*expected, *(name for name in actual if name not in expected)]:
+        if actual.get(name) != expected.get(name):
+            was, now = (repr(values.get(name, "nothing")) for values in (actual, expected))
             raise CheckpointError(f"checkpoint {path}: is of another trial: its {name} is {was}, and must be {now}")
 
 
 @contextmanager
-def _one_line(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong into a CheckpointError, but for a want of memory, which is no fault of the file."""
+def _translate_errors(path: Path, what: str) -> Iterator[None]:
+    """Turn any error into a CheckpointError, except out of memory, which is no fault of the file."""
     try:
         yield
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""A trial in the hands of a training loop of the user's own, registered with `hpo.training_loop`."""
+"""Trials of the user's own training loops, registered with `hpo.training_loop`."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"
 
 
 class Stateful(Protocol):
-    """What can be written into a checkpoint: models, optimizers, schedulers, gradient scalers, samplers of data."""
+    """Object that a checkpoint can hold: a model, optimizer, scheduler, gradient scaler, sampler of data."""
 
     def state_dict(self) -> Any:
-        """Its state, in tensors and plain values."""
+        """Return the state, in tensors and plain values."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Take up what `state_dict` gave."""
+        """Load a state that `state_dict` returned."""
 
 
 class Trial:
-    """One trial, as a loop of the user's own sees it.
+    """Trial, as a training loop of the user's own sees it.
 
     ```python
     @hpo.training_loop("mine", uses=["epochs", "learning_rate"])
@@ -83,15 +83,15 @@ class Trial:
 
     @property
     def should_stop(self) -> bool:
-        """Whether to return now: the trial is pruned or lost, its loss not finite, or the worker asked to stop.
+        """True when the loop should return: the trial is pruned or lost, its loss not finite, or the worker is to stop.
 
-        May be asked at any time, also in the midst of an epoch, which is then trained again by the next attempt.
+        Ask at any time, also in the midst of an epoch, which the next attempt then trains again.
         """
         return self._run.should_stop()
 
     @property
     def folder(self) -> Path:
-        """A folder for files that a later attempt at the trial is to find; it is removed when the trial has ended."""
+        """Folder for files that a later attempt at the trial needs; it is removed when the trial has ended."""
         self._run.folder.mkdir(parents=True, exist_ok=True)
         return self._run.folder
 
@@ -101,22 +101,22 @@ class Trial:
 
     @property
     def state(self) -> State | None:
-        """What the last attempt saved after `epoch` epochs; None where there was none."""
+        """State that the last attempt saved after `epoch` epochs; None where there is none."""
         return self._run.state
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether it is time to `save`: some seconds after the last time, or after every epoch, as the worker says."""
+        """True when it is time to `save`: some seconds after the last time, or each epoch, as the worker is told."""
         return self._run.file is not None and self._run.file.due(self.epoch)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint: what the next attempt finds as `state` after the epochs reported so far.
+        """Write a checkpoint, which the next attempt finds as `state`, after the epochs reported so far.
 
         Args:
             state: tensors and plain values, which torch reads back with `weights_only`.
 
         Raises:
-            RunError: it holds others.
+            RunError: it holds anything else.
         """
         self._run.save(dict(state))
 
@@ -124,19 +124,19 @@ class Trial:
         """Record the metrics of the next epoch: the study's objectives, and any others.
 
         Raises:
-            RunError: an objective or a constraint's metric is missing, or is no number.
+            RunError: an objective or a constraint's metric is missing, or not a number.
         """
         self._run.report(metrics)
 
     def epochs(self, **parts: Stateful) -> Iterator[int]:
-        """The epochs from 1, or from the one after the last checkpoint, to the parameter `epochs`.
+        """Yield the epochs from 1, or from the one after the last checkpoint, to the parameter `epochs`.
 
         Args:
-            parts: what a checkpoint holds, by name. The weights of the best epoch are kept of the one called `model`.
+            parts: the contents of a checkpoint, by name. The best epoch's weights are kept of the one called `model`.
 
         Raises:
             RunError: an epoch has ended without a report, or the state of a part cannot be written.
-            CheckpointError: a part does not take up what the checkpoint has for it; the trial begins anew.
+            CheckpointError: a part cannot load its state from the checkpoint; the trial then begins anew.
         """
         run = self._run
         if "epochs" not in self.config.effective():
@@ -158,15 +158,15 @@ class Trial:
 
 
 class _LoopRun:
-    """What a `Trial` does behind its surface.
+    """Training of one trial by a loop of the user's own: the private side of `Trial`.
 
     Attributes:
         member: the trial.
         data: of the study.
         file: its checkpoints, or None.
-        folder: of the loop's own files.
-        state: what the checkpoint to begin from holds.
-        saved: how many epochs the last checkpoint has.
+        folder: for the loop's own files.
+        state: of the checkpoint to begin from; None without one.
+        saved: epochs in the last checkpoint.
     """
 
     def __init__(
@@ -198,22 +198,22 @@ class _LoopRun:
 
     @property
     def stopped(self) -> bool:
-        """Whether the trial has ended."""
+        """True once the trial has ended."""
         return self.member.stopped is not None
 
     def should_stop(self) -> bool:
-        """Whether the loop is to return; a stop that is asked for is noted, for what comes after it is incomplete."""
+        """Return whether the loop should return; a stop on request marks the trial, whose next epoch is incomplete."""
         if not self.stopped and self._settings.should_stop():
             self.member.stop("interrupted")
         return self.stopped
 
     def keep(self, model: nn.Module) -> None:
-        """See `Trial.keep`."""
+        """Count the model's parameters and keep its best weights; see `Trial.keep`."""
         self._model = model
         self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
 
     def load_parts(self, parts: Mapping[str, Stateful]) -> None:
-        """Let each part go on from the checkpoint."""
+        """Load each part's state from the checkpoint, where there is one."""
         if self.state is None:
             return
         if missing := sorted(set(parts) ^ set(self.state)):
@@ -227,7 +227,7 @@ class _LoopRun:
                 raise CheckpointError(f"'{name}' does not fit its checkpoint: {first_line(error)}") from error
 
     def save(self, state: State) -> None:
-        """See `Trial.save`."""
+        """Write a checkpoint; see `Trial.save`."""
         if self.file is None:
             return
         self._update_seconds()
@@ -246,7 +246,7 @@ class _LoopRun:
             )
         )
         self.saved = len(member.history)
-        if not self._verified:  # once an attempt: what could not be read back would be found out when it is needed
+        if not self._verified:  # once an attempt: else a state that cannot be read back shows only when it is needed
             self._verified = True
             try:
                 self.file.verify()
@@ -254,7 +254,7 @@ class _LoopRun:
                 raise RunError(f"objective '{member.config.model}': the state {sorted(state)}: {error}") from error
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """See `Trial.report`."""
+        """Record the metrics of the next epoch; see `Trial.report`."""
         member = self.member
         if self.stopped:
             return
@@ -280,7 +280,7 @@ class _LoopRun:
             raise RunError(f"{where}: must be a number, not {type(value).__name__}") from error
 
     def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
-        """The metric that says which epoch is the best, or else the last one."""
+        """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
         settings = self._settings
         first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
         monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
@@ -294,17 +294,17 @@ class _LoopRun:
         self.member.seconds = self._seconds_before + time.perf_counter() - self._since
 
     def train(self) -> TrainResult:
-        """Call the loop, and say what came out."""
+        """Call the loop, and return the result."""
         member = self.member
         for callback in self._settings.callbacks:
             callback.on_start(member)
         if not self.stopped:
             self._call()
         member.stop("completed")
-        outcome = TrainResult.of(member, self._model)
+        result = TrainResult.of(member, self._model)
         for callback in self._settings.callbacks:
-            callback.on_end(member, outcome)
-        return outcome
+            callback.on_end(member, result)
+        return result
 
     def _call(self) -> None:
         """Call the user's function; one that reports nothing may return its value, or several by name."""

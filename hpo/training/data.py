@@ -1,4 +1,4 @@
-"""A data set made ready for training: split, scaled and resident on the device as float32 tensors.
+"""Data sets in training: split, scaled and resident on the device as float32 tensors.
 
 Everything random follows from the seed alone: the split from (seed), the order of an epoch from (seed, epoch).
 """
@@ -29,12 +29,12 @@ ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their n
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A 64-bit seed for torch's own generator (dropout) in an epoch, from (seed, epoch) alone."""
+    """Return a 63-bit seed for torch's own generator (dropout) in an epoch, from (seed, epoch) alone."""
     return int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def split(y: Array, validation: float, seed: int) -> tuple[Array, Array]:
-    """Indices of the training and of the validation samples, both ascending: stratified, by seed.
+    """Return the indices of the training and of the validation samples, both ascending: stratified, by seed.
 
     Each class gives its share of the validation samples, rounded by the largest remainder so that the total is
     exact; at least one sample of each class stays in training.
@@ -51,9 +51,9 @@ def split(y: Array, validation: float, seed: int) -> tuple[Array, Array]:
     total = _validation_count(validation, len(y), int(np.maximum(counts - 1, 0).sum()))
     taken = _apportion(counts, total)
     rng = np.random.default_rng([seed, 0])
-    chosen = [rng.permutation(np.flatnonzero(y == label))[: taken[label]] for label in range(len(counts))]
+    validation_indices = [rng.permutation(np.flatnonzero(y == label))[: taken[label]] for label in range(len(counts))]
     mask = np.zeros(len(y), dtype=bool)
-    mask[np.concatenate(chosen)] = True
+    mask[np.concatenate(validation_indices)] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
@@ -70,7 +70,7 @@ def _validation_count(validation: float, samples: int, most: int) -> int:
 
 
 def _apportion(counts: Array, total: int) -> Array:
-    """How many of `total` each class gives: largest remainders, and never a class's last sample."""
+    """Return how many of `total` each class gives: by largest remainders, and never a class's last sample."""
     quota = counts * total / counts.sum()
     room = np.maximum(counts - 1, 0)
     taken: Array = np.minimum(np.floor(quota).astype(np.int64), room)
@@ -90,7 +90,7 @@ class Scaling:
     scale: Array
 
     def apply(self, x: Array, index: Array | None = None) -> Tensor:
-        """The samples `index` (by default all) of x, shape (N, channels or features, …), scaled to float32."""
+        """Return the samples `index` (by default all) of x, shape (N, channels or features, …), scaled to float32."""
         size = len(x) if index is None else len(index)
         scaled = np.empty((size, *x.shape[1:]), dtype=np.float32)
         shift, scale = (_over_channels(value, x.ndim).astype(np.float32) for value in (self.shift, self.scale))
@@ -102,7 +102,7 @@ class Scaling:
 
     @classmethod
     def fit(cls, kind: str, x: Array, index: Array) -> Scaling:
-        """The scaling `input_scaling` of that kind, from the samples `index` of x.
+        """Fit the scaling `input_scaling` of that kind to the samples `index` of x.
 
         `standard` has mean 0 and deviation 1, `unit` runs from 0 to 1 and `symmetric` from -1 to 1. The range of
         uint8 is 0 to 255 whatever the samples hold; other numbers have their own.
@@ -121,7 +121,7 @@ def _over_channels(values: Array, dimensions: int) -> Array:
 
 
 def _chunks(x: Array, index: Array) -> Iterator[Array]:
-    """The samples in float64, a few at a time, shape (n, channels or features, rest)."""
+    """Yield the samples in float64, a few at a time, shape (n, channels or features, rest)."""
     for i in range(0, len(index), CHUNK):
         rows = x[index[i : i + CHUNK]]
         yield rows.reshape(len(rows), x.shape[1], -1).astype(np.float64)
@@ -145,7 +145,7 @@ def _range(x: Array, index: Array) -> tuple[Array, Array]:
 
 
 def _channels_first(x: Any) -> Array:
-    """Samples as an array in torch's layout: (N, features) or (N, channels, H, W)."""
+    """Return samples as an array in torch's layout: (N, features) or (N, channels, H, W)."""
     if isinstance(x, Tensor):
         tensor = x.detach().cpu()
         array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
@@ -159,7 +159,7 @@ def _channels_first(x: Any) -> Array:
 
 @dataclass
 class Data:
-    """A data set on a device, for one split and scaling. Tensors of samples are float32 in torch's layout.
+    """Data set on a device, for one split and scaling. Tensors of samples are float32 in torch's layout.
 
     Attributes:
         x_train, y_train: (N, *shape) and (N,) of int64; empty where the data set gives batches.
@@ -168,6 +168,10 @@ class Data:
         classes: the number of classes; labels are below it.
         device: where the tensors are.
         seed: decides the order of the samples.
+        dataset: the data set as it was loaded.
+        name: what error messages call it.
+        input_scaling: the kind of the scaling.
+        scaling: shift and scale of the samples; None where the data set gives batches.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -191,56 +195,56 @@ class Data:
 
     @property
     def raw_bytes(self) -> bool:
-        """Whether the samples were bytes, from 0 to 255, before they were scaled."""
+        """True where the samples were bytes, from 0 to 255, before they were scaled."""
         part: Any = self.dataset.validation if self.streams else self.dataset.train
         x = part[0] if is_split(part) else next(iter(part))[0]
         return str(x.dtype).endswith("uint8")
 
     @property
     def streams(self) -> bool:
-        """Whether training goes through the data set's own batches instead of resident samples."""
+        """True where training goes through the data set's own batches instead of resident samples."""
         return not is_split(self.dataset.train)
 
     @cached_property
     def digest(self) -> str:
-        """Of the labels on both sides of the split, and of the scaling, for which every training sample was read."""
+        """Digest of the labels on both sides of the split, and of the scaling, hence of every training sample."""
         arrays = [self.y_train.cpu().numpy(), self.y_val.cpu().numpy()]
         arrays += [self.scaling.shift, self.scaling.scale] if self.scaling else []
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
-        """Steps of one epoch. Of resident data, a last batch of one sample is left out: it has no batch statistics."""
+        """Return the steps of one epoch. A last batch of one resident sample is left out: it has no statistics."""
         if self.streams:
             assert isinstance(self.dataset.train, Sized)
             return len(self.dataset.train)
         return _steps(len(self.y_train), batch_size)
 
     def batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, in the order that follows from (seed, epoch)."""
-        return self._stream() if self.streams else self._slices(batch_size, epoch)
+        """Return the batches of an epoch, x (n, *shape) and y (n,), in the order that follows from (seed, epoch)."""
+        return self._stream_batches() if self.streams else self._resident_batches(batch_size, epoch)
 
-    def _slices(self, batch_size: int, epoch: int) -> Iterator[Batch]:
+    def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
         samples = len(self.y_train)
         order = torch.from_numpy(np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)).to(self.device)
         for i in range(_steps(samples, batch_size)):
             index = order[i * batch_size : (i + 1) * batch_size]
             yield self.x_train.index_select(0, index), self.y_train.index_select(0, index)
 
-    def _stream(self) -> Iterator[Batch]:
+    def _stream_batches(self) -> Iterator[Batch]:
         where = f"{self.name}, train"
         for x, y in self.dataset.train:
-            yield _streamed(x, y, where, self.input_scaling, self.classes, self.device)
+            yield _convert_batch(x, y, where, self.input_scaling, self.classes, self.device)
 
     def test(self) -> Batch:
-        """The test set, read now and scaled as the training split is: x (N, *shape) and y (N,), on the device.
+        """Read the test set, and scale it as the training split is: x (N, *shape) and y (N,), on the device.
 
         Raises:
-            DataError: the data set has none, or it is wrong.
+            DataError: the data set has none, or a wrong one.
         """
         part = self.dataset.test() if callable(self.dataset.test) else self.dataset.test
         if part is None:
             raise DataError(f"{self.name}: has no test set; give `test` in its hpo.Dataset")
-        return _resident(
+        return _load_part(
             part, f"{self.name}, test", self.input_scaling, self.classes, self.device, self.scaling, self.shape
         )
 
@@ -257,7 +261,7 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
     they are, except uint8, which is brought to 0..1, or to -1..1 where `input_scaling` is `symmetric`.
 
     Args:
-        dataset: a data set that `hpo.datasets.load` gave, so that it is checked.
+        dataset: a data set from `hpo.datasets.load`, which has checked it.
         config: its `validation`, `seed` and `input_scaling` decide.
         device: where the tensors will be.
         name: what error lines call the data set.
@@ -276,7 +280,7 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
     if not config.validation:
         raise ConfigError(f"validation = 0: {name} gives batches, which its validation data cannot be added to")
     kind, classes = config.input_scaling, dataset.classes
-    x_val, y_val = _resident(dataset.validation, f"{name}, validation", kind, classes, device, None, None)
+    x_val, y_val = _load_part(dataset.validation, f"{name}, validation", kind, classes, device, None, None)
     none = torch.empty(0)
     return Data(none, none, x_val, y_val, classes, device, config.seed, dataset, name, kind)
 
@@ -296,7 +300,7 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         x_val, y_val = scaling.apply(samples, validation).to(device), torch.from_numpy(labels[validation]).to(device)
     else:
         where, shape = f"{name}, validation", tuple(samples.shape[1:])
-        x_val, y_val = _resident(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
+        x_val, y_val = _load_part(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
     if dataset.validation is not None and not config.validation:  # its own, which is trained on as well
         x_train, y_train = torch.cat([x_train, x_val]), torch.cat([y_train, y_val])
         x_val, y_val = x_val[:0], y_val[:0]
@@ -305,7 +309,7 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
     )
 
 
-def _resident(
+def _load_part(
     part: Split | Iterable[Split],
     where: str,
     kind: str,
@@ -314,16 +318,16 @@ def _resident(
     scaling: Scaling | None,
     shape: tuple[int, ...] | None,
 ) -> Batch:
-    """A validation or test part as tensors on the device; batches are joined."""
+    """Return a validation or test part as tensors on the device; batches are joined."""
     pieces = [part] if is_split(part) else list(part)
     if not pieces:
         raise DataError(f"{where}: holds no batches; give at least one")
-    ready = [_piece(x, y, where, kind, classes, device, scaling, shape) for x, y in pieces]
-    x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*ready, strict=True))
+    parts = [_convert_part(x, y, where, kind, classes, device, scaling, shape) for x, y in pieces]
+    x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*parts, strict=True))
     return x, y
 
 
-def _piece(
+def _convert_part(
     x: Any,
     y: Any,
     where: str,
@@ -338,12 +342,12 @@ def _piece(
     if shape is not None and samples.shape[1:] != shape:
         raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {shape} as train; make them equal")
     if scaling is None:
-        return _streamed(x, y, where, kind, classes, device)
+        return _convert_batch(x, y, where, kind, classes, device)
     return scaling.apply(samples).to(device), torch.from_numpy(flat_labels(y, where).astype(np.int64)).to(device)
 
 
-def _streamed(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device) -> Batch:
-    """A batch of a data set that streams, as it comes but for uint8."""
+def _convert_batch(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device) -> Batch:
+    """Convert a batch of a data set that streams: only uint8 is scaled."""
     check_split(x, y, where, classes)
     tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.require(_channels_first(x), requirements=["C", "W"]))
     tensor = tensor[:, None] if tensor.ndim == 3 else tensor
@@ -356,7 +360,12 @@ def _streamed(x: Any, y: Any, where: str, kind: str, classes: int, device: torch
 
 
 class DataCache:
-    """What a worker keeps between trials: the data set as read, and the last split of it on the device."""
+    """Cache of a worker between trials: the data set as read, and its last split on the device.
+
+    Args:
+        reference: the data set.
+        device: where its tensors are kept.
+    """
 
     def __init__(self, reference: DatasetReference, device: torch.device) -> None:
         self.reference = reference
@@ -366,7 +375,7 @@ class DataCache:
         self._data: Data | None = None
 
     def load(self) -> Dataset:
-        """The data set, read once.
+        """Return the data set, which is read once.
 
         Raises:
             DataError, RegistryError: as `hpo.datasets.load`.
@@ -375,7 +384,7 @@ class DataCache:
         return self._dataset
 
     def get(self, config: TrialConfig) -> Data:
-        """The data for a configuration, from the cache where the last trial asked for the same.
+        """Return the data for a configuration, from the cache where the last trial had the same split and scaling.
 
         Raises:
             DataError, RegistryError: as `hpo.datasets.load`.

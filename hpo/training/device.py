@@ -10,7 +10,7 @@ __all__ = ["select_device", "set_threads"]
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """The device of that name: `auto` is CUDA where there is one, else the CPU; also `cpu`, `cuda`, `cuda:1`.
+    """Return the device of that name: `cpu`, `cuda`, `cuda:1`, or `auto` for CUDA where there is one, else the CPU.
 
     Raises:
         ConfigError: there is no such device here.
@@ -29,5 +29,5 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 def set_threads(count: int) -> None:
-    """Let torch use that many threads, at least one: a worker's share of the cores."""
+    """Let torch use that many threads, at least one."""
     torch.set_num_threads(max(1, count))

@@ -1,4 +1,4 @@
-"""What a result depends on beside its configuration: versions, hardware, threads and data."""
+"""Environment of a training run: versions, hardware, threads and data."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ __all__ = ["describe_environment"]
 
 
 def describe_environment(data: Data) -> dict[str, str]:
-    """What this process trains with, each as a short text by its name.
+    """Return what a result depends on beside its configuration, as short texts by name.
 
     Keys: `python`, `torch-hpo`, `torch`, `numpy`, `cuda` (where the device is one), `device`, `threads` and `data`, a
     digest of labels, split and scaling.
     """
-    found = {
+    versions = {
         "python": platform.python_version(),
         "torch-hpo": importlib.metadata.version("torch-hpo"),
         "torch": torch.__version__,
         "numpy": importlib.metadata.version("numpy"),
     }
     if data.device.type == "cuda":
-        found["cuda"] = str(torch.version.cuda)
-        found["device"] = torch.cuda.get_device_name(data.device)
+        versions["cuda"] = str(torch.version.cuda)
+        versions["device"] = torch.cuda.get_device_name(data.device)
     else:
-        found["device"] = _processor()
-    return {**found, "threads": str(torch.get_num_threads()), "data": data.digest}
+        versions["device"] = _processor()
+    return {**versions, "threads": str(torch.get_num_threads()), "data": data.digest}
 
 
 @cache
 def _processor() -> str:
-    """The processor's name; where the system does not tell, its kind."""
+    """Return the processor's name, or its kind where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()

@@ -31,7 +31,7 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class EvalResult:
-    """A member on some data.
+    """Evaluation of a member on some samples.
 
     Attributes:
         scores: mean loss, without label smoothing, and accuracy; or of a model that reconstructs its input, loss and
@@ -44,7 +44,7 @@ class EvalResult:
 
 
 class Learner(Protocol):
-    """A cohort's models trained together: one `nn.Module`, or several stacked into one.
+    """Models of a cohort that are trained together: one `nn.Module`, or several stacked into one.
 
     Every list has an item per member that is still in training, in the order of `members`.
     """
@@ -52,51 +52,58 @@ class Learner(Protocol):
     members: list[Member]
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:
-        """Prepare for an epoch of at most that many samples, 0 where it is not known, with each member's learning rates
-        at the steps to come.
+        """Prepare for an epoch.
+
+        Args:
+            samples: the most that the epoch may have; 0 where that is not known.
+            rates: each member's learning rates at the steps to come.
         """
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """One optimizer step on a batch, x (n, *shape) and y (n,)."""
+        """Do one optimizer step on a batch, x (n, *shape) and y (n,)."""
 
     def end_epoch(self) -> list[Scores]:
-        """Mean loss, and accuracy where there are classes, over the epoch's steps, each measured before its step."""
+        """Return mean loss, and accuracy where there are classes, over the epoch's steps, measured before each step."""
 
     def step_losses(self) -> list[Tensor]:
-        """Mean loss at each step of the epoch, (steps,), measured before it; after `end_epoch`, on the CPU."""
+        """Return the mean loss before each step of the epoch, (steps,), on the CPU; call it after `end_epoch`."""
 
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
-        """Each member, without dropout and with the running statistics of batch normalisation.
+        """Evaluate each member, without dropout and with the running statistics of batch normalisation.
 
-        Without `outputs`, those of models that reconstruct their input are not kept: they are as large as the data.
+        Args:
+            x: samples, (N, *shape).
+            y: labels, (N,).
+            outputs: false drops those of models that reconstruct their input: they are as large as the data.
         """
 
     def weights(self, member: Member) -> Weights:
-        """A copy of a member's weights, on the CPU."""
+        """Return a copy of a member's weights, on the CPU."""
 
     def load(self, member: Member, weights: Weights) -> None:
-        """Take up weights that `weights` gave."""
+        """Load weights that `weights` returned."""
 
     def state(self, member: Member) -> State:
-        """What that member's training goes on from, also in the midst of an epoch: weights, running statistics,
-        the optimizer's state, and the record of the epoch's steps so far. Its tensors may be the ones in training,
-        in their own layout: write them before the next step.
+        """Return the state to resume that member's training from, also in the midst of an epoch.
+
+        It has weights, running statistics, the optimizer's state, and the record of the epoch's steps so far. Its
+        tensors may be the ones in training, in their own layout: write them before the next step.
         """
 
     def load_state(self, member: Member, state: State) -> None:
-        """Take up, and keep, what `state` gave; after `begin_epoch`, for the record is of an epoch that has begun."""
+        """Load, and keep, a state that `state` returned; after `begin_epoch`, for it holds a record of the epoch."""
 
     def drop(self, member: Member) -> None:
-        """Train that member no longer."""
+        """Stop training that member."""
 
 
 class ModuleLearner:
-    """A cohort of one: any `nn.Module`, any torch optimizer.
+    """Learner of a cohort of one: any `nn.Module`, any torch optimizer.
 
     Args:
         member: the trial.
         shape: of one sample.
-        classes: the number of outputs.
+        classes: of the data.
         device: where the model is trained.
         module: instead of the model that its configuration names.
     """
@@ -122,16 +129,16 @@ class ModuleLearner:
         self._loss = loss_function(config)
         self._validation_loss = loss_function(config, smoothing=False)
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
-        self._record: Record | LossRecord = LossRecord() if config.reconstructs else Record()
+        self._record: OutputRecord | LossRecord = LossRecord() if config.reconstructs else OutputRecord()
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:
-        """See `Learner`."""
+        """Prepare for an epoch; see `Learner`."""
         self.module.train()
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """See `Learner`."""
+        """Do one optimizer step; see `Learner`."""
         rate = next(self._rates)
         for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
@@ -146,7 +153,7 @@ class ModuleLearner:
         nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
-        """The optimizer, and the factors of the learning rate of its groups: one for all, or one a layer."""
+        """Return the optimizer, and the learning rate factors of its groups: one for all, or one a layer."""
         if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
             return make_optimizer(self._config, self._parameters), [1.0]
         layers = weight_layers(self.module)
@@ -154,8 +161,8 @@ class ModuleLearner:
         return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
 
     def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        given = x if self._augment is None else self._augment(x, self._config)
-        outputs = self._precision.forward(self.module, given)
+        inputs = x if self._augment is None else self._augment(x, self._config)
+        outputs = self._precision.forward(self.module, inputs)
         loss = self._loss(outputs, loss_target(self._config, x, y))
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None
@@ -163,7 +170,7 @@ class ModuleLearner:
         return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor) -> None:
-        """L-BFGS evaluates the batch several times in a step; the first time is the one before the step."""
+        """Do a step of L-BFGS, which evaluates the batch several times; record its first loss, from before the step."""
         first: list[tuple[Tensor, Tensor]] = []
 
         def closure() -> float:
@@ -176,47 +183,47 @@ class ModuleLearner:
         self._record.add(outputs, y, loss)
 
     def end_epoch(self) -> list[Scores]:
-        """See `Learner`."""
+        """Return the mean scores of the epoch's steps; see `Learner`."""
         if isinstance(self._record, LossRecord):
             return [{"loss": self._record.mean()}]
         outputs, y = self._record.read()
         return [{"loss": self._loss(outputs, y).item(), "accuracy": _accuracy(outputs, y)}]
 
     def step_losses(self) -> list[Tensor]:
-        """See `Learner`."""
+        """Return the loss of each step; see `Learner`."""
         if isinstance(self._record, LossRecord):
             return [self._record.by_step().cpu()]
         return [torch.stack([self._loss(outputs, y) for outputs, y in self._record.by_step()]).cpu()]
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
-        """See `Learner`."""
+        """Evaluate each member; see `Learner`."""
         self.module.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
-            each = [self._reconstruction_scores(self._precision.forward(self.module, part), part) for part in parts]
-            means = torch.stack(each).sum(0) / len(x)
+            sums = [self._reconstruction_sums(self._precision.forward(self.module, part), part) for part in parts]
+            means = torch.stack(sums).sum(0) / len(x)
             return [EvalResult(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
-        found = torch.cat([self._precision.forward(self.module, part) for part in parts])
+        whole = torch.cat([self._precision.forward(self.module, part) for part in parts])
         if self._config.reconstructs:
-            loss, error = (self._reconstruction_scores(found, x) / len(x)).tolist()
-            return [EvalResult({"loss": loss, "reconstruction_error": error}, found)]
-        scores = {"loss": self._validation_loss(found, y).item(), "accuracy": _accuracy(found, y)}
-        return [EvalResult(scores, found)]
+            loss, error = (self._reconstruction_sums(whole, x) / len(x)).tolist()
+            return [EvalResult({"loss": loss, "reconstruction_error": error}, whole)]
+        scores = {"loss": self._validation_loss(whole, y).item(), "accuracy": _accuracy(whole, y)}
+        return [EvalResult(scores, whole)]
 
-    def _reconstruction_scores(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """Loss and reconstruction error, summed over samples."""
+    def _reconstruction_sums(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Return loss and reconstruction error, summed over samples."""
         target = x.flatten(1)
         error = F.mse_loss(reconstruct(self._config, outputs), target)
         return torch.stack([self._validation_loss(outputs, target), error]).double() * len(x)
 
     def weights(self, member: Member) -> Weights:
-        """See `Learner`."""
+        """Copy a member's weights; see `Learner`."""
         assert member is self.members[0]
         return {name: _copy(value) for name, value in self.module.state_dict().items()}
 
     def state(self, member: Member) -> State:
-        """See `Learner`."""
+        """Return a member's state; see `Learner`."""
         assert member is self.members[0]
         # In the layout they are in: a fused kernel walks weights and moments side by side through memory.
         return {
@@ -227,7 +234,7 @@ class ModuleLearner:
         }
 
     def load_state(self, member: Member, state: State) -> None:
-        """See `Learner`."""
+        """Load a member's state; see `Learner`."""
         assert member is self.members[0]
         self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -236,12 +243,12 @@ class ModuleLearner:
             self._record.load([tensor.to(self._device) for tensor in state["record"]])
 
     def load(self, member: Member, weights: Weights) -> None:
-        """See `Learner`."""
+        """Load a member's weights; see `Learner`."""
         assert member is self.members[0]
         self.module.load_state_dict(weights)
 
     def drop(self, member: Member) -> None:
-        """See `Learner`."""
+        """Drop a member; see `Learner`."""
         self.members.remove(member)
 
 
@@ -253,9 +260,10 @@ def _accuracy(outputs: Tensor, y: Tensor) -> float:
     return int((outputs.argmax(1) == y).sum().item()) / len(y)
 
 
-class Record:
-    """The outputs and labels of an epoch's steps, kept on the device: loss and accuracy are computed once, at its
-    end, so that no step waits for the device.
+class OutputRecord:
+    """Outputs and labels of an epoch's steps, kept on the device.
+
+    Loss and accuracy are computed once, at the end of the epoch, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
@@ -283,7 +291,7 @@ class Record:
         self._sizes.append(len(y))
 
     def _grow(self, outputs: Tensor, y: Tensor, needed: int) -> None:
-        """Room for the epoch, or where its size is not known for twice what is needed."""
+        """Make room for the epoch, or where its size is not known for twice what is needed."""
         size = self._samples if self._samples >= needed else 2 * needed
         old = (self._outputs, self._labels)
         self._outputs, self._labels = outputs.new_empty(size, outputs.shape[1]), y.new_empty(size)
@@ -291,56 +299,56 @@ class Record:
             self._outputs[: self._used], self._labels[: self._used] = old[0][: self._used], old[1][: self._used]
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Outputs (N, classes) and labels (N,) of the epoch's steps."""
+        """Return the outputs (N, classes) and labels (N,) of the epoch's steps."""
         assert self._outputs is not None
         assert self._labels is not None
         return self._outputs[: self._used], self._labels[: self._used]
 
     def by_step(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs (n, classes) and labels (n,) of each step."""
+        """Return the outputs (n, classes) and labels (n,) of each step."""
         outputs, y = self.read()
         return zip(torch.split(outputs, self._sizes), torch.split(y, self._sizes), strict=True)
 
     def state(self) -> list[Tensor] | None:
-        """A copy of the epoch's outputs, labels and sizes of steps so far, or None before its first step."""
+        """Return a copy of the epoch's outputs, labels and sizes of steps so far, or None before its first step."""
         return [*(tensor.clone() for tensor in self.read()), torch.tensor(self._sizes)] if self._used else None
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take up what `state` gave, after `begin`."""
+        """Load what `state` returned, after `begin`."""
         outputs, y, sizes = state
         self.add(outputs, y)
         self._sizes = sizes.tolist()
 
 
 class LossRecord:
-    """The mean loss of each of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
+    """Mean losses of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
 
-    def begin(self, samples: int) -> None:  # noqa: ARG002  as `Record` has it
+    def begin(self, samples: int) -> None:  # noqa: ARG002  as `OutputRecord` has it
         """Start an epoch."""
         self._losses, self._sizes = [], []
 
     def add(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:  # noqa: ARG002
-        """Take in a step's mean loss over its labels (n,)."""
+        """Add a step's mean loss over its labels (n,)."""
         self._losses.append(loss)
         self._sizes.append(len(y))
 
     def by_step(self) -> Tensor:
-        """The losses, (steps,)."""
+        """Return the losses, (steps,)."""
         return torch.stack(self._losses)
 
     def mean(self) -> float:
-        """Over the samples of the steps."""
+        """Return the mean over the samples of the steps."""
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
         return float((self.by_step().double().cpu() * sizes).sum() / sizes.sum())
 
     def state(self) -> list[Tensor] | None:
-        """The losses so far and the sizes of their steps, or None before the first step."""
+        """Return the losses so far and the sizes of their steps, or None before the first step."""
         return [self.by_step(), torch.tensor(self._sizes)] if self._losses else None
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Load what `state` returned."""
         self._losses, self._sizes = list(state[0]), state[1].tolist()

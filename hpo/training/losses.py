@@ -11,6 +11,7 @@ from torch import Tensor
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
 from hpo.training.memory import is_out_of_memory
+from hpo.utils.text import first_line
 
 __all__ = ["LossFunction", "compute_metric", "loss_function", "loss_target", "reconstruct"]
 
@@ -18,7 +19,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def loss_function(config: TrialConfig, *, smoothing: bool = True) -> LossFunction:
-    """The mean loss of outputs (n, classes) against labels (n,), or (n, numbers) against the samples themselves.
+    """Return the mean loss of outputs (n, classes) against labels (n,), or (n, numbers) against the samples themselves.
 
     cross_entropy: -sum_k t_k log softmax(outputs)_k with t = (1 - s) * one-hot + s / classes, s = label_smoothing.
     mse: the mean over samples and classes of (softmax(outputs) - one-hot)^2; of a model that reconstructs its input x,
@@ -38,17 +39,17 @@ def _squared_error(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def loss_target(config: TrialConfig, x: Tensor, y: Tensor) -> Tensor:
-    """What the outputs for samples x (n, *shape) with labels y (n,) are compared with: y, or x as (n, numbers)."""
+    """Return what outputs for samples x (n, *shape) are compared with: the labels y (n,), or x as (n, numbers)."""
     return x.flatten(1) if config.reconstructs else y
 
 
 def reconstruct(config: TrialConfig, outputs: Tensor) -> Tensor:
-    """The samples that outputs of a model that reconstructs stand for."""
+    """Return the samples (n, numbers) that outputs of a model that reconstructs stand for: logits through a sigmoid."""
     return outputs.sigmoid() if config.loss == "binary_cross_entropy" else outputs
 
 
 def compute_metric(name: str, metric: Callable[..., Any], outputs: Tensor | None, y: Tensor) -> float:
-    """A registered metric's value for outputs, against labels, or samples (n, numbers) that are to be reconstructed.
+    """Return a registered metric's value for outputs, against labels, or samples (n, numbers) to reconstruct.
 
     Raises:
         RunError: the metric raised, or returned no number.
@@ -58,5 +59,4 @@ def compute_metric(name: str, metric: Callable[..., Any], outputs: Tensor | None
     except Exception as error:  # a metric of the user's can raise anything
         if is_out_of_memory(error):
             raise
-        first = (str(error).splitlines() or [""])[0]
-        raise RunError(f"metric '{name}': {type(error).__name__}: {first}") from error
+        raise RunError(f"metric '{name}': {type(error).__name__}: {first_line(error)}") from error

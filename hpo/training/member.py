@@ -1,4 +1,4 @@
-"""One trial in training: what a cohort is made of, and what comes out of it."""
+"""Members of a cohort: trials in training, and their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupte
 
 @dataclass(eq=False)
 class Member:
-    """A trial in training.
+    """Trial in training.
 
     Attributes:
         config: its configuration.
@@ -60,7 +60,7 @@ class Member:
         Args:
             row: of metrics; see `hpo.training.loop.train`.
             monitor, direction: of the metric that decides which epoch is the best.
-            weights: asked for those of the epoch if it is.
+            weights: returns the weights of the epoch; called only if it is the best.
         """
         self.history.append(row)
         if not all(math.isfinite(row[loss]) for loss in ("train_loss", "val_loss") if loss in row):
@@ -85,7 +85,7 @@ class Member:
         self.steps.append(torch.stack([losses.double(), before + (self.seconds - before) * shares]).float())
 
     def steps_of(self, epoch: int) -> Tensor | None:
-        """What `record` kept of an epoch (from 1); None where steps are not recorded."""
+        """Return what `record` kept of an epoch (from 1), or None where steps are not recorded."""
         return self.steps[epoch - 1] if self.steps else None
 
     @property
@@ -99,7 +99,7 @@ class Member:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     def improves(self, monitor: str, direction: Direction) -> bool:
-        """Whether the last epoch is the best so far. The first of equals is; a value that is not finite never is."""
+        """Return whether the last epoch is the best so far: the first of equals; never one that is not finite."""
         value = self.history[-1][monitor]
         if not math.isfinite(value):
             return False
@@ -111,11 +111,11 @@ class Member:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a trial.
+    """Result of a trial.
 
     Attributes:
         config: its configuration.
-        status: why it ended. completed and early_stopped are results in full; the others hold what there is.
+        status: why it ended. completed and early_stopped are full results; the others hold what there is.
         history: a row of metrics per whole epoch.
         best_epoch: the epoch (from 1) of the best value of the monitor; None if no epoch has one.
         best: the row of metrics of that epoch.
@@ -139,7 +139,7 @@ class TrainResult:
 
     @classmethod
     def of(cls, member: Member, module: nn.Module | None = None) -> TrainResult:
-        """What came out of a trial that has ended, in a loop of the user's own with the model that it trained."""
+        """Return the result of a trial that has ended, with the model where a loop of the user's own trained it."""
         return cls(
             member.config,
             member.stopped or "completed",
@@ -148,7 +148,7 @@ class TrainResult:
             member.best,
             member.parameter_count,
             member.train_seconds,
-            member.best_weights or None,  # a loop of the user's own may have told nothing of its model
+            member.best_weights or None,  # a loop of the user's own may never have named its model
             member.steps,
             module,
         )

@@ -1,4 +1,4 @@
-"""Memory: the process's allocator, set once for training, and the many ways to be told that none is left."""
+"""Memory of training: the process's allocator, and the many ways in which torch says that none is left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 from hpo.errors import OutOfMemoryError
+from hpo.utils.text import first_line
 
 __all__ = ["is_out_of_memory", "keep_freed_memory", "release_memory", "translate_memory_errors"]
 
@@ -37,14 +38,14 @@ def keep_freed_memory() -> None:
 
 
 def release_memory() -> None:
-    """Free what nobody refers to any more, on CUDA also what torch keeps of it for itself."""
+    """Free unused memory, on CUDA also the cache that torch keeps for itself."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of torch's ways, or Python's, to say that memory is short."""
+    """Return whether an error is one of the ways in which torch and Python say that memory is short."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in ALLOCATOR_WORDS)
@@ -52,15 +53,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def translate_memory_errors() -> Iterator[None]:
-    """Turn each of torch's ways to say that memory is short into ours."""
+    """Turn each of torch's ways to say that memory is short into an OutOfMemoryError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            raise OutOfMemoryError(_first_line(error)) from error
+            raise OutOfMemoryError(f"out of memory: {first_line(error)}; try a smaller batch_size or model") from error
         raise
-
-
-def _first_line(error: BaseException) -> str:
-    line = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"out of memory: {line}; try a smaller batch_size or model"

@@ -1,4 +1,4 @@
-"""The built-in models, and the building of any registered one."""
+"""Built-in models, and the factory of registered models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MONOTONE = {"relu", "leaky_relu", "elu", "tanh", "sigmoid"}
 
 
 def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """The model of a configuration, on the CPU, its initial weights decided by `config.seed` alone.
+    """Build the model of a configuration, on the CPU, its initial weights decided by `config.seed` alone.
 
     Args:
         config: which model, and its parameters.
@@ -58,7 +58,7 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
     """Load weights from a safetensors file, which must be those of the model.
 
     Raises:
-        RequestError: they are not, or the file is damaged.
+        RequestError: they are another model's, or the file is damaged.
     """
     try:
         model.load_state_dict(load_file(path))
@@ -68,28 +68,28 @@ def load_weights(model: nn.Module, path: Path, name: str) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many numbers the model learns."""
+    """Return how many numbers the model learns."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """A multilayer perceptron: `config.hidden_widths` units, each layer with its normalisation, activation, dropout."""
+    """Build a multilayer perceptron of `config.hidden_widths` units, with normalisation, activation and dropout."""
     widths = [math.prod(shape), *config.hidden_widths]
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
-    return nn.Sequential(*layers, *_dense(config, widths), nn.Linear(widths[-1], classes))
+    return nn.Sequential(*layers, *_dense_layers(config, widths), nn.Linear(widths[-1], classes))
 
 
-def _dense(config: TrialConfig, widths: Sequence[int]) -> Iterator[nn.Module]:
-    """Hidden layers from `widths[0]` inputs on, each with its normalisation, activation and dropout."""
+def _dense_layers(config: TrialConfig, widths: Sequence[int]) -> Iterator[nn.Module]:
+    """Yield hidden layers from `widths[0]` inputs on, each with its normalisation, activation and dropout."""
     for inputs, outputs in pairwise(widths):
         # Normalisation takes the mean away, and a bias with it: Adam would follow the rounding noise of its gradient.
         yield nn.Linear(inputs, outputs, bias=not config.batch_norm)
-        yield from _hidden(config, nn.BatchNorm1d, outputs)
+        yield from _norm_and_activation(config, nn.BatchNorm1d, outputs)
         yield from _dropout(config)
 
 
 class Autoencoder(nn.Module):
-    """An encoder to `latent_size` numbers, and its mirror image, which gives outputs (n, numbers of a sample).
+    """Autoencoder: an encoder to `latent_size` numbers, and its mirror image, which outputs (n, numbers of a sample).
 
     The latent layer is linear (Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks",
     Science 2006). Under binary cross-entropy outputs are logits.
@@ -99,22 +99,22 @@ class Autoencoder(nn.Module):
         super().__init__()
         *encoder, latent = config.hidden_widths[: len(config.hidden_widths) // 2 + 1]
         down, up = [features, *encoder], [latent, *reversed(encoder)]
-        self.encoder = nn.Sequential(nn.Flatten(), *_dense(config, down), nn.Linear(down[-1], latent))
-        self.decoder = nn.Sequential(*_dense(config, up), nn.Linear(up[-1], features))
+        self.encoder = nn.Sequential(nn.Flatten(), *_dense_layers(config, down), nn.Linear(down[-1], latent))
+        self.decoder = nn.Sequential(*_dense_layers(config, up), nn.Linear(up[-1], features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n, features) for samples (n, *shape)."""
+        """Return outputs (n, features) for samples (n, *shape)."""
         outputs: Tensor = self.decoder(self.encoder(x))
         return outputs
 
 
 def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG001  as all models have
-    """An autoencoder of dense layers; see `Autoencoder`."""
+    """Build an autoencoder of dense layers; see `Autoencoder`."""
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 
 def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Blocks of convolution and 2 x 2 pooling, the channels doubled per block, then one dense layer.
+    """Build blocks of convolution and 2 x 2 pooling, the channels doubled per block, then one dense layer.
 
     Raises:
         ConfigError: the samples are not images, or too small for the blocks to halve.
@@ -127,21 +127,21 @@ def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for block in range(config.conv_layers):
         outputs = config.channels << block
-        layers += [*_convolution(channels, outputs, config.kernel_size), *_pooled(config, outputs)]
+        layers += [*_convolution(channels, outputs, config.kernel_size), *_norm_activation_pooling(config, outputs)]
         channels = outputs
     features = channels * (height >> config.conv_layers) * (width >> config.conv_layers)
-    dense = [nn.Linear(features, config.dense_width), *_hidden(config, nn.BatchNorm1d, config.dense_width)]
+    dense = [nn.Linear(features, config.dense_width), *_norm_and_activation(config, nn.BatchNorm1d, config.dense_width)]
     return nn.Sequential(*layers, nn.Flatten(), *dense, *_dropout(config), nn.Linear(config.dense_width, classes))
 
 
-def _hidden(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
+def _norm_and_activation(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
     activation = registry.resolve(ACTIVATIONS[config.activation])()
     return [norm(width), activation] if config.batch_norm else [activation]
 
 
-def _pooled(config: TrialConfig, width: int) -> list[nn.Module]:
-    """Normalisation, activation and 2 x 2 pooling; pooling comes first where the result is the same."""
-    *norm, activation = _hidden(config, nn.BatchNorm2d, width)
+def _norm_activation_pooling(config: TrialConfig, width: int) -> list[nn.Module]:
+    """Return normalisation, activation and 2 x 2 pooling; pooling comes first where the result is the same."""
+    *norm, activation = _norm_and_activation(config, nn.BatchNorm2d, width)
     pool = nn.MaxPool2d(2)
     return [*norm, pool, activation] if config.activation in MONOTONE else [*norm, activation, pool]
 
@@ -151,7 +151,7 @@ def _dropout(config: TrialConfig) -> list[nn.Module]:
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """A convolution that keeps the size of the picture."""
+    """Return a convolution that keeps the size of the image."""
     if kernel % 2:
         return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)]
     before, after = (kernel - 1) // 2, kernel // 2  # torch's padding="same" warns about even windows
@@ -167,9 +167,9 @@ def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
     except Exception as error:  # a model of the user's can raise anything
         why = summarize_error(error)
         raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
-    given = tuple(getattr(outputs, "shape", ()))
-    if given != (2, classes):
-        raise ConfigError(f"model '{name}': gives outputs of shape {given} for 2 samples; it must be (2, {classes})")
+    actual = tuple(getattr(outputs, "shape", ()))
+    if actual != (2, classes):
+        raise ConfigError(f"model '{name}': gives outputs of shape {actual} for 2 samples; it must be (2, {classes})")
     model.train()
 
 

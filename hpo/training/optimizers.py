@@ -20,24 +20,24 @@ FUSED = {"torch.optim.Adam", "torch.optim.AdamW"}
 
 
 def weight_layers(module: nn.Module) -> list[list[nn.Parameter]]:
-    """What a model learns, layer by layer: each begins with a module that has weights of two or more dimensions.
+    """Return a model's parameters by layer; each layer begins with a module whose weights have two or more dimensions.
 
     Layers are in the order in which the model registers its modules; weights that two share belong to the first one.
     """
     layers: list[list[nn.Parameter]] = []
     seen = set[nn.Parameter]()
     for part in module.modules():
-        own = [each for each in part.parameters(recurse=False) if each.requires_grad and each not in seen]
-        seen.update(own)
-        if own and (not layers or any(parameter.ndim > 1 for parameter in own)):
+        new = [each for each in part.parameters(recurse=False) if each.requires_grad and each not in seen]
+        seen.update(new)
+        if new and (not layers or any(parameter.ndim > 1 for parameter in new)):
             layers.append([])
-        if own:
-            layers[-1] += own
+        if new:
+            layers[-1] += new
     return layers
 
 
 def layer_rate_factors(config: TrialConfig, layers: int) -> list[float]:
-    """The learning rate of each of so many layers, as a multiple of the output layer's.
+    """Return the learning rate of each of so many layers, as a multiple of the output layer's.
 
     Clark et al., "ELECTRA" (ICLR 2020), and Howard and Ruder, "ULMFiT" (ACL 2018), make it smaller from layer to layer
     towards the input; a `layer_learning_rate_decay` above 1 makes it larger.
@@ -46,7 +46,7 @@ def layer_rate_factors(config: TrialConfig, layers: int) -> list[float]:
 
 
 def make_optimizer(config: TrialConfig, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-    """The torch optimizer of a configuration, for parameters, or groups of them."""
+    """Return the torch optimizer of a configuration, for parameters, or groups of them."""
     choice = OPTIMIZERS[config.optimizer]
     keywords: dict[str, Any] = {name: _argument(config, source) for name, source in choice.arguments.items()}
     keywords |= choice.fixed

@@ -1,4 +1,4 @@
-"""Mixed precision: the forward pass of a model in 16 bits, its weights and its outputs in 32."""
+"""Mixed precision: forward passes in 16 bits, weights and outputs in 32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Precision"]
 
 
 class Precision:
-    """How a model of the user's own computes, as its parameter `precision` says, where it uses that.
+    """Precision of a model of the user's own, as its parameter `precision` says, where it uses that.
 
     The 16-bit types are torch's autocast: products in 16 bits, sums and weights in 32. Under `float16`, whose smallest
     number is 6e-8, losses are scaled so that gradients do not vanish (Micikevicius et al., "Mixed Precision Training",
@@ -32,7 +32,7 @@ class Precision:
         self._scaler = torch.amp.GradScaler(device.type) if name == "float16" else None
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
-        """The outputs for samples x (n, *shape), in float32."""
+        """Return the outputs for samples x (n, *shape), in float32."""
         if self._type is None:
             outputs: Tensor = module(x)
             return outputs
@@ -41,12 +41,12 @@ class Precision:
         return outputs.float()
 
     def backward(self, loss: Tensor) -> None:
-        """The gradients, scaled where the precision asks for it."""
+        """Compute the gradients, scaled where the precision asks for it."""
         scaled = loss if self._scaler is None else self._scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimizer: torch.optim.Optimizer, clip: Callable[[], object] | None) -> None:
-        """A step of the optimizer, along gradients that `clip` has shortened."""
+        """Do a step of the optimizer, along gradients that `clip` has shortened."""
         if self._scaler is not None:
             self._scaler.unscale_(optimizer)
         if clip is not None:
@@ -58,10 +58,10 @@ class Precision:
             self._scaler.update()
 
     def state(self) -> dict[str, Any] | None:
-        """What it goes on from."""
+        """Return the scaler's state for a checkpoint, or None where there is no scaler."""
         return None if self._scaler is None else self._scaler.state_dict()
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Take up what `state` gave."""
+        """Load the state that `state` returned."""
         if self._scaler is not None and state is not None:
             self._scaler.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""What a trained model says of a split: its scores, its probabilities, and pictures of its worst mistakes."""
+"""Predictions of a trained model on a split: scores, probabilities, and images of its worst mistakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PICTURES = 16
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """What a model said of the samples of a split.
+    """Predictions of a model on the samples of a split.
 
     Attributes:
         scores: see `hpo.training.learner.EvalResult`.
@@ -50,43 +50,45 @@ class SplitPredictions:
 def predict_split(
     outcome: TrainResult, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()
 ) -> SplitPredictions:
-    """Let the model of an outcome, with its kept weights, speak of samples x (N, *shape) with labels y (N,).
+    """Predict samples x (N, *shape) with labels y (N,), by the model of a result with its kept weights.
 
     Raises:
         RunError: a metric raised, or the device has too little memory.
     """
     x, y = batch
-    found = evaluate_weights(outcome, data, x, y)
+    evaluation = evaluate_weights(outcome, data, x, y)
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
     target = loss_target(outcome.config, x, y)
-    own = {entry.name: compute_metric(entry.name, entry.load(), found.outputs, target) for entry in registered}
-    assert found.outputs is not None
+    values = {entry.name: compute_metric(entry.name, entry.load(), evaluation.outputs, target) for entry in registered}
+    assert evaluation.outputs is not None
     if outcome.config.reconstructs:
-        return SplitPredictions(found.scores, own, _reconstructed(outcome, data, batch, found.outputs))
-    probabilities = found.outputs.softmax(1)
-    wrong = _mistakes(probabilities, y)
+        return SplitPredictions(
+            evaluation.scores, values, _reconstruction_arrays(outcome, data, batch, evaluation.outputs)
+        )
+    probabilities = evaluation.outputs.softmax(1)
+    wrong = _worst_mistakes(probabilities, y)
     arrays = {
         "labels": y.cpu().numpy(),
         "probabilities": probabilities.cpu().numpy().astype(np.float16),
         "mistakes": wrong.cpu().numpy(),
     }
     if x.ndim == 4 and x.shape[1] in (1, 3):
-        arrays["pictures"] = _pictures(x[wrong], data)
-    return SplitPredictions(found.scores, own, arrays)
+        arrays["pictures"] = _to_images(x[wrong], data)
+    return SplitPredictions(evaluation.scores, values, arrays)
 
 
-def _reconstructed(outcome: TrainResult, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
+def _reconstruction_arrays(outcome: TrainResult, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
     x, y = batch
-    arrays = _codes(outcome, data, x[:CODES], y[:CODES])
+    arrays = _latent_codes(outcome, data, x[:CODES], y[:CODES])
     if x.ndim == 4 and x.shape[1] in (1, 3):
         first = torch.tensor([int((y == label).nonzero()[0]) for label in torch.unique(y)[:PICTURES]], device=x.device)
-        arrays["originals"] = _pictures(x[first], data)
-        arrays["reconstructions"] = _pictures(reconstruct(outcome.config, outputs)[first].view_as(x[first]), data)
+        arrays["originals"] = _to_images(x[first], data)
+        arrays["reconstructions"] = _to_images(reconstruct(outcome.config, outputs)[first].view_as(x[first]), data)
     return arrays
 
 
 @torch.no_grad()
-def _codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dict[str, Array]:
+def _latent_codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dict[str, Array]:
     model = build_model(outcome.config, data.shape, data.classes)
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, nn.Module) or outcome.weights is None:
@@ -108,7 +110,7 @@ def _codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dict[str, 
 
 
 def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> EvalResult:
-    """The model of an outcome, with its weights of the best epoch, on samples x (N, *shape) and labels y (N,).
+    """Evaluate the model of a result, with the weights of its best epoch, on samples x (N, *shape) and labels y (N,).
 
     Raises:
         OutOfMemoryError: the device has too little memory.
@@ -125,22 +127,25 @@ def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> 
         return learner.evaluate(x, y)[0]
 
 
-def pack_predictions(said: Mapping[str, SplitPredictions]) -> bytes:
-    """The arrays of each split, under `<split>_<name>`, as an .npz file's content."""
+def pack_predictions(predictions: Mapping[str, SplitPredictions]) -> bytes:
+    """Return the content of an .npz file that holds each split's arrays under `<split>_<name>`."""
     file = io.BytesIO()
-    arrays = {f"{split}_{name}": array for split, each in said.items() for name, array in each.arrays.items()}
+    arrays = {f"{split}_{name}": array for split, each in predictions.items() for name, array in each.arrays.items()}
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its first keyword is a flag
     return file.getvalue()
 
 
-def _mistakes(probabilities: Tensor, y: Tensor) -> Tensor:
-    sure, answer = probabilities.max(1)
-    wrong = torch.nonzero(answer != y).flatten()
-    return wrong[sure[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
+def _worst_mistakes(probabilities: Tensor, y: Tensor) -> Tensor:
+    confidence, predicted = probabilities.max(1)
+    wrong = torch.nonzero(predicted != y).flatten()
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
 
 
-def _pictures(x: Tensor, data: Data) -> Array:
-    """Scaled images (K, channels, H, W) as they were, or where their scaling is not known between their extremes."""
+def _to_images(x: Tensor, data: Data) -> Array:
+    """Return scaled images (K, channels, H, W) as they were, or where their scaling is unknown between their extremes.
+
+    They are uint8, (K, H, W) or (K, H, W, 3).
+    """
     values = x.cpu().numpy().astype(np.float64)
     if data.scaling is not None:
         shape = (1, -1, 1, 1)

@@ -1,4 +1,4 @@
-"""The learning rate of each step."""
+"""Learning rates of steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["epoch_rates", "rate_at"]
 
 
 def rate_at(config: TrialConfig, step: int, steps: int) -> float:
-    """The learning rate of step `step` (from 0) of `steps`; `step == steps` is the step after the last.
+    """Return the learning rate of step `step` (from 0) of `steps`; `step == steps` is the step after the last.
 
     The first W = warmup * steps steps rise linearly, rate * (step + 1) / W; the schedule runs over the rest. Where it
     decays, the step after the last has exactly `config.final_rate`.
@@ -22,7 +22,7 @@ def rate_at(config: TrialConfig, step: int, steps: int) -> float:
 
 
 def epoch_rates(config: TrialConfig, which: range, steps: int) -> list[float]:
-    """The learning rates of the steps `which` of `steps`."""
+    """Return the learning rates of the steps in `which`, of `steps` in all."""
     if config.schedule == "constant" and not config.warmup:
         return [config.learning_rate] * len(which)
     return [rate_at(config, step, steps) for step in which]

@@ -1,4 +1,4 @@
-"""The atomic job: train one configuration and write what came out. It needs no study."""
+"""Training of one configuration without a study, as `hpo train` does it, and the files it writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ FILES = ("config.toml", "metrics.csv", "weights.safetensors")
 
 @dataclass(frozen=True)
 class JobResult:
-    """What `train_config` gives: the outcome, the folder, and the scores on the test set where they were asked for."""
+    """Result of `train_config`.
+
+    Attributes:
+        outcome: of the training.
+        out: the folder of its files.
+        test: the scores on the test set, where they were asked for.
+    """
 
     outcome: TrainResult
     out: Path
@@ -56,13 +62,13 @@ def train_config(
     Args:
         config: what to train.
         reference: the data set.
-        out: a folder; it is made, and must be empty.
+        out: a folder, which is created or empty.
         settings: monitor, metrics, further callbacks and the stop condition; by default those of `TrainSettings`, with
             val_accuracy as the monitor.
         device: see `hpo.training.device.select_device`.
-        threads: of torch; by default its own choice.
+        threads: of torch; None leaves torch its own choice.
         test: read the test set, once, at the end, and measure the kept weights on it.
-        progress: a line per epoch on standard error.
+        progress: print a line per epoch on standard error.
         extra_header: lines for the head of config.toml, without `#`.
 
     Raises:
@@ -87,8 +93,8 @@ def train_config(
         write_weights(out / "weights.safetensors", outcome.weights)
     if not test or outcome.weights is None or outcome.status == "interrupted":
         return JobResult(outcome, out)
-    measured = evaluate_weights(outcome, data, *data.test())
-    return JobResult(outcome, out, measured.scores)
+    evaluation = evaluate_weights(outcome, data, *data.test())
+    return JobResult(outcome, out, evaluation.scores)
 
 
 def write_config(
@@ -111,7 +117,7 @@ def write_config(
 
 
 def write_weights(path: Path, weights: Weights, about: Mapping[str, str] | None = None) -> None:
-    """Write a state dict as safetensors, with texts for its header that say what it is."""
+    """Write a state dict as safetensors, with texts for its header that describe it."""
     write_atomically(path, save(weights, metadata=dict(about) if about else None))
 
 

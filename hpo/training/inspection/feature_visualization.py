@@ -1,4 +1,4 @@
-"""What the units of a trained model respond to: their weights, and the inputs that excite them most.
+"""Feature visualization of a trained model: weights of its units, and the inputs that activate them most.
 
 Erhan et al., "Visualizing Higher-Layer Features of a Deep Network" (2009): the input of a given norm at which a unit
 responds most, found by following the gradient. The steps are those of Frank and Wolfe (1956), whose points stay inside
@@ -38,15 +38,16 @@ NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class LayerResponses:
-    """Units of a layer and the inputs that excite them most.
+    """Responses of a layer's units, and the inputs that activate them most.
 
     Attributes:
-        name: of the layer in the model, as its weights have it; `outputs` of the model's own.
+        name: of the layer in the model, as in its state dict; `outputs` for the model's outputs.
         number: its place among the layers with weights, from 1.
-        kind: what it is.
+        kind: linear layer, convolution, or the outputs.
         of: how many units it has.
-        units: (k,), which of them are shown: those with the largest outgoing weights first; of the outputs, the first.
-        inputs: (k, *shape), of the norm that was asked for, scaled as the model takes them.
+        units: (k,), indices of the units that are shown: those with the largest outgoing weights first; of the outputs,
+            the first.
+        inputs: (k, *shape), of the norm of `Responses`, scaled as the model takes them.
         responses: (k,), to these inputs.
         to_samples: (k,), the largest response to a real sample.
         silent: how many of all its units respond above 0 to no sample.
@@ -65,12 +66,12 @@ class LayerResponses:
 
 @dataclass(frozen=True)
 class Filters:
-    """Weights that look at the samples themselves.
+    """Weights of the first layer, which reads the samples themselves.
 
     Attributes:
         name: of the layer.
         of: how many units it has.
-        units: (k,), which of them are shown.
+        units: (k,), indices of the units that are shown.
         weights: (k, *shape) of a linear layer, (k, channels, height, width) of a convolution.
         only: whether it is the only layer, so that its units are the classes.
     """
@@ -84,10 +85,10 @@ class Filters:
 
 @dataclass(frozen=True)
 class Responses:
-    """What is known of a model's units.
+    """Responses of a model's units.
 
     Attributes:
-        filters: of the first layer; None where it does not look at the samples themselves.
+        filters: of the first layer; None where it does not read the samples themselves.
         layers: the hidden ones in the order in which they work, then the outputs.
         norm: of the inputs.
         notes: what was left out or could not be done, and why; a sentence each.
@@ -101,47 +102,47 @@ class Responses:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer at work: its module, where its response is read, and the layer that takes it in."""
+    """Layer of a model: its module, the module where its response is read, and the next layer with weights."""
 
     name: str
     number: int
     kind: Kind
     module: nn.Module
     read: nn.Module
-    taker: nn.Module | None = None
+    next_layer: nn.Module | None = None
 
 
 def measure_responses(model: nn.Module, x: Tensor) -> Responses:
-    """What the units of a model respond to.
+    """Measure what the units of a model respond to.
 
     Args:
-        model: trained; it is left as it was, but in evaluation mode.
+        model: trained; it is left unchanged, but in evaluation mode.
         x: samples, (n, *shape), on its device: their mean norm is that of the inputs, and the inputs start from them.
     """
     model.eval()
     layers = _layers(model, x[:2])
-    shown = _some(layers[:-1])
+    shown = _spread_layers(layers[:-1])
     notes = [] if layers else ["The model has no linear layer and no convolution that could be looked into."]
     if len(shown) < len(layers) - 1:
         notes.append(f"{len(shown)} of {len(layers) - 1} hidden layers are shown.")
     norm = x.flatten(1).norm(dim=1).mean().item()
-    found = []
+    responses = []
     for layer in [*shown, Layer("outputs", len(layers), "outputs", model, model)]:
         try:
-            found.append(_layer_responses(model, layer, x, norm))
+            responses.append(_layer_responses(model, layer, x, norm))
         except RuntimeError as error:  # a user's model may lead no gradient back to its inputs
             if is_out_of_memory(error):
                 raise
             notes.append(f"Of {layer.name} no inputs can be found: {first_line(error)}")
-    return Responses(_filters(layers, tuple(x.shape[1:])), tuple(found), norm, tuple(notes))
+    return Responses(_filters(layers, tuple(x.shape[1:])), tuple(responses), norm, tuple(notes))
 
 
 # Finding the layers.
 
 
 def _layers(model: nn.Module, x: Tensor) -> list[Layer]:
-    """The linear layers and convolutions in the order in which they work, each once."""
-    order = _order(model, x)
+    """Return the linear layers and convolutions in the order of their first use, each once."""
+    order = _modules_in_order(model, x)
     places = [i for i, (_, module) in enumerate(order) if isinstance(module, WEIGHTED)]
     layers: list[Layer] = []
     for number, place in enumerate(places, start=1):
@@ -149,14 +150,14 @@ def _layers(model: nn.Module, x: Tensor) -> list[Layer]:
         next_module = order[place + 1][1] if place + 1 < len(order) else module
         read = next_module if isinstance(next_module, NORMALISATIONS) else module
         kind: Kind = "linear" if isinstance(module, nn.Linear) else "convolution"
-        taker = order[places[number]][1] if number < len(places) else None
-        layers.append(Layer(name, number, kind, module, read, taker))
+        next_layer = order[places[number]][1] if number < len(places) else None
+        layers.append(Layer(name, number, kind, module, read, next_layer))
     return layers
 
 
 @torch.no_grad()
-def _order(model: nn.Module, x: Tensor) -> list[tuple[str, nn.Module]]:
-    """The innermost modules by name in the order of their first use."""
+def _modules_in_order(model: nn.Module, x: Tensor) -> list[tuple[str, nn.Module]]:
+    """Return the innermost modules, with their names, in the order of their first use."""
     seen: dict[nn.Module, None] = {}
     names = {module: name for name, module in model.named_modules() if not any(module.children())}
     hooks = [module.register_forward_hook(lambda module, *_: seen.setdefault(module)) for module in names]
@@ -168,10 +169,10 @@ def _order(model: nn.Module, x: Tensor) -> list[tuple[str, nn.Module]]:
     return [(names[module], module) for module in seen]
 
 
-def _some(layers: Sequence[Layer]) -> list[Layer]:
-    """At most `LAYERS` of them, from the first to the last."""
-    chosen = np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().astype(int)
-    return [layers[i] for i in chosen]
+def _spread_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """Return at most `LAYERS` of them, spread evenly from the first to the last."""
+    indices = np.linspace(0, len(layers) - 1, min(LAYERS, len(layers))).round().astype(int)
+    return [layers[i] for i in indices]
 
 
 def _weight(module: nn.Module) -> Tensor:
@@ -180,12 +181,12 @@ def _weight(module: nn.Module) -> Tensor:
     return weight.detach()
 
 
-def _strongest(layer: Layer) -> Tensor:
-    """Units of a layer, those with the largest outgoing weights first; incoming ones where the next do not fit."""
+def _strongest_units(layer: Layer) -> Tensor:
+    """Return units of a layer by the size of their outgoing weights, or of the incoming ones where those do not fit."""
     weight = _weight(layer.module)
     norms = weight.flatten(1).norm(dim=1)
-    if layer.taker is not None:
-        outgoing = _weight(layer.taker)
+    if layer.next_layer is not None:
+        outgoing = _weight(layer.next_layer)
         if outgoing.shape[1] % len(norms) == 0:  # behind a convolution, each channel has several places
             norms = outgoing.reshape(len(outgoing), len(norms), -1).norm(dim=(0, 2))
     order: Tensor = norms.argsort(descending=True, stable=True)
@@ -193,17 +194,17 @@ def _strongest(layer: Layer) -> Tensor:
 
 
 def _filters(layers: Sequence[Layer], shape: tuple[int, ...]) -> Filters | None:
-    """The weights of the first layer as the samples are shaped; of the only one, those of each class in order."""
+    """Return the weights of the first layer in the samples' shape; of the only layer, those of each class in order."""
     if not layers:
         return None
     layer, weight, only = layers[0], _weight(layers[0].module), len(layers) == 1
-    units = torch.arange(min(UNITS, len(weight))) if only else _strongest(layer)
-    held = weight[units.to(weight.device)].cpu()
-    if layer.kind == "linear" and held[0].numel() == math.prod(shape):
-        held = held.reshape(-1, *shape)
-    elif held.ndim != 4 or held.shape[1] != shape[0]:
+    units = torch.arange(min(UNITS, len(weight))) if only else _strongest_units(layer)
+    shown = weight[units.to(weight.device)].cpu()
+    if layer.kind == "linear" and shown[0].numel() == math.prod(shape):
+        shown = shown.reshape(-1, *shape)
+    elif shown.ndim != 4 or shown.shape[1] != shape[0]:
         return None
-    return Filters(layer.name, len(weight), units.cpu().numpy(), held.numpy(), only)
+    return Filters(layer.name, len(weight), units.cpu().numpy(), shown.numpy(), only)
 
 
 # Finding the inputs.
@@ -214,41 +215,54 @@ def _layer_responses(model: nn.Module, layer: Layer, x: Tensor, norm: float) -> 
         return _response(model, layer, samples)
 
     with torch.no_grad():
-        seen = torch.cat([respond(part) for part in torch.split(x, PART)])
-    total = seen.shape[1]
-    units = torch.arange(min(UNITS, total)) if layer.kind == "outputs" else _strongest(layer)
+        natural = torch.cat([respond(part) for part in torch.split(x, PART)])
+    total = natural.shape[1]
+    units = torch.arange(min(UNITS, total)) if layer.kind == "outputs" else _strongest_units(layer)
     units = units.to(x.device)
-    most, which = seen[:, units].max(0)
+    largest, which = natural[:, units].max(0)
     inputs, values = maximize_activation(respond, x[which], units, norm)
-    shown, found, given, real = (each.detach().cpu().numpy() for each in (units, inputs, values, most))
-    silent = int((seen.amax(0) <= 0).sum())
-    return LayerResponses(layer.name, layer.number, layer.kind, total, shown, found, given, real, silent)
+    return LayerResponses(
+        layer.name,
+        layer.number,
+        layer.kind,
+        of=total,
+        units=_to_numpy(units),
+        inputs=_to_numpy(inputs),
+        responses=_to_numpy(values),
+        to_samples=_to_numpy(largest),
+        silent=int((natural.amax(0) <= 0).sum()),
+    )
+
+
+def _to_numpy(x: Tensor) -> Array:
+    array: Array = x.detach().cpu().numpy()
+    return array
 
 
 def _response(model: nn.Module, layer: Layer, x: Tensor) -> Tensor:
-    """What each unit of a layer gives for samples x: (n, units)."""
-    held: list[Tensor] = []
+    """Return the response of each unit of a layer to samples x: (n, units)."""
+    outputs: list[Tensor] = []
     # A copy: the activation behind may overwrite it.
-    hook = layer.read.register_forward_hook(lambda _module, _inputs, output: held.append(output.clone()))
+    hook = layer.read.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.clone()))
     try:
         model(x)
     finally:
         hook.remove()
-    found = held[0]
+    response = outputs[0]
     if layer.kind == "convolution":
-        for size in found.shape[2:]:
-            found = found.select(2, size // 2)
-        return found
-    return found.reshape(len(x), -1, found.shape[-1]).mean(1)
+        for size in response.shape[2:]:
+            response = response.select(2, size // 2)
+        return response
+    return response.reshape(len(x), -1, response.shape[-1]).mean(1)
 
 
 def maximize_activation(
     respond: Respond, start: Tensor, units: Tensor, norm: float, steps: int = STEPS
 ) -> tuple[Tensor, Tensor]:
-    """For each of some units the input of a norm at which it responds most, as far as the gradient leads there.
+    """Find, for each of some units, the input of a given norm at which it responds most, by following the gradient.
 
     Args:
-        respond: gives each unit's response to inputs (k, *shape), (k, units); no input may bear on another's.
+        respond: gives each unit's response to inputs (k, *shape), (k, units); no input may affect another's.
         start: (k, *shape), an input for each of the units to begin from; it is scaled to the norm.
         units: (k,).
         norm: of the inputs.
@@ -258,26 +272,26 @@ def maximize_activation(
         The inputs (k, *shape), inside of the ball of that norm, and the responses (k,) to them.
     """
     rows = torch.arange(len(units), device=start.device)
-    x = _scaled(start, norm)
-    best, most = x, torch.full((len(units),), -torch.inf, device=start.device)
+    x = _scale_to_norm(start, norm)
+    best, largest = x, torch.full((len(units),), -torch.inf, device=start.device)
     for step in range(steps + 1):
         x = x.detach().requires_grad_()
         values = respond(x)[rows, units]
         (gradient,) = torch.autograd.grad(values.sum(), x)
-        better = values.detach() > most
-        most = torch.where(better, values.detach(), most)
-        best = torch.where(_over(better, x), x.detach(), best)
-        towards = torch.where(_over(gradient.flatten(1).any(1), x), _scaled(gradient, norm), x.detach())
-        x = x.detach().lerp(towards, 2 / (step + 2))
-    return best, most
+        better = values.detach() > largest
+        largest = torch.where(better, values.detach(), largest)
+        best = torch.where(_broadcast(better, x), x.detach(), best)
+        target = torch.where(_broadcast(gradient.flatten(1).any(1), x), _scale_to_norm(gradient, norm), x.detach())
+        x = x.detach().lerp(target, 2 / (step + 2))
+    return best, largest
 
 
-def _over(values: Tensor, like: Tensor) -> Tensor:
-    """One value a row, to go with rows of any shape."""
+def _broadcast(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape one value a row, so that it is broadcast over rows of any shape."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
-def _scaled(x: Tensor, norm: float) -> Tensor:
-    """Each row brought to that norm; a row of zeros stays."""
+def _scale_to_norm(x: Tensor, norm: float) -> Tensor:
+    """Scale each row to that norm; a row of zeros stays."""
     size = x.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-    return x * _over(norm / size, x)
+    return x * _broadcast(norm / size, x)

@@ -1,4 +1,4 @@
-"""The loss around a trained model, on a plane through its weights.
+"""Loss landscape of a trained model, on a plane through its weights.
 
 Li et al., "Visualizing the Loss Landscape of Neural Nets" (NeurIPS 2018): two random directions, each filter of a
 direction scaled to the norm of the same filter of the model, so that a step of 1 is a change as large as the weights
@@ -31,13 +31,13 @@ PURPOSE = 3  # of the random stream: initial weights are drawn from the same see
 
 @dataclass(frozen=True)
 class Landscape:
-    """The loss on a plane through a model's weights.
+    """Loss and accuracy on a plane through a model's weights.
 
     Attributes:
         steps: (n,), along each direction; 0, in the middle, is the model itself.
         losses: (n, n), mean loss at weights + steps[i] * second + steps[j] * first; not finite where it overflows.
         accuracies: (n, n), the share of samples that is right.
-        samples: how many were measured.
+        samples: how many were evaluated.
     """
 
     steps: Array
@@ -53,7 +53,7 @@ def compute_landscape(
     """Measure the loss of a model on a grid from -1 to 1 in two directions.
 
     Args:
-        model: trained; it is left as it was, but in evaluation mode.
+        model: trained; it is left unchanged, but in evaluation mode.
         loss: the mean loss of outputs (n, classes) against labels (n,).
         x: samples, (n, *shape), on the device of the model.
         y: labels, (n,).
@@ -63,43 +63,43 @@ def compute_landscape(
     model.eval()
     first, second = random_directions(model, seed)
     steps = np.linspace(-1, 1, points)
-    measured = np.empty((points, points, 2), dtype=np.float32)
+    values = np.empty((points, points, 2), dtype=np.float32)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if name in first}
     for i, up in enumerate(steps):
-        row = _moved(weights, second, up)
+        row = _move(weights, second, up)
         for j, across in enumerate(steps):
-            measured[i, j] = _measure(model, _moved(row, first, across), loss, x, y)
-    return Landscape(steps.astype(np.float32), measured[..., 0], measured[..., 1], len(y))
+            values[i, j] = _evaluate(model, _move(row, first, across), loss, x, y)
+    return Landscape(steps.astype(np.float32), values[..., 0], values[..., 1], len(y))
 
 
 def random_directions(model: nn.Module, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Two random directions by parameter's name, filter-normalised; without the biases and normalisations.
+    """Draw two random directions by parameter's name, filter-normalised; without the biases and normalisations.
 
-    A filter is what one unit takes in: a row of a linear layer, a filter of a convolution. Both are drawn on the CPU,
-    the same for every device.
+    A filter holds the incoming weights of one unit: a row of a linear layer, a filter of a convolution. Both directions
+    are drawn on the CPU, the same for every device.
     """
     rng = np.random.default_rng([seed, PURPOSE])
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.ndim > 1}
-    first, second = ({name: _like(weight, rng) for name, weight in weights.items()} for _ in range(2))
+    first, second = ({name: _draw_like(weight, rng) for name, weight in weights.items()} for _ in range(2))
     return first, second
 
 
-def _like(weight: Tensor, rng: np.random.Generator) -> Tensor:
-    """A random tensor whose filters have the norms of the weight's."""
+def _draw_like(weight: Tensor, rng: np.random.Generator) -> Tensor:
+    """Draw a random tensor whose filters have the norms of the weight's."""
     drawn = torch.empty_like(weight).copy_(torch.from_numpy(rng.standard_normal(tuple(weight.shape), np.float32)))
-    scale = _norms(weight) / _norms(drawn).clamp_min(torch.finfo(drawn.dtype).tiny)
+    scale = _filter_norms(weight) / _filter_norms(drawn).clamp_min(torch.finfo(drawn.dtype).tiny)
     return drawn.mul_(scale)
 
 
-def _norms(weight: Tensor) -> Tensor:
+def _filter_norms(weight: Tensor) -> Tensor:
     norms: Tensor = weight.flatten(1).norm(dim=1)
     return norms.view(-1, *(1,) * (weight.ndim - 1))
 
 
-def _moved(weights: Weights, direction: Weights, step: float) -> dict[str, Tensor]:
+def _move(weights: Weights, direction: Weights, step: float) -> dict[str, Tensor]:
     return {name: torch.add(weight, direction[name], alpha=float(step)) for name, weight in weights.items()}
 
 
-def _measure(model: nn.Module, weights: Weights, loss: LossFunction, x: Tensor, y: Tensor) -> tuple[float, float]:
+def _evaluate(model: nn.Module, weights: Weights, loss: LossFunction, x: Tensor, y: Tensor) -> tuple[float, float]:
     outputs = torch.cat([functional_call(model, dict(weights), (part,)) for part in torch.split(x, PART)])
     return loss(outputs, y).item(), (outputs.argmax(1) == y).float().mean().item()

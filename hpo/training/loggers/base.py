@@ -1,4 +1,4 @@
-"""Experiment trackers: what they are told of every trial, whichever they are."""
+"""Base class of experiment trackers, and their factory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -31,44 +31,43 @@ TRACKERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class LoggedTrials:
-    """The trials that a tracker tells of, in the order in which they are given to `train`.
+    """Trials that a tracker logs, in the order in which they are given to `train`.
 
     Attributes:
         study: the study's name.
-        key: the study's own; another study of the same name has another.
+        key: identifies the study; another study of the same name has another key.
         numbers: of the trials.
-        again: whether each may have a run already, from an earlier attempt.
+        may_exist: whether each may have a run already, from an earlier attempt.
     """
 
     study: str
     key: str
     numbers: Sequence[int]
-    again: Sequence[bool]
+    may_exist: Sequence[bool]
 
     def name(self, member: Member) -> str:
-        """What a trial's run is called."""
+        """Return the name of a trial's run."""
         return f"{self.study}/trial_{self.numbers[member.number]}"
 
     def identity(self, member: Member) -> str:
-        """What no other trial has."""
+        """Return a text that no other trial has, of this study or another."""
         return f"{self.study}-{self.key}-{self.numbers[member.number]}"
 
 
 class Tracker(Callback, Generic[Run]):
-    """One run per trial: its parameters, every epoch's metrics, how it ended and with what.
+    """Tracker with one run per trial: its parameters, every epoch's metrics, its status and its best metrics.
 
-    A trial that resumes goes on in its run. What the tracker has to be told is told by a thread of its own, so that
-    training does not wait for it; where that fails, it is logged once, and training goes on without the tracker.
+    A trial that resumes continues its run. The tracker's own thread makes all calls, so that training does not wait for
+    them; the first that fails is logged, and training goes on without the tracker.
 
     Args:
-        tracked: the trials.
+        trials: the trials to log.
     """
 
-    def __init__(self, tracked: LoggedTrials) -> None:
-        self._tracked = tracked
+    def __init__(self, trials: LoggedTrials) -> None:
+        self._trials = trials
         self._runs: dict[int, Run] = {}
-        self._telling = ThreadPoolExecutor(1, type(self).__name__)
-        self._told: list[Future[None]] = []
+        self._executor = ThreadPoolExecutor(1, type(self).__name__)
         self._broken = False
 
     @staticmethod
@@ -81,8 +80,14 @@ class Tracker(Callback, Generic[Run]):
         """
 
     @abstractmethod
-    def begin(self, member: Member, params: Mapping[str, Value], again: bool) -> Run:
-        """The run of a trial, found or made."""
+    def begin(self, member: Member, params: Mapping[str, Value], may_exist: bool) -> Run:
+        """Return the run of a trial, an existing one or a new one.
+
+        Args:
+            member: the trial.
+            params: its effective parameters.
+            may_exist: whether an earlier attempt may have begun the run.
+        """
 
     @abstractmethod
     def record(self, run: Run, metrics: Mapping[str, float], epoch: int) -> None:
@@ -90,51 +95,51 @@ class Tracker(Callback, Generic[Run]):
 
     @abstractmethod
     def end(self, run: Run, status: Status | None, summary: Mapping[str, float]) -> None:
-        """End a run; no status means by an error."""
+        """End a run; a status of None means that an error ended it."""
 
     @override
     def on_start(self, member: Member) -> None:
-        """Begin a trial's run, or go on with it; earlier epochs are told again only to one that is new."""
+        """Begin a trial's run, or continue it; earlier epochs are logged only in a new run."""
         rows = [dict(row) for row in member.history]
-        self._tell(lambda: self._begin(member, rows))
+        self._submit(lambda: self._begin(member, rows))
 
     def _begin(self, member: Member, rows: Sequence[Metrics]) -> None:
-        again = self._tracked.again[member.number]
-        self._runs[member.number] = run = self.begin(member, member.config.effective(), again)
-        for row in () if again else rows:
+        may_exist = self._trials.may_exist[member.number]
+        self._runs[member.number] = run = self.begin(member, member.config.effective(), may_exist)
+        for row in () if may_exist else rows:
             self.record(run, _finite(row), int(row["epoch"]))
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Tell an epoch's metrics."""
+        """Log an epoch's metrics."""
         row = dict(metrics)
-        self._tell(lambda: self.record(self._runs[member.number], _finite(row), int(row["epoch"])))
+        self._submit(lambda: self.record(self._runs[member.number], _finite(row), int(row["epoch"])))
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
-        """Tell how it ended."""
+        """Log the status and the best metrics, and end the run."""
         best = {f"best_{name}": value for name, value in (outcome.best or {}).items()}
-        counted = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
-        summary = _finite({**best, **counted}, without=())
-        self._tell(lambda: self.end(self._runs.pop(member.number), outcome.status, summary))
+        costs = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
+        summary = _finite({**best, **costs}, without=())
+        self._submit(lambda: self.end(self._runs.pop(member.number), outcome.status, summary))
 
     def close(self) -> None:
-        """End what is still open, for an error has ended its training, and wait until all has been told."""
-        self._tell(self._end_open)
-        self._telling.shutdown()
+        """End the runs that are still open after an error, and wait until everything has been logged."""
+        self._submit(self._end_open)
+        self._executor.shutdown()
 
     def _end_open(self) -> None:
         for number in list(self._runs):
             self.end(self._runs.pop(number), None, {})
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        self._telling.submit(self._guarded, what)
+    def _submit(self, call: Callable[[], None]) -> None:
+        self._executor.submit(self._run_guarded, call)
 
-    def _guarded(self, what: Callable[[], None]) -> None:
+    def _run_guarded(self, call: Callable[[], None]) -> None:
         if self._broken:
             return
         try:
-            what()
+            call()
         except Exception as error:  # of a tool, its network or its disk: none is worth a trial
             self._broken = True
             why = " ".join(str(error).split())[:300] or type(error).__name__
@@ -145,30 +150,30 @@ def _finite(row: Mapping[str, float], without: Sequence[str] = ("epoch",)) -> di
     return {name: float(value) for name, value in row.items() if name not in without and math.isfinite(value)}
 
 
-def make_tracker(name: str, tracked: LoggedTrials) -> Tracker[Any]:
-    """The tracker of that name."""
-    made: Tracker[Any] = registry.resolve(TRACKERS[name])(tracked)
-    return made
+def make_tracker(name: str, trials: LoggedTrials) -> Tracker[Any]:
+    """Make the tracker of that name, one of `TRACKERS`."""
+    tracker: Tracker[Any] = registry.resolve(TRACKERS[name])(trials)
+    return tracker
 
 
 def check_trackers(names: Sequence[str]) -> None:
     """Refuse trackers that cannot be used from here, before a trial is claimed.
 
     Raises:
-        RequestError: says what is missing.
+        RequestError: a package is missing, or a server does not answer.
     """
     for name in names:
         registry.resolve(TRACKERS[name]).check()
 
 
 def missing_package_error(package: str) -> RequestError:
-    """The line for a tracker whose package is not installed."""
+    """Return the error for a tracker whose package is not installed."""
     return RequestError(
         f"--tracker {package}: its package is missing; install it with: pip install 'torch-hpo[{package}]'"
     )
 
 
-def default(**variables: str) -> None:
-    """Set environment variables of a tool that nobody has set."""
+def set_default_env(**variables: str) -> None:
+    """Set environment variables of a tool where they are not set yet."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)

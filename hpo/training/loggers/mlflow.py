@@ -1,4 +1,4 @@
-"""Trials as MLflow runs."""
+"""MLflow tracker: trials as runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from hpo.config.parameter import Value
 from hpo.errors import RequestError
-from hpo.training.loggers.base import Tracker, default, missing_package_error
+from hpo.training.loggers.base import Tracker, missing_package_error, set_default_env
 from hpo.training.member import Member, Status
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["MLflow"]
 
-ENDED: Mapping[Status | None, str] = {"interrupted": "KILLED", "diverged": "FAILED", None: "FAILED"}
+STATUSES: Mapping[Status | None, str] = {"interrupted": "KILLED", "diverged": "FAILED", None: "FAILED"}
 TRIAL = "hpo.trial"  # the tag that a trial's run is found by
 # A server that has gone is tried for seconds, not for MLflow's minutes: a study ends no later for it.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class MLflow(Tracker[str]):
-    """Runs in the experiment MLFLOW_EXPERIMENT_NAME, or else the study's name, of the server MLFLOW_TRACKING_URI."""
+    """Tracker of runs in the experiment MLFLOW_EXPERIMENT_NAME, or else the study's name, on MLFLOW_TRACKING_URI."""
 
     @staticmethod
     @override
     def check() -> None:
-        default(**PATIENCE)
+        set_default_env(**RETRIES)
         try:
             from mlflow import MlflowClient, get_tracking_uri
         except ImportError:
@@ -52,11 +52,11 @@ class MLflow(Tracker[str]):
 
     @cached_property
     def _experiment(self) -> str:
-        """The experiment's id; of two workers that make it at the same time one is refused, and finds the other's."""
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._tracked.study
+        """Id of the experiment; of two workers that create it at once, one is refused and finds the other's."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._trials.study
         for _ in range(2):
-            if (found := self._client.get_experiment_by_name(name)) is not None:
-                return str(found.experiment_id)
+            if (experiment := self._client.get_experiment_by_name(name)) is not None:
+                return str(experiment.experiment_id)
             try:
                 return str(self._client.create_experiment(name))
             except Exception as error:
@@ -64,13 +64,13 @@ class MLflow(Tracker[str]):
         raise last
 
     @override
-    def begin(self, member: Member, params: Mapping[str, Value], again: bool) -> str:
-        identity = self._tracked.identity(member)
-        if again and (found := self._find(identity)) is not None:
-            self._client.update_run(found, status="RUNNING")
-            return found
-        tags = {"hpo.study": self._tracked.study, TRIAL: identity}
-        run = self._client.create_run(self._experiment, tags=tags, run_name=self._tracked.name(member))
+    def begin(self, member: Member, params: Mapping[str, Value], may_exist: bool) -> str:
+        identity = self._trials.identity(member)
+        if may_exist and (existing := self._find(identity)) is not None:
+            self._client.update_run(existing, status="RUNNING")
+            return existing
+        tags = {"hpo.study": self._trials.study, TRIAL: identity}
+        run = self._client.create_run(self._experiment, tags=tags, run_name=self._trials.name(member))
         self._client.log_batch(run.info.run_id, params=[_param(name, value) for name, value in params.items()])
         return str(run.info.run_id)
 
@@ -86,7 +86,7 @@ class MLflow(Tracker[str]):
     def end(self, run: str, status: Status | None, summary: Mapping[str, float]) -> None:
         self._client.log_batch(run, metrics=_metrics(summary, 0))
         self._client.set_tag(run, "hpo.status", status or "error")
-        self._client.set_terminated(run, ENDED.get(status, "FINISHED"))
+        self._client.set_terminated(run, STATUSES.get(status, "FINISHED"))
 
 
 def _metrics(metrics: Mapping[str, float], step: int) -> list[Any]:

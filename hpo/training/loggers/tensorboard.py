@@ -1,4 +1,4 @@
-"""What TensorBoard shows of trials: event files, written by hand.
+"""TensorBoard event files of trials, written without a writer's threads.
 
 tensorboardX's writer has a queue, two threads and an fsync for each trial, which a cohort of hundreds cannot have, and
 whatever waits in the queue is lost with a worker that is killed.
@@ -28,15 +28,14 @@ NAME = "events.out.tfevents"  # how TensorBoard knows its files
 
 
 class TensorBoard(Callback):
-    """Every metric of every epoch as a TensorBoard scalar, in a folder for each trial, and its parameters for the tab
-    HPARAMS, where a study's trials stand side by side.
+    """TensorBoard log: every metric of every epoch as a scalar, and each trial's parameters for the tab HPARAMS.
 
-    A trial that resumes goes on in its folder, in a file of its own: what earlier files have of the epochs to come is
-    hidden. Its earlier epochs are written only where the folder has no events yet. What cannot be written is logged,
-    and training goes on without it.
+    Each trial has a folder. A trial that resumes adds a file of its own: events of earlier files from the epochs to
+    come are hidden. Its earlier epochs are written only where the folder has no events yet. A file that cannot be
+    written is logged, and training goes on without it.
 
     Args:
-        folders: of the trials, in the order in which they are given to `train`; made where they are missing.
+        folders: of the trials, in the order in which they are given to `train`; missing ones are created.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -45,17 +44,17 @@ class TensorBoard(Callback):
 
     @override
     def on_start(self, member: Member) -> None:
-        """Begin the trial's event file; none where it is another worker's already, which has begun its own."""
+        """Begin the trial's event file; none where the trial is another worker's by now, which has begun its own."""
         if member.stopped:
             return
         folder = self._folders[member.number]
-        again = any(folder.glob(f"{NAME}.*"))
+        has_events = any(folder.glob(f"{NAME}.*"))
         # TensorBoard reads them in the order of their names; seconds come first in every tool's.
         now = time.time_ns()
         self._files[member.number] = folder / f"{NAME}.{now // 10**9:010d}.{socket.gethostname()}.{now}"
         self._append(member, {"file_version": "brain.Event:2"})
         self._append(member, {"summary": {"value": [_session_start(member.config.effective())]}})
-        if again:
+        if has_events:
             # 1 is START: events of this step and later ones, in what was read before, do not count any more.
             self._append(member, {"step": member.resumed_from + 1, "session_log": {"status": 1}})
         else:
@@ -64,7 +63,7 @@ class TensorBoard(Callback):
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Write the scalars that are finite: TensorBoard has no place for others."""
+        """Write the finite scalars: TensorBoard cannot show others."""
         scalars = [
             {"tag": name, "simple_value": value}
             for name, value in metrics.items()
@@ -74,7 +73,7 @@ class TensorBoard(Callback):
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
-        """Say whether the trial ended well; one that was interrupted has not ended."""
+        """Write whether the trial succeeded; one that was interrupted has not ended."""
         if outcome.status != "interrupted":
             self._append(member, {"summary": {"value": [_session_end(outcome.status)]}})
 
@@ -93,22 +92,22 @@ class TensorBoard(Callback):
 
 
 def _session_start(parameters: Mapping[str, Value]) -> dict[str, Any]:
-    """What TensorBoard's plugin `hparams` takes a run's parameters from: each in its own type."""
+    """Return the summary from which TensorBoard's plugin `hparams` reads a run's parameters, each in its own type."""
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData, SessionStartInfo
 
-    begun = SessionStartInfo(start_time_secs=time.time())
+    info = SessionStartInfo(start_time_secs=time.time())
     for name, value in parameters.items():
         kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
-        setattr(begun.hparams[name], kind, value)
-    return _for_plugin("session_start_info", HParamsPluginData(session_start_info=begun, version=0))
+        setattr(info.hparams[name], kind, value)
+    return _for_plugin("session_start_info", HParamsPluginData(session_start_info=info, version=0))
 
 
 def _session_end(status: Status) -> dict[str, Any]:
     from tensorboardX.proto import api_pb2, plugin_hparams_pb2
 
-    reached = api_pb2.STATUS_FAILURE if status == "diverged" else api_pb2.STATUS_SUCCESS
-    ended = plugin_hparams_pb2.SessionEndInfo(status=reached, end_time_secs=time.time())
-    return _for_plugin("session_end_info", plugin_hparams_pb2.HParamsPluginData(session_end_info=ended, version=0))
+    status_code = api_pb2.STATUS_FAILURE if status == "diverged" else api_pb2.STATUS_SUCCESS
+    info = plugin_hparams_pb2.SessionEndInfo(status=status_code, end_time_secs=time.time())
+    return _for_plugin("session_end_info", plugin_hparams_pb2.HParamsPluginData(session_end_info=info, version=0))
 
 
 def _for_plugin(tag: str, content: Any) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def _for_plugin(tag: str, content: Any) -> dict[str, Any]:
 
 
 def _record(fields: dict[str, Any]) -> bytes:
-    """An event as its file holds it: the length, the bytes, and a checksum of each."""
+    """Return an event as its file holds it: the length, the bytes, and a checksum of each."""
     from tensorboardX.proto.event_pb2 import Event  # 0.3 s, which trials without it need not pay
     from tensorboardX.record_writer import masked_crc32c
 

@@ -1,4 +1,4 @@
-"""Trials as Weights & Biases runs."""
+"""Weights & Biases tracker: trials as runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILED: tuple[Status | None, ...] = ("diverged", None)
 
 
 class WandB(Tracker["wandb.Run"]):
-    """Runs of the project WANDB_PROJECT, or else `torch-hpo`, in a group of the study's name."""
+    """Tracker of runs in the project WANDB_PROJECT, or else `torch-hpo`, in a group of the study's name."""
 
     @staticmethod
     @override
@@ -38,17 +38,17 @@ class WandB(Tracker["wandb.Run"]):
             raise RequestError("--tracker wandb: no API key; run wandb login, set WANDB_API_KEY, or WANDB_MODE=offline")
 
     @override
-    def begin(self, member: Member, params: Mapping[str, Value], again: bool) -> wandb.Run:
+    def begin(self, member: Member, params: Mapping[str, Value], may_exist: bool) -> wandb.Run:
         import wandb
 
-        identity = self._tracked.identity(member)
+        identity = self._trials.identity(member)
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            name=self._tracked.name(member),
+            name=self._trials.name(member),
             # The same for every attempt, whichever worker has it.
             id=hashlib.sha256(identity.encode()).hexdigest()[:16],
-            group=self._tracked.study,
-            config={**params, "trial": self._tracked.numbers[member.number]},
+            group=self._trials.study,
+            config={**params, "trial": self._trials.numbers[member.number]},
             resume="allow",
             reinit="create_new",  # a cohort's runs are open at the same time
             settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),

@@ -1,4 +1,4 @@
-"""What follows a layer's sums, for many models at once: normalisation, activation, dropout; forward and backward."""
+"""Batch norm, activations and dropout for stacked MLPs, forward and backward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
 
 @dataclass(frozen=True)
 class Activation:
-    """A function of sums z, and its gradient by them; both write to `out`. `of_result`: takes h instead of z."""
+    """Activation function of sums z, and its gradient.
+
+    Attributes:
+        forward: writes h = f(z) to its second argument.
+        backward: multiplies the gradient by h, its first argument, in place, so that it is the gradient by z.
+        of_result: whether `backward` takes h as its second argument, instead of z.
+        keeps_zero: whether f(0) = 0, so that padded units stay zero.
+    """
 
     forward: Callable[[Tensor, Tensor], object]
     backward: Callable[[Tensor, Tensor], object]
@@ -84,8 +91,8 @@ class BatchNorm:
     """Batch normalisation (Ioffe and Szegedy, 2015) for one size of batch: every unit of every member is a channel.
 
     Args:
-        sums: what is normalised, (members, width, n).
-        z: where the result goes.
+        sums: the input, (members, width, n).
+        z: the output, of the same shape.
         by_z, by_sums: the gradients by those.
         gamma, beta: (members, width, 1).
         mean, variance: the running statistics, (members * width,).
@@ -107,13 +114,13 @@ class BatchNorm:
         self._sums, self._z, self._by_z, self._by_sums = (each.view(flat) for each in (sums, z, by_z, by_sums))
         self._gamma, self._beta = gamma.flatten(), beta.flatten()
         self._running = mean, variance
-        self._seen = torch.empty_like(mean), torch.empty_like(mean)
+        self._saved = torch.empty_like(mean), torch.empty_like(mean)
         self._by_gamma, self._by_beta = torch.empty_like(gamma), torch.empty_like(beta)
         self._by_both = self._by_gamma.flatten(), self._by_beta.flatten()
 
     def forward(self, *, train: bool) -> None:
-        """Normalise by the batch, which the running statistics take in, or without training by those."""
-        seen = self._seen if train else tuple(each.new_empty(0) for each in self._seen)
+        """Normalise by the batch in training, and update the running statistics; else normalise by those."""
+        saved = self._saved if train else tuple(each.new_empty(0) for each in self._saved)
         aten.native_batch_norm.out(
             self._sums,
             self._gamma,
@@ -123,18 +130,18 @@ class BatchNorm:
             MOMENTUM,
             EPSILON,
             out=self._z,
-            save_mean=seen[0],
-            save_invstd=seen[1],
+            save_mean=saved[0],
+            save_invstd=saved[1],
         )
 
     def backward(self) -> tuple[Tensor, Tensor]:
-        """Write the gradient by the sums; returns those by gamma and beta, in memory that the next call reuses."""
+        """Write the gradient by the sums; return those by gamma and beta, in memory that the next call reuses."""
         aten.native_batch_norm_backward.out(
             self._by_z,
             self._sums,
             self._gamma,
             *self._running,
-            *self._seen,
+            *self._saved,
             True,
             EPSILON,
             (True, True, True),

@@ -1,4 +1,4 @@
-"""Losses of stacked outputs, and what an epoch's steps had of them. Outputs are (members, outputs, samples)."""
+"""Losses of stacked outputs, (members, outputs, samples), and records of an epoch's losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHUNK = 1024  # samples measured at once
 
 
 class StackLoss:
-    """One loss for all members of a stack, each with its own label smoothing; see `hpo.training.losses.loss_function`.
+    """Loss of all members of a stack, each with its own label smoothing; see `hpo.training.losses.loss_function`.
 
     Args:
         configs: the members, all with the same `loss`.
@@ -32,7 +32,7 @@ class StackLoss:
         self._smoothing = like.new_tensor(shares).view(-1, 1, 1) if any(shares) and not self._squared else None
 
     def gradient(self, outputs: Tensor, one_hot: Tensor, scale: Tensor | float) -> Tensor:
-        """The gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+        """Return the gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
 
         Args:
             outputs: (members, classes, n).
@@ -50,11 +50,11 @@ class StackLoss:
         return one_hot * (1 - self._smoothing) + self._smoothing / self._classes
 
     def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
-        """The summed loss of each member against labels (n,), in float64: (members,)."""
+        """Return the summed loss of each member against labels (n,), in float64: (members,)."""
         return self.samples(outputs, y, smoothing=smoothing).sum(1, dtype=torch.float64)
 
     def samples(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
-        """The loss of each member on each sample, against labels (n,): (members, n)."""
+        """Return the loss of each member on each sample, against labels (n,): (members, n)."""
         if self._squared:
             one_hot = torch.nn.functional.one_hot(y, self._classes).t().to(outputs.dtype)
             return (outputs.softmax(1) - one_hot).square_().mean(1)
@@ -67,12 +67,12 @@ class StackLoss:
 
 
 def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
-    """The outputs of the right classes, (members, n)."""
+    """Return the outputs of the right classes, (members, n)."""
     return outputs.gather(1, y.expand(len(outputs), 1, -1)).squeeze(1)
 
 
 def count_correct(outputs: Tensor, y: Tensor) -> Tensor:
-    """How many samples each member has right, (members,); the first of equal largest outputs counts, as in argmax."""
+    """Count each member's right samples, (members,); of equal largest outputs the first counts, as in argmax."""
     if outputs.device.type == "cpu":
         # argmax over a dimension that is not the last takes a hundred times as long as the largest values.
         largest = outputs.amax(1, keepdim=True)
@@ -82,21 +82,21 @@ def count_correct(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 class StackRecord:
-    """Losses and right answers of an epoch's steps, each measured before its step; measured many samples at a time.
+    """Record of losses and right answers of an epoch's steps, each before its step; computed many samples at a time.
 
     Args:
         loss: of the stack.
         members: how many.
         classes: the number of outputs.
         like: a tensor of the weights' type and device.
-        by_step: whether the mean loss of each step is kept, too.
+        by_step: whether to keep the mean loss of each step, too.
     """
 
     def __init__(self, loss: StackLoss, members: int, classes: int, like: Tensor, *, by_step: bool = False) -> None:
         self._loss = loss
         self._by_step = by_step
-        self._sizes: list[int] = []  # of the steps that are not measured yet
-        self._steps: list[Tensor] = []  # of those that are: mean losses, (members, steps) each
+        self._sizes: list[int] = []  # of the steps that still wait
+        self._steps: list[Tensor] = []  # of those that do not: mean losses, (members, steps) each
         self._outputs = like.new_empty(members, classes, 0)
         self._labels = torch.empty(0, dtype=torch.int64, device=like.device)
         self._sums = torch.zeros(members, 2, dtype=torch.float64, device=like.device)
@@ -113,7 +113,7 @@ class StackRecord:
         """Copy a step's outputs (members, classes, n) and labels (n,)."""
         n = len(y)
         if self._used + n > len(self._labels):
-            self._measure()
+            self._process_waiting()
             if n > len(self._labels):
                 self._grow(max(CHUNK, n))
         part = slice(self._used, self._used + n)
@@ -127,8 +127,8 @@ class StackRecord:
         self._outputs = self._outputs.new_empty(*self._outputs.shape[:2], samples)
         self._labels = self._labels.new_empty(samples)
 
-    def _measure(self) -> None:
-        """Measure what is not measured yet."""
+    def _process_waiting(self) -> None:
+        """Compute losses and right answers of the samples that still wait."""
         if not self._used:
             return
         outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
@@ -141,32 +141,32 @@ class StackRecord:
         self._sizes.clear()
 
     def read(self) -> list[Scores]:
-        """Each member's mean loss and accuracy."""
-        self._measure()
+        """Return each member's mean loss and accuracy."""
+        self._process_waiting()
         means = (self._sums / self._samples).tolist()
         return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in means]
 
     def steps(self) -> Tensor:
-        """Each member's mean loss at each step, (members, steps), in float64."""
-        self._measure()
+        """Return each member's mean loss at each step, (members, steps), in float64."""
+        self._process_waiting()
         return torch.cat(self._steps, 1)
 
     def state(self, member: int) -> list[Tensor] | None:
-        """What a member's record goes on from: sums, samples, and what is not measured yet; None before any step.
+        """Return a member's record: sums, number of samples, and waiting outputs and labels; None before any step.
 
-        Where the loss of each step is kept: also those that are measured, and the sizes of the steps that are not.
+        With the loss of each step: also the losses so far, and the sizes of the steps that wait.
         """
         if not self._samples:
             return None
         rest = self._outputs[member, :, : self._used].clone(), self._labels[: self._used].clone()
         state = [self._sums[member].clone(), torch.tensor(self._samples), *rest]
         if self._by_step:
-            measured = [steps[member] for steps in self._steps] or [self._sums.new_empty(0)]
-            state += [torch.cat(measured), torch.tensor(self._sizes, dtype=torch.int64)]
+            losses = [steps[member] for steps in self._steps] or [self._sums.new_empty(0)]
+            state += [torch.cat(losses), torch.tensor(self._sizes, dtype=torch.int64)]
         return state
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
-        """Take up what `state` gave, after `begin`; all members have seen the same samples."""
+        """Load what `state` returned, after `begin`; all members have seen the same samples."""
         sums, samples, outputs, labels, *by_step = state
         if len(labels) > len(self._labels):
             self._grow(max(CHUNK, len(labels)))
@@ -182,7 +182,7 @@ class StackRecord:
 
 
 class ReconstructionLoss:
-    """One loss for all members of a stack whose targets are their inputs; see `hpo.training.losses.loss_function`.
+    """Loss of all members of a stack whose targets are their inputs; see `hpo.training.losses.loss_function`.
 
     Args:
         configs: the members, all with the same `loss`.
@@ -194,7 +194,7 @@ class ReconstructionLoss:
         self._features = features
 
     def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
-        """The gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+        """Return the gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
 
         Args:
             outputs: (members, features, n).
@@ -206,26 +206,26 @@ class ReconstructionLoss:
         return outputs.sub(target).mul_(scale).mul_(2 / self._features)
 
     def value(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The summed loss of each member, in float64: (members,)."""
+        """Return the summed loss of each member, in float64: (members,)."""
         if not self._binary:
             return self.error(outputs, target)
         losses = F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
         return losses.sum((1, 2), dtype=torch.float64) / self._features
 
     def error(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """The summed reconstruction error of each member, in float64: (members,)."""
+        """Return the summed reconstruction error of each member, in float64: (members,)."""
         difference = (outputs.sigmoid() if self._binary else outputs).sub(target)
         return difference.square_().sum((1, 2), dtype=torch.float64) / self._features
 
 
 class ReconstructionRecord:
-    """Losses of an epoch's steps, each measured before its step.
+    """Record of losses of an epoch's steps, each measured before its step.
 
     Args:
         loss: of the stack.
         members: how many.
         like: a tensor of the weights' type and device.
-        by_step: whether the mean loss of each step is kept, too.
+        by_step: whether to keep the mean loss of each step, too.
     """
 
     def __init__(self, loss: ReconstructionLoss, members: int, like: Tensor, *, by_step: bool = False) -> None:
@@ -250,25 +250,25 @@ class ReconstructionRecord:
             self._steps.append(losses / len(y))
 
     def read(self) -> list[Scores]:
-        """Each member's mean loss."""
+        """Return each member's mean loss."""
         return [{"loss": loss} for loss in (self._sums / self._samples).tolist()]
 
     def steps(self) -> Tensor:
-        """Each member's mean loss at each step, (members, steps), in float64."""
+        """Return each member's mean loss at each step, (members, steps), in float64."""
         return torch.stack(self._steps, 1)
 
     def state(self, member: int) -> list[Tensor] | None:
-        """What a member's record goes on from: its sum, samples, and losses by step; None before any step."""
+        """Return a member's record: its sum, number of samples, and losses by step; None before any step."""
         if not self._samples:
             return None
         by_step = [self.steps()[member]] if self._by_step else []
         return [self._sums[member].clone(), torch.tensor(self._samples), *by_step]
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
-        """Take up what `state` gave, after `begin`; all members have seen the same samples."""
+        """Load what `state` returned, after `begin`; all members have seen the same samples."""
         self._sums[member], self._samples = state[0].to(self._sums), int(state[1])
         for steps in state[2:]:
             if not self._steps:
                 self._steps = [torch.zeros_like(self._sums) for _ in steps]
-            for held, loss in zip(self._steps, steps.to(self._sums), strict=True):
-                held[member] = loss
+            for losses, loss in zip(self._steps, steps.to(self._sums), strict=True):
+                losses[member] = loss

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons as one: forward and backward by hand, for all of them at a time.
+"""Stacked multilayer perceptrons: forward and backward passes by hand, for all of them at a time.
 
 Everything is feature-major: activations are (members, units, samples), weights (members, outputs, inputs), so that the
 first layer of all members is one product on the batch they share, and each deeper layer one batched product. Members
@@ -27,14 +27,14 @@ FEW = 16  # samples
 
 @dataclass(frozen=True)
 class Network:
-    """One member: units per hidden layer, what follows each of them, and the names of its tensors by layer.
+    """Shape of one member, and the names of its tensors by layer.
 
     Attributes:
         widths: units per hidden layer.
         activations: of each hidden layer; see `hpo.training.stacked.layers.ACTIVATIONS`.
         dropouts: of each, the share of its units dropped in training.
-        linear: what the names of each layer's weight and bias begin with, the output layer's last.
-        norm: of each batch normalisation's; empty where there is none.
+        linear: names of the linear modules, the output layer's last.
+        norm: names of the batch normalisations; empty where there are none.
     """
 
     widths: tuple[int, ...]
@@ -46,7 +46,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Layer:
-    """A hidden layer of the first `count` members, padded to the widest.
+    """Hidden layer of the first `count` members, padded to the widest.
 
     Attributes:
         weight: (count, width, inputs); the last used column is the bias, unless the layer is normalised.
@@ -65,16 +65,16 @@ class Layer:
     dropout: Dropout | None
 
     @property
-    def learned(self) -> list[Tensor]:
-        """What is learned."""
+    def parameters(self) -> list[Tensor]:
+        """Tensors that training changes."""
         return [tensor for tensor in (self.weight, self.gamma, self.beta) if tensor is not None]
 
 
-Product = tuple[Tensor, Tensor, Tensor]  # what is multiplied, and where the result goes
+Product = tuple[Tensor, Tensor, Tensor]  # two factors, and the tensor that receives their product
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> Product:
-    """The batched product a b, or where its place lies transposed in memory, the transposed product."""
+    """Return the batched product a b, or the transposed product where `out` lies transposed in memory."""
     return (a, b, out) if out.is_contiguous() else (b.mT, a.mT, out.mT)
 
 
@@ -85,12 +85,12 @@ def _multiply(product: Product) -> None:
 
 @dataclass
 class LayerBuffers:
-    """What a layer's forward pass leaves for its backward pass, and the room for both; for one size of batch.
+    """Buffers of a layer for one size of batch: results of the forward pass, and gradients of the backward pass.
 
     Attributes:
-        up: the product that gives the sums, (count, width, n); None in the first layer.
-        sums: see above.
-        z: what the activation takes: the sums, or where they are normalised, the result of that.
+        up: the product that gives the sums; None in the first layer.
+        sums: of the weighted inputs, (count, width, n).
+        z: input of the activation: the sums, or the normalised sums.
         h: the activations, with a last row of ones.
         dz: the gradient by h, then by z.
         by_sums: the gradient by the sums; dz itself where nothing is normalised.
@@ -99,7 +99,7 @@ class LayerBuffers:
         noise: random bits of dropout, its factors, and the units that they multiply in h.
         norm: batch normalisation, where there is one.
         down: the product that gives the gradient by the layer below's activations; None in the first layer.
-        by_weight: what the gradient by the weights is the product of; None in the first layer.
+        by_weight: the factors of the gradient by the weights; None in the first layer.
     """
 
     up: Product | None
@@ -118,13 +118,13 @@ class LayerBuffers:
 
 @dataclass(frozen=True)
 class BatchBuffers:
-    """What batches of one size need: a trace per layer, the outputs, and the gradient by them.
+    """Buffers for batches of one size: those of each layer, the outputs, and the gradient by them.
 
     `up` gives the outputs, `down` the gradient by the last activations, and `by_weight` makes the gradient by the
     output layer's weights; see `LayerBuffers`. Without hidden layers they are not used.
     """
 
-    traces: list[LayerBuffers]
+    layers: list[LayerBuffers]
     outputs: Tensor
     by_outputs: Tensor
     up: Product | None = None
@@ -133,16 +133,16 @@ class BatchBuffers:
 
 
 class StackedMLP:
-    """See the module. All members have batch normalisation, or none; all have hidden layers, or none.
+    """MLPs that are computed as one. All members have batch normalisation, or none; all have hidden layers, or none.
 
     Args:
         networks: the members, deepest first; those of equal depth and activation side by side.
         features: of a sample.
         classes: the number of outputs.
-        like: a tensor whose type and device the weights get; they are zero until they are taken up.
+        like: a tensor whose type and device the weights get; they are zero until they are loaded.
 
     Attributes:
-        parameters: all that is learned, (members, …, …) each, where the members are the first ones of the stack.
+        parameters: of all layers, (members, …, …) each, where the members are the first ones of the stack.
         inputs: the width of a batch: the features, a one, and zeros up to a multiple of `ALIGNED`.
     """
 
@@ -157,8 +157,8 @@ class StackedMLP:
         self.layers = [self._layer(index, like) for index in range(depth)]
         self._widest = max((net.widths[-1] for net in networks if net.widths), default=0)
         self.output = like.new_zeros(len(networks), classes, self._widest + 1 if depth else self.inputs)
-        self.parameters = [*(tensor for layer in self.layers for tensor in layer.learned), self.output]
-        self._rooms: dict[int, BatchBuffers] = {}
+        self.parameters = [*(tensor for layer in self.layers for tensor in layer.parameters), self.output]
+        self._buffers: dict[int, BatchBuffers] = {}
         self._first = (self.layers[0].weight if depth else self.output).flatten(0, 1)
 
     def _layer(self, index: int, like: Tensor) -> Layer:
@@ -179,48 +179,50 @@ class StackedMLP:
             Dropout(shares, like) if any(shares) else None,
         )
 
-    def _seen_of(self, x: Tensor) -> Tensor:
-        """The columns of a batch that the first hidden layer reads: a normalised one has no bias."""
+    def _first_inputs(self, x: Tensor) -> Tensor:
+        """Return the columns of a batch that the first hidden layer reads: a normalised one has no bias."""
         return x[:, : self.features] if self._normed else x
 
     @property
     def below(self) -> list[list[int]]:
-        """Of each of `parameters`, by how many layers it is below the output, for each member that has it."""
+        """Layers between each of `parameters` and the output, for each member that has it."""
         depths = [len(net.widths) for net in self.networks]
         hidden = [
-            [depth - i for depth in depths[: layer.count]] for i, layer in enumerate(self.layers) for _ in layer.learned
+            [depth - i for depth in depths[: layer.count]]
+            for i, layer in enumerate(self.layers)
+            for _ in layer.parameters
         ]
         return [*hidden, [0] * len(depths)]
 
     # Forward.
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """The outputs (members, classes, n), of which the next call may reuse the memory, for a batch (n, inputs)."""
-        room = self._room(len(x))
+        """Return the outputs (members, classes, n) for a batch (n, inputs); the next call may reuse their memory."""
+        batch = self._buffers_for(len(x))
         self.tracked += train
-        for layer, trace in zip(self.layers, room.traces, strict=True):
-            if trace.up is None:
-                torch.mm(self._first, self._seen_of(x).t(), out=trace.sums.view(-1, len(x)))
+        for layer, buffers in zip(self.layers, batch.layers, strict=True):
+            if buffers.up is None:
+                torch.mm(self._first, self._first_inputs(x).t(), out=buffers.sums.view(-1, len(x)))
             else:
-                _multiply(trace.up)
-            if trace.norm is not None:
-                trace.norm.forward(train=train)
-            for activation, z, h, _, mask in trace.runs:
+                _multiply(buffers.up)
+            if buffers.norm is not None:
+                buffers.norm.forward(train=train)
+            for activation, z, h, _, mask in buffers.runs:
                 activation.forward(z, h)
                 if mask is not None:
                     h.mul_(mask)
-            if train and layer.dropout is not None and trace.noise is not None:
-                bits, factors, h = trace.noise
+            if train and layer.dropout is not None and buffers.noise is not None:
+                bits, factors, h = buffers.noise
                 layer.dropout.draw(bits, factors)
                 h.mul_(factors)
-            if trace.ends is not None:
-                h, _, last, _ = trace.ends
+            if buffers.ends is not None:
+                h, _, last, _ = buffers.ends
                 last.copy_(h)
-        if room.up is None:
-            torch.mm(self._first, x.t(), out=room.outputs.view(-1, len(x)))
+        if batch.up is None:
+            torch.mm(self._first, x.t(), out=batch.outputs.view(-1, len(x)))
         else:
-            _multiply(room.up)
-        return room.outputs
+            _multiply(batch.up)
+        return batch.outputs
 
     # Backward.
 
@@ -236,61 +238,61 @@ class StackedMLP:
             into: in the order of `parameters`.
             add: whether to add.
         """
-        room, beta, left = self._room(len(x)), int(add), list(into)
-        room.by_outputs.copy_(by_outputs)
-        if room.down is None or room.by_weight is None:
-            left.pop().flatten(0, 1).addmm_(room.by_outputs.flatten(0, 1), x, beta=beta)
+        batch, beta, remaining = self._buffers_for(len(x)), int(add), list(into)
+        batch.by_outputs.copy_(by_outputs)
+        if batch.down is None or batch.by_weight is None:
+            remaining.pop().flatten(0, 1).addmm_(batch.by_outputs.flatten(0, 1), x, beta=beta)
             return
-        _multiply(room.down)
-        left.pop().baddbmm_(*room.by_weight, beta=beta)
-        for layer, trace in zip(reversed(self.layers), reversed(room.traces), strict=True):
-            self._back_through(layer, trace, left, add)
-            if trace.down is None or trace.by_weight is None:
-                by_sums = trace.by_sums.flatten(0, 1)
-                left.pop().flatten(0, 1).addmm_(by_sums, self._seen_of(x), beta=beta)
+        _multiply(batch.down)
+        remaining.pop().baddbmm_(*batch.by_weight, beta=beta)
+        for layer, buffers in zip(reversed(self.layers), reversed(batch.layers), strict=True):
+            self._backward_through(layer, buffers, remaining, add)
+            if buffers.down is None or buffers.by_weight is None:
+                by_sums = buffers.by_sums.flatten(0, 1)
+                remaining.pop().flatten(0, 1).addmm_(by_sums, self._first_inputs(x), beta=beta)
             else:
-                _multiply(trace.down)
-                left.pop().baddbmm_(*trace.by_weight, beta=beta)
+                _multiply(buffers.down)
+                remaining.pop().baddbmm_(*buffers.by_weight, beta=beta)
 
-    def _back_through(self, layer: Layer, trace: LayerBuffers, left: list[Tensor], add: bool) -> None:
-        """From the gradient by a layer's activations to the one by its sums."""
-        if trace.ends is not None:
-            _, dz, _, d_last = trace.ends
+    def _backward_through(self, layer: Layer, buffers: LayerBuffers, remaining: list[Tensor], add: bool) -> None:
+        """Turn the gradient by a layer's activations into the one by its sums."""
+        if buffers.ends is not None:
+            _, dz, _, d_last = buffers.ends
             dz.copy_(d_last)
-        if layer.dropout is not None and trace.noise is not None:
-            trace.dz.mul_(trace.noise[1])
-        for activation, z, h, dz, _ in trace.runs:
+        if layer.dropout is not None and buffers.noise is not None:
+            buffers.dz.mul_(buffers.noise[1])
+        for activation, z, h, dz, _ in buffers.runs:
             activation.backward(dz, h if activation.of_result else z)
-        if trace.norm is not None:
-            for gradient in reversed(trace.norm.backward()):
-                target = left.pop()
+        if buffers.norm is not None:
+            for gradient in reversed(buffers.norm.backward()):
+                target = remaining.pop()
                 (target.add_ if add else target.copy_)(gradient)
 
-    # Room.
+    # Buffers.
 
-    def _room(self, n: int) -> BatchBuffers:
-        """For batches of that size; that of the two sizes before is kept: an epoch's usual one, and its last one."""
-        if n not in self._rooms:
-            while len(self._rooms) > 2:
-                del self._rooms[next(iter(self._rooms))]
-            self._rooms[n] = self._make_room(n)
-        return self._rooms[n]
+    def _buffers_for(self, n: int) -> BatchBuffers:
+        """Return the buffers for batches of that size; those of the two sizes before are kept: an epoch has two."""
+        if n not in self._buffers:
+            while len(self._buffers) > 2:
+                del self._buffers[next(iter(self._buffers))]
+            self._buffers[n] = self._make_buffers(n)
+        return self._buffers[n]
 
-    def _make_room(self, n: int) -> BatchBuffers:
+    def _make_buffers(self, n: int) -> BatchBuffers:
         count, like = len(self.networks), self.output
         outputs, by_outputs = like.new_zeros(2, count, self.classes, n)
         if not self.layers:
             return BatchBuffers([], outputs, by_outputs)
-        last, d_last = self._space(count, self._widest + 1, n), self._space(count, self._widest, n)
+        last, d_last = self._zeros(count, self._widest + 1, n), self._zeros(count, self._widest, n)
         last[:, -1] = 1
-        traces: list[LayerBuffers] = []
+        layers: list[LayerBuffers] = []
         for index in range(len(self.layers)):
-            traces.append(self._make_trace(index, n, traces[-1] if traces else None, last, d_last))
+            layers.append(self._make_layer_buffers(index, n, layers[-1] if layers else None, last, d_last))
         if self.layers[-1].count == count:
-            last, d_last = traces[-1].h, traces[-1].dz
+            last, d_last = layers[-1].h, layers[-1].dz
         up = _product(like, last, outputs)
         return BatchBuffers(
-            traces,
+            layers,
             outputs,
             by_outputs,
             up,
@@ -298,8 +300,8 @@ class StackedMLP:
             (by_outputs, last.mT),
         )
 
-    def _space(self, count: int, width: int, n: int) -> Tensor:
-        """Zeros (count, width, n). A few samples lie one after the other in memory.
+    def _zeros(self, count: int, width: int, n: int) -> Tensor:
+        """Return zeros (count, width, n). A few samples lie one after the other in memory.
 
         BLAS multiplies four of them by 50 x 50 weights in 0.6 us a member then, else in 2.8; from 16 on that is slower.
         """
@@ -307,14 +309,16 @@ class StackedMLP:
             return self.output.new_zeros(count, n, width).mT
         return self.output.new_zeros(count, width, n)
 
-    def _make_trace(self, index: int, n: int, below: LayerBuffers | None, last: Tensor, d_last: Tensor) -> LayerBuffers:
+    def _make_layer_buffers(
+        self, index: int, n: int, below: LayerBuffers | None, last: Tensor, d_last: Tensor
+    ) -> LayerBuffers:
         layer = self.layers[index]
         count, width, inputs = layer.weight.shape
         # The first layer's products are of all members at once.
         whole = layer.weight.new_zeros(2, count, width, n)
-        sums, dz = (self._space(count, width, n), self._space(count, width, n)) if below else whole
+        sums, dz = (self._zeros(count, width, n), self._zeros(count, width, n)) if below else whole
         z, by_sums = (torch.zeros_like(sums), torch.zeros_like(dz)) if self._normed else (sums, dz)
-        h = self._space(count, width + 1, n)
+        h = self._zeros(count, width + 1, n)
         h[:, -1] = 1
         units, noise = h[:, :width], None
         if layer.dropout is not None:
@@ -322,27 +326,25 @@ class StackedMLP:
             noise = bits, sums.new_empty(count, width, n), units
         runs = [
             (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
-            for activation, part in self._runs(index, count)
+            for activation, part in self._activation_runs(index, count)
         ]
         norm = None
         if layer.gamma is not None and layer.beta is not None:
             norm = BatchNorm(sums, z, dz, by_sums, layer.gamma, layer.beta, layer.mean, layer.variance)
-        ends = self._ends(index, h, dz, last, d_last)
-        trace = LayerBuffers(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
+        ends = self._ending_members(index, h, dz, last, d_last)
+        buffers = LayerBuffers(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
         if below is not None:
             source = below.h[:count, :inputs]
-            trace.up = _product(layer.weight, source, sums)
+            buffers.up = _product(layer.weight, source, sums)
             back = layer.weight[..., : self._widths[index - 1]].mT
-            trace.down = _product(back, by_sums, below.dz[:count])
-            trace.by_weight = by_sums, source.mT
-        return trace
+            buffers.down = _product(back, by_sums, below.dz[:count])
+            buffers.by_weight = by_sums, source.mT
+        return buffers
 
-    def _ends(
+    def _ending_members(
         self, index: int, h: Tensor, dz: Tensor, last: Tensor, d_last: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-        """See `LayerBuffers`; None where no member ends with that layer, or all do, and its own tensors are the
-        last.
-        """
+        """Return `LayerBuffers.ends`: None where no member ends with that layer, or all do and its tensors are last."""
         count = self.layers[index].count
         longer = self.layers[index + 1].count if index + 1 < len(self.layers) else 0
         if longer == count or self.layers[-1].count == len(self.networks):
@@ -350,8 +352,8 @@ class StackedMLP:
         part, width = slice(longer, count), min(self._widths[index], self._widest)  # of those that end none is wider
         return h[part, :width], dz[part, :width], last[part, :width], d_last[part, :width]
 
-    def _runs(self, index: int, count: int) -> Iterator[tuple[Activation, slice]]:
-        """The activations of the first `count` members at that layer, and which of them have each."""
+    def _activation_runs(self, index: int, count: int) -> Iterator[tuple[Activation, slice]]:
+        """Yield the activations of the first `count` members at that layer, and the members that have each."""
         start = 0
         for name, members in groupby(net.activations[index] for net in self.networks[:count]):
             stop = start + len(list(members))
@@ -359,38 +361,38 @@ class StackedMLP:
             start = stop
 
     def _mask(self, index: int, part: slice) -> Tensor | None:
-        """1 for the units that members have, 0 for those that pad them; None where none does, (members, width, 1)."""
+        """Return 1 for the units that members have and 0 for padding, (members, width, 1); None without padding."""
         widths = torch.tensor([net.widths[index] for net in self.networks[part]]).view(-1, 1, 1)
         units = torch.arange(self._widths[index]).view(1, -1, 1) < widths
         return None if bool(units.all()) else units.to(self.output)
 
-    # Its members, one by one.
+    # Members, one by one.
 
     def views(self, index: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """A member's own part of tensors shaped as `parameters`, under the names of its module's parameters."""
-        network, left, inputs, padded = self.networks[index], list(tensors), self.features, self.features
-        found: dict[str, Tensor] = {}
+        """Return a member's part of tensors shaped as `parameters`, by the names of its module's parameters."""
+        network, remaining, inputs, padded = self.networks[index], list(tensors), self.features, self.features
+        views: dict[str, Tensor] = {}
         for position, (width, layer) in enumerate(zip(network.widths, self.layers, strict=False)):
-            mine = [left.pop(0)[index, :width] for _ in layer.learned]
-            found[f"{network.linear[position]}.weight"] = mine[0][:, :inputs]
+            own = [remaining.pop(0)[index, :width] for _ in layer.parameters]
+            views[f"{network.linear[position]}.weight"] = own[0][:, :inputs]
             if self._normed:
-                found[f"{network.norm[position]}.weight"] = mine[1][:, 0]
-                found[f"{network.norm[position]}.bias"] = mine[2][:, 0]
+                views[f"{network.norm[position]}.weight"] = own[1][:, 0]
+                views[f"{network.norm[position]}.bias"] = own[2][:, 0]
             else:
-                found[f"{network.linear[position]}.bias"] = mine[0][:, padded]
+                views[f"{network.linear[position]}.bias"] = own[0][:, padded]
             inputs, padded = width, self._widths[position]
         output = tensors[-1][index]
-        found[f"{network.linear[-1]}.weight"] = output[:, :inputs]
-        found[f"{network.linear[-1]}.bias"] = output[:, self._widest if self.layers else self.features]
-        return found
+        views[f"{network.linear[-1]}.weight"] = output[:, :inputs]
+        views[f"{network.linear[-1]}.bias"] = output[:, self._widest if self.layers else self.features]
+        return views
 
     def statistics(self, index: int) -> dict[str, Tensor]:
-        """A member's part of the running statistics, under the names of its module's buffers."""
-        found: dict[str, Tensor] = {}
+        """Return a member's part of the running statistics, by the names of its module's buffers."""
+        views: dict[str, Tensor] = {}
         for name, width, layer in zip(
             self.networks[index].norm, self.networks[index].widths, self.layers, strict=False
         ):
             for kind, tensor in (("mean", layer.mean), ("var", layer.variance)):
-                found[f"{name}.running_{kind}"] = tensor.view(layer.count, layer.width)[index, :width]
-            found[f"{name}.num_batches_tracked"] = torch.tensor(self.tracked)
-        return found
+                views[f"{name}.running_{kind}"] = tensor.view(layer.count, layer.width)[index, :width]
+            views[f"{name}.num_batches_tracked"] = torch.tensor(self.tracked)
+        return views
