@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.lookup import format_command_line, make_backend, write_report_of
+from hpo.cli.lookup import format_command_line, make_backend
 from hpo.cli.options import app, backend_options, launch_options, set_option, storage_option
 from hpo.cli.output import say
 from hpo.errors import RequestError, RunError
@@ -120,8 +120,7 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
                 _say_state(study)  # the workers that did not fail may have done all there is
                 raise
     _say_state(study)
-    paths = write_report_of(study, None) if report and not stop() else None
-    _print_result(study, paths, options.imports)
+    _print_result(study, options.imports, report=report and not stop())
     return stop.exit_code
 
 
@@ -141,8 +140,8 @@ def _say_state(study: Study) -> None:
         say(f"study {study.name}: {left} of {trials} trials are left")
 
 
-def _print_result(study: Study, paths: Any, imports: Sequence[str]) -> None:
-    """Print the best configuration, the report's path, and commands to go on with."""
+def _print_result(study: Study, imports: Sequence[str], *, report: bool) -> None:
+    """Print the best configuration, and commands to go on with; write the report if it is asked for."""
     from hpo.report.export_config import export_config
 
     best, objectives = study.best(), study.definition.objectives
@@ -150,8 +149,10 @@ def _print_result(study: Study, paths: Any, imports: Sequence[str]) -> None:
         which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
         click.echo(f"\n{which} {objectives[0].metric} {best.values[0]:.4g}, trial {best.number}:\n")
         click.echo(export_config(study, best.number, "toml"))
-    if paths is not None:
-        click.echo(f"report:            {paths.html}")
+    if report:
+        from hpo.report.study_report import write_report
+
+        click.echo(f"report:            {write_report(study).html}")
     else:
         click.echo(f"write the report:  {format_command_line('report', study, imports)}")
     click.echo(f"open a dashboard:  {format_command_line('dashboard', study)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.cli.output import program
@@ -12,7 +11,6 @@ from hpo.cli.output import program
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
     from hpo.execution.worker_options import WorkerOptions
-    from hpo.report.write import ReportPaths
     from hpo.study import Study, StudyStorage
 
 __all__ = [
@@ -22,7 +20,6 @@ __all__ = [
     "make_backend",
     "mask_urls",
     "open_storage",
-    "write_report_of",
 ]
 
 
@@ -92,10 +89,3 @@ def format_command_line(command: str, study: Study, imports: Sequence[str] = ())
     modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
     return f"{program()} {command} {name} --storage {storage}{modules}"
-
-
-def write_report_of(study: Study, out: Path | None) -> ReportPaths:
-    """Write a study's report to `out`, or to its folder in HPO_HOME, and its figures to the dashboard."""
-    from hpo.report.study_report import write_report
-
-    return write_report(study, out)

@@ -14,7 +14,6 @@ from hpo.cli.lookup import (
     load_study,
     mask_urls,
     open_storage,
-    write_report_of,
 )
 from hpo.cli.options import app, format_option, import_option, storage_option
 from hpo.cli.output import print_json, print_rows, print_tree, program, say
@@ -111,8 +110,9 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
 
         click.echo(write_suggestion(load_runnable_study(name, storage, imports), suggest))
         return
-    paths = write_report_of(load_runnable_study(name, storage, imports), out)
-    click.echo(str(paths.html))
+    from hpo.report.study_report import write_report
+
+    click.echo(str(write_report(name, out, storage=storage, imports=imports).html))
 
 
 @app.command()

@@ -51,7 +51,7 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     line = next(line for line in done.stdout.splitlines() if line.startswith("storage's disk"))
     assert "problem" in line
     assert "cannot write to /proc" in line
-    assert "give a --storage in a folder that you may write to" in line
+    assert "give a --storage in a folder that you can write to" in line
 
 
 def test_a_sqlite_file(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_database_where_one_may_not_make_tables(postgres_url: str) -> None:
     ("url", "words", "advice"),
     [
         ("nonsense", "'nonsense' is not a URL", "write sqlite:///"),
-        ("postgresql://me:secret@127.0.0.1:1/x", "Connection refused", "see that the server runs"),
-        ("postgresql://127.0.0.1:1/x?user=me&password=secret", "password=***", "see that the server runs"),
+        ("postgresql://me:secret@127.0.0.1:1/x", "Connection refused", "check that the server runs"),
+        ("postgresql://127.0.0.1:1/x?user=me&password=secret", "password=***", "check that the server runs"),
         ("me:secret@host", "is not a URL", "write sqlite:///"),
         (
             "mssql+pyodbc://me:secret@127.0.0.1:1/x",
