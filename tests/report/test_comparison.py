@@ -184,7 +184,7 @@ def test_over_and_underfitting(train: list[float], validation: list[float], fit:
         ({"x": "depth", "log": "z"}, "log"),
         ({"x": 3}, "x = 3"),
         ({"compare": ["depth", "depth"]}, "occurs twice"),
-        ({"x": "depth", "knee": True}, "knee = True: name what x is an estimate of"),
+        ({"x": "depth", "knee": True}, "knee = True: name what x estimates where"),
         ({"compare": ["depth"], "knee": "dimension"}, "and give x"),
         ({"x": "depth", "knee": "dimension"}, "y begins with val_accuracy, of which more is better"),
         ({"x": "depth", "expect": [{**EXPECT, "than": {"dropout": 0.1}}]}, "a trial can be in both better and than"),

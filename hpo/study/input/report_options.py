@@ -49,22 +49,24 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
     if set(x) & set(compare):
         raise DefinitionError(f"compare = {table['compare']!r}: {x[0]} is already x")
     y = _read_names(table, "y", measures) or (objectives[0].metric,)
-    knee = table.get("knee", "")
-    if not isinstance(knee, str) or (knee and not x):
-        raise DefinitionError(
-            f"knee = {knee!r}: name what x is an estimate of where the curve has its knee, and give x"
-        )
-    directions = {objective.metric: objective.direction for objective in objectives}
-    if knee and directions.get(y[0], "maximize" if y[0].endswith("accuracy") else "minimize") == "maximize":
-        raise DefinitionError(f"knee = {knee!r}: y begins with {y[0]}, of which more is better; begin it with a loss")
     return ReportTable(
         x=x[0] if x else None,
         compare=compare,
         y=y,
         log=_read_log(table.get("log", False)),
-        knee=knee,
+        knee=_read_knee(table.get("knee", ""), x, y, objectives),
         expect=_read_expectations(table.get("expect", []), space),
     )
+
+
+def _read_knee(value: object, x: Sequence[str], y: Sequence[str], objectives: Sequence[Objective]) -> str:
+    """Return what x estimates at the knee; empty if no knee is looked for."""
+    if not isinstance(value, str) or (value and not x):
+        raise DefinitionError(f"knee = {value!r}: name what x estimates where the curve has its knee, and give x")
+    directions = {objective.metric: objective.direction for objective in objectives}
+    if value and directions.get(y[0], "maximize" if y[0].endswith("accuracy") else "minimize") == "maximize":
+        raise DefinitionError(f"knee = {value!r}: y begins with {y[0]}, of which more is better; begin it with a loss")
+    return value
 
 
 def _read_expectations(tables: object, space: Space) -> tuple[Expectation, ...]:
