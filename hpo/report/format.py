@@ -23,10 +23,11 @@ __all__ = [
     "is_share",
     "metric_text",
     "names_text",
+    "number_of",
     "number_text",
     "one_line",
     "percent_text",
-    "seeds_text",
+    "sentence",
     "state_text",
     "time_text",
     "value_text",
@@ -87,9 +88,14 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def seeds_text(count: int) -> str:
-    """A number of seeds in words."""
-    return "1 seed" if count == 1 else f"{count} seeds"
+def number_of(count: int, noun: str) -> str:
+    """Format a count with its noun, which has a plural in -s: `1 trial`, `1,200 trials`, `no trials`."""
+    return f"{count_text(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return words with a capital letter and a full stop, where they have none; of nothing, nothing."""
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")
 
 
 def names_text(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.export_config import export_config
-from hpo.report.format import NONE, count_text, duration_text, value_text
+from hpo.report.format import NONE, count_text, duration_text, sentence, value_text
 from hpo.report.stats.evaluation_stats import EvaluationStats
 
 __all__ = ["best_config_chapter", "best_config_toml"]
@@ -45,7 +45,7 @@ def best_config_chapter(
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
-        blocks.append(Text(f"{reason[:1].upper()}{reason[1:]}."))
+        blocks.append(Text(sentence(reason)))
     return Chapter("best", "Best configuration", blocks)
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import NONE, count_text, duration_text, state_text, time_text
+from hpo.report.format import NONE, count_text, duration_text, number_of, state_text, time_text
 
 __all__ = ["cost_chapter", "estimate_pruning_savings"]
 
@@ -90,10 +90,10 @@ def _savings_text(results: Results) -> list[Block]:
     if saved is None:
         return []
     trials, epochs, seconds = saved
+    end = "its end" if trials == 1 else "their end"
     text = (
-        f"Pruning stopped {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} "
-        f"epochs before their end, and saved about {duration_text(seconds)} of training (estimated from each trial's "
-        "own time per epoch)."
+        f"Pruning stopped {number_of(trials, 'trial')} early, {number_of(epochs, 'epoch')} before {end}, and saved about "
+        f"{duration_text(seconds)} of training (estimated from each trial's own time per epoch)."
     )
     return [Text(text)]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpo.config.trial_config import Value
 from hpo.report.chapters.blocks import Note
-from hpo.report.format import metric_text, names_text, value_text, values_text
+from hpo.report.format import metric_text, names_text, number_of, value_text, values_text
 from hpo.study.definition import Expectation
 
 __all__ = ["ScoredTrial", "judge_expectations"]
@@ -100,7 +100,7 @@ def _test_difference(better: list[float], worse: list[float], differences: list[
 
 def _summary_text(case: Mapping[str, Value], measure: str, scored: Sequence[ScoredTrial]) -> str:
     middle = values_text(measure, float(np.median([one.value for one in scored])))
-    trials = "1 trial" if len(scored) == 1 else f"{len(scored)} trials"
+    trials = number_of(len(scored), "trial")
     return f"{_case_text(case)} has a median {metric_text(measure)} of {middle} in {trials}"
 
 

@@ -18,24 +18,24 @@ def reproduction_chapter(results: Results) -> Chapter:
     best = results.best is not None
     steps = [
         (
-            "run the same study again, from the file beside this report",
+            "Run the same study again, from the file beside this report",
             _launch_command(results),
             not results.definition.evaluation,
         ),
         (
-            "resume this study",
+            "Resume this study",
             format_command(results, "launch"),
             bool(results.remaining_trials),
         ),
         (
-            "retrain the best from fresh seeds, beside the baseline, and test it",
+            "Retrain the best from fresh seeds, beside the baseline, and test it",
             format_command(results, "evaluate"),
             best,
         ),
-        ("write this report", format_command(results, "report"), True),
-        ("save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
-        ("train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
-        ("browse the study", format_command(results, "dashboard", imports=False), True),
+        ("Write this report", format_command(results, "report"), True),
+        ("Save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
+        ("Train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
+        ("Browse the study", format_command(results, "dashboard", imports=False), True),
     ]
     blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
     text = "The commands can be copied as they stand"

@@ -21,7 +21,7 @@ from hpo.report.figures.plotly_spec import (
     mark_missing,
     shorten,
 )
-from hpo.report.format import NONE, count_text, gain_text, metric_text, seeds_text, values_text
+from hpo.report.format import NONE, count_text, gain_text, metric_text, number_of, values_text
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, list_lost_runs
 from hpo.study.operations.evaluation_study import TestSetRead
 
@@ -61,8 +61,8 @@ def _not_evaluated_blocks(results: Results, *, test_set_read: bool) -> list[Bloc
     bias = ", and the best of several such scores is optimistic" if count > 1 else ""
     on_validation = any(objective.metric.startswith("val_") for objective in results.objectives)
     data = "on validation data only" if on_validation else "in this study only"
-    state = "The evaluations that read the test set are not in this storage." if test_set_read else NOT_READ
-    text = f"{best} has been scored {data}{bias}. {state}"
+    elsewhere = " The evaluations that read the test set are not in this storage." if test_set_read else ""
+    text = f"{best} has been scored {data}{bias}.{elsewhere}"
     advice = "An evaluation retrains the best from fresh seeds, beside the baseline, and reads the test set:"
     return [Text(text), Text(advice), Code(format_command(results, "evaluate"))]
 
@@ -206,7 +206,7 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
     parts = []
     for dataset, count in Counter(read.dataset for read in reads).items():
         configurations = len({read.configuration for read in reads if read.dataset == dataset})
-        of = "1 configuration" if configurations == 1 else f"{configurations} configurations"
+        of = number_of(configurations, "configuration")
         parts.append(f"The test set of {dataset} has been read {'once' if count == 1 else f'{count} times'}, for {of}.")
     return " ".join([*parts, "Each run reads it once. Choose nothing by what it shows."])
 
@@ -268,7 +268,7 @@ def _seed_traces(
     seeds = [(value, place) for place, score, _ in rows for value in score.candidate.scores(metric).values()]
     texts = [
         f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, interval.mean)}, "
-        f"{seeds_text(interval.count)}"
+        f"{number_of(interval.count, 'seed')}"
         for _, score, interval in rows
     ]
     common = {"type": "scatter", "hoverinfo": "skip", "showlegend": False}

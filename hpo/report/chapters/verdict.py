@@ -9,7 +9,16 @@ from statistics import NormalDist
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
+from hpo.report.format import (
+    count_text,
+    gain_text,
+    metric_text,
+    names_text,
+    number_of,
+    sentence,
+    state_text,
+    values_text,
+)
 from hpo.report.report_data import ReportData
 from hpo.report.stats.evaluation_stats import (
     Comparison,
@@ -35,9 +44,7 @@ def write_verdict(data: ReportData) -> list[str]:
     deciding = _deciding_evaluation(data)
     if deciding is not None:
         evaluation, stats, score = deciding
-        comparison = " ".join(
-            [_comparison_text(stats), *(f"{_capitalize(line)}." for line in list_lost_runs(evaluation))]
-        )
+        comparison = " ".join([_comparison_text(stats), *(sentence(line) for line in list_lost_runs(evaluation))])
         if len(results.objectives) > 1:
             comparison = (
                 f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
@@ -84,7 +91,7 @@ def interval_text(metric: str, interval: Interval) -> str:
     if interval.count < 2:
         return f"{mean} (one seed, so no interval)"
     low, high = (values_text(metric, bound) for bound in (interval.low, interval.high))
-    return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
+    return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {number_of(interval.count, 'seed')})"
 
 
 def _comparison_text(stats: EvaluationStats) -> str:
@@ -257,8 +264,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
-        others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
-        return f"Next: {warning.advice}{others}"
+        others = f" ({number_of(more, 'more warning')} below)" if more else ""
+        return sentence(f"Next: {warning.advice.removesuffix('.')}{others}")
     if results.remaining_trials and not results.stop_reason:
         return f"Next: {'resume' if results.started_at else 'start'} it with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible_clause(results):
@@ -267,8 +274,9 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
     left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
-        runs = f"{left} {'run' if left == 1 else 'runs'} left"
-        return f"Next: finish the evaluation ({runs}) with `{format_command(results, 'evaluate')}`."
+        return (
+            f"Next: finish the evaluation ({number_of(left, 'run')} left) with `{format_command(results, 'evaluate')}`."
+        )
     if results.definition.evaluation is not None:
         return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
     if evaluated is None:

@@ -17,6 +17,25 @@ from hpo.report.data.results import Results
 __all__ = ["CHECKS", "run_checks"]
 
 CHECKS = (*SPACE_CHECKS, *CURVE_CHECKS, *TRUST_CHECKS)
+TITLES = {
+    "boundary": "bounds of the ranges",
+    "axis": "effect of each parameter",
+    "density": "trials in the good region",
+    "isolation": "best trial by value",
+    "fairness": "numbers of trials by value",
+    "rough": "noise late in training",
+    "flat": "converged early",
+    "best_epoch": "the best epoch",
+    "periodic": "periodic validation",
+    "budget": "size of the budget",
+    "stability": "edge of stability",
+    "rising": "loss above the best learning rate",
+    "improving": "still improving",
+    "infeasible": "diverged or failed trials",
+    "checkpoint": "evaluation by epoch",
+    "warm_up": "warm-up",
+    "adam": "parameters of Adam",
+}  # of checks that could not be computed
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
@@ -29,7 +48,7 @@ def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) 
 def _unknown(check: str) -> Finding:
     return Finding(
         check,
-        check.replace("_", " "),
+        TITLES.get(check) or check.replace("_", " "),
         "unknown",
         "the study has too few trials or epochs, or nothing that this check applies to",
     )

@@ -203,21 +203,21 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
         f"{len(lost)} of {len(ended)} finished trials diverged or failed ({percent_text(len(lost) / len(ended))})"
     )
     if len(lost) < INFEASIBLE * len(ended):
-        return [Finding("infeasible", "infeasible trials", "ok", evidence)]
+        return [Finding("infeasible", "diverged or failed trials", "ok", evidence)]
     cut = _find_cut(results, lost)
     if cut is None:
         advice = (
             "shrink the space where they fail, or look for a bug: no bound of a single parameter separates them from "
             "the rest"
         )
-        return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
+        return [Finding("infeasible", "diverged or failed trials", "warning", evidence, advice)]
     count, dimension, side, bound = cut
     name = dimension.parameter.name
     evidence += f", {count} of them {'above' if side == 'high' else 'below'} the whole better half in {name}"
     change = "lower the upper" if side == "high" else "raise the lower"
     advice = f"{change} bound of {dimension_text(dimension)} to {bound:.6g}"
     toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
-    return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
+    return [Finding("infeasible", "diverged or failed trials", "warning", evidence, advice, toml, (name,))]
 
 
 def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
