@@ -1,4 +1,4 @@
-"""The best configuration: its varied parameters beside the baseline's, and the whole of it as a file."""
+"""Chapter on the best configuration: its varied parameters beside the baseline's, and its file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["best_config_chapter", "best_config_toml"]
 
 
 def best_config_toml(results: Results) -> tuple[str, str]:
-    """The best configuration as TOML; or nothing, and why there is none."""
+    """Return the best configuration as TOML; or nothing, and the reason why there is none."""
     try:
         return export_config(results), ""
     except RequestError as error:
@@ -27,7 +27,7 @@ def best_config_toml(results: Results) -> tuple[str, str]:
 def best_config_chapter(
     results: Results, evaluations: Sequence[EvaluationResults] = (), stats: Sequence[EvaluationStats] = ()
 ) -> Chapter | None:
-    """The chapter; None without a complete trial, for the verdict has said so.
+    """Write the chapter; None without a complete trial, for the verdict has said so.
 
     Args:
         results: the study.
@@ -63,7 +63,7 @@ def _trial_facts(results: Results) -> list[Block]:
 def _other_winner(
     results: Results, evaluations: Sequence[EvaluationResults], stats: Sequence[EvaluationStats]
 ) -> list[Block]:
-    """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
+    """Name the trial that an evaluation on the study's own terms ranks first, where it is another one."""
     for evaluation, each in zip(evaluations, stats, strict=True):
         first = each.best.candidate.trial if each.best is not None else None
         if (

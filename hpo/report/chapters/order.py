@@ -1,4 +1,4 @@
-"""What a report says: its chapters in their order, the same for HTML and Markdown."""
+"""Order of the chapters, the same for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
 
 
 def make_chapters(data: ReportData) -> list[Chapter]:
-    """The report's chapters, top to bottom; those that have nothing to say are left out."""
+    """Write the report's chapters, top to bottom; those that have nothing to say are left out."""
     chapters = (write(data) for write in CHAPTERS)
     return [chapter for chapter in chapters if chapter is not None and chapter.blocks]
 
 
 def study_facts(data: ReportData) -> list[str]:
-    """A few words on the study, for under its verdict."""
+    """Return a few words on the study, for under its verdict."""
     results = data.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
     trials = number_of(len(results.trials), "trial")
@@ -84,7 +84,7 @@ LEVELS = ("warning", "note", "ok", "unknown")
 
 
 def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
-    """What the checks found: what is to be acted on first, then what is to be known; the rest folded."""
+    """Write the chapter on findings: warnings first, then notes; the rest folded."""
     ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
         Note(each.level, _capitalize(each.title), sentence(each.evidence), sentence(each.advice), each.toml)

@@ -1,4 +1,4 @@
-"""The honest score: what an evaluation measured, beside the score by which each configuration was chosen."""
+"""Chapter on test scores, beside the scores by which each configuration was chosen."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_scores_chapter(
     stats: Sequence[EvaluationStats],
     test_set_reads: Sequence[TestSetRead],
 ) -> Chapter | None:
-    """What each evaluation says, and how often test sets have been looked at; None of a study without results.
+    """Write what each evaluation says, and how often test sets were read; None of a study without results.
 
     Args:
         results: the study.
@@ -93,7 +93,7 @@ def _evaluation_blocks(
 
 
 def _method_text(evaluation: EvaluationResults) -> str:
-    """What this evaluation is, and what its scores stand for."""
+    """Describe how the configurations were trained, and what their scores are of."""
     if evaluation.refit:
         what = (
             "Each configuration was trained on training and validation data together for a fixed number of epochs: "
@@ -168,7 +168,7 @@ def _signed_text(metric: str, amount: float) -> str:
 
 
 def _comparison_table(stats: EvaluationStats) -> list[Block]:
-    """The best with each other one, paired over seeds."""
+    """Compare the best with each other one, paired over seeds."""
     if not stats.comparisons:
         return []
     rows = [
@@ -200,7 +200,7 @@ def _significance_text(comparison: Comparison) -> str:
 
 
 def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
-    """How often each test set was read: with every look, choosing by what one saw becomes a little easier."""
+    """Count the reads of each test set: with every one, choosing by what it showed becomes easier."""
     if not reads:
         return NOT_READ
     parts = []
@@ -215,7 +215,7 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
 
 
 def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
-    """Per configuration the chosen score, that from fresh seeds, and that on the test set, with their intervals."""
+    """Draw each configuration's score in the study, from fresh seeds, and on the test set, with intervals."""
     figure = Figure(f"honest-{index}", "Study score, fresh seeds, test")
     scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
@@ -252,7 +252,7 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
 def _seed_traces(
     scores: Sequence[Score], metric: str, intervals: Sequence[Interval | None], name: str, colour: str, offset: float
 ) -> list[Spec]:
-    """Means with their intervals as lines, and each seed as a small dot."""
+    """Draw means with their intervals as lines, and each seed as a small dot."""
     rows = [
         (i + offset, score, interval)
         for i, (score, interval) in enumerate(zip(scores, intervals, strict=True))

@@ -1,4 +1,4 @@
-"""The verdict: a report in three lines, which claims no more than the numbers do."""
+"""Verdict: the report in three lines, which claim no more than the numbers do."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
 
 
 def interval_text(metric: str, interval: Interval) -> str:
-    """A mean with its 95 % interval: `97.71 % (97.60 to 97.82 %, 5 seeds)`."""
+    """Format a mean with its 95 % interval: `97.71 % (95 % interval 97.60 to 97.82 %, 5 seeds)`."""
     mean = values_text(metric, interval.mean)
     if interval.count < 2:
         return f"{mean} (one seed, so no interval)"
@@ -95,7 +95,7 @@ def interval_text(metric: str, interval: Interval) -> str:
 
 
 def _comparison_text(stats: EvaluationStats) -> str:
-    """Whether the best is better than the rival and the others; a tie is called a tie."""
+    """Say whether the best is better than the rival and the others; without significance no winner is named."""
     rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in stats.comparisons}
     if stats.winner is not None:
@@ -150,7 +150,7 @@ def _no_result_text(results: Results) -> str:
 
 
 def _all_infeasible_clause(results: Results) -> str:
-    """Where nothing but constraints keeps trials from being complete."""
+    """Say so where nothing but constraints keeps trials from being complete."""
     ended = [row for row in results.trials if row.state in ("PRUNED", "FAIL", "COMPLETE")]
     if not ended or any(row.feasible for row in ended):
         return ""
@@ -171,7 +171,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:
-    """What one seed each allows to say of the baseline and the runner-up."""
+    """Say what one seed each allows to say of the baseline and the runner-up."""
     rivals = _find_rivals(results, best)
     sentences = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
@@ -190,7 +190,7 @@ def _front_text(results: Results) -> str:
 
 
 def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
-    """The baseline and the runner-up, with what they are called."""
+    """Return the baseline and the runner-up, with what they are called."""
     baseline = results.baseline
     rivals = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
     if len(results.objectives) == 1:
@@ -199,7 +199,7 @@ def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]
 
 
 def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
-    """The leads that are more than chance, and those that are not: with these no winner is named."""
+    """Name the leads that exceed chance, and those that do not: with these no winner is named."""
     metric, reach = results.objective.metric, _chance_limit(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
     leads_text = [
@@ -225,12 +225,12 @@ def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str
     return lines
 
 
-def _chance_clause(metric: str, reach: float, told: Sequence[str]) -> str:
-    return "" if told else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
+def _chance_clause(metric: str, reach: float, clear: Sequence[str]) -> str:
+    return "" if clear else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
 
 
 def _chance_limit(results: Results) -> float | None:
-    """How far the best of k equal configurations may lie above another by chance in the validation samples (95 %).
+    """Return how far the best of k equal configurations may lead another by chance in the validation data (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
     lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
@@ -243,7 +243,7 @@ def _chance_limit(results: Results) -> float | None:
 
 
 def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
-    """What is to be said of a baseline that is no rival: it has no score, or is the best itself."""
+    """Describe a baseline that is no rival: it has no score, or is the best itself."""
     row = results.baseline
     if row is None:
         return []

@@ -1,4 +1,4 @@
-"""Checks of the curves: stability, overfitting, length of training, bugs that a curve shows."""
+"""Checks of learning curves: stability, overfitting, length of training, bugs."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
 
 
 def _gain_curves(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
-    """The best trials' curves, larger better."""
+    """Return the best trials' curves, larger better."""
     curves = [(row, -results.signs[0] * read_curve(row, results.objective.metric)) for row in list_top_trials(results)]
     return [(row, values) for row, values in curves if len(values) >= 2]
 

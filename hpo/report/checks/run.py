@@ -1,4 +1,4 @@
-"""Diagnostics: the checks of Google's Deep Learning Tuning Playbook, computed from a study.
+"""Checks of Google's Deep Learning Tuning Playbook, computed from a study.
 
 Godbole, Dahl, Gilmer, Shallue, Nado, "Deep Learning Tuning Playbook", 2023. Thresholds marked [P] are the playbook's.
 """
@@ -40,7 +40,7 @@ LEVELS = ("warning", "note", "unknown", "ok")
 
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
-    """What all checks find, warnings first; a check that has too little to look at is `unknown`."""
+    """Run all checks and return their findings, warnings first; a check with too little data is `unknown`."""
     findings = [finding for check in CHECKS for finding in check(results, evaluations) or [_unknown(check.__name__)]]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 

@@ -1,4 +1,4 @@
-"""Checks of how far the answer can be trusted: noise, budget, order of exploration, record."""
+"""Checks of trust: noise, budget, order of exploration, record."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
 
 
 def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
-    """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
+    """Report what the best gains over the rival, paired over seeds and samples."""
     rival = evaluation.rival
     found = [
         each for each in compare_candidates(evaluation).comparisons if rival is not None and each.second == rival.label

@@ -1,4 +1,4 @@
-"""Small pictures with their captions on one sheet, an SVG: a repository wants one file, not a hundred."""
+"""Contact sheets: small pictures with captions in one SVG, for a repository wants one file, not a hundred."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST = 14  # characters that fit under a picture
 
 
 def contact_sheet(pictures: Pictures) -> str:
-    """The sheet's text: pictures in rows, captions wrapped below, on a light ground of its own."""
+    """Render the sheet: pictures in rows, captions wrapped below, on a light ground of its own."""
     captions = [_wrap_caption(one_line(caption)) for caption in pictures.captions]
     columns = min(pictures.columns, len(captions)) or 1
     height = SIDE + LINE * max((len(lines) for lines in captions), default=0) + GAP
