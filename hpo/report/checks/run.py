@@ -22,7 +22,7 @@ TITLES = {
     "axis": "effect of each parameter",
     "density": "trials in the good region",
     "isolation": "best trial by value",
-    "fairness": "numbers of trials by value",
+    "fairness": "trials per value",
     "rough": "noise late in training",
     "flat": "converged early",
     "best_epoch": "the best epoch",

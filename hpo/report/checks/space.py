@@ -293,9 +293,9 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
     findings = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        findings.append(_counts_finding("unequal numbers of trials", "note", unfair, advice))
+        findings.append(_counts_finding("unbalanced trials per value", "note", unfair, advice))
     if fair:
-        findings.append(_counts_finding("equal numbers of trials", "ok", fair))
+        findings.append(_counts_finding("balanced trials per value", "ok", fair))
     return findings
 
 

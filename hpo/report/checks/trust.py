@@ -163,7 +163,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {number_of(ties, 'other trial')} {'is' if ties == 1 else 'are'} within it of the best",
+            f"{head}; {number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within one standard error of "
+            "the best",
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]

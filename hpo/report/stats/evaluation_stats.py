@@ -100,8 +100,8 @@ class EvaluationStats:
         winner: the best, where it is significantly better than all others, and none of its runs failed or
             diverged; else None.
         tied: labels of those that do not differ significantly from the best.
-        beats_rival: whether the best is better than the baseline, or worse; None where the difference is not significant, or the
-            best is the baseline.
+        beats_rival: whether the best is better than the baseline, or worse; None where the difference is not
+            significant, or the best is the baseline.
     """
 
     scores: tuple[Score, ...]
