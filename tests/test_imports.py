@@ -62,6 +62,7 @@ def test_the_version_is_that_of_the_installed_package() -> None:
     assert hpo.__version__ == importlib.metadata.version("torch-hpo")
 
 
+@pytest.mark.integration
 def test_version_prints_what_a_bug_report_needs_and_imports_nothing_heavy() -> None:
     check = "import sys\nfrom hpo.cli import app\napp.main(['--version'], standalone_mode=False)\n"
     check += "print('HEAVY' if {'torch', 'optuna'} & set(sys.modules) else 'LIGHT')"

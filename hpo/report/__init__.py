@@ -1,1 +1,1 @@
-"""Reports of studies. They read a study and train nothing: no torch."""
+"""Reports of studies: what they read, compute, say and render. No torch."""

@@ -12,7 +12,7 @@ __all__ = ["format_command", "format_import_options"]
 
 
 def format_command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
-    """A command of `hpo` on the study, with its storage and imports where they are needed; passwords are masked.
+    """Format a command of `hpo` on the study, with its storage and imports where needed; passwords are masked.
 
     Args:
         results: the study.
@@ -26,7 +26,7 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
 
 
 def format_import_options(results: Results) -> str:
-    """The options that import the modules of the study's own models, metrics and data, with a space before each."""
+    """Format the options that import the study's own models, metrics and data, with a space before each."""
     definition = results.definition
     modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
     return "".join(f" --import {shlex.quote(module)}" for module in modules)

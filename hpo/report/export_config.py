@@ -1,4 +1,4 @@
-"""A trial's configuration as a file that `hpo train --config` accepts."""
+"""Export of a trial's configuration as a file that `hpo train --config` accepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Format = Literal["toml", "json", "yaml"]
 
 
 def export_config(study: Study | Results, number: int | None = None, format: str = "toml") -> str:  # noqa: A002
-    """The best trial's configuration, or that of trial `number`, as the text of a file.
+    """Write the best trial's configuration, or that of trial `number`, as the text of a file.
 
     Its keys are `dataset`, `objective` (a metric's name, or a table of metric and direction where that is not the
     metric's own; of several objectives the first) and `parameters`: all those that have an effect, floats exact.

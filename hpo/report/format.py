@@ -1,4 +1,4 @@
-"""Numbers, parameters and domains as a person reads them."""
+"""Formatting of numbers, parameters and domains as text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ __all__ = [
     "is_share",
     "metric_text",
     "names_text",
+    "number_of",
     "number_text",
     "one_line",
     "percent_text",
-    "seeds_text",
+    "sentence",
     "state_text",
     "time_text",
     "value_text",
@@ -50,22 +51,22 @@ METRICS = {
 
 
 def metric_text(metric: str) -> str:
-    """A metric's name in words: `val_accuracy` is the validation accuracy."""
+    """Format a metric's name in words: `val_accuracy` is the validation accuracy."""
     return METRICS.get(metric, metric)
 
 
 def state_text(state: str) -> str:
-    """A trial's state in words."""
+    """Format a trial's state in words."""
     return "failed" if state == "FAIL" else state.lower()
 
 
 def is_share(metric: str) -> bool:
-    """Whether the metric is shown in percent."""
+    """Return whether the metric is shown in percent."""
     return metric.endswith("accuracy")
 
 
 def values_text(metric: str, value: float | None) -> str:
-    """An objective's value: accuracies in percent, counts with separators, times in their unit, else four digits."""
+    """Format an objective's value: accuracies in percent, counts with separators, times in units, else four digits."""
     if value is None or not math.isfinite(value):
         return NONE if value is None else str(value)
     if is_share(metric):
@@ -78,7 +79,7 @@ def values_text(metric: str, value: float | None) -> str:
 
 
 def gain_text(metric: str, amount: float) -> str:
-    """A difference of two values of a metric, without its sign: shares in percentage points."""
+    """Format a difference of two values of a metric, without its sign: shares in percentage points."""
     return f"{100 * abs(amount):.2f} percentage points" if is_share(metric) else values_text(metric, abs(amount))
 
 
@@ -87,18 +88,23 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def seeds_text(count: int) -> str:
-    """A number of seeds in words."""
-    return "1 seed" if count == 1 else f"{count} seeds"
+def number_of(count: int, noun: str) -> str:
+    """Format a count with its noun, which has a plural in -s: `1 trial`, `1,200 trials`, `no trials`."""
+    return f"{count_text(count) if count else 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return words with a capital letter and a full stop, where they have none; of nothing, nothing."""
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")
 
 
 def names_text(names: Sequence[str]) -> str:
-    """An enumeration: `a`, `a and b`, `a, b and c`."""
+    """Format an enumeration: `a`, `a and b`, `a, b and c`."""
     return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
 
 
 def value_text(value: Value | None) -> str:
-    """A parameter's value; fractions with three significant digits."""
+    """Format a parameter's value; fractions with three significant digits."""
     if value is None:
         return NONE
     if isinstance(value, bool):
@@ -107,7 +113,7 @@ def value_text(value: Value | None) -> str:
 
 
 def cell_text(kind: str, value: str | float | None) -> str:
-    """A value in a `DataTable`, as `table.js` writes it too."""
+    """Format a value in a `DataTable`, as `table.js` writes it too."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return NONE
     if isinstance(value, str):
@@ -120,17 +126,17 @@ def cell_text(kind: str, value: str | float | None) -> str:
 
 
 def number_text(value: float) -> str:
-    """A number with four significant digits; a whole one with all of them."""
+    """Format a number with four significant digits; a whole one with all of them."""
     return str(int(value)) if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def count_text(count: int | None) -> str:
-    """A count with thousands separated: 101,770."""
+    """Format a count with thousands separated: 101,770."""
     return NONE if count is None else f"{count:,}"
 
 
 def duration_text(seconds: float | None) -> str:
-    """Seconds in words: `4.2 s`, `2 min 03 s`, `1 h 05 min`."""
+    """Format seconds: `4.2 s`, `2 min 03 s`, `1 h 05 min`."""
     if seconds is None:
         return NONE
     if round(seconds, 1) < 60:
@@ -140,12 +146,12 @@ def duration_text(seconds: float | None) -> str:
 
 
 def time_text(moment: datetime | None) -> str:
-    """Date and time to the minute."""
+    """Format date and time to the minute."""
     return NONE if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def condition_text(condition: Condition | Mapping[str, Any]) -> str:
-    """A condition in words: `optimizer = adam or adamw, depth = 1 to 3`; empty where there is none."""
+    """Format a condition: `optimizer = adam or adamw, depth = 1 to 3`; empty where there is none."""
 
     def test_text(test: Any) -> str:
         if isinstance(test, Between):
@@ -157,13 +163,13 @@ def condition_text(condition: Condition | Mapping[str, Any]) -> str:
 
 
 def dimension_text(dimension: Dimension) -> str:
-    """A dimension in words: `learning_rate` or, of several alternatives, `learning_rate (optimizer = adam)`."""
+    """Format a dimension: `learning_rate` or, of several alternatives, `learning_rate (optimizer = adam)`."""
     name = dimension.parameter.name
     return name if dimension.key == name else f"{name} ({condition_text(dimension.domain.when)})"
 
 
 def domain_text(domain: Domain) -> str:
-    """A domain in words: `0.0005 to 0.005, log`, `64, 128`, `relu`."""
+    """Format a domain: `0.0005 to 0.005, log`, `64, 128`, `relu`."""
     if isinstance(domain, Constant):
         return value_text(domain.value)
     if isinstance(domain, Choices):
@@ -174,12 +180,12 @@ def domain_text(domain: Domain) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of unknown origin on one line, control characters replaced."""
+    """Put text of unknown origin on one line, control characters replaced."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def finite(data: Any) -> Any:
-    """The same data with what JSON cannot hold replaced: numbers that are not finite by None, times by ISO texts."""
+    """Replace what JSON cannot hold: numbers that are not finite by None, times by ISO texts."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, dict):

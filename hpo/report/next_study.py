@@ -1,4 +1,4 @@
-"""The next study file, as the findings of a study say: `hpo report NAME --suggest FILE`."""
+"""Next study file, as the findings of a study advise: `hpo report NAME --suggest FILE`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_suggestion(study: Study, path: Path) -> Path:
 
 
 def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
-    """The next study's file in TOML: the space changed as the findings say, begun from the best trials."""
+    """Write the next study's file in TOML: the space changed as the findings say, begun from the best trials."""
     definition = results.definition
     parameters, reasons = _change_parameters(results, findings)
     warm = _warm_start(results, Space(parameters))
@@ -87,7 +87,7 @@ def _one_line(text: str) -> str:
 
 
 def _change_parameters(results: Results, findings: Sequence[Finding]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The parameters with every change that gives a space that can be, and by parameter why it changed."""
+    """Return the parameters with every change that gives a valid space, and the reasons by parameter."""
     parameters, reasons = dict(results.definition.parameters), dict[str, list[str]]()
     acting = [each for check in ACTED_ON for each in findings if each.check == check and each.toml]
     for finding in acting:
@@ -105,14 +105,14 @@ def _change_parameters(results: Results, findings: Sequence[Finding]) -> tuple[d
 
 
 def _replace_domain(current: Any, literal: Any) -> Any:
-    """A parameter's domain, or of several alternatives the one under the same condition."""
+    """Replace a parameter's domain, or of several alternatives the one under the same condition."""
     if not isinstance(current, list) or not isinstance(literal, Mapping):
         return literal
     return [literal if each.get("when") == literal.get("when") else each for each in current]
 
 
 def _warm_start(results: Results, space: Space) -> list[dict[str, Value]]:
-    """The best trials' values, of those that the changed space holds."""
+    """Return the best trials' values, of those that the changed space holds."""
     constants = {d.parameter.name for d in space.dimensions if isinstance(d.domain, Constant)}
     rows = [row for row in results.top(WARM) if row.config is not None and not (row.baseline or row.extra)]
     tables: list[dict[str, Value]] = []

@@ -1,4 +1,4 @@
-"""Every trial's record as files that any tool reads: `hpo export NAME --trials DIR`."""
+"""Trial records as CSV and JSON files: `hpo export NAME --trials DIR`."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _params_document(results: Results, row: TrialRow, attributes: Mapping[str, A
 
 
 def _tested_runs(evaluations: Iterable[EvaluationResults], number: int) -> Iterator[tuple[str, EvaluationRun]]:
-    """The tested runs of a trial's configuration, each with the name of its data set."""
+    """Yield the tested runs of a trial's configuration, each with the name of its data set."""
     for evaluation in evaluations:
         for candidate in evaluation.candidates:
             if candidate.trial == number:
@@ -113,7 +113,7 @@ def _write_tests(path: Path, runs: Sequence[tuple[str, EvaluationRun]]) -> None:
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """A column that a row does not have is left empty."""
+    """Write rows as CSV; a column that a row does not have is left empty."""
     _write_rows(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 

@@ -1,4 +1,4 @@
-"""Reports: results, figures, export, HTML, Markdown. They read a study; no torch, and what is slow only when used."""
+"""Writing of reports: all files of a study's report. What is slow is imported only when used."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_report(study: Study | ReportData, out: Path) -> ReportPaths:
 
 
 def _check_folder(out: Path, names: Iterable[str]) -> None:
-    """An earlier report is replaced; what people keep under the same names, as their `study.toml`, is not."""
+    """Check that the folder holds an earlier report or no such files: what people keep there is not replaced."""
     with suppress(OSError), (out / DOCUMENT).open("rb") as file:
         if file.read(len(OPENING)) == OPENING:
             return
@@ -73,7 +73,7 @@ def _check_folder(out: Path, names: Iterable[str]) -> None:
 
 
 def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The report's files by name, those that there shall not be empty; and the figures of the Markdown."""
+    """Return the report's files by name, those to be removed empty; and the figures of the Markdown."""
     from hpo.report.chapters.best_config import best_config_toml
     from hpo.report.chapters.order import make_chapters, study_facts
     from hpo.report.chapters.reproduction import format_study_file
@@ -96,7 +96,7 @@ def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
 
 
 def _replace_figures(folder: Path, files: Mapping[str, bytes]) -> None:
-    """The folder holds these figures, and none of an earlier report."""
+    """Write the figures to the folder, and remove those of an earlier report."""
     if not files and not folder.exists():
         return
     for name, content in files.items():
@@ -109,7 +109,7 @@ def _replace_figures(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, never half of it; an empty one is removed."""
+    """Write a file whole, so that no reader sees half of it; remove it where it would be empty."""
     if not content:
         path.unlink(missing_ok=True)
         return

@@ -56,6 +56,6 @@ def test_under_a_budget_width_has_no_effect() -> None:
 
 @pytest.mark.parametrize("model", ["mlp", "autoencoder"])
 def test_a_budget_that_no_width_can_keep_is_refused(model: str, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"parameter_budget = 500: layers of one unit have \d+ param"):
+    with pytest.raises(RequestError, match=r"parameter_budget = 500: layers of one unit already have \d+ param"):
         parse_definition({"parameters": {"model": model, "parameter_budget": [500, 30_000]}}, "s", tmp_path)
     parse_definition({"parameters": {"model": model, "parameter_budget": [3_000, 30_000]}}, "s", tmp_path)

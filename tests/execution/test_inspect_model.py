@@ -77,7 +77,7 @@ def test_a_model_without_hidden_layers_shows_the_weights_of_its_classes(tmp_path
     (pictures,) = [block for block in chapter.blocks if isinstance(block, Pictures)]
     assert pictures.captions == ["class 0", "class 1", "class 2"]
     text = " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
-    assert "What excites a class most is an input like its weights." in text
+    assert "A class responds most to an input that looks like its weights." in text
 
 
 def test_again_replaces_what_was_kept(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The best configuration: its varied parameters beside the baseline's, and the whole of it as a file."""
+"""Chapter on the best configuration: its varied parameters beside the baseline's, and its file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.export_config import export_config
-from hpo.report.format import NONE, count_text, duration_text, value_text
+from hpo.report.format import NONE, count_text, duration_text, sentence, value_text
 from hpo.report.stats.evaluation_stats import EvaluationStats
 
 __all__ = ["best_config_chapter", "best_config_toml"]
 
 
 def best_config_toml(results: Results) -> tuple[str, str]:
-    """The best configuration as TOML; or nothing, and why there is none."""
+    """Return the best configuration as TOML; or nothing, and the reason why there is none."""
     try:
         return export_config(results), ""
     except RequestError as error:
@@ -27,7 +27,7 @@ def best_config_toml(results: Results) -> tuple[str, str]:
 def best_config_chapter(
     results: Results, evaluations: Sequence[EvaluationResults] = (), stats: Sequence[EvaluationStats] = ()
 ) -> Chapter | None:
-    """The chapter; None without a complete trial, for the verdict has said so.
+    """Write the chapter; None without a complete trial, for the verdict has said so.
 
     Args:
         results: the study.
@@ -45,7 +45,7 @@ def best_config_chapter(
     if config:
         blocks.append(Code(config, "toml", folded="best_config.toml: every parameter, exact"))
     else:
-        blocks.append(Text(f"{reason[:1].upper()}{reason[1:]}."))
+        blocks.append(Text(sentence(reason)))
     return Chapter("best", "Best configuration", blocks)
 
 
@@ -63,7 +63,7 @@ def _trial_facts(results: Results) -> list[Block]:
 def _other_winner(
     results: Results, evaluations: Sequence[EvaluationResults], stats: Sequence[EvaluationStats]
 ) -> list[Block]:
-    """Which trial an evaluation on the study's own terms ranks first, where it is another one."""
+    """Name the trial that an evaluation on the study's own terms ranks first, where it is another one."""
     for evaluation, each in zip(evaluations, stats, strict=True):
         first = each.best.candidate.trial if each.best is not None else None
         if (

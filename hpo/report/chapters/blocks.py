@@ -1,4 +1,4 @@
-"""What a report is made of: chapters, each a row of blocks, the same for HTML and Markdown.
+"""Chapters and their blocks: text, tables, code, pictures, the same for HTML and Markdown.
 
 Whoever writes a chapter decides what it says; whoever renders one decides what it looks like.
 """

@@ -1,4 +1,4 @@
-"""What the `[report]` table of a study asks for: curves and scores grouped by the values of parameters."""
+"""Chapter that the `[report]` table of a study asks for: curves and scores by group of trials."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Group:
 
 
 def comparison_chapter(results: Results) -> Chapter | None:
-    """The chapter; None where the study has no such table, or no trial is complete."""
+    """Write the chapter; None where the study has no such table, or no trial is complete."""
     table = results.definition.report
     groups = group_trials(results, table.compare) if table else []
     if table is None or not groups:
@@ -86,7 +86,7 @@ def comparison_chapter(results: Results) -> Chapter | None:
 
 
 def _expectation_notes(results: Results, table: ReportTable) -> list[Note]:
-    """What people expect of the first measure, and what came out."""
+    """Compare what people expect of the first measure with the results."""
     measure = table.y[0]
 
     maximize = _is_maximized(results, measure)
@@ -99,7 +99,7 @@ def _expectation_notes(results: Results, table: ReportTable) -> list[Note]:
 def _split_sides(
     results: Results, measure: str, expectation: Expectation
 ) -> tuple[list[ScoredTrial], list[ScoredTrial]]:
-    """The scores of the trials that are expected to be better, and of those they are compared with.
+    """Return the scores of the trials that are expected to be better, and of those they are compared with.
 
     Their rests hold what trials of both have, for nothing pairs by what one side alone has, as the width profile of
     deep models, or the learning rates of one optimizer.
@@ -134,7 +134,7 @@ def _title(measure: str) -> str:
 
 
 def group_trials(results: Results, names: Sequence[str]) -> list[Group]:
-    """The complete trials by their values of the named parameters, in the order of each parameter's values."""
+    """Group the complete trials by their values of the named parameters, in the order of each parameter's values."""
     trials: dict[tuple[object, ...], list[TrialRow]] = {}
     for row in sorted(results.ranked, key=lambda row: row.number):
         if row.config is not None:
@@ -146,7 +146,7 @@ def group_trials(results: Results, names: Sequence[str]) -> list[Group]:
 
 
 def _value_order(values: Sequence[Any]) -> dict[Any, int]:
-    """The place of each value: numbers in their order, others as they came."""
+    """Return the place of each value: numbers in their order, others as they came."""
     distinct = list(dict.fromkeys(values))
     numeric = all(isinstance(value, int | float) for value in distinct)
     return {value: i for i, value in enumerate(sorted(distinct) if numeric else distinct)}
@@ -160,7 +160,7 @@ def _group_name(names: Sequence[str], key: Sequence[object]) -> str:
 
 
 def measure_trial(results: Results, row: TrialRow, measure: str) -> float | None:
-    """A trial's score in a measure: an objective, a cost, or a metric at its best epoch; None where it has none."""
+    """Return a trial's score: an objective, a cost, or a metric at its best epoch; None where it has none."""
     objectives = dict(zip([o.metric for o in results.objectives], row.values or (), strict=False))
     last = row.epochs[-1] if row.epochs else {}
     seconds = last.get("seconds")
@@ -181,7 +181,7 @@ def _is_maximized(results: Results, measure: str) -> bool:
 
 
 def _score_trials(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:
-    """Scores with their trials, the best first."""
+    """Return scores with their trials, the best first."""
     sign = -1 if _is_maximized(results, measure) else 1
     scored = [(value, row) for row in rows if (value := measure_trial(results, row, measure)) is not None]
     return sorted(scored, key=lambda pair: (sign * pair[0], pair[1].number))
@@ -213,7 +213,7 @@ def _score_text(measure: str, value: float) -> str:
 
 
 def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Block]:
-    """From which learning rates to which the trials of each group that were trained to their end went."""
+    """Tabulate the first and last learning rates of each group's trials that trained all their epochs."""
     columns = [", ".join(table.compare) or "group", "trials", "initial", "final, configured", "final, recorded"]
     rows, exact, ended = [], 0, 0
     for group in groups[:GROUPS_LIMIT]:
@@ -229,7 +229,7 @@ def _learning_rate_table(table: ReportTable, groups: Sequence[Group]) -> list[Bl
 
 
 def _learning_rates(row: TrialRow) -> tuple[float, float, float] | None:
-    """The first learning rate of a trial, the last one that was asked for, and the last one; None where it has none."""
+    """Return a trial's first learning rate, the last one configured, and the last one recorded; or None."""
     config, last = row.config, row.epochs[-1].get(RATE) if row.epochs else None
     if config is None or last is None or len(row.epochs) < config.epochs or config.schedule == "one_cycle":
         return None
@@ -240,7 +240,7 @@ def _learning_rates(row: TrialRow) -> tuple[float, float, float] | None:
 
 
 def _curves(results: Results, measure: str, groups: Sequence[Group], index: int) -> list[Block]:
-    """The median of each group's curves; nothing of what is not told by epoch."""
+    """Draw the median of each group's curves; nothing of a measure that is not recorded by epoch."""
     drawn = [
         group for group in groups[:GROUPS_DRAWN] if any(measure in epoch for row in group.rows for epoch in row.epochs)
     ]
@@ -310,7 +310,7 @@ def _against_x(results: Results, table: ReportTable, measure: str, groups: Seque
 
 
 def _knee_mark(table: ReportTable, measure: str, of: Group, trace: Spec) -> tuple[Spec, str]:
-    """Where the line of a group's best trials has its knee, on the axes as they are drawn: a mark, and in words."""
+    """Return a mark at the knee of a group's best trials, on the axes as they are drawn, and a sentence."""
     x, y = [float(place) for place in trace["x"]], [float(value) for value in trace["y"]]
     across = [math.log(place) for place in x] if "x" in table.log and min(x) > 0 else x
     down = [math.log(value) for value in y] if "y" in table.log and min(y) > 0 else y
@@ -334,7 +334,7 @@ def _knee_mark(table: ReportTable, measure: str, of: Group, trace: Spec) -> tupl
 
 
 class _XPositions:
-    """Where trials stand along x: at their value, or in the middle of a bucket where values are many."""
+    """Positions of trials along x: their values, or the middle of a bucket where values are many."""
 
     def __init__(self, results: Results, table: ReportTable) -> None:
         assert table.x is not None
@@ -361,7 +361,7 @@ class _XPositions:
         return [float(edge) for edge in spread(min(numbers), max(numbers), BUCKETS + 1)]
 
     def of(self, row: TrialRow) -> float | str | None:
-        """A trial's place; None where it has no value."""
+        """Return a trial's place; None where it has no value."""
         value = self._raw(row)
         if value is None or not self.numeric:
             return None if value is None else escape_text(shorten(value_text(value), 24))
@@ -372,13 +372,13 @@ class _XPositions:
         return math.sqrt(low * high) if self.log else (low + high) / 2
 
     def axis(self) -> Spec:
-        """The axis that they stand on."""
+        """Return the axis that they stand on."""
         title = TITLES.get(self.x, self.x)
         kind = "log" if self.log else "linear" if self.numeric else "category"
         return make_axis(title, type=kind, showgrid=False, **self._ticks())
 
     def _ticks(self) -> Spec:
-        """Few values are named each; on a logarithmic axis round ones, for Plotly's own leave out what they are."""
+        """Name each of few values; on a logarithmic axis round ones, for Plotly's own leave out what they are."""
         at = self.places if len(self.places) <= FEW else []
         if self.log and not at:
             ends = self.places or self.edges or [1.0]
@@ -387,7 +387,7 @@ class _XPositions:
 
 
 def _group_traces(results: Results, places: _XPositions, measure: str, group: Group, index: int) -> list[Spec]:
-    """The best and the median of a group by place."""
+    """Return the traces of a group's best trials and of its medians, by place."""
     trials: dict[float | str, list[TrialRow]] = {}
     for row in group.rows:
         place = places.of(row)
@@ -430,7 +430,7 @@ def _fit_caption(measure: str) -> str:
 
 
 def classify_fit(row: TrialRow) -> str:
-    """`overfits`, `underfits` or nothing, by the losses of the trial's epochs; nothing of fewer than five."""
+    """Return `overfits`, `underfits` or nothing, by the losses of the epochs; nothing of fewer than five."""
     pairs = [(e.get("train_loss", math.nan), e.get("val_loss", math.nan)) for e in row.epochs]
     if len(pairs) < 5 or not all(math.isfinite(value) for pair in pairs for value in pair):
         return ""

@@ -1,4 +1,4 @@
-"""What the study cost: time by state, what pruning saved, how fast it went, and what failed."""
+"""Chapter on cost: time by state, savings by pruning, pace and failures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import islice
 
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import NONE, count_text, duration_text, state_text, time_text
+from hpo.report.format import NONE, count_text, duration_text, number_of, state_text, time_text
 
 __all__ = ["cost_chapter", "estimate_pruning_savings"]
 
@@ -16,7 +16,7 @@ MESSAGES = 10
 
 
 def cost_chapter(results: Results) -> Chapter | None:
-    """The chapter; None before any trial has begun."""
+    """Write the chapter; None before any trial has begun."""
     if results.started_at is None:
         return None
     return Chapter(
@@ -58,7 +58,7 @@ def _cohort_note(results: Results) -> list[Block]:
 
 
 def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
-    """Pruned trials, epochs that they were not trained for, and an estimate of the seconds that this saved.
+    """Return how many trials were pruned, the epochs that this saved, and an estimate of the seconds.
 
     Each epoch that was left out is taken to cost what the trial's others did on average. Trials that diverged or ran
     out of memory were not pruned. None where nothing was saved.
@@ -79,7 +79,7 @@ def _epochs_left(row: TrialRow) -> int:
 
 
 def _seconds_per_epoch(row: TrialRow) -> float:
-    """By the trial's own clock, which leaves out what waiting for a cohort or a storage took; else start to finish."""
+    """Return it by the trial's own clock, which leaves waiting out; else by its start and finish."""
     trained = row.epochs[-1].get("seconds", math.nan)
     seconds = trained if math.isfinite(trained) else row.seconds or 0.0
     return seconds / len(row.epochs)
@@ -90,16 +90,16 @@ def _savings_text(results: Results) -> list[Block]:
     if saved is None:
         return []
     trials, epochs, seconds = saved
+    end = "its end" if trials == 1 else "their end"
     text = (
-        f"Pruning stopped {count_text(trials)} {'trial' if trials == 1 else 'trials'} early, {count_text(epochs)} "
-        f"epochs before their end, and saved about {duration_text(seconds)} of training (estimated from each trial's "
-        "own time per epoch)."
+        f"Pruning stopped {number_of(trials, 'trial')} early, {number_of(epochs, 'epoch')} before {end}, and saved "
+        f"about {duration_text(seconds)} of training (estimated from each trial's own time per epoch)."
     )
     return [Text(text)]
 
 
 def _wall_time(results: Results) -> list[Block]:
-    """Wall time, and what the workers did with theirs."""
+    """Return the wall time, and how the workers spent theirs."""
     blocks: list[Block] = []
     if results.started_at and results.last_event_at:
         wall = duration_text((results.last_event_at - results.started_at).total_seconds())

@@ -1,4 +1,4 @@
-"""What the study is: its definition, and its space."""
+"""Chapter on the study's definition and its space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["definition_chapter"]
 
 
 def definition_chapter(results: Results) -> Chapter:
-    """The chapter."""
+    """Write the chapter."""
     return Chapter("definition", "Definition", [_study_table(results), Subtitle("Space"), _space_table(results)])
 
 

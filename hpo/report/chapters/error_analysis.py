@@ -1,4 +1,4 @@
-"""Error analysis: what the best model confuses, its most confident mistakes, and whether it knows when it errs."""
+"""Chapter on errors: confusion, most confident mistakes, calibration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALIBRATED = 0.02  # an expected calibration error below it needs no repair
 
 
 def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
-    """The error analysis of the best model; None where no predictions of it are on this machine.
+    """Analyse the errors of the best model; None where no predictions of it are on this machine.
 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
     """
@@ -40,7 +40,7 @@ def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
 
 
 def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
-    """The best candidate, and its run to be shown."""
+    """Return the best candidate, and the run of it to show."""
     best = evaluation.best
     run = median_run(evaluation, best) if best else None
     return (best, run) if best and run else None
@@ -78,7 +78,7 @@ def _analysis_blocks(predictions: Predictions) -> list[Block]:
 
 
 def confusion_matrix(predictions: Predictions) -> Array:
-    """How often a sample of class `row` was said to be of class `column`: (classes, classes)."""
+    """Count how often a sample of class `row` was predicted as class `column`: (classes, classes)."""
     classes = max(predictions.probabilities.shape[1], int(predictions.labels.max()) + 1)
     table = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(table, (predictions.labels, predictions.probabilities.argmax(1)), 1)
@@ -86,7 +86,7 @@ def confusion_matrix(predictions: Predictions) -> Array:
 
 
 def _matrix_figure(table: Array) -> Figure:
-    """A heatmap of the shares of each class; the diagonal is left without colour, for there all is well."""
+    """Draw the shares of each class as a heatmap; the diagonal is left without colour, for it holds no errors."""
     support = table.sum(1, keepdims=True)
     shares = table / np.maximum(support, 1)
     wrong = np.where(np.eye(len(table), dtype=bool), np.nan, shares)
@@ -131,7 +131,7 @@ def _count_label(text: str, x: int, y: int, colour: str) -> Spec:
 
 
 def _pair_table(table: Array) -> list[Block]:
-    """The most confused pairs, where a matrix would be too large."""
+    """Tabulate the most confused pairs, where a matrix would be too large."""
     off = table - np.diag(np.diag(table))
     order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
     confused = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
@@ -144,7 +144,7 @@ def _pair_table(table: Array) -> list[Block]:
 
 
 def _class_table(table: Array) -> list[Block]:
-    """Precision, recall and F1 of each class, the worst F1 first."""
+    """Tabulate precision, recall and F1 of each class, the worst F1 first."""
     hits, predicted, support = np.diag(table), table.sum(0), table.sum(1)
     precision, recall = (hits / np.where(count, count, 1) for count in (predicted, support))
     f1 = 2 * hits / np.maximum(predicted + support, 1)
@@ -189,7 +189,7 @@ def _mistake_pictures(predictions: Predictions) -> list[Block]:
 
 
 def calibration_bins(predictions: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Mean probability of what was said, share that was right, and count, by bins of about equal counts.
+    """Return mean probability, share correct, and count, by bins of about equal counts.
 
     Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
     """
@@ -199,7 +199,7 @@ def calibration_bins(predictions: Predictions, bins: int = BINS) -> list[tuple[f
 
 
 def expected_calibration_error(predictions: Predictions, bins: int = BINS) -> float:
-    """The mean distance of probability and share of hits over the bins, weighted by their counts."""
+    """Return the mean distance of probability and share correct over the bins, weighted by counts."""
     table = calibration_bins(predictions, bins)
     return sum(count * abs(confidence - right) for confidence, right, count in table) / sum(
         count for *_, count in table

@@ -1,4 +1,4 @@
-"""What people expect of a comparison, held against what came out: the `expect` of a study's `[report]` table."""
+"""Tests of the `expect` entries of a study's `[report]` table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Note
-from hpo.report.format import metric_text, names_text, value_text, values_text
+from hpo.report.format import metric_text, names_text, number_of, value_text, values_text
 from hpo.study.definition import Expectation
 
 __all__ = ["ScoredTrial", "judge_expectations"]
 
 CHANCE = 0.05  # of a difference as large between groups that do not differ
-PAIRS = 6  # the fewest that can be told apart at that chance: 2 / 2**6 < 0.05
+PAIRS = 6  # the fewest whose difference can be significant at that chance: 2 / 2**6 < 0.05
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def judge_expectations(
     *,
     maximize: bool,
 ) -> Note:
-    """Whether trials came out as people expect.
+    """Test whether trials came out as people expect.
 
     Where there are six pairs or more of trials that are equal in all else, by the signed-rank test of their differences
     (Wilcoxon, 1945), which other parameters then do not blur; else by the rank-sum test (Mann and Whitney, 1947).
@@ -67,7 +67,7 @@ def judge_expectations(
 
 
 def _paired_differences(better: Sequence[ScoredTrial], worse: Sequence[ScoredTrial]) -> list[float]:
-    """How much more the one has than the other, on average, where trials of both are equal in all else."""
+    """Return the mean differences of trials of both sides that are equal in everything else."""
     better_by_rest, worse_by_rest = _group_by_rest(better), _group_by_rest(worse)
     return [
         float(np.mean(better_by_rest[rest]) - np.mean(worse_by_rest[rest]))
@@ -84,7 +84,7 @@ def _group_by_rest(scored: Sequence[ScoredTrial]) -> dict[Hashable, list[float]]
 
 
 def _test_difference(better: list[float], worse: list[float], differences: list[float]) -> tuple[float, float, str]:
-    """Above 0 where the first is more, the chance of that between equals, and what that is of.
+    """Return the lead of the first, above 0 where it is more, the p value, and what pairs it is of.
 
     The side comes from the statistic that is tested: medians can be equal, or even lie the other way round.
     """
@@ -100,7 +100,7 @@ def _test_difference(better: list[float], worse: list[float], differences: list[
 
 def _summary_text(case: Mapping[str, Value], measure: str, scored: Sequence[ScoredTrial]) -> str:
     middle = values_text(measure, float(np.median([one.value for one in scored])))
-    trials = "1 trial" if len(scored) == 1 else f"{len(scored)} trials"
+    trials = number_of(len(scored), "trial")
     return f"{_case_text(case)} has a median {metric_text(measure)} of {middle} in {trials}"
 
 

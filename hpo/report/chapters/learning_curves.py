@@ -1,4 +1,4 @@
-"""Learning curves, and how long it takes to be how good."""
+"""Chapter on learning curves, and on the time to reach given levels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUANTILES = (0.25, 0.5, 0.75, 0.95)  # of the trials' best values, from worse to
 
 @dataclass(frozen=True)
 class LevelReach:
-    """When a trial's curve first was as good as a level.
+    """First epoch of a trial's curve that was as good as a level.
 
     Attributes:
         trial: its number.
@@ -35,13 +35,13 @@ class LevelReach:
 
 
 def learning_curves_chapter(results: Results) -> Chapter:
-    """The curves of the best trials, and a table of the epochs and seconds until given values were reached."""
+    """Write the chapter: the curves, and a table of epochs and seconds until given values were reached."""
     blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
     return Chapter("curves", "Learning curves", blocks)
 
 
 def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> LevelReach | None:
-    """When the trial's curve first was at `level` or better; None where it never was."""
+    """Find the first epoch at which the trial's curve was at `level` or better; None where there is none."""
     for i, epoch in enumerate(row.epochs, start=1):
         value = epoch.get(metric, math.nan)
         if value >= level if maximize else value <= level:
@@ -62,7 +62,7 @@ def _choose_levels(results: Results, metric: str, *, maximize: bool) -> list[flo
 
 
 def _round_level(value: float, *, up: bool) -> float:
-    """Three digits after the point of what lies between 0 and 1 (a tenth of a percent), else two significant ones."""
+    """Round to three digits after the point between 0.1 and 1 (a tenth of a percent), else to two significant ones."""
     if value == 0:
         return 0.0
     digits = 3 if 0.1 <= abs(value) <= 1 else 1 - math.floor(math.log10(abs(value)))

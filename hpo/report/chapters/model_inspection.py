@@ -1,4 +1,4 @@
-"""The chapter on the inside of the best model: the loss around it, and what its units respond to."""
+"""Chapter on the inside of the best model: its loss landscape, and inputs that excite its units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 FLOOR = 1e-6  # of losses, on a logarithmic scale
 PIXELS = 84  # the least height of a picture, where its samples are smaller
 NOISE = "What looks like noise excites the model more than any sample: training never taught it to ignore such inputs."
-RINGS = (0.5, 1.0)  # distances from the model at which the loss is told
+RINGS = (0.5, 1.0)  # distances from the model whose loss is in the text
 # The same in the light and in the dark theme: dark is low. Viridis, which is even to the eye, also without colour.
 SCALE = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 NAMES = {"linear": ("unit", "units"), "convolution": ("channel", "channels"), "outputs": ("class", "classes")}
@@ -32,21 +32,19 @@ SHADES = 127  # of red and of blue: with white they are 255 colours, which a pal
 
 @dataclass(frozen=True)
 class InspectionData:
-    """What `hpo.execution.inspect_model.inspect_model` kept: its arrays, and the text `about` that says what they
-    are.
-    """
+    """Data that `hpo.execution.inspect_model.inspect_model` stored: arrays, and `about`, which says what they are."""
 
     arrays: Mapping[str, Array]
     about: Mapping[str, Any]
 
     @property
     def subject(self) -> str:
-        """Which samples it was measured on."""
+        """Samples that it was measured on."""
         return f"{count_text(self.about['samples'])} {self.about['split']} samples"
 
 
 def model_inspection_chapter(study: Study) -> Chapter | None:
-    """What the best model looks like inside; None where `hpo evaluate --inside` has not been run, or not here."""
+    """Write the chapter; None where `hpo evaluate --inside` has not been run, or not on this machine."""
     data = _read_data(study)
     if data is None:
         return None
@@ -139,7 +137,7 @@ def _point_text(loss: float, accuracy: float) -> str:
 
 
 def _landscape_text(data: InspectionData) -> str:
-    """What the numbers say: the loss at the model, how fast it grows, and whether a lower one was met."""
+    """Describe the landscape: the loss at the model, how fast it grows, and whether a lower one was met."""
     steps, losses, accuracies = (data.arrays[name] for name in ("steps", "losses", "accuracies"))
     middle = len(steps) // 2
     centre = losses[middle, middle]
@@ -157,7 +155,7 @@ def _landscape_text(data: InspectionData) -> str:
 
 
 def _ring_text(losses: Array, accuracies: Array, distance: Array, radius: float, width: float) -> str:
-    """The median at a distance: of points of a ring one step wide."""
+    """Describe the medians at a distance, over the points of a ring one step wide."""
     ring = np.abs(distance - radius) <= width / 2
     loss, accuracy = np.median(losses[ring]), np.median(accuracies[ring])
     return f"At a distance of {radius:g} the median loss is {loss:.3g}, the accuracy {100 * accuracy:.1f} %."
@@ -212,7 +210,7 @@ def _one_layer_blocks(data: InspectionData, place: int, layer: Mapping[str, Any]
 
 
 def _crop_to_seen(inputs: Array) -> Array:
-    """The part (k, channels, h, w) that any of the units sees; elsewhere an input that excites it is exactly 0."""
+    """Crop to the part (k, channels, h, w) that any unit sees; elsewhere an input that excites it is exactly 0."""
     seen = np.abs(inputs).max(axis=(0, 1)) > 0
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     if not rows.size:
@@ -221,7 +219,7 @@ def _crop_to_seen(inputs: Array) -> Array:
 
 
 def _are_parallel(one: Array, other: Array) -> bool:
-    """Whether each of some pictures is the same as another's but for its scale."""
+    """Return whether all pictures equal another's but for their scale."""
     if one.shape != other.shape:
         return False
     a, b = (each.reshape(len(each), -1) for each in (one, other))
@@ -246,7 +244,7 @@ def _response_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[
 
 
 def _strength_sentences(data: InspectionData, layer: Mapping[str, Any]) -> list[str]:
-    """How much more it excites than real samples do, over the units that one of those excites at all."""
+    """Compare the responses with those to real samples, over the units that one of those excites at all."""
     pairs = zip(layer["responses"], layer["to_samples"], strict=True)
     ratios = [response / real for response, real in pairs if real > 0]
     if not ratios:
@@ -274,7 +272,7 @@ def _scale_text(channels: int) -> str:
 
 
 def _encode_picture(values: Array) -> bytes:
-    """A PNG of (channels, H, W) numbers: three are red, green and blue around grey, others a scale with zero white."""
+    """Encode (channels, H, W) numbers as PNG: three channels are RGB around grey, others a scale with zero white."""
     sizes = np.abs(values)
     # The strongest of a hundred pixels are cut off: next to a single one the others would all look like zero.
     scaled = np.clip(values / (np.quantile(sizes, 0.99) or sizes.max() or 1.0), -1, 1)
@@ -289,7 +287,7 @@ def _to_grey_rgb(values: Array) -> Array:
 
 
 def _to_diverging_colours(values: Array) -> Array:
-    """Numbers from -1 to 1, (H, W), in colours: blue, white, red."""
+    """Map numbers from -1 to 1, (H, W), to colours: blue, white, red."""
     values = np.round(SHADES * values) / SHADES
     ends = np.where(values[..., None] < 0, COLD, WARM)
     colours: Array = np.round(ZERO + np.abs(values)[..., None] * (ends - np.array(ZERO))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a report says: its chapters in their order, the same for HTML and Markdown."""
+"""Order of the chapters, the same for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hpo.report.chapters.search import (
 from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
-from hpo.report.format import count_text, duration_text, state_text, time_text
+from hpo.report.format import count_text, duration_text, number_of, sentence, state_text, time_text
 from hpo.report.report_data import ReportData
 
 __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
@@ -56,16 +56,16 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
 
 
 def make_chapters(data: ReportData) -> list[Chapter]:
-    """The report's chapters, top to bottom; those that have nothing to say are left out."""
+    """Write the report's chapters, top to bottom; those that have nothing to say are left out."""
     chapters = (write(data) for write in CHAPTERS)
     return [chapter for chapter in chapters if chapter is not None and chapter.blocks]
 
 
 def study_facts(data: ReportData) -> list[str]:
-    """A few words on the study, for under its verdict."""
+    """Return a few words on the study, for under its verdict."""
     results = data.results
     states = ", ".join(f"{count_text(n)} {state_text(state)}" for state, n in results.counts.items() if n)
-    trials = f"{count_text(len(results.trials))} {'trial' if len(results.trials) == 1 else 'trials'}"
+    trials = number_of(len(results.trials), "trial")
     facts = [f"{trials}: {states}" if results.trials else "no trials yet"]
     if results.remaining_trials:
         slots = max(results.budget.trials, len(results.trials))
@@ -84,25 +84,20 @@ LEVELS = ("warning", "note", "ok", "unknown")
 
 
 def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
-    """What the checks found: what is to be acted on first, then what is to be known; the rest folded."""
+    """Write the chapter on findings: warnings first, then notes; the rest folded."""
     ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
-        Note(each.level, _capitalize(each.title), _as_sentence(each.evidence), _as_sentence(each.advice), each.toml)
+        Note(each.level, _capitalize(each.title), sentence(each.evidence), sentence(each.advice), each.toml)
         for each in ordered
         if each.level in ("warning", "note")
     ]
     for level, title in (("ok", "passed"), ("unknown", "could not be computed")):
-        rows = [[_capitalize(each.title), _as_sentence(each.evidence)] for each in ordered if each.level == level]
+        rows = [[_capitalize(each.title), sentence(each.evidence)] for each in ordered if each.level == level]
         if rows:
-            folded = f"{len(rows)} {'check' if len(rows) == 1 else 'checks'} {title}"
+            folded = f"{number_of(len(rows), 'check')} {title}"
             blocks.append(Table(["check", "evidence"], rows, folded=folded))
     return Chapter("findings", "Findings", blocks) if blocks else None
 
 
 def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _as_sentence(text: str) -> str:
-    """Return a finding's words with a capital letter and a full stop; its text goes into other sentences as well."""
-    return _capitalize(text) + ("" if not text or text[-1] in ".!?" else ".")

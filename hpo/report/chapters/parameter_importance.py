@@ -1,4 +1,4 @@
-"""What mattered: each parameter's share in good results, and what the best trial with each of its values reached."""
+"""Chapter on parameter importance: PED-ANOVA shares, and the best trial by value."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def parameter_importance_chapter(study: Study, results: Results, importances: Im
 
 
 def _bar_blocks(shares: Sequence[Share], dimensions: dict[str, Dimension], reason: str) -> list[Block]:
-    """A figure of the parameters that have one domain, and one of those whose domain depends on others."""
+    """Draw the parameters that have one domain, and apart those whose domain depends on others."""
     figure = Figure("importance", "Importance of each parameter")
     if not shares:
         return [mark_missing(figure, reason)]
@@ -118,7 +118,7 @@ def _bar_figure(figure: Figure, shares: Sequence[Share], dimensions: dict[str, D
 
 
 def _bar_name(dimension: Dimension) -> str:
-    """On lines that leave a phone's width to the bars."""
+    """Return the name on lines that leave a phone's width to the bars."""
     name, bracket, condition = shorten(dimension_text(dimension), 60).partition(" (")
     return "<br>".join(map(escape_text, [name, *wrap(f"({condition}", 24)] if bracket else [name]))
 
@@ -166,7 +166,7 @@ class Bucket:
 
 
 def group_by_value(study: Study, dimension: Dimension, trials: Sequence[FrozenTrial]) -> list[Bucket]:
-    """The buckets of a dimension that hold any trial, in the order of the domain.
+    """Return the buckets of a dimension that hold any trial, in the order of the domain.
 
     A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
@@ -190,7 +190,7 @@ def _is_feasible(trial: FrozenTrial) -> bool:
 
 
 def _bucket_scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:
-    """How a bucket is called by its place, and the place of a value."""
+    """Return functions that give the name of a bucket by its place, and the place of a value."""
     named = list_named_values([domain], values)
     if named is not None:
         places = {value: float(i) for i, value in enumerate(named)}
@@ -229,14 +229,14 @@ def _best_by_value_figure(study: Study, dimension: Dimension, index: int, trials
 
 
 def _is_numeric(dimension: Dimension) -> bool:
-    """Whether its choices have an order, so that a line between them means something."""
+    """Return whether its choices have an order, so that a line between them means something."""
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in dimension.domain.points())
 
 
 def _best_trace(
     objective: Objective, buckets: Sequence[Bucket], limits: tuple[float, float], colour: str, mark: str
 ) -> Spec:
-    """Best values; infeasible ones are no part of the line."""
+    """Draw the best values; infeasible ones are no part of the line."""
     return {
         "type": "scatter",
         "mode": "markers",

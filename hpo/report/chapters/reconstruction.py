@@ -1,4 +1,4 @@
-"""What an autoencoder makes of samples: its reconstructions, and where it puts them on a plane."""
+"""Chapter on an autoencoder's reconstructions and its latent space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SYMBOLS = ("circle", "square", "triangle-up", "diamond")
 
 
 def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
-    """The chapter, of every configuration that was evaluated; None where no reconstructions are on this machine."""
+    """Write the chapter on every evaluated configuration; None where no reconstructions are on this machine."""
     for evaluation in evaluations:
         blocks: list[Block] = []
         for index, candidate in enumerate(_best_first(evaluation)):
@@ -70,7 +70,7 @@ def _sample_blocks(index: int, reconstructions: Reconstructions) -> list[Block]:
 
 
 def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array) -> Figure:
-    """Samples where their latent numbers are, coloured by their labels, which the model has never seen."""
+    """Draw samples at their latent codes, coloured by their labels, which the model has never seen."""
     labels = sorted(set(reconstructions.labels.tolist()))
     coloured = labels if len(labels) <= LABELS_LIMIT else [None]
     traces: list[Spec] = []

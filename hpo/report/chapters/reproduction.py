@@ -1,4 +1,4 @@
-"""How to get all of this again: the study as a file, and the commands, as they are typed."""
+"""Chapter on reproduction: the study as a file, and the commands."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 
 
 def reproduction_chapter(results: Results) -> Chapter:
-    """The chapter. The study's file is written beside the report as `study.toml`."""
+    """Write the chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
     steps = [
         (
-            "run the same study again, from the file beside this report",
+            "Run the same study again, from the file beside this report",
             _launch_command(results),
             not results.definition.evaluation,
         ),
         (
-            "resume this study",
+            "Resume this study",
             format_command(results, "launch"),
             bool(results.remaining_trials),
         ),
         (
-            "retrain the best from fresh seeds, beside the baseline, and test it",
+            "Retrain the best from fresh seeds, beside the baseline, and test it",
             format_command(results, "evaluate"),
             best,
         ),
-        ("write this report", format_command(results, "report"), True),
-        ("save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
-        ("train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
-        ("browse the study", format_command(results, "dashboard", imports=False), True),
+        ("Write this report", format_command(results, "report"), True),
+        ("Save the best configuration", f"{format_command(results, 'export')} > best_config.toml", best),
+        ("Train it once", f"hpo train --config best_config.toml{format_import_options(results)} --out best", best),
+        ("Browse the study", format_command(results, "dashboard", imports=False), True),
     ]
     blocks: list[Block] = [Code(line, caption=what) for what, line, meant in steps if meant]
     text = "The commands can be copied as they stand"
@@ -52,7 +52,7 @@ def _launch_command(results: Results) -> str:
 
 
 def format_study_file(results: Results) -> str:
-    """A study file that defines the same study, and has the same budget; of an evaluation, which has none, nothing."""
+    """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
     if results.definition.evaluation is not None:
         return ""
     import tomli_w
@@ -62,8 +62,9 @@ def format_study_file(results: Results) -> str:
 
 
 def study_table(results: Results) -> dict[str, Any]:
-    """The keys of a study file, from which `hpo.study.input.study_file.parse_definition` makes the same definition and
-    budget.
+    """Return the keys of a study file that defines the same study with the same budget.
+
+    `hpo.study.input.study_file.parse_definition` reads them.
     """
     definition, budget = results.definition, results.budget
     table = {

@@ -1,4 +1,4 @@
-"""Sample images: what the training data look like."""
+"""Chapter of sample images of the training data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES_LIMIT = 120
 
 
 def sample_images_chapter(study: Study) -> Chapter | None:
-    """A grid of training images, a row per class; None where no evaluation has kept any on this machine."""
+    """Write the chapter: images, a row per class; None where no evaluation has kept any on this machine."""
     samples = _find_samples(study)
     if samples is None:
         return None
@@ -43,7 +43,7 @@ def sample_images_chapter(study: Study) -> Chapter | None:
 
 
 def _find_samples(study: Study) -> tuple[str, Path] | None:
-    """The samples of the study's own data set, and its name."""
+    """Find the samples of the study's own data set; return its name and their file."""
     own = study.definition.dataset.name
     for companion in evaluation_studies(study):
         path = find_artifact(companion, "samples.npz")

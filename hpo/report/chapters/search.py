@@ -1,4 +1,4 @@
-"""How the search went: every trial by number, over each parameter, over all at once, and over time."""
+"""Chapters on the search: Pareto front, history, slices, parallel coordinates, timeline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRONT = 20
 
 
 def pareto_chapter(results: Results) -> Chapter | None:
-    """The Pareto front of several objectives; None of one, and without a complete trial."""
+    """Write the chapter on the Pareto front; None of one objective, and without a complete trial."""
     if len(results.objectives) < 2 or not results.front:
         return None
     trials = results.front[:FRONT]
@@ -42,10 +42,10 @@ def pareto_chapter(results: Results) -> Chapter | None:
 
 
 def find_cheapest_within_noise(results: Results, other: int) -> TrialRow | None:
-    """Of the trials within a standard error of the best first objective, the one that is best in another objective.
+    """Find the trial best in another objective among those within a standard error of the best first one.
 
     That is the rule of one standard error (Breiman et al., "Classification and Regression Trees", 1984): of models that
-    cannot be told apart, take the cheapest. None where the noise of the first objective is not known.
+    do not differ significantly, take the cheapest. None where the noise of the first objective is not known.
     """
     error, best = standard_error(results), results.best
     if error is None or best is None or best.value is None:
@@ -78,13 +78,13 @@ def _front_row(results: Results, row: TrialRow, names: Sequence[str]) -> list[st
 
 
 def history_chapter(results: Results) -> Chapter | None:
-    """The first objective of every trial by number."""
+    """Draw the first objective of every trial by number."""
     figure = history_figure(results)
     return None if figure.spec is None else Chapter("history", "Optimization history", [figure])
 
 
 def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:
-    """The first objective over each parameter; `order` are keys of dimensions, most important first."""
+    """Draw the first objective over each parameter; `order` are keys of dimensions, most important first."""
     figures = slice_figures(results, order)
     if not figures:
         return None
@@ -98,12 +98,12 @@ def slices_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | Non
 
 
 def parallel_coordinates_chapter(results: Results, order: Sequence[str] = ()) -> Chapter | None:
-    """Every trial as a line over all parameters; `order` are names, most important first."""
+    """Draw every trial as a line over all parameters; `order` are names, most important first."""
     figure = parallel_coordinates_figure(results, order)
     return None if figure.spec is None else Chapter("parallel", "Parallel coordinates", [figure])
 
 
 def timeline_chapter(results: Results, now: datetime) -> Chapter | None:
-    """Who trained what when; running trials are drawn until `now`, in naive local time."""
+    """Draw the workers' trials over time; running trials end at `now`, in naive local time."""
     figure = timeline_figure(results, now)
     return None if figure.spec is None else Chapter("timeline", "Timeline", [figure])

@@ -1,4 +1,4 @@
-"""The honest score: what an evaluation measured, beside the score by which each configuration was chosen."""
+"""Chapter on test scores, beside the scores by which each configuration was chosen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpo.report.figures.plotly_spec import (
     mark_missing,
     shorten,
 )
-from hpo.report.format import NONE, count_text, gain_text, metric_text, seeds_text, values_text
+from hpo.report.format import NONE, count_text, gain_text, metric_text, number_of, values_text
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, list_lost_runs
 from hpo.study.operations.evaluation_study import TestSetRead
 
@@ -36,7 +36,7 @@ def test_scores_chapter(
     stats: Sequence[EvaluationStats],
     test_set_reads: Sequence[TestSetRead],
 ) -> Chapter | None:
-    """What each evaluation says, and how often test sets have been looked at; None of a study without results.
+    """Write what each evaluation says, and how often test sets were read; None of a study without results.
 
     Args:
         results: the study.
@@ -61,8 +61,8 @@ def _not_evaluated_blocks(results: Results, *, test_set_read: bool) -> list[Bloc
     bias = ", and the best of several such scores is optimistic" if count > 1 else ""
     on_validation = any(objective.metric.startswith("val_") for objective in results.objectives)
     data = "on validation data only" if on_validation else "in this study only"
-    state = "The evaluations that read the test set are not in this storage." if test_set_read else NOT_READ
-    text = f"{best} has been scored {data}{bias}. {state}"
+    elsewhere = " The evaluations that read the test set are not in this storage." if test_set_read else ""
+    text = f"{best} has been scored {data}{bias}.{elsewhere}"
     advice = "An evaluation retrains the best from fresh seeds, beside the baseline, and reads the test set:"
     return [Text(text), Text(advice), Code(format_command(results, "evaluate"))]
 
@@ -93,7 +93,7 @@ def _evaluation_blocks(
 
 
 def _method_text(evaluation: EvaluationResults) -> str:
-    """What this evaluation is, and what its scores stand for."""
+    """Describe how the configurations were trained, and what their scores are of."""
     if evaluation.refit:
         what = (
             "Each configuration was trained on training and validation data together for a fixed number of epochs: "
@@ -168,7 +168,7 @@ def _signed_text(metric: str, amount: float) -> str:
 
 
 def _comparison_table(stats: EvaluationStats) -> list[Block]:
-    """The best with each other one, paired over seeds."""
+    """Compare the best with each other one, paired over seeds."""
     if not stats.comparisons:
         return []
     rows = [
@@ -200,13 +200,13 @@ def _significance_text(comparison: Comparison) -> str:
 
 
 def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
-    """How often each test set was read: with every look, choosing by what one saw becomes a little easier."""
+    """Count the reads of each test set: with every one, choosing by what it showed becomes easier."""
     if not reads:
         return NOT_READ
     parts = []
     for dataset, count in Counter(read.dataset for read in reads).items():
         configurations = len({read.configuration for read in reads if read.dataset == dataset})
-        of = "1 configuration" if configurations == 1 else f"{configurations} configurations"
+        of = number_of(configurations, "configuration")
         parts.append(f"The test set of {dataset} has been read {'once' if count == 1 else f'{count} times'}, for {of}.")
     return " ".join([*parts, "Each run reads it once. Choose nothing by what it shows."])
 
@@ -215,7 +215,7 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
 
 
 def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
-    """Per configuration the chosen score, that from fresh seeds, and that on the test set, with their intervals."""
+    """Draw each configuration's score in the study, from fresh seeds, and on the test set, with intervals."""
     figure = Figure(f"honest-{index}", "Study score, fresh seeds, test")
     scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
@@ -252,7 +252,7 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
 def _seed_traces(
     scores: Sequence[Score], metric: str, intervals: Sequence[Interval | None], name: str, colour: str, offset: float
 ) -> list[Spec]:
-    """Means with their intervals as lines, and each seed as a small dot."""
+    """Draw means with their intervals as lines, and each seed as a small dot."""
     rows = [
         (i + offset, score, interval)
         for i, (score, interval) in enumerate(zip(scores, intervals, strict=True))
@@ -268,7 +268,7 @@ def _seed_traces(
     seeds = [(value, place) for place, score, _ in rows for value in score.candidate.scores(metric).values()]
     texts = [
         f"{escape_text(score.candidate.label)}: {escape_text(metric)} {values_text(metric, interval.mean)}, "
-        f"{seeds_text(interval.count)}"
+        f"{number_of(interval.count, 'seed')}"
         for _, score, interval in rows
     ]
     common = {"type": "scatter", "hoverinfo": "skip", "showlegend": False}

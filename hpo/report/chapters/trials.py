@@ -1,4 +1,4 @@
-"""Every trial in one table, the best first."""
+"""Chapter with all trials in one table, the best first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["trials_chapter"]
 
 
 def trials_chapter(results: Results) -> Chapter | None:
-    """The chapter; None of a study without trials. Complete trials come first, the best of all in front."""
+    """Write the chapter; None of a study without trials. Complete trials come first, the best of all in front."""
     if not results.trials:
         return None
     rows = _order_trials(results)
@@ -51,7 +51,7 @@ def trials_chapter(results: Results) -> Chapter | None:
 
 
 def _order_trials(results: Results) -> list[TrialRow]:
-    """The Pareto front, the other comparable trials by their rank, and the rest by number."""
+    """Sort by the Pareto front, the rank of other comparable trials, and the number of the rest."""
     numbers = dict.fromkeys(row.number for row in (*results.front, *results.ranked))
     place = {number: i for i, number in enumerate(numbers)}
     return sorted(results.trials, key=lambda row: place.get(row.number, len(place) + row.number))
@@ -61,7 +61,7 @@ _COST: dict[str, Kind] = {"best epoch": "count", "epochs": "count", "weights": "
 
 
 def _has_weight_objective(results: Results) -> bool:
-    """Whether the weights are an objective, and told as such."""
+    """Return whether the number of weights is an objective, which has a column of its own."""
     return any(objective.metric == "parameter_count" for objective in results.objectives)
 
 
@@ -85,7 +85,7 @@ def _cost_cells(row: TrialRow, *, weights: bool) -> list[float | None]:
 
 
 def _note_text(row: TrialRow, *, front: bool) -> str:
-    """What is special about a trial."""
+    """Note what is special about a trial."""
     words = ["baseline"] if row.baseline else []
     words += ["Pareto front"] if front else []
     words += ["added by others"] if row.extra else []

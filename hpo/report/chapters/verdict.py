@@ -1,4 +1,4 @@
-"""The verdict: a report in three lines, which claims no more than the numbers do."""
+"""Verdict: the report in three lines, which claim no more than the numbers do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from statistics import NormalDist
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import count_text, gain_text, metric_text, names_text, seeds_text, state_text, values_text
+from hpo.report.format import (
+    count_text,
+    gain_text,
+    metric_text,
+    names_text,
+    number_of,
+    sentence,
+    state_text,
+    values_text,
+)
 from hpo.report.report_data import ReportData
 from hpo.report.stats.evaluation_stats import (
     Comparison,
@@ -35,9 +44,7 @@ def write_verdict(data: ReportData) -> list[str]:
     deciding = _deciding_evaluation(data)
     if deciding is not None:
         evaluation, stats, score = deciding
-        comparison = " ".join(
-            [_comparison_text(stats), *(f"{_capitalize(line)}." for line in list_lost_runs(evaluation))]
-        )
+        comparison = " ".join([_comparison_text(stats), *(sentence(line) for line in list_lost_runs(evaluation))])
         if len(results.objectives) > 1:
             comparison = (
                 f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
@@ -79,16 +86,16 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
 
 
 def interval_text(metric: str, interval: Interval) -> str:
-    """A mean with its 95 % interval: `97.71 % (97.60 to 97.82 %, 5 seeds)`."""
+    """Format a mean with its 95 % interval: `97.71 % (95 % interval 97.60 to 97.82 %, 5 seeds)`."""
     mean = values_text(metric, interval.mean)
     if interval.count < 2:
         return f"{mean} (one seed, so no interval)"
     low, high = (values_text(metric, bound) for bound in (interval.low, interval.high))
-    return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {seeds_text(interval.count)})"
+    return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {number_of(interval.count, 'seed')})"
 
 
 def _comparison_text(stats: EvaluationStats) -> str:
-    """Whether the best is better than the rival and the others; a tie is called a tie."""
+    """Say whether the best is better than the rival and the others; without significance no winner is named."""
     rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in stats.comparisons}
     if stats.winner is not None:
@@ -143,7 +150,7 @@ def _no_result_text(results: Results) -> str:
 
 
 def _all_infeasible_clause(results: Results) -> str:
-    """Where nothing but constraints keeps trials from being complete."""
+    """Say so where nothing but constraints keeps trials from being complete."""
     ended = [row for row in results.trials if row.state in ("PRUNED", "FAIL", "COMPLETE")]
     if not ended or any(row.feasible for row in ended):
         return ""
@@ -164,7 +171,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:
-    """What one seed each allows to say of the baseline and the runner-up."""
+    """Say what one seed each allows to say of the baseline and the runner-up."""
     rivals = _find_rivals(results, best)
     sentences = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
@@ -183,7 +190,7 @@ def _front_text(results: Results) -> str:
 
 
 def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]:
-    """The baseline and the runner-up, with what they are called."""
+    """Return the baseline and the runner-up, with what they are called."""
     baseline = results.baseline
     rivals = [("the baseline", baseline)] if baseline is not None and baseline.comparable else []
     if len(results.objectives) == 1:
@@ -192,7 +199,7 @@ def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]
 
 
 def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
-    """The leads that are more than chance, and those that are not: with these no winner is named."""
+    """Name the leads that exceed chance, and those that do not: with these no winner is named."""
     metric, reach = results.objective.metric, _chance_limit(results)
     leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
     leads_text = [
@@ -218,12 +225,12 @@ def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str
     return lines
 
 
-def _chance_clause(metric: str, reach: float, told: Sequence[str]) -> str:
-    return "" if told else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
+def _chance_clause(metric: str, reach: float, clear: Sequence[str]) -> str:
+    return "" if clear else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
 
 
 def _chance_limit(results: Results) -> float | None:
-    """How far the best of k equal configurations may lie above another by chance in the validation samples (95 %).
+    """Return how far the best of k equal configurations may lead another by chance in the validation data (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
     lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
@@ -236,7 +243,7 @@ def _chance_limit(results: Results) -> float | None:
 
 
 def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
-    """What is to be said of a baseline that is no rival: it has no score, or is the best itself."""
+    """Describe a baseline that is no rival: it has no score, or is the best itself."""
     row = results.baseline
     if row is None:
         return []
@@ -257,8 +264,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
-        others = f" ({more} more {'warning' if more == 1 else 'warnings'} below)" if more else ""
-        return f"Next: {warning.advice}{others}"
+        others = f" ({number_of(more, 'more warning')} below)" if more else ""
+        return sentence(f"Next: {warning.advice.removesuffix('.')}{others}")
     if results.remaining_trials and not results.stop_reason:
         return f"Next: {'resume' if results.started_at else 'start'} it with `{format_command(results, 'launch')}`."
     if results.best is None and _all_infeasible_clause(results):
@@ -267,8 +274,9 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
     left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
-        runs = f"{left} {'run' if left == 1 else 'runs'} left"
-        return f"Next: finish the evaluation ({runs}) with `{format_command(results, 'evaluate')}`."
+        return (
+            f"Next: finish the evaluation ({number_of(left, 'run')} left) with `{format_command(results, 'evaluate')}`."
+        )
     if results.definition.evaluation is not None:
         return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
     if evaluated is None:

@@ -1,4 +1,4 @@
-"""Checks of the curves: stability, overfitting, length of training, bugs that a curve shows."""
+"""Checks of learning curves: stability, overfitting, length of training, bugs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import percent_text
+from hpo.report.format import number_of, percent_text
 from hpo.report.stats.trial_stats import list_top_trials, read_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
@@ -50,7 +50,7 @@ def stability(results: Results, _: Evaluations) -> list[Finding]:
     )
     evidence = (
         f"the best learning rate is {best.config.learning_rate:.3g}; above {max(sound):.3g}, the largest one that "
-        f"trained, {len(above)} trials diverged"
+        f"trained, {number_of(len(above), 'trial')} diverged"
     )
     return [
         Finding(
@@ -83,7 +83,9 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
             "loss above the best learning rate",
             "note" if bad else "ok",
             f"the training loss of {turned} of {len(losses)} trials just above the learning rate {rate:.3g} fell and "
-            f"then rose",
+            f"then rose"
+            if losses
+            else f"no trial has a learning rate just above {rate:.3g}",
             "try gradient clipping, or a schedule that lowers the learning rate" if bad else "",
         )
     ]
@@ -128,7 +130,7 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
 
 
 def _gain_curves(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
-    """The best trials' curves, larger better."""
+    """Return the best trials' curves, larger better."""
     curves = [(row, -results.signs[0] * read_curve(row, results.objective.metric)) for row in list_top_trials(results)]
     return [(row, values) for row, values in curves if len(values) >= 2]
 
@@ -268,8 +270,9 @@ def checkpoint(results: Results, _: Evaluations) -> list[Finding]:
             "checkpoint",
             "evaluation by epoch",
             "warning" if bad else "ok",
-            f"of {len(rows)} trials, {gaps} lack the evaluation of an epoch, and {other} do not record their best "
-            "epoch",
+            f"of {len(rows)} trials, {gaps} lack the evaluation of an epoch, and {other} do not record their best epoch"
+            if bad
+            else "every trial has the evaluations of all its epochs, and records the best one",
             "evaluate every epoch, and keep the best one" if bad else "",
         )
     ]

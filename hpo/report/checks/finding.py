@@ -1,4 +1,4 @@
-"""A finding: what one check says of a study."""
+"""Findings: results of checks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Level = Literal["ok", "note", "warning", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         check: a name of the check, as `boundary`; one check may give several findings, as one per parameter.
-        title: what was looked at, a few words.
+        title: what was checked, a few words.
         level: `warning` is to be acted on, `note` to be known, `ok` is in order; `unknown` could not be computed.
         evidence: one sentence, with its numbers; of `unknown`, why it could not be computed.
         advice: one sentence, what to do; empty where there is nothing to do.

@@ -1,4 +1,4 @@
-"""Diagnostics: the checks of Google's Deep Learning Tuning Playbook, computed from a study.
+"""Checks of Google's Deep Learning Tuning Playbook, computed from a study.
 
 Godbole, Dahl, Gilmer, Shallue, Nado, "Deep Learning Tuning Playbook", 2023. Thresholds marked [P] are the playbook's.
 """
@@ -17,11 +17,30 @@ from hpo.report.data.results import Results
 __all__ = ["CHECKS", "run_checks"]
 
 CHECKS = (*SPACE_CHECKS, *CURVE_CHECKS, *TRUST_CHECKS)
+TITLES = {
+    "boundary": "bounds of the ranges",
+    "axis": "effect of each parameter",
+    "density": "trials in the good region",
+    "isolation": "best trial by value",
+    "fairness": "trials per value",
+    "rough": "noise late in training",
+    "flat": "converged early",
+    "best_epoch": "the best epoch",
+    "periodic": "periodic validation",
+    "budget": "size of the budget",
+    "stability": "edge of stability",
+    "rising": "loss above the best learning rate",
+    "improving": "still improving",
+    "infeasible": "diverged or failed trials",
+    "checkpoint": "evaluation by epoch",
+    "warm_up": "warm-up",
+    "adam": "parameters of Adam",
+}  # of checks that could not be computed
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
-    """What all checks find, warnings first; a check that has too little to look at is `unknown`."""
+    """Run all checks and return their findings, warnings first; a check with too little data is `unknown`."""
     findings = [finding for check in CHECKS for finding in check(results, evaluations) or [_unknown(check.__name__)]]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
@@ -29,7 +48,7 @@ def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) 
 def _unknown(check: str) -> Finding:
     return Finding(
         check,
-        check.replace("_", " "),
+        TITLES.get(check) or check.replace("_", " "),
         "unknown",
         "the study has too few trials or epochs, or nothing that this check applies to",
     )

@@ -1,4 +1,4 @@
-"""Checks of the space: bounds, density, fairness, what was fixed, anti-patterns."""
+"""Checks of the space: bounds, density, fairness, fixed parameters, anti-patterns."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _bound_finding(dimension: Dimension, domain: Range, at: Places, warning: str
 
 
 def _find_crowded_side(at: Places) -> str | None:
-    """The side that the best ones crowd; `at` is from the best to the worst."""
+    """Return the side that the best ones crowd; `at` is from the best to the worst."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
     top, rest = np.split(at, [max(3, math.ceil(TOP_SHARE * len(at)))])
@@ -94,7 +94,7 @@ def _widen(domain: Range, side: str) -> tuple[float, float]:
 
 
 def _clamp_bounds(parameter: object, low: float, high: float, domain: Range) -> tuple[float, float]:
-    """Bounds of the domain's kind that the parameter allows; a side that is not allowed stays as it was."""
+    """Return bounds of the domain's kind that the parameter allows; a side that is not allowed stays as it was."""
     whole = isinstance(domain.distribution().to_external_repr(domain.low), int)
     low, high = (round(low), round(high)) if whole else (float(f"{low:.6g}"), float(f"{high:.6g}"))
     floor, ceiling = getattr(parameter, "low", None), getattr(parameter, "high", None)
@@ -126,7 +126,7 @@ def axis(results: Results, _: Evaluations) -> list[Finding]:
 
 
 def _effect_p_value(trials: Sequence[tuple[TrialRow, Value]], dimension: Dimension) -> float | None:
-    """The chance that values without any effect differ as much; None where it cannot be told."""
+    """Return the chance that values without any effect differ as much; None of too few trials."""
     from scipy.stats import kruskal  # half a second to import
 
     domain, groups = dimension.domain, defaultdict(list)
@@ -165,7 +165,7 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
 
 
 def _narrow_ranges(results: Results) -> dict[str, dict[str, Any]]:
-    """Ranges that hold the best trials with room on both sides, by parameter, where that leaves much of the range out.
+    """Return narrower ranges around the best trials, by parameter, where they leave out much of the range.
 
     A parameter of several domains is left as it is: few trials have each of them.
     """
@@ -187,7 +187,7 @@ def _narrow_ranges(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def _from_unit_interval(domain: Range, place: float) -> float:
-    """The value that stands at a place between the bounds; the reverse of `to_unit_interval`."""
+    """Return the value at a place between the bounds; the inverse of `to_unit_interval`."""
     if domain.log:
         return float(domain.low * (domain.high / domain.low) ** place)
     return float(domain.low + (domain.high - domain.low) * place)
@@ -203,25 +203,25 @@ def infeasible(results: Results, _: Evaluations) -> list[Finding]:
         f"{len(lost)} of {len(ended)} finished trials diverged or failed ({percent_text(len(lost) / len(ended))})"
     )
     if len(lost) < INFEASIBLE * len(ended):
-        return [Finding("infeasible", "infeasible trials", "ok", evidence)]
+        return [Finding("infeasible", "diverged or failed trials", "ok", evidence)]
     cut = _find_cut(results, lost)
     if cut is None:
         advice = (
             "shrink the space where they fail, or look for a bug: no bound of a single parameter separates them from "
             "the rest"
         )
-        return [Finding("infeasible", "infeasible trials", "warning", evidence, advice)]
+        return [Finding("infeasible", "diverged or failed trials", "warning", evidence, advice)]
     count, dimension, side, bound = cut
     name = dimension.parameter.name
     evidence += f", {count} of them {'above' if side == 'high' else 'below'} the whole better half in {name}"
     change = "lower the upper" if side == "high" else "raise the lower"
     advice = f"{change} bound of {dimension_text(dimension)} to {bound:.6g}"
     toml = f"{toml_key(name)} = {toml_value({**dimension.domain.to_json(), side: bound})}"
-    return [Finding("infeasible", "infeasible trials", "warning", evidence, advice, toml, (name,))]
+    return [Finding("infeasible", "diverged or failed trials", "warning", evidence, advice, toml, (name,))]
 
 
 def _find_cut(results: Results, lost: Sequence[TrialRow]) -> tuple[int, Dimension, str, float] | None:
-    """The bound that leaves most of the lost trials outside, and the better half of the others inside.
+    """Find the bound that excludes most of the lost trials, and keeps the better half of the others.
 
     Returns:
         How many lie outside, of what, on which side, and the bound; None where that are not most of the lost.
@@ -271,7 +271,7 @@ def _choices_finding(
 
 
 def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bool:
-    """Whether a value had its chances, and its best and its trials are worse beyond noise."""
+    """Return whether a value had its chances, and its best and its trials are worse beyond noise."""
     from scipy.stats import mannwhitneyu  # half a second to import
 
     if min(len(best), len(other)) < 5 or abs(best[0] - other[0]) <= 2 * math.sqrt(2) * error:
@@ -293,9 +293,9 @@ def fairness(results: Results, _: Evaluations) -> list[Finding]:
     findings = []
     if unfair:
         advice = "compare these values in a random or quasi-random study"
-        findings.append(_counts_finding("unequal numbers of trials", "note", unfair, advice))
+        findings.append(_counts_finding("unbalanced trials per value", "note", unfair, advice))
     if fair:
-        findings.append(_counts_finding("equal numbers of trials", "ok", fair))
+        findings.append(_counts_finding("balanced trials per value", "ok", fair))
     return findings
 
 

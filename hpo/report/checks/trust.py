@@ -1,4 +1,4 @@
-"""Checks of how far the answer can be trusted: noise, budget, order of exploration, record."""
+"""Checks of trust: noise, budget, order of exploration, record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
-from hpo.report.format import count_text
+from hpo.report.format import count_text, number_of
 from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.trial_stats import (
     count_validation_samples,
@@ -71,7 +71,7 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
 
 
 def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
-    """What the best gains over the rival, as the judgement has it: paired over seeds and samples."""
+    """Report what the best gains over the rival, paired over seeds and samples."""
     rival = evaluation.rival
     found = [
         each for each in compare_candidates(evaluation).comparisons if rival is not None and each.second == rival.label
@@ -163,7 +163,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {ties} other {'trial' if ties == 1 else 'trials'} lie within it of the best value",
+            f"{head}; {number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within one standard error of "
+            "the best",
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]
@@ -221,7 +222,7 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {len(results.trials)} trials, {results.remaining_trials} left, best "
+            f"study {results.name}: {number_of(len(results.trials), 'trial')}, {results.remaining_trials} left, best "
             f"{results.objective.metric} {value}; seed {results.definition.seed}",
             f"finish it: `hpo launch {shlex.quote(results.name)}`" if lacking else "",
         )

@@ -1,4 +1,4 @@
-"""What stands between a browser and the dashboard: who may ask, what may be changed, what an answer may do.
+"""WSGI middleware for optuna-dashboard: token, CSRF and host checks, security headers.
 
 Each gate is a WSGI application around another one. A gate that refuses answers with one line of plain text.
 """
@@ -36,7 +36,7 @@ PLAIN = [("Content-Type", "text/plain; charset=utf-8")]
 
 
 def guard_app(application: Application, *, local: bool, writable: bool, token: str | None) -> Application:
-    """The application behind all the gates that it needs.
+    """Wrap the application in all the gates that it needs.
 
     Args:
         application: optuna-dashboard.
@@ -51,7 +51,7 @@ def guard_app(application: Application, *, local: bool, writable: bool, token: s
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the address is reached from this machine alone."""
+    """Return whether the address is reached from this machine alone."""
     if host == "localhost":
         return True
     try:
@@ -89,7 +89,7 @@ def _require_local_host(application: Application) -> Application:
 
 
 def _host_name(host: str) -> str:
-    """The host of a `Host` header, without its port."""
+    """Return the host of a `Host` header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -119,7 +119,7 @@ def _require_same_origin(application: Application) -> Application:
 
 
 def _is_same_origin(environment: Environment) -> bool:
-    """Whether a page of this dashboard asks, or a program that is no browser and therefore names neither."""
+    """Return whether a page of this dashboard asks, or a program that is no browser and names neither."""
     if environment.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
         return False
     origin = environment.get("HTTP_ORIGIN")
@@ -149,7 +149,7 @@ def _require_token(application: Application, token: str) -> Application:
 
 
 def _equals_secret(value: bytes, secret: str) -> bool:
-    """Compared in a time that does not depend on where they differ."""
+    """Compare in a time that does not depend on where they differ."""
     return hmac.compare_digest(value, secret.encode())
 
 
@@ -165,7 +165,7 @@ def _has_credentials(environment: Environment, token: str, proof: str) -> bool:
 
 
 def _cookie_name(environment: Environment) -> str:
-    """Its name, one per port: ports of a host share their cookies."""
+    """Return the cookie's name, one per port: ports of a host share their cookies."""
     return f"hpo_dashboard_{environment['SERVER_PORT']}"
 
 
@@ -188,7 +188,7 @@ def _set_cookie(environment: Environment, start: Start, proof: str) -> Iterable[
 
 
 def _add_security_headers(application: Application) -> Application:
-    """No answer is taken for another type than it says, or framed by other sites; an artifact runs no script."""
+    """Add headers: no answer is sniffed for another type, or framed by other sites; no artifact runs a script."""
 
     def guarded(environment: Environment, start: Start) -> Iterable[bytes]:
         path = environment.get("PATH_INFO", "")
@@ -214,7 +214,7 @@ def _security_headers(own: bool) -> Headers:
 
 
 def _artifact_headers(headers: Headers) -> Headers:
-    """The headers of an artifact: shown if its type is harmless, else a file to be saved; for this site's pages."""
+    """Return the headers of an artifact: shown if its type is harmless, else a file to be saved; for this site."""
     dropped = {"content-type", "access-control-allow-origin", "content-disposition"}
     others = [(name, value) for name, value in headers if name.lower() not in dropped]
     stated = next((value for name, value in headers if name.lower() == "content-type"), "")

@@ -1,4 +1,4 @@
-"""What a report says, put where optuna-dashboard shows it: the study's note and its saved figures."""
+"""Report on optuna-dashboard's pages: the study's note and its saved figures."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def publish_report(data: ReportData) -> None:
 
 @contextmanager
 def _log_failures(study: Study) -> Iterator[None]:
-    """A report is worth more than its copy: whatever a driver raises ends here."""
+    """Log whatever a driver raises and go on: a report is worth more than its copy."""
     try:
         yield
     except Exception as error:
@@ -128,7 +128,7 @@ def _write_note(study: Study, text: str) -> None:
 
 
 def _note_text(lines: Sequence[str], findings: Sequence[Finding]) -> str:
-    """Markdown: the verdict, the findings to act on, those to know, and how many are neither."""
+    """Write Markdown: the verdict, the findings to act on, those to know, and the counts of the rest."""
     first = [f"**{_render_prose(line)}**" if i == 0 else _render_prose(line) for i, line in enumerate(lines)]
     ranked = sorted((f for f in findings if f.level in ("warning", "note")), key=lambda f: f.level != "warning")
     items = ["\n".join(map(_finding_item, ranked))] if ranked else []
@@ -149,13 +149,13 @@ def _counts_text(findings: Sequence[Finding]) -> list[str]:
 
 
 def _render_prose(text: str) -> str:
-    """Plain text as Markdown; what stands between backticks is code."""
+    """Render plain text as Markdown; what stands between backticks is code."""
     parts = re.split(r"`([^`]+)`", one_line(text))
     return "".join(f"`{part}`" if i % 2 else _escape(part) for i, part in enumerate(parts))
 
 
 def _escape(text: str) -> str:
-    """Text of unknown origin: no character of it means anything to Markdown, HTML or MathJax."""
+    """Escape text of unknown origin: no character of it means anything to Markdown, HTML or MathJax."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", one_line(text))
 
 
@@ -185,12 +185,12 @@ def _write_figure(study: Study, place: str, spec: Spec, saved: str | None) -> No
 
 
 def _figure_id(figure: Figure) -> str:
-    """An id as HTML has it; ours have a common beginning, for a person may save figures as well."""
+    """Return an id as HTML has it; ours have a common beginning, for a person may save figures as well."""
     return "hpo-" + re.sub(r"[^A-Za-z0-9_.-]", "-", figure.key)
 
 
 def _dashboard_spec(figure: Figure) -> Spec:
-    """The figure under its title, in colours instead of names of the report's palette."""
+    """Return the figure under its title, in colours instead of names of the report's palette."""
     assert figure.spec is not None
     spec: Spec = _replace_colours(figure.spec, "")
     layout = spec["layout"]

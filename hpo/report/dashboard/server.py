@@ -1,4 +1,4 @@
-"""optuna-dashboard over a storage, served by waitress: read-only and on loopback, unless it is asked for more."""
+"""optuna-dashboard over a storage, served by waitress: read-only and on loopback by default."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _token_from_environment() -> str | None:
 
 
 def _make_dashboard(storage: StudyStorage) -> Any:
-    """optuna-dashboard with the artifacts of this `HPO_HOME`."""
+    """Make optuna-dashboard with the artifacts of this `HPO_HOME`."""
     from bottle import HTTPError
     from optuna.artifacts.exceptions import ArtifactNotFound
     from optuna_dashboard import wsgi
@@ -113,19 +113,19 @@ def _error_text(error: Exception) -> str:
 
 
 def _listening_port(server: Any) -> int:
-    """Where several addresses are listened on, the first one's."""
+    """Return the port; of several addresses, the first one's."""
     listening = getattr(server, "effective_listen", None) or [("", server.effective_port)]
     return int(listening[0][1])
 
 
 def _dashboard_url(server: Any, host: str) -> str:
-    """The URL to open."""
+    """Return the URL to open."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return f"http://{name}:{_listening_port(server)}"
 
 
 def _address_lines(address: str, storage: StudyStorage, study: Study | None, token: str | None) -> list[str]:
-    """Where it is; a token that was made is told here and nowhere else."""
+    """Return lines with the addresses; a generated token is shown here and nowhere else."""
     lines = [f"dashboard of {storage.masked_url}: {address}/dashboard"]
     if study is not None:
         lines.append(f"study {study.name}: {address}/dashboard/studies/{study.id}")
@@ -135,7 +135,7 @@ def _address_lines(address: str, storage: StudyStorage, study: Study | None, tok
 
 
 def _remote_access_lines(server: Any, host: str, local: bool) -> list[str]:
-    """How to reach it from elsewhere, and at what price."""
+    """Say how to reach it from elsewhere, and at what risk."""
     if not local:
         return [UNSAFE]
     connection = os.environ.get("SSH_CONNECTION", "").split()

@@ -1,4 +1,4 @@
-"""Evaluations of a study as a report needs them: which configurations were trained again, and how each run ended.
+"""Evaluations of a study: the configurations that were retrained, and how each run ended.
 
 A study's evaluations are studies of their own (see `hpo.study.operations.evaluation_study`); several that are on the
 same data, and both refit or both not, are one here: a configuration that has been run once is not run again.
@@ -41,7 +41,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model said of the samples of a split.
+    """Predictions of a model for the samples of a split.
 
     Attributes:
         labels: (N,), whole numbers.
@@ -64,8 +64,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """What a model that reconstructs its input made of samples of a split; see
-    `hpo.training.predictions.SplitPredictions`.
+    """Reconstructions of samples of a split; see `hpo.training.predictions.SplitPredictions`.
 
     Attributes:
         labels: (M,), whole numbers.
@@ -109,7 +108,7 @@ class EvaluationRun:
     file: Path | None = None
 
     def predictions(self, split: str) -> Predictions | None:
-        """Of the split `validation` or `test`; None where they are not here."""
+        """Read those of the split `validation` or `test`; None where they are not here."""
         if self.file is None:
             return None
         with np.load(self.file, allow_pickle=False) as file:
@@ -124,7 +123,7 @@ class EvaluationRun:
             )
 
     def reconstructions(self, split: str) -> Reconstructions | None:
-        """Of the split `validation` or `test`; None where they are not here, or the model has classes."""
+        """Read those of the split `validation` or `test`; None where they are not here, or the model has classes."""
         if self.file is None:
             return None
         with np.load(self.file, allow_pickle=False) as file:
@@ -169,11 +168,11 @@ class CandidateRuns:
 
     @property
     def failed_count(self) -> int:
-        """How many of its runs failed or diverged."""
+        """Number of its runs that failed or diverged."""
         return sum(run.state in ("FAIL", "PRUNED") for run in self.runs)
 
     def scores(self, metric: str) -> dict[int, float]:
-        """A metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
+        """Return a metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
         values = {
             run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric)
             for run in self.complete_runs
@@ -194,7 +193,7 @@ class EvaluationResults:
         candidates: the best of the study first, the rival last.
         remaining_runs: runs that are not finished.
         path: what `--dataset` takes for that data set.
-        test_set_read_at: when its test set was first looked at; naive local time.
+        test_set_read_at: when its test set was first read; naive local time.
     """
 
     studies: tuple[str, ...]
@@ -239,8 +238,9 @@ class EvaluationResults:
 
 
 def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> EvaluationRun | None:
-    """The run of a candidate with the median validation score, of those whose predictions are here: neither the
-    luckiest seed nor the unluckiest.
+    """Return a candidate's run with the median validation score, of those whose predictions are here.
+
+    That is neither the luckiest seed nor the unluckiest.
     """
     with_predictions = [run for run in candidate.complete_runs if run.file is not None]
     scores = candidate.scores(evaluation.validation_metric) if evaluation.validation_metric else {}
@@ -252,7 +252,7 @@ def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> Evalu
 
 
 def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
-    """All evaluations of a study: its own data first, and of those without a refit first.
+    """Read all evaluations of a study: its own data first, and of those without a refit first.
 
     Evaluations of trials that the study does not have any more as they were, for it was deleted and made again, are
     left out.
@@ -272,7 +272,7 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
 
 
 def _content_key(dataset: DatasetReference) -> str:
-    """The same for the same data, wherever they lie and whatever their files are called."""
+    """Return a key that is the same for the same data, wherever they lie and whatever their files are called."""
     return " ".join(sorted(dataset.sha256.values())) or dataset.name
 
 
@@ -319,7 +319,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
 
 
 def _to_local_time(at: str) -> datetime:
-    """A moment in UTC as trials have theirs: in local time, without a zone."""
+    """Convert a moment in UTC to local time without a zone, as trials have theirs."""
     return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
@@ -352,7 +352,7 @@ NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "sec
 
 
 def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
-    """Two evaluations on the same data as one; of a configuration that both have, the runs of both."""
+    """Merge two evaluations on the same data; of a configuration that both have, the runs of both."""
     candidates = {_identity(each): each for each in one.candidates}
     for each in other.candidates:
         known = candidates.get(_identity(each))
@@ -379,7 +379,7 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
 
 
 def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[CandidateRuns, ...]:
-    """The best of the study first, the rival last unless it is the best itself."""
+    """Sort the best of the study first, the rival last unless it is the best itself."""
     place = study.definition.objectives.index(evaluation.objective)
     sign = -1 if evaluation.objective.direction == "maximize" else 1
     values = {trial.number: sign * trial.values[place] for trial in study.trials() if trial.values}

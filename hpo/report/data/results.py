@@ -1,4 +1,4 @@
-"""What a study shows, as plain data read once: `Results`, its rows for `hpo trials` and its summary for `hpo show`.
+"""Results of a study, read once: trials as rows, the table of `hpo trials` and the summary of `hpo show`.
 
 Light: neither torch nor plotly nor sklearn is imported.
 """
@@ -78,12 +78,12 @@ class TrialRow:
 
     @property
     def feasible(self) -> bool:
-        """Whether it violates no constraint, as far as is known."""
+        """True where it violates no constraint, as far as is known."""
         return self.failure != INFEASIBLE
 
     @property
     def comparable(self) -> bool:
-        """Whether it is COMPLETE with finite values, so that it can be ranked."""
+        """True where it is COMPLETE with finite values, so that it can be ranked."""
         return self.state == "COMPLETE" and self.values is not None and all(map(math.isfinite, self.values))
 
 
@@ -117,7 +117,7 @@ class Results:
 
     @property
     def unattended(self) -> bool:
-        """Whether trials are left to begin or to resume, and no worker lives to do it."""
+        """True where trials are left to begin or to resume, and no worker lives to do it."""
         return self.remaining_trials > 0 and all(worker.gone for worker in self.workers)
 
     @property
@@ -132,23 +132,23 @@ class Results:
 
     @property
     def started_at(self) -> datetime | None:
-        """When its first trial began; naive local time."""
+        """Start of its first trial; naive local time."""
         return min((row.started for row in self.trials if row.started), default=None)
 
     @property
     def last_event_at(self) -> datetime | None:
-        """When a trial last began or finished; naive local time."""
+        """Last start or finish of a trial; naive local time."""
         return max((t for row in self.trials for t in (row.started, row.finished) if t), default=None)
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """How many trials are in each state, every state named."""
+        """Number of trials in each state, every state named."""
         counter = Counter(row.state for row in self.trials)
         return {state.name: counter[state.name] for state in sorted(TrialState, key=_state_order)}
 
     @cached_property
     def failures(self) -> dict[str, int]:
-        """How many trials failed, by kind, the most frequent first."""
+        """Number of failed trials by kind, the most frequent first."""
         return dict(Counter(row.failure for row in self.trials if row.failure).most_common())
 
     @cached_property
@@ -181,7 +181,7 @@ class Results:
         return self.front[0] if self.front else None
 
     def top(self, count: int) -> tuple[TrialRow, ...]:
-        """The best `count` trials; of several objectives those of the Pareto front."""
+        """Return the best `count` trials; of several objectives those of the Pareto front."""
         return (self.ranked if len(self.objectives) == 1 else self.front)[:count]
 
     @property
@@ -190,7 +190,7 @@ class Results:
         return next((row for row in self.trials if row.baseline), None)
 
     def trial(self, number: int) -> TrialRow:
-        """The trial of that number.
+        """Return the trial of that number.
 
         Raises:
             RequestError: there is none; the line says which there are.
@@ -211,7 +211,7 @@ class Results:
         return {dimension.key: dimension.parameter.name for dimension in self.space.varied}
 
     def settings(self, row: TrialRow) -> dict[str, Value]:
-        """A trial's values of the varied parameters by name; of a trial without a configuration all that it has."""
+        """Return a trial's values of the varied parameters by name; without a configuration all that it has."""
         if row.config is None:
             return {self._names.get(key, key): value for key, value in row.params.items()}
         effective = row.config.effective()
@@ -294,7 +294,7 @@ def _whole_or_none(value: object) -> int | None:
 
 
 def trial_table(results: Results) -> list[dict[str, Any]]:
-    """A flat row per trial, all with the same keys, numbers that are not finite as None.
+    """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
     Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
     `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
@@ -312,7 +312,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
 
 
 def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What stands before the parameters, and after them."""
+    """Return what stands before the parameters, and after them."""
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
     head = {"number": row.number, "state": row.state, **metrics}
@@ -320,7 +320,7 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
         "best_epoch": row.best_epoch,
         "epochs_done": len(row.epochs),
         "seconds": row.seconds,
-        # An objective of that name is told already.
+        # An objective of that name has a column already.
         **({} if "parameter_count" in metrics else {"parameter_count": row.parameter_count}),
         "worker": row.worker,
         "started": row.started,
@@ -334,7 +334,7 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
 
 
 def study_summary(results: Results) -> dict[str, Any]:
-    """The study in short, fit for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
+    """Summarize the study for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
@@ -371,7 +371,7 @@ def study_summary(results: Results) -> dict[str, Any]:
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
-    """A trial as `study_summary` documents it."""
+    """Return a trial as `study_summary` documents it."""
     if row is None:
         return None
     values = row.values or (None,) * len(results.objectives)

@@ -1,4 +1,4 @@
-"""The values of a parameter on an axis: which are named one by one, and where a value stands."""
+"""Axes over the values of a parameter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["choose_round_ticks", "list_named_values", "round_float"]
 
 
 def round_float(value: Value | None) -> Value | None:
-    """The value by which equals are found: samplers tell 0.30000000000000004 where the domain has 0.3."""
+    """Round a value so that equals are found: samplers give 0.30000000000000004 where the domain has 0.3."""
     return round(value, 12) if isinstance(value, float) else value
 
 
 def list_named_values(domains: Sequence[Domain], values: Sequence[Value]) -> list[Value] | None:
-    """Every value in its order where each is named on the axis: of choices, or of few steps; else None.
+    """List every value where each is named on the axis: of choices, or of few steps; else None.
 
     Args:
         domains: the parameter's alternatives.
@@ -35,7 +35,7 @@ def list_named_values(domains: Sequence[Domain], values: Sequence[Value]) -> lis
 
 
 def _points(domain: Domain) -> Sequence[Value] | None:
-    """A domain's values where they are few or have no order."""
+    """Return a domain's values where they are few or have no order."""
     try:
         points = domain.points()
     except SpaceError:

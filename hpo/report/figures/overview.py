@@ -1,4 +1,4 @@
-"""The report's large figures: history, Pareto front, learning curves."""
+"""Figures of the whole study: history, Pareto front, learning curves."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SERIES = ("@accent", "@second", "@third", "@fourth", "@fifth")
 
 
 def history_figure(results: Results) -> Figure:
-    """The first objective of every trial by number, with the best so far and the baseline."""
+    """Draw the first objective of every trial by number, with the best so far and the baseline."""
     figure = Figure("history", "Optimization history")
     done, pruned = list(results.ranked), trials_with_finite_value(results, "PRUNED")
     done.sort(key=lambda row: row.number)
@@ -109,7 +109,7 @@ def _baseline_line(results: Results, limits: tuple[float, float]) -> tuple[list[
 
 
 def pareto_figure(results: Results) -> Figure:
-    """Every pair of the first objective with another one, the Pareto front marked."""
+    """Draw every pair of the first objective with another one, the Pareto front marked."""
     figure = Figure("pareto", "Trade-off between objectives")
     if not results.front:
         return mark_missing(figure, "No trial is complete yet.")
@@ -146,7 +146,7 @@ def pareto_figure(results: Results) -> Figure:
 
 
 def _log_axis(results: Results, other: int) -> Spec:
-    """The keys of a logarithmic axis, where values of an objective lie far apart."""
+    """Return the keys of a logarithmic axis, where values of an objective lie far apart."""
     values = [row.values[other] for row in results.ranked if row.values]
     if min(values) <= 0 or max(values) < WIDE * min(values):
         return {}
@@ -173,7 +173,7 @@ def _pair_trace(results: Results, rows: Sequence[TrialRow], other: int, suffix: 
 
 
 def curves_figure(results: Results) -> Figure:
-    """The monitored metric by epoch: the best trials in colour, on validation and training data; the rest grey."""
+    """Draw the monitored metric by epoch: the best trials in colour, on validation and training data; others grey."""
     figure = Figure("curves", "Learning curves")
     objective = choose_curve_objective(results)
     if objective is None:
@@ -209,14 +209,14 @@ def _best_text(count: int) -> str:
 
 
 def _points(row: TrialRow, metric: str) -> tuple[list[float], list[float | None]]:
-    """Epochs and values; one that is not finite breaks the line."""
+    """Return epochs and values; one that is not finite breaks the line."""
     epochs = [epoch.get("epoch", i) for i, epoch in enumerate(row.epochs, start=1)]
     values = [epoch.get(metric, math.nan) for epoch in row.epochs]
     return epochs, [value if math.isfinite(value) else None for value in values]
 
 
 def _grey_traces(rows: Sequence[TrialRow], metric: str) -> Spec:
-    """Many curves as one trace, which a browser draws many times faster."""
+    """Draw many curves as one trace, which a browser draws many times faster."""
     x: list[float | None] = []
     y: list[float | None] = []
     for row in rows:

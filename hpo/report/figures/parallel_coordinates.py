@@ -60,7 +60,7 @@ class Band:
 
 
 def parallel_coordinates_figure(results: Results, order: Sequence[str] = ()) -> Figure:
-    """Parallel coordinates of the complete trials, in which the best tenth stands out.
+    """Draw parallel coordinates of the complete trials, in which the best tenth stands out.
 
     Args:
         results: the study.
@@ -87,7 +87,7 @@ def parallel_coordinates_figure(results: Results, order: Sequence[str] = ()) -> 
 
 
 def _axis_names(results: Results, order: Sequence[str]) -> list[str]:
-    """The varied parameters that any complete trial has, the important ones first."""
+    """Return the varied parameters that any complete trial has, the important ones first."""
     names = [*(name for name in order if name in results.varied), *(n for n in results.varied if n not in order)]
     with_value = {name for row in results.ranked for name, value in results.settings(row).items() if value is not None}
     return [name for name in names if name in with_value]
@@ -103,7 +103,7 @@ def _caption(results: Results, names: Sequence[str], bands: Sequence[Band], gaps
 
 
 def _make_bands(results: Results) -> list[Band]:
-    """The worst first, so that the best lie above."""
+    """Split the trials into bands, the worst first, so that the best lie above."""
     ranked = results.ranked
     tenth, half = math.ceil(len(ranked) / 10), math.ceil(len(ranked) / 2)
     return [
@@ -114,7 +114,7 @@ def _make_bands(results: Results) -> list[Band]:
 
 
 def _band_trace(results: Results, axes: Sequence[Axis], names: Sequence[str], band: Band) -> Spec:
-    """A band as one trace, its lines parted by gaps."""
+    """Draw a band as one trace, its lines parted by gaps."""
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str | None] = []
@@ -151,7 +151,7 @@ def _named_axis(name: str, named: Sequence[Value]) -> Axis:
 
 
 def _numeric_axis(title: str, values: Sequence[float], log: bool = False) -> Axis:
-    """An axis from the smallest value to the largest."""
+    """Make an axis from the smallest value to the largest."""
     scale: Callable[[float], float] = math.log10 if log and min(values) > 0 else float
     low, high = min(values), max(values)
     span = scale(high) - scale(low)
@@ -163,7 +163,7 @@ def _numeric_axis(title: str, values: Sequence[float], log: bool = False) -> Axi
 
 
 def _objective_axis(results: Results) -> Axis:
-    """The first objective; far outliers on its worse side lie on the end, which says so."""
+    """Make the axis of the first objective; far outliers on its worse side lie on the end, which says so."""
     objective = results.objective
     values = [row.value or 0.0 for row in results.ranked]
     low, high = find_limits(values, objective.direction == "maximize") or (0.0, 1.0)
@@ -180,7 +180,7 @@ def _axis_line(index: int) -> Spec:
 
 
 def _labels(index: int, axis: Axis) -> list[Spec]:
-    """The axis's title above it and its values on it."""
+    """Return the axis's title above it and its values on it."""
     own = {"x": index, "showarrow": False, "borderpad": 1}
     title = {"yanchor": "bottom", "y": 1.06, "font": {"size": 12, "color": "@ink"}}
     label = {"font": {"size": 11, "color": "@ink"}, "bgcolor": "@veil"}
@@ -189,7 +189,7 @@ def _labels(index: int, axis: Axis) -> list[Spec]:
 
 
 def _wrap_name(name: str, limit: int = 13) -> str:
-    """A parameter's name on several lines, broken after underscores."""
+    """Break a parameter's name into lines after underscores."""
     lines = [""]
     for part in name.replace("_", "_\0").split("\0"):
         if lines[-1] and len(lines[-1]) + len(part) > limit:

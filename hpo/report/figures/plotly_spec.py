@@ -1,4 +1,4 @@
-"""What all figures share: Plotly's JSON as plain data, so that building it imports no plotly.
+"""Building blocks of all figures: Plotly's JSON as plain data, so that building it imports no plotly.
 
 Colours are names of the page's palette (`@accent`), which the page replaces by those of its light or dark theme. Text
 of unknown origin is escaped, for Plotly reads a subset of HTML.
@@ -77,27 +77,27 @@ class Figure:
 
 
 def attach_spec(figure: Figure, spec: Spec, caption: str, width: int = 0) -> Figure:
-    """The figure with what Plotly draws; `width` is the pixels that it needs at least."""
+    """Return the figure with what Plotly draws; `width` is the pixels that it needs at least."""
     return Figure(figure.key, figure.title, caption, spec, "", width)
 
 
 def mark_missing(figure: Figure, reason: str) -> Figure:
-    """The figure that cannot be drawn, and why."""
+    """Return the figure without a picture, and with the reason."""
     return Figure(figure.key, figure.title, reason=reason)
 
 
 def escape_text(text: object) -> str:
-    """Text of unknown origin, for Plotly."""
+    """Escape text of unknown origin for Plotly."""
     return html.escape(one_line(str(text)), quote=False)
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters; the middle is left out, for names differ at their ends."""
+    """Shorten to `limit` characters; the middle is left out, for names differ at their ends."""
     return text if len(text) <= limit else text[: limit // 2] + "…" + text[-(limit - limit // 2 - 1) :]
 
 
 def make_axis(title: str = "", **more: Any) -> Spec:
-    """An axis in the common look; `more` are further keys of Plotly."""
+    """Make an axis in the common look; `more` are further keys of Plotly."""
     return {
         "title": {"text": escape_text(title), "standoff": 8},
         "gridcolor": "@grid",
@@ -110,12 +110,12 @@ def make_axis(title: str = "", **more: Any) -> Spec:
 
 
 def make_integer_axis(title: str, high: float) -> Spec:
-    """An axis of whole numbers up to `high`."""
+    """Make an axis of whole numbers up to `high`."""
     return make_axis(title, showgrid=False, tickformat="d", **({"dtick": 1} if high <= FEW else {}))
 
 
 def build_spec(data: list[Spec], height: int, **layout: Any) -> Spec:
-    """Plotly's data and layout in the common look; `height` in pixels."""
+    """Build Plotly's data and layout in the common look; `height` in pixels."""
     base = {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
@@ -136,7 +136,7 @@ def build_spec(data: list[Spec], height: int, **layout: Any) -> Spec:
 
 
 def describe_trial(results: Results, row: TrialRow) -> str:
-    """What the pointer shows of a trial."""
+    """Describe a trial where the pointer is."""
     head = f"<b>trial {row.number}</b>{' (baseline)' if row.baseline else ''}"
     values = row.values or ()
     lines = [
@@ -160,7 +160,7 @@ def make_value_axis(objective: Objective, values: Sequence[float], title: str = 
 
 
 def find_limits(values: Iterable[float], maximize: bool) -> tuple[float, float] | None:
-    """The range to draw: everything but far outliers on the worse side; None where nothing is there."""
+    """Find the range to draw: everything but far outliers on the worse side; None where nothing is there."""
     finite = np.array([value for value in values if math.isfinite(value)], dtype=float)
     if not finite.size:
         return None
@@ -173,41 +173,41 @@ def find_limits(values: Iterable[float], maximize: bool) -> tuple[float, float] 
 
 
 def clip(values: Sequence[float], limits: tuple[float, float]) -> list[float]:
-    """Values outside of the limits put on the edge."""
+    """Put values outside of the limits on the edge."""
     inside = 0.02 * (limits[1] - limits[0])
     return [min(max(value, limits[0] + inside), limits[1] - inside) for value in values]
 
 
 def _symbols(values: Sequence[float], limits: tuple[float, float], symbol: str) -> list[str]:
-    """A triangle that points out of the picture for values that are outside."""
+    """Choose a triangle that points out of the picture for values that are outside."""
     return [
         "triangle-down" if value < limits[0] else "triangle-up" if value > limits[1] else symbol for value in values
     ]
 
 
 def sort_inside_first(rows: Sequence[TrialRow], limits: tuple[float, float]) -> list[TrialRow]:
-    """The legend shows the symbol of the first point, which should be no triangle."""
+    """Sort rows so that the first point, whose symbol the legend shows, is no triangle."""
     return sorted(rows, key=lambda row: not limits[0] <= (row.value or 0.0) <= limits[1])
 
 
 def thin_out(rows: Sequence[TrialRow], limit: int) -> list[TrialRow]:
-    """At most about `limit` rows, evenly taken."""
+    """Take at most about `limit` rows, evenly."""
     step = math.ceil(len(rows) / limit) if rows else 1
     return list(rows[::step])
 
 
 def count_note(drawn: int, all_: int, what: str = "trials") -> str:
-    """What to say where not all are drawn."""
+    """Say so where not all are drawn."""
     return f" {drawn} of {all_} {what} are drawn." if drawn < all_ else ""
 
 
 def trials_with_finite_value(results: Results, state: str) -> list[TrialRow]:
-    """The trials of a state that have a finite first objective."""
+    """Return the trials of a state that have a finite first objective."""
     return [row for row in results.trials if row.state == state and row.value is not None and math.isfinite(row.value)]
 
 
 def make_markers(results: Results, rows: Sequence[TrialRow], state: str, limits: tuple[float, float]) -> Spec:
-    """Trials of one state as dots at their first objective; the caller adds `x`."""
+    """Draw trials of one state as dots at their first objective; the caller adds `x`."""
     values = [row.value or 0.0 for row in rows]
     pruned, crowded = state == "PRUNED", len(results.trials) > CROWD
     return {
@@ -227,5 +227,5 @@ def make_markers(results: Results, rows: Sequence[TrialRow], state: str, limits:
 
 
 def jitter(number: int) -> float:
-    """From -0.5 to 0.5, even over the trials' numbers: sets apart what would lie on one spot."""
+    """Return an offset from -0.5 to 0.5, even over the trials' numbers: it sets apart what would lie on one spot."""
     return (number * 0.6180339887) % 1 - 0.5

@@ -1,4 +1,4 @@
-"""Arrays as pictures."""
+"""PNG encoding of arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = 256  # that a palette of a PNG file holds
 
 
 def encode_png(image: np.ndarray[Any, Any]) -> bytes:
-    """A PNG file's content; the same for the same image.
+    """Encode an image as PNG; the same bytes for the same image.
 
     Args:
         image: (H, W) of grey or (H, W, 3) of red, green and blue, uint8.

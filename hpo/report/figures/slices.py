@@ -34,7 +34,7 @@ Place = Callable[[Value, int], float]
 
 
 def slice_figures(results: Results, order: Sequence[str] = ()) -> list[Figure]:
-    """A figure per dimension that any trial with a value has.
+    """Draw a figure per dimension that any trial with a value has.
 
     Args:
         results: the study.
@@ -77,7 +77,7 @@ def _slice(results: Results, dimension: Dimension, index: int, limits: tuple[flo
 
 
 def _best_mark(x: float, value: float, limits: tuple[float, float]) -> Spec:
-    """The mark of the best trial."""
+    """Mark the best trial."""
     line = {"width": 2.5, "color": "@second"}
     look = {"size": 13, "color": "@second", "symbol": "circle-open", "line": line}
     place = {"x": [x], "y": clip([value], limits)}
@@ -85,7 +85,7 @@ def _best_mark(x: float, value: float, limits: tuple[float, float]) -> Spec:
 
 
 def _axis(domain: Domain, values: Sequence[Value]) -> tuple[Spec, Place]:
-    """The axis over the whole domain, and where a trial's value stands on it."""
+    """Return the axis over the whole domain, and a function that places a trial's value on it."""
     named = list_named_values([domain], values)
     if named is not None:
         return _named_axis(named)
@@ -104,7 +104,7 @@ def _axis(domain: Domain, values: Sequence[Value]) -> tuple[Spec, Place]:
 
 
 def _named_axis(named: Sequence[Value]) -> tuple[Spec, Place]:
-    """An axis that names every value; trials with the same one are spread a little."""
+    """Make an axis that names every value; trials with the same one are spread a little."""
     places = {value: i for i, value in enumerate(named)}
     texts = [escape_text(shorten(value_text(value), 14)) for value in named]
     ticks = {

@@ -1,4 +1,4 @@
-"""The timeline: when each worker trained which trial."""
+"""Timeline of workers and their trials."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BARS_LIMIT = 2000
 
 
 def timeline_figure(results: Results, now: datetime) -> Figure:
-    """When each worker trained which trial.
+    """Draw when each worker trained which trial.
 
     Args:
         results: the study.
@@ -64,12 +64,12 @@ def _lane_text(count: int) -> str:
 
 
 def _common_prefix_length(names: Sequence[str]) -> int:
-    """How many characters all names begin with."""
+    """Count the characters that all names begin with."""
     return sum(1 for _ in itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
 
 
 def _lane_ticks(workers: Sequence[str]) -> Spec:
-    """Workers by the part of their names that tells them apart."""
+    """Label workers by the part of their names that tells them apart."""
     common = _common_prefix_length(workers) if len(workers) > 1 else 0
     labels = [escape_text(shorten(worker[common:] if len(worker) - common > 1 else worker, 14)) for worker in workers]
     step = math.ceil(len(workers) / 24)

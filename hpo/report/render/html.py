@@ -1,4 +1,4 @@
-"""The report as one HTML file that works offline."""
+"""HTML rendering of the report: one file that works offline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRINTED = 50  # rows of a data table on paper, and where no script runs
 def render_html(
     name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
 ) -> str:
-    """The text of `report.html`.
+    """Render the text of `report.html`.
 
     Args:
         name: the study's.
@@ -81,7 +81,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _render_prose(text: str) -> Markup:
-    """Text with what stands between backticks as code."""
+    """Render text with what stands between backticks as code."""
     parts = re.split(r"`([^`\n]+)`", text)
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts)
@@ -89,7 +89,7 @@ def _render_prose(text: str) -> Markup:
 
 
 def _group_blocks(blocks: Sequence[Block]) -> list[tuple[str, Any]]:
-    """Blocks with the names of their kinds; small figures that follow each other are one row of them."""
+    """Return blocks with the names of their kinds; small figures that follow each other are one row of them."""
     rows: list[tuple[str, Any]] = []
     for small, group in itertools.groupby(blocks, _is_small):
         group_blocks = list(group)
@@ -135,7 +135,7 @@ def _digest(script: str) -> str:
 
 
 def _script_json(data: Any) -> Markup:
-    """JSON inside of a script element, which only `</` could end."""
+    """Write JSON inside of a script element, which only `</` could end."""
     text = json.dumps(finite(_round_floats(data)), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -156,7 +156,7 @@ class TextTable:
         return list(self._places)
 
     def refer(self, data: Any) -> Any:
-        """The same data with its long texts replaced by references."""
+        """Replace long texts by references."""
         if isinstance(data, str):
             kept = len(data) > self.LONG or data.startswith("~")
             return f"~{self._places.setdefault(data, len(self._places))}" if kept else data
@@ -166,7 +166,7 @@ class TextTable:
 
 
 def _round_floats(data: Any) -> Any:
-    """Six digits are more than a screen shows; all of them would double the file."""
+    """Round to six digits, more than a screen shows; all of them would double the file."""
     if isinstance(data, float):
         return float(f"{data:.6g}") if abs(data) < 1e6 else data
     if isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""The report as JSON for machines, as `report.schema.json` describes it."""
+"""JSON document of the report, as `report.schema.json` describes it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SCHEMA = 2  # raised whenever a key goes or changes its meaning
 
 
 def report_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a report."""
+    """Return the JSON Schema (draft 2020-12) of a report."""
     text = (Path(__file__).parent / "report.schema.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def report_document(data: ReportData) -> dict[str, Any]:
-    """The report: what `hpo.report.data.results.study_summary` tells, and all that the chapters are written from."""
+    """Return what `hpo.report.data.results.study_summary` has, and all that the chapters are written from."""
     results = data.results
     pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
     more = {

@@ -1,4 +1,4 @@
-"""The report as Markdown for a repository: text and tables, with figures and pictures as files beside it."""
+"""Markdown rendering of the report for a repository, with figures and pictures as files beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 10  # of a data table
 def render_markdown(
     name: str, verdict: Sequence[str], facts: Sequence[str], chapters: Sequence[Chapter], written: str
 ) -> tuple[str, dict[str, bytes]]:
-    """The text of `report.md`, and the files that it shows, by their names in the folder `report_figures`.
+    """Render the text of `report.md`, and the files that it shows, by their names in the folder `report_figures`.
 
     Args: as for `hpo.report.render.html.render_html`.
     """
@@ -37,7 +37,7 @@ def render_markdown(
 
 
 def render_brief(name: str, head: str, chapters: Sequence[Chapter]) -> str:
-    """A text of chapters without figures and pictures, under a title and a sentence."""
+    """Render chapters without figures and pictures, under a title and a sentence."""
     return "\n\n".join([f"# {_escape(name)}", _render_prose(head), *_render_chapters(chapters, {})]) + "\n"
 
 
@@ -107,7 +107,7 @@ def _render_pictures(pictures: Pictures, title: str, files: dict[str, bytes]) ->
 
 
 def _fence(language: str, text: str) -> str:
-    """A code block whose fence is longer than any in the text."""
+    """Write a code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
@@ -125,13 +125,13 @@ def _render_row(cells: Sequence[str] | map[str]) -> str:
 
 
 def _render_prose(text: str) -> str:
-    """Text of unknown origin in which what stands between single backticks is code, which holds no markup."""
+    """Escape text of unknown origin; what stands between single backticks is code, which holds no markup."""
     parts = re.split(r"(?<!`)`([^`]+)`(?!`)", one_line(text))
     return "".join(f"`{part}`" if i % 2 else _escape(part) for i, part in enumerate(parts))
 
 
 def _escape(text: str) -> str:
-    """Text of unknown origin with Markdown's and HTML's own characters escaped, on one line."""
+    """Escape Markdown's and HTML's own characters in text of unknown origin, on one line."""
     escaped = re.sub(r"([\\`*\[\]|<>#~])", r"\\\1", one_line(text))
     # An underscore inside of a word means nothing to Markdown, and names are full of them.
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped).replace("&", "&amp;")

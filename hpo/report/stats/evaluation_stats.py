@@ -1,4 +1,4 @@
-"""What an evaluation says: how good each configuration is, and which can be told apart.
+"""Statistics of an evaluation: intervals of scores, and significance of differences.
 
 Two kinds of chance are in a score: the seed that a model was trained from, and the samples that it was measured on.
 Both are resampled. Differences are taken seed by seed and sample by sample, for two configurations are trained from the
@@ -54,14 +54,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Score:
-    """How good a configuration is.
+    """Scores of a configuration.
 
     Attributes:
         candidate: the configuration with its runs.
         study_score: the score by which the study chose it; None where it did not.
         validation: the same score from fresh seeds; None of a refit.
         test: on the test set; None before the first look.
-        bias: how much `study_score` flatters: its distance from the mean of `validation`, positive where it is better.
+        bias: selection bias: `study_score` less the mean of `validation`, positive where the former is better.
     """
 
     candidate: CandidateRuns
@@ -91,17 +91,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class EvaluationStats:
-    """What an evaluation says.
+    """Scores and comparisons of an evaluation.
 
     Attributes:
         scores: of every configuration, the best first: by the mean validation score from fresh seeds, for the test set
             is not to choose by; without it as the study ranked them.
-        comparisons: of the best with each other one; on the test set where it has been looked at.
-        winner: the best, where it can be told apart from all others and is better, and none of its runs failed or
+        comparisons: of the best with each other one; on the test set where it has been read.
+        winner: the best, where it is significantly better than all others, and none of its runs failed or
             diverged; else None.
-        tied: labels of those that cannot be told apart from the best.
-        beats_rival: whether the best is better than the baseline, or worse; None where that cannot be told, or the
-            best is the baseline.
+        tied: labels of those that do not differ significantly from the best.
+        beats_rival: whether the best is better than the baseline, or worse; None where the difference is not
+            significant, or the best is the baseline.
     """
 
     scores: tuple[Score, ...]
@@ -117,7 +117,7 @@ class EvaluationStats:
 
 
 def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
-    """What an evaluation says by now; runs that are not finished are left out."""
+    """Score and compare the candidates of an evaluation; runs that are not finished are left out."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     hits = CorrectnessCache()
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
@@ -136,13 +136,13 @@ def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
 
 
 class CorrectnessCache:
-    """Which samples a run classified right, read once: for accuracies, which are means of that."""
+    """Cache of the samples that runs classified right, each read once: accuracies are means of that."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, str], Array | None] = {}
 
     def of(self, runs: Sequence[EvaluationRun], metric: str) -> Array | None:
-        """(runs, samples) of 0 and 1; None of other metrics, and where predictions are missing."""
+        """Return (runs, samples) of 0 and 1; None of other metrics, and where predictions are missing."""
         rows = [self._one(run, metric) for run in runs]
         known = [row for row in rows if row is not None]
         return np.stack(known) if known and len(known) == len(rows) and len({len(row) for row in known}) == 1 else None
@@ -183,7 +183,7 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
 def _compare(
     evaluation: EvaluationResults, best: CandidateRuns, other: CandidateRuns, hits: CorrectnessCache, level: float
 ) -> Comparison | None:
-    """None where the two have no seed in common."""
+    """Compare two; None where they have no seed in common."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     for metric in filter(None, (evaluation.test_metric, evaluation.validation_metric)):
         best_scores, other_scores = best.scores(metric), other.scores(metric)
@@ -206,7 +206,7 @@ def _compare(
 
 
 def bootstrap_interval(values: Sequence[float], samples: Array | None = None, level: float = LEVEL) -> Interval:
-    """The mean of a score over seeds and its bootstrap confidence interval (percentiles).
+    """Compute the mean of a score over seeds and its bootstrap confidence interval (percentiles).
 
     The part of the seeds is widened for their small number, to what Student's t asks for: Hesterberg's expanded
     percentiles ("What Teachers Should Know About the Bootstrap", 2015). The part of the samples, of which there are
@@ -238,7 +238,7 @@ def _expansion_factor(count: int, level: float) -> float:
 
 
 def _resample_means(means: Array, rng: np.random.Generator) -> Array:
-    """How far the mean over the samples moves when they are drawn again: (RESAMPLES,).
+    """Return how far the mean over the samples moves when they are drawn again: (RESAMPLES,).
 
     Samples have few distinct values, and a draw of all is a draw of how many have each.
     """
@@ -252,11 +252,11 @@ def _resample_means(means: Array, rng: np.random.Generator) -> Array:
 
 
 def tabulate_scores(stats: EvaluationStats) -> list[dict[str, Any]]:
-    """A flat row per configuration, the best first; numbers that are not known are None.
+    """Return a flat row per configuration, the best first; numbers that are not known are None.
 
     Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
     over seeds), `deviation` (of the test score, or without one of the validation score), `low`, `high` (its interval),
-    `bias` (how much the chosen score flatters), `better_by` (of the best over this one, paired), `told_apart`.
+    `bias` (selection bias of the chosen score), `better_by` (of the best over this one, paired), `told_apart`.
     """
     compared = {each.second: each for each in stats.comparisons}
     return [_score_row(score, compared.get(score.candidate.label)) for score in stats.scores]
@@ -282,7 +282,7 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) -> list[str]:
-    """What to say under the table: on what, how it was trained, who won, who cannot be told apart."""
+    """Summarize in lines: the data, the training, the winner, and differences that are not significant."""
     method = (
         "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     )
@@ -306,7 +306,7 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
 
 
 def list_lost_runs(evaluation: EvaluationResults) -> list[str]:
-    """The configurations of which runs failed or diverged, a line each."""
+    """List the configurations with runs that failed or diverged, a line each."""
     return [
         f"{each.label} failed or diverged with {each.failed_count} of {len(each.runs)} seeds"
         for each in evaluation.candidates

@@ -1,4 +1,4 @@
-"""The knee of a falling curve: where more of x stops to pay."""
+"""Knee of a falling curve: the point from which more of x pays little."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST = 0.1  # of the range: a curve that bends less has no knee
 
 
 def find_knee(x: Sequence[float], y: Sequence[float]) -> int | None:
-    """The index of the knee, or None where the curve has none: fewer than four points, not falling, or hardly bent.
+    """Find the index of the knee; None where there is none: fewer than four points, not falling, or hardly bent.
 
     Both axes are brought to 0..1; the knee is the point farthest below the straight line from the first to the last one
     (Satopää et al., "Finding a Kneedle in a Haystack", 2011). On logarithmic axes give logarithms.

@@ -1,4 +1,4 @@
-"""What several checks look at: the noise of a score, a parameter's trials, curves."""
+"""Statistics shared by the checks: noise of a score, a parameter's trials, curves."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ LEADERS = 5
 
 
 def is_adaptive(results: Results) -> bool:
-    """Whether trials were chosen by the results of earlier ones."""
+    """Return whether trials were chosen by the results of earlier ones."""
     return not SAMPLERS[results.definition.sampler.name].fixed
 
 
 def adaptive_caveat(results: Results) -> str:
-    """What evidence from adaptively sampled trials must say."""
+    """Return what evidence from adaptively sampled trials must say."""
     return " (weaker evidence: the sampler chose these trials by earlier results)" if is_adaptive(results) else ""
 
 
 def list_top_trials(results: Results) -> Sequence[TrialRow]:
-    """The trials whose curves are looked at: one alone may be odd, and the worse half is bad for reasons of its own."""
+    """List the trials whose curves count: one alone may be odd, and the worse half is bad for reasons of its own."""
     return results.top(min(LEADERS, math.ceil(len(results.ranked) / 2)))
 
 
@@ -73,7 +73,7 @@ def standard_error(results: Results) -> float | None:
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
-    """Standard deviation of the validation score over seeds, pooled over configurations; None without two seeds."""
+    """Estimate the standard deviation of the validation score over seeds, pooled; None without two seeds."""
     groups = []
     for evaluation in evaluations:
         metric = (evaluation.validation_metric if evaluation.on_own_data else None) or ""
@@ -86,7 +86,7 @@ def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float
 
 
 def trials_with_value(rows: Sequence[TrialRow], dimension: Dimension) -> list[tuple[TrialRow, Value]]:
-    """Trials that have a value of the dimension, in their order; values that its domain does not hold are left out."""
+    """Return trials with their values of the dimension, in order; values outside its domain are left out."""
     pairs = [(row, row.params[dimension.key]) for row in rows if not row.extra and dimension.key in row.params]
     return [(row, value) for row, value in pairs if _is_in_domain(dimension, value)]
 
@@ -99,7 +99,7 @@ def _is_in_domain(dimension: Dimension, value: Value) -> bool:
 
 
 def to_unit_interval(domain: Range, value: float) -> float:
-    """Where a value stands between the bounds on the parameter's own scale, from 0 to 1."""
+    """Return the place of a value between the bounds on the parameter's own scale, from 0 to 1."""
     if domain.high == domain.low:
         return 0.5
     if domain.log:
@@ -108,7 +108,7 @@ def to_unit_interval(domain: Range, value: float) -> float:
 
 
 def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A metric by epoch; epochs that lack it, or where it is not finite, are left out."""
+    """Return a metric by epoch; epochs that lack it, or where it is not finite, are left out."""
     values = [epoch.get(metric) for epoch in row.epochs]
     return np.array([float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
 
