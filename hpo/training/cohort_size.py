@@ -53,10 +53,10 @@ def measure_cohort_size(
     while size < most and clock() - started < TIME_LIMIT:
         half, size = size, min(2 * size, most)
         parts = spread[:size], spread[:half], spread[half:size]
-        spent, *apart = (
+        whole, *halves = (
             _seconds_per_step(_make_learner(part, data), configs[0].batch_size, data, clock) for part in parts
         )
-        cost[size] = cost[half] * spent / sum(apart)
+        cost[size] = cost[half] * whole / sum(halves)
         if len(cost) > 2 and min(cost, key=cost.__getitem__) not in list(cost)[-2:]:
             break
     return min(size for size, each in cost.items() if each * NEARLY_BEST <= min(cost.values()))
