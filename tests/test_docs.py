@@ -28,7 +28,7 @@ GENERATED = ("docs/cli.md", "docs/parameters.md")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"#\s*([\w-]+\.(?:py|toml|yaml))\b")
 # What no test can run: it installs, waits for a person, or needs a cluster; or what is not there yet.
-NOT_RUN = {"sh install", "sh yourself", "sh cluster", "python later"}
+NOT_RUN = {"sh install", "sh yourself", "sh cluster"}
 KINDS = {"sh", "sh fails", "python", "toml", "yaml", "text", *NOT_RUN}
 
 

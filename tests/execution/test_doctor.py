@@ -172,6 +172,7 @@ def test_a_clock_that_is_wrong_and_a_server_that_is_far(monkeypatch: pytest.Monk
         assert doctor._latency(connection).state == "warning"
 
 
+@pytest.mark.integration
 def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99: cannot open shared object file')")
     paths = f"{tmp_path}:{ROOT}"

@@ -163,7 +163,7 @@ def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: St
         database.execute("UPDATE trials SET state = 'FAIL' WHERE trial_id = ?", (best._trial_id,))
     (found,) = read_evaluations(Study(StudyStorage(made.storage.url), "small"))  # finished trials are read but once
     label = next(each.label for each in found.candidates if each.failed_count)
-    assert list_lost_runs(found) == [f"{label} failed or diverged from 1 of 2 seeds"]
+    assert list_lost_runs(found) == [f"{label} failed or diverged with 1 of 2 seeds"]
     assert compare_candidates(found).winner is None
     assert list_lost_runs(found)[0] in summarize_evaluation(found, compare_candidates(found))
 

@@ -155,6 +155,26 @@ def test_all_metrics_of_every_epoch_are_kept_nan_too(storage: StudyStorage) -> N
     assert storage.read_epochs(study_id) == {}
 
 
+# Twenty processes that have imported all they need wait for one another, so that they really open it at once.
+OPEN_AT_ONCE = """
+import multiprocessing
+import sys
+from hpo.study import StudyStorage
+
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(20)
+
+
+def count_studies(url):
+    barrier.wait(60)
+    return len(StudyStorage(url).get_all_studies())
+
+
+with context.Pool(20) as pool:
+    print(pool.map(count_studies, [sys.argv[1]] * 20, chunksize=1))
+"""
+
+
 @pytest.mark.integration
 def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
     engine = sa.create_engine(any_url)
@@ -162,13 +182,10 @@ def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
     everything.reflect(engine)
     everything.drop_all(engine)
     engine.dispose()
-    code = "import sys; from hpo.study import StudyStorage; print(len(StudyStorage(sys.argv[1]).get_all_studies()))"
-    command = [sys.executable, "-c", code, any_url]
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(20)
-    ]
-    done = [process.communicate(timeout=120) for process in processes]
-    assert [out.strip() for out, _ in done] == ["0"] * 20, [err for _, err in done]
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_AT_ONCE, any_url], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == str([0] * 20), done.stderr
 
 
 def test_sqlite_writes_ahead(tmp_path: Path) -> None:
