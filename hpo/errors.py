@@ -117,15 +117,15 @@ class OutOfMemoryError(RunError):
     """Lack of memory on the device for the trial."""
 
 
-def closest(name: str, valid: Iterable[str]) -> str | None:
+def find_closest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name that is most similar to `name`, or None if none is similar."""
     matches = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 
-def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+def describe_unknown(kind: str, name: str, valid: Iterable[str]) -> str:
     """Return the message for an unknown name: the name, and the closest valid one or else all of them."""
     valid = sorted(valid)
-    suggestion = closest(name, valid)
+    suggestion = find_closest(name, valid)
     hint = f"did you mean '{suggestion}'?" if suggestion else f"valid: {', '.join(valid) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"

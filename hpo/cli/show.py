@@ -51,7 +51,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.data.results import read_results, study_summary
     from hpo.study.files.study_files import list_local_weights
-    from hpo.study.operations.worker_status import summarize_workers
+    from hpo.study.operations.worker_status import format_trial_numbers
 
     study = load_runnable_study(name, storage, imports)
     results = read_results(study)
@@ -64,7 +64,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 
     click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
-    workers = [{**row, "trials": summarize_workers(row["trials"])} for row in summary["workers"]]
+    workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
     tables = {"workers": workers, "failed": summary["failed"]}
     summary["work"] = results.work.text if results.work else None
     print_tree(

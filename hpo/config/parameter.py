@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from hpo.config.aliases import PARAMETER_ALIASES
 from hpo.config.effects import ALWAYS, Effect
-from hpo.errors import ConfigError, unknown
+from hpo.errors import ConfigError, describe_unknown
 
 __all__ = ["AllowedNames", "Group", "Parameter", "Value", "parameter_from_field", "unknown_parameter"]
 
@@ -90,7 +90,9 @@ class Parameter:
             return None
         typed = self._convert(value)
         if self.choices and typed not in self.choices:
-            raise ConfigError(f"{self.name} = {value!r}: {unknown('value', str(value), map(str, self.choices))}")
+            raise ConfigError(
+                f"{self.name} = {value!r}: {describe_unknown('value', str(value), map(str, self.choices))}"
+            )
         if self.pattern and not re.fullmatch(self.pattern, str(typed)):
             raise ConfigError(f"{self.name} = {value!r}: does not have the form that the help describes: {self.help}")
         if isinstance(typed, int | float) and not isinstance(typed, bool) and not self._within(typed):
@@ -124,7 +126,7 @@ def unknown_parameter(name: str, table: Iterable[str]) -> str:
     """Return the message for a parameter that does not exist; for another tool's name it gives ours."""
     if name.lower() in PARAMETER_ALIASES:
         return f"unknown parameter {name!r}: `{name}` is called `{PARAMETER_ALIASES[name.lower()]}` here"
-    return unknown("parameter", name, table)
+    return describe_unknown("parameter", name, table)
 
 
 def parameter_from_field(name: str, info: FieldInfo) -> Parameter:

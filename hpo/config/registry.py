@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from hpo.errors import RegistryError, unknown
+from hpo.errors import RegistryError, describe_unknown
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -152,7 +152,7 @@ class Registry(Generic[E]):
             raise RegistryError(
                 f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}"
             )
-        raise RegistryError(f"{unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
+        raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
 
     def has(self, name: str) -> bool:
         """Return whether the name is registered, by us, an import or a plugin."""

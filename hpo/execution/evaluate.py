@@ -25,7 +25,7 @@ from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidate
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
-from hpo.study.operations.evaluation_study import check_evaluation_dataset, parameter_values_of
+from hpo.study.operations.evaluation_study import create_evaluations, parameter_values_of
 from hpo.study.operations.open_study import open_study
 
 __all__ = ["SAMPLES", "evaluate", "plan_evaluations", "publish_evaluations", "read_results_of", "run_evaluations"]
@@ -117,7 +117,7 @@ def plan_evaluations(
     _check_loop(study, dataset, refit=refit)
     other = None if dataset is None else make_reference(dataset)
     data = _load_tested(other or study.definition.dataset)
-    evaluations = check_evaluation_dataset(study, candidates, seeds, other, refit=refit)
+    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
     for each in evaluations:
         if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
             save_artifact(each, SAMPLES, content)

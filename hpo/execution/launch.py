@@ -20,7 +20,7 @@ from hpo.errors import (
     StorageMissingError,
     StudyConflictError,
     StudyNotFoundError,
-    unknown,
+    describe_unknown,
 )
 from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
@@ -179,7 +179,7 @@ def resume_plan(
         if template:
             return None
         raise type(error)(
-            f"{unknown('study template', study, templates.template_names('studies'))}, and {error}"
+            f"{describe_unknown('study template', study, templates.template_names('studies'))}, and {error}"
         ) from error
     stored.definition.check_registered()
     if other:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from hpo.errors import RequestError, unknown
+from hpo.errors import RequestError, describe_unknown
 
 __all__ = ["Flag", "WorkerOptions", "accepts_worker_options", "explain", "flag_of"]
 
@@ -150,7 +150,7 @@ class WorkerOptions(BaseModel):
         """
         for name in values:
             if name not in cls.model_fields:
-                raise RequestError(unknown("option", name, cls.model_fields))
+                raise RequestError(describe_unknown("option", name, cls.model_fields))
         try:
             return cls(**values)
         except ValidationError as error:

@@ -6,7 +6,7 @@ import json
 from typing import Any, Literal, get_args
 
 from hpo.config import registry
-from hpo.errors import RequestError, unknown
+from hpo.errors import RequestError, describe_unknown
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import one_line
 from hpo.study import Study
@@ -26,7 +26,7 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         RequestError: no such trial or format, no COMPLETE trial, or a trial without a configuration.
     """
     if format not in get_args(Format):
-        raise RequestError(unknown("format", format, get_args(Format)))
+        raise RequestError(describe_unknown("format", format, get_args(Format)))
     results = study if isinstance(study, Results) else read_results(study)
     row = _choose_trial(results, number)
     if row.config is None:

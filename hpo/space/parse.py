@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hpo.config.parameter import Parameter, Value, unknown_parameter
-from hpo.errors import ConfigError, HpoError, SpaceError, unknown
+from hpo.errors import ConfigError, HpoError, SpaceError, describe_unknown
 from hpo.space.domains import Between, Choices, Condition, Constant, Domain, Float, Int, Range, Test
 
 __all__ = ["parse"]
@@ -59,7 +59,7 @@ def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
 def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) -> Domain:
     for key in literal:
         if key not in KEYS:
-            raise SpaceError(f"{unknown('domain key', key, KEYS)}")
+            raise SpaceError(f"{describe_unknown('domain key', key, KEYS)}")
     when = _condition(literal.get("when", {}), table)
     rest = {key: value for key, value in literal.items() if key != "when"}
     if set(rest) == {"value"}:

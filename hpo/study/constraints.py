@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from hpo.config import registry
-from hpo.errors import DefinitionError, unknown
+from hpo.errors import DefinitionError, describe_unknown
 
 __all__ = ["INFEASIBLE", "Constraint", "compute_violations", "read_constraints"]
 
@@ -75,5 +75,7 @@ def _parse_constraint(text: str) -> Constraint:
     if match is None or not math.isfinite(bound):
         raise DefinitionError(f"constraints: {text!r}: write METRIC <= NUMBER or METRIC >= NUMBER")
     if match["metric"] not in registry.metrics.names():
-        raise DefinitionError(f"constraints: {text!r}: {unknown('metric', match['metric'], registry.metrics.names())}")
+        raise DefinitionError(
+            f"constraints: {text!r}: {describe_unknown('metric', match['metric'], registry.metrics.names())}"
+        )
     return Constraint(metric=match["metric"], at_most=match["side"] == "<=", bound=bound)

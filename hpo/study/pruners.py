@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import DefinitionError, unknown
+from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.samplers import check_options
 
 __all__ = ["PRUNERS", "Pruner", "build_pruner", "check_pruner"]
@@ -61,7 +61,7 @@ def check_pruner(name: str, options: Mapping[str, Any], epochs: int, objectives:
         DefinitionError: names the pruner, the option and the closest valid name.
     """
     if name not in PRUNERS:
-        raise DefinitionError(unknown("pruner", name, PRUNERS))
+        raise DefinitionError(describe_unknown("pruner", name, PRUNERS))
     check_options(f"pruner '{name}'", options, PRUNERS[name].options)
     if objectives > 1 and name != "none":
         raise DefinitionError(

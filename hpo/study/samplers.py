@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 from pydantic import Field, TypeAdapter, ValidationError
 
-from hpo.errors import DefinitionError, unknown
+from hpo.errors import DefinitionError, describe_unknown
 
 __all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
 
@@ -122,7 +122,7 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, An
     """
     for option, value in options.items():
         if option not in valid:
-            raise DefinitionError(unknown(f"option of {owner}", option, valid))
+            raise DefinitionError(describe_unknown(f"option of {owner}", option, valid))
         try:
             TypeAdapter(valid[option]).validate_python(value, strict=True)
         except ValidationError as error:
@@ -144,7 +144,7 @@ def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> Non
         DefinitionError: names the sampler, the option and the closest valid name.
     """
     if name not in SAMPLERS:
-        raise DefinitionError(unknown("sampler", name, SAMPLERS))
+        raise DefinitionError(describe_unknown("sampler", name, SAMPLERS))
     check_options(f"sampler '{name}'", options, SAMPLERS[name].options)
     if objectives > 1 and not SAMPLERS[name].several_objectives:
         raise DefinitionError(f"sampler '{name}' takes one objective, but the study has {objectives}; use tpe or nsga2")

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
-from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, closest
+from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, find_closest
 from hpo.space import Space
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
@@ -87,7 +87,7 @@ class Study:
 
     def _not_found(self) -> str:
         names = study_names(self.storage)
-        near = closest(self.name, names)
+        near = find_closest(self.name, names)
         content = f"it holds: {', '.join(sorted(names))}" if names else "it holds no studies"
         hint = f"did you mean '{near}'? " if near else ""
         return f"no study '{self.name}' in {self.storage.masked_url}; {hint}{content}"

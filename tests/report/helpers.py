@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from hpo.datasets import make_reference
 from hpo.study import Study, StudyStorage
 from hpo.study.files.artifacts import save_artifact
-from hpo.study.operations.evaluation_study import check_evaluation_dataset, record_test_set_read
+from hpo.study.operations.evaluation_study import create_evaluations, record_test_set_read
 from tests.study.helpers import holder, make_study, sqlite_url
 
 SPACE: Mapping[str, Any] = {
@@ -133,7 +133,7 @@ def evaluated(
     trials = [study.trials()[number] for number in numbers]
     chosen = [(trial.number, study.config_of(trial), trial.user_attrs.get("best_epoch")) for trial in trials]
     data = make_reference(dataset, Path.cwd()) if dataset else None
-    companions = check_evaluation_dataset(study, chosen, seeds, data, refit=refit)
+    companions = create_evaluations(study, chosen, seeds, data, refit=refit)
     for companion in companions:
         for _ in range(companion.budget.trials - leave):
             claim = companion.claim(holder("evaluator"))

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.list_studies import list_studies
-from hpo.study.operations.worker_status import summarize_workers
+from hpo.study.operations.worker_status import format_trial_numbers
 from tests.study.helpers import holder
 
 
@@ -47,6 +47,6 @@ def test_a_database_without_tables_has_no_studies_and_gets_no_tables(tmp_path: P
 
 
 def test_a_cohort_s_trials_are_told_in_a_line() -> None:
-    assert summarize_workers([]) == ""
-    assert summarize_workers([3, 1]) == "3 1"
-    assert summarize_workers(range(40)) == "0 1 2 3 4 5 … (40 trials)"
+    assert format_trial_numbers([]) == ""
+    assert format_trial_numbers([3, 1]) == "3 1"
+    assert format_trial_numbers(range(40)) == "0 1 2 3 4 5 … (40 trials)"

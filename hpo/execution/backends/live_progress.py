@@ -17,7 +17,7 @@ from rich.text import Text
 from hpo.execution.backends.base import WorkerHandle
 from hpo.study import Study
 from hpo.study.operations.progress import Progress, read_progress
-from hpo.study.operations.worker_status import summarize_workers
+from hpo.study.operations.worker_status import format_trial_numbers
 
 __all__ = ["watch_study"]
 
@@ -102,7 +102,7 @@ class _Terminal:
         table = Table("worker", "trial", "epoch", box=None, header_style="dim", pad_edge=False)
         for worker in now.workers:
             at = f"{worker.epoch}/{worker.epochs}" if worker.trials else "gone" if worker.gone else ""
-            table.add_row(worker.name, summarize_workers(worker.trials), at)
+            table.add_row(worker.name, format_trial_numbers(worker.trials), at)
         self.live.update(Group(Text(f"{self.name}: {now.text}", style="bold"), table), refresh=True)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Static pictures of the report's figures, for Markdown in a repository: what they use of Plotly, drawn by matplotlib.
+"""SVG renderer of the report's figures: the part of Plotly that they use, drawn by matplotlib for Markdown.
 
 A picture has a light background of its own, so that it is readable on light and dark pages; its text stays text. The
 same figure gives the same bytes.
@@ -76,7 +76,7 @@ DAY = 86_400_000  # milliseconds
 
 
 def render_svg(figure: Figure) -> str | None:
-    """The figure as the text of an SVG file.
+    """Render a figure as the text of an SVG file.
 
     None where there is nothing to draw, or a kind of trace that has no static picture (parallel coordinates of
     Plotly's own).
@@ -103,7 +103,7 @@ def render_svg(figure: Figure) -> str | None:
 
 
 def _panels(canvas: Any, spec: Spec) -> dict[str, Any]:
-    """Axes by the suffix of their name in Plotly, from left to right."""
+    """Make the axes, by the suffix of their name in Plotly, from left to right."""
     suffixes = list(dict.fromkeys(str(trace.get("xaxis", "x"))[1:] for trace in spec["data"])) or [""]
     domains = [spec["layout"].get(f"xaxis{suffix}", {}).get("domain", [0, 1]) for suffix in suffixes]
     grid = canvas.add_gridspec(1, len(suffixes), width_ratios=[high - low for low, high in domains])
@@ -111,7 +111,7 @@ def _panels(canvas: Any, spec: Spec) -> dict[str, Any]:
 
 
 def _colour(given: Any, fallback: str = PALETTE["accent"]) -> Any:
-    """matplotlib's colour for a name of the palette, or a colour of CSS."""
+    """Convert a name of the palette, or a colour of CSS, to a colour of matplotlib."""
     text = str(given or fallback)
     numbers = re.fullmatch(r"rgba?\(([^)]*)\)", text)
     if numbers:
@@ -121,7 +121,7 @@ def _colour(given: Any, fallback: str = PALETTE["accent"]) -> Any:
 
 
 def _plain(text: object) -> str:
-    """Plotly's bit of HTML as plain text."""
+    """Convert Plotly's subset of HTML to plain text."""
     return html.unescape(re.sub(r"</?[bi]>", "", str(text).replace("<br>", "\n")))
 
 
@@ -140,7 +140,7 @@ class _Panel:
         self.legend: dict[str, Any] = {}
 
     def draw(self) -> None:
-        """Draw all of it."""
+        """Draw the axes, the traces and the legend."""
         kinds: dict[str, Callable[[Spec], None]] = {
             "bar": self._bar,
             "heatmap": self._heatmap,
@@ -166,7 +166,7 @@ class _Panel:
     # Where things stand.
 
     def _categories(self, side: str) -> list[str] | None:
-        """The names along an axis, in their order; None of an axis of numbers or dates."""
+        """Return the names along an axis, in order; None for an axis of numbers or dates."""
         values = [v for trace in self.traces for v in self._raw(trace, side) if v is not None]
         texts = any(isinstance(value, str) for value in values)
         given = self.axes[side]
@@ -180,7 +180,7 @@ class _Panel:
         return [] if values is None else list(values)
 
     def _numbers(self, values: Sequence[Any], side: str) -> np.ndarray[Any, Any]:
-        """Places of values on an axis; NaN where there is none."""
+        """Convert values to positions on an axis; NaN where a value is missing."""
         names = self.categories[side]
         if names is not None:
             return np.array([np.nan if v is None else names.index(v) if v in names else v for v in values], dtype=float)
@@ -199,7 +199,7 @@ class _Panel:
             getattr(self.panel, f"set_{side}scale")("log")
 
     def _finish(self, side: str) -> None:
-        """Title, grid, range and ticks."""
+        """Set the title, grid, range and ticks of an axis."""
         given, line = self.axes[side], getattr(self.panel, f"{side}axis")
         if given.get("visible") is False:
             line.set_visible(False)
@@ -246,7 +246,7 @@ class _Panel:
             self._log_ticks(side, line, named=given.get("tickvals") is not None)
 
     def _log_ticks(self, side: str, line: Any, *, named: bool) -> None:
-        """Powers of ten as plain numbers, and 2 and 5 of each where few powers are there."""
+        """Label powers of ten as plain numbers, and 2 and 5 of each where there are few powers."""
         from matplotlib import ticker
 
         line.set_minor_locator(ticker.NullLocator())
@@ -281,7 +281,7 @@ class _Panel:
         return drawn
 
     def _markers(self, x: Any, y: Any, mark: Spec) -> list[Any]:
-        """A call per symbol and colour: that is all matplotlib draws at once."""
+        """Draw markers, with a call per symbol and colour, which is as much as matplotlib draws at once."""
         count = len(x)
         symbols, colours, sizes = (
             list(given) if isinstance(given, list | tuple) else [given] * count
@@ -348,7 +348,7 @@ class _Panel:
         self._name(trace, drawn)
 
     def _bar_width(self, trace: Spec) -> tuple[float, float]:
-        """How thick a bar is, and how far from its place it stands beside others."""
+        """Return the width of a bar, and its offset beside other bars."""
         room = 1 - float(self.layout.get("bargap", 0.2))
         beside = len(self.bars) if self.layout.get("barmode", "group") == "group" else 1
         index = next(i for i, each in enumerate(self.bars) if each is trace) if beside > 1 else 0
@@ -442,12 +442,12 @@ class _Panel:
             self.legend.setdefault(_plain(trace["name"]), drawn)
 
     def _columns(self, names: Sequence[str]) -> int:
-        """How many names of the legend stand in a row."""
+        """Return the number of legend entries in a row."""
         letters = 11 * self.panel.figure.get_figwidth()
         return max(1, min(len(names), int(letters / (max(map(len, names)) + 6))))
 
     def _legend(self) -> None:
-        """Above the first panel, as Plotly has it: only where there are several traces."""
+        """Draw the legend above the first panel, as Plotly does, only where there are several traces."""
         wanted = self.layout.get("showlegend", len(self.traces) > 1)
         if self.legend and wanted:
             names = list(self.legend)
@@ -459,20 +459,20 @@ class _Panel:
 
 
 def _day(value: Any) -> float:
-    """matplotlib's days of a date as text, or of milliseconds since 1970."""
+    """Convert a date as text, or milliseconds since 1970, to matplotlib's days."""
     moment = np.datetime64(str(value).replace(" ", "T")) if isinstance(value, str) else np.datetime64(int(value), "ms")
     return float((moment - np.datetime64("1970-01-01T00:00:00")) / np.timedelta64(1, "us") / (1000 * DAY))
 
 
 def _error(given: Spec) -> Any:
-    """Lengths of error bars below and above."""
+    """Return the lengths of error bars below and above."""
     even = given.get("symmetric", "arrayminus" not in given)
     sides = [given["array" if even else "arrayminus"], given["array"]]
     return np.maximum(np.array([[value or 0 for value in side] for side in sides], dtype=float), 0)
 
 
 def _scale_of(trace: Spec) -> Any:
-    """matplotlib's colour map for a scale of Plotly: pairs of place and colour, or a name."""
+    """Convert a colour scale of Plotly, pairs of position and colour or a name, to a colour map of matplotlib."""
     from matplotlib.colors import LinearSegmentedColormap
 
     scale = trace.get("colorscale", "viridis")

@@ -84,10 +84,10 @@ def weights_path(study: Study, number: int) -> Path | None:
 def list_local_weights(study: Study) -> dict[int, Path]:
     """List the files of weights in this `HPO_HOME`, by the trial's number."""
     weights = study_folder("weights", study)
-    return {} if weights is None else trial_number_of(weights, ".safetensors")
+    return {} if weights is None else files_by_number(weights, ".safetensors")
 
 
-def trial_number_of(directory: Path, suffix: str) -> dict[int, Path]:
+def files_by_number(directory: Path, suffix: str) -> dict[int, Path]:
     """List the files `<number><suffix>` of a folder, by number; none if the folder is missing."""
     return {int(path.stem): path for path in sorted(directory.glob(f"*{suffix}")) if path.stem.isdecimal()}
 
@@ -182,7 +182,7 @@ class StudyFiles:
             log.warning("weights %s: not written (%s); the trial counts without them", path, error)
 
     def _remove_beaten(self) -> None:
-        files = trial_number_of(self._folders["weights"], ".safetensors")
+        files = files_by_number(self._folders["weights"], ".safetensors")
         self._best, beaten = rank_trials(self.study, files)
         for number in beaten:
             try:

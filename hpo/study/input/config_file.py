@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, make_reference
-from hpo.errors import DefinitionError, RequestError, unknown
+from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.study.definition import Objective
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import (
@@ -67,7 +67,7 @@ def read_config(
     try:
         for key in table:
             if key not in CONFIG_KEYS:
-                raise DefinitionError(unknown("key", key, CONFIG_KEYS))
+                raise DefinitionError(describe_unknown("key", key, CONFIG_KEYS))
         parameters = {**get_table(table, "parameters"), **(sets or {})}
         config = TrialConfig(**parameters)
         objectives = parse_objectives(objective or table.get("objective", default_objective([config.model])))

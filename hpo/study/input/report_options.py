@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpo.config.parameter import Value
-from hpo.errors import ConfigError, DefinitionError, unknown
+from hpo.errors import ConfigError, DefinitionError, describe_unknown
 from hpo.space import Space
 from hpo.study.definition import Expectation, Objective, ReportTable
 
@@ -36,7 +36,7 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
     """
     for key in table:
         if key not in KEYS:
-            raise DefinitionError(unknown("key", key, KEYS))
+            raise DefinitionError(describe_unknown("key", key, KEYS))
     names = [*dict.fromkeys(dimension.parameter.name for dimension in space.dimensions)]
     parameters = [*names, *(name for name in space.table if name not in names)]
     measures = [*dict.fromkeys([*(objective.metric for objective in objectives), *MEASURES])]
@@ -81,7 +81,7 @@ def _read_expectation(index: int, table: object, space: Space) -> Expectation:
         raise DefinitionError(f"{where} = {table!r}: give better and than, as {{ better = {{ depth = 2 }}, than = … }}")
     for key in table:
         if key not in ("better", "than", "text"):
-            raise DefinitionError(f"{where} {unknown('key', key, ('better', 'than', 'text'))}")
+            raise DefinitionError(f"{where} {describe_unknown('key', key, ('better', 'than', 'text'))}")
     better, than = (_read_case(f"{where} {key}", table[key], space) for key in ("better", "than"))
     if not any(name in than and than[name] != value for name, value in better.items()):
         raise DefinitionError(f"{where}: a trial can be in both better and than; give a parameter two values")
@@ -98,7 +98,7 @@ def _read_case(where: str, values: object, space: Space) -> dict[str, Value]:
     case: dict[str, Value] = {}
     for name, value in values.items():
         if name not in space.table:
-            raise DefinitionError(f"{where}: {unknown('parameter', name, space.table)}")
+            raise DefinitionError(f"{where}: {describe_unknown('parameter', name, space.table)}")
         try:
             checked = space.table[name].check(value)
         except ConfigError as error:
@@ -116,7 +116,7 @@ def _read_names(table: Mapping[str, Any], key: str, known: Sequence[str]) -> tup
         raise DefinitionError(f"{key} = {value!r}: give a name or a list of names")
     for name in names:
         if name not in known:
-            raise DefinitionError(unknown(key, name, known))
+            raise DefinitionError(describe_unknown(key, name, known))
     if len(set(names)) < len(names):
         raise DefinitionError(f"{key} = {value!r}: a name occurs twice")
     return tuple(names)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.datasets import DatasetReference, make_reference
-from hpo.errors import DefinitionError, RequestError, unknown
+from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.space import Space
 from hpo.study.constraints import read_constraints
 from hpo.study.definition import (
@@ -105,7 +105,7 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     """
     for key in table:
         if key not in KEYS:
-            raise DefinitionError(unknown("key", key, KEYS))
+            raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
     objectives = parse_objectives(table.get("objective", default_objective(space.models)))
@@ -278,11 +278,11 @@ def _parse_objective(item: object) -> Objective:
     if not set(table) <= {"metric", "direction"} or not isinstance(metric, str):
         raise DefinitionError(f"objective = {item!r}: give a metric's name, or {{ metric = …, direction = … }}")
     if metric not in registry.metrics.names():
-        raise DefinitionError(unknown("objective", metric, registry.metrics.names()))
+        raise DefinitionError(describe_unknown("objective", metric, registry.metrics.names()))
     entry = registry.metrics.get(metric)
     direction = table.get("direction", entry.direction)
     if direction not in ("maximize", "minimize"):
-        raise DefinitionError(unknown("direction", str(direction), ("maximize", "minimize")))
+        raise DefinitionError(describe_unknown("direction", str(direction), ("maximize", "minimize")))
     return Objective(metric=entry.name, direction=direction)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hpo.errors import DefinitionError, unknown
+from hpo.errors import DefinitionError, describe_unknown
 
 __all__ = ["find_any_template", "find_template", "list_templates", "template_names"]
 
@@ -33,9 +33,8 @@ def find_template(kind: Kind, name: str) -> Path:
     """
     path = template_folder(kind) / f"{name}.toml"
     if name not in template_names(kind):
-        raise DefinitionError(
-            f"{unknown(f'{KIND_WORDS[kind]} template', name, template_names(kind))}, or give a path to a .toml file"
-        )
+        problem = describe_unknown(f"{KIND_WORDS[kind]} template", name, template_names(kind))
+        raise DefinitionError(f"{problem}, or give a path to a .toml file")
     return path
 
 
@@ -48,7 +47,7 @@ def find_any_template(name: str) -> Path:
     for kind in KIND_WORDS:
         if name in template_names(kind):
             return find_template(kind, name)
-    raise DefinitionError(unknown("template", name, [n for kind in KIND_WORDS for n in template_names(kind)]))
+    raise DefinitionError(describe_unknown("template", name, [n for kind in KIND_WORDS for n in template_names(kind)]))
 
 
 def list_templates() -> list[tuple[str, str, str]]:

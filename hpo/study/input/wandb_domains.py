@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from hpo.config.parameter import Parameter
-from hpo.errors import DefinitionError, unknown
+from hpo.errors import DefinitionError, describe_unknown
 
 __all__ = ["DISTRIBUTIONS", "ConvertedDomain", "convert_domain"]
 
@@ -44,7 +44,7 @@ def convert_domain(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """
     name = spec.get("distribution") or _infer_distribution(spec)
     if name not in DISTRIBUTIONS:
-        raise DefinitionError(unknown("distribution", str(name), DISTRIBUTIONS))
+        raise DefinitionError(describe_unknown("distribution", str(name), DISTRIBUTIONS))
     return DISTRIBUTIONS[name](parameter, spec)
 
 

@@ -15,7 +15,7 @@ from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
 from hpo.config.parameter import Parameter, Value
 from hpo.config.trial_config import all_parameters
-from hpo.errors import DefinitionError, HpoError, RequestError, unknown
+from hpo.errors import DefinitionError, HpoError, RequestError, describe_unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
 from hpo.utils.toml import toml_value
@@ -127,7 +127,7 @@ class _SweepReader:
             raise DefinitionError("is no sweep: it needs a table `parameters` beside `method` and `metric`")
         for key in sweep:
             if key not in (*KEYS, *IGNORED_KEYS):
-                raise DefinitionError(unknown("key", str(key), KEYS))
+                raise DefinitionError(describe_unknown("key", str(key), KEYS))
         table, self.study.about = self.study.table, str(sweep.get("description") or "")
         if sweep.get("name"):
             if name := _valid_name(sweep["name"]):
@@ -241,7 +241,7 @@ class _SweepReader:
         if not registry.metrics.has(ours):
             hint = f"name ours with --rename {theirs}=OURS"
             raise DefinitionError(
-                f"metric.name = {theirs!r}: {unknown('metric', ours, registry.metrics.names())}; {hint}"
+                f"metric.name = {theirs!r}: {describe_unknown('metric', ours, registry.metrics.names())}; {hint}"
             )
         goal = str(metric.get("goal", "minimize"))
         if goal not in ("maximize", "minimize"):
@@ -255,7 +255,7 @@ class _SweepReader:
     def _method(self, sweep: Mapping[str, Any]) -> None:
         method, table = sweep.get("method"), self.study.table
         if method not in METHODS:
-            raise DefinitionError(f"method = {method!r}: {unknown('method', str(method), METHODS)}")
+            raise DefinitionError(f"method = {method!r}: {describe_unknown('method', str(method), METHODS)}")
         table["sampler"] = METHODS[method]
         if method == "bayes":
             self.note(

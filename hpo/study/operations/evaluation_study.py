@@ -26,7 +26,7 @@ from hpo.study.study import Study
 __all__ = [
     "TestSetRead",
     "baseline_or_default",
-    "check_evaluation_dataset",
+    "create_evaluations",
     "evaluation_studies",
     "list_test_set_reads",
     "parameter_values_of",
@@ -94,7 +94,7 @@ def baseline_or_default(study: Study) -> tuple[str, TrialConfig, int | None]:
 # Creation.
 
 
-def check_evaluation_dataset(
+def create_evaluations(
     study: Study,
     chosen: Sequence[tuple[int, TrialConfig, int | None]],
     seeds: int,

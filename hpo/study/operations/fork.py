@@ -27,7 +27,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial
 
 from hpo.config.parameter import Value
-from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, StudyNotFoundError, unknown
+from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, StudyNotFoundError, describe_unknown
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
 from hpo.storage.cache import FINAL
@@ -166,7 +166,7 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
     for key in changes:
         if key not in CHANGEABLE:
             raise RequestError(
-                f"fork: {unknown('key', key, CHANGEABLE)}; with another {key}, launch a study of its own"
+                f"fork: {describe_unknown('key', key, CHANGEABLE)}; with another {key}, launch a study of its own"
             )
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of

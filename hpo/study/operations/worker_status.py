@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from hpo.storage.leases import WorkerRow
 from hpo.study.study import Study
 
-__all__ = ["WorkerState", "read_worker_states", "stop_workers", "summarize_workers"]
+__all__ = ["WorkerState", "format_trial_numbers", "read_worker_states", "stop_workers"]
 
 SHOWN = 6  # trials of a cohort that a line lists
 POLL = 0.25  # seconds between checks of which workers have stopped
@@ -42,7 +42,7 @@ class WorkerState:
     gone: bool
 
 
-def summarize_workers(numbers: Sequence[int]) -> str:
+def format_trial_numbers(numbers: Sequence[int]) -> str:
     """Format a cohort's trials in a line: the first ones, and their number."""
     listed = " ".join(map(str, numbers[:SHOWN]))
     return f"{listed} … ({len(numbers)} trials)" if len(numbers) > SHOWN else listed
