@@ -60,7 +60,7 @@ def once_before(call: Callable[..., Any], happens: Callable[[], None]) -> Callab
 @pytest.mark.parametrize("then", ["finished", "given back"])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(StudyStorage, "_own"), (Study, "config"), (hpo.execution.worker, "train"), (StudyStorage, "tell")],
+    [(StudyStorage, "_adopt"), (Study, "suggest_config"), (hpo.execution.worker, "train"), (StudyStorage, "tell")],
     ids=["as it is claimed", "while it is sampled", "before it is trained", "before it is told"],
 )
 def test_it_goes_on_with_others(

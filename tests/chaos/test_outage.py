@@ -67,7 +67,7 @@ def test_a_worker_without_a_database_checkpoints_and_ends_in_one_line(
         assert took < 10
         if not asked:
             assert "does not answer" in ended(worker)
-            assert "given up after" in ended(worker)
+            assert "gave up after" in ended(worker)
         [after] = checkpointed(fleet).values()
         assert after > before or asked
 

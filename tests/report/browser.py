@@ -45,11 +45,6 @@ class Page:
         self.tab.set_viewport_size({"width": width, "height": height})
         self.tab.goto(page if isinstance(page, str) else page.as_uri())
 
-    def settle(self) -> str:
-        """The DOM once the page asks for nothing any more."""
-        self.tab.wait_for_load_state("networkidle")
-        return self.tab.content()
-
     def emulate(
         self, *, media: Literal["print", "screen"] = "screen", scheme: Literal["dark", "light"] = "light"
     ) -> None:

@@ -99,10 +99,13 @@ def running(study: Study, *options: str, **environment: str) -> Iterator[Running
             process.kill()
 
 
-def opened(page: Page, url: str) -> str:
-    """The DOM of a page of the dashboard once it has asked for all that it shows."""
+def opened(page: Page, url: str, *texts: str, figures: int = 0) -> str:
+    """The DOM of a page of the dashboard once it shows these texts, and so many figures of ours."""
     page.open(url)
-    return page.settle()
+    page.tab.wait_for_function("(texts) => texts.every((text) => document.body.innerText.includes(text))", arg=texts)
+    drawn = "document.querySelectorAll(\"[id^='user-defined-plot:hpo-'].js-plotly-plot\").length"
+    page.tab.wait_for_function(f"{drawn} >= {figures}")
+    return page.tab.content()
 
 
 @pytest.fixture
@@ -434,14 +437,15 @@ def test_the_pages_show_the_study_its_note_and_its_figures(page: Page, study: St
         for block in chapter.blocks
         if isinstance(block, Figure)
     ]
+    drawn = [figure for figure in figures if figure.spec is not None]
     publish(study, ["<b>Verdict</b> of $x$: *none*", "`hpo show filled` shows it"], [], figures)
     save_artifact(study, "notes.txt", b"content", "text/plain")
     with running(study) as server:
-        assert "1. filled" in opened(page, f"{server.address}/dashboard")
-        overview = opened(page, f"{server.address}/dashboard/studies/{study.id}")
-        note = opened(page, f"{server.address}/dashboard/studies/{study.id}/note")
-        trial = opened(page, f"{server.address}/dashboard/studies/{study.id}/trials?numbers=0")
-    drawn = [figure for figure in figures if figure.spec is not None]
+        place = f"{server.address}/dashboard/studies/{study.id}"
+        opened(page, f"{server.address}/dashboard", "1. filled")
+        overview = opened(page, place, "notes.txt", figures=len(drawn))
+        note = opened(page, f"{place}/note", "hpo show filled")
+        trial = opened(page, f"{place}/trials?numbers=0", "parameter_count")
     places = re.findall(r'js-plotly-plot" id="user-defined-plot:hpo-([^"]+)"', overview)
     assert sorted(places) == sorted(figure.key for figure in drawn)
     assert "Optimization history" in overview
@@ -455,8 +459,6 @@ def test_the_pages_show_the_study_its_note_and_its_figures(page: Page, study: St
 @needs_chromium
 def test_a_browser_is_let_in_by_the_token(page: Page, study: Study) -> None:
     with running(study, HPO_DASHBOARD_TOKEN=TOKEN) as server:
-        wrong = opened(page, f"{server.address}/dashboard?token=wrong")
-        assert "The token is missing or wrong" in wrong
+        opened(page, f"{server.address}/dashboard?token=wrong", "The token is missing or wrong")
         shown = urllib.parse.urlencode({"token": TOKEN})
-        right = opened(page, f"{server.address}/dashboard?{shown}")
-        assert "1. filled" in right
+        opened(page, f"{server.address}/dashboard?{shown}", "1. filled")

@@ -72,7 +72,7 @@ def test_every_figure_of_a_report_is_small_and_the_same_again(drawn: list[Figure
 def test_the_texts_of_a_figure_are_its_own(drawn: list[Figure]) -> None:
     by_key = {figure.key: figure for figure in drawn}
     assert {"trial", "validation accuracy", "best so far", "baseline"} <= set(texts(paint(by_key["history"])))
-    assert {"said", "label", "0", "3"} <= set(texts(paint(by_key["confusion"])))
+    assert {"predicted", "label", "0", "3"} <= set(texts(paint(by_key["confusion"])))
     assert {"number of weights", "val_loss"} & set(texts(paint(by_key["pareto"])))
 
 

@@ -68,7 +68,7 @@ def test_where_no_cluster_is_the_line_says_how_to_start_one(tmp_path: Path) -> N
     with ALONE:
         Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # of one that was killed
         with pytest.raises(RequestError, match=line):
-            Ray().start(study, WorkerOptions(1))
+            Ray().start(study, WorkerOptions(workers=1))
 
 
 @pytest.mark.xdist_group("ray")
