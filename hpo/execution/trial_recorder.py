@@ -143,12 +143,12 @@ class TrialRecorder:
         storage = self.study.storage
         if not claims:
             return
-        in_trouble = storage.is_unavailable  # and then its answer is not waited for
+        unavailable = storage.is_unavailable  # and then its answer is not waited for
         with self.work.measure("storage"):
-            released = [] if in_trouble else storage.release_all([claim.id for claim in claims])
+            released = [] if unavailable else storage.release_all([claim.id for claim in claims])
         for claim in claims:
             self.open.pop(claim.id, None)
-            if in_trouble:
+            if unavailable:
                 log.info(NOT_RELEASED, claim.number)
             elif claim.id in released:
                 log.info("trial %d released: the worker was asked to stop", claim.number)

@@ -18,10 +18,10 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.cli import app
-from hpo.execution.worker import Worker
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
 from tests.helpers import ROOT, hpo, run_hpo, start_hpo, train_here
+from tests.workers import make_worker
 
 STUDY = """
 dataset = "{data}"
@@ -108,7 +108,7 @@ def test_one_thread_and_four_make_the_same_fixed_study(tmp_path: Path, sampler: 
         planned = trials_of(folder)
         with ThreadPoolExecutor(workers) as pool:
             for _ in range(workers):
-                pool.submit(Worker(Study(StudyStorage(url(folder)), "small"), "cpu", 1).run)
+                pool.submit(make_worker(Study(StudyStorage(url(folder)), "small")).run)
         found.append(trials_of(folder))
         assert [state for _, state, _ in found[-1]] == [TrialState.COMPLETE] * len(planned)
     assert found[0] == found[1]
