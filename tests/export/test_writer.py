@@ -20,7 +20,7 @@ from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
 from hpo.export.predict import predict
-from hpo.export.writer import export_model, write_model
+from hpo.export.writer import write_model
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import weights_path
 from tests.data import small_npz
@@ -39,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HPO_HOME", str(folder / "home"))
         study = trained(folder)
-        export_model(study, folder / "model")
+        write_model(study, folder / "model")
     study.storage.engine.dispose()
     return folder
 
@@ -112,7 +112,7 @@ def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="model: is not empty; choose another folder"):
         write_model(study, tmp_path / "model")
     (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="is no folder"):
+    with pytest.raises(RequestError, match="is not a folder"):
         write_model(study, tmp_path / "file")
     assert {path: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
 
