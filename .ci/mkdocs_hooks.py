@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # What pages of docs/ link to; on the site it lies beside them.
 BESIDE = (
     *("BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md"),
-    *("benchmarks/*.py", "examples/*.*", "reports/**/*.*", "hpo/report/report.schema.json"),
+    *("benchmarks/*.py", "examples/*.*", "reports/**/*.*", "hpo/report/render/report.schema.json"),
 )
 
 

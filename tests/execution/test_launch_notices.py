@@ -7,7 +7,7 @@ from pathlib import Path
 from hpo.execution.launch import plan_launch
 from hpo.study.slots import fixed_trials
 from tests.data import small_npz
-from tests.helpers import hpo
+from tests.helpers import run_hpo
 
 GRID = {"optimizer": ["adam", "lbfgs"], "epochs": [1, 2], "widths": ["4", "5"]}
 
@@ -50,10 +50,10 @@ def test_launch_prints_it_before_it_begins(tmp_path: Path) -> None:
     )
     line = "note: 1 of 2 trials use lbfgs, which trains one model at a time, not in a cohort\n"
     for more in (["--dry-run"], ["--workers", "0"]):
-        done = hpo("launch", "./one.toml", *more, cwd=tmp_path)
+        done = run_hpo("launch", "./one.toml", *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stderr.startswith(line)
-    again = hpo("launch", "one", "--workers", "0", cwd=tmp_path)
+    again = run_hpo("launch", "one", "--workers", "0", cwd=tmp_path)
     assert again.stderr.startswith(line)
-    without = hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
+    without = run_hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
     assert without.stderr == ""

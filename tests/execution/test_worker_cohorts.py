@@ -155,7 +155,7 @@ def test_a_sampler_that_fails_for_a_companion_costs_no_trial(
             raise ValueError("no idea")
         return open_trial(*arguments)
 
-    monkeypatch.setattr(study, "claim_of", fail)
+    monkeypatch.setattr(study, "open_trial", fail)
     make_worker(study, cohort=4).run()
     assert len(stack.trained[0]) == 1
     assert states(study) == [COMPLETE] * 6
