@@ -61,7 +61,7 @@ def run_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> sub
     """
     with (
         pytest.MonkeyPatch.context() as patch,
-        _like_a_process(patch, cwd),
+        _like_a_process(patch, cwd, imports="--import" in arguments),
         CliRunner().isolation() as (output, errors, _),
     ):
         patch.setattr(sys, "argv", [str(ROOT / "hpo" / "__main__.py"), *arguments])
@@ -112,14 +112,21 @@ def _exit_code(patch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def _like_a_process(patch: pytest.MonkeyPatch, cwd: Path | None) -> Iterator[None]:
-    """Undo what only the end of a process undoes: logging, warnings, registered names, variables, torch's threads."""
+def _like_a_process(patch: pytest.MonkeyPatch, cwd: Path | None, *, imports: bool) -> Iterator[None]:
+    """Undo what only the end of a process undoes: logging, warnings, registered names, variables, torch's threads.
+
+    A command that imports no module knows no names but ours, whatever other tests have registered in this process.
+    """
     patch.setattr(sys, "path", [*sys.path])
     importlib.invalidate_caches()  # a module of the user's may have been written a moment ago
     root, alembic = logging.getLogger(), logging.getLogger("alembic")
     patch.setattr(root, "handlers", [])  # pytest's
     levels = root.level, alembic.level
     entries = [(kind._entries, dict(kind._entries)) for kind in (registry.models, registry.datasets, registry.metrics)]
+    if not imports:
+        for registered, before in entries:
+            registered.clear()
+            registered.update({name: entry for name, entry in before.items() if entry.builtin})
     variables = dict(os.environ)
     torch = sys.modules.get("torch")
     threads = torch.get_num_threads() if torch is not None else None

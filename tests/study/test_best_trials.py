@@ -179,7 +179,7 @@ def test_of_several_objectives_the_front_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", ["grid", "random", "qmc"])
 def test_fixed_slots_are_not_begun_from_another_study(tmp_path: Path, old: Study, sampler: str) -> None:
     parameters = {"depth": [1, 2]}
-    with pytest.raises(RequestError, match=f"warm_start = 'old': the trials of sampler '{sampler}' are fixed"):
+    with pytest.raises(RequestError, match=f"warm_start = 'old': sampler '{sampler}' fixes all trials"):
         warmed(tmp_path, sampler=sampler, parameters=parameters, trials=2 if sampler == "grid" else 4)
 
 
