@@ -150,7 +150,7 @@ def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
     alone = [name for name in optimizers if name in UNSTACKABLE]
     if not alone:
         return plan
-    which = " and ".join(sorted(set(alone)))
+    which = " or ".join(sorted(set(alone)))
     notice = f"{len(alone)} of {len(drawn)} trials use {which}, which trains one model at a time, not in a cohort"
     return replace(plan, notices=(*plan.notices, notice))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.choices import OPTIMIZERS
 from hpo.config.parameter import Value
 from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
@@ -382,7 +383,7 @@ def patterns(results: Results, _: Evaluations) -> list[Finding]:
 
 def adam(results: Results, _: Evaluations) -> list[Finding]:
     """Check 25: how many parameters of Adam the budget carries [P]."""
-    count = sum(row.config is not None and row.config.optimizer.startswith(("adam", "nadam")) for row in results.trials)
+    count = sum(row.config is not None and OPTIMIZERS[row.config.optimizer].takes("beta1") for row in results.trials)
     too_many = [n for n, least in (("beta1", 10), ("epsilon", 25)) if n in results.varied and count < least]
     if not count:
         return []
