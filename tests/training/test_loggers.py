@@ -202,7 +202,12 @@ def offline_runs(folder: Path) -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {}
     for path in sorted(folder.rglob("*.wandb")):
-        records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
+        deadline = time.monotonic() + 30  # a process of W&B's own writes the file, on a busy machine a moment later
+        while True:
+            records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
+            if any(record.HasField("exit") for record in records) or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         run = next(record.run for record in records if record.HasField("run"))
         found.setdefault(run.run_id, []).extend(records)
     return found
