@@ -412,7 +412,7 @@ class WriteBehindStorage(BaseStorage):
 
     @property
     def is_unavailable(self) -> bool:
-        """Whether the database did not answer the last request."""
+        """True while the database does not answer."""
         return self._outage is not None
 
     @property

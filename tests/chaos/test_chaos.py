@@ -10,8 +10,7 @@ import pytest
 from tests.chaos.harness import Case, run, undisturbed
 from tests.study.helpers import sqlite_url
 
-# A worker takes three seconds to start, and each kill costs a start: a few of them say what many would.
-SHORT = Case("random", "none", 1, workers=3, trials=8, epochs=16, samples=2000, kills=3, stops=1, limit=240, least=2)
+SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=16, samples=3000, kills=6, stops=1, limit=240, least=3)
 
 
 @pytest.mark.timeout(600)
@@ -28,5 +27,5 @@ def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: s
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_cohorts_lose_nothing(sampler: str, tmp_path: Path) -> None:
     pruner = "median" if sampler == "tpe" else "none"
-    case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, kills=6, cohorts=(4, 1))
+    case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1))
     run(case, sqlite_url(tmp_path), tmp_path, print)
