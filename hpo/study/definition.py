@@ -12,7 +12,7 @@ from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.space import Constant, Space
+from hpo.space import Constant, LearnedSpace, Space
 from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
@@ -23,6 +23,7 @@ __all__ = [
     "Definition",
     "Evaluation",
     "Expectation",
+    "FunctionReference",
     "Objective",
     "ReportTable",
     "WarmFrom",
@@ -156,8 +157,34 @@ class WarmFrom(_Frozen):
     top: int
 
 
+class FunctionReference(_Frozen):
+    """Reference to the objective function of a study: a function of the user's that takes Optuna's trial.
+
+    Attributes:
+        name: of the function.
+        file: the absolute path of its file; None for one that lives in a notebook or an importable module.
+        module: the module that holds it; None for a function of a file.
+        sha256: hex digest of its source; empty where there is none to read.
+    """
+
+    name: str
+    file: str | None = None
+    module: str | None = None
+    sha256: str = ""
+
+    @property
+    def label(self) -> str:
+        """The function as a command names it: `train.py:objective`."""
+        return f"{Path(self.file).name if self.file else self.module or 'this process'}:{self.name}"
+
+
 class Definition(_Frozen):
-    """Definition of a study. It is self-contained: a worker needs nothing else."""
+    """Definition of a study. It is self-contained: a worker needs nothing else, apart from the user's own code.
+
+    Attributes:
+        function: the objective function, of which each trial is one call; None where trials are configurations of ours.
+        foreign: whether another tool made the study, and nothing else is known of it.
+    """
 
     version: int = VERSION
     dataset: DatasetReference
@@ -174,17 +201,26 @@ class Definition(_Frozen):
     evaluation: Evaluation | None = None
     report: ReportTable | None = None
     record_steps: bool = False
+    function: FunctionReference | None = None
+    foreign: bool = False
+
+    @property
+    def learned(self) -> bool:
+        """True if the space is what the trials recorded: an objective function, or another tool, chose it."""
+        return self.function is not None or self.foreign
 
     @property
     def space(self) -> Space:
-        """The search space, parsed anew from the stored parameters."""
+        """The search space, parsed anew from the stored parameters; an empty one if it is learned from the trials."""
+        if self.learned:
+            return LearnedSpace()
         candidates = self.evaluation.candidates if self.evaluation else ()
         return Space(self.parameters, configurations={each.label: each.values for each in candidates})
 
     @property
     def fixed(self) -> bool:
         """True if every trial's parameters are known from the start."""
-        return SAMPLERS[self.sampler.name].fixed
+        return not self.learned and SAMPLERS[self.sampler.name].fixed
 
     @property
     def metrics(self) -> tuple[str, ...]:

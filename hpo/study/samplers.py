@@ -14,7 +14,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hpo.errors import DefinitionError, describe_unknown
 
-__all__ = ["SAMPLERS", "Sampler", "build_sampler", "check_sampler"]
+__all__ = ["SAMPLERS", "UNKNOWN", "Sampler", "build_sampler", "check_sampler"]
+
+
+UNKNOWN = "unknown"  # the sampler of a study that another tool has made, which does not record it
 
 
 # Optuna would refuse a smaller number in the middle of a study.

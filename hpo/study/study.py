@@ -15,15 +15,17 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, find_closest
-from hpo.space import Space
+from hpo.space import LearnedSpace, Space
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.definition import Budget, Definition, longest_epochs
+from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, longest_epochs
 from hpo.study.pruners import build_pruner
-from hpo.study.samplers import build_sampler
+from hpo.study.samplers import UNKNOWN, build_sampler
 from hpo.study.slots import fixed_trials
 
 __all__ = ["ClaimedTrial", "Study", "study_names"]
@@ -58,6 +60,11 @@ class ClaimedTrial:
         return self.trial._trial_id
 
 
+def default_metrics(directions: Sequence[StudyDirection]) -> list[str]:
+    """Name the objectives of a study that gives them no names, as Optuna's tables do."""
+    return ["value"] if len(directions) == 1 else [f"value_{place}" for place in range(len(directions))]
+
+
 def study_names(storage: StudyStorage) -> list[str]:
     """Return the names of all studies in a storage, whoever made them."""
     return [study.study_name for study in storage.get_all_studies()]
@@ -66,9 +73,11 @@ def study_names(storage: StudyStorage) -> list[str]:
 class Study:
     """Study in a storage. The object holds its identity and cached constants alone: the storage has the truth.
 
+    A study that another tool has made has a definition, too: what its rows say. Its space is learned from its trials,
+    its budget is the trials that it has, and nothing can train it.
+
     Raises:
         StudyNotFoundError: the storage has no study of that name.
-        StudyForeignError: the study was not made by hpo.
     """
 
     def __init__(self, storage: StudyStorage, name: str) -> None:
@@ -78,12 +87,6 @@ class Study:
             self.id = storage.get_study_id_from_name(name)
         except KeyError:
             raise StudyNotFoundError(self._not_found()) from None
-        if DEFINITION not in storage.get_study_user_attrs(self.id):
-            raise StudyForeignError(
-                f"study '{name}' in {storage.masked_url} was not made by hpo launch: it has no definition to train or "
-                f"report by; see it with: hpo dashboard --storage {shlex.quote(storage.masked_url)}; go on with it in "
-                f"Python: optuna.load_study(study_name={name!r}, storage=hpo.StudyStorage(URL))"
-            )
 
     def _not_found(self) -> str:
         names = study_names(self.storage)
@@ -136,6 +139,19 @@ class Study:
         storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, finish)
         return cls(storage, name)
 
+    def check_trainable(self) -> None:
+        """Refuse to train a study of which only its trials are known.
+
+        Raises:
+            StudyForeignError: another tool made the study; the line says how to go on with it.
+        """
+        if self.definition.foreign:
+            raise StudyForeignError(
+                f"study '{self.name}' in {self.storage.masked_url} was made by another tool, and its objective function "
+                f"is not known; go on with it with: hpo launch FILE.py:FUNCTION --name {shlex.quote(self.name)} "
+                f"--trials N"
+            )
+
     def check_definition(self, definition: Definition) -> None:
         """Refuse another definition than the stored one.
 
@@ -157,18 +173,47 @@ class Study:
 
     @cached_property
     def definition(self) -> Definition:
-        """The stored definition."""
-        return Definition.model_validate(self._attrs[DEFINITION])
+        """The stored definition; of a study of another tool, what its rows say."""
+        attrs = self._attrs
+        return Definition.model_validate(attrs[DEFINITION]) if DEFINITION in attrs else self._describe_foreign()
+
+    def _describe_foreign(self) -> Definition:
+        """Return the definition of a study that another tool has made."""
+        directions = self.storage.get_study_directions(self.id)
+        metrics = self.storage.get_study_system_attrs(self.id).get("study:metric_names") or default_metrics(directions)
+        return Definition(
+            dataset=DatasetReference(name=registry.NO_DATA),
+            objectives=tuple(
+                Objective(metric=metric, direction="maximize" if each == StudyDirection.MAXIMIZE else "minimize")
+                for metric, each in zip(metrics, directions, strict=True)
+            ),
+            sampler=ComponentSpec(name=UNKNOWN),
+            pruner=ComponentSpec(name="none"),
+            seed=0,
+            parameters={},
+            foreign=True,
+        )
+
+    @property
+    def space(self) -> Space:
+        """The search space of the definition, or what the trials have shown of it so far."""
+        if self.definition.learned:
+            return LearnedSpace(trial.distributions for trial in self.trials())
+        return self._defined_space
 
     @cached_property
-    def space(self) -> Space:
-        """The search space of the definition."""
+    def _defined_space(self) -> Space:
         return self.definition.space
 
     @property
     def budget(self) -> Budget:
-        """The stored budget, as it is now."""
-        return Budget.model_validate(self._attrs[BUDGET])
+        """The stored budget, as it is now; without one, the trials that are there."""
+        return self._read_budget(self._attrs)
+
+    def _read_budget(self, attrs: Mapping[str, Any]) -> Budget:
+        if BUDGET in attrs:
+            return Budget.model_validate(attrs[BUDGET])
+        return Budget(trials=sum(self.storage.count_trials(self.id).values()))
 
     @property
     def maximize(self) -> bool:
@@ -201,7 +246,7 @@ class Study:
         """Replace the definition. The caller makes sure that it means the same for all existing trials."""
         stored = self._attrs[DEFINITION]
         self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
-        for name in ("definition", "space"):
+        for name in ("definition", "_defined_space"):
             self.__dict__.pop(name, None)
 
     def start_clock(self) -> None:
@@ -251,7 +296,7 @@ class Study:
     def _budget_and_deadline(self) -> tuple[Budget, float | None]:
         """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
         attrs = self._attrs
-        budget, deadline = Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE)
+        budget, deadline = self._read_budget(attrs), attrs.get(DEADLINE)
         if budget.timeout is not None and deadline is None:
             self.start_clock()
         return budget, deadline
@@ -339,7 +384,7 @@ class Study:
     def stop_reason(self) -> str | None:
         """Return why no more trials are begun: the time is up, or the target is reached; None if they are."""
         attrs = self._attrs
-        return self._stop_reason(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
+        return self._stop_reason(self._read_budget(attrs), attrs.get(DEADLINE))
 
     def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:

@@ -33,6 +33,7 @@ from hpo.report.format import count_text, dimension_text, value_text, values_tex
 from hpo.report.stats.importance import RESAMPLES, SAMPLE_LIMIT, Importances, Share, list_ranked_trials
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
+from hpo.space.learned import plain_value
 from hpo.study import Objective, Study
 
 __all__ = ["Bucket", "group_by_value", "parameter_importance_chapter"]
@@ -170,11 +171,12 @@ def group_by_value(study: Study, dimension: Dimension, trials: Sequence[FrozenTr
 
     A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
-    with_value = [trial for trial in trials if dimension.key in trial.params]
-    name_of, place_of = _bucket_scale(dimension.domain, [trial.params[dimension.key] for trial in with_value])
+    values = {trial.number: plain_value(trial.params[dimension.key]) for trial in trials if dimension.key in trial.params}
+    name_of, place_of = _bucket_scale(dimension.domain, list(values.values()))
     groups: dict[float, list[FrozenTrial]] = {}
-    for trial in with_value:
-        groups.setdefault(place_of(trial.params[dimension.key]), []).append(trial)
+    for trial in trials:
+        if trial.number in values:
+            groups.setdefault(place_of(values[trial.number]), []).append(trial)
     return [_make_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
 
 

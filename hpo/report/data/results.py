@@ -21,6 +21,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.report.format import finite
 from hpo.space import Space
+from hpo.space.learned import plain_value
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
@@ -231,13 +232,14 @@ def read_results(study: Study) -> Results:
     study.definition.check_registered()
     epochs = study.storage.read_epochs(study.id)
     trials = study.trials()
+    metric = study.definition.objectives[0].metric
     return Results(
         name=study.name,
         storage=study.storage.masked_url,
         definition=study.definition,
         budget=study.budget,
         space=study.space,
-        trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id, [])) for trial in trials),
+        trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id) or _read_curve(trial, metric)) for trial in trials),
         remaining_trials=study.remaining(),
         stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
@@ -272,10 +274,17 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
 
 def _read_params(trial: FrozenTrial) -> dict[str, Value]:
     fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
-    return dict(fixed or trial.params)
+    return {name: plain_value(value) for name, value in (fixed or trial.params).items()}
+
+
+def _read_curve(trial: FrozenTrial, metric: str) -> list[EpochMetrics]:
+    """Return what a trial reported to Optuna, where it recorded no metrics of ours."""
+    return [{"epoch": step, metric: value} for step, value in sorted(trial.intermediate_values.items())]
 
 
 def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
+    if study.definition.learned:
+        return None
     try:
         if study.is_baseline(trial.number):
             return study.config_of(trial)

@@ -13,7 +13,6 @@ from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension
 from hpo.space.domains import Range
 from hpo.study import Objective
-from hpo.study.samplers import SAMPLERS
 
 __all__ = [
     "adaptive_caveat",
@@ -34,7 +33,7 @@ LEADERS = 5
 
 def is_adaptive(results: Results) -> bool:
     """Return whether trials were chosen by the results of earlier ones."""
-    return not SAMPLERS[results.definition.sampler.name].fixed
+    return not results.definition.fixed
 
 
 def adaptive_caveat(results: Results) -> str:

@@ -1,0 +1,129 @@
+"""Space of a study whose objective function chose it: the union of the distributions that its trials recorded."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from hpo.config.parameter import Parameter, Value
+from hpo.errors import SpaceError
+from hpo.space.domains import Choices, Constant, Domain, Float, Int
+from hpo.space.space import Params, Space, Values
+
+__all__ = ["LearnedSpace", "plain_value"]
+
+GROUP = "learned"  # of its parameters, which no registry knows
+
+
+def plain_value(value: Any) -> Value:
+    """Return a value that Optuna has stored as one that a domain can hold: None as `none`, a list or table as JSON."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return "none" if value is None else json.dumps(value, default=str)
+
+
+class LearnedSpace(Space):
+    """Space that is learned from trials, parameter by parameter.
+
+    It knows no conditions: a parameter that a trial lacks was not asked for there.
+
+    Args:
+        trials: the distributions of each trial, by parameter.
+    """
+
+    def __init__(self, trials: Iterable[Mapping[str, BaseDistribution]] = ()) -> None:
+        self._recorded: dict[str, Counter[str]] = {}
+        distributions: dict[str, dict[str, BaseDistribution]] = {}
+        for trial in trials:
+            for name, distribution in trial.items():
+                key = distribution_to_json(distribution)
+                self._recorded.setdefault(name, Counter())[key] += 1
+                distributions.setdefault(name, {})[key] = distribution
+        self.models = ()
+        self.configurations = MappingProxyType({})
+        self.domains = {name: (_unite(list(each.values())),) for name, each in distributions.items()}
+        self.table = {name: _make_parameter(name, domain) for name, (domain,) in self.domains.items()}
+        self.dimensions = self._order_dimensions()
+
+    def values(self, params: Mapping[str, Value]) -> Values:
+        """Return the values that a trial with these Optuna parameters has, which are just those."""
+        return {d.key: d.domain.exact(params[d.key]) for d in self.dimensions if d.key in params}
+
+    def params(self, values: Mapping[str, Value]) -> Params:
+        """Return the Optuna parameters of these values: those that the space knows."""
+        return {name: value for name, value in values.items() if name in self.domains}
+
+    def notices(self) -> list[str]:
+        """Return a line for each parameter that was asked for with more than one domain."""
+        changed = {name: counts for name, counts in self._recorded.items() if len(counts) > 1}
+        return [
+            f"{name}: its domain changed between trials ({_list_domains(counts)}); the space has their union"
+            for name, counts in changed.items()
+        ]
+
+
+def _make_parameter(name: str, domain: Domain) -> Parameter:
+    kinds = {Float: float, Int: int}
+    kind = kinds.get(type(domain), type(domain.at(0)))
+    return Parameter(name, kind, None, "", GROUP)
+
+
+def _list_domains(counts: Counter[str]) -> str:
+    """List the domains of a parameter with the number of their trials, the most frequent first."""
+    texts = [f"{_domain_text(key)} in {count}" for key, count in counts.most_common(3)]
+    return "; ".join([*texts, f"and {len(counts) - 3} more"] if len(counts) > 3 else texts)
+
+
+def _domain_text(key: str) -> str:
+    attributes = json.loads(key)["attributes"]
+    if "choices" in attributes:
+        return " | ".join(str(plain_value(choice)) for choice in attributes["choices"])
+    return f"{attributes['low']:g} to {attributes['high']:g}"
+
+
+def _unite(distributions: Sequence[BaseDistribution]) -> Domain:
+    """Return the smallest domain that contains all values of these distributions."""
+    if all(isinstance(each, FloatDistribution | IntDistribution) for each in distributions):
+        return _unite_ranges([each for each in distributions if isinstance(each, FloatDistribution | IntDistribution)])
+    values: dict[tuple[type, Value], Value] = {}
+    for each in distributions:
+        # A range and choices under one name cannot both be kept: of the range the ends stand for it.
+        choices = each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
+        for choice in map(plain_value, choices):
+            values.setdefault((type(choice), choice), choice)
+    united = tuple(values.values())
+    return Constant(united[0]) if len(united) == 1 else Choices(united)
+
+
+def _unite_ranges(ranges: Sequence[FloatDistribution | IntDistribution]) -> Domain:
+    low, high = min(each.low for each in ranges), max(each.high for each in ranges)
+    whole = all(isinstance(each, IntDistribution) for each in ranges)
+    if low == high:
+        return Constant(int(low) if whole else float(low))
+    log = all(each.log for each in ranges)
+    step = None if log else _common_step(ranges, low)
+    kind = Int if whole else Float
+    try:
+        return kind(low, high, log=log, step=step)
+    except SpaceError:  # the step does not divide what the ranges make together
+        return kind(low, high, log=log)
+
+
+def _common_step(ranges: Sequence[FloatDistribution | IntDistribution], low: float) -> float | None:
+    """Return the step of all ranges, if they have one and lie on one grid."""
+    steps = {each.step for each in ranges}
+    step = steps.pop()
+    if steps or step is None or any(abs((each.low - low) / step % 1) > 1e-8 for each in ranges):
+        return None
+    return None if step == 1 and isinstance(ranges[0], IntDistribution) else step
