@@ -29,6 +29,19 @@ __all__: list[str] = []
 @click.option("--name", help="Name of the study; by default the file's stem.")
 @click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
 @click.option("--objective", help="Metric instead of the file's.")
+@click.option(
+    "--direction",
+    help="Of an objective function: minimize (by default) or maximize; several with commas, one for each value that it"
+    " returns.",
+)
+@click.option("--metric-names", help="Of an objective function: names of its values, with commas.")
+@click.option(
+    "--study",
+    "made",
+    metavar="VARIABLE",
+    help="Of an objective function: variable of its file that holds an optuna.Study, from which direction, sampler,"
+    " pruner and name are read.",
+)
 @click.option("--sampler", help="Sampler instead of the file's.")
 @click.option("--pruner", help="Pruner instead of the file's.")
 @click.option("--seed", type=int, help="Seed instead of the file's.")
@@ -60,15 +73,19 @@ def launch(
     slurm: Sequence[str],
     **keys: Any,
 ) -> int:
-    """Launch STUDY, a template's name or a .toml file, or go on with the study of that name.
+    """Launch STUDY: a template's name, a .toml file, or FILE.py:FUNCTION, an objective function of Optuna's trial.
+
+    The name of a stored study goes on with it.
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
+
+    Example: hpo launch train.py:objective --direction maximize --workers 4 --trials 100
     """
     where = make_backend(backend, address, slurm, options)
     if detach and (backend == "ray" or report):
         why = "tasks of Ray end with their launch" if backend == "ray" else "cannot write a report"
         raise RequestError(f"--detach: {why}")
-    plan = _plan(study, storage, options.imports, sets, keys)
+    plan, options = _plan(study, storage, options, sets, keys)
     for notice in plan.notices:
         say(f"note: {notice}")
     if dry_run:
@@ -85,12 +102,41 @@ def launch(
 
 
 def _plan(
-    study: str, storage: str | None, imports: Sequence[str], sets: Sequence[str], keys: dict[str, Any]
-) -> LaunchPlan:
+    study: str, storage: str | None, options: WorkerOptions, sets: Sequence[str], keys: dict[str, Any]
+) -> tuple[LaunchPlan, WorkerOptions]:
+    """Return the plan, and the options of its workers."""
+    from hpo.execution.objective_function import is_function
+
+    if is_function(study):
+        return _plan_function(study, storage, options, {**keys, "set": sets})
     from hpo.execution.launch import plan_launch
     from hpo.study.input.study_file import parse_override
 
-    return plan_launch(study, storage, imports=imports, parameters=dict(parse_override(text) for text in sets), **keys)
+    for name in ("direction", "metric_names", "made"):
+        if keys.pop(name) is not None:
+            spelled = "study" if name == "made" else name.replace("_", "-")
+            raise RequestError(f"--{spelled}: is for objective functions, FILE.py:FUNCTION; {study} is none")
+    parameters = dict(parse_override(text) for text in sets)
+    return plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys), options
+
+
+def _plan_function(
+    text: str, storage: str | None, options: WorkerOptions, keys: dict[str, Any]
+) -> tuple[LaunchPlan, WorkerOptions]:
+    from hpo.config import registry
+    from hpo.execution.launch_function import plan_function_launch
+    from hpo.execution.objective_function import load_function, read_study
+
+    for name in ("dataset", "objective", "warm_start", "top", "set"):
+        if keys.pop(name):
+            spelled = name.replace("_", "-")
+            raise RequestError(f"--{spelled}: is for study files; an objective function has this in its own code")
+    registry.import_modules(options.imports)
+    function = load_function(text)
+    variable = keys.pop("made")
+    made = None if variable is None else read_study(text, variable)
+    plan = plan_function_launch(function, storage, made, **keys)
+    return plan, options.model_copy(update={"function": function.location})
 
 
 def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:

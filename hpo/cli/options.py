@@ -52,7 +52,7 @@ def _field_option(name: str, *, of_worker: bool = False) -> Decorator[Any]:
     option_type, multiple = _option_type(field, flag)
     default = flag.none if flag.none is not None else field.default
     return click.option(
-        flag.worker if of_worker and flag.worker else flag.launch,
+        str(flag.worker if of_worker and flag.worker else flag.launch),
         name,
         type=option_type,
         multiple=multiple,
@@ -117,7 +117,7 @@ def launch_options(command: Command) -> Command:
 
 def _add_options(command: Command, *, of_worker: bool) -> Command:
     flags = {name: flag_of(field) for name, field in WorkerOptions.model_fields.items()}
-    names = [name for name, flag in flags.items() if flag is not None and (flag.worker or not of_worker)]
+    names = [name for name, flag in flags.items() if flag is not None and (flag.worker if of_worker else flag.launch)]
 
     @functools.wraps(command)
     def call(*arguments: Any, **keywords: Any) -> Any:

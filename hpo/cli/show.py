@@ -60,9 +60,12 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     if style == "json":
         print_json(summary)
         return
-    from hpo.study.input.preview import format_preview
+    from hpo.study.input.preview import format_learned_preview, format_preview
 
-    click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
+    if study.definition.learned:
+        click.echo(format_learned_preview(study.name, study.definition, study.budget, results.space))
+    else:
+        click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
     click.echo()
     workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
     tables = {"workers": workers, "failed": summary["failed"]}
@@ -127,7 +130,7 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
     type=click.Path(path_type=Path),
     help="Write every trial's record to this new folder: comb_N with train.csv, validation.csv, params.json, test.csv.",
 )
-@format_option("toml", "json", "yaml")
+@format_option("toml", "json", "yaml", "python")
 @import_option
 @storage_option
 def export(

@@ -26,7 +26,7 @@ from hpo.training.member import TrainResult, Weights
 from hpo.training.standalone import write_weights
 from hpo.utils.text import summarize_error
 
-__all__ = ["TrialRecorder"]
+__all__ = ["TrialOutcome", "TrialRecorder"]
 
 log = logging.getLogger("hpo.execution.worker")
 ERRORS_IN_A_ROW = 5
@@ -132,6 +132,17 @@ class TrialRecorder:
     def tell_out_of_memory(self, claim: ClaimedTrial, error: Exception) -> None:
         """Tell that a trial needs more memory than the device has."""
         self._tell([TrialOutcome(claim, TrialState.PRUNED, failure="out_of_memory", message=str(error))])
+
+    def tell(self, outcome: TrialOutcome) -> None:
+        """Tell how a trial ended, unless it is another worker's by now."""
+        self._tell([outcome])
+
+    def release_interrupted(self, claim: ClaimedTrial) -> None:
+        """Release a trial that was interrupted, or drop it if it is another worker's by now."""
+        if self.study.storage.is_lost(claim.id):
+            self.drop(claim)
+        else:
+            self._release_interrupted([claim])
 
     def release(self) -> None:
         """Release all open trials, so that other workers may claim them."""

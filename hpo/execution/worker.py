@@ -31,6 +31,9 @@ from hpo.errors import (
 )
 from hpo.execution.cohort_claims import CohortClaimer
 from hpo.execution.heartbeat import Heartbeat
+from hpo.execution.objective_call import ObjectiveTrial
+from hpo.execution.objective_calls import ObjectiveCalls
+from hpo.execution.objective_function import ObjectiveFunction, find_function
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.test_set import TestSetEvaluator
 from hpo.execution.trial_recorder import TrialRecorder
@@ -84,6 +87,7 @@ class Worker:
         study: the study whose trials it claims.
         options: how it trains them; `cpus` is its number of threads, and None leaves torch's own choice.
         should_stop: called between steps and between trials; true asks for an orderly stop.
+        function: the study's objective function, if it has one; by default the one that the options name.
 
     Raises:
         RequestError: an option is wrong here: no such device, a tracker that cannot be reached, a folder that cannot be
@@ -94,8 +98,10 @@ class Worker:
     study: Study
     options: WorkerOptions = field(default_factory=WorkerOptions)
     should_stop: Callable[[], bool] = lambda: False
+    function: ObjectiveFunction | None = None
 
     def __post_init__(self) -> None:
+        self.study.check_trainable()
         self.study.definition.check_registered()
         check_trackers(self.options.trackers)
         if self.options.tensorboard is not None:
@@ -114,8 +120,18 @@ class Worker:
         test_set = TestSetEvaluator(self.study, self.data) if evaluates else None
         self._recorder = TrialRecorder(self.study, self.files, self.work, test_set)
         self._claimer = CohortClaimer(self.study)
+        self._calls = self._make_calls()
         self._cohort_sizes: dict[tuple[Value, ...], int] = {}
         self._heartbeat = Heartbeat(self.study.storage, self.study.id, self.info, self.work)
+
+    def _make_calls(self) -> ObjectiveCalls | None:
+        """Return what runs the trials of an objective function; None where trials are configurations of ours."""
+        if self.study.definition.function is None:
+            return None
+        if self.function is None:
+            self.function = find_function(self.study, self.options.function, self.options.imports)
+        self.study.trial_type = ObjectiveTrial
+        return ObjectiveCalls(self.study, self.function.call, self.files, self._recorder, self._stopping)
 
     def _check_data(self) -> bool:
         """Load the data set, so that an error in it is raised before a trial is claimed; true for an evaluation."""
@@ -189,6 +205,9 @@ class Worker:
     def work_on(self, claim: ClaimedTrial) -> None:
         """Train a claimed trial with the further trials of its cohort, and tell their results, whatever they are."""
         try:
+            if self._calls is not None:
+                self._call(claim, self._calls)
+                return
             cohorts = self._claim_cohorts(claim)
             self._recorder.check_errors()
             for trials in cohorts:
@@ -197,6 +216,16 @@ class Worker:
         except (KeyboardInterrupt, SystemExit, HpoError):
             self._recorder.release()
             raise
+
+    def _call(self, claim: ClaimedTrial, calls: ObjectiveCalls) -> None:
+        """Call the objective function with a claimed trial."""
+        self._recorder.open[claim.id] = claim
+        with self._record_errors(claim):
+            if claim.taken_over:
+                self._count_death(claim)
+            with self.work.measure("training"):
+                calls.run(claim)
+        self._recorder.check_errors()
 
     # Claiming.
 

@@ -26,14 +26,14 @@ class Flag:
     """An option's face on the command line.
 
     Attributes:
-        launch: its name in `hpo launch` and `hpo evaluate`.
+        launch: its name in `hpo launch` and `hpo evaluate`; None where these know it otherwise.
         worker: its name in `hpo worker`; None where a worker need not know it.
         metavar: what stands for its value in a help text; None lets the type say it.
         none: the word that stands for None.
         envvar: an environment variable that it is read from where it is not given.
     """
 
-    launch: str
+    launch: str | None
     worker: str | None = None
     metavar: str | None = None
     none: str | None = None
@@ -139,6 +139,14 @@ class WorkerOptions(BaseModel):
         Flag("--import", "--import", metavar="MODULE", envvar="HPO_IMPORT"),
         Field(description="Module that registers your models, data sets or metrics."),
     ] = ()
+    function: Annotated[
+        str | None,
+        Flag(None, "--objective", metavar="FILE.py:FUNCTION"),
+        Field(
+            description="Objective function of the study: a function of a file, or MODULE:FUNCTION of a module that can"
+            " be imported here."
+        ),
+    ] = None
     debug: Annotated[bool, Field(description="Show tracebacks in the workers' logs.")] = False
 
     @classmethod

@@ -13,11 +13,13 @@ from hpo.study import Study
 
 __all__ = ["Format", "export_config"]
 
-Format = Literal["toml", "json", "yaml"]
+Format = Literal["toml", "json", "yaml", "python"]
 
 
 def export_config(study: Study | Results, number: int | None = None, format: str = "toml") -> str:  # noqa: A002
     """Write the best trial's configuration, or that of trial `number`, as the text of a file.
+
+    Of a trial whose space is learned it has the parameters as Optuna has them; `python` makes a `FixedTrial` of them.
 
     Its keys are `dataset`, `objective` (a metric's name, or a table of metric and direction where that is not the
     metric's own; of several objectives the first) and `parameters`: all those that have an effect, floats exact.
@@ -29,6 +31,10 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         raise RequestError(describe_unknown("format", format, get_args(Format)))
     results = study if isinstance(study, Results) else read_results(study)
     row = _choose_trial(results, number)
+    if results.definition.learned:
+        return _format_params(results, row, format)
+    if format == "python":
+        raise RequestError("format python: is for trials of an objective function; use toml, json or yaml")
     if row.config is None:
         reason = "it was added by others" if row.params else "it has no parameters yet"
         raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {reason}")
@@ -38,6 +44,18 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         "parameters": row.config.effective(),
     }
     return _format_table(table, _header_lines(results, row), format)
+
+
+def _format_params(results: Results, row: TrialRow, format: str) -> str:  # noqa: A002
+    """Format the parameters of a trial of an objective function."""
+    header = _header_lines(results, row)
+    if format == "python":
+        lines = [f"# {line}" for line in header]
+        call = f"trial = optuna.trial.FixedTrial({dict(row.recorded)!r}, number={row.number})"
+        return "\n".join([*lines, "import optuna", "", call]) + "\n"
+    objectives = [objective.model_dump() for objective in results.objectives]
+    table = {"objective": objectives[0] if len(objectives) == 1 else objectives, "parameters": dict(row.params)}
+    return _format_table(table, header, format)
 
 
 def _choose_trial(results: Results, number: int | None) -> TrialRow:

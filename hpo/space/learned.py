@@ -74,8 +74,7 @@ class LearnedSpace(Space):
 
 
 def _make_parameter(name: str, domain: Domain) -> Parameter:
-    kinds = {Float: float, Int: int}
-    kind = kinds.get(type(domain), type(domain.at(0)))
+    kind = float if isinstance(domain, Float) else type(domain.at(0))
     return Parameter(name, kind, None, "", GROUP)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "ReportTable",
     "WarmFrom",
     "constant_parameters",
+    "default_metrics",
     "longest_epochs",
     "test_metric",
 ]
@@ -271,8 +272,11 @@ def constant_parameters(space: Space) -> dict[str, Value]:
 
 
 def _comparable(definition: Definition) -> dict[str, Any]:
-    """Return a definition as JSON; a data file is identified by its hash, wherever it lies."""
-    data = definition.model_dump(mode="json", exclude={"report"})
+    """Return a definition as JSON; a data file is identified by its hash, wherever it lies.
+
+    An objective function is identified by its name, for people go on editing it.
+    """
+    data = definition.model_dump(mode="json", exclude={"report": True, "function": {"file", "sha256"}})
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data
@@ -285,6 +289,11 @@ def _differences(stored: Any, requested: Any, key: str = "") -> list[str]:
             line for k in keys for line in _differences(stored.get(k), requested.get(k), f"{key}.{k}" if key else k)
         ]
     return [] if stored == requested else [f"{key}: stored {stored!r}, requested {requested!r}"]
+
+
+def default_metrics(count: int) -> list[str]:
+    """Name the objectives of a study that gives them no names, as Optuna's tables do."""
+    return ["value"] if count == 1 else [f"value_{place}" for place in range(count)]
 
 
 def longest_epochs(space: Space) -> int:

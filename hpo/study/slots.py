@@ -20,8 +20,10 @@ def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str
     Slot 0 is the baseline if there is one, and warm starts follow it. Random slot n is drawn from (study seed, n);
     quasi-random slot n is point n of scipy's scrambled Sobol sequence over the varied dimensions (Sobol, 1967;
     scrambling after Matousek, 1998); grid slots are the leaves of the conditional tree, in order. An adaptive study has
-    slots for its baseline and its warm starts alone.
+    slots for its baseline and its warm starts alone. A study whose space is learned has its warm starts, as they are.
     """
+    if definition.learned:
+        return [dict(params) for params in definition.warm_start[start:stop]]
     space = definition.space
     first = _leading_trials(definition, space)[start:stop]
     draw = {"random": _random, "qmc": _sobol, "grid": _grid}.get(definition.sampler.name)

@@ -23,7 +23,7 @@ from hpo.errors import RequestError, StudyConflictError, StudyForeignError, Stud
 from hpo.space import LearnedSpace, Space
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, longest_epochs
+from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN, build_sampler
 from hpo.study.slots import fixed_trials
@@ -60,11 +60,6 @@ class ClaimedTrial:
         return self.trial._trial_id
 
 
-def default_metrics(directions: Sequence[StudyDirection]) -> list[str]:
-    """Name the objectives of a study that gives them no names, as Optuna's tables do."""
-    return ["value"] if len(directions) == 1 else [f"value_{place}" for place in range(len(directions))]
-
-
 def study_names(storage: StudyStorage) -> list[str]:
     """Return the names of all studies in a storage, whoever made them."""
     return [study.study_name for study in storage.get_all_studies()]
@@ -79,6 +74,8 @@ class Study:
     Raises:
         StudyNotFoundError: the storage has no study of that name.
     """
+
+    trial_type = optuna.trial.Trial  # of the handles on its claimed trials
 
     def __init__(self, storage: StudyStorage, name: str) -> None:
         self.storage = storage
@@ -108,6 +105,9 @@ class Study:
             return cls.insert(storage, name, definition, budget, fixed)
         except optuna.exceptions.DuplicatedStudyError:
             study = cls(storage, name)
+            if study.definition.foreign:
+                study.adopt(definition, budget)
+                return study
             study.check_definition(definition)
             if study.definition.report != definition.report:
                 study.replace_definition(study.definition.model_copy(update={"report": definition.report}))
@@ -139,6 +139,23 @@ class Study:
         storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, finish)
         return cls(storage, name)
 
+    def adopt(self, definition: Definition, budget: Budget) -> None:
+        """Store the definition of a study that another tool made, so that workers can go on with it.
+
+        Raises:
+            StudyConflictError: its directions are others.
+        """
+        stored = [each.direction for each in self.definition.objectives]
+        requested = [each.direction for each in definition.objectives]
+        if stored != requested:
+            raise StudyConflictError(
+                f"study '{self.name}' exists, and its directions are {', '.join(stored)}, not {', '.join(requested)}; "
+                "leave --direction out, or give the study another --name"
+            )
+        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: []}
+        self.storage.update_study(self.id, {DEFINITION: None}, attrs)
+        self._forget_definition()
+
     def check_trainable(self) -> None:
         """Refuse to train a study of which only its trials are known.
 
@@ -147,9 +164,9 @@ class Study:
         """
         if self.definition.foreign:
             raise StudyForeignError(
-                f"study '{self.name}' in {self.storage.masked_url} was made by another tool, and its objective function "
-                f"is not known; go on with it with: hpo launch FILE.py:FUNCTION --name {shlex.quote(self.name)} "
-                f"--trials N"
+                f"study '{self.name}' in {self.storage.masked_url} was made by another tool, and its objective "
+                "function is not known; go on with it with: "
+                f"hpo launch FILE.py:FUNCTION --name {shlex.quote(self.name)} --trials N"
             )
 
     def check_definition(self, definition: Definition) -> None:
@@ -180,7 +197,9 @@ class Study:
     def _describe_foreign(self) -> Definition:
         """Return the definition of a study that another tool has made."""
         directions = self.storage.get_study_directions(self.id)
-        metrics = self.storage.get_study_system_attrs(self.id).get("study:metric_names") or default_metrics(directions)
+        metrics = self.storage.get_study_system_attrs(self.id).get("study:metric_names") or default_metrics(
+            len(directions)
+        )
         return Definition(
             dataset=DatasetReference(name=registry.NO_DATA),
             objectives=tuple(
@@ -246,6 +265,9 @@ class Study:
         """Replace the definition. The caller makes sure that it means the same for all existing trials."""
         stored = self._attrs[DEFINITION]
         self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
+        self._forget_definition()
+
+    def _forget_definition(self) -> None:
         for name in ("definition", "_defined_space"):
             self.__dict__.pop(name, None)
 
@@ -312,7 +334,7 @@ class Study:
         number = self.storage.get_trial_number_from_id(grant.trial_id)
         sampler = build_sampler(spec.name, spec.options, self.definition.seed, number)
         self._use_sampler(sampler)
-        trial = optuna.trial.Trial(self.optuna_study, grant.trial_id)
+        trial = self.trial_type(self.optuna_study, grant.trial_id)
         return ClaimedTrial(trial, sampler, grant.attempt, grant.taken_over)
 
     def _use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:

@@ -14,8 +14,10 @@ from hpo.training.data import Data
 __all__ = ["describe_environment"]
 
 
-def describe_environment(data: Data) -> dict[str, str]:
+def describe_environment(data: Data | None = None) -> dict[str, str]:
     """Return what a result depends on beside its configuration, as short texts by name.
+
+    Without data, which an objective function of the user's reads itself, neither a GPU nor the data are named.
 
     Keys: `python`, `torch-hpo`, `torch`, `numpy`, `cuda` (where the device is one), `device`, `threads` and `data`, a
     digest of labels, split and scaling.
@@ -26,6 +28,8 @@ def describe_environment(data: Data) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": importlib.metadata.version("numpy"),
     }
+    if data is None:
+        return {**versions, "device": _processor(), "threads": str(torch.get_num_threads())}
     if data.device.type == "cuda":
         versions["cuda"] = str(torch.version.cuda)
         versions["device"] = torch.cuda.get_device_name(data.device)

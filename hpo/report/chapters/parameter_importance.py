@@ -171,12 +171,12 @@ def group_by_value(study: Study, dimension: Dimension, trials: Sequence[FrozenTr
 
     A trial is infeasible where it breaks a constraint, as Optuna's `set_constraint` noted it: a value above 0.
     """
-    values = {trial.number: plain_value(trial.params[dimension.key]) for trial in trials if dimension.key in trial.params}
+    with_value = [trial for trial in trials if dimension.key in trial.params]
+    values = {trial.number: plain_value(trial.params[dimension.key]) for trial in with_value}
     name_of, place_of = _bucket_scale(dimension.domain, list(values.values()))
     groups: dict[float, list[FrozenTrial]] = {}
-    for trial in trials:
-        if trial.number in values:
-            groups.setdefault(place_of(values[trial.number]), []).append(trial)
+    for trial in with_value:
+        groups.setdefault(place_of(values[trial.number]), []).append(trial)
     return [_make_bucket(study, place, name_of(place), groups[place]) for place in sorted(groups)]
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -53,6 +53,7 @@ class TrialRow:
         message: the failure in a line, or None.
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
+        recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
     """
 
     number: int
@@ -71,6 +72,7 @@ class TrialRow:
     message: str | None = None
     baseline: bool = False
     extra: bool = False
+    recorded: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float | None:
@@ -239,7 +241,9 @@ def read_results(study: Study) -> Results:
         definition=study.definition,
         budget=study.budget,
         space=study.space,
-        trials=tuple(_make_row(study, trial, epochs.get(trial._trial_id) or _read_curve(trial, metric)) for trial in trials),
+        trials=tuple(
+            _make_row(study, trial, epochs.get(trial._trial_id) or _read_curve(trial, metric)) for trial in trials
+        ),
         remaining_trials=study.remaining(),
         stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
@@ -269,6 +273,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         message=_text_or_none(attrs.get("message")),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
+        recorded=trial.params,
     )
 
 

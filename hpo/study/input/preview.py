@@ -11,15 +11,17 @@ from hpo.space.domains import Domain, Range
 from hpo.study.definition import Budget, Definition
 from hpo.study.slots import fixed_trials
 
-__all__ = ["format_preview"]
+__all__ = ["format_learned_preview", "format_preview"]
 
 SAMPLES = 3
 
 
 def format_preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
     """Format a study's parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
+    if definition.learned:
+        return format_learned_preview(name, definition, budget, definition.space)
     space = definition.space
-    objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+    objectives = _format_objectives(definition)
     sampled = _sample_params(definition, space, min(samples, budget.trials))
     lines = [
         f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
@@ -33,6 +35,22 @@ def format_preview(name: str, definition: Definition, budget: Budget, samples: i
         *(f"\nfor example: {_format_values(space.values(params))}" for params in sampled),
     ]
     return "\n".join(lines)
+
+
+def format_learned_preview(name: str, definition: Definition, budget: Budget, space: Space) -> str:
+    """Format a study of an objective function, or of another tool, with what its trials have shown of the space."""
+    function = "another tool" if definition.function is None else definition.function.label
+    lines = [f"study {name}: {budget.trials} trials of {function}, {_format_objectives(definition)}"]
+    if definition.function is not None:
+        lines.append(f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}")
+    lines += ["", *(_format_dimension(dimension) for dimension in space.dimensions)]
+    if not space.dimensions:
+        lines.append("the space is learned from the trials, which have recorded nothing yet")
+    return "\n".join([*lines, *(f"note: {notice}" for notice in space.notices())])
+
+
+def _format_objectives(definition: Definition) -> str:
+    return ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
 
 
 def _format_dimension(dimension: Dimension) -> str:

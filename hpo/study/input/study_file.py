@@ -37,9 +37,11 @@ __all__ = [
     "check_name",
     "check_objective_metrics",
     "default_objective",
+    "get_integer",
     "get_table",
     "get_text",
     "parse_budget",
+    "parse_component",
     "parse_definition",
     "parse_duration",
     "parse_objectives",
@@ -109,8 +111,8 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base)
     objectives = parse_objectives(table.get("objective", default_objective(space.models)))
-    sampler = _parse_component(table.get("sampler", "tpe"), "sampler")
-    pruner = _parse_component(table.get("pruner", "none"), "pruner")
+    sampler = parse_component(table.get("sampler", "tpe"), "sampler")
+    pruner = parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest_epochs(space), len(objectives))
     constraints = read_constraints(table.get("constraints", ()), sampler.name)
@@ -129,7 +131,7 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
         objectives=objectives,
         sampler=sampler,
         pruner=pruner,
-        seed=_get_integer(table, "seed", 0, low=0, high=2**32 - 1),
+        seed=get_integer(table, "seed", 0, low=0, high=2**32 - 1),
         parameters=space.to_json(),
         constraints=constraints,
         baseline=baseline,
@@ -286,7 +288,12 @@ def _parse_objective(item: object) -> Objective:
     return Objective(metric=entry.name, direction=direction)
 
 
-def _parse_component(value: object, kind: str) -> ComponentSpec:
+def parse_component(value: object, kind: str) -> ComponentSpec:
+    """Parse the key `sampler` or `pruner`: a name, or a table of name and options.
+
+    Raises:
+        DefinitionError: it is neither.
+    """
     table = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(table.get("name"), str):
         raise DefinitionError(f"{kind} = {value!r}: give its name, or a table with name and options")
@@ -314,7 +321,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
         count = len(definition.objectives)
         raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
     timeout = parse_duration(table["timeout"]) if "timeout" in table else None
-    trials = _get_integer(table, "trials", trials, low=1)
+    trials = get_integer(table, "trials", trials, low=1)
     if definition.sampler.name == "grid":
         points = count_grid_points(definition, definition.space)
         if "trials" in table and trials != points:
@@ -390,7 +397,12 @@ def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
     return value
 
 
-def _get_integer(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
+def get_integer(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
+    """Return a key's whole number, or the default.
+
+    Raises:
+        DefinitionError: the value is no whole number from `low` to `high`.
+    """
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise DefinitionError(f"{key} = {value!r}: must be a whole number from {low} to {high}")

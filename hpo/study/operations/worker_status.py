@@ -53,7 +53,8 @@ def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[Work
     by_id = {trial._trial_id: trial for trial in trials}
     rows = study.storage.read_workers(study.id)
     epochs = study.storage.read_last_epochs(study.id, [trial_id for row in rows for trial_id in row.trial_ids])
-    default = study.definition.baseline_config(study.space).epochs
+    definition = study.definition
+    default = 0 if definition.learned else definition.baseline_config(study.space).epochs
 
     def read_state(row: WorkerRow) -> WorkerState:
         held = [by_id[trial_id] for trial_id in row.trial_ids if trial_id in by_id]

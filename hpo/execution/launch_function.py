@@ -1,0 +1,100 @@
+"""Plans of studies of an objective function: new ones, ones to go on with, and ones that plain Optuna began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.errors import StorageMissingError, StudyConflictError, StudyNotFoundError
+from hpo.execution.launch import LaunchPlan
+from hpo.execution.objective_function import ObjectiveFunction
+from hpo.study import Study, StudyStorage
+from hpo.study.definition import FunctionReference
+from hpo.study.input.function_study import define_function_study, read_study_keys, waiting_params
+from hpo.utils.home import default_storage
+
+__all__ = ["find_changes", "plan_function_launch"]
+
+
+def plan_function_launch(
+    function: ObjectiveFunction, storage: str | None = None, made: optuna.Study | None = None, **keys: Any
+) -> LaunchPlan:
+    """Return the plan of a study whose trials are calls of an objective function; nothing is created.
+
+    Args:
+        function: the objective function.
+        storage: a storage URL; by default the one that the commands use.
+        made: a study as the function's own file has made it: its directions, metric names, sampler, pruner, name and
+            enqueued trials are taken, where no key says otherwise.
+        keys: see `define_function_study`; None leaves what the study has, or the default.
+
+    Raises:
+        RequestError: a value is wrong; the line names the key and the value.
+        StudyConflictError: the storage has another study of that name.
+    """
+    given = {key: value for key, value in keys.items() if value is not None}
+    of_file, notices = ({}, list[str]()) if made is None else read_study_keys(made)
+    name = str({"name": default_name(function.reference), **of_file, **given}["name"])
+    stored = _find_study(name, storage)
+    values = {**of_file, **({} if stored is None else _read_stored_keys(stored)), **given}
+    name, definition, budget = define_function_study(function.reference, name, values)
+    if stored is not None and not stored.definition.foreign:
+        definition = definition.model_copy(update={"warm_start": stored.definition.warm_start})
+        notices += find_changes(stored, function.reference)
+    elif made is not None:
+        definition = definition.model_copy(update={"warm_start": tuple(waiting_params(made))})
+    return LaunchPlan(name, definition, budget, tuple(notices))
+
+
+def default_name(reference: FunctionReference) -> str:
+    """Name a study after the file or the module of its function, or after the function itself."""
+    if reference.file is not None:
+        return Path(reference.file).stem
+    return reference.name if reference.module is None else reference.module.rpartition(".")[2]
+
+
+def find_changes(study: Study, reference: FunctionReference) -> list[str]:
+    """Return a line if the source of a study's function is not what it was at the launch."""
+    stored = study.definition.function
+    if stored is None or not stored.sha256 or not reference.sha256 or stored.sha256 == reference.sha256:
+        return []
+    return [
+        f"{reference.label}: its source is not the one that study '{study.name}' was launched with (SHA-256 "
+        f"{reference.sha256[:12]}, then {stored.sha256[:12]}); trials of both are compared"
+    ]
+
+
+def _find_study(name: str, storage: str | None) -> Study | None:
+    """Return the stored study of that name, if there is one.
+
+    Raises:
+        StudyConflictError: its trials are no calls of an objective function.
+    """
+    try:
+        study = Study(StudyStorage(storage or default_storage(), create=False), name)
+    except (StorageMissingError, StudyNotFoundError):
+        return None
+    if not study.definition.learned:
+        raise StudyConflictError(
+            f"study '{name}' exists, and trains configurations of its own space; give this one another --name"
+        )
+    return study
+
+
+def _read_stored_keys(study: Study) -> Mapping[str, Any]:
+    """Return what a stored study has, as keys of `define_function_study`."""
+    definition, budget = study.definition, study.budget
+    keys: dict[str, Any] = {
+        "direction": [objective.direction for objective in definition.objectives],
+        "metric_names": [objective.metric for objective in definition.objectives],
+    }
+    if definition.foreign:
+        return keys
+    components = {
+        kind: {"name": spec.name, **spec.options}
+        for kind, spec in (("sampler", definition.sampler), ("pruner", definition.pruner))
+    }
+    return {**keys, **components, "seed": definition.seed, "trials": budget.trials}

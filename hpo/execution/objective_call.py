@@ -1,0 +1,116 @@
+"""Call of an objective function: Optuna's trial as the function sees it, and what becomes of the returned value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from typing_extensions import override
+
+from hpo.errors import RunError
+
+__all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
+
+
+class TrialInterrupted(BaseException):
+    """Interruption of an objective function: the worker is to stop, or the trial is another worker's.
+
+    It passes through the function's `except Exception`, so that the trial is given back as it is.
+    """
+
+
+class ObjectiveTrial(optuna.trial.Trial):
+    """Optuna's trial in a worker: it interrupts the function where it reports, if the worker is to stop.
+
+    Attributes:
+        interrupted: called at each report; true raises `TrialInterrupted`.
+        folder: the folder for files that a later attempt needs; None outside a worker.
+    """
+
+    interrupted: Callable[[], bool] = staticmethod(lambda: False)
+    folder: Path | None = None
+
+    @override
+    def report(self, value: float, step: int) -> None:
+        """Report an intermediate value, as Optuna's trial does."""
+        super().report(value, step)
+        self._check()
+
+    @override
+    def should_prune(self) -> bool:
+        """Ask the study's pruner, as Optuna's trial does."""
+        self._check()
+        return super().should_prune()
+
+    def _check(self) -> None:
+        if self.interrupted():
+            raise TrialInterrupted
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """End of a call: the state and values of its trial, and kind and message of a failure, if it is one."""
+
+    state: TrialState
+    values: list[float] | None = None
+    failure: str = ""
+    message: str = ""
+
+
+def call_objective(function: Callable[[Any], object], trial: ObjectiveTrial, objectives: int) -> CallResult | None:
+    """Call an objective function with a trial; return None if it was interrupted.
+
+    As in Optuna, a pruned trial has the value that it reported last. Other than there, a value that is not finite
+    prunes the trial as diverged, so that the sampler learns from it.
+
+    Args:
+        function: the objective function.
+        trial: its argument.
+        objectives: number of values that it is to return.
+
+    Raises:
+        RunError: it returned something else than that many numbers.
+        Exception: whatever the function raises.
+    """
+    try:
+        returned = function(trial)
+    except TrialInterrupted:
+        return None
+    except optuna.TrialPruned:
+        return CallResult(TrialState.PRUNED, _read_last_report(trial))
+    values = _parse_values(returned, objectives)
+    if all(map(math.isfinite, values)):
+        return CallResult(TrialState.COMPLETE, values)
+    shown = ", ".join(map(str, values))
+    return CallResult(TrialState.PRUNED, None, "diverged", f"the objective function returned {shown}")
+
+
+def _read_last_report(trial: ObjectiveTrial) -> list[float] | None:
+    reports = trial._cached_frozen_trial.intermediate_values
+    last = reports[max(reports)] if reports else math.nan
+    return [last] if math.isfinite(last) else None
+
+
+def _parse_values(returned: object, objectives: int) -> list[float]:
+    parts = list(returned) if isinstance(returned, Sequence) and not isinstance(returned, str | bytes) else [returned]
+    if len(parts) != objectives:
+        wanted = "one number" if objectives == 1 else f"{objectives} numbers"
+        raise RunError(f"the objective function returned {len(parts)} values, and the study has {wanted}")
+    return [_parse_value(part, objectives) for part in parts]
+
+
+def _parse_value(value: Any, objectives: int) -> float:
+    if value is None:
+        wanted = "a number" if objectives == 1 else f"{objectives} numbers"
+        raise RunError(f"the objective function returned None; let it return {wanted}")
+    if isinstance(value, str | bytes | bool):
+        raise RunError(f"the objective function returned {value!r}, a {type(value).__name__}; return a number")
+    try:
+        return float(value.detach() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"the objective function returned a {type(value).__name__}; return a number") from error

@@ -1,0 +1,216 @@
+"""Objective functions of the user's own: `FILE.py:NAME` or `MODULE:NAME` to a function of Optuna's trial."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+
+from hpo.errors import RegistryError, RequestError, find_closest
+from hpo.study import Study
+from hpo.study.definition import FunctionReference
+from hpo.utils.text import summarize_error
+
+__all__ = ["ObjectiveFunction", "describe_function", "find_function", "is_function", "load_function", "read_study"]
+
+Function = Callable[[optuna.trial.Trial], Any]
+
+
+@dataclass(frozen=True)
+class ObjectiveFunction:
+    """Objective function, and the reference by which its study knows it."""
+
+    call: Function
+    reference: FunctionReference
+
+    @property
+    def location(self) -> str:
+        """The function as `load_function` takes it, from whatever folder."""
+        return f"{self.reference.file or self.reference.module}:{self.reference.name}"
+
+
+def is_function(text: str) -> bool:
+    """Return whether a command's argument names an objective function: `FILE.py:NAME` or `MODULE:NAME`."""
+    place, colon, name = text.rpartition(":")
+    return bool(colon) and name.isidentifier() and (place.endswith(".py") or _is_module_name(place))
+
+
+def _is_module_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
+def load_function(text: str) -> ObjectiveFunction:
+    """Load an objective function, importing the file or module that holds it.
+
+    Args:
+        text: `FILE.py:NAME`, or `MODULE:NAME` for a module that can be imported from the working directory.
+
+    Raises:
+        RequestError: there is no such file or name, or it does not take a trial.
+        RegistryError: the file cannot be imported; the message has the line of the user's that failed.
+    """
+    place, _, name = text.rpartition(":")
+    file = Path(place).expanduser().absolute() if place.endswith(".py") else None
+    module = _import_file(file) if file is not None else _import_module(place)
+    function = getattr(module, name, None)
+    if function is None:
+        raise RequestError(f"{text}: {place} {_explain_missing(module, name)}")
+    check_function(text, function)
+    return ObjectiveFunction(function, _make_reference(name, module, file))
+
+
+def describe_function(function: Function) -> FunctionReference:
+    """Return the reference of a function that lives in this process: by its module, or by nothing but its name."""
+    module = inspect.getmodule(function)
+    name = getattr(function, "__name__", type(function).__name__)
+    if module is None or module.__name__ == "__main__":
+        return FunctionReference(name=name, sha256=_digest_source(function))
+    return _make_reference(name, module, None)
+
+
+def find_function(study: Study, text: str | None, imports: Sequence[str]) -> ObjectiveFunction:
+    """Return the objective function of a study, for a worker.
+
+    Args:
+        study: a study of an objective function.
+        text: the function, as `load_function` takes it; None if one of the modules holds it.
+        imports: modules that the user has named. What a database names is not imported.
+
+    Raises:
+        RequestError: nothing names the function, or it is of another name.
+        RegistryError: its file or module cannot be imported.
+    """
+    reference = study.definition.function
+    assert reference is not None
+    if text is None:
+        holder = reference.module or Path(reference.file or "").stem
+        if holder not in imports:
+            named = f"--objective {reference.file or holder}:{reference.name}"
+            raise RequestError(
+                f"study '{study.name}' calls the objective function {reference.label}, which a worker imports only if "
+                f"you name it: add {named}" + (f", or --import {holder}" if holder else "")
+            )
+        text = f"{holder}:{reference.name}"
+    function = load_function(text)
+    if function.reference.name != reference.name:
+        raise RequestError(f"--objective {text}: study '{study.name}' calls {reference.label}")
+    return function
+
+
+def check_function(label: str, function: object) -> None:
+    """Check that an objective function can be called with a trial alone.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    if not callable(function):
+        raise RequestError(f"{label}: is {type(function).__name__}, not a function; name a function of one argument")
+    if isinstance(function, type):
+        raise RequestError(f"{label}: is a class; name a function of one argument, the trial, or an instance of it")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        wanted = ", ".join(map(str, inspect.signature(function).parameters.values()))
+        raise RequestError(
+            f"{label}: takes ({wanted}), but an objective function is called with the trial alone; "
+            "give the other arguments defaults"
+        ) from None
+    except ValueError:  # of a builtin, whose signature is not known
+        return
+
+
+def read_study(text: str, variable: str) -> optuna.Study:
+    """Return the study that an objective's file made and keeps in a variable.
+
+    Args:
+        text: the objective function, as `load_function` takes it.
+        variable: the variable's name.
+
+    Raises:
+        RequestError: there is no such variable, or it holds no study.
+    """
+    place = text.rpartition(":")[0]
+    file = Path(place).expanduser().absolute() if place.endswith(".py") else None
+    module = _import_file(file) if file is not None else _import_module(place)
+    study = getattr(module, variable, None)
+    if study is None:
+        raise RequestError(f"--study {variable}: {place} has no such variable outside functions and `if __name__ == …`")
+    if not isinstance(study, optuna.Study):
+        raise RequestError(f"--study {variable}: is {type(study).__name__}, not an optuna.Study")
+    return study
+
+
+def _make_reference(name: str, module: ModuleType, file: Path | None) -> FunctionReference:
+    source = file or (None if module.__file__ is None else Path(module.__file__))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source is not None and source.suffix == ".py" else ""
+    return FunctionReference(
+        name=name, file=None if file is None else str(file), module=None if file else module.__name__, sha256=digest
+    )
+
+
+def _digest_source(function: Function) -> str:
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):  # typed at a prompt, or an object
+        return ""
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Import a file under its own name, as a script that its folder's other files may import."""
+    name = file.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
+        return loaded
+    if not file.is_file():
+        raise RequestError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a Python file")
+    if loaded is not None or not name.isidentifier():
+        name = f"hpo_objective_{name}"  # something else is imported under its name, or nothing can be
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # the file's name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that what the file defines can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise RegistryError(f"{file}: {_locate(error, file)}{summarize_error(error)}") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise RegistryError(f"module {name}: {summarize_error(error)}") from error
+
+
+def _locate(error: BaseException, file: Path) -> str:
+    """Return the user's own line in which an error was raised, as `line 12 (import torchvison): `."""
+    if isinstance(error, SyntaxError):
+        return ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"line {frames[-1].lineno} ({frames[-1].line}): " if frames else ""
+
+
+def _explain_missing(module: ModuleType, name: str) -> str:
+    functions = [each for each, value in vars(module).items() if inspect.isfunction(value) and not each.startswith("_")]
+    near = find_closest(name, functions)
+    if near:
+        return f"has no {name}; did you mean '{near}'?"
+    return f"has no {name}; its functions are: {', '.join(functions) or 'none'}"

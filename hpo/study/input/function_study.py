@@ -1,0 +1,132 @@
+"""Definitions of studies whose trials are calls of an objective function, from options or from a study of Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hpo.config import registry
+from hpo.datasets import DatasetReference
+from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
+from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
+from hpo.study.pruners import PRUNERS, Pruner, check_pruner
+from hpo.study.samplers import SAMPLERS, Sampler, check_sampler
+
+__all__ = ["DEFAULT_TRIALS", "define_function_study", "read_study_keys", "waiting_params"]
+
+DEFAULT_TRIALS = 100
+DIRECTIONS = ("maximize", "minimize")
+KEYS = ("name", "trials", "timeout", "target", "sampler", "pruner", "seed", "direction", "metric_names")
+
+
+def define_function_study(
+    function: FunctionReference, default_name: str, keys: Mapping[str, Any]
+) -> tuple[str, Definition, Budget]:
+    """Return name, definition and budget of a study of an objective function.
+
+    Args:
+        function: the objective function.
+        default_name: the study's name where the keys give none.
+        keys: `name`, `trials`, `timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file; `direction`,
+            `minimize` by default, or one for each value that the function returns; and `metric_names`, as many.
+
+    Raises:
+        DefinitionError: names the key and the value that is wrong.
+    """
+    for key in keys:
+        if key not in KEYS:
+            raise DefinitionError(describe_unknown("key", key, KEYS))
+    objectives = _parse_objectives(keys.get("direction", "minimize"), keys.get("metric_names"))
+    several = len(objectives) > 1
+    sampler = parse_component(keys.get("sampler", "tpe"), "sampler")
+    # As optuna.create_study has them.
+    pruner = parse_component(keys.get("pruner", "none" if several else "median"), "pruner")
+    check_sampler(sampler.name, sampler.options, len(objectives))
+    if sampler.name in ("grid", "qmc"):
+        raise DefinitionError(
+            f"sampler '{sampler.name}': needs the whole space before the first trial, and an objective function shows "
+            "its own only as it is called; use random or tpe"
+        )
+    if pruner.name == "hyperband" and "max_resource" not in pruner.options:
+        raise DefinitionError(
+            "pruner 'hyperband': needs max_resource, the last step that a trial reports; give "
+            'pruner={"name": "hyperband", "max_resource": N} in Python, or use asha'
+        )
+    check_pruner(pruner.name, pruner.options, 1, len(objectives))
+    definition = Definition(
+        dataset=DatasetReference(name=registry.NO_DATA),
+        objectives=objectives,
+        sampler=sampler,
+        pruner=pruner,
+        seed=get_integer(keys, "seed", 0, low=0, high=2**32 - 1),
+        parameters={},
+        function=function,
+    )
+    return check_name(str(keys.get("name", default_name))), definition, parse_budget(keys, definition, DEFAULT_TRIALS)
+
+
+def _parse_objectives(direction: object, names: object) -> tuple[Objective, ...]:
+    """Parse directions and names of metrics, as texts with commas or as lists."""
+    directions, metrics = _split(direction, "direction"), _split(names, "metric_names") if names else None
+    for each in directions:
+        if each not in DIRECTIONS:
+            raise DefinitionError(describe_unknown("direction", each, DIRECTIONS))
+    if metrics is None:
+        metrics = default_metrics(len(directions))
+    if len(metrics) != len(directions):
+        raise DefinitionError(
+            f"metric_names = {', '.join(metrics)}: are {len(metrics)}, and the study has {len(directions)} directions"
+        )
+    if len(set(metrics)) < len(metrics):
+        raise DefinitionError(f"metric_names = {', '.join(metrics)}: a name occurs twice")
+    return tuple(Objective(metric=m, direction=d) for m, d in zip(metrics, directions, strict=True))
+
+
+def _split(value: object, key: str) -> list[str]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise DefinitionError(f"{key} = {value!r}: give a text, or several with commas between them")
+    return [part.strip() for part in parts]
+
+
+def read_study_keys(study: optuna.Study) -> tuple[dict[str, Any], list[str]]:
+    """Return the keys of a study that plain Optuna made, and a line for each thing that has no name here.
+
+    Args:
+        study: whose directions, metric names, sampler, pruner and name are read.
+    """
+    notes: list[str] = []
+    several = len(study.directions) > 1
+    keys: dict[str, Any] = {
+        "direction": ["maximize" if each == StudyDirection.MAXIMIZE else "minimize" for each in study.directions],
+        "metric_names": study.metric_names,
+        "sampler": _read_component("sampler", study.sampler, SAMPLERS, notes),
+        "pruner": None if several else _read_component("pruner", study.pruner, PRUNERS, notes),
+        "name": None if study.study_name.startswith("no-name-") else study.study_name,
+    }
+    return {key: value for key, value in keys.items() if value is not None}, notes
+
+
+def _read_component(
+    kind: str, component: object, known: Mapping[str, Sampler | Pruner], notes: list[str]
+) -> dict[str, Any] | None:
+    """Return name and options of a sampler or pruner of Optuna; None, and a note, for one that has no name here."""
+    # Fixed samplers have no class of Optuna's, but one of the same name.
+    names = {"RandomSampler": "random", **{each.target: name for name, each in known.items() if each.target}}
+    name = names.get(type(component).__name__)
+    if name is None:
+        notes.append(f"{kind} {type(component).__name__} has no name here; the default one takes its place")
+        return None
+    options = {option: getattr(component, f"_{option}", None) for option in known[name].options}
+    return {"name": name, **{option: value for option, value in options.items() if value not in (None, "auto")}}
+
+
+def waiting_params(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return the parameters that have been enqueued in a study of Optuna, in order."""
+    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return [dict(trial.system_attrs.get("fixed_params", {})) for trial in waiting]
