@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hpo.execution.backends.slurm import Slurm
     from hpo.execution.evaluate import evaluate
     from hpo.execution.launch import launch
+    from hpo.execution.optimize import optimize
+    from hpo.execution.trial_checkpoint import checkpoint
     from hpo.export.writer import export_model
     from hpo.report.study_report import write_report
     from hpo.space import Choices, Constant, Float, Int, Space
@@ -40,6 +42,7 @@ __all__ = [
     "StudyStorage",
     "Trial",
     "TrialConfig",
+    "checkpoint",
     "dataset",
     "evaluate",
     "export_model",
@@ -47,6 +50,7 @@ __all__ = [
     "metric",
     "model",
     "objective",
+    "optimize",
     "training_loop",
     "write_report",
 ]
@@ -67,9 +71,11 @@ _LAZY = {
     "StudyStorage": "hpo.study",
     "Trial": "hpo.training.custom_loop",
     "TrialConfig": "hpo.config.trial_config",
+    "checkpoint": "hpo.execution.trial_checkpoint",
     "evaluate": "hpo.execution.evaluate",
     "export_model": "hpo.export.writer",
     "launch": "hpo.execution.launch",
+    "optimize": "hpo.execution.optimize",
     "write_report": "hpo.report.study_report",
 }
 

@@ -136,7 +136,7 @@ def _plan_function(
     variable = keys.pop("made")
     made = None if variable is None else read_study(text, variable)
     plan = plan_function_launch(function, storage, made, **keys)
-    return plan, options.model_copy(update={"function": function.location})
+    return plan, options.model_copy(update={"function": function.reference.location})
 
 
 def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:

@@ -125,6 +125,7 @@ def plan_evaluations(
 
 
 def _check_objectives(study: Study) -> None:
+    study.check_configured("evaluate")
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")

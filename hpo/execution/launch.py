@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from hpo.errors import (
 from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
+from hpo.execution.objective_function import ObjectiveFunction
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
@@ -181,6 +183,12 @@ def resume_plan(
         raise type(error)(
             f"{describe_unknown('study template', study, templates.template_names('studies'))}, and {error}"
         ) from error
+    stored.check_trainable()
+    if (function := stored.definition.function) is not None:
+        raise RequestError(
+            f"study '{study}' calls the objective function {function.label}; go on with it by naming that: "
+            f"hpo launch {shlex.quote(function.location)} --name {shlex.quote(study)}"
+        )
     stored.definition.check_registered()
     if other:
         raise StudyConflictError(
@@ -221,10 +229,18 @@ def run_workers(
         raise RunError("; ".join(failures))
 
 
-def run_study(study: Study, options: WorkerOptions, backend: Backend | None = None) -> None:
+def run_study(
+    study: Study, options: WorkerOptions, backend: Backend | None = None, function: ObjectiveFunction | None = None
+) -> None:
     """Run a study from Python until no trial is left: one worker in this process, others as `run_workers`.
 
     In this process, models and data sets that a notebook defines are found.
+
+    Args:
+        study: the study.
+        options: of its workers.
+        backend: where they run; by default on this machine.
+        function: the study's objective function, if it has one.
 
     Raises:
         RequestError: the backend cannot start the workers.
@@ -236,7 +252,7 @@ def run_study(study: Study, options: WorkerOptions, backend: Backend | None = No
         from hpo.execution.worker import Worker  # torch
 
         study.start_clock()
-        Worker(study, options).run()
+        Worker(study, options, function=function).run()
     else:
         run_workers(study, options, backend=backend)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hpo.execution.launch import LaunchPlan
 from hpo.execution.objective_function import ObjectiveFunction
 from hpo.study import Study, StudyStorage
 from hpo.study.definition import FunctionReference
-from hpo.study.input.function_study import define_function_study, read_study_keys, waiting_params
+from hpo.study.input.function_study import define_function_study, parse_directions, read_study_keys, waiting_params
 from hpo.utils.home import default_storage
 
 __all__ = ["find_changes", "plan_function_launch"]
@@ -40,6 +40,8 @@ def plan_function_launch(
     name = str({"name": default_name(function.reference), **of_file, **given}["name"])
     stored = _find_study(name, storage)
     values = {**of_file, **({} if stored is None else _read_stored_keys(stored)), **given}
+    if stored is not None and "direction" in given:
+        _check_directions(stored, parse_directions(given["direction"]))
     name, definition, budget = define_function_study(function.reference, name, values)
     if stored is not None and not stored.definition.foreign:
         definition = definition.model_copy(update={"warm_start": stored.definition.warm_start})
@@ -47,6 +49,15 @@ def plan_function_launch(
     elif made is not None:
         definition = definition.model_copy(update={"warm_start": tuple(waiting_params(made))})
     return LaunchPlan(name, definition, budget, tuple(notices))
+
+
+def _check_directions(study: Study, requested: Sequence[str]) -> None:
+    stored = [objective.direction for objective in study.definition.objectives]
+    if stored != requested:
+        raise StudyConflictError(
+            f"study '{study.name}' exists, and its directions are {', '.join(stored)}, not {', '.join(requested)}; "
+            "leave --direction out, or give this study another --name"
+        )
 
 
 def default_name(reference: FunctionReference) -> str:

@@ -99,7 +99,7 @@ def _read_last_report(trial: ObjectiveTrial) -> list[float] | None:
 def _parse_values(returned: object, objectives: int) -> list[float]:
     parts = list(returned) if isinstance(returned, Sequence) and not isinstance(returned, str | bytes) else [returned]
     if len(parts) != objectives:
-        wanted = "one number" if objectives == 1 else f"{objectives} numbers"
+        wanted = "1 direction" if objectives == 1 else f"{objectives} directions"
         raise RunError(f"the objective function returned {len(parts)} values, and the study has {wanted}")
     return [_parse_value(part, objectives) for part in parts]
 

@@ -19,10 +19,20 @@ import optuna
 from hpo.errors import RegistryError, RequestError, find_closest
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
+from hpo.utils.files import write_atomically
 from hpo.utils.text import summarize_error
 
-__all__ = ["ObjectiveFunction", "describe_function", "find_function", "is_function", "load_function", "read_study"]
+__all__ = [
+    "ObjectiveFunction",
+    "describe_function",
+    "find_function",
+    "is_function",
+    "load_function",
+    "pickle_function",
+    "read_study",
+]
 
+PICKLE = ".objective.pkl"
 Function = Callable[[optuna.trial.Trial], Any]
 
 
@@ -32,11 +42,6 @@ class ObjectiveFunction:
 
     call: Function
     reference: FunctionReference
-
-    @property
-    def location(self) -> str:
-        """The function as `load_function` takes it, from whatever folder."""
-        return f"{self.reference.file or self.reference.module}:{self.reference.name}"
 
 
 def is_function(text: str) -> bool:
@@ -53,12 +58,15 @@ def load_function(text: str) -> ObjectiveFunction:
     """Load an objective function, importing the file or module that holds it.
 
     Args:
-        text: `FILE.py:NAME`, or `MODULE:NAME` for a module that can be imported from the working directory.
+        text: `FILE.py:NAME`, or `MODULE:NAME` for a module that can be imported from the working directory; or a file
+            that `pickle_function` wrote.
 
     Raises:
         RequestError: there is no such file or name, or it does not take a trial.
         RegistryError: the file cannot be imported; the message has the line of the user's that failed.
     """
+    if text.endswith(PICKLE):
+        return _load_pickle(Path(text))
     place, _, name = text.rpartition(":")
     file = Path(place).expanduser().absolute() if place.endswith(".py") else None
     module = _import_file(file) if file is not None else _import_module(place)
@@ -69,13 +77,46 @@ def load_function(text: str) -> ObjectiveFunction:
     return ObjectiveFunction(function, _make_reference(name, module, file))
 
 
+def pickle_function(function: ObjectiveFunction, folder: Path) -> Path:
+    """Write a function that no file holds, with all that it refers to, for workers that this process starts.
+
+    Raises:
+        RequestError: it refers to something that cannot be pickled.
+    """
+    import cloudpickle  # type: ignore[import-untyped]
+
+    path = folder / f"{function.reference.name}{PICKLE}"
+    try:
+        content = cloudpickle.dumps((function.call, function.reference.model_dump()))
+    except Exception as error:  # whatever an object's own __reduce__ raises
+        raise RequestError(
+            f"{function.reference.label}: cannot be sent to worker processes ({summarize_error(error)}); create inside "
+            "the function what it cannot take along, or use workers=1"
+        ) from error
+    write_atomically(path, content, mode=0o600)
+    return path
+
+
+def _load_pickle(path: Path) -> ObjectiveFunction:
+    import cloudpickle
+
+    try:
+        call, reference = cloudpickle.loads(path.read_bytes())
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}; the process that launched has ended") from error
+    return ObjectiveFunction(call, FunctionReference(**reference))
+
+
 def describe_function(function: Function) -> FunctionReference:
-    """Return the reference of a function that lives in this process: by its module, or by nothing but its name."""
-    module = inspect.getmodule(function)
+    """Return the reference of a function of this process: by its module, by the script that runs, or by its name."""
+    module = inspect.getmodule(function)  # None of an object that is called, and of what was typed at a prompt
     name = getattr(function, "__name__", type(function).__name__)
-    if module is None or module.__name__ == "__main__":
-        return FunctionReference(name=name, sha256=_digest_source(function))
-    return _make_reference(name, module, None)
+    if module is not None and module.__name__ != "__main__":
+        return _make_reference(name, module, None)
+    script = getattr(module, "__file__", None)
+    if module is not None and script is not None and script.endswith(".py"):
+        return _make_reference(name, module, Path(script).absolute())
+    return FunctionReference(name=name, sha256=_digest_source(function))
 
 
 def find_function(study: Study, text: str | None, imports: Sequence[str]) -> ObjectiveFunction:
@@ -152,10 +193,17 @@ def read_study(text: str, variable: str) -> optuna.Study:
 
 def _make_reference(name: str, module: ModuleType, file: Path | None) -> FunctionReference:
     source = file or (None if module.__file__ is None else Path(module.__file__))
-    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source is not None and source.suffix == ".py" else ""
+    digest = "" if source is None or source.suffix != ".py" else _digest_file(source)
     return FunctionReference(
         name=name, file=None if file is None else str(file), module=None if file else module.__name__, sha256=digest
     )
+
+
+def _digest_file(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:  # removed since it was imported
+        return ""
 
 
 def _digest_source(function: Function) -> str:

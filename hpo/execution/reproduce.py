@@ -94,6 +94,7 @@ def reproduce(
         DataError, RegistryError: the study's data set, or its model, is not here.
         RunError: out of memory.
     """
+    study.check_configured("reproduce")
     trial = choose_trial(study, number)
     study.definition.check_registered()
     recorded = study.storage.read_epochs(study.id, trial._trial_id).get(trial._trial_id, [])

@@ -64,6 +64,7 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
         RequestError: there is no such trial, or its weights are missing or another model's.
         DataError, RegistryError: the study's data set, or its model, is not here.
     """
+    study.check_configured("weights")
     trial = choose_trial(study, number)
     path = weights_path(study, trial.number)
     study.definition.check_registered()

@@ -21,7 +21,11 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
         imports: whether the command takes modules to import.
     """
     storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
-    words = [f"hpo {verb} {shlex.quote(results.name)}", *([more] if more else [])]
+    function = results.definition.function
+    name = shlex.quote(results.name)
+    if verb == "launch" and function is not None:
+        name = f"{shlex.quote(function.location)} --name {name}"
+    words = [f"hpo {verb} {name}", *([more] if more else [])]
     return " ".join(words) + (format_import_options(results) if imports else "") + storage
 
 

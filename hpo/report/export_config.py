@@ -81,7 +81,8 @@ def _header_lines(results: Results, row: TrialRow) -> list[str]:
         pairs = zip(results.objectives, row.values, strict=False)
         values = ", ".join(f"{objective.metric} {value!r}" for objective, value in pairs)
         evaluation = results.definition.evaluation
-        lines.append(f"{row.state}: {values} ({'test' if evaluation and evaluation.refit else 'validation'})")
+        on = " (test)" if evaluation and evaluation.refit else "" if results.definition.learned else " (validation)"
+        lines.append(f"{row.state}: {values}{on}")
     else:
         lines.append(row.state)
     return lines

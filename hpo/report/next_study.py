@@ -32,6 +32,7 @@ def write_suggestion(study: Study, path: Path) -> Path:
     Raises:
         RequestError: the file exists with other content, or cannot be written.
     """
+    study.check_configured("--suggest")
     results = read_results(study)
     text = suggest_study(results, run_checks(results, read_evaluations(study)))
     try:

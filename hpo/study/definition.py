@@ -176,7 +176,12 @@ class FunctionReference(_Frozen):
     @property
     def label(self) -> str:
         """The function as a command names it: `train.py:objective`."""
-        return f"{Path(self.file).name if self.file else self.module or 'this process'}:{self.name}"
+        return f"{Path(self.file).name}:{self.name}" if self.file else f"{self.module or 'notebook'}:{self.name}"
+
+    @property
+    def location(self) -> str:
+        """The function as a worker in another folder finds it: `/home/me/train.py:objective`."""
+        return f"{self.file or self.module or 'FILE.py'}:{self.name}"
 
 
 class Definition(_Frozen):

@@ -141,17 +141,8 @@ class Study:
 
     def adopt(self, definition: Definition, budget: Budget) -> None:
         """Store the definition of a study that another tool made, so that workers can go on with it.
-
-        Raises:
-            StudyConflictError: its directions are others.
+        Its objectives must be the study's.
         """
-        stored = [each.direction for each in self.definition.objectives]
-        requested = [each.direction for each in definition.objectives]
-        if stored != requested:
-            raise StudyConflictError(
-                f"study '{self.name}' exists, and its directions are {', '.join(stored)}, not {', '.join(requested)}; "
-                "leave --direction out, or give the study another --name"
-            )
         attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: []}
         self.storage.update_study(self.id, {DEFINITION: None}, attrs)
         self._forget_definition()
@@ -167,6 +158,23 @@ class Study:
                 f"study '{self.name}' in {self.storage.masked_url} was made by another tool, and its objective "
                 "function is not known; go on with it with: "
                 f"hpo launch FILE.py:FUNCTION --name {shlex.quote(self.name)} --trials N"
+            )
+
+    def check_configured(self, what: str) -> None:
+        """Refuse what needs configurations of ours, which trials of an objective function are not.
+
+        Args:
+            what: what was asked for, as its error begins.
+
+        Raises:
+            RequestError: the trials are calls of an objective function.
+            StudyForeignError: another tool made the study.
+        """
+        self.check_trainable()
+        if (function := self.definition.function) is not None:
+            raise RequestError(
+                f"{what}: is for studies of models and training loops; study '{self.name}' calls the objective "
+                f"function {function.label}, which alone knows what its parameters mean"
             )
 
     def check_definition(self, definition: Definition) -> None:

@@ -18,6 +18,8 @@ __all__ = ["best_config_chapter", "best_config_toml"]
 
 def best_config_toml(results: Results) -> tuple[str, str]:
     """Return the best configuration as TOML; or nothing, and the reason why there is none."""
+    if results.definition.learned:
+        return "", "Its trials are no configurations of ours."
     try:
         return export_config(results), ""
     except RequestError as error:
@@ -36,6 +38,9 @@ def best_config_chapter(
     """
     if results.best is None:
         return None
+    if results.definition.learned:
+        call = Code(export_config(results, format="python"), "python", folded="the same parameters for Optuna, exact")
+        return Chapter("best", "Best configuration", [*_trial_facts(results), *_settings_table(results), call])
     config, reason = best_config_toml(results)
     blocks: list[Block] = [
         *_trial_facts(results),

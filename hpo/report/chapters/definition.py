@@ -20,14 +20,17 @@ def definition_chapter(results: Results) -> Chapter:
 def _study_table(results: Results) -> Table:
     definition, budget = results.definition, results.budget
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+    made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
     rows = [
-        ["data set", definition.dataset.name],
+        made_by if definition.learned else ["data set", definition.dataset.name],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
         ["budget", f"{budget.trials} trials"],
         ["sampler", _component_text(definition.sampler.name, definition.sampler.options)],
         ["pruner", _component_text(definition.pruner.name, definition.pruner.options)],
         ["seed", str(definition.seed)],
     ]
+    if definition.foreign:
+        rows = [row for row in rows if row[0] not in ("sampler", "pruner", "seed")]  # which Optuna does not store
     if definition.constraints:
         violated = sum(not row.feasible for row in results.trials)
         texts = ", ".join(constraint.text for constraint in definition.constraints)

@@ -34,8 +34,13 @@ class LevelReach:
     seconds: float | None
 
 
-def learning_curves_chapter(results: Results) -> Chapter:
-    """Write the chapter: the curves, and a table of epochs and seconds until given values were reached."""
+def learning_curves_chapter(results: Results) -> Chapter | None:
+    """Write the chapter: the curves, and a table of epochs and seconds until given values were reached.
+
+    None for trials of an objective function that has reported nothing, for it need not.
+    """
+    if results.definition.learned and not any(row.epochs for row in results.trials):
+        return None
     blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
     return Chapter("curves", "Learning curves", blocks)
 

@@ -16,6 +16,8 @@ __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 def reproduction_chapter(results: Results) -> Chapter:
     """Write the chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
+    if results.definition.learned:
+        return Chapter("reproduction", "Reproduction", _list_commands(results))
     steps = [
         (
             "Run the same study again, from the file beside this report",
@@ -47,13 +49,24 @@ def reproduction_chapter(results: Results) -> Chapter:
     return Chapter("reproduction", "Reproduction", [Text(text + same), *blocks, *file])
 
 
+def _list_commands(results: Results) -> list[Block]:
+    """List the commands on a study of an objective function, or of another tool."""
+    steps = [
+        ("Go on with this study", format_command(results, "launch", "--trials N"), results.definition.function),
+        ("Print the best parameters", format_command(results, "export", "--format python"), results.best),
+        ("Write this report", format_command(results, "report"), True),
+        ("Browse the study", format_command(results, "dashboard", imports=False), True),
+    ]
+    return [Code(line, caption=what) for what, line, meant in steps if meant]
+
+
 def _launch_command(results: Results) -> str:
     return f"hpo launch ./study.toml{format_import_options(results)}"
 
 
 def format_study_file(results: Results) -> str:
     """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
-    if results.definition.evaluation is not None:
+    if results.definition.evaluation is not None or results.definition.learned:
         return ""
     import tomli_w
 

@@ -44,7 +44,7 @@ def test_scores_chapter(
         stats: one per evaluation.
         test_set_reads: every look at a test set.
     """
-    if results.best is None:
+    if results.best is None or results.definition.learned:
         return None
     blocks: list[Block] = []
     for index, (evaluation, each) in enumerate(zip(evaluations, stats, strict=True)):

@@ -167,6 +167,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     if len(results.objectives) > 1 and count > 1:
         place += f" by {metric_text(results.objective.metric)}"
     needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
+    needs_test = needs_test and not results.definition.learned  # what the value is measured on, the function knows
     return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 
@@ -272,6 +273,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
+    if results.definition.learned:
+        return f"Next: use its parameters; `{format_command(results, 'export', '--format python')}` prints them."
     left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
     if left:
         return (

@@ -36,12 +36,19 @@ TITLES = {
     "warm_up": "warm-up",
     "adam": "parameters of Adam",
 }  # of checks that could not be computed
+# Checks of what only configurations of ours have: their parameters, losses, seeds and test sets.
+OF_CONFIGURATIONS = {
+    *("adam", "checkpoint", "conditional", "fixed", "noise", "order", "overfitting", "patterns", "periodic"),
+    *("retraining", "rising", "stability", "training_loss", "warm_up"),
+}
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`."""
-    findings = [finding for check in CHECKS for finding in check(results, evaluations) or [_unknown(check.__name__)]]
+    learned = results.definition.learned
+    checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
+    findings = [finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__)]]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.report.checks.finding import Finding
+from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text, number_of
@@ -217,14 +218,15 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     best = results.best
     value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
     lacking = best is None or results.remaining_trials > 0
+    seed = "" if results.definition.foreign else f"; seed {results.definition.seed}"
     return [
         Finding(
             "record",
             "record",
             "note" if lacking else "ok",
             f"study {results.name}: {number_of(len(results.trials), 'trial')}, {results.remaining_trials} left, best "
-            f"{results.objective.metric} {value}; seed {results.definition.seed}",
-            f"finish it: `hpo launch {shlex.quote(results.name)}`" if lacking else "",
+            f"{results.objective.metric} {value}{seed}",
+            f"finish it: `{format_command(results, 'launch')}`" if lacking else "",
         )
     ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast, get_args
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.config import registry
+from hpo.config.registry import Direction
 from hpo.datasets import DatasetReference
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
@@ -17,10 +18,9 @@ from hpo.study.input.study_file import check_name, get_integer, parse_budget, pa
 from hpo.study.pruners import PRUNERS, Pruner, check_pruner
 from hpo.study.samplers import SAMPLERS, Sampler, check_sampler
 
-__all__ = ["DEFAULT_TRIALS", "define_function_study", "read_study_keys", "waiting_params"]
+__all__ = ["DEFAULT_TRIALS", "define_function_study", "parse_directions", "read_study_keys", "waiting_params"]
 
 DEFAULT_TRIALS = 100
-DIRECTIONS = ("maximize", "minimize")
 KEYS = ("name", "trials", "timeout", "target", "sampler", "pruner", "seed", "direction", "metric_names")
 
 
@@ -72,12 +72,8 @@ def define_function_study(
 
 def _parse_objectives(direction: object, names: object) -> tuple[Objective, ...]:
     """Parse directions and names of metrics, as texts with commas or as lists."""
-    directions, metrics = _split(direction, "direction"), _split(names, "metric_names") if names else None
-    for each in directions:
-        if each not in DIRECTIONS:
-            raise DefinitionError(describe_unknown("direction", each, DIRECTIONS))
-    if metrics is None:
-        metrics = default_metrics(len(directions))
+    directions = parse_directions(direction)
+    metrics = _split(names, "metric_names") if names else default_metrics(len(directions))
     if len(metrics) != len(directions):
         raise DefinitionError(
             f"metric_names = {', '.join(metrics)}: are {len(metrics)}, and the study has {len(directions)} directions"
@@ -85,6 +81,19 @@ def _parse_objectives(direction: object, names: object) -> tuple[Objective, ...]
     if len(set(metrics)) < len(metrics):
         raise DefinitionError(f"metric_names = {', '.join(metrics)}: a name occurs twice")
     return tuple(Objective(metric=m, direction=d) for m, d in zip(metrics, directions, strict=True))
+
+
+def parse_directions(value: object) -> list[Direction]:
+    """Parse the key `direction`: a text, with commas for several objectives, or a list.
+
+    Raises:
+        DefinitionError: one of them is neither `maximize` nor `minimize`.
+    """
+    directions = _split(value, "direction")
+    for each in directions:
+        if each not in get_args(Direction):
+            raise DefinitionError(describe_unknown("direction", each, get_args(Direction)))
+    return cast(list[Direction], directions)
 
 
 def _split(value: object, key: str) -> list[str]:

@@ -37,6 +37,7 @@ def select_warm_starts(
     Raises:
         RequestError: the study is an evaluation, has no COMPLETE trial, or none with a value that the space allows.
     """
+    study.check_configured("warm_start")
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"warm_start: study '{study.name}' is an evaluation; begin with the trials of '{of}'")

@@ -162,6 +162,7 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
             budget has.
         StudyConflictError: the name is taken.
     """
+    study.check_configured("fork")
     changes = {key: value for key, value in keys.items() if value is not None}
     for key in changes:
         if key not in CHANGEABLE:

@@ -1,0 +1,112 @@
+"""Optimization of an objective function from Python, as `optuna.Study.optimize` with workers and an exact budget."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.errors import RequestError, StorageMissingError
+from hpo.execution.backends.base import Backend
+from hpo.execution.launch import check_backend, run_study
+from hpo.execution.launch_function import default_name, plan_function_launch
+from hpo.execution.objective_function import ObjectiveFunction, check_function, describe_function, pickle_function
+from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
+from hpo.study import Study, StudyStorage, study_names
+from hpo.utils.home import default_storage
+
+__all__ = ["optimize"]
+
+log = logging.getLogger("hpo.study")
+
+
+@accepts_worker_options
+def optimize(
+    objective: Callable[[optuna.trial.Trial], Any],
+    *,
+    trials: int | None = None,
+    workers: int | None = 1,
+    direction: str | Sequence[str] | None = None,
+    name: str | None = None,
+    storage: str | None = None,
+    sampler: str | Mapping[str, Any] | None = None,
+    pruner: str | Mapping[str, Any] | None = None,
+    timeout: str | float | None = None,
+    target: float | None = None,
+    seed: int | None = None,
+    metric_names: Sequence[str] | None = None,
+    backend: Backend | None = None,
+    **keywords: Any,
+) -> optuna.Study:
+    """Optimize an objective function, and return the study as Optuna's when no trial is left.
+
+    The function is one that `optuna.Study.optimize` takes. One worker runs in this process. Several are processes of
+    this machine; a function of a notebook or a script is sent to them, with all that it refers to.
+
+    Args:
+        objective: a function of Optuna's trial that returns a number, or one for each direction.
+        trials: the budget: exactly this many trials in all, 100 by default; a larger one extends a study.
+        workers: number of processes; None starts one per GPU, or one per core if there is none.
+        direction: `minimize`, the default, or `maximize`; a list for several objectives.
+        name: the study's name. A study of that name is gone on with. By default a new study, called after the function
+            or its file.
+        storage: a storage URL; by default the one that the commands use.
+        sampler: `tpe` by default, or its name, or a table of name and options.
+        pruner: `median` by default, and `none` for several objectives.
+        timeout: no trial is begun after this much time: seconds, or a text such as "2h".
+        target: the value of the objective that ends the study.
+        seed: the seed of the sampler.
+        metric_names: names of the values.
+        backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
+        keywords: the options of workers below.
+
+    Raises:
+        RequestError: a value is wrong, or the function cannot be sent to workers.
+        RunError: a worker failed.
+    """
+    options, keys = WorkerOptions.split({"workers": workers, **keywords})
+    check_backend(backend, options)
+    check_function(getattr(objective, "__name__", "objective"), objective)
+    function = ObjectiveFunction(objective, describe_function(objective))
+    keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
+    keys |= {"target": target, "seed": seed, "metric_names": metric_names}
+    keys["name"] = name or _choose_name(default_name(function.reference), storage)
+    plan = plan_function_launch(function, storage, **keys)
+    for notice in plan.notices:
+        log.warning("%s", notice)
+    study = plan.create(storage)
+    _run(study, function, options, backend)
+    return study.optuna_study
+
+
+def _choose_name(stem: str, storage: str | None) -> str:
+    """Return the first of `objective`, `objective-2`, … that no study has."""
+    try:
+        taken = set(study_names(StudyStorage(storage or default_storage(), create=False)))
+    except StorageMissingError:
+        return stem
+    count = 1
+    while (name := stem if count == 1 else f"{stem}-{count}") in taken:
+        count += 1
+    return name
+
+
+def _run(study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None) -> None:
+    """Run the workers, which find the function in its file, or in one that is there as long as they run."""
+    if options.workers == 1 and backend is None:
+        run_study(study, options, function=function)
+    elif function.reference.module is not None:
+        run_study(study, options.model_copy(update={"function": function.reference.location}), backend)
+    elif backend is not None:
+        raise RequestError(
+            f"{function.reference.label}: lives in this process alone, and workers of a backend may run elsewhere; "
+            "move it to a module that they can import"
+        )
+    else:  # a script is not imported in workers: without `if __name__ == …` it would optimize there, too
+        with tempfile.TemporaryDirectory(prefix="hpo-") as folder:
+            path = pickle_function(function, Path(folder))
+            run_study(study, options.model_copy(update={"function": str(path)}), backend)

@@ -1,0 +1,381 @@
+"""Studies of objective functions as plain Optuna takes them: launched, attached to, killed, resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+import hpo
+from hpo.errors import RegistryError, RequestError, StudyConflictError
+from hpo.execution.launch_function import plan_function_launch
+from hpo.execution.objective_call import ObjectiveTrial, call_objective
+from hpo.execution.objective_function import is_function, load_function, read_study
+from hpo.execution.trial_checkpoint import TrialCheckpoint
+from hpo.study import Study, StudyStorage
+from tests.helpers import hpo as hpo_process
+from tests.helpers import run_hpo, start_hpo
+from tests.workers import make_worker
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+SIMPLE = """
+import optuna
+
+def objective(trial):
+    x = trial.suggest_float("x", -1, 1)
+    trial.set_user_attr("mine", trial.number)
+    for step in range(3):
+        trial.report(x * x + 1 / (step + 1), step)
+        if trial.should_prune():
+            raise optuna.TrialPruned()
+    return x * x
+
+def two(trial):
+    return trial.suggest_float("x", 0, 1), trial.suggest_int("n", 1, 3)
+
+def takes_more(trial, data):
+    return 0.0
+
+class Callable:
+    def __call__(self, trial):
+        return trial.suggest_float("x", 0, 1)
+
+instance = Callable()
+number = 3
+study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(n_startup_trials=4),
+                            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2))
+study.enqueue_trial({"x": 0.5})
+"""
+
+
+@pytest.fixture
+def simple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.delitem(sys.modules, "simple_objective", raising=False)  # of the test before
+    path = tmp_path / "simple_objective.py"
+    path.write_text(SIMPLE)
+    return str(path)
+
+
+def launch(function: str, folder: Path, **keys: object) -> Study:
+    """A study of a function, without workers."""
+    url = f"sqlite:///{folder / 'hpo.db'}"
+    return plan_function_launch(load_function(function), url, **keys).create(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.py:objective", True),
+        ("/a b/train.py:objective", True),
+        ("package.module:objective", True),
+        ("mnist_mlp", False),
+        ("study.toml", False),
+        ("./a:b.toml", False),
+        ("train.py:", False),
+    ],
+)
+def test_what_names_a_function(text: str, expected: bool) -> None:
+    assert is_function(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("objectve", "has no objectve; did you mean 'objective'?"),
+        ("zzz", "its functions are: objective, two, takes_more"),
+        ("takes_more", r"takes \(trial, data\), but an objective function is called with the trial alone"),
+        ("number", "is int, not a function"),
+        ("Callable", "is a class"),
+    ],
+)
+def test_a_function_that_cannot_be_one(simple: str, name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        load_function(f"{simple}:{name}")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nothing_of_that_name", r"line 1 \(import nothing_of_that_name\): ModuleNotFoundError"),
+        ("x = 1\ny = x / 0", r"line 2 \(y = x / 0\): ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit(0)", r"line 1 \(raise SystemExit\(0\)\): SystemExit"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    with pytest.raises(RegistryError, match=message):
+        load_function(f"{tmp_path / 'broken.py'}:objective")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned None; let it return a number"),
+        ("0.5", "returned '0.5', a str"),
+        (True, "returned True, a bool"),
+        ((1.0, 2.0), "returned 2 values, and the study has 1 direction"),
+        ([], "returned 0 values"),
+        ({"loss": 1.0}, "returned a dict"),
+    ],
+)
+def test_what_is_no_number_fails_the_trial_and_says_why(
+    simple: str, tmp_path: Path, returned: object, message: str
+) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    worker = make_worker(study, function=f"{simple}:objective")
+    worker._calls.function = lambda _: returned  # type: ignore[union-attr]
+    worker.run()
+    (trial,) = study.trials()
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert message in trial.user_attrs["message"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_is_divergence(simple: str, tmp_path: Path, value: float) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    worker = make_worker(study, function=f"{simple}:objective")
+    worker._calls.function = lambda _: value  # type: ignore[union-attr]
+    worker.run()
+    (trial,) = study.trials()
+    assert trial.state == optuna.trial.TrialState.PRUNED
+    assert trial.user_attrs["failure"] == "diverged"
+
+
+@pytest.mark.parametrize(
+    "value", [1, 0.5, __import__("numpy").float32(0.5), __import__("torch").tensor([0.5], requires_grad=True)]
+)
+def test_one_number_of_any_type_is_a_value(value: object) -> None:
+    study = optuna.create_study()
+    trial = ObjectiveTrial(study, study.ask()._trial_id)
+    result = call_objective(lambda _: value, trial, 1)
+    assert result is not None
+    assert result.values == [float(value)]  # type: ignore[arg-type]
+
+
+@pytest.mark.integration
+def test_an_unchanged_script_runs_under_two_workers_to_its_exact_budget(simple: str, tmp_path: Path) -> None:
+    home = {"HPO_HOME": str(tmp_path / "home")}
+    done = hpo_process("launch", f"{simple}:objective", "--trials", "21", "--workers", "2", **home)
+    assert done.returncode == 0, done.stderr
+    assert "study simple_objective is complete: 21 trials" in done.stderr
+    trials = Study(StudyStorage(f"sqlite:///{tmp_path / 'home' / 'hpo.db'}"), "simple_objective").trials()
+    assert [trial.number for trial in trials] == list(range(21))
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert [trial.user_attrs["mine"] for trial in trials] == list(range(21))
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+    complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert all(trial.value == trial.params["x"] ** 2 for trial in complete)
+    pruned = [trial for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
+    assert all(trial.value == list(trial.intermediate_values.values())[-1] for trial in pruned)
+    report = run_hpo("report", "simple_objective", "--out", str(tmp_path / "report"), **home)
+    assert report.returncode == 0, report.stderr
+    assert "| objective function | simple_objective.py:objective |" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_the_study_of_the_file_says_what_the_command_does_not(simple: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    text = f"{simple}:objective"
+    plan = plan_function_launch(load_function(text), url, read_study(text, "study"), trials=5)
+    definition = plan.definition
+    assert definition.objectives[0].direction == "maximize"
+    assert (definition.sampler.name, definition.sampler.options["n_startup_trials"]) == ("tpe", 4)
+    assert (definition.pruner.name, definition.pruner.options["n_warmup_steps"]) == ("median", 2)
+    study = plan.create(url)
+    make_worker(study, function=text).run()
+    assert study.trials()[0].params == {"x": 0.5}  # it was enqueued
+    assert len(study.trials()) == 5
+    for variable, message in (("number", "is int, not an optuna.Study"), ("missing", "has no such variable")):
+        with pytest.raises(RequestError, match=message):
+            read_study(text, variable)
+
+
+def test_several_objectives(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:two", tmp_path, trials=6, direction="minimize,maximize", metric_names="error,speed")
+    make_worker(study, function=f"{simple}:two").run()
+    assert all(trial.values == [trial.params["x"], trial.params["n"]] for trial in study.trials())
+    for keys, message in (
+        ({"direction": "minimize,up"}, "unknown direction 'up'"),
+        ({"direction": "minimize,maximize", "metric_names": "one"}, "are 1, and the study has 2 directions"),
+        ({"direction": "minimize,maximize", "sampler": "cmaes"}, "takes one objective"),
+        ({"sampler": "grid"}, "needs the whole space"),
+        ({"pruner": "hyperband"}, "needs max_resource"),
+        ({"colour": "red"}, "unknown key 'colour'"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            launch(f"{simple}:objective", tmp_path, name="other", **keys)
+
+
+def test_a_worker_elsewhere_names_the_function_or_its_module(
+    simple: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch(f"{simple}:objective", tmp_path, trials=2)
+    where = "--storage", f"sqlite:///{tmp_path / 'hpo.db'}"
+    refused = run_hpo("worker", "simple_objective", *where)
+    assert refused.returncode == 2
+    assert f"add --objective {simple}:objective, or --import simple_objective" in refused.stderr
+    other = run_hpo("worker", "simple_objective", "--objective", f"{simple}:two", *where)
+    assert "calls simple_objective.py:objective" in other.stderr
+    done = run_hpo("worker", "simple_objective", "--import", "simple_objective", *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    by_name = run_hpo("launch", "simple_objective", *where)
+    assert by_name.returncode == 2
+    assert f"hpo launch {simple}:objective --name simple_objective" in by_name.stderr
+
+
+def test_an_edited_file_is_noticed_and_another_function_refused(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=2)
+    edited = tmp_path / "edited" / "simple_objective.py"
+    edited.parent.mkdir()
+    edited.write_text(SIMPLE + "\n# a change\n")
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    plan = plan_function_launch(load_function(f"{edited}:objective"), url, trials=4)
+    assert "its source is not the one that study 'simple_objective' was launched with" in plan.notices[0]
+    assert plan.create(url).budget.trials == 4
+    with pytest.raises(StudyConflictError, match=r"function\.name: stored 'objective', requested 'instance'"):
+        launch(f"{simple}:instance", tmp_path)
+    assert study.budget.trials == 4
+
+
+RESUMED = """
+import os, pathlib, signal
+import hpo
+
+HERE = pathlib.Path(__file__).parent
+
+def objective(trial):
+    x = trial.suggest_float("x", -1, 1)
+    checkpoint = hpo.checkpoint(trial) if CHECKPOINT else None
+    state = checkpoint.load() if checkpoint else None
+    steps = list(state["steps"]) if state else []
+    with (HERE / "calls.txt").open("a") as file:
+        file.write(f"{trial.number} {x!r} {len(steps)}\\n")
+    for step in range(len(steps), 6):
+        trial.report(step + x, step)
+        steps.append(step)
+        if checkpoint:
+            checkpoint.save({"steps": steps})
+        if trial.number == 1 and step == 3 and not (HERE / "killed").exists():
+            trial.report(99.0, 4)  # after the checkpoint
+            trial.study._storage.flush()
+            (HERE / "killed").write_text("")
+            os.kill(os.getpid(), signal.SIGKILL)
+    return x * x
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("with_checkpoint", [True, False])
+def test_a_killed_trial_is_taken_over_with_its_number_and_parameters(tmp_path: Path, with_checkpoint: bool) -> None:
+    (tmp_path / "resumed.py").write_text(RESUMED.replace("CHECKPOINT", str(with_checkpoint)))
+    text = f"{tmp_path / 'resumed.py'}:objective"
+    study = launch(text, tmp_path, trials=3, pruner="none")
+    where = "--storage", f"sqlite:///{tmp_path / 'hpo.db'}", "--objective", text, "--lease", "1"
+    process = start_hpo("worker", "resumed", *where, HPO_HOME=str(tmp_path))
+    assert process.wait(120) == -signal.SIGKILL
+    done = hpo_process("worker", "resumed", *where, HPO_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    trials = study.trials()
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
+    calls = [line.split() for line in (tmp_path / "calls.txt").read_text().splitlines()]
+    first, second = (call for call in calls if call[0] == "1")
+    assert first[1] == second[1] == repr(trials[1].params["x"])
+    assert second[2] == ("4" if with_checkpoint else "0")
+    x = trials[1].params["x"]
+    assert trials[1].intermediate_values == {step: step + x for step in range(6)}
+    assert not list((tmp_path / "checkpoints").glob("*/1*"))  # its folder is gone with it
+
+
+def test_a_request_to_stop_interrupts_where_the_function_reports(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=4)
+    worker = make_worker(study, function=f"{simple}:objective")
+    seen: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        seen.append(trial.number)
+        if trial.number == 1:
+            worker.should_stop = lambda: True
+            try:
+                trial.report(1.0, 0)
+            except Exception:
+                pytest.fail("the interruption must pass through `except Exception`")
+        return 0.0
+
+    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.run()
+    assert seen == [0, 1]
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "WAITING"]
+
+
+def test_optimize_in_this_process_and_in_others(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hpo.db'}"
+    scale = 3.0
+
+    def objective(trial: optuna.Trial) -> float:
+        return scale * trial.suggest_float("x", -1, 1) ** 2
+
+    objective.__module__ = "__main__"  # as in a notebook: there is no module to import
+    alone = hpo.optimize(objective, trials=5, storage=url, seed=1)
+    assert isinstance(alone, optuna.Study)
+    assert len(alone.trials) == 5
+    assert all(trial.value == 3 * trial.params["x"] ** 2 for trial in alone.trials)
+    again = hpo.optimize(objective, trials=7, storage=url, name=alone.study_name, seed=1)
+    assert len(again.trials) == 7
+    other = hpo.optimize(objective, trials=4, storage=url, seed=1)
+    assert other.study_name == f"{alone.study_name}-2"
+
+
+@pytest.mark.integration
+def test_a_function_of_a_script_travels_to_workers(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import hpo\nscale = 2\n"
+        "def objective(trial):\n    return scale * trial.suggest_float('x', 0, 1)\n"
+        "study = hpo.optimize(objective, trials=6, workers=2)\n"  # without `if __name__ == '__main__'`
+        "print(len(study.trials), len({t.user_attrs['worker'] for t in study.trials}))\n"
+        "import threading\nlock = threading.Lock()\n"
+        "def locked(trial):\n    return lock.acquire()\n"
+        "try:\n    hpo.optimize(locked, workers=2)\n"
+        "except hpo.HpoError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True,
+        env={**os.environ, "HPO_HOME": str(tmp_path / "home")},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("6 "), done.stderr
+    assert "cannot be sent to worker processes (TypeError: cannot pickle '_thread.lock' object)" in lines[1]
+    assert not list(tmp_path.glob("home/**/*.pkl"))
+
+
+def test_a_checkpoint_outside_a_worker_is_temporary() -> None:
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        checkpoint = hpo.checkpoint(trial)
+        assert checkpoint.load() is None
+        checkpoint.save({"a": 1})
+        assert hpo.checkpoint(trial).load() == {"a": 1}
+        return 0.0
+
+    study.optimize(objective, n_trials=2)
+
+
+def test_a_checkpoint_counts_the_steps_that_were_reported(tmp_path: Path) -> None:
+    trial = optuna.create_study().ask()
+    checkpoint = TrialCheckpoint(tmp_path, trial)
+    assert checkpoint.last_step == -1
+    for step in (0, 4, 17):
+        trial.report(1.0, step)
+        checkpoint.save({"step": step})
+        assert checkpoint.last_step == step
+        assert checkpoint.load() == {"step": step}
+    assert len(list(tmp_path.iterdir())) == 1
+    next(tmp_path.iterdir()).unlink()
+    (tmp_path / "mine.bin").write_bytes(b"x")
+    assert checkpoint.last_step is None  # files of its own: who knows up to where
