@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hpo.study.definition import FunctionReference
 from hpo.study.input.function_study import define_function_study, parse_directions, read_study_keys, waiting_params
 from hpo.utils.home import default_storage
 
+LONGEST_NAME = 80  # characters, which leaves room for a number
 __all__ = ["find_changes", "plan_function_launch"]
 
 
@@ -63,8 +65,10 @@ def _check_directions(study: Study, requested: Sequence[str]) -> None:
 def default_name(reference: FunctionReference) -> str:
     """Name a study after the file or the module of its function, or after the function itself."""
     if reference.file is not None:
-        return Path(reference.file).stem
-    return reference.name if reference.module is None else reference.module.rpartition(".")[2]
+        stem = Path(reference.file).stem
+    else:
+        stem = reference.name if reference.module is None else reference.module.rpartition(".")[2]
+    return re.sub(r"[^\w .+@=,-]", "-", stem).lstrip(" .+@=,-")[:LONGEST_NAME].strip() or "objective"
 
 
 def find_changes(study: Study, reference: FunctionReference) -> list[str]:
