@@ -39,6 +39,7 @@ from tests.report.browser import Page, needs_chromium
 from tests.report.helpers import filled
 
 TOKEN = "an old friend's token; of some length"  # what a cookie could not hold as it is
+SHOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass
@@ -204,8 +205,9 @@ def routes(study: Study, reading: bool) -> list[tuple[str, str]]:
 
 def test_nothing_that_is_read_writes(study: Study) -> None:
     before = content(study)
-    with running(study, "--writable") as server:
-        asked = {path: ask(server.address + urllib.parse.quote(path)).status for _, path in routes(study, True)}
+    with running(study, "--writable", HPO_DASHBOARD_TOKEN=TOKEN) as server:
+        url = server.address
+        asked = {path: ask(url + urllib.parse.quote(path), **SHOWN).status for _, path in routes(study, True)}
     assert f"/api/studies/{study.id}/plot/edf" in asked
     assert f"/csv/{study.id}" in asked
     assert asked[f"/api/studies/{study.id}"] == 200
@@ -226,7 +228,7 @@ def test_every_write_is_refused_without_the_right(shared: tuple[Study, Running])
 
 def test_with_the_right_a_write_passes_and_another_sites_does_not(study: Study) -> None:
     body = {"study_name": "other", "directions": ["minimize"]}
-    with running(study, "--writable") as server:
+    with running(study, "--writable", HPO_DASHBOARD_TOKEN=TOKEN) as server:
         url, host = f"{server.address}/api/studies", server.address.removeprefix("http://")
         for strange in (
             {"Origin": "https://evil.example"},
@@ -235,12 +237,13 @@ def test_with_the_right_a_write_passes_and_another_sites_does_not(study: Study) 
             {"Sec_Fetch_Site": "cross-site"},
             {"Sec_Fetch_Site": "same-site", "Origin": f"http://{host}"},
         ):
-            answer = ask(url, "POST", body, **strange)
+            answer = ask(url, "POST", body, **SHOWN, **strange)
             assert (answer.status, "Another site's page" in answer.body) == (403, True)
-        assert len(json.loads(ask(url).body)["study_summaries"]) == 1
-        assert ask(url, "POST", body, Origin=f"http://{host}", Sec_Fetch_Site="same-origin").status == 201
-        assert ask(f"{url}/{study.id}/note", "PUT", {"version": 1, "body": "mine"}).status == 204
-        assert len(json.loads(ask(url).body)["study_summaries"]) == 2
+        assert len(json.loads(ask(url, **SHOWN).body)["study_summaries"]) == 1
+        assert ask(url, "POST", body).status == 401
+        assert ask(url, "POST", body, **SHOWN, Origin=f"http://{host}", Sec_Fetch_Site="same-origin").status == 201
+        assert ask(f"{url}/{study.id}/note", "PUT", {"version": 1, "body": "mine"}, **SHOWN).status == 204
+        assert len(json.loads(ask(url, **SHOWN).body)["study_summaries"]) == 2
 
 
 # Tokens.
