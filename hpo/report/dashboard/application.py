@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
@@ -28,8 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["make_application"]
 
 LARGEST_ID = 2**31 - 1  # of the schema's integer columns
-# What a view raises that was asked for something it cannot read.
-MISREAD = (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# What a view raises that was given something it cannot read, or that the database does not take.
+MISREAD = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    DBAPIError,
+)
+LONGEST_LINE = 150  # characters of an error, which may repeat an address
+OWN_FAULTS = (OperationalError, OSError, MemoryError)
 
 logger = logging.getLogger(__name__)
 
@@ -101,11 +112,12 @@ def _describe_error(error: Any) -> str:
     """Return the body for an error of bottle's: one line instead of a page."""
     from bottle import request, response
 
+    line = str(error.body)[:LONGEST_LINE]
     if request.path.startswith("/api/"):
         response.content_type = "application/json"
-        return json.dumps({"reason": str(error.body)})
+        return json.dumps({"reason": line})
     response.content_type = "text/plain; charset=utf-8"
-    return f"{error.body}\n"
+    return f"{line}\n"
 
 
 def _answer_errors(application: Application) -> Application:
@@ -127,20 +139,18 @@ def _answer_errors(application: Application) -> Application:
 
 def _find_fault(environment: Environment, error: Exception) -> tuple[HTTPStatus, str]:
     """Return the status of an exception, and a line that says whose fault it is."""
+    causes = list(_list_causes(error))
     if isinstance(error, UpdateFinishedTrialError):
         return HTTPStatus.CONFLICT, "This trial has finished and cannot be changed."
-    if environment["REQUEST_METHOD"] in READS:
-        if isinstance(error, MISREAD):
+    if not any(isinstance(cause, OWN_FAULTS) for cause in causes):
+        if environment["REQUEST_METHOD"] in READS and isinstance(error, MISREAD):
             return HTTPStatus.BAD_REQUEST, "The address of this request cannot be read."
-    elif isinstance(error, MISREAD) or _is_refused_value(error):
-        return (
-            HTTPStatus.BAD_REQUEST,
-            "This request's body is not the JSON object (application/json) that is asked for.",
-        )
+        if environment["REQUEST_METHOD"] not in READS and any(isinstance(cause, MISREAD) for cause in causes):
+            return HTTPStatus.BAD_REQUEST, "The body is not the JSON object (application/json) that is asked for here."
     return HTTPStatus.INTERNAL_SERVER_ERROR, "The dashboard failed; its terminal says why."
 
 
-def _is_refused_value(error: Exception) -> bool:
-    """Return whether the database is well but does not take a value: of another type, or too long."""
-    cause = error.__cause__
-    return isinstance(cause, DBAPIError) and not isinstance(cause, OperationalError)
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

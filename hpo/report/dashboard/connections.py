@@ -11,6 +11,7 @@ nobody new: here the one that has kept waiting the longest makes room.
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -131,24 +132,15 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 return
         super().handle_close()
 
-    def rank(self) -> tuple[bool, float]:
-        """Return its place among the connections that may be closed: the lowest is the first."""
-        return bool(self.total_outbufs_len or self._reads_body()), self._active
-
-    def is_overdue(self, now: float) -> bool:
-        """Return whether the client has taken too long, at a time of the monotonic clock."""
-        if self.requests:
-            return False
+    def find_wait(self) -> tuple[float, float]:
+        """Return since when the client has been waited for, and for how many seconds it may be."""
         if self._lingers:
-            return now > self._active + LINGER
-        if self.total_outbufs_len:
-            return bool(self._sent) and now > self._began + STALL + self._sent / SLOWEST
-        if self._reads_body():
-            return bool(now > self.request.since + BODY)
-        return bool(now > self._active + HEADERS)
-
-    def _reads_body(self) -> bool:
-        return self.request is not None and self.request.body_rcv is not None
+            return self._active, LINGER
+        if self.total_outbufs_len and self._sent:
+            return self._began, STALL + self._sent / SLOWEST
+        if self.request is not None and self.request.body_rcv is not None:
+            return self.request.since, BODY
+        return self._active, HEADERS
 
     def drop(self) -> None:
         """Close without waiting for anything."""
@@ -167,14 +159,14 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     guard: Guard
 
     def handle_accept(self) -> None:
-        """Accept a connection; if there are too many, one is closed of the peer that has the most."""
+        """Accept a connection; if there are too many, close the longest wait of the peer that has the most."""
         super().handle_accept()
         channels = list(self.active_channels.values())
         if len(channels) <= CONNECTIONS:
             return
-        peers = [channel.addr[0] for channel in channels]
+        peers = Counter(channel.addr[0] for channel in channels)
         waiting = [channel for channel in channels if not channel.requests]
-        min(waiting, key=lambda channel: (-peers.count(channel.addr[0]), *channel.rank())).drop()
+        min(waiting, key=lambda channel: (-peers[channel.addr[0]], channel.find_wait()[0])).drop()
 
 
 def open_servers(guard: Guard, sockets: dict[int, Any], host: str, port: int) -> list[Server]:
@@ -205,6 +197,7 @@ def open_servers(guard: Guard, sockets: dict[int, Any], host: str, port: int) ->
 
 def close_overdue(sockets: dict[int, Any], now: float) -> None:
     """Close the connections whose clients have taken too long."""
-    for channel in [each for each in sockets.values() if isinstance(each, Channel)]:
-        if channel.is_overdue(now):
+    for channel in [each for each in sockets.values() if isinstance(each, Channel) and not each.requests]:
+        since, limit = channel.find_wait()
+        if now > since + limit:
             channel.drop()
