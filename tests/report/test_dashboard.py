@@ -28,6 +28,7 @@ from waitress import create_server
 
 from hpo.errors import RequestError
 from hpo.report.chapters.order import make_chapters
+from hpo.report.dashboard.access import find_other_users
 from hpo.report.dashboard.middleware import Application, Environment, guard_app
 from hpo.report.dashboard.publish import publish
 from hpo.report.dashboard.server import serve
@@ -35,6 +36,7 @@ from hpo.report.figures.plotly_spec import Figure
 from hpo.report.report_data import read_report_data
 from hpo.study import Study
 from hpo.study.files.artifacts import ArtifactFolders, save_artifact
+from tests.helpers import hpo
 from tests.report.browser import Page, needs_chromium
 from tests.report.helpers import filled
 
@@ -278,6 +280,23 @@ def test_a_token_opens_the_dashboard_once_and_leaves_the_address(study: Study) -
         assert ask(f"{server.address}/dashboard?token=wrong", Cookie=pair).status == 401
         assert ask(f"{server.address}//evil.example/?{shown}").headers["Location"] == "/evil.example/?numbers=1"
         assert ask(f"{server.address}/api/studies", Host="evil.example", Cookie=pair).status == 403
+
+
+def test_a_writable_dashboard_says_whether_it_asks_for_a_token_and_why(study: Study) -> None:
+    others = find_other_users()
+    with running(study, "--writable") as server:
+        [line] = [line for line in server.said if line.startswith("--writable")]
+        tokens = re.findall(r"\?token=([\w-]{20,})", server.said[1])
+        assert (len(tokens), "asks for a token" in line) == ((1, True) if others else (0, False))
+        assert ask(f"{server.address}/api/studies").status == (401 if others else 200)
+        for token in tokens:
+            assert ask(f"{server.address}/api/studies", Authorization=f"Bearer {token}").status == 200
+
+
+def test_the_command_says_in_one_line_that_a_token_is_not_utf8(study: Study) -> None:
+    done = hpo("dashboard", "--storage", str(study.storage.url), HPO_DASHBOARD_TOKEN=os.fsdecode(b"\xff\xfe" * 8))
+    assert done.returncode == 2
+    assert done.stderr == "hpo: dashboard: HPO_DASHBOARD_TOKEN is not UTF-8; set it to letters, digits and hyphens\n"
 
 
 def test_a_token_that_can_be_guessed_is_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

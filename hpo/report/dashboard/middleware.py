@@ -154,7 +154,8 @@ def _check_size(environment: Environment) -> Answer | None:
     limit = _largest_body(environment)
     if int(environment.get("CONTENT_LENGTH") or 0) <= limit:
         return None
-    return Answer("413 Content Too Large", f"The body of this request may have {limit} bytes.")
+    line = f"The body of this request may have at most {limit / 2**20:.0f} MB." if limit else "A read has no body."
+    return Answer("413 Content Too Large", line)
 
 
 def _largest_body(environment: Environment) -> int:
