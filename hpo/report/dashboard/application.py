@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import wraps
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["make_application"]
 
 LARGEST_ID = 2**31 - 1  # of the schema's integer columns
-# What a view raises that was given something it cannot read, or that the database does not take.
+# What a view raises that was given a body it cannot read, or that the database does not take.
 MISREAD = (
     ArithmeticError,
     AssertionError,
@@ -81,7 +82,7 @@ class _Artifacts(ArtifactFolders):
 
 
 def _check_request(view: Callable[..., Any], storage: StudyStorage) -> Callable[..., Any]:
-    """Refuse what no view can answer: ids that do not exist, and a body that is no JSON object."""
+    """Refuse what no view can answer: ids that do not exist, an `after` that is no number, a body that is no object."""
     from bottle import HTTPError, request
 
     lookups = {"study_id": storage.get_study_name_from_id, "trial_id": storage.get_trial}
@@ -91,6 +92,8 @@ def _check_request(view: Callable[..., Any], storage: StudyStorage) -> Callable[
         for name, look_up in lookups.items():
             if name in arguments and not _exists(arguments[name], look_up):
                 raise HTTPError(404, f"There is no {name.removesuffix('_id')} with this id in the storage.")
+        if not re.fullmatch(r"[0-9]{1,9}", request.query.get("after", "0")):
+            raise HTTPError(400, "The parameter 'after' is not a number of trials.")
         if request.method not in READS and not isinstance(request.json, dict | None):
             raise HTTPError(400, "The body is not a JSON object.")
         return view(**arguments)
@@ -124,14 +127,16 @@ def _answer_errors(application: Application) -> Application:
     """Answer exceptions: 4xx where the request is to blame, else 500 and a line in the log."""
 
     def answered(environment: Environment, start: Start) -> Iterable[bytes]:
-        # The dashboard takes it for granted that browsers send this header.
+        # The dashboard takes it for granted that browsers send this header, and believes the other one without a body.
         environment.setdefault("HTTP_ACCEPT_ENCODING", "")
+        if environment["REQUEST_METHOD"] in READS:
+            environment.pop("CONTENT_TYPE", None)
         try:
             return application(environment, start)
         except Exception as error:  # whatever a view raises is answered
             status, line = _find_fault(environment, error)
             if status >= 500:
-                logger.exception("dashboard: %s failed", environment.get("PATH_INFO", "")[:200])
+                logger.exception("dashboard: %r failed", environment.get("PATH_INFO", "")[:200])
             return send_line(environment, start, f"{status.value} {status.phrase}", line)
 
     return answered
@@ -139,15 +144,15 @@ def _answer_errors(application: Application) -> Application:
 
 def _find_fault(environment: Environment, error: Exception) -> tuple[HTTPStatus, str]:
     """Return the status of an exception, and a line that says whose fault it is."""
-    causes = list(_list_causes(error))
     if isinstance(error, UpdateFinishedTrialError):
         return HTTPStatus.CONFLICT, "This trial has finished and cannot be changed."
-    if not any(isinstance(cause, OWN_FAULTS) for cause in causes):
-        if environment["REQUEST_METHOD"] in READS and isinstance(error, MISREAD):
-            return HTTPStatus.BAD_REQUEST, "The address of this request cannot be read."
-        if environment["REQUEST_METHOD"] not in READS and any(isinstance(cause, MISREAD) for cause in causes):
-            return HTTPStatus.BAD_REQUEST, "The body is not the JSON object (application/json) that is asked for here."
-    return HTTPStatus.INTERNAL_SERVER_ERROR, "The dashboard failed; its terminal says why."
+    if isinstance(error, UnicodeDecodeError):
+        return HTTPStatus.BAD_REQUEST, "The headers of this request, or its body, are not UTF-8."
+    causes = list(_list_causes(error))
+    misread = any(isinstance(cause, MISREAD) for cause in causes)
+    if environment["REQUEST_METHOD"] in READS or not misread or any(isinstance(cause, OWN_FAULTS) for cause in causes):
+        return HTTPStatus.INTERNAL_SERVER_ERROR, "The dashboard failed; its terminal says why."
+    return HTTPStatus.BAD_REQUEST, "The body is not the JSON object (application/json) that is asked for here."
 
 
 def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
