@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -20,6 +21,7 @@ from optuna_dashboard import wsgi
 
 from hpo.report.dashboard.application import make_application
 from hpo.report.dashboard.middleware import Application, Environment, guard_app
+from hpo.storage.study_storage import StudyStorage
 from hpo.study import Study
 from hpo.study.files.artifacts import ArtifactFolders, save_artifact
 from tests.report.helpers import filled
@@ -38,38 +40,39 @@ class Answer:
     body: bytes
 
 
+def ask(
+    application: Application, method: str, path: str, query: str = "", body: bytes = b"", **environment: str
+) -> Answer:
+    """Ask for a path with escapes, without a server in between; PATH_INFO is made of it as a server makes it."""
+    asked: Environment = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "8080",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "127.0.0.1:8080",
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": "application/json",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+    }
+    answers: list[tuple[str, list[tuple[str, str]]]] = []
+    parts = application({**asked, **environment}, lambda status, headers, *_: answers.append((status, headers)))
+    content = b"".join(parts)
+    getattr(parts, "close", lambda: None)()
+    [(status, headers)] = answers
+    return Answer(int(status[:3]), dict(headers), content)
+
+
 class Client:
-    """A client of the dashboard without a server in between."""
+    """A client of the writable dashboard of a study."""
 
-    def __init__(self, application: Application, study: Study) -> None:
-        self._application = guard_app(application, local=True, writable=True, token=None)
+    def __init__(self, study: Study) -> None:
         self.study = study
-
-    def ask(self, method: str, path: str, query: str = "", body: bytes = b"", **environment: str) -> Answer:
-        """Ask for a path with escapes; PATH_INFO is made of it as a server makes it."""
-        asked: Environment = {
-            "REQUEST_METHOD": method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
-            "QUERY_STRING": query,
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "8080",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "HTTP_HOST": "127.0.0.1:8080",
-            "CONTENT_LENGTH": str(len(body)),
-            "CONTENT_TYPE": "application/json",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": io.StringIO(),
-        }
-        answers: list[tuple[str, list[tuple[str, str]]]] = []
-        parts = self._application(
-            {**asked, **environment}, lambda status, headers, *_: answers.append((status, headers))
-        )
-        content = b"".join(parts)
-        getattr(parts, "close", lambda: None)()
-        [(status, headers)] = answers
-        return Answer(int(status[:3]), dict(headers), content)
+        self.ask = partial(ask, guard_app(make_application(study.storage), local=True, writable=True, token=None))
 
     def path(self, rule: str, value: str | None = None) -> str:
         """A path of this route: for its own study, or with a value in place of every part that varies."""
@@ -88,7 +91,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         patch.setenv("HPO_HOME", str(folder / "home"))
         study = filled(folder, states=("COMPLETE", "PRUNED", "RUNNING"), trials=6)
         save_artifact(study, "file", b"content", "text/plain")
-        yield Client(make_application(study.storage), study)
+        yield Client(study)
 
 
 def is_told(answer: Answer, path: str) -> bool:
@@ -215,15 +218,24 @@ def test_a_fault_of_the_dashboard_stays_one(
 def test_a_study_is_deleted_with_a_body_and_without(tmp_path: Path) -> None:
     for body in (b"", b"{}", b'{"remove_associated_artifacts": false}'):
         study = filled(tmp_path / str(len(body)), trials=1)
-        client = Client(make_application(study.storage), study)
+        client = Client(study)
         assert client.ask("DELETE", f"/api/studies/{study.id}", body=body).status == 204
         assert client.ask("DELETE", f"/api/studies/{study.id}", body=body).status == 404
 
 
 def test_a_study_is_renamed_by_what_is_a_name(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=1)
-    client = Client(make_application(study.storage), study)
+    client = Client(study)
     path = f"/api/studies/{study.id}/rename"
     for body in (*BODIES[:10], b'{"study_name": null}', b'{"study_name": []}', b'{"study_name": {"a": 1}}'):
         assert is_told(client.ask("POST", path, body=body), path), body[:60]
     assert client.ask("POST", path, body=b'{"study_name": "other"}').status == 201
+
+
+def test_names_that_a_database_does_not_take(storage: StudyStorage) -> None:
+    application = guard_app(make_application(storage), local=True, writable=True, token=None)
+    for name in ("x" * 5000, "\0", "\ud800", "", 5, ["a"], {"a": 1}):
+        body = json.dumps({"study_name": name, "directions": ["minimize"]}).encode()
+        answer = ask(application, "POST", "/api/studies", body=body)
+        assert is_told(answer, "/api/studies"), (name, answer)
+        assert ask(application, "GET", "/api/studies").status == 200
