@@ -16,7 +16,7 @@ from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
 from hpo.study.input import templates
-from hpo.study.input.study_file import read_toml
+from hpo.utils.documents import read_document
 
 ALTERNATIVES = [
     {"low": 1e-4, "high": 1e-2, "log": True, "when": {"optimizer": "adam"}},
@@ -61,7 +61,7 @@ def test_python_equals_toml_with_conditions() -> None:
 
 @pytest.mark.parametrize("name", templates.template_names("search_spaces"))
 def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
-    space = Space(read_toml(templates.find_template("search_spaces", name)))
+    space = Space(read_document(templates.find_template("search_spaces", name)))
     assert Space(space.to_json()) == space
     assert space.notices() == []
     varied = {dimension.parameter.name for dimension in space.varied}
