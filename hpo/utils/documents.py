@@ -1,9 +1,8 @@
 """Reader of TOML, YAML and JSON files, the only one, with the same limits for all three.
 
 What it returns holds tables, lists, texts, booleans and numbers that every other part can take: tables with texts as
-keys, whole numbers of 64 bits, and texts that can be printed and be part of a path. What else a format offers (dates,
-infinite numbers in JSON, objects and repeated keys in YAML) is refused, or in YAML, where nobody asked for it by a
-quote, stays a text.
+keys, whole numbers of 64 bits, and texts that can be printed and be part of a path. What else a format offers, dates in
+TOML, objects and repeated keys in YAML, is refused; a date in YAML is a text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from hpo.errors import DefinitionError, RequestError
 from hpo.utils.text import shorten
 
-__all__ = ["parse_toml", "read_document", "read_text"]
+__all__ = ["parse_json", "parse_toml", "read_document", "read_text"]
 
 Format = Literal["toml", "yaml", "json"]
 SUFFIXES: Mapping[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
@@ -77,10 +76,19 @@ def parse_toml(text: str) -> dict[str, Any]:
     return _parse(text, "toml")
 
 
+def parse_json(text: str) -> dict[str, Any]:
+    """Parse JSON that does not come from a file.
+
+    Raises:
+        DefinitionError: it is no JSON, or beyond a limit; the message names the key.
+    """
+    return _parse(text, "json")
+
+
 def _parse(text: str, style: Format) -> dict[str, Any]:
-    load: Callable[[str], Any] = {"toml": tomllib.loads, "yaml": _load_yaml, "json": _load_json}[style]
+    loaders: dict[Format, Callable[[str], Any]] = {"toml": tomllib.loads, "yaml": _load_yaml, "json": _load_json}
     try:
-        table = load(text)
+        table = loaders[style](text)
     except RecursionError:
         raise DefinitionError(f"holds more than {DEPTH_LIMIT} tables and lists within each other") from None
     except RequestError:
@@ -140,7 +148,7 @@ def _check_text(text: str, where: str) -> None:
 
 
 def _load_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    return json.loads(text, object_pairs_hook=_unique_pairs)
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,10 +157,6 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise ValueError(f"the key {shorten(next(key for key in keys if keys.count(key) > 1))} occurs twice")
     return table
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 # YAML.

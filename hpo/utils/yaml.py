@@ -46,16 +46,16 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         if isinstance(node, yaml.CollectionNode) and not alias:
             self._weigh(node)
-        return node  # type: ignore[no-any-return]
+        return node
 
     def _weigh(self, node: yaml.CollectionNode) -> None:
-        mapping = isinstance(node, yaml.MappingNode)
-        if mapping:
+        inner = node.value
+        if isinstance(node, yaml.MappingNode):
             _check_keys(node)
-        inner = [value for _, value in node.value] if mapping else node.value
+            inner = [value for _, value in node.value]
         self.weights[id(node)] = weight = 1 + sum(self._weight(each) for each in inner)
         if weight > self.limit:
             raise _error(f"found more than {self.limit:,} values, aliases counted as often as they are used", node)

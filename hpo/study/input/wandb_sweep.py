@@ -221,9 +221,8 @@ class _SweepReader:
         names = _listed_values(spec)
         ours = DATASET_ALIASES.get(normalize_name(str(names[0])), str(names[0])) if len(names) == 1 else None
         if ours is None or not (registry.datasets.has(ours) or ours.endswith(".npz")):
-            self.note(
-                f"{theirs} = {shorten(names)} is no data set that is known here; name one in the study file: dataset = …"
-            )
+            unknown = f"{theirs} = {shorten(names)} is no data set that is known here"
+            self.note(f"{unknown}; name one in the study file: dataset = …")
         else:
             self.study.table["dataset"] = ours
 
