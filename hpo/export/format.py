@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from hpo.datasets.dataset import MAX_CLASSES
 from hpo.errors import RequestError
+from hpo.execution.worker_options import explain
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
 
@@ -119,6 +120,5 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     except ValidationError as error:
         first = error.errors()[0]
         where = shorten(".".join(map(str, first["loc"])), quote=False) or "the file"
-        raise RequestError(
-            f"{path}: {where}: {shorten(first['msg'], 300, quote=False)}; export the model again"
-        ) from error
+        problem = shorten(explain(error), 300, quote=False)
+        raise RequestError(f"{path}: {where}: {problem}; export the model again") from error

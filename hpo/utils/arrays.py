@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,14 +134,19 @@ def _read_header(file: IO[bytes]) -> Header:
     """Read the magic number and the header.
 
     Raises:
-        ValueError, and whatever else NumPy raises: they are wrong.
+        ValueError: they are damaged, or of a version that plain numbers do not need.
     """
-    version = np.lib.format.read_magic(file)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"it is of version {version[0]}.{version[1]}, which plain numbers do not need")
-    header: Header = readers[version](file, max_header_size=HEADER_LIMIT)
-    return header
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(file, max_header_size=HEADER_LIMIT)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(file, max_header_size=HEADER_LIMIT)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+        raise
+    except Exception as error:  # of NumPy, and of Python's tokenizer and parser, which it hands the header to
+        raise ValueError("its header is damaged") from error
+    raise ValueError(f"it is of version {version[0]}.{version[1]}, which plain numbers do not need")
 
 
 def _check_size(shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> None:

@@ -23,17 +23,14 @@ def parse_yaml(text: str, limit: int) -> Any:
     Raises:
         ValueError: the text is no YAML, or holds something else, or too many values; the message names the line.
     """
-    loader = _Loader(text, limit)
     try:
-        return loader.get_single_data()
+        return _Loader(text, limit).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         raise ValueError(f"{error.problem or error.context}{line}") from error
     except yaml.YAMLError as error:  # a character that no YAML has
         raise ValueError(" ".join(str(error).split())) from error
-    finally:
-        loader.dispose()
 
 
 class _Loader(yaml.SafeLoader):

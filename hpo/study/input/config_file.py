@@ -87,7 +87,8 @@ def read_parameters(path: Path) -> TrialConfig:
     Raises:
         RequestError: names the file, the key and the value that is wrong.
     """
+    table = read_document(path)
     try:
-        return TrialConfig(**get_table(read_document(path), "parameters"))
+        return TrialConfig(**get_table(table, "parameters"))
     except RequestError as error:
-        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
