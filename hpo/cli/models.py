@@ -24,7 +24,7 @@ __all__: list[str] = []
 @format_option("table", "json", "csv")
 @import_option
 def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
-    """Predict the classes of images and .npy arrays with the model in FOLDER, as hpo export --weights wrote it.
+    """Predict the classes of PNG, JPEG and .npy files with the model in FOLDER, as hpo export --weights wrote it.
 
     Example: hpo predict model seven.png digits.npy
     """

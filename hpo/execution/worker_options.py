@@ -52,7 +52,7 @@ def _resolve(path: Path | None) -> Path | None:
     return None if path is None else path.resolve()
 
 
-MONTH = 30 * 86_400.0  # seconds
+LONGEST = 1e9  # seconds, 31 years: a time so far ahead can still be written as a date
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -125,7 +125,7 @@ class WorkerOptions(BaseModel):
     checkpoint_every: Annotated[
         Seconds,
         Flag("--checkpoint-every", "--checkpoint-every"),
-        Field(ge=0, le=MONTH, description="Seconds between checkpoints of a trial; 0 writes one after each epoch."),
+        Field(ge=0, le=LONGEST, description="Seconds between checkpoints of a trial; 0 writes one after each epoch."),
     ] = 30.0
     # Long enough for a busy machine, and what a trial waits after its worker has died.
     lease: Annotated[
@@ -133,7 +133,7 @@ class WorkerOptions(BaseModel):
         Flag("--lease", "--lease"),
         Field(
             ge=1,
-            le=MONTH,
+            le=LONGEST,
             description="Seconds after which a trial whose worker gives no sign of life goes to another one.",
         ),
     ] = 60.0

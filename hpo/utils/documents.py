@@ -165,4 +165,4 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _load_yaml(text: str) -> Any:
     from hpo.utils.yaml import parse_yaml  # which most commands do not need
 
-    return parse_yaml(text, YAML_NODE_LIMIT)
+    return parse_yaml(text, YAML_NODE_LIMIT, DEPTH_LIMIT)

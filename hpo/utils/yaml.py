@@ -11,7 +11,7 @@ __all__ = ["parse_yaml"]
 KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
-def parse_yaml(text: str, limit: int) -> Any:
+def parse_yaml(text: str, limit: int, depth: int) -> Any:
     """Parse a YAML document.
 
     A date without quotes is a text. Aliases count as often as they are used, and are counted before they are resolved.
@@ -19,12 +19,13 @@ def parse_yaml(text: str, limit: int) -> Any:
     Args:
         text: the document.
         limit: the largest number of values, lists and tables.
+        depth: the largest number of lists and tables within each other; its scanner is slow at many.
 
     Raises:
         ValueError: the text is no YAML, or holds something else, or too many values; the message names the line.
     """
     try:
-        return _Loader(text, limit).get_single_data()
+        return _Loader(text, limit, depth).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -36,14 +37,21 @@ def parse_yaml(text: str, limit: int) -> Any:
 class _Loader(yaml.SafeLoader):
     """Loader that weighs each node as it is composed: an alias costs three characters, whatever it stands for."""
 
-    def __init__(self, text: str, limit: int) -> None:
+    def __init__(self, text: str, limit: int, depth: int) -> None:
         super().__init__(text)
         self.limit = limit
+        self.depth_left = depth
         self.weights: dict[int, int] = {}  # by the node's id, with all that is in it
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         alias = self.check_event(yaml.AliasEvent)
+        if self.depth_left < 0:
+            raise yaml.MarkedYAMLError(
+                problem="found too many lists and tables within each other", problem_mark=self.peek_event().start_mark
+            )
+        self.depth_left -= 1
         node = super().compose_node(parent, index)
+        self.depth_left += 1
         if isinstance(node, yaml.CollectionNode) and not alias:
             self._weigh(node)
         return node

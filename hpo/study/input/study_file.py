@@ -355,7 +355,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, raw = text.partition("=")
     if not equals or not name.strip():
-        raise DefinitionError(f"--set {text}: write name=value, as --set learning_rate=0.01")
+        raise DefinitionError(f"--set {shorten(text, quote=False)}: write name=value, as --set learning_rate=0.01")
     name, raw = name.strip(), raw.strip()
     try:
         value = parse_toml(f"value = {raw}")["value"]
