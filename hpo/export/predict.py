@@ -19,7 +19,7 @@ __all__ = ["predict"]
 BATCH = 1024  # samples
 LIGHT, DARK = 160.0, 85.0  # mean bytes of an image on a light background, and of training data on a dark one
 IMAGE_FORMATS = ("PNG", "JPEG")
-PIXELS_LIMIT = 40_000_000  # of an image, which takes up to 16 bytes for each
+PIXELS_LIMIT = 25_000_000  # of an image, each of which takes up to 16 bytes here
 Model = Callable[[Array], Array]  # scaled samples to logits
 
 

@@ -47,7 +47,8 @@ class _Loader(yaml.SafeLoader):
         alias = self.check_event(yaml.AliasEvent)
         if self.depth_left < 0:
             raise yaml.MarkedYAMLError(
-                problem="found too many lists and tables within each other", problem_mark=self.peek_event().start_mark
+                problem="found too many lists and tables within each other",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
             )
         self.depth_left -= 1
         node = super().compose_node(parent, index)

@@ -292,7 +292,7 @@ def test_a_postscript_file_under_the_name_of_a_picture_starts_no_program(
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("side", [6_500, 12_000, 40_000])
+@pytest.mark.parametrize("side", [5_100, 12_000, 40_000])
 def test_a_picture_of_too_many_pixels_is_not_unpacked(side: int, model: Path, tmp_path: Path) -> None:
     row = zlib.compress(bytes(1 + side // 8))
     parts = {b"IHDR": struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), b"IDAT": row, b"IEND": b""}

@@ -25,7 +25,7 @@ __all__ = ["Findings", "fuzz"]
 
 SECONDS = 5  # of the processor, for the machine may be busy
 WAIT = 60  # seconds
-MEMORY = 2**30  # bytes beyond what the imported modules have
+MEMORY = 2**30  # bytes beyond what the process has already
 Findings = list[str]
 
 
@@ -64,7 +64,7 @@ def _run(seconds: float, seed: int, folder: Path) -> int:
     found = 0
     with tempfile.TemporaryDirectory() as beside:
         targets = make_targets(Path(beside))
-        _limit_memory(targets, folder)
+        _warm_up(targets, folder)
         start, number = time.monotonic(), 0
         while time.monotonic() - start < seconds:
             number += 1
@@ -93,17 +93,21 @@ def _write(folder: Path, target: Target, content: bytes) -> Path:
     return path
 
 
-def _limit_memory(targets: list[Target], folder: Path) -> None:
-    """Let every reader import what it needs, and then have no more than so much memory."""
+def _warm_up(targets: list[Target], folder: Path) -> None:
+    """Let every reader import what it needs: that is no memory of its files."""
     for target in targets:
-        _try(target, _write(folder, target, target.write(target.examples[0])))
+        target.read(_write(folder, target, target.write(target.examples[0])))
+
+
+def _limit_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def _try(target: Target, path: Path) -> str | None:
     """Return what is wrong with how a file was read; None if nothing is."""
+    _limit_memory()
     start = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, WAIT)
