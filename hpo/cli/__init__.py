@@ -15,11 +15,13 @@ from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, 
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
+from hpo.utils.text import shorten
 
 __all__ = ["app", "main"]
 
 # Importing them puts their commands into the group.
 COMMANDS = (launch, worker, train, evaluate, show, models, manage, import_sweep, info)
+LINE_LIMIT = 3000  # characters of an error; whatever it quotes is cut, not what to do
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -33,7 +35,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         if debug:
             raise
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        say(f"hpo: {' '.join(message.split())}")
+        say(f"hpo: {shorten(' '.join(message.split()), LINE_LIMIT, quote=False)}")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

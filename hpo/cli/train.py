@@ -31,7 +31,7 @@ __all__: list[str] = []
     type=click.Path(path_type=Path),
     help="Folder for configuration, metrics, events and weights; by default a new one in HPO_HOME.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default all cores.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of torch; by default all cores.")
 @click.option("--test", is_flag=True, help="Read the test set, once, at the end.")
 @device_option
 @import_option

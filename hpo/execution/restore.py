@@ -15,7 +15,7 @@ from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
 from hpo.training.device import select_device
-from hpo.training.models import build_model, load_weights
+from hpo.training.models import restore_model
 from hpo.utils.home import home
 
 __all__ = ["RestoredTrial", "choose_trial", "restore"]
@@ -81,6 +81,5 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
             f"hpo reproduce {study.name} {trial.number} --out DIR"
         )
     data = DataCache(study.definition.dataset, select_device(device)).get(config)
-    model = build_model(config, data.shape, data.classes)
-    load_weights(model, path, config.model)
+    model = restore_model(config, data.shape, data.classes, path)
     return RestoredTrial(trial, config, data, model.to(data.device), path)

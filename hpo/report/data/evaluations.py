@@ -19,11 +19,13 @@ import numpy as np
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
+from hpo.errors import DataError
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, same_trial, trial_config_of
+from hpo.utils.arrays import ArrayArchive, open_npz
 
 __all__ = [
     "NOT_VALIDATION",
@@ -37,6 +39,23 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+ARTIFACT_LIMIT = 2**30  # bytes of one array
+AGAIN = "delete the file, and run hpo evaluate again"
+
+
+def _read_numbers(arrays: ArrayArchive, name: str) -> Array:
+    array = arrays.read(name)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{arrays.path}: {name} holds {array.dtype}, not numbers; {AGAIN}")
+    return array
+
+
+def _within(numbers: Array, bound: int) -> bool:
+    return not numbers.size or (int(numbers.min()) >= 0 and int(numbers.max()) < bound)
+
+
+def _read_optional(arrays: ArrayArchive, name: str) -> Array | None:
+    return _read_numbers(arrays, name) if name in arrays.names else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,15 @@ class Predictions:
     probabilities: Array
     mistakes: Array
     pictures: Array | None
+
+    @property
+    def consistent(self) -> bool:
+        """True if the arrays have the shapes and numbers that belong together."""
+        if self.probabilities.ndim != 2 or self.labels.shape != self.probabilities.shape[:1] or self.mistakes.ndim != 1:
+            return False
+        samples, classes = self.probabilities.shape
+        inside = _within(self.labels, classes) and _within(self.mistakes, samples)
+        return inside and (self.pictures is None or self.pictures.shape[:1] == self.mistakes.shape)
 
     @property
     def correct(self) -> Array:
@@ -111,30 +139,33 @@ class EvaluationRun:
         """Read those of the split `validation` or `test`; None where they are not here."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as file:
-            if f"{split}_probabilities" not in file:
+        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
+            if f"{split}_probabilities" not in arrays.names:
                 return None
-            pictures = file.get(f"{split}_pictures")
-            return Predictions(
-                file[f"{split}_labels"].astype(np.int64),
-                file[f"{split}_probabilities"].astype(np.float32),
-                file[f"{split}_mistakes"].astype(np.int64),
-                pictures,
+            found = Predictions(
+                _read_numbers(arrays, f"{split}_labels").astype(np.int64),
+                _read_numbers(arrays, f"{split}_probabilities").astype(np.float32),
+                _read_numbers(arrays, f"{split}_mistakes").astype(np.int64),
+                _read_optional(arrays, f"{split}_pictures"),
             )
+        if not found.consistent:
+            raise DataError(f"{self.file}: its arrays do not belong together; {AGAIN}")
+        return found
 
     def reconstructions(self, split: str) -> Reconstructions | None:
         """Read those of the split `validation` or `test`; None where they are not here, or the model has classes."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as file:
-            if not {f"{split}_codes", f"{split}_originals"} & set(file.files):
+        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
+            if not {f"{split}_codes", f"{split}_originals"} & arrays.names:
                 return None
+            labels, explained = (_read_optional(arrays, f"{split}_{name}") for name in ("labels", "explained"))
             return Reconstructions(
-                file.get(f"{split}_labels", np.zeros(0, np.int64)),
-                file.get(f"{split}_codes"),
-                float(file.get(f"{split}_explained", 1.0)),
-                file.get(f"{split}_originals"),
-                file.get(f"{split}_reconstructions"),
+                np.zeros(0, np.int64) if labels is None else labels,
+                _read_optional(arrays, f"{split}_codes"),
+                1.0 if explained is None or explained.size != 1 else float(explained.item()),
+                _read_optional(arrays, f"{split}_originals"),
+                _read_optional(arrays, f"{split}_reconstructions"),
             )
 
 

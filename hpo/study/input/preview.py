@@ -56,7 +56,7 @@ def _format_domain(domain: Domain) -> str:
 
 def _format_grid_size(space: Space) -> str:
     try:
-        return f"{sum(1 for _ in space.grid())} points"
+        return f"{space.grid_size()} points"
     except SpaceError as error:
         return f"none ({error})"
 
