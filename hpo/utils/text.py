@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["first_line", "summarize_error"]
+__all__ = ["first_line", "shorten", "summarize_error"]
+
+SHOWN = 80  # characters of a value
+
+
+def shorten(text: str) -> str:
+    """Return a value as a line may show it: its beginning, if it is long."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def first_line(error: object) -> str:
