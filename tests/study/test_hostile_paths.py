@@ -43,46 +43,71 @@ def set_key(study: Study, key: Any) -> None:
     study.storage.set_study_user_attr(study.id, KEY, key)
 
 
-@pytest.mark.parametrize("key", KEYS, ids=repr)
-def test_a_key_that_is_none_is_refused_by_name_and_deletes_nothing(tmp_path: Path, victim: Path, key: Any) -> None:
+def test_a_key_that_is_none_is_refused_by_name_and_deletes_nothing(tmp_path: Path, victim: Path) -> None:
     study = make_study(tmp_path)
-    set_key(study, key)
-    before = content(tmp_path / "victim")
-    where = ("--storage", sqlite_url(tmp_path))
-    done = run_hpo("worker", "small", *where)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert all(word in done.stderr for word in ("study 'small'", "hpo:key", repr(str(key))))
-    shown = run_hpo("show", "small", *where)
-    assert shown.returncode == 2, shown.stdout
-    deleted = run_hpo("delete", "small", "--yes", *where)
+    before = content(victim)
+    for key in KEYS:
+        set_key(study, key)
+        with pytest.raises(RequestError, match=r"study 'small': its attribute hpo:key is ") as error:
+            StudyFiles(study)
+        assert repr(str(key)) in str(error.value)
+        with pytest.raises(RequestError, match="hpo:key"):
+            list_local_weights(study)
+        [kept] = find_study_folders(study)
+        assert kept.stays
+        assert find_unneeded_files(study.storage, unknown=True) == []
+    assert content(victim) == before
+    assert list(home().iterdir()) == []
+
+
+def test_no_command_leaves_the_home_by_a_key(tmp_path: Path, victim: Path) -> None:
+    set_key(make_study(tmp_path), "/../../../victim")
+    before = content(victim)
+    for command in ("worker", "show"):
+        done = run_hpo(command, "small", "--storage", sqlite_url(tmp_path))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "study 'small': its attribute hpo:key is '/../../../victim'" in done.stderr
+    deleted = run_hpo("delete", "small", "--yes", "--storage", sqlite_url(tmp_path))
     assert deleted.returncode == 0, deleted.stderr
     assert "hpo:key" in deleted.stderr
-    assert content(tmp_path / "victim") == before
-    assert [path.name for path in home().iterdir()] == []
+    assert content(victim) == before
+    assert list(home().iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../../esc/x", "a/b", ".", "..", "/abs", "a\nb", "-x"])
-def test_a_name_that_is_none_needs_a_folder_from_the_user(tmp_path: Path, victim: Path, name: str) -> None:
-    study = make_study(tmp_path)
-    save_artifact(study, "a.txt", b"one")
+def rename(study: Study, name: str) -> Study:
     with study.storage.engine.begin() as connection:
         connection.execute(sa.text("UPDATE studies SET study_name = :name"), {"name": name})
+    return Study(StudyStorage(study.storage.url.render_as_string()), name)
+
+
+def test_a_name_that_is_none_has_no_folders(tmp_path: Path, victim: Path) -> None:
+    study = make_study(tmp_path)
+    save_artifact(study, "a.txt", b"one")
+    before = content(home())
+    for name in ("../../esc/x", "a/b", ".", "..", "/abs", "a\nb", "-x"):
+        study = rename(study, name)
+        with pytest.raises(RequestError, match="no folder of ours can have its name"):
+            StudyFiles(study)
+        assert (list_artifacts(study)["a.txt"].path, list_local_weights(study), find_study_folders(study)) == (
+            None, {}, [],
+        )  # fmt: skip
+    assert content(home()) == before
+
+
+def test_a_name_that_is_none_needs_a_folder_from_the_user(tmp_path: Path, victim: Path) -> None:
+    name = "../../esc/x"
+    study = rename(make_study(tmp_path), name)
     before = content(tmp_path)
-    for command in ("report", "worker", "launch"):
-        done = run_hpo(command, "--storage", sqlite_url(tmp_path), "--", name)
-        assert done.returncode == 2
-        assert len(done.stderr.splitlines()) == 1
+    for command in ("report", "worker"):
+        done = run_hpo(command, name, "--storage", sqlite_url(tmp_path))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "--out DIR" in done.stderr
     assert content(tmp_path).keys() == before.keys()
-    done = run_hpo("report", "--storage", sqlite_url(tmp_path), "--out", str(tmp_path / "out"), "--", name)
+    done = run_hpo("report", name, "--storage", sqlite_url(tmp_path), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").exists()
-    assert content(tmp_path / "home") == {k[5:]: v for k, v in before.items() if k.startswith("home/")}
-    copied = run_hpo(
-        "copy", "--storage", sqlite_url(tmp_path), "--to", sqlite_url(tmp_path), "--as", "good", "--", name
-    )
-    assert copied.returncode == 0, copied.stderr
-    StudyFiles(Study(StudyStorage(sqlite_url(tmp_path)), "good"))
+    assert list(home().iterdir()) == []
+    StudyFiles(copy_study(study, study.storage, "good"))
 
 
 def test_delete_and_gc_follow_no_link_out_of_the_home(tmp_path: Path, victim: Path) -> None:

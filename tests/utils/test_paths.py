@@ -27,16 +27,15 @@ SLOW = (HealthCheck.function_scoped_fixture,)
 @example(name="s", key="0a1b2c3d\n", kind="weights")
 @example(name="日" * 90, key="0a1b2c3d", kind="weights")
 def test_a_path_is_a_folder_directly_below_its_kind_or_there_is_none(name: str, key: object, kind: str) -> None:
-    try:
-        path = study_path(kind, name, key)
-    except RequestError as error:
-        assert not is_name(name) or not (key is None or is_key(key))
-        shown = repr(name) if is_name(name) else repr(name[:80])[:-1]
-        assert shown in str(error)  # the study
-        assert not is_name(name) or "hpo:key" in str(error)  # the attribute
-        assert len(str(error).splitlines()) == 1
+    if not is_name(name) or not (key is None or is_key(key)):
+        with pytest.raises(RequestError) as error:
+            study_path(kind, name, key)
+        line = str(error.value)
+        assert (repr(name) if is_name(name) else repr(name[:80])[:-1]) in line  # the study
+        assert not is_name(name) or "hpo:key" in line  # the attribute
+        assert len(line.splitlines()) == 1
         return
-    assert is_name(name)
+    path = study_path(kind, name, key)
     assert path.parent == home() / kind
     assert path.name == (name if key is None else f"{name}-{key}")
     assert Path(os.path.normpath(path)) == path
