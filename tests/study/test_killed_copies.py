@@ -22,7 +22,7 @@ from hpo.utils.home import home
 from tests.study.helpers import holder, make_study, new_storage, sqlite_url
 
 FILES = KEPT + 1  # weights and an artifact
-POINTS = [f"before file {number}" for number in range(FILES)] + ["before the commit", "after the commit"]
+POINTS = ("before file 0", "before file 3", "before the commit", "after the commit")
 
 
 def finished_study(folder: Path) -> Study:

@@ -20,7 +20,7 @@ OTHER = st.none() | st.booleans() | st.integers() | st.floats() | st.lists(TEXTS
 SLOW = (HealthCheck.function_scoped_fixture,)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=200, deadline=None, suppress_health_check=SLOW)
 @given(name=TEXTS, key=TEXTS | OTHER, kind=st.sampled_from(["weights", "logs", ""]))
 @example(name="s", key="/../../../victim", kind="weights")
 @example(name="../../esc/x", key=None, kind="weights")
@@ -71,7 +71,7 @@ def test_a_file_is_a_folders_own_unless_a_link_leads_to_another(tmp_path: Path) 
     assert found == {"own": True, "link": False, "../victim": False, "missing": False, ".": False, "": False}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(name=st.text(min_size=1, max_size=130), suffix=st.sampled_from(["-evaluation-refit", "-evaluation-12", "-next"]))
 @example(name="x" * 100, suffix="-evaluation-refit")
 @example(name="日" * 100, suffix="-evaluation-refit")
