@@ -82,4 +82,4 @@ def study_path(kind: str, study: str, key: object = None, *, root: Path | None =
 def is_own_file(folder: Path, name: str) -> bool:
     """Return whether a file is there, directly in the folder also when links have been followed."""
     path = folder / name
-    return path.is_file() and path.resolve().parent == folder.resolve()
+    return path.name == name and path.is_file() and path.resolve().parent == folder.resolve()

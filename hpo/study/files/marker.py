@@ -55,8 +55,8 @@ class Marker:
             return True
         if not is_file(url):
             return named.database != url.database
-        path = self._local_file()
-        return path is not None and path.exists() and not path.samefile(str(url.database))
+        path, ours = self._local_file(), Path(str(url.database))
+        return path is not None and path.exists() and not (ours.exists() and path.samefile(ours))
 
     def has_moved(self) -> bool:
         """Return whether the storage was a file of this machine that is not there any more."""
