@@ -16,6 +16,7 @@ from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
 from hpo.utils.text import shorten
+from hpo.utils.masking import mask_secrets
 
 __all__ = ["app", "main"]
 
@@ -46,6 +47,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        say(f"hpo: unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        text = " ".join(mask_secrets(str(error)).split())[:500]
+        say(f"hpo: unexpected {type(error).__name__}: {text} (--debug shows where)")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -125,9 +125,9 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
 
 
 def _say_start(study: Study) -> None:
-    from hpo.utils.home import folder
+    from hpo.utils.paths import study_path
 
-    say(f"study {study.name} in {study.storage.masked_url}; logs in {folder('logs', study.name)}")
+    say(f"study {study.name} in {study.storage.masked_url}; logs in {study_path('logs', study.name)}")
 
 
 def _say_state(study: Study) -> None:

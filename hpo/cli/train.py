@@ -53,7 +53,7 @@ def train(
     from hpo.config import registry
     from hpo.study.input.config_file import read_config
     from hpo.study.input.study_file import parse_override
-    from hpo.utils.home import cores, folder
+    from hpo.utils.home import cores, home, make_folder
     from hpo.utils.signals import StopRequest
 
     registry.import_modules(imports)
@@ -68,7 +68,7 @@ def train(
         result = standalone.train_config(
             request.config,
             request.dataset,
-            out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
+            out or make_folder(home() / "train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
             settings=TrainSettings(
                 monitor=request.objective.metric,
                 direction=request.objective.direction,

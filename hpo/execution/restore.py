@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
     for trial in study.trials():
         if trial.number == number:
             return trial
-    raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {study.name}")
+    raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {shlex.quote(study.name)}")
 
 
 def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
@@ -78,7 +79,7 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
         raise RequestError(
             f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "
             "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
-            f"hpo reproduce {study.name} {trial.number} --out DIR"
+            f"hpo reproduce {shlex.quote(study.name)} {trial.number} --out DIR"
         )
     data = DataCache(study.definition.dataset, select_device(device)).get(config)
     model = restore_model(config, data.shape, data.classes, path)

@@ -52,6 +52,7 @@ from hpo.training.member import TrainResult
 from hpo.training.memory import release_memory
 from hpo.training.settings import TrainSettings
 from hpo.utils.home import cores
+from hpo.utils.paths import study_path
 
 __all__ = ["Worker", "cores_per_worker"]
 
@@ -100,6 +101,7 @@ class Worker:
         check_trackers(self.options.trackers)
         if self.options.tensorboard is not None:
             _create_folder(self.options.tensorboard)
+            study_path("", self.study.name, root=self.options.tensorboard)  # refused before a trial is claimed
         self.device = select_device(self.options.device)
         if self.options.cpus:
             set_threads(self.options.cpus)
@@ -377,7 +379,7 @@ class Worker:
     def _make_tensorboard(self, trials: Sequence[RunningTrial]) -> list[TensorBoard]:
         if self.options.tensorboard is None:
             return []
-        folder = self.options.tensorboard / self.study.name
+        folder = study_path("", self.study.name, root=self.options.tensorboard)
         return [TensorBoard([folder / f"trial_{trial.claim.number}" for trial in trials])]
 
     def _make_trackers(self, trials: Sequence[RunningTrial]) -> list[Tracker[Any]]:

@@ -24,7 +24,7 @@ from hpo.study import Study
 from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
 from hpo.utils.files import atomic_folder, check_new_folder
-from hpo.utils.home import home
+from hpo.utils.paths import study_path
 
 __all__ = ["export_model", "preprocessing_of", "write_model"]
 
@@ -57,7 +57,7 @@ def export_model(
     """
     opened = open_study(study, storage, imports)
     trial = choose_trial(opened, number)
-    folder = Path(out) if out is not None else home() / "exports" / opened.name / f"trial_{trial.number}"
+    folder = Path(out) if out is not None else study_path("exports", opened.name) / f"trial_{trial.number}"
     for note in write_model(opened, folder, trial.number):
         log.info("%s", note)
     return folder

@@ -16,6 +16,7 @@ import tenacity
 from optuna.storages import RDBStorage
 
 from hpo.utils import text
+from hpo.utils.masking import mask_secrets
 
 __all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
 
@@ -95,7 +96,9 @@ class _StopRequested(tenacity.stop.stop_base):
 def _log_retry(state: tenacity.RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
     if state.attempt_number == LOG_AFTER and error:
-        log.warning("the database refuses a request; retrying for up to 5 minutes (%s)", first_line(error))
+        log.warning(
+            "the database refuses a request; retrying for up to 5 minutes (%s)", mask_secrets(first_line(error))
+        )
 
 
 class Retrying(Protocol):

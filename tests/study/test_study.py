@@ -225,7 +225,7 @@ def test_a_study_of_unknown_things_names_their_module(tmp_path: Path) -> None:
         ({"baseline": {"optimizer": ["adam"]}}, "[baseline] optimizer = ['adam']"),
         ({"name": "../x"}, "name = '../x'"),
         ({"name": "-dash"}, "name = '-dash'"),
-        ({"name": "x" * 101}, "up to 100"),
+        ({"name": "x" * 81}, "up to 80"),
         ({"name": "a\nb"}, "name = 'a\\nb'"),
         ({"sampler": 3}, "give its name"),
         ({"pruner": "medan"}, "did you mean 'median'"),

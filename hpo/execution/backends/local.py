@@ -13,7 +13,8 @@ from pathlib import Path
 from hpo.execution.backends.process import log_names, read_failure, start_process, storage_url_of
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
-from hpo.utils.home import cores, folder
+from hpo.utils.home import cores, make_folder
+from hpo.utils.paths import study_path
 
 __all__ = ["Local", "LocalWorker", "count_gpus", "default_worker_count"]
 
@@ -52,7 +53,7 @@ class Local:
         count = options.workers or default_worker_count(options.device)
         threads = options.cpus or max(1, cores() // count)
         arguments = options.model_copy(update={"cpus": threads}).arguments(study.name)
-        logs = folder("logs", study.name)
+        logs = make_folder(study_path("logs", study.name))
         devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from hpo.errors import RunError
 from hpo.study import Study
-from hpo.utils.home import folder, home
+from hpo.utils.home import home, make_folder
+from hpo.utils.paths import study_path
 
 __all__ = ["STOPS", "RemoteWorker", "log_names", "read_failure", "start_process", "storage_url_of"]
 
@@ -122,7 +123,7 @@ class RemoteWorker:
             # A shell starts background jobs like that, even a whole cluster, which could then cancel nothing.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ["HPO_HOME"] = str(self.home)
-        log = folder("logs", self.study) / self.log
+        log = make_folder(study_path("logs", self.study)) / self.log
         process = start_process(
             self.arguments, url, self.threads, log, self.cwd if self.cwd.is_dir() else None,
             {"HPO_HOME": str(self.home)},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +85,7 @@ def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
     if best is None or (best.number, best.values[0]) != (number, about["value"]):
         now = "The study no longer has a best trial" if best is None else f"Trial {best.number} is now the best"
         evidence = f"{now}; what follows is about trial {number}, the best when this was computed."
-        advice = f"Compute it again: `hpo evaluate {study.name} --inside`."
+        advice = f"Compute it again: `hpo evaluate {shlex.quote(study.name)} --inside`."
         blocks.insert(0, Note("warning", "Computed for an earlier best model", evidence, advice))
     return blocks
 

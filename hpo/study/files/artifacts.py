@@ -17,10 +17,12 @@ from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from hpo.study.files.marker import leads_out
 from hpo.study.files.study_files import StudyFiles, study_folder
 from hpo.study.study import Study
 from hpo.utils.files import write_atomically
 from hpo.utils.home import home
+from hpo.utils.paths import is_own_file
 
 __all__ = ["Artifact", "ArtifactFolders", "find_artifact", "list_artifact_ids", "list_artifacts", "save_artifact"]
 
@@ -78,8 +80,8 @@ def list_artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) 
             if metadata is None:  # deleted in optuna-dashboard
                 continue
             key, filename = metadata["artifact_id"], metadata["filename"]
-            path = folder / key if folder and ID.fullmatch(key) else None
-            existing = path if path is not None and path.is_file() else None
+            here = folder is not None and ID.fullmatch(key) is not None and is_own_file(folder, key)
+            existing = folder / key if folder is not None and here else None
             artifacts[filename] = Artifact(key, filename, metadata["mimetype"], existing)
     return artifacts
 
@@ -133,5 +135,6 @@ class ArtifactFolders:
     def _path(self, artifact_id: str) -> Path:
         if ID.fullmatch(artifact_id):
             for path in (home() / "artifacts").glob(f"*/{artifact_id}"):
-                return path
+                if not leads_out(path):
+                    return path
         raise ArtifactNotFound(f"artifact {artifact_id} is not in {home() / 'artifacts'}")

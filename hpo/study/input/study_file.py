@@ -30,6 +30,7 @@ from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.warm_start import check_warm_start
 from hpo.utils.documents import parse_toml, read_document
+from hpo.utils.paths import LONGEST, LONGEST_BYTES, NAME_RULE, ROOM, is_name
 from hpo.utils.text import shorten
 
 __all__ = [
@@ -180,16 +181,20 @@ def _with_prefix(prefix: str, check: Callable[[], T]) -> T:
         raise type(error)(f"{prefix} {error}") from error
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, room: int = ROOM) -> str:
     """Check that a name can be a folder's and a command's argument on every system, and return it.
+
+    Args:
+        name: a study's name.
+        room: number of characters that it leaves to the names of its evaluations.
 
     Raises:
         DefinitionError: it cannot.
     """
-    if not re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) or name != name.strip():
-        raise DefinitionError(
-            f"name = {name!r}: use up to 100 letters, digits, spaces and . _ + @ = , - beginning with a letter or digit"
-        )
+    if not is_name(name, room):
+        size = len(name.encode(errors="replace"))
+        bytes_left = f"; in UTF-8 it has {size} bytes, of at most {LONGEST_BYTES - room}" if size > len(name) else ""
+        raise DefinitionError(f"name = {shorten(name)}: use up to {LONGEST - room} {NAME_RULE}{bytes_left}")
     return name
 
 

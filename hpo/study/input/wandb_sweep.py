@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
+from hpo.utils.paths import ROOM, is_name
 from hpo.utils.toml import toml_value
 
 __all__ = ["ImportedStudy", "import_sweep", "write_study"]
@@ -105,7 +105,7 @@ def _parse_renames(texts: Sequence[str]) -> dict[str, str]:
 
 def _valid_name(text: object) -> str | None:
     name = str(text).strip()
-    return name if re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) else None
+    return name if is_name(name, ROOM) else None
 
 
 class _SweepReader:

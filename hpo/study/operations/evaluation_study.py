@@ -7,6 +7,7 @@ a configuration's score from fresh seeds can be compared with the score by which
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, E
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
+from hpo.utils.paths import fit_name
 
 __all__ = [
     "TestSetRead",
@@ -38,6 +40,8 @@ __all__ = [
 TEST_SET_READ = "hpo:look:"
 SEEDS = ("seed", "split_seed")
 REFIT_VALUES = ("validation", "epochs", "patience")  # that a refit changes
+NO_NAME = r"[^\w .+@=,-]"  # a character that no study's name has
+LONGEST_STEM = 40  # characters of a data set's name in an evaluation's
 MAX_SEEDS = 1000  # of an evaluation
 
 
@@ -135,8 +139,8 @@ def create_evaluations(
             evaluations.append(evaluation)
             pending = [each for each in pending if each not in present]
     if pending:
-        name = _evaluation_name(study, dataset, refit=refit)
-        evaluations.append(_create(study, name, data, pending, seeds, refit=refit))
+        kind = _evaluation_kind(study, dataset, refit=refit)
+        evaluations.append(_create(study, kind, data, pending, seeds, refit=refit))
     return evaluations
 
 
@@ -173,14 +177,16 @@ def _refit_epochs(config: TrialConfig, best: int | None) -> int:
     return config.epochs if scheduled or best is None else best
 
 
-def _evaluation_name(study: Study, dataset: DatasetReference | None, *, refit: bool) -> str:
-    other = dataset is not None and dataset != study.definition.dataset
-    parts = [study.name, "evaluation", *(["refit"] if refit else [])]
-    return "-".join([*parts, Path(dataset.name).stem] if dataset is not None and other else parts)
+def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: bool) -> str:
+    """Return what an evaluation's name says after its study's."""
+    kind = "-evaluation-refit" if refit else "-evaluation"
+    if dataset is None or dataset == study.definition.dataset:
+        return kind
+    return f"{kind}-{re.sub(NO_NAME, '_', Path(dataset.name).stem)[:LONGEST_STEM]}"
 
 
 def _create(
-    study: Study, base: str, data: DatasetReference, candidates: Sequence[Candidate], seeds: int, *, refit: bool
+    study: Study, kind: str, data: DatasetReference, candidates: Sequence[Candidate], seeds: int, *, refit: bool
 ) -> Study:
     """Create an evaluation under the first name that is free."""
     original = study.definition
@@ -201,12 +207,14 @@ def _create(
         evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=refit),
     )
     for number in range(1, 100):
-        name = check_name(base if number == 1 else f"{base}-{number}")
+        name = check_name(fit_name(study.name, kind if number == 1 else f"{kind}-{number}"), room=0)
         try:
             return Study.create(study.storage, name, definition, Budget(trials=seeds * len(candidates)))
         except StudyConflictError:
             continue
-    raise RequestError(f"evaluate: {base} and 98 names like it are taken; remove old evaluations with hpo delete")
+    raise RequestError(
+        f"evaluate: {fit_name(study.name, kind)} and 98 names like it are taken; remove old evaluations with hpo delete"
+    )
 
 
 def _test_objective(objective: Objective) -> Objective:

@@ -45,7 +45,7 @@ from hpo.storage.tables import (
 )
 from hpo.study.definition import Budget, Definition
 from hpo.study.input.study_file import check_name, parse_definition
-from hpo.study.operations.copy_study import copy_files
+from hpo.study.operations.copy_study import FileCopy
 from hpo.study.slots import fixed_trials
 from hpo.study.study import Study, study_names
 
@@ -82,7 +82,7 @@ class Fork:
     skipped: Mapping[str, Sequence[int]]
 
     def create(self) -> Study:
-        """Create the fork in the storage, in one transaction, then copy its trials' weights and artifacts.
+        """Create the fork in the storage with its trials' weights and artifacts: all or nothing.
 
         Raises:
             StudyConflictError: the name is taken.
@@ -90,11 +90,17 @@ class Fork:
         """
         storage = self.study.storage
         storage.flush()  # this process may have buffered writes
+        files = FileCopy(self.study, storage, self.name, {trial.number: new for new, trial in self.kept.items()})
+
+        def finish(connection: sa.Connection, study_id: int) -> None:
+            self._copy_trials(connection, study_id)
+            files.run(connection, study_id)
+
         try:
-            fork = Study.insert(storage, self.name, self.definition, self.budget, self.first, self._copy_trials)
+            fork = Study.insert(storage, self.name, self.definition, self.budget, self.first, finish)
         except optuna.exceptions.DuplicatedStudyError as error:
             raise _name_taken(self.study, self.name) from error
-        copy_files(self.study, fork, {trial.number: number for number, trial in self.kept.items()})
+        files.link()  # once more, as in `copy_study`
         return fork
 
     def _copy_trials(self, connection: sa.Connection, study_id: int) -> None:
@@ -175,7 +181,7 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         )
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
-    definition, budget = _change_definition(study, parameters or {}, changes)
+    definition, budget = _change_definition(study, name, parameters or {}, changes)
     trials = study.trials()
     candidates, refused = _validate_trials(study, definition, [trial for trial in trials if trial.state in FINAL])
     first, kept, crowded = _place_trials(definition, budget, candidates)
@@ -194,9 +200,9 @@ def _name_taken(study: Study, name: str) -> StudyConflictError:
 
 
 def _change_definition(
-    study: Study, parameters: Mapping[str, Any], changes: Mapping[str, Any]
+    study: Study, name: str, parameters: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[Definition, Budget]:
-    """Return the definition and budget of a study with some parameters and keys changed."""
+    """Return the definition and budget of a study with some parameters and keys changed, for a study of that name."""
     old, budget = study.definition, study.budget
     report = old.report
     table = {
@@ -218,7 +224,7 @@ def _change_definition(
     if sampler != "grid":  # whose budget is its number of points
         table.setdefault("trials", budget.trials)
     present = {key: value for key, value in table.items() if value is not None}
-    _, definition, new_budget = parse_definition(present, study.name, Path())
+    _, definition, new_budget = parse_definition(present, name, Path())
     return definition, new_budget
 
 
