@@ -15,8 +15,8 @@ from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, 
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
-from hpo.utils.text import shorten
 from hpo.utils.masking import mask_secrets
+from hpo.utils.text import shorten
 
 __all__ = ["app", "main"]
 

@@ -16,8 +16,8 @@ from hpo.errors import DefinitionError, HpoError, RequestError, describe_unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
 from hpo.utils.documents import read_document
-from hpo.utils.text import shorten
 from hpo.utils.paths import ROOM, is_name
+from hpo.utils.text import shorten
 from hpo.utils.toml import toml_value
 
 __all__ = ["ImportedStudy", "import_sweep", "write_study"]
