@@ -12,6 +12,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.cache import WriteBuffer
+from hpo.storage.stored_values import FIXED
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -33,7 +34,6 @@ from hpo.storage.tables import (
     upsert,
     utc_time,
 )
-from hpo.storage.trial_query import FIXED
 
 __all__ = [
     "FIXED",

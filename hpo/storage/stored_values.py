@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from functools import lru_cache
 from typing import Any, TypeGuard
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
 
 __all__ = [
+    "FIXED",
     "DamageLog",
     "UnreadableError",
+    "is_finite",
     "is_number",
     "is_whole",
     "parse_distribution",
@@ -25,6 +28,7 @@ __all__ = [
     "parse_metrics",
     "parse_number",
     "parse_param",
+    "parse_system_attr",
     "parse_value",
     "shorten",
 ]
@@ -34,6 +38,15 @@ LONGEST = 2**22  # characters of a value
 DEEPEST = 100  # lists and tables in each other
 DIGITS = 300  # of a whole number: every such number is a float as well
 SHOWN = 80  # characters of a value in a message
+FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
+ARTIFACT, ARTIFACT_TEXTS = "artifacts:", ("artifact_id", "filename", "mimetype")
+SYSTEM_TYPES = {
+    re.compile(FIXED): dict,
+    re.compile(r"study:metric_names"): list,
+    re.compile(r"dashboard:(\d+:)?note_ver"): int,
+    re.compile(r"dashboard:(\d+:)?note_str:\d+"): str,
+    re.compile(r"dashboard:plot_data:.*"): str,
+}
 # Of Optuna's tables of values and of reported values.
 SPECIAL = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
@@ -46,13 +59,21 @@ class DamageLog:
     """Log of what could not be read of one storage's trials, a line for each kind of damage to a study."""
 
     def __init__(self) -> None:
-        self._logged: set[tuple[str, str]] = set()
+        self._logged: set[tuple[object, str]] = set()
 
-    def add(self, study: str, trial: object, what: str, why: object) -> None:
-        """Log that something of a trial counts as missing, unless the same has been said of the study."""
+    def add(self, study: object, what: str, why: object, *, trial: object = None) -> None:
+        """Log that something of a study or its trial is left out, unless the same has been said of the study.
+
+        Args:
+            study: the study's name, or its id.
+            what: what cannot be read.
+            why: why.
+            trial: the trial's number.
+        """
         if (study, what) not in self._logged:
             self._logged.add((study, what))
-            log.warning("study %s: trial %s: %s cannot be read, and is left out: %s", shorten(study), trial, what, why)
+            where = "" if trial is None else f", trial {shorten(trial)}"
+            log.warning("study %s%s: %s cannot be read, and is left out: %s", shorten(study), where, what, why)
 
 
 def shorten(value: object) -> str:
@@ -64,6 +85,11 @@ def shorten(value: object) -> str:
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether a value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """Return whether a value is a finite number; true and false are none."""
+    return is_number(value) and math.isfinite(value)
 
 
 def is_whole(value: object) -> TypeGuard[int]:
@@ -119,6 +145,26 @@ def parse_value(text: object) -> Any:
         return parse_json(text)
     except UnreadableError:
         return shorten(text)
+
+
+def parse_system_attr(key: str, text: object) -> Any:
+    """Parse a system attribute, which Optuna and its dashboard take as they find it.
+
+    Raises:
+        UnreadableError: it is not of the type that they give it.
+    """
+    value = parse_value(text)
+    if key.startswith(ARTIFACT):
+        described = parse_json(value)
+        readable = described is None or (  # deleted in the dashboard
+            isinstance(described, dict) and all(isinstance(described.get(name), str) for name in ARTIFACT_TEXTS)
+        )
+    else:
+        kind = next((kind for pattern, kind in SYSTEM_TYPES.items() if pattern.fullmatch(key)), object)
+        readable = isinstance(value, kind)
+    if not readable:
+        raise UnreadableError(f"it is {shorten(value)}")
+    return value
 
 
 @lru_cache(maxsize=1024)

@@ -327,7 +327,7 @@ class StudyStorage(LeasedStorage):
                 try:
                     found.setdefault(row.trial_id, {})[row.epoch] = read(row)
                 except UnreadableError as error:
-                    self.damage.add(f"{study_id}", row.trial_id, f"a row of {table.name}", error)
+                    self.damage.add(study_id, f"a row of {table.name}", error)
             return found
 
         return self.read(step)

@@ -18,6 +18,7 @@ from hpo.storage.stored_values import (
     parse_distribution,
     parse_number,
     parse_param,
+    parse_system_attr,
     parse_value,
     shorten,
 )
@@ -34,7 +35,6 @@ from hpo.storage.tables import (
 
 __all__ = ["Snapshot", "TrialQuery", "read_snapshot"]
 
-FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
 KINDS = {PARAM: "parameter", SYSTEM_ATTR: "attribute", INTERMEDIATE: "reported value"}
 STATES = {state.name: state for state in TrialState}
@@ -172,7 +172,7 @@ class _Assembler:
         self, trial_id: int, number: object, state: object, began: datetime | None, ended: datetime | None
     ) -> None:
         if not is_whole(number):
-            self._say(f"of the id {trial_id}", "its number", f"{shorten(number)} is no whole number")
+            self._say(None, f"the number of trial id {trial_id}", f"{shorten(number)} is no whole number")
             return
         if state not in STATES:
             self._say(number, "its state, so that it counts as failed", shorten(state))
@@ -207,10 +207,10 @@ class _Assembler:
                 raise UnreadableError(f"the step {shorten(number)} is no whole number")
             trial.intermediate_values[number] = parse_number(first, value)
         elif first is not None:
-            parsed = parse_value(second)
-            if kind == SYSTEM_ATTR and first == FIXED and not isinstance(parsed, dict):
-                raise UnreadableError(f"{shorten(parsed)} is no table")
-            (trial.user_attrs if kind == USER_ATTR else trial.system_attrs)[first] = parsed
+            if kind == USER_ATTR:
+                trial.user_attrs[first] = parse_value(second)
+            else:
+                trial.system_attrs[first] = parse_system_attr(first, second)
 
     def _leave_out(self, trial: FrozenTrial, kind: int, name: object, error: UnreadableError) -> None:
         if kind == VALUE:
@@ -222,4 +222,4 @@ class _Assembler:
             self._say(trial.number, f"its {KINDS[kind]}{f' {shorten(name)}' if named else ''}", error)
 
     def _say(self, trial: object, what: str, why: object) -> None:
-        self.damage.add(str(self.name), trial, what, why)
+        self.damage.add(self.name, what, why, trial=trial)

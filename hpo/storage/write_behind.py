@@ -34,7 +34,7 @@ from hpo.errors import LeaseLostError
 from hpo.storage import leases
 from hpo.storage.cache import FINAL, TrialCache, WriteBuffer, copy_trial
 from hpo.storage.statements import add_trial, count_trials, set_state, value_row
-from hpo.storage.stored_values import DamageLog, parse_value
+from hpo.storage.stored_values import DamageLog, UnreadableError, parse_system_attr, parse_value, shorten
 from hpo.storage.tables import (
     INTERMEDIATE_VALUES,
     LEASES,
@@ -592,14 +592,23 @@ class WriteBehindStorage(BaseStorage):
             rows = connection.execute(query).all()
         if not rows:
             raise KeyError(models.NOT_FOUND_MSG)
-        return {row.key: parse_value(row.value_json) for row in rows if row.key is not None}
+        return self._parse_attrs(table, study_id, ((row.key, row.value_json) for row in rows if row.key is not None))
+
+    def _parse_attrs(self, table: sa.Table, study_id: int, texts: Iterable[tuple[str, object]]) -> dict[str, Any]:
+        attrs: dict[str, Any] = {}
+        for key, text in texts:
+            try:
+                attrs[key] = parse_value(text) if table is STUDY_USER_ATTRS else parse_system_attr(key, text)
+            except UnreadableError as error:
+                self.damage.add(study_id, f"its attribute {shorten(key)}", error)
+        return attrs
 
     @with_retries
     def get_all_studies(self) -> list[FrozenStudy]:
         # As Optuna's own storage has it, which ends at the first attribute of any study that is no JSON.
         d = STUDY_DIRECTIONS.c
         directions: dict[int, list[StudyDirection]] = {}
-        attrs: dict[sa.Table, dict[int, dict[str, Any]]] = {STUDY_USER_ATTRS: {}, STUDY_SYSTEM_ATTRS: {}}
+        attrs: dict[sa.Table, dict[int, list[tuple[str, object]]]] = {STUDY_USER_ATTRS: {}, STUDY_SYSTEM_ATTRS: {}}
         with self._transaction_lock, self.engine.connect() as connection:
             studies = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.study_id)).all()
             for study_id, name in connection.execute(
@@ -609,15 +618,18 @@ class WriteBehindStorage(BaseStorage):
                 directions.setdefault(study_id, []).append(known)
             for table, found in attrs.items():
                 for row in connection.execute(sa.select(table)):
-                    found.setdefault(row.study_id, {})[row.key] = parse_value(row.value_json)
-        user_attrs, system_attrs = attrs.values()
+                    found.setdefault(row.study_id, []).append((row.key, row.value_json))
+        parsed = {
+            study_id: [self._parse_attrs(table, study_id, found.get(study_id, ())) for table, found in attrs.items()]
+            for study_id, _ in studies
+        }
         return [
             FrozenStudy(
                 study_name=name,
                 direction=None,
                 directions=directions.get(study_id, [StudyDirection.NOT_SET]),
-                user_attrs=user_attrs.get(study_id, {}),
-                system_attrs=system_attrs.get(study_id, {}),
+                user_attrs=parsed[study_id][0],
+                system_attrs=parsed[study_id][1],
                 study_id=study_id,
             )
             for study_id, name in studies

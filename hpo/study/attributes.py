@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from hpo.errors import HpoError, RegistryError, StudyDamagedError
 from hpo.space import Space
-from hpo.storage.stored_values import is_number, is_whole, shorten
+from hpo.storage.stored_values import is_finite, is_whole, shorten
 from hpo.study.definition import VERSION, Budget, Definition, longest_epochs
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import SAMPLERS, check_options
@@ -113,7 +113,7 @@ class StudyAttributes:
             StudyDamagedError: it cannot be read.
         """
         stored = self.values.get(DEADLINE)
-        if stored is not None and not (is_number(stored) and math.isfinite(stored)):
+        if stored is not None and not (is_finite(stored)):
             raise self.damaged(DEADLINE, f"{shorten(stored)} is no time")
         return stored
 
@@ -165,6 +165,8 @@ def _explain(error: Exception) -> str:
         return " ".join(text[:300].split())
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))[:100]
+    if first["type"] in ("model_type", "dict_type"):
+        return f"{f'{place}: ' if place else ''}it must be a table, but it is {shorten(first['input'])}"
     return f"{f'{place}: ' if place else ''}{first['msg'][:200]}, but it is {shorten(first['input'])}"
 
 
@@ -180,7 +182,7 @@ def read_whole(attrs: Mapping[str, Any], key: str) -> int | None:
 def read_number(attrs: Mapping[str, Any], key: str) -> float | None:
     """Return a finite number; None if it is missing, or anything else."""
     value = attrs.get(key)
-    return float(value) if is_number(value) and math.isfinite(value) else None
+    return float(value) if is_finite(value) else None
 
 
 def read_text(attrs: Mapping[str, Any], key: str) -> str | None:

@@ -16,14 +16,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("texts", nargs="*", help="of the damage's names; by default all")
     parser.add_argument("--command", action="append", choices=list(COMMANDS), help="only this one; may be repeated")
+    parser.add_argument("--rotate", type=int, help="run one command for each damage, the next one for the next damage")
     chosen = parser.parse_args()
     failed = count = 0
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
-        for damage in list_damage(HEALTHY / "hpo.db"):
+        for index, damage in enumerate(list_damage(HEALTHY / "hpo.db")):
             if chosen.texts and not any(text in damage.name for text in chosen.texts):
                 continue
-            for command in chosen.command or COMMANDS:
+            commands = chosen.command or list(COMMANDS)
+            if chosen.rotate is not None:
+                commands = [commands[(index + chosen.rotate) % len(commands)]]
+            for command in commands:
                 count += 1
                 began = time.monotonic()
                 faults = home.run(damage, command)

@@ -83,13 +83,13 @@ def _set(name: str, statement: str, *values: Any) -> Damage:
     return Damage(name, ((statement, values),))
 
 
-def _attribute(table: str, owner: int, key: str, kind: str, text: str) -> Damage:
+def _attribute(table: str, owner: int, key: str, kind: str, text: str, name: str = "") -> Damage:
     column = "study_id" if table.startswith("study") else "trial_id"
     statement = (
         f"INSERT INTO {table}_attributes ({column}, key, value_json) VALUES (?, ?, ?) "
         f"ON CONFLICT ({column}, key) DO UPDATE SET value_json = excluded.value_json"
     )
-    return _set(f"{table} {key}: {kind}", statement, owner, key, text)
+    return _set(name or f"{table} {key}: {kind}", statement, owner, key, text)
 
 
 def _attributes() -> Iterator[Damage]:
@@ -140,10 +140,10 @@ def _inside(healthy: Path) -> Iterator[Damage]:
             if owner == EVALUATION and path[0] not in ("evaluation", "parameters"):
                 continue
             for kind, value in {**VALUES, "removed": REMOVED}.items():
-                name = f"{owner} {key}.{'.'.join(map(str, path))}"
-                yield _attribute("study_user", owner, key, f"{name} {kind}", json.dumps(_replace(stored, path, value)))
+                name = f"inside of {owner} {key}.{'.'.join(map(str, path))}: {kind}"
+                yield _attribute("study_user", owner, key, kind, json.dumps(_replace(stored, path, value)), name)
         for name, more in EXTRA.get(key, {}).items() if owner == STUDY else ():
-            yield _attribute("study_user", owner, key, name, json.dumps({**stored, **more}))
+            yield _attribute("study_user", owner, key, name, json.dumps({**stored, **more}), f"inside of {key}: {name}")
     connection.close()
 
 
@@ -252,7 +252,8 @@ def _rows() -> Iterator[Damage]:
         yield _set(f"metric: {kind}", "UPDATE hpo_epochs SET metrics = ? WHERE trial_id = 2 AND epoch = 3", metrics)
     for kind, value in {"text": "abc", "odd": b"abc", "unequal": b"\0" * 8, "empty": b""}.items():
         insert = "INSERT INTO hpo_steps (trial_id, attempt, epoch, study_id, losses, seconds) VALUES (2, 1, 1, 1, ?, ?)"
-        record = "UPDATE study_user_attributes SET value_json = replace(value_json, '\"record_steps\": false', '\"record_steps\": true')"
+        change = "replace(value_json, '\"record_steps\": false', '\"record_steps\": true')"
+        record = f"UPDATE study_user_attributes SET value_json = {change}"
         yield Damage(f"steps: {kind}", ((insert, (value, b"\0" * 4)), (record, ())))
     yield _set("no values", "DELETE FROM trial_values WHERE trial_id = 2")
     yield _set("no directions", "DELETE FROM study_directions WHERE study_id = 1")

@@ -9,6 +9,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from alembic.script import ScriptDirectory
+from optuna.storages import _rdb
 
 from hpo.report.dashboard.middleware import guard_app
 from hpo.report.dashboard.server import _make_dashboard
@@ -54,11 +58,20 @@ COMMANDS: dict[str, Sequence[str]] = {
 OTHER = "tpe"  # a study that nothing is done to
 PAGES = ("/", "/dashboard", "/dashboard/studies/1", "/api/studies", "/api/studies/1", "/api/studies/4", "/api/meta")
 SAID = 2000  # characters of a line
+HEAD = ScriptDirectory(str(Path(_rdb.__file__).parent / "alembic")).get_current_head()
 LIMIT = 30  # seconds of a command
 
 
 class Home:
-    """Copy of the healthy `HPO_HOME` with a canary beside it, whose database is damaged anew for each command."""
+    """Copy of the healthy `HPO_HOME` with a canary beside it, whose database is damaged anew for each command.
+
+    Attributes:
+        code, stdout, stderr: of the last command.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +81,7 @@ class Home:
             canary.mkdir(parents=True)
             (canary / "kept.txt").write_text("kept")
         shutil.copytree(HEALTHY, self.home)
-        self.files = _digest(self.home)
+        self.files = _list_files(self.home)
         signal.signal(signal.SIGALRM, _fail)
         self.outside = self._digest_outside()
 
@@ -80,7 +93,9 @@ class Home:
         (self.work / "warm.toml").write_text(_study_file("warm", 'sampler = "tpe"'))
         before = _read_other(self.home / "hpo.db")
         signal.alarm(LIMIT)
-        faults = _ask_dashboard(self.home / "hpo.db") if command == "dashboard" else self._run(COMMANDS[command])
+        # Each command finds out which revision of the tables is the newest, by running every script of Optuna's.
+        with mock.patch.object(ScriptDirectory, "get_current_head", return_value=HEAD):
+            faults = _ask_dashboard(self.home / "hpo.db") if command == "dashboard" else self._run(COMMANDS[command])
         signal.alarm(0)
         if _read_other(self.home / "hpo.db") != before:
             faults.append("another study was changed")
@@ -93,17 +108,27 @@ class Home:
         """Make everything healthy again."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir()
-        if _digest(self.home) != self.files:
+        for file in self.home.glob("hpo.db*"):  # another file, for the last command's may still be open
+            file.unlink()
+        shutil.copyfile(HEALTHY / "hpo.db", self.home / "hpo.db")
+        if _list_files(self.home) != self.files:
             shutil.rmtree(self.home)
             shutil.copytree(HEALTHY, self.home)
 
     def _run(self, arguments: Sequence[str]) -> list[str]:
         done = run_hpo(*arguments, cwd=self.work, HPO_HOME=str(self.home), HPO_DATA=str(self.home))
-        return list_faults(done.returncode, done.stdout, done.stderr)
+        self.code, self.stdout, self.stderr = done.returncode, done.stdout, done.stderr
+        return list_faults(self.code, self.stdout, self.stderr)
 
     def _digest_outside(self) -> dict[str, str]:
-        found = _digest(self.folder)
-        return {path: digest for path, digest in found.items() if not path.startswith(("outer/home", "outer/work"))}
+        inner = (self.home, self.work)
+        folders = [path for path in (*self.folder.iterdir(), *self.home.parent.iterdir()) if path not in inner]
+        return {
+            f"{path}/{name}": digest
+            for path in folders
+            if path != self.home.parent
+            for name, digest in _digest(path).items()
+        }
 
 
 def _fail(*_: object) -> None:
@@ -130,6 +155,15 @@ def _digest(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in folder.rglob("*")
+    }
+
+
+def _list_files(folder: Path) -> set[tuple[str, int]]:
+    """Return the files of a folder with their sizes."""
+    return {
+        (path, Path(path).stat().st_size)
+        for path in map(str, folder.rglob("*"))
+        if not path.endswith((".db-shm", ".db-wal"))
     }
 
 
