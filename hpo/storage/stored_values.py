@@ -161,6 +161,8 @@ def parse_system_attr(key: str, text: object) -> Any:
         )
     else:
         kind = next((kind for pattern, kind in SYSTEM_TYPES.items() if pattern.fullmatch(key)), object)
+        if kind is str and not isinstance(value, str):
+            return shorten(value)  # a part of a longer text, which is read only if no part is missing
         readable = isinstance(value, kind)
     if not readable:
         raise UnreadableError(f"it is {shorten(value)}")
