@@ -281,8 +281,8 @@ def _rows() -> Iterator[Damage]:
     lease = "INSERT INTO hpo_leases VALUES (2, 1, ?, ?, ?)"
     for kind, value in NUMBERS.items():
         if value is not None:
-            to = ("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 2", ())
-            yield Damage(f"lease: {kind}", (to, (lease, (value, "w", value))))
+            running: tuple[str, tuple[Any, ...]] = ("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 2", ())
+            yield Damage(f"lease: {kind}", (running, (lease, (value, "w", value))))
 
 
 def _names() -> Iterator[Damage]:
