@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz bench clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile bench clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -45,6 +45,10 @@ chaos: $(VENV)/installed-test
 # Ten minutes of damaged and hostile files for every reader.
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz
+
+# Hours of damaged databases for every command.
+hostile: $(VENV)/installed-test
+	$(BIN)/python -m tests.hostile
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py

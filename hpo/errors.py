@@ -8,9 +8,11 @@ HpoError
 │   ├── DataError           a data set's file, shape or labels
 │   ├── RegistryError       a model, data set or metric that is not registered
 │   ├── StorageError        a storage URL that cannot be opened
-│   │   └── StorageMissingError   a SQLite file that does not exist
+│   │   ├── StorageMissingError   a SQLite file that does not exist
+│   │   └── StorageDamagedError   a database with a value that its column cannot hold
 │   ├── StudyNotFoundError  no study of that name in the storage
 │   ├── StudyForeignError   a study that plain Optuna created: it has no definition
+│   ├── StudyDamagedError   a study of which something that is needed cannot be read
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
@@ -37,9 +39,11 @@ __all__ = [
     "RequestError",
     "RunError",
     "SpaceError",
+    "StorageDamagedError",
     "StorageError",
     "StorageMissingError",
     "StudyConflictError",
+    "StudyDamagedError",
     "StudyForeignError",
     "StudyNotFoundError",
 ]
@@ -85,12 +89,28 @@ class StorageMissingError(StorageError):
     """Storage whose SQLite file does not exist."""
 
 
+class StorageDamagedError(StorageError):
+    """Database that holds a value of another type than its column."""
+
+
 class StudyNotFoundError(RequestError):
     """Name of a study that the storage does not hold."""
 
 
 class StudyForeignError(RequestError):
     """Study created by another tool: it has no definition, by which its trials could be trained."""
+
+
+class StudyDamagedError(RequestError):
+    """Study whose definition, or another attribute that is needed, cannot be read.
+
+    Attributes:
+        damage: the attribute, and what is wrong with it.
+    """
+
+    def __init__(self, message: str, damage: str = "") -> None:
+        super().__init__(message)
+        self.damage = damage
 
 
 class StudyConflictError(RequestError):

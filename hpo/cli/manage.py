@@ -68,7 +68,7 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
 
     study = load_study(name, storage)
     studies = [study, *evaluation_studies(study)]
-    count = sum(len(each.trials()) for each in studies)
+    count = sum(sum(each.storage.count_trials(each.id).values()) for each in studies)
     evaluations = f" and its evaluations ({', '.join(each.name for each in studies[1:])})" if studies[1:] else ""
     if not yes:
         if not sys.stdin.isatty():

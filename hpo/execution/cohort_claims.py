@@ -17,6 +17,7 @@ from hpo.errors import HpoError, LeaseLostError
 from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.statements import FIXED
+from hpo.study.attributes import read_table, read_whole
 from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer"]
@@ -127,7 +128,7 @@ class CohortClaimer:
 
     def _read_key(self, trial: FrozenTrial) -> TrialKey | None:
         """Return a trial's key; None if its parameters are missing or impossible, for others may have enqueued it."""
-        params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+        params = {**read_table(trial.system_attrs, FIXED), **trial.params}
         study = self.study
         try:
             if study.is_baseline(trial.number):
@@ -138,8 +139,8 @@ class CohortClaimer:
             return None
 
     def _is_suspect(self, trial_id: int) -> bool:
-        deaths = self.study.storage.get_trial(trial_id).user_attrs.get("deaths", {})
-        return int(deaths.get("count", 0)) >= SUSPECT
+        deaths = read_table(self.study.storage.get_trial(trial_id).user_attrs, "deaths")
+        return (read_whole(deaths, "count") or 0) >= SUSPECT
 
     def _pins(self, config: TrialConfig) -> dict[str, Value] | None:
         """Return the values that new trials must have to fit; None if one is outside the space, as of a baseline."""

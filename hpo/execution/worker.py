@@ -38,6 +38,7 @@ from hpo.execution.worker_options import WorkerOptions
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
+from hpo.study.attributes import read_table, read_whole
 from hpo.study.files.study_files import StudyFiles
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
@@ -274,8 +275,8 @@ class Worker:
         storage, path = self.study.storage, self._checkpoint_path(claim)
         epoch = storage.read_last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
         progress = [epoch, path.stat().st_mtime_ns if path.exists() else 0]
-        before = storage.get_trial(claim.id).user_attrs.get("deaths", {})
-        count = before.get("count", 0) + 1 if before.get("place") == progress else 1
+        before = read_table(storage.get_trial(claim.id).user_attrs, "deaths")
+        count = (read_whole(before, "count") or 0) + 1 if before.get("place") == progress else 1
         storage.set_trial_user_attr(claim.id, "deaths", {"count": count, "place": progress})
         storage.flush()  # before this worker may die as well
         if count >= MAX_DEATHS:

@@ -21,6 +21,7 @@ from hpo.report.data.results import read_results
 from hpo.report.export_config import export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
+from hpo.study.attributes import read_table
 from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
 from hpo.utils.files import atomic_folder, check_new_folder
@@ -92,7 +93,7 @@ def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:
     (folder / CONFIG).write_text(export_config(results, number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx, note = _write_onnx(restored, folder)
-    environment = restored.trial.system_attrs.get(ENVIRONMENT, {})
+    environment = {name: str(text) for name, text in read_table(restored.trial.system_attrs, ENVIRONMENT).items()}
     exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx)
     (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]

@@ -21,14 +21,13 @@ from hpo.errors import RequestError, StudyConflictError, StudyForeignError, Stud
 from hpo.space import Space
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
+from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
 from hpo.study.definition import Budget, Definition, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import build_sampler
 from hpo.study.slots import fixed_trials
 
 __all__ = ["ClaimedTrial", "Study", "study_names"]
-
-DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 
 
 @dataclass(frozen=True)
@@ -152,23 +151,36 @@ class Study:
     # Identity.
 
     @property
-    def _attrs(self) -> dict[str, Any]:
-        return self.storage.get_study_user_attrs(self.id)
+    def _attrs(self) -> StudyAttributes:
+        return StudyAttributes(self.name, self.storage.masked_url, self.storage.get_study_user_attrs(self.id))
 
     @cached_property
     def definition(self) -> Definition:
-        """The stored definition."""
-        return Definition.model_validate(self._attrs[DEFINITION])
+        """The stored definition.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
+        return self._attrs.definition
 
     @cached_property
     def space(self) -> Space:
-        """The search space of the definition."""
-        return self.definition.space
+        """The search space of the definition.
+
+        Raises:
+            StudyDamagedError: the definition has none.
+            RegistryError: it uses a model that is not registered.
+        """
+        return self._attrs.space(self.definition)
 
     @property
     def budget(self) -> Budget:
-        """The stored budget, as it is now."""
-        return Budget.model_validate(self._attrs[BUDGET])
+        """The stored budget, as it is now.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
+        return self._attrs.budget
 
     @property
     def maximize(self) -> bool:
@@ -186,20 +198,21 @@ class Study:
         """Raise the budget; a smaller one changes nothing. Timeout and target stay unless they are given."""
         while True:
             attrs = self._attrs
-            stored = Budget.model_validate(attrs[BUDGET])
+            stored = attrs.budget
             merged = stored.merge(budget)
             more: list[dict[str, Value]] = []
             start = sum(self.storage.count_trials(self.id).values())
             changed: dict[str, Any] = {BUDGET: merged.model_dump()}
             if self.definition.fixed and merged.trials > stored.trials:
                 more = fixed_trials(self.definition, start, start + merged.trials - stored.trials)
-                changed[SLOTS] = [*attrs[SLOTS], [start, start + len(more)]]
-            if merged == stored or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
+                changed[SLOTS] = [*attrs.slots, [start, start + len(more)]]
+            held = {BUDGET: attrs.values[BUDGET]}
+            if merged == stored or self.storage.update_study(self.id, held, changed, more, start):
                 return
 
     def replace_definition(self, definition: Definition) -> None:
         """Replace the definition. The caller makes sure that it means the same for all existing trials."""
-        stored = self._attrs[DEFINITION]
+        stored = self._attrs.values[DEFINITION]
         self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
         for name in ("definition", "space"):
             self.__dict__.pop(name, None)
@@ -217,7 +230,7 @@ class Study:
 
     def is_extra(self, number: int) -> bool:
         """Tell whether trial `number` was added by others to a study of fixed slots."""
-        return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs[SLOTS])
+        return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs.slots)
 
     def is_baseline(self, number: int) -> bool:
         """Tell whether trial `number` is the baseline."""
@@ -251,7 +264,7 @@ class Study:
     def _budget_and_deadline(self) -> tuple[Budget, float | None]:
         """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
         attrs = self._attrs
-        budget, deadline = Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE)
+        budget, deadline = attrs.budget, attrs.deadline
         if budget.timeout is not None and deadline is None:
             self.start_clock()
         return budget, deadline
@@ -339,7 +352,7 @@ class Study:
     def stop_reason(self) -> str | None:
         """Return why no more trials are begun: the time is up, or the target is reached; None if they are."""
         attrs = self._attrs
-        return self._stop_reason(Budget.model_validate(attrs[BUDGET]), attrs.get(DEADLINE))
+        return self._stop_reason(attrs.budget, attrs.deadline)
 
     def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:
@@ -356,7 +369,9 @@ class Study:
 
     def best(self) -> FrozenTrial | None:
         """Return the COMPLETE trial with the best finite first objective, of equals the first; None without any."""
-        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
+        complete = [
+            t for t in self.trials() if t.state == TrialState.COMPLETE and t.values and math.isfinite(t.values[0])
+        ]
         sign = -1 if self.maximize else 1
         return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 

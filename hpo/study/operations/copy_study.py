@@ -13,18 +13,18 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
 from hpo.storage.statements import FIXED, insert_attrs
+from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribution, parse_param, parse_value
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
@@ -43,6 +43,7 @@ from hpo.storage.tables import (
     insert_one,
     metadata,
 )
+from hpo.study.attributes import read_table
 from hpo.study.files.artifacts import PREFIX
 from hpo.study.files.study_files import (
     KEY,
@@ -180,8 +181,10 @@ class _Copier:
                 return None  # of a deleted trial
             row["key"] = f"{match[1]}{self.ids[int(match[2])]}{match[3]}"
         elif VALUES_OF_IDS.fullmatch(row.get("key") or ""):
-            parents = json.loads(row["value_json"])
-            row["value_json"] = json.dumps([self.ids[parent] for parent in parents if parent in self.ids])
+            parents = parse_value(row["value_json"])
+            if isinstance(parents, list):
+                moved = [self.ids[parent] for parent in parents if is_whole(parent) and parent in self.ids]
+                row["value_json"] = json.dumps(moved)
         return row
 
     def _move_trial_row(self, table: sa.Table, row: Row) -> Row | None:
@@ -203,10 +206,11 @@ class _Copier:
         where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == FIXED
         fixed: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in new_ids}
         for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*where)):
-            fixed[row.trial_id] |= json.loads(row.value_json)
+            fixed[row.trial_id] |= read_table({FIXED: parse_value(row.value_json)}, FIXED)
         for row in self.target.execute(sa.select(PARAMS).where(PARAMS.c.trial_id.in_(new_ids))):
-            distribution = json_to_distribution(row.distribution_json)
-            fixed[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
+            with suppress(UnreadableError):
+                value = parse_param(parse_distribution(row.distribution_json), row.param_value)
+                fixed[row.trial_id][row.param_name] = value
         self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
         rows = [{"trial_id": id_, "key": FIXED, "value_json": json.dumps(params)} for id_, params in fixed.items()]
         self._insert(TRIAL_SYSTEM_ATTRS, rows)

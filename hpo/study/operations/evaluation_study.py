@@ -7,18 +7,20 @@ a configuration's score from fresh seeds can be compared with the score by which
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.errors import RequestError, StudyConflictError
+from hpo.errors import RequestError, StudyConflictError, StudyDamagedError
+from hpo.study.attributes import DEFINITION, read_table, read_whole
 from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, Evaluation, Objective, test_metric
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
@@ -32,11 +34,13 @@ __all__ = [
     "evaluation_studies",
     "list_test_set_reads",
     "parameter_values_of",
+    "readable_evaluation_studies",
     "record_test_set_read",
     "same_trial",
     "trial_config_of",
 ]
 
+log = logging.getLogger("hpo.study")
 TEST_SET_READ = "hpo:look:"
 SEEDS = ("seed", "split_seed")
 REFIT_VALUES = ("validation", "epochs", "patience")  # that a refit changes
@@ -51,13 +55,26 @@ def trial_config_of(candidate: Candidate) -> TrialConfig:
 
 
 def evaluation_studies(study: Study) -> list[Study]:
-    """Return the evaluations of a study in its storage, ordered by name."""
-    evaluations = []
-    for summary in study.storage.get_all_studies():
-        definition = summary.user_attrs.get("hpo:definition") or {}
-        if (definition.get("evaluation") or {}).get("of") == study.name:
-            evaluations.append(Study(study.storage, summary.study_name))
-    return sorted(evaluations, key=lambda evaluation: evaluation.name)
+    """Return the evaluations of a study in its storage, ordered by name; also those whose definition is damaged."""
+    names = [
+        summary.study_name
+        for summary in study.storage.get_all_studies()
+        if read_table(read_table(summary.user_attrs, DEFINITION), "evaluation").get("of") == study.name
+    ]
+    return [Study(study.storage, name) for name in sorted(names) if name != study.name]
+
+
+def readable_evaluation_studies(study: Study) -> list[Study]:
+    """Return the evaluations of a study, ordered by name, without those that are damaged, which is logged."""
+    return [evaluation for evaluation in evaluation_studies(study) if _is_readable(evaluation)]
+
+
+def _is_readable(evaluation: Study) -> bool:
+    try:
+        return bool(evaluation.space and evaluation.budget)
+    except StudyDamagedError as error:
+        log.warning("left out: %s", error)
+        return False
 
 
 def same_trial(study: Study, candidate: Candidate) -> bool:
@@ -129,7 +146,7 @@ def create_evaluations(
         except RequestError as error:
             raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
     evaluations: list[Study] = []
-    for evaluation in evaluation_studies(study):
+    for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
         assert definition.evaluation is not None
         same = definition.dataset == data and definition.evaluation.refit == refit
@@ -167,8 +184,7 @@ def _make_candidates(
 
 def _best_epoch(study: Study, number: int | None) -> int | None:
     trial = next((trial for trial in study.trials() if trial.number == number), None)
-    epoch = trial.user_attrs.get("best_epoch") if trial is not None else None
-    return epoch if isinstance(epoch, int) else None
+    return read_whole(trial.user_attrs, "best_epoch") if trial is not None else None
 
 
 def _refit_epochs(config: TrialConfig, best: int | None) -> int:
@@ -290,5 +306,15 @@ def list_test_set_reads(study: Study) -> list[TestSetRead]:
     """List every read of a test set by evaluations of this study, in order; a retried trial's is one more."""
     attrs: Mapping[str, object] = study.storage.get_study_system_attrs(study.id)
     values = [value for key, value in attrs.items() if key.startswith(TEST_SET_READ)]
-    reads = [TestSetRead(**value) for value in values if isinstance(value, dict)]
-    return sorted(reads, key=lambda read: (read.at, read.by))
+    return sorted(filter(None, map(_read_test_set_read, values)), key=lambda read: (read.at, read.by))
+
+
+def _read_test_set_read(value: object) -> TestSetRead | None:
+    """Return the record of a read; None if it is damaged."""
+    try:
+        read = TestSetRead(**value) if isinstance(value, dict) else None
+        if read is not None:
+            datetime.fromisoformat(read.at).astimezone()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return read if read is not None and all(isinstance(each, str) for each in asdict(read).values()) else None
