@@ -15,6 +15,8 @@ from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, 
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
+from hpo.utils.exits import translate_exits
+from hpo.utils.text import shorten
 
 __all__ = ["app", "main"]
 
@@ -28,12 +30,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         words = [word for word in words if word != "--debug"]
-        code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
+        with translate_exits():  # of user code: an exit code of its own would be taken for the command's
+            code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
     except (HpoError, click.ClickException) as error:
         if debug:
             raise
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        say(f"hpo: {' '.join(message.split())}")
+        say(f"hpo: {shorten(' '.join(message.split()))}")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
