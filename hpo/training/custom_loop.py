@@ -260,9 +260,7 @@ class _LoopRun:
         if self.stopped:
             return
         name = member.config.model
-        values = {
-            key: to_number(value, f"objective '{name}': trial.report({key}=…)") for key, value in metrics.items()
-        }
+        values = {key: to_number(value, f"objective '{name}': trial.report({key}=…)") for key, value in metrics.items()}
         for name in self._required:
             if name not in values:
                 raise RunError(

@@ -28,7 +28,7 @@ __all__ = ["contain_user_code", "keep_process_state"]
 
 log = logging.getLogger("hpo.training")
 HANDLED = (*SIGNALS, signal.SIGALRM)  # SIGCHLD has a handler of torch's, which is installed once
-BACKENDS = torch.backends
+BACKENDS: Any = torch.backends  # whose modules declare little of what they have
 # Of these, the ones of one operation fall back on those before them.
 PRECISIONS = (
     BACKENDS, BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn,

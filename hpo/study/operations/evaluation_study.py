@@ -203,7 +203,8 @@ def _create(
     for number in range(1, 100):
         name = check_name(base if number == 1 else f"{base}-{number}")
         try:
-            return Study.create(study.storage, name, definition, Budget(trials=seeds * len(candidates)))
+            budget = Budget(trials=seeds * len(candidates), trial_timeout=study.budget.trial_timeout)
+            return Study.create(study.storage, name, definition, budget)
         except StudyConflictError:
             continue
     raise RequestError(f"evaluate: {base} and 98 names like it are taken; remove old evaluations with hpo delete")
