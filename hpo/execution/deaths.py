@@ -65,6 +65,7 @@ class DeathCounter:
             RunError: MAX_DEATHS attempts in a row have died without completing a further epoch or checkpoint.
         """
         storage, path = self._study.storage, self._files.checkpoint(claim.number)
+        storage.flush()  # the epochs of an attempt that ended in this process
         before = _Deaths.read(storage.get_trial(claim.id).user_attrs)
         epoch = storage.read_last_epochs(self._study.id, [claim.id]).get(claim.id, 0)
         place = epoch, path.stat().st_mtime_ns if path.exists() else 0

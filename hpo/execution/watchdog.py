@@ -6,20 +6,19 @@ import faulthandler
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hpo.errors import TrialTimeoutError
 from hpo.execution.study_callback import RunningTrial
-from hpo.utils.text import shorten
+from hpo.utils.text import format_stack
 
 __all__ = ["Watchdog"]
 
 PATIENCE = 600.0  # seconds without a sign of life after which leases are no longer renewed: at least so many,
 GAPS = 20  # and so many times the longest gap between two signs of life
-GRACE = 10.0  # seconds past the limit in which training may come back to a step: at least so many, or two such gaps
+GRACE = 10.0  # seconds past the limit in which training may come back to a step, besides such a gap
 
 
 @dataclass
@@ -116,7 +115,7 @@ class Watchdog:
         """Return the trials in training, and what is wrong, if they exceed their time and come back to no step."""
         if (run := self._run) is None or run.limit is None:
             return None
-        quiet, seconds, grace = self._look(run), self._clock() - run.began, max(GRACE, 2 * run.longest)
+        quiet, seconds, grace = self._look(run), self._clock() - run.began, GRACE + run.longest
         if seconds <= run.limit + grace or quiet <= grace:
             return None
         return run.trials, TrialTimeoutError(f"{_over(seconds, run)}, and it did not come back from its last step")
@@ -125,7 +124,7 @@ class Watchdog:
         """Return the stack of the training thread, innermost call last."""
         run = self._run
         frame = None if run is None else sys._current_frames().get(run.thread)
-        return "" if frame is None else "\n".join(shorten(line, 500) for line in traceback.format_stack(frame))
+        return "" if frame is None else format_stack(frame)
 
     def _look(self, run: _Run) -> float:
         """Take note of new signs of life; return the seconds since the last ones."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
+from types import FrameType
 
-__all__ = ["LONGEST_MESSAGE", "first_line", "format_traceback", "shorten", "summarize_error"]
+__all__ = ["LONGEST_MESSAGE", "first_line", "format_stack", "format_traceback", "shorten", "summarize_error"]
 
 LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
 LONGEST_TRACE_LINE = 500
@@ -36,11 +38,16 @@ def summarize_error(error: BaseException) -> str:
 
 def format_traceback(error: BaseException) -> str:
     """Return an error's traceback with the longest lines, and the middle of very many, left out."""
-    lines = [
-        shorten(line, LONGEST_TRACE_LINE)
-        for part in traceback.format_exception(error)
-        for line in part.rstrip("\n").split("\n")
-    ]
+    return _join_bounded(traceback.format_exception(error))
+
+
+def format_stack(frame: FrameType) -> str:
+    """Return the calls that led to a frame, the innermost last, with the middle of very many left out."""
+    return _join_bounded(traceback.format_stack(frame))
+
+
+def _join_bounded(parts: Sequence[str]) -> str:
+    lines = [shorten(line, LONGEST_TRACE_LINE) for part in parts for line in part.rstrip("\n").split("\n")]
     left_out = len(lines) - FIRST_LINES - LAST_LINES
     if left_out > 0:
         lines[FIRST_LINES:-LAST_LINES] = [f"… ({left_out:,} lines)"]
