@@ -34,7 +34,8 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it logs its plugins
-    faulthandler.enable()  # a crash of native code shows in the log where it happened
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash of native code shows in the log where it happened
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
         study = load_runnable_study(name, storage, options.imports)
         from hpo.execution.worker import Worker, cores_per_worker

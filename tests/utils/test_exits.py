@@ -67,9 +67,13 @@ def test_ctrl_c_passes_and_a_keyboard_interrupt_of_user_code_does_not(monkeypatc
         raise KeyboardInterrupt  # SIGINT has a handler that raises none
 
 
+def signal_twice() -> None:
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_second_signal_passes() -> None:
     with StopRequest() as stop:
         with pytest.raises(StopSignal) as raised, translate_exits():
-            for _ in range(2):
-                os.kill(os.getpid(), signal.SIGTERM)
+            signal_twice()
         assert (raised.value.code, stop.exit_code) == (143, 143)

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from hpo.utils.text import LONGEST_MESSAGE, first_line, format_traceback, shorten, summarize_error
 
 
-class Silent(Exception):
+class SilentError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no message")
 
 
 def error_of(message: object) -> Exception:
-    try:
+    with pytest.raises(ValueError) as raised:
         raise ValueError(message)
-    except ValueError as error:
-        return error
+    return raised.value
 
 
 @pytest.mark.parametrize(
@@ -61,5 +60,5 @@ def test_five_megabytes_are_two_kilobytes_wherever_they_are_shown() -> None:
 
 
 def test_an_error_without_a_message_is_its_type() -> None:
-    assert first_line(Silent()) == summarize_error(Silent()) == "Silent"
-    assert "Silent" in format_traceback(Silent())
+    assert first_line(SilentError()) == summarize_error(SilentError()) == "SilentError"
+    assert "SilentError" in format_traceback(SilentError())
