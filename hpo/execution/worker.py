@@ -363,7 +363,8 @@ class Worker:
                     else:
                         self._outlive(claim, error)
             self._recorder.release()
-            self._heartbeat.unregister()
+            if self.end_process is not None:
+                self._heartbeat.unregister()
         except Exception as problem:  # their leases will expire
             log.warning("not told: %s", summarize_error(problem))
         if self.end_process is None:

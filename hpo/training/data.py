@@ -389,7 +389,6 @@ class DataCache:
         self._dataset = self._dataset or load(self.reference)
         return self._dataset
 
-    @contain_user_code()
     def get(self, config: TrialConfig) -> Data:
         """Return the data for a configuration, from the cache where the last trial had the same split and scaling.
 
@@ -403,11 +402,15 @@ class DataCache:
             self._data = None
         if self._data is None or key != self._key:
             self._data = None  # freed first: two splits at a time would double the memory
-            self._data = prepare_data(self.load(), config, self.device, self.reference.name)
+            self._data = self._prepare(config)
             self._key, self._versions = key, _count_writes(self._data)
         elif self._data.seed != config.seed:
             self._data = replace(self._data, seed=config.seed)  # the same samples, in another order
         return self._data
+
+    @contain_user_code()
+    def _prepare(self, config: TrialConfig) -> Data:
+        return prepare_data(self.load(), config, self.device, self.reference.name)
 
 
 def _count_writes(data: Data) -> list[int]:

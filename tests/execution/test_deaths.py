@@ -26,6 +26,7 @@ from hpo.study import Study
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition
 from hpo.utils.signals import StopRequest, StopSignal
+from hpo.utils.text import LONGEST_MESSAGE
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.study.helpers import holder, new_storage
@@ -103,6 +104,24 @@ def test_a_model_that_exits_fails_after_as_many_as_any_death_and_the_worker_goes
         assert f"counted as death {count} of {MAX_DEATHS}" in caplog.text
     assert all("deaths" not in other.user_attrs for other in (study.trials()[0], study.trials()[2]))
     assert study.retry() == [1]
+
+
+@pytest.mark.parametrize("message", ["x" * 5_000_000, "line\n" * 1_000_000])
+def test_a_message_of_any_length_is_short_where_it_is_stored_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, message: str
+) -> None:
+    caplog.set_level("INFO")
+
+    def fail() -> None:
+        raise RuntimeError(message)
+
+    register(fail)
+    study = make(tmp_path, parameters=THREE)
+    make_worker(study).run()
+    assert states(study) == [COMPLETE, FAIL, COMPLETE]
+    assert 0 < len(study.trials()[1].user_attrs["message"]) <= LONGEST_MESSAGE
+    assert len(caplog.text) < 100_000
+    assert "in fail" in caplog.text  # the traceback is there all the same
 
 
 @pytest.mark.parametrize("where", ["loader", "metric", "loop", "parameters"])
