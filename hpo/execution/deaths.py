@@ -68,12 +68,13 @@ class DeathCounter:
         storage.flush()  # the epochs of an attempt that ended in this process
         before = _Deaths.read(storage.get_trial(claim.id).user_attrs)
         epoch = storage.read_last_epochs(self._study.id, [claim.id]).get(claim.id, 0)
-        place = epoch, path.stat().st_mtime_ns if path.exists() else 0
-        farther = any(now > then for now, then in zip(place, before.place, strict=True))
-        # The farthest, lest an attempt that dies elsewhere each time counts as progress for ever.
-        farthest = [max(pair) for pair in zip(place, before.place, strict=True)]
+        written = path.stat().st_mtime_ns if path.exists() else 0
+        # Than ever, lest an attempt that dies elsewhere each time counts as progress for ever; a checkpoint that is
+        # written goes on from the one before, and its time is that of any machine.
+        farther = epoch > before.place[0] or written != before.place[1]
+        place = [max(epoch, before.place[0]), written]
         count, cause = 1 if farther else before.count + 1, cause or before.cause
-        storage.set_trial_user_attr(claim.id, DEATHS, {"count": count, "place": farthest, "cause": cause})
+        storage.set_trial_user_attr(claim.id, DEATHS, {"count": count, "place": place, "cause": cause})
         storage.flush()  # before this worker may die as well
         log.warning("trial %d: %s; counted as death %d of %d", claim.number, cause or CUT_OFF, count, MAX_DEATHS)
         if count >= MAX_DEATHS:

@@ -93,3 +93,18 @@ def test_trial_timeout_ends_a_hang_whether_other_threads_can_run_or_not(tmp_path
     assert "in sleep_in_python" in logs
     assert "sleep_with_the_lock" in logs
     assert study.remaining() == 1
+
+
+def test_an_exit_of_user_code_is_no_exit_code_of_the_command(tmp_path: Path) -> None:
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "exiting.py").write_text(
+        "import sys\nimport hpo\n\n@hpo.model('exiting')\ndef exiting(config, shape, classes):\n    sys.exit(0)\n"
+    )
+    small_npz(tmp_path / "small.npz")
+    done = run_hpo("launch", "quickstart", "--import", "leaving", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hpo: --import leaving: sys.exit(0) was called in <module> (")
+    command = ("train", "--dataset", "small.npz", "--set", "model=exiting", "--import", "exiting", "--out", "run")
+    done = run_hpo(*command, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("hpo: sys.exit(0) was called in exiting (")
