@@ -71,7 +71,7 @@ class CohortClaimer:
             KeyError: the study was deleted.
         """
         first = self._make_key(config)
-        if is_suspect(self.study.storage.get_trial(claim.id).user_attrs):
+        if claim.attempt > 1 and is_suspect(self.study.storage.get_trial(claim.id).user_attrs):
             return []
         candidates = self._candidates(claim)
         adapts = not (claim.taken_over or self.study.definition.fixed or stack_key(config) is None)
