@@ -18,7 +18,9 @@ HpoError
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
     ├── LeaseLostError      another worker has taken over the trial
     ├── DivergedError       a loss that is not finite
-    └── OutOfMemoryError    the device has too little memory for the trial
+    ├── OutOfMemoryError    the device has too little memory for the trial
+    ├── TrialTimeoutError   training that took longer than trial_timeout
+    └── UserExitError       user code that would have ended the process
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ __all__ = [
     "StudyDamagedError",
     "StudyForeignError",
     "StudyNotFoundError",
+    "TrialTimeoutError",
+    "UserExitError",
 ]
 
 
@@ -135,6 +139,14 @@ class DivergedError(RunError):
 
 class OutOfMemoryError(RunError):
     """Lack of memory on the device for the trial."""
+
+
+class TrialTimeoutError(RunError):
+    """Training of a trial that took longer than the study's `trial_timeout`."""
+
+
+class UserExitError(RunError):
+    """Exit of user code that would have ended the process, such as `sys.exit()` in a model."""
 
 
 def find_closest(name: str, valid: Iterable[str]) -> str | None:

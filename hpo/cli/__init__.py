@@ -15,6 +15,7 @@ from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, 
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
+from hpo.utils.exits import translate_exits
 from hpo.utils.masking import mask_secrets
 from hpo.utils.text import shorten
 
@@ -31,7 +32,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         words = [word for word in words if word != "--debug"]
-        code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
+        with translate_exits():  # of user code: an exit code of its own would be taken for the command's
+            code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
     except (HpoError, click.ClickException) as error:
         if debug:
             raise

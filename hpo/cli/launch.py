@@ -25,6 +25,7 @@ __all__: list[str] = []
 @click.argument("study")
 @click.option("--trials", type=int, help="Budget: exactly this many trials in all; a larger one extends a study.")
 @click.option("--timeout", help='Start no trial after this much time: "2h", "15m", "90".')
+@click.option("--trial-timeout", help="Fail a trial that trains for longer than this, even one that hangs.")
 @click.option("--target", type=float, help="End the study once the objective reaches this value.")
 @click.option("--name", help="Name of the study; by default the file's stem.")
 @click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")

@@ -14,8 +14,8 @@ from unittest import mock
 from alembic.script import ScriptDirectory
 from optuna.storages import _rdb
 
-from hpo.report.dashboard.middleware import guard_app
 from hpo.report.dashboard.application import make_application
+from hpo.report.dashboard.middleware import guard_app
 from hpo.study import StudyStorage
 from tests.helpers import run_hpo
 from tests.hostile.damage import Damage
@@ -96,7 +96,9 @@ class Home:
         # Each command finds out which revision of the tables is the newest, by running every script of Optuna's.
         with mock.patch.object(ScriptDirectory, "get_current_head", return_value=HEAD):
             try:
-                faults = _ask_dashboard(self.home / "hpo.db") if command == "dashboard" else self._run(COMMANDS[command])
+                faults = (
+                    _ask_dashboard(self.home / "hpo.db") if command == "dashboard" else self._run(COMMANDS[command])
+                )
             except _TooSlowError:
                 faults = [f"took more than {LIMIT} s"]
             finally:

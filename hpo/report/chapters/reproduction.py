@@ -74,6 +74,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": budget.trials,
         "timeout": budget.timeout,
+        "trial_timeout": budget.trial_timeout,
         "target": budget.target,
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),

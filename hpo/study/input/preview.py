@@ -24,6 +24,7 @@ def format_preview(name: str, definition: Definition, budget: Budget, samples: i
     lines = [
         f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
+        *_format_limits(budget),
         "",
         *(_format_dimension(dimension) for dimension in space.dimensions),
         "",
@@ -33,6 +34,16 @@ def format_preview(name: str, definition: Definition, budget: Budget, samples: i
         *(f"\nfor example: {_format_values(space.values(params))}" for params in sampled),
     ]
     return "\n".join(lines)
+
+
+def _format_limits(budget: Budget) -> list[str]:
+    """Return a line of the budget's limits besides the number of trials, where it has any."""
+    limits = [
+        *([f"no trial begins after {budget.timeout:g} s"] if budget.timeout is not None else []),
+        *([f"a trial fails after {budget.trial_timeout:g} s"] if budget.trial_timeout is not None else []),
+        *([f"the study ends at {budget.target:g}"] if budget.target is not None else []),
+    ]
+    return [", ".join(limits)] if limits else []
 
 
 def _format_dimension(dimension: Dimension) -> str:

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 KEYS = (
-    *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
+    *("name", "dataset", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner", "seed"),
     *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
 )
 DEFAULT_TRIALS = 60
@@ -306,7 +306,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
     if target is not None and len(definition.objectives) > 1:
         count = len(definition.objectives)
         raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
-    timeout = parse_duration(table["timeout"]) if "timeout" in table else None
+    timeouts = {key: parse_duration(table[key], key) for key in ("timeout", "trial_timeout") if key in table}
     most = FIXED_LIMIT if definition.fixed else 10**9
     trials = _get_integer(table, "trials", trials, low=1, high=most)
     if definition.sampler.name == "grid":
@@ -316,7 +316,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
                 f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
             )
         trials = points
-    return Budget(trials=trials, timeout=timeout, target=target)
+    return Budget(trials=trials, target=target, **timeouts)
 
 
 def count_grid_points(definition: Definition, space: Space) -> int:
@@ -334,8 +334,8 @@ def count_grid_points(definition: Definition, space: Space) -> int:
     return points
 
 
-def parse_duration(value: object) -> float:
-    """Parse a duration, `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`, to seconds.
+def parse_duration(value: object, key: str = "timeout") -> float:
+    """Parse the duration of a key, `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`, to seconds.
 
     Raises:
         DefinitionError: it is no such duration, or not above 0.
@@ -347,7 +347,7 @@ def parse_duration(value: object) -> float:
     seconds = sum(float(number) * units[unit] for number, unit in parts) if whole else 0.0
     if not 0 < seconds <= TIMEOUT_LIMIT:
         raise DefinitionError(
-            f'timeout = {shorten(value)}: give a time above 0 and up to 3650d, as "2h", "15m", "1h30m" or seconds'
+            f'{key} = {shorten(value)}: give a time above 0 and up to 3650d, as "2h", "15m", "1h30m" or seconds'
         )
     return seconds
 

@@ -225,7 +225,8 @@ def _create(
     for number in range(1, 100):
         name = check_name(fit_name(study.name, kind if number == 1 else f"{kind}-{number}"), room=0)
         try:
-            return Study.create(study.storage, name, definition, Budget(trials=seeds * len(candidates)))
+            budget = Budget(trials=seeds * len(candidates), trial_timeout=study.budget.trial_timeout)
+            return Study.create(study.storage, name, definition, budget)
         except StudyConflictError:
             continue
     raise RequestError(

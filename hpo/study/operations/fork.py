@@ -51,7 +51,7 @@ from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork_study"]
 
-CHANGEABLE = ("trials", "timeout", "target", "sampler", "pruner")  # besides the parameters
+CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
 COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
@@ -160,8 +160,8 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         study: the study whose trials are kept, as far as they are valid.
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
-        keys: keys of a study file that do not change what a value means: trials, timeout, target, sampler, pruner;
-            None leaves the study's.
+        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
+            sampler, pruner; None leaves the study's.
 
     Raises:
         RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
@@ -209,6 +209,7 @@ def _change_definition(
         "dataset": old.dataset,
         "objective": old.objectives,
         "timeout": budget.timeout,
+        "trial_timeout": budget.trial_timeout,
         "target": budget.target,
         "sampler": {"name": old.sampler.name, **old.sampler.options},
         "pruner": {"name": old.pruner.name, **old.pruner.options},
