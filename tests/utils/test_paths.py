@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hpo.errors import RequestError
 from hpo.utils.home import home, make_folder
 from hpo.utils.paths import LONGEST, LONGEST_BYTES, ROOM, fit_name, is_key, is_name, is_own_file, study_path
+from hpo.utils.text import shorten
 
 WORDS = ("..", ".", "/", "\\", "~", "\0", "\n", " ", "-", "a", "é", "日", "x.y", "//", "C:", "\udc80", "%2e", "$HOME")
 PARTS = st.lists(st.sampled_from(WORDS), max_size=12).map("".join)
@@ -32,7 +33,7 @@ def test_a_path_is_a_folder_directly_below_its_kind_or_there_is_none(name: str, 
         with pytest.raises(RequestError) as error:
             study_path(kind, name, key)
         line = str(error.value)
-        assert (repr(name) if is_name(name) else repr(name[:80])[:-1]) in line  # the study
+        assert (repr(name) if is_name(name) else shorten(name)) in line  # the study
         assert not is_name(name) or "hpo:key" in line  # the attribute
         assert len(line.splitlines()) == 1
         return
