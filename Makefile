@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos bench clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile bench clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -41,6 +41,14 @@ docs: $(VENV)/installed-test
 # Ten minutes of workers that are killed and suspended, and of a database that goes away; needs PostgreSQL's programs.
 chaos: $(VENV)/installed-test
 	$(BIN)/python -m tests.chaos
+
+# Ten minutes of damaged and hostile files for every reader.
+fuzz: $(VENV)/installed-test
+	$(BIN)/python -m tests.fuzz
+
+# Hours of damaged databases for every command.
+hostile: $(VENV)/installed-test
+	$(BIN)/python -m tests.hostile
 
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py

@@ -12,7 +12,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 # What pages of docs/ link to; on the site it lies beside them.
 BESIDE = (
-    *("BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
     *("benchmarks/*.py", "examples/*.*", "reports/**/*.*", "hpo/report/render/report.schema.json"),
 )
 

@@ -37,13 +37,14 @@ from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
 from hpo.space import Space
 from hpo.study.input import templates
-from hpo.study.input.study_file import read_study, read_toml
+from hpo.study.input.study_file import read_study
 from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model, parameter_count
 from hpo.training.stacked.learner import StackedLearner
+from hpo.utils.documents import read_document
 
 TURN = 0.5  # seconds
 ADAM_BYTES = 40  # per parameter and step: weight, gradient and two moments of 4 bytes, read or written 10 times
@@ -172,7 +173,7 @@ def same_size(depth: int, width: int, batch: int, rate: float) -> TrialConfig:
 
 def random_row(bench: Bench) -> None:
     """25 configurations drawn from the template mlp; the rivals train all of them."""
-    literals = read_toml(templates.find_template("search_spaces", "mlp"))
+    literals = read_document(templates.find_template("search_spaces", "mlp"))
     literals |= {"width": [width for width in literals["width"] if width <= 128], "batch_size": 32}
     space, rng = Space(literals), np.random.default_rng(0)
     cohort = [TrialConfig(**space.values(space.draw(rng.random(len(space.varied)).tolist()))) for _ in range(25)]

@@ -35,7 +35,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, PARAMS, TRIAL_USER_ATTRS, TRIALS, VALUES
 from hpo.study import Study, StudyStorage
 from hpo.study.input import templates
-from hpo.study.input.study_file import parse_definition, read_toml
+from hpo.study.input.study_file import parse_definition
+from hpo.utils.documents import read_document
 
 FINITE = models.TrialValueModel.TrialValueType.FINITE
 REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
@@ -44,7 +45,7 @@ REPORTED = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 def make(folder: Path, trials: int, epochs: int) -> Study:
     """Make a study whose trials have ended, without training any."""
     path = templates.find_template("studies", "mnist_mlp")
-    table = read_toml(path) | {"trials": trials, "name": f"mlp_{trials}"}
+    table = read_document(path) | {"trials": trials, "name": f"mlp_{trials}"}
     table["parameters"] = {**table["parameters"], "epochs": epochs}
     name, definition, budget = parse_definition(table, path.stem, path.parent)
     study = Study.create(StudyStorage(f"sqlite:///{folder / 'hpo.db'}"), name, definition, budget)

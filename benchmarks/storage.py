@@ -53,7 +53,8 @@ from hpo.storage.leases import WorkerInfo
 from hpo.storage.url import normalize
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.input import templates
-from hpo.study.input.study_file import parse_definition, read_toml
+from hpo.study.input.study_file import parse_definition
+from hpo.utils.documents import read_document
 from tests import servers
 from tests.data import small_npz
 from tests.statements import FLAT, REPORTS, Statements
@@ -419,7 +420,10 @@ def main() -> int:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"optuna {optuna.__version__}, SQLAlchemy {sa.__version__}, {backend('sqlite://')}")
     print(f"{options.rounds} rounds of {options.trials} trials, {HISTORY} finished ones, {REPORTS} reports per trial")
-    flat, mlp = Space(FLAT), Space({**read_toml(templates.find_template("search_spaces", "mlp")), "epochs": REPORTS})
+    flat, mlp = (
+        Space(FLAT),
+        Space({**read_document(templates.find_template("search_spaces", "mlp")), "epochs": REPORTS}),
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HPO_HOME"] = folder
         files = f"sqlite:///{folder}/plain.db", f"sqlite:///{folder}/ours.db"  # ours is left with a write-ahead log

@@ -8,15 +8,19 @@ HpoError
 │   ├── DataError           a data set's file, shape or labels
 │   ├── RegistryError       a model, data set or metric that is not registered
 │   ├── StorageError        a storage URL that cannot be opened
-│   │   └── StorageMissingError   a SQLite file that does not exist
+│   │   ├── StorageMissingError   a SQLite file that does not exist
+│   │   └── StorageDamagedError   a database with a value that its column cannot hold
 │   ├── StudyNotFoundError  no study of that name in the storage
 │   ├── StudyForeignError   a study that plain Optuna created: it has no definition
+│   ├── StudyDamagedError   a study of which something that is needed cannot be read
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
     ├── LeaseLostError      another worker has taken over the trial
     ├── DivergedError       a loss that is not finite
-    └── OutOfMemoryError    the device has too little memory for the trial
+    ├── OutOfMemoryError    the device has too little memory for the trial
+    ├── TrialTimeoutError   training that took longer than trial_timeout
+    └── UserExitError       user code that would have ended the process
 """
 
 from __future__ import annotations
@@ -37,11 +41,15 @@ __all__ = [
     "RequestError",
     "RunError",
     "SpaceError",
+    "StorageDamagedError",
     "StorageError",
     "StorageMissingError",
     "StudyConflictError",
+    "StudyDamagedError",
     "StudyForeignError",
     "StudyNotFoundError",
+    "TrialTimeoutError",
+    "UserExitError",
 ]
 
 
@@ -85,12 +93,28 @@ class StorageMissingError(StorageError):
     """Storage whose SQLite file does not exist."""
 
 
+class StorageDamagedError(StorageError):
+    """Database that holds a value of another type than its column."""
+
+
 class StudyNotFoundError(RequestError):
     """Name of a study that the storage does not hold."""
 
 
 class StudyForeignError(RequestError):
     """Study created by another tool: it has no definition, by which its trials could be trained."""
+
+
+class StudyDamagedError(RequestError):
+    """Study whose definition, or another attribute that is needed, cannot be read.
+
+    Attributes:
+        damage: the attribute, and what is wrong with it.
+    """
+
+    def __init__(self, message: str, damage: str = "") -> None:
+        super().__init__(message)
+        self.damage = damage
 
 
 class StudyConflictError(RequestError):
@@ -115,6 +139,14 @@ class DivergedError(RunError):
 
 class OutOfMemoryError(RunError):
     """Lack of memory on the device for the trial."""
+
+
+class TrialTimeoutError(RunError):
+    """Training of a trial that took longer than the study's `trial_timeout`."""
+
+
+class UserExitError(RunError):
+    """Exit of user code that would have ended the process, such as `sys.exit()` in a model."""
 
 
 def find_closest(name: str, valid: Iterable[str]) -> str | None:

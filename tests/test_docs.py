@@ -22,7 +22,8 @@ from tests.helpers import ROOT
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
 PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "postgresql.md")
 BESIDE = [
-    ROOT / name for name in ("README.md", "BENCHMARKS.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+    ROOT / name
+    for name in ("README.md", "BENCHMARKS.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md")
 ]
 GENERATED = ("docs/cli.md", "docs/parameters.md")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

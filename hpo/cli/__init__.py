@@ -15,11 +15,15 @@ from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, 
 from hpo.cli.options import app
 from hpo.cli.output import say
 from hpo.errors import HpoError
+from hpo.utils.exits import translate_exits
+from hpo.utils.masking import mask_secrets
+from hpo.utils.text import shorten
 
 __all__ = ["app", "main"]
 
 # Importing them puts their commands into the group.
 COMMANDS = (launch, worker, train, evaluate, show, models, manage, import_sweep, info)
+LINE_LIMIT = 3000  # characters of an error; whatever it quotes is cut, not what to do
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -28,12 +32,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
     debug = "--debug" in words
     try:
         words = [word for word in words if word != "--debug"]
-        code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
+        with translate_exits():  # of user code: an exit code of its own would be taken for the command's
+            code = app.main(words, prog_name="hpo", standalone_mode=False, obj=debug)
     except (HpoError, click.ClickException) as error:
         if debug:
             raise
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        say(f"hpo: {' '.join(message.split())}")
+        say(f"hpo: {shorten(' '.join(message.split()), LINE_LIMIT, quote=False)}")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -44,6 +49,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        say(f"hpo: unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)")
+        text = " ".join(mask_secrets(str(error)).split())[:500]
+        say(f"hpo: unexpected {type(error).__name__}: {text} (--debug shows where)")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

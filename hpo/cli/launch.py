@@ -25,6 +25,7 @@ __all__: list[str] = []
 @click.argument("study")
 @click.option("--trials", type=int, help="Budget: exactly this many trials in all; a larger one extends a study.")
 @click.option("--timeout", help='Start no trial after this much time: "2h", "15m", "90".')
+@click.option("--trial-timeout", help="Fail a trial that trains for longer than this, even one that hangs.")
 @click.option("--target", type=float, help="End the study once the objective reaches this value.")
 @click.option("--name", help="Name of the study; by default the file's stem.")
 @click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
@@ -171,9 +172,9 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
 
 
 def _say_start(study: Study) -> None:
-    from hpo.utils.home import folder
+    from hpo.utils.paths import study_path
 
-    say(f"study {study.name} in {study.storage.masked_url}; logs in {folder('logs', study.name)}")
+    say(f"study {study.name} in {study.storage.masked_url}; logs in {study_path('logs', study.name)}")
 
 
 def _say_state(study: Study) -> None:

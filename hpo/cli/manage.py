@@ -68,7 +68,7 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
 
     study = load_study(name, storage)
     studies = [study, *evaluation_studies(study)]
-    count = sum(len(each.trials()) for each in studies)
+    count = sum(sum(each.storage.count_trials(each.id).values()) for each in studies)
     evaluations = f" and its evaluations ({', '.join(each.name for each in studies[1:])})" if studies[1:] else ""
     if not yes:
         if not sys.stdin.isatty():
@@ -81,9 +81,13 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
     folders = [folder for each in studies for folder in find_study_folders(each)]
     for each in reversed(studies):  # the study last, for it finds the others again should this be interrupted
         study.storage.delete_study(each.id)
-    for folder in folders:
+    removable = [folder for folder in folders if not folder.stays]
+    for folder in removable:
         remove_files(folder.path)
-    freed = format_size(sum(folder.size for folder in folders))
+    for folder in folders:
+        if folder.stays:
+            say(f"note: {folder.path} stays: {folder.why}")
+    freed = format_size(sum(folder.size for folder in removable))
     say(f"study {name}{evaluations} deleted: {count} trials, {freed} freed on disk")
 
 

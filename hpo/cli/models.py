@@ -24,7 +24,7 @@ __all__: list[str] = []
 @format_option("table", "json", "csv")
 @import_option
 def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
-    """Predict the classes of images and .npy arrays with the model in FOLDER, as hpo export --weights wrote it.
+    """Predict the classes of PNG, JPEG and .npy files with the model in FOLDER, as hpo export --weights wrote it.
 
     Example: hpo predict model seven.png digits.npy
     """
@@ -46,7 +46,7 @@ def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style
     type=click.Path(path_type=Path),
     help="Keep the files that hpo train writes, with the weights, in this folder.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default as many as the trial had.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of torch; by default as many as the trial had.")
 @device_option
 @import_option
 @storage_option

@@ -184,7 +184,8 @@ def _export_trials(study: Study, folder: Path, number: int | None, weights: Path
 def dashboard(name: str | None, host: str, port: int, writable: bool, storage: str | None) -> int:
     """Serve optuna-dashboard on the storage, read-only, until Ctrl-C.
 
-    A host that other machines can reach requires a token: HPO_DASHBOARD_TOKEN, or a new one that is printed.
+    A host that other machines can reach requires a token: HPO_DASHBOARD_TOKEN, or a new one that is printed. So does
+    --writable where other users can log in to this machine.
 
     Example: hpo dashboard quickstart --port 8081
     """

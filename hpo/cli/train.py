@@ -31,7 +31,7 @@ __all__: list[str] = []
     type=click.Path(path_type=Path),
     help="Folder for configuration, metrics, events and weights; by default a new one in HPO_HOME.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default all cores.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of torch; by default all cores.")
 @click.option("--test", is_flag=True, help="Read the test set, once, at the end.")
 @device_option
 @import_option
@@ -53,7 +53,7 @@ def train(
     from hpo.config import registry
     from hpo.study.input.config_file import read_config
     from hpo.study.input.study_file import parse_override
-    from hpo.utils.home import cores, folder
+    from hpo.utils.home import cores, home, make_folder
     from hpo.utils.signals import StopRequest
 
     registry.import_modules(imports)
@@ -68,7 +68,7 @@ def train(
         result = standalone.train_config(
             request.config,
             request.dataset,
-            out or folder("train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
+            out or make_folder(home() / "train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
             settings=TrainSettings(
                 monitor=request.objective.metric,
                 direction=request.objective.direction,

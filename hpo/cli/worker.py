@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,12 +34,14 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # Optuna's; it logs its plugins
+    if sys.__stderr__ is not None and not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__)  # a crash of native code shows in the log where it happened
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
         study = load_runnable_study(name, storage, options.imports)
         from hpo.execution.worker import Worker, cores_per_worker
 
         cpus = options.cpus or cores_per_worker(study)
-        attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop)
+        attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop, end_process=os._exit)
         try:
             attached.run()
         except RunError as error:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from hpo.config.aliases import PARAMETER_ALIASES
 from hpo.config.effects import ALWAYS, Effect
 from hpo.errors import ConfigError, describe_unknown
+from hpo.utils.text import shorten
 
 __all__ = ["AllowedNames", "Group", "Parameter", "Value", "parameter_from_field", "unknown_parameter"]
 
@@ -91,26 +92,32 @@ class Parameter:
         typed = self._convert(value)
         if self.choices and typed not in self.choices:
             raise ConfigError(
-                f"{self.name} = {value!r}: {describe_unknown('value', str(value), map(str, self.choices))}"
+                f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), map(str, self.choices))}"
             )
         if self.pattern and not re.fullmatch(self.pattern, str(typed)):
-            raise ConfigError(f"{self.name} = {value!r}: does not have the form that the help describes: {self.help}")
+            raise ConfigError(
+                f"{self.name} = {shorten(value)}: does not have the form that the help describes: {self.help}"
+            )
         if isinstance(typed, int | float) and not isinstance(typed, bool) and not self._within(typed):
             raise ConfigError(f"{self.name} = {value!r}: out of bounds, must be {self.bounds}")
         return typed
 
     def _convert(self, value: object) -> Value:
-        wrong = ConfigError(f"{self.name} = {value!r}: must be {ARTICLES[self.kind]}, not {type(value).__name__}")
+        wrong = ConfigError(
+            f"{self.name} = {shorten(value)}: must be {ARTICLES[self.kind]}, not {type(value).__name__}"
+        )
         if self.kind in (bool, str):
             if not isinstance(value, self.kind):
                 raise wrong
             return typing.cast(Value, value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise wrong
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{self.name} = {value!r}: must be finite")
         if self.kind is int and value != int(value):
             raise ConfigError(f"{self.name} = {value!r}: must be a whole number")
+        if (self.kind is int or isinstance(value, int)) and not -(2**63) <= value < 2**63:
+            raise ConfigError(f"{self.name} = {shorten(value)}: out of bounds, must be {self.bounds or 'of 64 bits'}")
         return int(value) if self.kind is int else float(value)
 
     def _within(self, value: float) -> bool:

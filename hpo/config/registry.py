@@ -19,7 +19,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from hpo.errors import RegistryError, describe_unknown
+from hpo.errors import RegistryError, UserExitError, describe_unknown
+from hpo.utils.exits import translate_exits
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -272,9 +273,10 @@ def import_modules(names: Iterable[str]) -> None:
         if folder not in sys.path:
             sys.path.insert(0, folder)
         try:
-            importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {summarize_error(error)}") from error
+            with translate_exits():
+                importlib.import_module(name)
+        except Exception as error:  # a module of the user's can raise anything
+            raise RegistryError(f"--import {name}: {_reason(error)}") from error
 
 
 @cache
@@ -282,9 +284,14 @@ def load_plugins() -> None:
     """Import the modules of installed packages that have an entry point of the group `hpo`, once a process."""
     for point in importlib.metadata.entry_points(group="hpo"):
         try:
-            point.load()
+            with translate_exits():
+                point.load()
         except Exception as error:
-            raise RegistryError(f"plugin {point.name} ({point.value}): {summarize_error(error)}") from error
+            raise RegistryError(f"plugin {point.name} ({point.value}): {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserExitError) else summarize_error(error)
 
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})

@@ -19,6 +19,7 @@ __all__ = ["Dataset", "Split", "channels_first", "check_dataset", "check_split",
 Split = tuple[Any, Any]
 Part = Split | Iterable[Split]
 MAX_CHANNELS = 4
+MAX_CLASSES = 1_000_000  # a label of 3,000,000,000 would make a last layer of terabytes
 CHUNK = 4096  # samples that are checked at once
 
 
@@ -108,6 +109,8 @@ def check_split(x: Any, y: Any, where: str, classes: int | None = None) -> int:
     bound = high + 1 if classes is None else classes
     if low < 0 or high >= bound:
         raise DataError(f"{where}: labels from {low} to {high}; they must be from 0 to {bound - 1}, renumber them")
+    if bound > MAX_CLASSES:
+        raise DataError(f"{where}: {bound:,} classes; there can be {MAX_CLASSES:,}, renumber the labels from 0")
     if bound < 2:
         raise DataError(f"{where}: every label is 0; at least 2 classes are needed")
     return bound

@@ -27,6 +27,7 @@ from hpo.utils.text import first_line
 
 __all__ = ["IDX", "IdxDataset", "fashion_mnist", "find_idx", "locate_idx", "mnist", "verify_idx"]
 
+UNPACKED_LIMIT = 100_000_000  # bytes; the largest of the files has 47 MB
 _digests = DigestCache()  # of the files' unpacked content
 
 
@@ -198,8 +199,9 @@ def _open(path: Path, advice: str) -> Iterator[BinaryIO]:
 
 
 def _unpack(file: BinaryIO) -> bytes:
+    """Return the unpacked content, up to a limit: it is not known yet whether it is the right file."""
     with gzip.open(file) as unpacked:
-        return unpacked.read()
+        return unpacked.read(UNPACKED_LIMIT)
 
 
 def _digest(content: bytes) -> str:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import numpy as np
 
 from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels
 from hpo.errors import DataError
+from hpo.utils.arrays import ArrayArchive, open_npz
 from hpo.utils.digest import DigestCache, file_state
 from hpo.utils.home import data_folder
-from hpo.utils.text import first_line
 
 __all__ = ["digest_npz", "find_npz", "load_npz"]
 
@@ -33,10 +28,18 @@ def find_npz(path: Path) -> Path:
     """
     folder = data_folder()
     for candidate in (path, *([folder / path.name] if folder else [])):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate.absolute()
     also = f", nor in HPO_DATA ({folder})" if folder else ""
     raise DataError(f"{path}: not found{also}; correct the path, or put the file into the folder that HPO_DATA names")
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file of that name, which may be one that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def digest_npz(path: Path) -> str:
@@ -67,13 +70,13 @@ def load_npz(path: Path, expected: Mapping[str, str] = MappingProxyType({})) -> 
         DataError: the file is damaged, is another one than expected, or holds data that cannot be used.
     """
     _verify_npz(path, expected)
-    with _open_archive(path) as arrays:
+    with open_npz(path) as arrays:
         classes = _count_classes(path, arrays)
         train = _read_split(path, arrays, "train", classes)
 
     def test() -> Split:
         _verify_npz(path, expected)
-        with _open_archive(path) as arrays:
+        with open_npz(path) as arrays:
             return _read_split(path, arrays, "test", classes)
 
     return Dataset(train=train, test=test, classes=classes)
@@ -88,54 +91,21 @@ def _verify_npz(path: Path, expected: Mapping[str, str]) -> None:
         )
 
 
-def _open_archive(path: Path) -> Any:
-    try:
-        with _open_file(path):
-            archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: is not a complete .npz file ({first_line(error)}); save it again with numpy.savez"
-        ) from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise DataError(f"{path}: holds a single array; save {', '.join(NPZ_KEYS)} with numpy.savez")
-    return archive
-
-
-def _count_classes(path: Path, arrays: Any) -> int:
+def _count_classes(path: Path, arrays: ArrayArchive) -> int:
     """Return the largest training label + 1."""
-    missing = [key for key in NPZ_KEYS if key not in arrays]
+    missing = [key for key in NPZ_KEYS if key not in arrays.names]
     if missing:
         raise DataError(f"{path}: has no {', '.join(missing)}; it must hold {', '.join(NPZ_KEYS)}")
-    labels = flat_labels(_read_array(path, arrays, "y_train"), f"{path}, train")
+    labels = flat_labels(arrays.read("y_train"), f"{path}, train")
     if not len(labels):
         raise DataError(f"{path}, train: no samples; give at least one")
     return int(labels.max()) + 1
 
 
-def _read_split(path: Path, arrays: Any, part: str, classes: int) -> Split:
-    x, y = _read_array(path, arrays, f"x_{part}"), _read_array(path, arrays, f"y_{part}")
+def _read_split(path: Path, arrays: ArrayArchive, part: str, classes: int) -> Split:
+    x, y = arrays.read(f"x_{part}"), arrays.read(f"y_{part}")
     check_split(x, y, f"{path}, {part}", classes)
-    shape = _read_sample_shape(path, arrays)
+    shape = arrays.shape("x_train")[1:]
     if x.shape[1:] != shape:
         raise DataError(f"{path}, {part}: samples of shape {x.shape[1:]}, not {shape} as in x_train; make them equal")
     return x, y
-
-
-def _read_sample_shape(path: Path, arrays: Any) -> tuple[int, ...]:
-    """Return the shape of a training sample, from the array's header alone."""
-    try:
-        with arrays.zip.open("x_train.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape: tuple[int, ...] = read(file)[0]
-            return shape[1:]
-    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: x_train cannot be read ({first_line(error)}); save the file again") from error
-
-
-def _read_array(path: Path, arrays: Any, key: str) -> np.ndarray[Any, Any]:
-    try:
-        array: np.ndarray[Any, Any] = arrays[key]
-    except (ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: {key} cannot be read ({first_line(error)}); save the file again") from error
-    return array

@@ -14,6 +14,7 @@ from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
 from hpo.errors import DataError
+from hpo.utils.exits import translate_exits
 
 __all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
 
@@ -99,7 +100,8 @@ def load(reference: DatasetReference) -> Dataset:
     if is_path(reference.name):
         return load_npz(find_npz(Path(reference.name)), reference.sha256)
     entry = registry.datasets.get(reference.name, reference.module)
-    dataset = entry.load()()
+    with translate_exits():
+        dataset = entry.load()()
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"data set '{entry.name}': its function returns {type(dataset).__name__}; it must return hpo.Dataset"

@@ -14,14 +14,14 @@ from hpo.config.cohort_key import COHORT_PARAMETERS, cohort_key, run_key, stack_
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
+from hpo.execution.deaths import is_suspect
 from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.statements import FIXED
+from hpo.study.attributes import read_table
 from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer"]
-
-SUSPECT = 2  # deaths in a row after which a trial is trained alone: it may have killed its cohorts' workers
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class CohortClaimer:
             KeyError: the study was deleted.
         """
         first = self._make_key(config)
-        if claim.taken_over and self._is_suspect(claim.id):
+        if claim.attempt > 1 and is_suspect(self.study.storage.get_trial(claim.id).user_attrs):
             return []
         candidates = self._candidates(claim)
         adapts = not (claim.taken_over or self.study.definition.fixed or stack_key(config) is None)
@@ -113,8 +113,7 @@ class CohortClaimer:
         """Return the keys of trials that may be claimed, by id: waiting trials, or those of workers that are gone."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
-        if claim.taken_over:
-            trials = [t for t in trials if not self._is_suspect(t._trial_id)]
+        trials = [t for t in trials if not is_suspect(t.user_attrs)]
         keys = {t._trial_id: self._get_key(t) for t in trials}
         return {trial_id: key for trial_id, key in keys.items() if key is not None}
 
@@ -127,7 +126,7 @@ class CohortClaimer:
 
     def _read_key(self, trial: FrozenTrial) -> TrialKey | None:
         """Return a trial's key; None if its parameters are missing or impossible, for others may have enqueued it."""
-        params = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+        params = {**read_table(trial.system_attrs, FIXED), **trial.params}
         study = self.study
         try:
             if study.is_baseline(trial.number):
@@ -136,10 +135,6 @@ class CohortClaimer:
             return self._make_key(study.definition.config(study.space.values(params))) if possible else None
         except (HpoError, TypeError, ValueError):
             return None
-
-    def _is_suspect(self, trial_id: int) -> bool:
-        deaths = self.study.storage.get_trial(trial_id).user_attrs.get("deaths", {})
-        return int(deaths.get("count", 0)) >= SUSPECT
 
     def _pins(self, config: TrialConfig) -> dict[str, Value] | None:
         """Return the values that new trials must have to fit; None if one is outside the space, as of a baseline."""

@@ -5,10 +5,12 @@ They change nothing: no table and no file is created.
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
 import os
 import platform
 import shutil
+import stat
 import statistics
 import sys
 import tempfile
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import sqlalchemy as sa
@@ -189,8 +192,17 @@ def _disk(url: URL) -> Iterator[HealthCheck]:
         yield HealthCheck("storage's disk", "problem", why, "give a --storage in a folder that you can write to")
     elif path.exists() and not os.access(path, os.W_OK):
         yield HealthCheck("storage's disk", "problem", f"{path} is read-only for you", "ls -l shows its owner")
+    elif everyone := _writable_by_everyone(path):
+        yield everyone
     else:
         yield HealthCheck("storage's disk", "ok", f"{_existing(path.parent)} is local and writable")
+
+
+def _writable_by_everyone(path: Path) -> HealthCheck | None:
+    """Return a warning if every user of this machine may write to a SQLite file, or put another in its place."""
+    files = sorted(path.parent.glob(f"{glob.escape(path.name)}*"))
+    places = files if _is_shared(path.parent) else [path.parent, *files]
+    return _open_to_all("storage's disk", places, f"chmod o-w {' '.join(quote(str(each)) for each in places)}")
 
 
 def _database(url: URL) -> Iterator[HealthCheck]:
@@ -287,9 +299,11 @@ def _home() -> Iterator[HealthCheck]:
     if why := _unwritable(path):
         yield HealthCheck("HPO_HOME", "problem", why, "set HPO_HOME to a folder that you can write to")
         return
-    yield HealthCheck(
-        "HPO_HOME", "ok", f"{path} is writable" if path.exists() else f"{path}: will be created by the first launch"
+    found = f"{path} is writable" if path.exists() else f"{path}: will be created by the first launch"
+    everyone = _open_to_all(
+        "HPO_HOME", [path, *path.glob("*/"), *path.glob("*/*/")], f"chmod -R o-w {quote(str(path))}"
     )
+    yield everyone or HealthCheck("HPO_HOME", "ok", found)
     free = shutil.disk_usage(_existing(path)).free / 1e9
     found = f"{free:.1f} GB free for {path}"
     if free < LITTLE_DISK:
@@ -297,6 +311,23 @@ def _home() -> Iterator[HealthCheck]:
         yield HealthCheck("disk", state, found, "free some space, or set HPO_HOME to a folder on a larger disk")
     else:
         yield HealthCheck("disk", "ok", found)
+
+
+def _open_to_all(check: str, paths: Iterable[Path], mend: str) -> HealthCheck | None:
+    """Return a warning if every user of this machine may change one of the files, or those in a folder."""
+    modes = {path: path.stat().st_mode for path in paths if path.exists() and not path.is_symlink()}
+    found = [path for path, mode in modes.items() if mode & stat.S_IWOTH]
+    if not found:
+        return None
+    if modes[found[0]] & stat.S_ISVTX:  # such as /tmp, which is to stay so
+        mend = "use a folder of your own"
+    which = f"{found[0]} and {len(found) - 1} more" if len(found) > 1 else str(found[0])
+    return HealthCheck(check, "warning", f"every user of this machine may write to {which}", mend)
+
+
+def _is_shared(folder: Path) -> bool:
+    """Return whether a folder is one that everybody uses, and each only their own files in it, such as /tmp."""
+    return folder.exists() and bool(folder.stat().st_mode & stat.S_ISVTX)
 
 
 def _existing(path: Path) -> Path:

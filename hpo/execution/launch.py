@@ -219,14 +219,20 @@ def run_workers(
 
     Raises:
         RequestError: the backend cannot start them.
-        RunError: a worker failed; the line has the last line of its log, and the log's path.
+        RunError: a worker failed, and the line has the last line of its log, and the log's path; or trials are left.
     """
     study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
     workers = (backend or Local()).start(study, options)
     failures = watch_study(study, workers, should_stop)
-    if failures and not should_stop():
-        raise RunError("; ".join(failures))
+    if should_stop():
+        return
+    left = 0 if study.stop_reason() else study.remaining()
+    rest = f"{left} of {study.budget.trials} trials are left; launch again to go on with them"
+    if failures:
+        raise RunError("; ".join([*failures, *([rest] if left else [])]))
+    if left:
+        raise RunError(f"the workers were stopped by hpo stop or a signal; {rest}")
 
 
 def run_study(
@@ -287,7 +293,7 @@ def launch(
         warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
         top: number of its best trials; by default 5.
         keywords: the options of workers below, and the other keys of a study file: name, dataset, objective, trials,
-            timeout, target, sampler, pruner, seed, baseline, …
+            timeout, trial_timeout, target, sampler, pruner, seed, baseline, …
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.

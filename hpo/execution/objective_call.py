@@ -13,22 +13,30 @@ from optuna.trial import TrialState
 from typing_extensions import override
 
 from hpo.errors import RunError
+from hpo.training.numbers import to_number
 
 __all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
 
 
 class TrialInterrupted(BaseException):
-    """Interruption of an objective function: the worker is to stop, or the trial is another worker's.
+    """Interruption of an objective function: the worker is to stop, or the trial is another worker's, or takes too long.
 
-    It passes through the function's `except Exception`, so that the trial is given back as it is.
+    It passes through the function's `except Exception`.
+
+    Attributes:
+        error: that fails the trial; None if it is to be given back as it is.
     """
+
+    def __init__(self, error: RunError | None = None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class ObjectiveTrial(optuna.trial.Trial):
     """Optuna's trial in a worker: it interrupts the function where it reports, if the worker is to stop.
 
     Attributes:
-        interrupted: called at each report; true raises `TrialInterrupted`.
+        interrupted: called at each report; true, or an error, raises `TrialInterrupted`.
         folder: the folder for files that a later attempt needs; None outside a worker.
     """
 
@@ -48,7 +56,11 @@ class ObjectiveTrial(optuna.trial.Trial):
         return super().should_prune()
 
     def _check(self) -> None:
-        if self.interrupted():
+        try:
+            interrupted = self.interrupted()
+        except RunError as error:
+            raise TrialInterrupted(error) from error
+        if interrupted:
             raise TrialInterrupted
 
 
@@ -74,12 +86,14 @@ def call_objective(function: Callable[[Any], object], trial: ObjectiveTrial, obj
         objectives: number of values that it is to return.
 
     Raises:
-        RunError: it returned something else than that many numbers.
+        RunError: it returned something else than that many numbers, or takes too long.
         Exception: whatever the function raises.
     """
     try:
         returned = function(trial)
-    except TrialInterrupted:
+    except TrialInterrupted as interruption:
+        if interruption.error is not None:
+            raise interruption.error from None
         return None
     except optuna.TrialPruned:
         return CallResult(TrialState.PRUNED, _read_last_report(trial))
@@ -108,9 +122,4 @@ def _parse_value(value: Any, objectives: int) -> float:
     if value is None:
         wanted = "a number" if objectives == 1 else f"{objectives} numbers"
         raise RunError(f"the objective function returned None; let it return {wanted}")
-    if isinstance(value, str | bytes | bool):
-        raise RunError(f"the objective function returned {value!r}, a {type(value).__name__}; return a number")
-    try:
-        return float(value.detach() if hasattr(value, "detach") else value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"the objective function returned a {type(value).__name__}; return a number") from error
+    return to_number(value, "the returned value")

@@ -15,6 +15,7 @@ from hpo.study import ClaimedTrial, Study
 from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import checkpoint_folder
 from hpo.training.environment import describe_environment
+from hpo.training.process_state import contain_user_code
 
 __all__ = ["ObjectiveCalls"]
 
@@ -29,7 +30,7 @@ class ObjectiveCalls:
         function: its objective function.
         files: the study's files.
         recorder: tells how the trials ended.
-        should_stop: called where the function reports; true interrupts it.
+        should_stop: called where the function reports; true, or an error, interrupts it.
     """
 
     def __init__(
@@ -47,14 +48,16 @@ class ObjectiveCalls:
         """Call the function with a claimed trial, and tell the result.
 
         Raises:
-            RunError: the function returned no number.
+            RunError: the function returned no number, or takes too long.
+        UserExitError: it would have ended the process.
             Exception: whatever the function raises.
         """
         trial = claim.trial
         assert isinstance(trial, ObjectiveTrial)
         self._prepare(claim, trial)
         start = time.perf_counter()
-        result = call_objective(self.function, trial, len(self.study.definition.objectives))
+        with contain_user_code():
+            result = call_objective(self.function, trial, len(self.study.definition.objectives))
         if result is None:
             self.recorder.release_interrupted(claim)
             return

@@ -93,7 +93,7 @@ def pickle_function(function: ObjectiveFunction, folder: Path) -> Path:
             f"{function.reference.label}: cannot be sent to worker processes ({summarize_error(error)}); create inside "
             "the function what it cannot take along, or use workers=1"
         ) from error
-    write_atomically(path, content, mode=0o600)
+    write_atomically(path, content)
     return path
 
 

@@ -36,6 +36,7 @@ def optimize(
     sampler: str | Mapping[str, Any] | None = None,
     pruner: str | Mapping[str, Any] | None = None,
     timeout: str | float | None = None,
+    trial_timeout: str | float | None = None,
     target: float | None = None,
     seed: int | None = None,
     metric_names: Sequence[str] | None = None,
@@ -58,6 +59,7 @@ def optimize(
         sampler: `tpe` by default, or its name, or a table of name and options.
         pruner: `median` by default, and `none` for several objectives.
         timeout: no trial is begun after this much time: seconds, or a text such as "2h".
+        trial_timeout: a trial that takes longer fails.
         target: the value of the objective that ends the study.
         seed: the seed of the sampler.
         metric_names: names of the values.
@@ -73,7 +75,7 @@ def optimize(
     check_function(getattr(objective, "__name__", "objective"), objective)
     function = ObjectiveFunction(objective, describe_function(objective))
     keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
-    keys |= {"target": target, "seed": seed, "metric_names": metric_names}
+    keys |= {"trial_timeout": trial_timeout, "target": target, "seed": seed, "metric_names": metric_names}
     keys["name"] = name or _choose_name(default_name(function.reference), storage)
     plan = plan_function_launch(function, storage, **keys)
     for notice in plan.notices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -17,6 +18,7 @@ from hpo.errors import DivergedError, RequestError
 from hpo.execution.restore import choose_trial
 from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
+from hpo.study.attributes import read_table, read_whole
 from hpo.training.callbacks import Callback
 from hpo.training.data import DataCache
 from hpo.training.device import select_device, set_threads
@@ -102,9 +104,9 @@ def reproduce(
         raise RequestError(
             f"study '{study.name}': no epoch of trial {number} was recorded, so there is nothing to compare"
         )
-    then: Mapping[str, str] = trial.system_attrs.get(ENVIRONMENT, {})
+    then = {name: str(value)[:200] for name, value in read_table(trial.system_attrs, ENVIRONMENT).items()}
     config = study.config_of(trial)
-    threads = threads or int(then.get("threads", 0)) or None
+    threads = threads or read_threads(then)
     if threads:
         set_threads(threads)
     now = describe_environment(DataCache(study.definition.dataset, select_device(device)).get(config))
@@ -113,10 +115,16 @@ def reproduce(
         number,
         min(len(rows), len(recorded)),
         _differences(recorded, rows),
-        int(trial.user_attrs.get("cohort", 1)),
+        read_whole(trial.user_attrs, "cohort") or 1,
         _changed(then, now),
         bool(then),
     )
+
+
+def read_threads(environment: Mapping[str, str]) -> int | None:
+    """Return the number of threads that a trial was trained with; None if it is not known."""
+    threads = environment.get("threads", "")
+    return int(threads) if re.fullmatch(r"[1-9]\d{0,3}", threads, re.ASCII) else None
 
 
 class _Rows(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data, DataCache
 from hpo.training.device import select_device
-from hpo.training.models import build_model, load_weights
+from hpo.training.models import restore_model
 from hpo.utils.home import home
 
 __all__ = ["RestoredTrial", "choose_trial", "restore"]
@@ -54,7 +55,7 @@ def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
     for trial in study.trials():
         if trial.number == number:
             return trial
-    raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {study.name}")
+    raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {shlex.quote(study.name)}")
 
 
 def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
@@ -79,9 +80,8 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
         raise RequestError(
             f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "
             "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
-            f"hpo reproduce {study.name} {trial.number} --out DIR"
+            f"hpo reproduce {shlex.quote(study.name)} {trial.number} --out DIR"
         )
     data = DataCache(study.definition.dataset, select_device(device)).get(config)
-    model = build_model(config, data.shape, data.classes)
-    load_weights(model, path, config.model)
+    model = restore_model(config, data.shape, data.classes, path)
     return RestoredTrial(trial, config, data, model.to(data.device), path)

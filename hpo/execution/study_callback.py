@@ -58,6 +58,7 @@ class StudyCallback(Callback):
         trials: the trials, in the order in which they are given to `train`.
         on_result: called for each trial as soon as its training has ended.
         work: recorder of the time that pruners need.
+        on_report: called after every epoch.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class StudyCallback(Callback):
         trials: Sequence[RunningTrial],
         on_result: Callable[[RunningTrial, TrainResult], None],
         work: WorkRecorder,
+        on_report: Callable[[], object] = lambda: None,
     ) -> None:
         self.study = study
         self.trials = trials
         self.on_result = on_result
         self.work = work
+        self.on_report = on_report
         objectives = study.definition.objectives
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
@@ -109,6 +112,7 @@ class StudyCallback(Callback):
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
         trial = self.trials[member.number]
+        self.on_report()
         try:
             reported = self._store(trial.claim, member, metrics)
             if reported and metrics["epoch"] < member.config.epochs and self._should_prune(trial):

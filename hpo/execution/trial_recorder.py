@@ -24,14 +24,13 @@ from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import delete_checkpoint
 from hpo.training.member import TrainResult, Weights
 from hpo.training.standalone import write_weights
-from hpo.utils.text import summarize_error
+from hpo.utils.text import format_traceback, shorten_message, summarize_error
 
 __all__ = ["TrialOutcome", "TrialRecorder"]
 
 log = logging.getLogger("hpo.execution.worker")
 ERRORS_IN_A_ROW = 5
 NOT_RELEASED = "trial %d is free for another worker once its lease has expired: the database does not answer"
-LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ class TrialRecorder:
             if trial.lost:
                 self.drop(trial.claim)
         results = [(trial, result) for trial, result in results if not trial.lost]
-        self._release_interrupted([trial.claim for trial, result in results if result.status == "interrupted"])
+        interrupted = [trial.claim for trial, result in results if result.status == "interrupted"]
+        self.give_back(interrupted, "the worker was asked to stop")
         self._tell([self._make_outcome(*each) for each in results if each[1].status != "interrupted"])
 
     def check_errors(self) -> None:
@@ -124,9 +124,10 @@ class TrialRecorder:
 
     def tell_error(self, claim: ClaimedTrial, error: Exception) -> None:
         """Tell that an error failed a trial."""
-        text = str(error) if isinstance(error, HpoError) else summarize_error(error)
-        trace = error.__cause__ or not isinstance(error, HpoError)
-        log.error("trial %d failed: %s", claim.number, text, exc_info=trace)
+        text = shorten_message(str(error)) if isinstance(error, HpoError) else summarize_error(error)
+        shown = error.__cause__ or (None if isinstance(error, HpoError) else error)
+        trace = "" if shown is None else f"\n{format_traceback(shown)}"
+        log.error("trial %d failed: %s%s", claim.number, text, trace)
         self._tell([TrialOutcome(claim, TrialState.FAIL, failure="error", message=text)])
 
     def tell_out_of_memory(self, claim: ClaimedTrial, error: Exception) -> None:
@@ -142,7 +143,7 @@ class TrialRecorder:
         if self.study.storage.is_lost(claim.id):
             self.drop(claim)
         else:
-            self._release_interrupted([claim])
+            self.give_back([claim], "the worker was asked to stop")
 
     def release(self) -> None:
         """Release all open trials, so that other workers may claim them."""
@@ -150,7 +151,8 @@ class TrialRecorder:
             self.study.storage.release_all(list(self.open))
         self.open.clear()
 
-    def _release_interrupted(self, claims: Collection[ClaimedTrial]) -> None:
+    def give_back(self, claims: Collection[ClaimedTrial], why: str) -> None:
+        """Let trials wait again, where the database answers at once; `why` is for the log."""
         storage = self.study.storage
         if not claims:
             return
@@ -162,7 +164,7 @@ class TrialRecorder:
             if unavailable:
                 log.info(NOT_RELEASED, claim.number)
             elif claim.id in released:
-                log.info("trial %d released: the worker was asked to stop", claim.number)
+                log.info("trial %d released: %s", claim.number, why)
 
     # Outcomes.
 
@@ -176,7 +178,7 @@ class TrialRecorder:
         try:
             test_metrics = self._test(trial, result)
         except RunError as error:  # raised by a metric, or out of memory
-            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", str(error))
+            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", shorten_message(str(error)))
         values, attrs = self._values(result, test_metrics), {**attrs, **test_metrics}
         if result.status == "diverged":
             return TrialOutcome(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
@@ -247,7 +249,7 @@ class TrialRecorder:
     def _write_attributes(self, outcome: TrialOutcome) -> bool:
         """Write all that is stored beside the values; return false if the trial is another worker's."""
         storage, optuna_study, claim = self.study.storage, self.study.optuna_study, outcome.claim
-        failure = {"failure": outcome.failure, "message": outcome.message[:LONGEST_MESSAGE]} if outcome.failure else {}
+        failure = {"failure": outcome.failure, "message": outcome.message} if outcome.failure else {}
         try:
             for key, value in {**outcome.attrs, **failure}.items():
                 storage.set_trial_user_attr(claim.id, key, value)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import sqlalchemy.exc
 from hpo.config import registry
 from hpo.config.cohort_key import cohort_key, stack_key
 from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import (
     CheckpointError,
     DataError,
@@ -28,8 +30,10 @@ from hpo.errors import (
     RegistryError,
     RequestError,
     RunError,
+    UserExitError,
 )
 from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.objective_call import ObjectiveTrial
 from hpo.execution.objective_calls import ObjectiveCalls
@@ -37,6 +41,7 @@ from hpo.execution.objective_function import ObjectiveFunction, find_function
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.test_set import TestSetEvaluator
 from hpo.execution.trial_recorder import TrialRecorder
+from hpo.execution.watchdog import Watchdog
 from hpo.execution.worker_options import WorkerOptions
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.worker_stats import WorkRecorder
@@ -55,11 +60,12 @@ from hpo.training.member import TrainResult
 from hpo.training.memory import release_memory
 from hpo.training.settings import TrainSettings
 from hpo.utils.home import cores
+from hpo.utils.paths import study_path
+from hpo.utils.text import first_line, summarize_error
 
 __all__ = ["Worker", "cores_per_worker"]
 
 log = logging.getLogger("hpo.execution.worker")
-MAX_DEATHS = 5  # attempts in a row that may end with the death of their worker
 # Trials that an adaptive sampler is asked for at once: at most so many, and at most this fraction of the budget. See
 # benchmarks/pinning.py: on the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart
 # 8 of 16 cost half a point.
@@ -87,6 +93,8 @@ class Worker:
         study: the study whose trials it claims.
         options: how it trains them; `cpus` is its number of threads, and None leaves torch's own choice.
         should_stop: called between steps and between trials; true asks for an orderly stop.
+        end_process: ends this process with an exit code, where training hangs and nothing else can end it; None where
+            the process is not the worker's own, and goes on.
         function: the study's objective function, if it has one; by default the one that the options name.
 
     Raises:
@@ -98,6 +106,7 @@ class Worker:
     study: Study
     options: WorkerOptions = field(default_factory=WorkerOptions)
     should_stop: Callable[[], bool] = lambda: False
+    end_process: Callable[[int], object] | None = None
     function: ObjectiveFunction | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +115,7 @@ class Worker:
         check_trackers(self.options.trackers)
         if self.options.tensorboard is not None:
             _create_folder(self.options.tensorboard)
+            study_path("", self.study.name, root=self.options.tensorboard)  # refused before a trial is claimed
         self.device = select_device(self.options.device)
         if self.options.cpus:
             set_threads(self.options.cpus)
@@ -119,10 +129,15 @@ class Worker:
         self.work = WorkRecorder()
         test_set = TestSetEvaluator(self.study, self.data) if evaluates else None
         self._recorder = TrialRecorder(self.study, self.files, self.work, test_set)
+        self._deaths = DeathCounter(self.study, self.files)
         self._claimer = CohortClaimer(self.study)
         self._calls = self._make_calls()
         self._cohort_sizes: dict[tuple[Value, ...], int] = {}
-        self._heartbeat = Heartbeat(self.study.storage, self.study.id, self.info, self.work)
+        self._watchdog = Watchdog()
+        self._watchdog.exits = self.end_process is not None
+        self._heartbeat = Heartbeat(
+            self.study.storage, self.study.id, self.info, self.work, self._watchdog, self._end_overdue
+        )
 
     def _make_calls(self) -> ObjectiveCalls | None:
         """Return what runs the trials of an objective function; None where trials are configurations of ours."""
@@ -131,7 +146,7 @@ class Worker:
         if self.function is None:
             self.function = find_function(self.study, self.options.function, self.options.imports)
         self.study.trial_type = ObjectiveTrial
-        return ObjectiveCalls(self.study, self.function.call, self.files, self._recorder, self._stopping)
+        return ObjectiveCalls(self.study, self.function.call, self.files, self._recorder, self._should_interrupt)
 
     def _check_data(self) -> bool:
         """Load the data set, so that an error in it is raised before a trial is claimed; true for an evaluation."""
@@ -220,12 +235,23 @@ class Worker:
     def _call(self, claim: ClaimedTrial, calls: ObjectiveCalls) -> None:
         """Call the objective function with a claimed trial."""
         self._recorder.open[claim.id] = claim
-        with self._record_errors(claim):
+        limit = self.study.budget.trial_timeout
+        with self._record_errors(claim), self._watchdog.watch([RunningTrial(claim, TrialConfig())], limit, loop=True):
             if claim.taken_over:
-                self._count_death(claim)
+                self._deaths.count(claim)
             with self.work.measure("training"):
                 calls.run(claim)
         self._recorder.check_errors()
+
+    def _should_interrupt(self) -> bool:
+        """Return whether an objective function that reports is to be interrupted.
+
+        Raises:
+            TrialTimeoutError: it has taken too long.
+        """
+        self._watchdog.tick(report=True)
+        self._watchdog.tick()
+        return self._stopping()
 
     # Claiming.
 
@@ -245,7 +271,7 @@ class Worker:
         self._recorder.open[claim.id] = claim
         with self._record_errors(claim):
             if claim.taken_over:
-                self._count_death(claim)
+                self._deaths.count(claim)
             with self.work.measure("sampling"):
                 config = self.study.suggest_config(claim)
             log.info("trial %d begins: %s", claim.number, claim.trial.params)
@@ -268,7 +294,7 @@ class Worker:
             except (HpoError, *INFRASTRUCTURE_ERRORS):
                 raise
             except Exception as error:  # a sampler's own; the trials that it was asked for wait again
-                log.warning("trial %d is trained alone: %s: %s", first.claim.number, type(error).__name__, error)
+                log.warning("trial %d is trained alone: %s", first.claim.number, summarize_error(error))
                 return []
         self._recorder.open |= {claim.id: claim for claim in claims}
         return claims
@@ -285,28 +311,13 @@ class Worker:
             except INFRASTRUCTURE_ERRORS:
                 raise
             except Exception as error:  # training the trial will raise it again, and fail the trial
-                log.warning("the size of cohorts could not be measured, so trials are trained one by one: %s", error)
+                why = first_line(error)
+                log.warning("the size of cohorts could not be measured, so trials are trained one by one: %s", why)
                 return 1
             if first.claim.taken_over:
                 return size  # measured on the few trials whose workers are gone; more trials may be waiting
             self._cohort_sizes[key] = size
         return self._cohort_sizes[key]
-
-    def _count_death(self, claim: ClaimedTrial) -> None:
-        """Count an attempt that died, for a trial that kills its worker would kill one worker after the other.
-
-        Raises:
-            RunError: MAX_DEATHS attempts in a row have died without completing an epoch or a checkpoint.
-        """
-        storage, path = self.study.storage, self._checkpoint_path(claim)
-        epoch = storage.read_last_epochs(self.study.id, [claim.id]).get(claim.id, 0)
-        progress = [epoch, path.stat().st_mtime_ns if path.exists() else 0]
-        before = storage.get_trial(claim.id).user_attrs.get("deaths", {})
-        count = before.get("count", 0) + 1 if before.get("place") == progress else 1
-        storage.set_trial_user_attr(claim.id, "deaths", {"count": count, "place": progress})
-        storage.flush()  # before this worker may die as well
-        if count >= MAX_DEATHS:
-            raise RunError(f"{count} workers died of it, or were cut off, and it made no progress")
 
     # Training.
 
@@ -319,7 +330,8 @@ class Worker:
         except INFRASTRUCTURE_ERRORS:
             raise
         except Exception as error:
-            log.warning("an error ended a cohort of %d trials; each is trained alone: %s", len(trials), error)
+            why = first_line(error)
+            log.warning("an error ended a cohort of %d trials; each is trained alone: %s", len(trials), why)
         release_memory()
         for trial in [trial for trial in trials if trial.claim.id in self._recorder.open]:
             self._train_alone(trial)
@@ -354,16 +366,75 @@ class Worker:
             self._recorder.drop(claim)
         except OutOfMemoryError as error:
             self._recorder.tell_out_of_memory(claim, error)
+        except UserExitError as error:
+            with self._record_errors(claim):
+                self._outlive(claim, error)
         except Exception as error:  # a bug in user code fails its trial, not the worker
             self._recorder.tell_error(claim, error)
 
+    def _outlive(self, claim: ClaimedTrial, error: RunError) -> None:
+        """Count an attempt that would have ended this process as a death; the trial waits for its next one.
+
+        Raises:
+            RunError: it has died too often.
+        """
+        try:
+            self._deaths.count(claim, str(error))
+        except RunError as final:
+            raise final from error.__cause__
+        self._recorder.give_back([claim], "it waits for its next attempt")
+
+    def _end_overdue(self) -> None:
+        """End the trials that training does not come back from; called by the heartbeat's thread.
+
+        A trial alone fails. Of a cohort it is not known which is to blame: each counts a death, and waits to be trained
+        alone. The process ends too, where it may, for nothing else ends the thread that hangs.
+        """
+        if (found := self._watchdog.overdue()) is None:
+            return
+        trials, error = found
+        claims = [trial.claim for trial in trials if trial.claim.id in self._recorder.open]
+        if not claims:
+            return  # told already
+        numbers = ", ".join(str(claim.number) for claim in claims)
+        log.error("trial %s hangs: %s; the training thread is here:\n%s", numbers, error, self._watchdog.stack())
+        try:
+            for claim in claims:
+                with self._record_errors(claim):
+                    if len(claims) == 1:
+                        self._recorder.tell_error(claim, error)
+                    else:
+                        self._outlive(claim, error)
+            self._recorder.release()
+            if self.end_process is not None:
+                self._heartbeat.unregister()
+        except Exception as problem:  # their leases will expire
+            log.warning("not told: %s", summarize_error(problem))
+        if self.end_process is None:
+            log.error("trial %s hangs: %s; interrupt this process to go on", numbers, error)
+            return
+        log.error("trial %s hangs: %s; this worker ends", numbers, error)
+        self.end_process(1)
+
     def _train(self, trials: Sequence[RunningTrial]) -> None:
-        """Train trials at the same time; the result of each is told soon after it has ended."""
+        """Train trials at the same time; the result of each is told soon after it has ended.
+
+        Raises:
+            TrialTimeoutError: training took longer than the study allows.
+        """
+        loop = registry.models.get(trials[0].config.model).loop
+        with self._watchdog.watch(trials, self.study.budget.trial_timeout, loop=loop):
+            self._train_watched(trials)
+
+    def _train_watched(self, trials: Sequence[RunningTrial]) -> None:
         recorder = self._recorder
-        study_callback = StudyCallback(self.study, trials, recorder.add, self.work)
+        study_callback = StudyCallback(
+            self.study, trials, recorder.add, self.work, partial(self._watchdog.tick, report=True)
+        )
 
         def should_stop() -> bool:
             recorder.tell_all()  # called between steps, when every trial that ends with an epoch has ended
+            self._watchdog.tick()
             return self._stopping() or study_callback.all_lost
 
         self.work.cohorts += 1
@@ -406,7 +477,7 @@ class Worker:
     def _make_tensorboard(self, trials: Sequence[RunningTrial]) -> list[TensorBoard]:
         if self.options.tensorboard is None:
             return []
-        folder = self.options.tensorboard / self.study.name
+        folder = study_path("", self.study.name, root=self.options.tensorboard)
         return [TensorBoard([folder / f"trial_{trial.claim.number}" for trial in trials])]
 
     def _make_trackers(self, trials: Sequence[RunningTrial]) -> list[Tracker[Any]]:

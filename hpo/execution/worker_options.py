@@ -52,6 +52,7 @@ def _resolve(path: Path | None) -> Path | None:
     return None if path is None else path.resolve()
 
 
+LONGEST = 1e9  # seconds, 31 years: a time so far ahead can still be written as a date
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -69,6 +70,7 @@ class WorkerOptions(BaseModel):
         Flag("--workers"),
         Field(
             ge=0,
+            le=10_000,
             description="Number of workers; by default one per GPU of this machine, or one per core if it has none, and"
             " 1 on Ray or Slurm. 0 only creates the study.",
         ),
@@ -78,6 +80,7 @@ class WorkerOptions(BaseModel):
         Flag("--cpus", "--threads"),
         Field(
             ge=1,
+            le=4096,
             description="Cores, and threads of torch, of a worker; by default its share of this machine's cores, 1 on"
             " Ray, and whatever Slurm gives.",
         ),
@@ -87,6 +90,7 @@ class WorkerOptions(BaseModel):
         Flag("--gpus"),
         Field(
             ge=0,
+            le=1024,
             allow_inf_nan=False,
             description="GPUs of a worker on Ray or Slurm; on Ray a fraction shares a GPU.",
         ),
@@ -113,6 +117,7 @@ class WorkerOptions(BaseModel):
         Flag("--cohort", "--cohort", metavar="auto|K", none="auto"),
         Field(
             ge=1,
+            le=10_000,
             description="Number of trials that a worker trains at the same time, at most; 1 trains them one by one. By"
             " default as many as the device trains efficiently, and up to 8 with an adaptive sampler.",
         ),
@@ -120,13 +125,17 @@ class WorkerOptions(BaseModel):
     checkpoint_every: Annotated[
         Seconds,
         Flag("--checkpoint-every", "--checkpoint-every"),
-        Field(ge=0, description="Seconds between checkpoints of a trial; 0 writes one after each epoch."),
+        Field(ge=0, le=LONGEST, description="Seconds between checkpoints of a trial; 0 writes one after each epoch."),
     ] = 30.0
     # Long enough for a busy machine, and what a trial waits after its worker has died.
     lease: Annotated[
         Seconds,
         Flag("--lease", "--lease"),
-        Field(ge=1, description="Seconds after which a trial whose worker gives no sign of life goes to another one."),
+        Field(
+            ge=1,
+            le=LONGEST,
+            description="Seconds after which a trial whose worker gives no sign of life goes to another one.",
+        ),
     ] = 60.0
     device: Annotated[
         str,
@@ -198,8 +207,8 @@ def flag_of(field: FieldInfo) -> Flag | None:
 
 def explain(error: ValidationError) -> str:
     """Return the first thing that is wrong with a value, as what would follow it in a sentence."""
-    message = error.errors()[0]["msg"].removeprefix("Value error, ")
-    return message.replace("Input should be", "must be").replace("greater than or equal to", "at least")
+    message = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 
 
 def accepts_worker_options(function: Callable[P, R]) -> Callable[P, R]:

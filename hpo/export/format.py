@@ -5,6 +5,7 @@ Neither torch nor the study is needed to read it. `preprocessing.json` is the JS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +13,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError, model_validator
 
+from hpo.datasets.dataset import MAX_CLASSES
 from hpo.errors import RequestError
+from hpo.execution.worker_options import explain
+from hpo.utils.documents import read_document
+from hpo.utils.text import shorten
 
 __all__ = ["CARD", "CONFIG", "ONNX", "PREPROCESSING", "WEIGHTS", "Preprocessing", "read_preprocessing"]
 
@@ -20,6 +25,8 @@ WEIGHTS, CONFIG, PREPROCESSING, ONNX, CARD = (
     "weights.safetensors", "config.toml", "preprocessing.json", "model.onnx", "README.md"
 )  # fmt: skip
 Array = np.ndarray[Any, Any]
+PREPROCESSING_LIMIT = 50_000_000  # bytes: it has two numbers per feature
+LARGEST_SAMPLE = 10_000_000  # numbers
 
 
 class Preprocessing(BaseModel):
@@ -37,8 +44,8 @@ class Preprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    shape: tuple[PositiveInt, ...] = Field(min_length=1)
-    classes: PositiveInt
+    shape: tuple[Annotated[PositiveInt, Field(le=LARGEST_SAMPLE)], ...] = Field(min_length=1, max_length=8)
+    classes: Annotated[PositiveInt, Field(le=MAX_CLASSES)]
     reconstructs: bool = False
     values: Literal["uint8", "float"]
     shift: tuple[FiniteFloat, ...]
@@ -46,6 +53,8 @@ class Preprocessing(BaseModel):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
+        if math.prod(self.shape) > LARGEST_SAMPLE:
+            raise ValueError(f"a sample of shape {self.shape} has more than {LARGEST_SAMPLE:,} numbers")
         if not len(self.shift) == len(self.scale) == self.shape[0]:
             raise ValueError(f"shift and scale must have {self.shape[0]} numbers each, one per channel or feature")
         return self
@@ -101,13 +110,15 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         RequestError: the folder is no exported model, or the file is wrong.
     """
     path = folder / PREPROCESSING
-    try:
-        return Preprocessing.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    if not path.is_file():
         raise RequestError(
             f"{folder}: is no exported model: {PREPROCESSING} cannot be read; hpo export --weights writes one"
-        ) from error
+        )
+    table = read_document(path, limit=PREPROCESSING_LIMIT)
+    try:
+        return Preprocessing.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise RequestError(f"{path}: {where}: {first['msg']}; export the model again") from error
+        where = shorten(".".join(map(str, first["loc"])), quote=False) or "the file"
+        problem = shorten(explain(error), 300, quote=False)
+        raise RequestError(f"{path}: {where}: {problem}; export the model again") from error

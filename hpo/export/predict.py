@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ import numpy as np
 
 from hpo.errors import RequestError
 from hpo.export.format import CARD, CONFIG, ONNX, WEIGHTS, Array, Preprocessing, read_preprocessing
+from hpo.utils.arrays import read_npy
+from hpo.utils.text import first_line, shorten
 
 __all__ = ["predict"]
 
 BATCH = 1024  # samples
 LIGHT, DARK = 160.0, 85.0  # mean bytes of an image on a light background, and of training data on a dark one
+IMAGE_FORMATS = ("PNG", "JPEG")
+PIXELS_LIMIT = 25_000_000  # of an image, each of which takes up to 16 bytes here
 Model = Callable[[Array], Array]  # scaled samples to logits
 
 
@@ -41,8 +46,9 @@ def predict(
         raise RequestError(
             f"{folder}: its model reconstructs samples and predicts no class; {CARD} shows how to use it"
         )
-    contents = [_read(path, inputs, invert) for path in files]
+    # The model first: what its folder declares of samples is checked against the weights that are there.
     model = _load_onnx(folder, inputs) if onnx else _load_torch(folder, inputs)
+    contents = [_read(path, inputs, invert) for path in files]
     rows = [
         row for path, (samples, _) in zip(files, contents, strict=True) for row in _rows(path, samples, inputs, model)
     ]
@@ -79,12 +85,10 @@ def _read(path: Path, inputs: Preprocessing, invert: bool) -> tuple[Array, list[
     """Read the samples of a file, (N, *shape), with remarks on them."""
     try:
         if path.suffix.lower() == ".npy":
-            samples, notes = _invert(inputs.samples(np.load(path, allow_pickle=False)), invert), list[str]()
+            samples, notes = _invert(inputs.samples(read_npy(path)), invert), list[str]()
         else:
             samples, notes = _image(path, inputs, invert)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise RequestError(f"{path}: {error}") from error
     return samples, notes
 
@@ -97,19 +101,14 @@ def _invert(samples: Array, invert: bool) -> Array:
 
 def _image(path: Path, inputs: Preprocessing, invert: bool) -> tuple[Array, list[str]]:
     """Read an image as one sample of bytes, in the colours and the size that the model takes."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if len(inputs.shape) != 3 or inputs.shape[0] not in (1, 3) or inputs.values != "uint8":
         raise ValueError(
             f"the model takes {inputs.values} samples of shape {inputs.shape}, which no image is; give .npy"
         )
     channels, height, width = inputs.shape
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image = _remove_alpha(image).convert("L" if channels == 1 else "RGB")
-    except (Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"is no usable image: {error}") from error
+    image = _open_image(path).convert("L" if channels == 1 else "RGB")
     notes = []
     if image.size != (width, height):
         notes.append(f"{path}: resized from {image.width} x {image.height} to {width} x {height} pixels")
@@ -118,6 +117,33 @@ def _image(path: Path, inputs: Preprocessing, invert: bool) -> tuple[Array, list
     if not invert and array.mean() > LIGHT and np.mean(inputs.shift) < DARK:
         notes.append(f"{path}: has a light background, the training data mostly a dark one; --invert inverts it")
     return inputs.samples(array), notes
+
+
+def _open_image(path: Path) -> Any:
+    """Read an image of a documented format and of a usual size, upright and without transparency.
+
+    Pillow would also open what other programs of the machine draw, and images that unpack to any size.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is checked here, or of no consequence
+            with Image.open(path, formats=IMAGE_FORMATS) as file:
+                _check_pixels(file.width, file.height)
+                return _remove_alpha(ImageOps.exif_transpose(file))
+    except UnidentifiedImageError:
+        raise ValueError(f"is no {' or '.join(IMAGE_FORMATS)} image, whatever its name says; convert it") from None
+    except ValueError:
+        raise
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"cannot be read: {shorten(reason, 200, quote=False)}") from error
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > PIXELS_LIMIT:
+        raise ValueError(f"has {width} x {height} pixels; at most {PIXELS_LIMIT:,} are read, make it smaller")
 
 
 def _remove_alpha(image: Any) -> Any:
@@ -157,11 +183,10 @@ def _load_torch(folder: Path, inputs: Preprocessing) -> Model:
     import torch
 
     from hpo.study.input.config_file import read_parameters
-    from hpo.training.models import build_model, load_weights
+    from hpo.training.models import restore_model
 
     config = read_parameters(folder / CONFIG)
-    model = build_model(config, inputs.shape, inputs.classes)
-    load_weights(model, folder / WEIGHTS, config.model)
+    model = restore_model(config, inputs.shape, inputs.classes, folder / WEIGHTS)
     model.eval()
 
     def compute(x: Array) -> Array:

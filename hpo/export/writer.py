@@ -21,10 +21,11 @@ from hpo.report.data.results import read_results
 from hpo.report.export_config import export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
+from hpo.study.attributes import read_table
 from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
 from hpo.utils.files import atomic_folder, check_new_folder
-from hpo.utils.home import home
+from hpo.utils.paths import study_path
 
 __all__ = ["export_model", "preprocessing_of", "write_model"]
 
@@ -57,7 +58,7 @@ def export_model(
     """
     opened = open_study(study, storage, imports)
     trial = choose_trial(opened, number)
-    folder = Path(out) if out is not None else home() / "exports" / opened.name / f"trial_{trial.number}"
+    folder = Path(out) if out is not None else study_path("exports", opened.name) / f"trial_{trial.number}"
     for note in write_model(opened, folder, trial.number):
         log.info("%s", note)
     return folder
@@ -92,7 +93,7 @@ def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:
     (folder / CONFIG).write_text(export_config(results, number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx, note = _write_onnx(restored, folder)
-    environment = restored.trial.system_attrs.get(ENVIRONMENT, {})
+    environment = {name: str(text) for name, text in read_table(restored.trial.system_attrs, ENVIRONMENT).items()}
     exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx)
     (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]

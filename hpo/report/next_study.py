@@ -17,6 +17,7 @@ from hpo.report.data.results import Results, read_results
 from hpo.space import Constant, Space
 from hpo.study import Study
 from hpo.study.warm_start import check_warm_start
+from hpo.utils.paths import ROOM, fit_name
 from hpo.utils.toml import toml_value
 
 __all__ = ["suggest_study", "write_suggestion"]
@@ -51,11 +52,11 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     warm = _warm_start(results, Space(parameters))
     first = len(warm) + (definition.baseline is not None)
     keys: dict[str, Any] = {
-        "name": f"{results.name[:90]}-next",
+        "name": fit_name(results.name, "-next", ROOM),
         "dataset": definition.dataset.name,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": max(results.budget.trials, first),
-        **{name: value for name in ("timeout", "target") if (value := getattr(results.budget, name)) is not None},
+        **results.budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True),
         "sampler": {"name": definition.sampler.name, **definition.sampler.options},
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,

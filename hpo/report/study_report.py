@@ -13,7 +13,8 @@ from hpo.report.write import ReportPaths
 from hpo.report.write import write_report as write_files
 from hpo.study import Study
 from hpo.study.operations.open_study import open_study
-from hpo.utils.home import folder
+from hpo.utils.home import make_folder
+from hpo.utils.paths import study_path
 
 __all__ = ["write_report"]
 
@@ -38,6 +39,7 @@ def write_report(
     """
     opened = open_study(study, storage, imports)
     data = read_report_data(opened)
-    paths = write_files(data, Path(out) if out is not None else folder("reports", opened.name))
+    folder = Path(out) if out is not None else make_folder(study_path("reports", opened.name))
+    paths = write_files(data, folder)
     publish_report(data)
     return paths

@@ -114,4 +114,4 @@ def _replace(path: Path, content: bytes) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content, sync=False, mode=0o644)
+    write_atomically(path, content, sync=False)

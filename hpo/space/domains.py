@@ -13,7 +13,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from hpo.config.parameter import Value
 from hpo.errors import SpaceError
+from hpo.utils.text import shorten
 
+CHOICES_LIMIT = 10_000  # each of which is tried before a launch
+STEPS_LIMIT = 2**53  # beyond which steps are no longer told apart
 # Few enough that 0.1 * 3 is written 0.3, and enough not to change a value.
 DIGITS = 12
 
@@ -78,7 +81,7 @@ def _disjoint(a: Test, b: Test) -> bool:
         return a.high < b.low or b.high < a.low
     values, other = (b, a) if isinstance(a, Between) else (a, b)
     assert not isinstance(values, Between)
-    return not any(value in other for value in values)
+    return not any(value in other for value in values) if isinstance(other, Between) else set(values).isdisjoint(other)
 
 
 def _text(test: Test) -> str:
@@ -112,6 +115,14 @@ class Domain(ABC):
         Raises:
             SpaceError: the domain is continuous.
         """
+
+    def count(self) -> int:
+        """Return the number of points, of which none is computed.
+
+        Raises:
+            SpaceError: the domain is continuous.
+        """
+        return len(self.points())
 
     @abstractmethod
     def table(self) -> dict[str, Any]:
@@ -169,8 +180,10 @@ class Choices(Domain):
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values:
             raise SpaceError("the list is empty; give at least one choice")
+        if len(self.values) > CHOICES_LIMIT:
+            raise SpaceError(f"a list of {len(self.values):,} choices; give at most {CHOICES_LIMIT:,}, or a range")
         if len({(type(value), value) for value in self.values}) < len(self.values):
-            raise SpaceError(f"{list(self.values)!r}: a choice is listed twice")
+            raise SpaceError(f"{shorten(list(self.values))}: a choice is listed twice")
 
     def distribution(self) -> BaseDistribution:
         return CategoricalDistribution(self.values)
@@ -202,10 +215,14 @@ class Range(Domain):
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
             value = getattr(self, name)
+            if value is not None and not (-(2**63) <= value < 2**63 or isinstance(value, float)):
+                raise SpaceError(f"{name} = {shorten(value)}: must be of 64 bits")
             if value is not None and not math.isfinite(value):
                 raise SpaceError(f"{name} = {value}: must be finite")
         if self.low > self.high:
             raise SpaceError(f"low <= high must hold, but got low = {self.low}, high = {self.high}")
+        if not math.isfinite(self.high - self.low):
+            raise SpaceError(f"low = {self.low}, high = {self.high}: are too far apart to draw from")
         if self.log and self.step is not None:
             raise SpaceError(f"log and step exclude each other, but got log = true, step = {self.step}; remove one")
         if self.log and self.low <= 0:
@@ -217,6 +234,8 @@ class Range(Domain):
         if step <= 0:
             raise SpaceError(f"step > 0 must hold, but got step = {step}")
         steps = (self.high - self.low) / step
+        if steps > STEPS_LIMIT:
+            raise SpaceError(f"step = {step} makes too many steps from low = {self.low} to high = {self.high}")
         if abs(steps - round(steps)) > 1e-8 * max(1, steps):
             raise SpaceError(f"step = {step} does not divide the range from low = {self.low} to high = {self.high}")
 
@@ -237,19 +256,26 @@ class Float(Range):
 
     def at(self, unit: float) -> Value:
         if self.step is not None:
-            return self.points()[int(unit * len(self.points()))]
+            return self._point(int(unit * self.count()))
         value = self._log_at(self.low, self.high, unit) if self.log else self.low + unit * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
     def exact(self, value: Value) -> Value:
         return value if self.step is None else round(float(value), DIGITS)
 
-    def points(self) -> Sequence[Value]:
+    def count(self) -> int:
         if self.step is None:
             raise SpaceError(
                 f"a grid needs a list or a step, but got the continuous range from {self.low:g} to {self.high:g}"
             )
-        return [round(self.low + i * self.step, DIGITS) for i in range(round((self.high - self.low) / self.step) + 1)]
+        return round((self.high - self.low) / self.step) + 1
+
+    def points(self) -> Sequence[Value]:
+        return [self._point(i) for i in range(self.count())]
+
+    def _point(self, index: int) -> float:
+        assert self.step is not None
+        return round(self.low + index * self.step, DIGITS)
 
 
 @dataclass(frozen=True)
@@ -261,9 +287,12 @@ class Int(Range):
 
     def at(self, unit: float) -> Value:
         if not self.log:
-            return self.points()[int(unit * len(self.points()))]
+            return self.points()[int(unit * self.count())]
         value = round(self._log_at(self.low - 0.5, self.high + 0.5, unit))
         return min(max(value, int(self.low)), int(self.high))
+
+    def count(self) -> int:
+        return (int(self.high) - int(self.low)) // int(self.step or 1) + 1
 
     def points(self) -> Sequence[Value]:
         return range(int(self.low), int(self.high) + 1, int(self.step or 1))

@@ -23,6 +23,8 @@ __all__ = ["Dimension", "Space"]
 Params = dict[str, Value]  # by dimension, as Optuna stores them
 Values = dict[str, Value]  # by parameter, as TrialConfig takes them
 PROBES = 256
+COUNTED_LIMIT = 100_000  # nodes of the conditional tree that are gone through to count its leaves
+TOO_MANY = f"more than {COUNTED_LIMIT:,} combinations of values decide which parameters matter"
 # The parameter of a space whose points are whole configurations by name, as those of an evaluation are.
 CONFIGURATION = Parameter("configuration", str, None, "values of many parameters, known by a name", "evaluation")
 
@@ -213,12 +215,57 @@ class Space:
         Raises:
             SpaceError: a range is continuous.
         """
+        self._check_countable()
+        return self._leaves(0, {}, {})
+
+    def grid_size(self) -> int:
+        """Count the combinations of `grid`, from the domains' own counts.
+
+        Only parameters that decide on the effect of others are gone through value by value.
+
+        Raises:
+            SpaceError: a range is continuous, or too many values decide on the effect of others.
+        """
+        self._check_countable()
+        return self._count_leaves(0, {}, {})
+
+    def _check_countable(self) -> None:
         for dimension in self.varied:
             try:
-                dimension.domain.points()
+                dimension.domain.count()
             except SpaceError as error:
                 raise SpaceError(f"{dimension.key}: {error}") from error
-        return self._leaves(0, {}, {})
+
+    def _count_leaves(self, index: int, values: Values, known: dict[tuple[Any, ...], int]) -> int:
+        """Count the leaves below a node of the tree, which differ only by the values that later conditions ask for."""
+        if index == len(self.dimensions):
+            return 1
+        parents = self._parents_from[index]
+        key = (index, *((name, values[name]) for name in sorted(parents & values.keys())))
+        if key not in known:
+            if len(known) >= COUNTED_LIMIT:
+                raise SpaceError(TOO_MANY)
+            known[key] = self._count_children(index, values, known)
+        return known[key]
+
+    def _count_children(self, index: int, values: Values, known: dict[tuple[Any, ...], int]) -> int:
+        dimension = self.dimensions[index]
+        if not self._is_active(dimension, values):
+            return self._count_leaves(index + 1, values, known)
+        name, domain = dimension.parameter.name, dimension.domain
+        if name in self._parents_from[index + 1]:
+            if domain.count() > COUNTED_LIMIT:
+                raise SpaceError(TOO_MANY)
+            return sum(self._count_leaves(index + 1, {**values, name: value}, known) for value in domain.points())
+        return domain.count() * self._count_leaves(index + 1, values, known)
+
+    @cached_property
+    def _parents_from(self) -> list[set[str]]:
+        """By index, the parameters that decide on the effect of the dimension there or of a later one."""
+        parents: list[set[str]] = [set()]
+        for dimension in reversed(self.dimensions):
+            parents.append(parents[-1] | dimension.parents)
+        return parents[::-1]
 
     def _leaves(self, index: int, values: Values, params: Params) -> Iterator[Params]:
         if index == len(self.dimensions):

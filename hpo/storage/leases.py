@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.storage.stored_values import is_finite, is_whole
 from hpo.storage.tables import LEASES, TRIALS, WORKERS, database_clock, upsert, upsert_one, utc_time
 
 __all__ = [
@@ -332,7 +333,10 @@ def count_live_workers(connection: sa.Connection, study_id: int) -> int:
 
 
 def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
-    """Read the workers of a study by name, with the trials that they hold; two statements."""
+    """Read the workers of a study by name, with the trials that they hold; two statements.
+
+    Those whose times are no numbers are left out.
+    """
     now = database_clock(connection)
     leases = (
         sa.select(LEASES.c.worker, LEASES.c.trial_id)
@@ -346,14 +350,15 @@ def read_workers(connection: sa.Connection, study_id: int) -> list[WorkerRow]:
     rows = connection.execute(query.where(WORKERS.c.study_id == study_id).order_by(WORKERS.c.worker))
     return [
         WorkerRow(
-            name=row.worker,
-            host=row.host,
-            pid=row.pid,
-            device=row.device,
+            name=str(row.worker),
+            host=str(row.host),
+            pid=row.pid if is_whole(row.pid) else 0,
+            device=str(row.device),
             seen=max(0.0, row.ago),
             gone=bool(row.is_gone),
-            stop=row.stop,
+            stop=bool(row.stop),
             trial_ids=held.get(row.worker, []),
         )
         for row in rows
+        if is_finite(row.ago)
     ]

@@ -12,12 +12,17 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.cache import WriteBuffer
+from hpo.storage.stored_values import FIXED
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
     STEPS,
+    STUDIES,
+    STUDY_DIRECTIONS,
+    STUDY_SYSTEM_ATTRS,
+    STUDY_USER_ATTRS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
@@ -34,6 +39,7 @@ __all__ = [
     "FIXED",
     "add_trial",
     "count_trials",
+    "delete_study",
     "fix_parameters",
     "insert_attrs",
     "insert_slots",
@@ -42,7 +48,7 @@ __all__ = [
     "value_row",
 ]
 
-FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
+TRIAL_TABLES = [table for table in models.BaseModel.metadata.sorted_tables if "trial_id" in table.c]
 
 
 def count_trials(connection: sa.Connection, study_id: int) -> int:
@@ -140,6 +146,24 @@ def insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mappi
         purge_trials(connection, table, ids)
     fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
     insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
+
+
+def delete_study(connection: sa.Connection, study_id: int) -> None:
+    """Delete a study with its trials from Optuna's tables.
+
+    Optuna's own way reads each row before it deletes it, and so cannot delete what it cannot read.
+
+    Raises:
+        KeyError: there is no such study.
+    """
+    ids = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
+    for table in TRIAL_TABLES:
+        if table is not TRIALS:
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(ids)))
+    for table in (TRIALS, STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
+        connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+    if connection.execute(sa.delete(STUDIES).where(STUDIES.c.study_id == study_id)).rowcount == 0:
+        raise KeyError(models.NOT_FOUND_MSG)
 
 
 def purge_study(connection: sa.Connection, study_id: int) -> None:

@@ -25,7 +25,15 @@ from sqlalchemy.engine import URL
 from hpo.storage import leases
 from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
-from hpo.storage.statements import count_trials, fix_parameters, insert_attrs, insert_slots, purge_study
+from hpo.storage.statements import (
+    count_trials,
+    delete_study,
+    fix_parameters,
+    insert_attrs,
+    insert_slots,
+    purge_study,
+)
+from hpo.storage.stored_values import UnreadableError, is_whole, parse_metrics, parse_value
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -44,6 +52,7 @@ from hpo.storage.tables import (
     store_fractions,
 )
 from hpo.storage.transient_errors import Result, with_retries
+from hpo.storage.trial_query import STATES
 from hpo.storage.url import (
     check_file,
     connect_once,
@@ -189,7 +198,7 @@ class StudyStorage(LeasedStorage):
         def update(connection: sa.Connection) -> bool:
             lock_study(connection, study_id)
             rows = connection.execute(sa.select(STUDY_USER_ATTRS.c.key, STUDY_USER_ATTRS.c.value_json).where(*mine))
-            stored = {row.key: json.loads(row.value_json) for row in rows}
+            stored = {row.key: parse_value(row.value_json) for row in rows}
             if any(stored.get(key) != value for key, value in held.items()):
                 return False
             if slots and count_trials(connection, study_id) != start:
@@ -203,17 +212,24 @@ class StudyStorage(LeasedStorage):
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study with its trials, and all that our tables hold of them."""
-        # First, for SQLite may give the id away again at once.
-        self.write(lambda connection: purge_study(connection, study_id))
-        super().delete_study(study_id)
+
+        def delete(connection: sa.Connection) -> None:
+            purge_study(connection, study_id)
+            delete_study(connection, study_id)
+
+        self.write(delete)
+        self._forget(study_id)
 
     @with_retries
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """Count a study's trials in each state."""
-        query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(TRIALS.c.state)
+        state = sa.cast(TRIALS.c.state, sa.Text)
+        query = sa.select(state, sa.func.count()).where(TRIALS.c.study_id == study_id).group_by(state)
+        counts = dict.fromkeys(TrialState, 0)
         with self._transaction_lock, self.engine.connect() as connection:
-            found = {row[0]: int(row[1]) for row in connection.execute(query)}
-        return {state: found.get(state, 0) for state in TrialState}
+            for name, count in connection.execute(query):
+                counts[STATES.get(name, TrialState.FAIL)] += int(count)
+        return counts
 
     # Trials.
 
@@ -280,7 +296,7 @@ class StudyStorage(LeasedStorage):
 
     def read_epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
         """Read the metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
-        found = self._read_reports(EPOCHS, study_id, trial_id, lambda row: json.loads(row.metrics))
+        found = self._read_reports(EPOCHS, study_id, trial_id, lambda row: parse_metrics(row.metrics))
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
 
     def read_steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
@@ -294,7 +310,10 @@ class StudyStorage(LeasedStorage):
     def _read_reports(
         self, table: sa.Table, study_id: int, trial_id: int | None, read: Callable[[sa.Row[Any]], Result]
     ) -> dict[int, dict[int, Result]]:
-        """Read a table of ours by trial id and epoch, in order; of the last attempt at each epoch."""
+        """Read a table of ours by trial id and epoch, in order; of the last attempt at each epoch.
+
+        Rows that `read` cannot read are left out.
+        """
         self.flush()
         query = (
             sa.select(table)
@@ -305,7 +324,10 @@ class StudyStorage(LeasedStorage):
         def step(connection: sa.Connection) -> dict[int, dict[int, Result]]:
             found: dict[int, dict[int, Result]] = {}
             for row in connection.execute(query):
-                found.setdefault(row.trial_id, {})[row.epoch] = read(row)
+                try:
+                    found.setdefault(row.trial_id, {})[row.epoch] = read(row)
+                except UnreadableError as error:
+                    self.damage.add(study_id, f"a row of {table.name}", error)
             return found
 
         return self.read(step)
@@ -363,7 +385,10 @@ def _engine_options(url: URL) -> dict[str, Any]:
 
 
 def _parse_steps(row: sa.Row[Any]) -> EpochSteps:
-    losses, seconds = (np.frombuffer(part, FLOATS).astype(np.float32) for part in (row.losses, row.seconds))
+    parts = row.losses, row.seconds
+    if not all(isinstance(part, bytes) and len(part) % 4 == 0 for part in parts) or len({*map(len, parts)}) > 1:
+        raise UnreadableError("the losses and seconds of an epoch are not as many numbers each")
+    losses, seconds = (np.frombuffer(part, FLOATS).astype(np.float32) for part in parts)
     return EpochSteps(row.epoch, losses, seconds)
 
 
@@ -381,5 +406,6 @@ def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
     fix_parameters(connection, [trial])
-    leases.release(connection, study_id, {trial_id: int(trial.user_attrs.get(ATTEMPT, 1))})
+    attempt: object = trial.user_attrs.get(ATTEMPT)
+    leases.release(connection, study_id, {trial_id: attempt if is_whole(attempt) else 1})
     return True

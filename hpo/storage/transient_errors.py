@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -15,9 +16,11 @@ import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
+from hpo.errors import StorageDamagedError
 from hpo.utils import text
+from hpo.utils.masking import mask_secrets
 
-__all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
+__all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_damage", "is_transient", "retrying_proxy", "with_retries"]
 
 log = logging.getLogger("hpo.study")
 Parameters = ParamSpec("Parameters")
@@ -55,18 +58,34 @@ def is_transient(error: BaseException) -> bool:
     return "locked" in str(origin) or "busy" in str(origin)  # SQLite
 
 
+def is_damage(error: Exception) -> bool:
+    """Return whether SQLAlchemy has failed to read a value: SQLite's columns hold values of any type."""
+    if isinstance(error, sqlalchemy.exc.SQLAlchemyError):
+        return "Could not decode to UTF-8" in str(error)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("sqlalchemy.")
+
+
 class RetryPolicy:
     """Policy that retries transient errors with backoff, for five minutes.
+
+    Args:
+        storage: the storage's URL without a password, for errors.
 
     Attributes:
         stop_requested: called between tries; once it returns true, the next failure is final.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, storage: str = "") -> None:
+        self.storage = storage
         self.stop_requested: Callable[[], bool] = lambda: False
 
     def __call__(self, call: Callable[[], Result]) -> Result:
-        """Return the call's result, or raise its last error."""
+        """Return the call's result, or raise its last error.
+
+        Raises:
+            StorageDamagedError: the database holds a value that is not of its column's type.
+        """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_transient),
             stop=tenacity.stop_any(tenacity.stop_after_delay(RETRY_SECONDS), _StopRequested(self)),
@@ -75,7 +94,15 @@ class RetryPolicy:
             before_sleep=_log_retry,
             reraise=True,
         )
-        return retrying(call)
+        try:
+            return retrying(call)
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            raise StorageDamagedError(
+                f"storage {self.storage}: a stored value is not of its column's type ({first_line(error)[:200]}); "
+                "restore the database from a backup, or delete the study that has it"
+            ) from error
 
     def _sleep(self, seconds: float) -> None:
         """Wait, but not past a request to stop: there are ten seconds for that."""
@@ -95,7 +122,9 @@ class _StopRequested(tenacity.stop.stop_base):
 def _log_retry(state: tenacity.RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
     if state.attempt_number == LOG_AFTER and error:
-        log.warning("the database refuses a request; retrying for up to 5 minutes (%s)", first_line(error))
+        log.warning(
+            "the database refuses a request; retrying for up to 5 minutes (%s)", mask_secrets(first_line(error))
+        )
 
 
 class Retrying(Protocol):

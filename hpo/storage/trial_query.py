@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, json_to_distribution
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.storage.stored_values import (
+    DamageLog,
+    UnreadableError,
+    is_whole,
+    parse_distribution,
+    parse_number,
+    parse_param,
+    parse_system_attr,
+    parse_value,
+    shorten,
+)
 from hpo.storage.tables import (
     INTERMEDIATE_VALUES,
     PARAMS,
@@ -28,6 +36,8 @@ from hpo.storage.tables import (
 __all__ = ["Snapshot", "TrialQuery", "read_snapshot"]
 
 STUDY, TRIAL, PARAM, VALUE, USER_ATTR, SYSTEM_ATTR, INTERMEDIATE = range(7)
+KINDS = {PARAM: "parameter", SYSTEM_ATTR: "attribute", INTERMEDIATE: "reported value"}
+STATES = {state.name: state for state in TrialState}
 
 
 @dataclass(frozen=True)
@@ -64,11 +74,15 @@ class TrialQuery:
     anchor: int | None = None
 
 
-def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery) -> Snapshot:
-    """Read the study's name, when its trial `wanted.anchor` ended, and the selected trials, in one statement."""
+def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery, damage: DamageLog) -> Snapshot:
+    """Read the study's name, when its trial `wanted.anchor` ended, and the selected trials, in one statement.
+
+    What cannot be read of a trial is left out, and said to `damage`. A COMPLETE trial without its values is FAIL.
+    """
     given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
     first, last = wanted.slots
-    return _assemble(connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed}))
+    rows = connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed})
+    return _Assembler(damage).assemble(rows)
 
 
 @cache  # building it takes longer than running it
@@ -127,53 +141,85 @@ def _query() -> sa.CompoundSelect[Any]:
     ).order_by("kind", "trial_id", "number")
 
 
-@lru_cache(maxsize=1024)
-def _distribution(text: str) -> BaseDistribution:
-    """Parse a distribution, once each: the trials of a study store the same few."""
-    return json_to_distribution(text)
+class _Assembler:
+    """Assembler of a snapshot from the rows of the query, in their order."""
 
+    def __init__(self, damage: DamageLog) -> None:
+        self.damage = damage
+        self.name: str | None = None
+        self.anchor: datetime | None = None
+        self.found: dict[int, FrozenTrial] = {}
+        self.values: dict[int, list[float]] = {}
 
-def _empty_trial(trial_id: int, number: int, state: str, began: datetime | None, ended: datetime | None) -> FrozenTrial:
-    return FrozenTrial(
-        number=number,
-        state=TrialState[state],
-        value=None,
-        datetime_start=began and local_time(began),
-        datetime_complete=ended and local_time(ended),
-        params={},
-        distributions={},
-        user_attrs={},
-        system_attrs={},
-        intermediate_values={},
-        trial_id=trial_id,
-    )
+    def assemble(self, rows: Iterable[Any]) -> Snapshot:
+        """Return the snapshot."""
+        for kind, trial_id, number, first, second, value, began, ended in rows:
+            if kind == STUDY:
+                self.name, self.anchor = first, ended and local_time(ended)
+            elif kind == TRIAL:
+                self._add_trial(trial_id, number, first, began, ended)
+            elif (trial := self.found.get(trial_id)) is not None:
+                try:
+                    self._add_row(trial, kind, number, first, second, value)
+                except UnreadableError as error:
+                    self._leave_out(trial, kind, first, error)
+        for trial_id, told_values in self.values.items():
+            if self.found[trial_id].state != TrialState.FAIL:
+                self.found[trial_id].values = told_values
+        return Snapshot(self.name, self.anchor, list(self.found.values()))
 
+    def _add_trial(
+        self, trial_id: int, number: object, state: object, began: datetime | None, ended: datetime | None
+    ) -> None:
+        if not is_whole(number):
+            self._say(None, f"the number of trial id {trial_id}", f"{shorten(number)} is no whole number")
+            return
+        if state not in STATES:
+            self._say(number, "its state, so that it counts as failed", shorten(state))
+        self.found[trial_id] = FrozenTrial(
+            number=number,
+            state=STATES.get(str(state), TrialState.FAIL),
+            value=None,
+            datetime_start=began and local_time(began),
+            datetime_complete=ended and local_time(ended),
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+            trial_id=trial_id,
+        )
 
-def _assemble(rows: Iterable[Any]) -> Snapshot:
-    name: str | None = None
-    anchor: datetime | None = None
-    found: dict[int, FrozenTrial] = {}
-    values: dict[int, list[float]] = {}
-    value_kinds = models.TrialValueModel.TrialValueType
-    step_kinds = models.TrialIntermediateValueModel.TrialIntermediateValueType
-    for kind, trial_id, number, first, second, value, began, ended in rows:
-        if kind == STUDY:
-            name, anchor = first, ended and local_time(ended)
-        elif kind == TRIAL:
-            found[trial_id] = _empty_trial(trial_id, number, first, began, ended)
-        elif kind == PARAM:
-            distribution = _distribution(second)
-            found[trial_id].distributions[first] = distribution
-            found[trial_id].params[first] = distribution.to_external_repr(value)
+    def _add_row(self, trial: FrozenTrial, kind: int, number: Any, first: Any, second: Any, value: Any) -> None:
+        """Add a row to its trial.
+
+        Raises:
+            UnreadableError: it cannot be read.
+        """
+        if kind == PARAM:
+            distribution = parse_distribution(second)
+            trial.params[first] = parse_param(distribution, value)
+            trial.distributions[first] = distribution
         elif kind == VALUE:
-            told = models.TrialValueModel.stored_repr_to_value(value, value_kinds[first])
-            values.setdefault(trial_id, []).append(told)
+            self.values.setdefault(trial._trial_id, []).append(parse_number(first, value))
         elif kind == INTERMEDIATE:
-            read = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
-            found[trial_id].intermediate_values[number] = read(value, step_kinds[first])
+            if not is_whole(number):
+                raise UnreadableError(f"the step {shorten(number)} is no whole number")
+            trial.intermediate_values[number] = parse_number(first, value)
+        elif first is not None:
+            if kind == USER_ATTR:
+                trial.user_attrs[first] = parse_value(second)
+            else:
+                trial.system_attrs[first] = parse_system_attr(first, second)
+
+    def _leave_out(self, trial: FrozenTrial, kind: int, name: object, error: UnreadableError) -> None:
+        if kind == VALUE:
+            self._say(trial.number, "its value, so that it counts as failed", error)
+            trial.state = TrialState.FAIL if trial.state == TrialState.COMPLETE else trial.state
+            self.values.pop(trial._trial_id, None)
         else:
-            attrs = found[trial_id].user_attrs if kind == USER_ATTR else found[trial_id].system_attrs
-            attrs[first] = json.loads(second)
-    for trial_id, told_values in values.items():
-        found[trial_id].values = told_values
-    return Snapshot(name, anchor, list(found.values()))
+            named = kind in (PARAM, SYSTEM_ATTR)
+            self._say(trial.number, f"its {KINDS[kind]}{f' {shorten(name)}' if named else ''}", error)
+
+    def _say(self, trial: object, what: str, why: object) -> None:
+        self.damage.add(self.name, what, why, trial=trial)

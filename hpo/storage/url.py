@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import StorageError, StorageMissingError
 from hpo.storage.schema import check_schema, read_schema
+from hpo.utils.masking import MASK, is_secret_name, list_masked, mask_part, mask_secrets, mask_url_text
 from hpo.utils.text import first_line
 
 __all__ = [
@@ -27,7 +30,13 @@ __all__ = [
     "tune_sqlite",
 ]
 
-SECRETS = {"password", "passwd", "sslpassword", "passfile"}
+# Of its driver, and of SQLite's own URIs.
+SQLITE_OPTIONS = frozenset({
+    "autocommit", "cached_statements", "check_same_thread", "detect_types", "factory", "isolation_level", "timeout",
+    "cache", "immutable", "mode", "nolock", "psow", "uri", "vfs",
+})  # fmt: skip
+OPTIONS = re.compile(r"\?.*=", re.DOTALL)  # as they follow a URL's path
+HOST = re.compile(r"[\w.,-]*|[0-9a-fA-F:.]+(%\w+)?")  # names, or an address of IPv6 without its brackets
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
 DRIVERS = {
     "postgres": "postgresql+psycopg",
@@ -43,28 +52,88 @@ def normalize(url: str) -> URL:
     """Normalize a storage URL as people write it: add its driver, and make the path of a SQLite file absolute.
 
     Raises:
-        StorageError: it is no URL; the line says what one looks like.
+        StorageError: it is no URL, or a part of it is none; the line says how it is written.
     """
     try:
         parsed = make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
-        shown = url if "@" not in url else "(not shown: it may hold a password)"
-        raise StorageError(
-            f"storage {shown!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name "
-            "or mysql://user@host/name"
-        ) from error
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # whose messages, and so a traceback, quote parts of the URL
+        raise _no_url_error(url) from None
+    if not HOST.fullmatch(parsed.host or "") or any(
+        OPTIONS.search(part or "") for part in (parsed.username, parsed.password)
+    ):
+        raise _no_url_error(url)  # an @ that belongs to a password, or a ? that does
     if parsed.drivername in DRIVERS:
         return parsed.set(drivername=DRIVERS[parsed.drivername])
     if is_file(parsed):
+        _check_sqlite_options(url, parsed)
         return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
     return parsed
 
 
+def _no_url_error(text: str) -> StorageError:
+    return StorageError(
+        f"storage {mask_url_text(text)!r} is not a URL; write sqlite:///path/to/file.db, postgresql://user@host/name "
+        "or mysql://user@host/name, and % and two digits for a character that has a meaning there, such as %40 for @"
+    )
+
+
+def _check_sqlite_options(text: str, url: URL) -> None:
+    """Refuse what follows a `?` and is no option: it was probably meant as a part of the path.
+
+    Raises:
+        StorageError: says how a path is written.
+    """
+    unknown = [key for key in url.query if key not in SQLITE_OPTIONS]
+    if unknown or ("?" in text and not url.query):
+        what = mask_url_text(unknown[0] if unknown else text.partition("?")[2])
+        raise StorageError(
+            f"storage {mask(url.set(query={}))}: {what!r} is no option of SQLite; "
+            "in a path write %3F for ?, %25 for % and %23 for #"
+        )
+
+
 def mask(url: str | URL) -> str:
-    """Return the URL without passwords, to be shown: neither the user's nor those that drivers take as options."""
+    """Return the URL to be shown: without passwords, those that stand in a wrong place included.
+
+    The path of a SQLite file is shown as it is.
+    """
     parsed = normalize(url) if isinstance(url, str) else url
-    shown = {key: "***" if key.lower() in SECRETS else value for key, value in parsed.query.items()}
-    return parsed.set(query=shown).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    user, colon, _ = (parsed.username or "").partition(":")
+    shown = parsed.set(
+        username=user or parsed.username,
+        password=MASK if colon or parsed.password is not None else None,
+        query={mask_part(key): _mask_option(key, value) for key, value in parsed.query.items()},
+    )
+    if parsed.database and not _is_path(parsed):
+        shown = shown.set(database=mask_part(parsed.database))
+    return shown.render_as_string(hide_password=True).replace(quote(MASK), MASK)
+
+
+def _mask_option(name: str, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Mask the value of an option in a URL, which may be given several times."""
+    if isinstance(value, tuple):
+        return tuple(str(_mask_option(name, each)) for each in value)
+    if is_secret_name(name):
+        return MASK
+    return value if name == "host" and "@" not in value else mask_part(value)
+
+
+def _list_secrets(url: URL) -> list[str]:
+    """List what is masked in a URL, which a driver's message may quote."""
+    options = [(name, each) for name, value in url.query.items() for each in _as_tuple(value)]
+    named = [value for name, value in options if is_secret_name(name)]
+    parts = [url.username or "", *(value for name, value in options if name != "host")]
+    parts += [] if _is_path(url) else [url.database or ""]
+    return [str(url.password or ""), *named, *(secret for part in parts for secret in list_masked(part))]
+
+
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _is_path(url: URL) -> bool:
+    """Return whether the URL's database is the path of a SQLite file, and nothing else stands in the URL."""
+    return url.get_backend_name() == "sqlite" and url.username is None and url.host is None
 
 
 def is_file(url: URL) -> bool:
@@ -133,7 +202,8 @@ def translate_connect_errors(url: URL) -> Iterator[None]:
 def explain_connect_error(url: URL, error: Exception, what: str) -> str:
     """Return one line for a database's error, in its own words."""
     cause = error.__cause__ or error
-    return f"storage {mask(url)}: {what}: {first_line(getattr(cause, 'orig', None) or cause)}"
+    words = first_line(getattr(cause, "orig", None) or cause)
+    return f"storage {mask(url)}: {what}: {mask_secrets(words, _list_secrets(url))}"
 
 
 def tune_sqlite(connection: Any, _record: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import sqlalchemy as sa
 
+from hpo.storage.stored_values import is_finite
 from hpo.storage.tables import WORK, database_clock, upsert_one
 
 __all__ = [
@@ -164,7 +165,7 @@ def _work_values(work: WorkRecorder) -> dict[str, float]:
 
 
 def read_work(connection: sa.Connection, study_id: int) -> list[WorkRow]:
-    """Read the statistics of a study's workers, by name."""
+    """Read the statistics of a study's workers, by name; those that are no numbers are left out."""
     names = [column.name for column in WORK.c if column.name != "study_id"]
     query = sa.select(*(WORK.c[name] for name in names)).where(WORK.c.study_id == study_id).order_by(WORK.c.worker)
-    return [WorkRow(*row) for row in connection.execute(query)]
+    return [WorkRow(*row) for row in connection.execute(query) if all(map(is_finite, row[1:]))]

@@ -34,11 +34,13 @@ from hpo.errors import LeaseLostError
 from hpo.storage import leases
 from hpo.storage.cache import FINAL, TrialCache, WriteBuffer, copy_trial
 from hpo.storage.statements import add_trial, count_trials, set_state, value_row
+from hpo.storage.stored_values import DamageLog, UnreadableError, parse_system_attr, parse_value, shorten
 from hpo.storage.tables import (
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
     STUDIES,
+    STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
     TRIAL_SYSTEM_ATTRS,
@@ -59,6 +61,7 @@ from hpo.storage.transient_errors import (
     with_retries,
 )
 from hpo.storage.trial_query import Snapshot, TrialQuery, read_snapshot
+from hpo.storage.url import mask
 
 __all__ = ["WriteBehindStorage"]
 
@@ -86,11 +89,13 @@ class WriteBehindStorage(BaseStorage):
     Attributes:
         engine: the SQLAlchemy engine that every statement goes through.
         retry_policy: how long, and how often, transient errors are retried.
+        damage: what could not be read of trials.
     """
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
         self.engine: sa.Engine = rdb.engine
-        self.retry_policy = RetryPolicy()
+        self.retry_policy = RetryPolicy(mask(rdb.engine.url))
+        self.damage = DamageLog()
         self._transaction_lock = threading.RLock()  # one transaction at a time; taken before the other
         self._state_lock = threading.RLock()  # for what is below; never held while the database is waited for
         self._rdb = retrying_proxy(rdb, self.retry_policy, self._transaction_lock)
@@ -229,10 +234,10 @@ class WriteBehindStorage(BaseStorage):
         with self._state_lock:
             cache = self._caches.setdefault(study_id, TrialCache())
             wanted = cache.query(also)
-        snapshot = read_snapshot(connection, study_id, wanted)
+        snapshot = read_snapshot(connection, study_id, wanted, self.damage)
         if cache.is_stale_for(snapshot):
             self._forget(study_id)
-            snapshot = read_snapshot(connection, study_id, TrialQuery())
+            snapshot = read_snapshot(connection, study_id, TrialQuery(), self.damage)
         if snapshot.name is None:
             raise KeyError(models.NOT_FOUND_MSG)
         return snapshot
@@ -587,10 +592,48 @@ class WriteBehindStorage(BaseStorage):
             rows = connection.execute(query).all()
         if not rows:
             raise KeyError(models.NOT_FOUND_MSG)
-        return {row.key: json.loads(row.value_json) for row in rows if row.key is not None}
+        return self._parse_attrs(table, study_id, ((row.key, row.value_json) for row in rows if row.key is not None))
 
+    def _parse_attrs(self, table: sa.Table, study_id: int, texts: Iterable[tuple[str, object]]) -> dict[str, Any]:
+        attrs: dict[str, Any] = {}
+        for key, text in texts:
+            try:
+                attrs[key] = parse_value(text) if table is STUDY_USER_ATTRS else parse_system_attr(key, text)
+            except UnreadableError as error:
+                self.damage.add(study_id, f"its attribute {shorten(key)}", error)
+        return attrs
+
+    @with_retries
     def get_all_studies(self) -> list[FrozenStudy]:
-        return self._rdb.get_all_studies()
+        # As Optuna's own storage has it, which ends at the first attribute of any study that is no JSON.
+        d = STUDY_DIRECTIONS.c
+        directions: dict[int, list[StudyDirection]] = {}
+        attrs: dict[sa.Table, dict[int, list[tuple[str, object]]]] = {STUDY_USER_ATTRS: {}, STUDY_SYSTEM_ATTRS: {}}
+        with self._transaction_lock, self.engine.connect() as connection:
+            studies = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.study_id)).all()
+            for study_id, name in connection.execute(
+                sa.select(d.study_id, sa.cast(d.direction, sa.Text)).order_by(d.study_id, d.objective)
+            ):
+                known = StudyDirection.__members__.get(name, StudyDirection.NOT_SET)
+                directions.setdefault(study_id, []).append(known)
+            for table, found in attrs.items():
+                for row in connection.execute(sa.select(table)):
+                    found.setdefault(row.study_id, []).append((row.key, row.value_json))
+        parsed = {
+            study_id: [self._parse_attrs(table, study_id, found.get(study_id, ())) for table, found in attrs.items()]
+            for study_id, _ in studies
+        }
+        return [
+            FrozenStudy(
+                study_name=name,
+                direction=None,
+                directions=directions.get(study_id, [StudyDirection.NOT_SET]),
+                user_attrs=parsed[study_id][0],
+                system_attrs=parsed[study_id][1],
+                study_id=study_id,
+            )
+            for study_id, name in studies
+        ]
 
 
 def _flush_at_exit(reference: weakref.ref[WriteBehindStorage]) -> None:

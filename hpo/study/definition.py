@@ -62,18 +62,21 @@ class Budget(_Frozen):
         trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
+        trial_timeout: seconds that an attempt at a trial may take, or None.
     """
 
     trials: int
     timeout: float | None = None
     target: float | None = None
+    trial_timeout: float | None = None
 
     def merge(self, other: Budget) -> Budget:
-        """Return the larger number of trials, with the other's timeout and target where it has them."""
+        """Return the larger number of trials, with the other's timeouts and target where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
             target=self.target if other.target is None else other.target,
+            trial_timeout=self.trial_timeout if other.trial_timeout is None else other.trial_timeout,
         )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
+from pydantic import Field
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.samplers import check_options
+from hpo.study.samplers import Count, Positive, check_options
+from hpo.utils.text import first_line, shorten
 
 __all__ = ["PRUNERS", "Pruner", "build_pruner", "check_pruner"]
 
@@ -20,24 +22,27 @@ class Pruner:
     """Pruner of a study, as its name selects it: a class of `optuna.pruners`, and its options with their types."""
 
     target: str
-    options: Mapping[str, type] = field(default_factory=lambda: MappingProxyType({}))
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-COMMON: dict[str, type] = {
-    "n_startup_trials": int,
-    "n_warmup_steps": int,
-    "interval_steps": int,
-    "n_min_trials": int,
+COMMON: dict[str, Any] = {
+    "n_startup_trials": Count,
+    "n_warmup_steps": Count,
+    "interval_steps": Positive,
+    "n_min_trials": Positive,
 }
-HALVING: dict[str, type] = {"min_resource": int, "reduction_factor": int, "bootstrap_count": int}
+Factor = Annotated[int, Field(ge=2, le=1_000_000)]
+HALVING: dict[str, Any] = {"min_resource": Positive, "reduction_factor": Factor, "bootstrap_count": Count}
+# The first rung is at min_resource * reduction_factor ** rate epochs, a number that is computed.
+Rate = Annotated[int, Field(ge=0, le=64)]
 
 PRUNERS: Mapping[str, Pruner] = MappingProxyType(
     {
         "none": Pruner("NopPruner"),
         "median": Pruner("MedianPruner", COMMON),
         "percentile": Pruner("PercentilePruner", {"percentile": float, **COMMON}),
-        "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": int}),
-        "hyperband": Pruner("HyperbandPruner", {**HALVING, "max_resource": int}),
+        "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": Rate}),
+        "hyperband": Pruner("HyperbandPruner", {**HALVING, "max_resource": Positive}),
     }
 )
 
@@ -70,4 +75,4 @@ def check_pruner(name: str, options: Mapping[str, Any], epochs: int, objectives:
     try:
         build_pruner(name, options, epochs)
     except (TypeError, ValueError) as error:
-        raise DefinitionError(f"pruner '{name}' with {dict(options)}: {error}") from error
+        raise DefinitionError(f"pruner '{name}' with {shorten(dict(options))}: {first_line(error)}") from error

@@ -13,18 +13,20 @@ import optuna
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.utils.text import first_line, shorten
 
-__all__ = ["SAMPLERS", "UNKNOWN", "Sampler", "build_sampler", "check_sampler"]
-
+__all__ = ["SAMPLERS", "UNKNOWN", "Count", "Positive", "Sampler", "build_sampler", "check_options", "check_sampler"]
 
 UNKNOWN = "unknown"  # the sampler of a study that another tool has made, which does not record it
 
 
-# Optuna would refuse a smaller number in the middle of a study.
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Population = Annotated[int, Field(ge=2)]
-StepSize = Annotated[float, Field(ge=1e-9)]
+# Optuna would refuse a smaller number in the middle of a study, and take a larger one for an amount of work.
+MOST = 1_000_000
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Population = Annotated[int, Field(ge=2, le=10_000)]
+StepSize = Annotated[float, Field(ge=1e-9, le=1e9)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             "TPESampler",
             {
                 "n_startup_trials": Count,
-                "n_ei_candidates": Positive,
+                "n_ei_candidates": Annotated[int, Field(ge=1, le=10_000)],
                 "multivariate": bool,
                 "group": bool,
                 "constant_liar": bool,
-                "prior_weight": float,
+                "prior_weight": Weight,
                 "consider_endpoints": bool,
             },
             # Without `group`, conditional parameters are sampled independently of all others.
@@ -129,7 +131,9 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, An
         try:
             TypeAdapter(valid[option]).validate_python(value, strict=True)
         except ValidationError as error:
-            raise DefinitionError(f"{owner}: {option} = {value!r}: must be {_requirement(error, value)}") from error
+            raise DefinitionError(
+                f"{owner}: {option} = {shorten(value)}: must be {_requirement(error, value)}"
+            ) from error
 
 
 def _requirement(error: ValidationError, value: object) -> str:
@@ -137,6 +141,8 @@ def _requirement(error: ValidationError, value: object) -> str:
     detail = error.errors()[0]
     if detail["type"] == "greater_than_equal":
         return f"at least {detail['ctx']['ge']:g}"
+    if detail["type"] == "less_than_equal":
+        return f"at most {detail['ctx']['le']:,}"
     return f"{detail['type'].removesuffix('_type')}, not {type(value).__name__}"
 
 
@@ -154,4 +160,4 @@ def check_sampler(name: str, options: Mapping[str, Any], objectives: int) -> Non
     try:
         build_sampler(name, options, 0, 0)
     except (TypeError, ValueError) as error:
-        raise DefinitionError(f"sampler '{name}' with {dict(options)}: {error}") from error
+        raise DefinitionError(f"sampler '{name}' with {shorten(dict(options))}: {first_line(error)}") from error

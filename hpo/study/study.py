@@ -23,14 +23,13 @@ from hpo.errors import RequestError, StudyConflictError, StudyForeignError, Stud
 from hpo.space import LearnedSpace, Space
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
+from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
 from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN, build_sampler
 from hpo.study.slots import fixed_trials
 
 __all__ = ["ClaimedTrial", "Study", "study_names"]
-
-DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 
 
 @dataclass(frozen=True)
@@ -193,21 +192,25 @@ class Study:
     # Identity.
 
     @property
-    def _attrs(self) -> dict[str, Any]:
-        return self.storage.get_study_user_attrs(self.id)
+    def _attrs(self) -> StudyAttributes:
+        return StudyAttributes(self.name, self.storage.masked_url, self.storage.get_study_user_attrs(self.id))
 
     @cached_property
     def definition(self) -> Definition:
-        """The stored definition; of a study of another tool, what its rows say."""
+        """The stored definition; of a study of another tool, what its rows say.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
         attrs = self._attrs
-        return Definition.model_validate(attrs[DEFINITION]) if DEFINITION in attrs else self._describe_foreign()
+        return attrs.definition if DEFINITION in attrs.values else self._describe_foreign()
 
     def _describe_foreign(self) -> Definition:
         """Return the definition of a study that another tool has made."""
         directions = self.storage.get_study_directions(self.id)
-        metrics = self.storage.get_study_system_attrs(self.id).get("study:metric_names") or default_metrics(
-            len(directions)
-        )
+        names = self.storage.get_study_system_attrs(self.id).get("study:metric_names")
+        named = isinstance(names, list) and len(names) == len(directions) and all(isinstance(n, str) for n in names)
+        metrics: list[str] = names if named and names else default_metrics(len(directions))
         return Definition(
             dataset=DatasetReference(name=registry.NO_DATA),
             objectives=tuple(
@@ -223,23 +226,32 @@ class Study:
 
     @property
     def space(self) -> Space:
-        """The search space of the definition, or what the trials have shown of it so far."""
+        """The search space of the definition, or what the trials have shown of it so far.
+
+        Raises:
+            StudyDamagedError: the definition has none.
+            RegistryError: it uses a model that is not registered.
+        """
         if self.definition.learned:
             return LearnedSpace(trial.distributions for trial in self.trials())
         return self._defined_space
 
     @cached_property
     def _defined_space(self) -> Space:
-        return self.definition.space
+        return self._attrs.space(self.definition)
 
     @property
     def budget(self) -> Budget:
-        """The stored budget, as it is now; without one, the trials that are there."""
+        """The stored budget, as it is now; of a study of another tool, the trials that are there.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
         return self._read_budget(self._attrs)
 
-    def _read_budget(self, attrs: Mapping[str, Any]) -> Budget:
-        if BUDGET in attrs:
-            return Budget.model_validate(attrs[BUDGET])
+    def _read_budget(self, attrs: StudyAttributes) -> Budget:
+        if BUDGET in attrs.values or DEFINITION in attrs.values:
+            return attrs.budget
         return Budget(trials=sum(self.storage.count_trials(self.id).values()))
 
     @property
@@ -258,20 +270,21 @@ class Study:
         """Raise the budget; a smaller one changes nothing. Timeout and target stay unless they are given."""
         while True:
             attrs = self._attrs
-            stored = Budget.model_validate(attrs[BUDGET])
+            stored = attrs.budget
             merged = stored.merge(budget)
             more: list[dict[str, Value]] = []
             start = sum(self.storage.count_trials(self.id).values())
             changed: dict[str, Any] = {BUDGET: merged.model_dump()}
             if self.definition.fixed and merged.trials > stored.trials:
                 more = fixed_trials(self.definition, start, start + merged.trials - stored.trials)
-                changed[SLOTS] = [*attrs[SLOTS], [start, start + len(more)]]
-            if merged == stored or self.storage.update_study(self.id, {BUDGET: attrs[BUDGET]}, changed, more, start):
+                changed[SLOTS] = [*attrs.slots, [start, start + len(more)]]
+            held = {BUDGET: attrs.values[BUDGET]}
+            if merged == stored or self.storage.update_study(self.id, held, changed, more, start):
                 return
 
     def replace_definition(self, definition: Definition) -> None:
         """Replace the definition. The caller makes sure that it means the same for all existing trials."""
-        stored = self._attrs[DEFINITION]
+        stored = self._attrs.values[DEFINITION]
         self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
         self._forget_definition()
 
@@ -292,7 +305,7 @@ class Study:
 
     def is_extra(self, number: int) -> bool:
         """Tell whether trial `number` was added by others to a study of fixed slots."""
-        return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs[SLOTS])
+        return self.definition.fixed and not any(start <= number < stop for start, stop in self._attrs.slots)
 
     def is_baseline(self, number: int) -> bool:
         """Tell whether trial `number` is the baseline."""
@@ -326,7 +339,7 @@ class Study:
     def _budget_and_deadline(self) -> tuple[Budget, float | None]:
         """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
         attrs = self._attrs
-        budget, deadline = self._read_budget(attrs), attrs.get(DEADLINE)
+        budget, deadline = self._read_budget(attrs), attrs.deadline
         if budget.timeout is not None and deadline is None:
             self.start_clock()
         return budget, deadline
@@ -414,7 +427,7 @@ class Study:
     def stop_reason(self) -> str | None:
         """Return why no more trials are begun: the time is up, or the target is reached; None if they are."""
         attrs = self._attrs
-        return self._stop_reason(self._read_budget(attrs), attrs.get(DEADLINE))
+        return self._stop_reason(self._read_budget(attrs), attrs.deadline)
 
     def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
         if deadline is not None and time.time() >= deadline:
@@ -431,7 +444,9 @@ class Study:
 
     def best(self) -> FrozenTrial | None:
         """Return the COMPLETE trial with the best finite first objective, of equals the first; None without any."""
-        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
+        complete = [
+            t for t in self.trials() if t.state == TrialState.COMPLETE and t.values and math.isfinite(t.values[0])
+        ]
         sign = -1 if self.maximize else 1
         return min(complete, key=lambda trial: (sign * trial.values[0], trial.number), default=None)
 

@@ -250,6 +250,8 @@ def load(path: Path, expected: Fingerprint) -> Checkpoint:
 def _read_verified(file: BinaryIO) -> dict[str, Any]:
     """Read a file and verify its checksums, which torch itself does not."""
     with zipfile.ZipFile(file) as archive:
+        if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+            raise pickle.UnpicklingError("it is compressed, which torch's files are not")  # it could unpack to any size
         damaged = archive.testzip()
     if damaged is not None:
         raise pickle.UnpicklingError(f"the sum of its part {damaged} is wrong")

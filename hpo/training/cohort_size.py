@@ -16,6 +16,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
+from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.learner import BLOCK, StackedLearner
 
 __all__ = ["measure_cohort_size"]
@@ -30,6 +31,7 @@ UNKNOWN = 4 << 30  # bytes that are taken for free where the system does not say
 MEMORY = 0.25  # share of what is free that a cohort may take
 
 
+@contain_user_code()
 def measure_cohort_size(
     configs: Sequence[TrialConfig], data: Data, most: int, clock: Callable[[], float] = time.perf_counter
 ) -> int:

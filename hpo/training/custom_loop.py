@@ -18,6 +18,7 @@ from hpo.errors import CheckpointError, RequestError, RunError
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, epoch_seed
 from hpo.training.member import Member, Metrics, State, TrainResult, Weights
+from hpo.training.numbers import to_number
 from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.utils.text import first_line
 
@@ -258,7 +259,8 @@ class _LoopRun:
         member = self.member
         if self.stopped:
             return
-        values = {name: self._number(name, value) for name, value in metrics.items()}
+        name = member.config.model
+        values = {key: to_number(value, f"objective '{name}': trial.report({key}=…)") for key, value in metrics.items()}
         for name in self._required:
             if name not in values:
                 raise RunError(
@@ -271,13 +273,6 @@ class _LoopRun:
             callback.on_epoch(member, row)
         if "epochs" in member.config.effective() and row["epoch"] >= member.config.epochs:
             member.stop("completed")
-
-    def _number(self, name: str, value: Any) -> float:
-        try:
-            return float(value.detach() if isinstance(value, Tensor) else value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            where = f"objective '{self.member.config.model}': trial.report({name}=…)"
-            raise RunError(f"{where}: must be a number, not {type(value).__name__}") from error
 
     def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
         """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""

@@ -6,6 +6,7 @@ Everything random follows from the seed alone: the split from (seed), the order 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +20,11 @@ from hpo.config.registry import NO_DATA
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
 from hpo.errors import ConfigError, DataError
+from hpo.training.process_state import contain_user_code
 
 __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data", "split"]
 
+log = logging.getLogger("hpo.training")
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
 CHUNK = 1024  # samples converted at once: the peak of memory stays near the size of the result
@@ -235,6 +238,7 @@ class Data:
         for x, y in self.dataset.train:
             yield _convert_batch(x, y, where, self.input_scaling, self.classes, self.device)
 
+    @contain_user_code()
     def test(self) -> Batch:
         """Read the test set, and scale it as the training split is: x (N, *shape) and y (N,), on the device.
 
@@ -373,7 +377,9 @@ class DataCache:
         self._dataset: Dataset | None = None
         self._key: tuple[float, int, str] | None = None
         self._data: Data | None = None
+        self._versions: list[int] = []
 
+    @contain_user_code()
     def load(self) -> Dataset:
         """Return the data set, which is read once.
 
@@ -391,10 +397,22 @@ class DataCache:
             ConfigError: `validation` does not fit the data.
         """
         key = (config.validation, config.seed_of_split, config.input_scaling)
+        if self._data is not None and self._versions != _count_writes(self._data):
+            log.warning("%s: a model has changed its samples in place; they are prepared anew", self.reference.name)
+            self._data = None
         if self._data is None or key != self._key:
             self._data = None  # freed first: two splits at a time would double the memory
-            self._data = prepare_data(self.load(), config, self.device, self.reference.name)
-            self._key = key
+            self._data = self._prepare(config)
+            self._key, self._versions = key, _count_writes(self._data)
         elif self._data.seed != config.seed:
             self._data = replace(self._data, seed=config.seed)  # the same samples, in another order
         return self._data
+
+    @contain_user_code()
+    def _prepare(self, config: TrialConfig) -> Data:
+        return prepare_data(self.load(), config, self.device, self.reference.name)
+
+
+def _count_writes(data: Data) -> list[int]:
+    """Return how often each of the data's tensors has been written to, by torch's own count, which views share."""
+    return [tensor._version for tensor in (data.x_train, data.y_train, data.x_val, data.y_val)]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import torch
 
 from hpo.config import registry
 from hpo.config.cohort_key import cohort_key
@@ -18,6 +15,7 @@ from hpo.training.custom_loop import run_loop
 from hpo.training.data import Data
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
+from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
 
 __all__ = ["train"]
@@ -58,6 +56,7 @@ def train(
             for its trial.
         ConfigError: a model cannot take the data's samples.
         OutOfMemoryError: the device has too little memory.
+        UserExitError: the user's code would have ended the process.
     """
     keep_freed_memory()
     settings = settings or TrainSettings()
@@ -71,7 +70,7 @@ def train(
         for number, (config, spec) in enumerate(zip(configs, specs, strict=True))
         if spec is not None
     }
-    with translate_memory_errors(), _fork_generators(data.device):
+    with contain_user_code(data.device), translate_memory_errors():
         resumed = {number: file.load() for number, file in files.items()}
         results: dict[int, TrainResult] = {}
         for numbers in _group_into_cohorts(configs, resumed):
@@ -88,7 +87,7 @@ def _train_custom_loops(
     results = []
     for number, (config, spec) in enumerate(zip(configs, specs, strict=True)):
         file = None if spec is None else _checkpoint_file(spec, config, data, settings)
-        with translate_memory_errors(), _fork_generators(data.device):
+        with contain_user_code(data.device), translate_memory_errors():
             results.append(run_loop(config, number, data, settings, file))
     return results
 
@@ -109,10 +108,3 @@ def _group_into_cohorts(configs: Sequence[TrialConfig], resumed: Mapping[int, Ch
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
         cohorts.setdefault((cohort_key(config), start), []).append(number)
     return list(cohorts.values())
-
-
-@contextmanager
-def _fork_generators(device: torch.device) -> Iterator[None]:
-    """Leave torch's global generators as they were: training may run inside a person's own program."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

@@ -11,6 +11,7 @@ from torch import Tensor
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
 from hpo.training.memory import is_out_of_memory
+from hpo.training.numbers import to_number
 from hpo.utils.text import first_line
 
 __all__ = ["LossFunction", "compute_metric", "loss_function", "loss_target", "reconstruct"]
@@ -52,11 +53,12 @@ def compute_metric(name: str, metric: Callable[..., Any], outputs: Tensor | None
     """Return a registered metric's value for outputs, against labels, or samples (n, numbers) to reconstruct.
 
     Raises:
-        RunError: the metric raised, or returned no number.
+        RunError: the metric raised, or returned something other than one real number.
     """
     try:
-        return float(metric(outputs, y))
+        value = metric(outputs, y)
     except Exception as error:  # a metric of the user's can raise anything
         if is_out_of_memory(error):
             raise
         raise RunError(f"metric '{name}': {type(error).__name__}: {first_line(error)}") from error
+    return to_number(value, f"metric '{name}'")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,9 +18,9 @@ from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.model_size import count_outputs, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
-from hpo.utils.text import summarize_error
+from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "load_weights", "mlp", "parameter_count"]
+__all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
 
 Shape = tuple[int, ...]
 # An activation that never falls gives the same after pooling as before it, on a quarter of the values: 29 to 20 ms a
@@ -54,17 +54,42 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if entry.builtin else model  # type: ignore[call-overload]
 
 
-def load_weights(model: nn.Module, path: Path, name: str) -> None:
-    """Load weights from a safetensors file, which must be those of the model.
+def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -> nn.Module:
+    """Build the model of a configuration, on the CPU, with the weights of a safetensors file.
+
+    A built-in model is built only if the file holds weights of its shapes: what a folder or a database says of a model
+    may ask for any amount of memory.
 
     Raises:
-        RequestError: they are another model's, or the file is damaged.
+        RequestError: the weights are another model's, or the file is damaged.
+        ConfigError, RegistryError: as `build_model` does.
     """
     try:
+        with safe_open(path, framework="pt") as file:
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if registry.models.get(config.model).builtin:
+            _check_shapes(_weight_shapes(config, shape, classes), stored)
+        model = build_model(config, shape, classes)
         model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        why = " ".join(str(error).split())
-        raise RequestError(f"weights {path}: do not fit the model '{name}' ({why})") from error
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        why = shorten(" ".join(str(error).split()), 500, quote=False)
+        raise RequestError(f"weights {path}: do not fit the model '{config.model}' ({why})") from error
+    return model
+
+
+def _weight_shapes(config: TrialConfig, shape: Shape, classes: int) -> dict[str, Shape]:
+    """Return the shapes of a built-in model's weights, for which no memory is taken."""
+    entry = registry.models.get(config.model)
+    with torch.device("meta"):
+        model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def _check_shapes(expected: dict[str, Shape], stored: dict[str, Shape]) -> None:
+    for name in [*expected, *(name for name in stored if name not in expected)]:
+        if expected.get(name) != stored.get(name):
+            wanted, found = (str(shapes.get(name, "nothing")) for shapes in (expected, stored))
+            raise ValueError(f"it takes {wanted} as {name}, and the file has {found}")
 
 
 def parameter_count(model: nn.Module) -> int:

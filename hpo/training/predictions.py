@@ -19,6 +19,7 @@ from hpo.training.losses import compute_metric, loss_target, reconstruct
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import translate_memory_errors
 from hpo.training.models import build_model
+from hpo.training.process_state import contain_user_code
 
 __all__ = ["SplitPredictions", "evaluate_weights", "pack_predictions", "predict_split"]
 
@@ -47,6 +48,7 @@ class SplitPredictions:
     arrays: Mapping[str, Array]
 
 
+@contain_user_code()
 def predict_split(
     outcome: TrainResult, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()
 ) -> SplitPredictions:
@@ -109,6 +111,7 @@ def _latent_codes(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> dic
     }
 
 
+@contain_user_code()
 def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> EvalResult:
     """Evaluate the model of a result, with the weights of its best epoch, on samples x (N, *shape) and labels y (N,).
 

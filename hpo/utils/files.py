@@ -15,16 +15,13 @@ from hpo.errors import RequestError
 __all__ = ["atomic_folder", "check_new_folder", "remove_file", "write_atomically"]
 
 
-def write_atomically(
-    path: Path, content: bytes | Callable[[BinaryIO], object], *, sync: bool = True, mode: int | None = None
-) -> None:
-    """Write a file beside the one to be replaced, and rename it.
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], *, sync: bool = True) -> None:
+    """Write a file beside the one to be replaced, and rename it. Its permissions are those of any new file.
 
     Args:
         path: of the file.
         content: the file's content, or a function that writes it to the open file.
         sync: wait until the content is on the disk, so that a crash of the machine leaves the old file or the new one.
-        mode: the file's permissions; by default as for any new file.
 
     Raises:
         OSError: the file cannot be written; the one that was there stays.
@@ -40,8 +37,6 @@ def write_atomically(
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from hpo.errors import RequestError
 
-__all__ = ["cores", "data_folder", "default_storage", "folder", "home"]
+__all__ = ["cores", "data_folder", "default_storage", "file_url", "home", "make_folder"]
 
 
 def home() -> Path:
-    """Return the folder of the database, logs and reports: `HPO_HOME`, or `hpo_runs` in the working directory."""
-    return Path(os.environ.get("HPO_HOME") or "hpo_runs").expanduser().absolute()
+    """Return the folder of the database, logs and reports: `HPO_HOME`, or `hpo_runs` in the working directory.
+
+    Raises:
+        RequestError: its path is no text, and so cannot be part of a storage URL.
+    """
+    path = Path(os.environ.get("HPO_HOME") or "hpo_runs").expanduser().absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"HPO_HOME: {os.fsencode(path)!r} is not UTF-8; choose another folder") from None
+    return path
 
 
-def folder(*parts: str) -> Path:
-    """Return a folder below `home()`, which is created if it does not exist.
+def make_folder(path: Path) -> Path:
+    """Create a folder in `home()` if it does not exist, and return it.
 
     Raises:
         RequestError: it cannot be created.
     """
-    path = home().joinpath(*parts)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -33,7 +42,12 @@ def folder(*parts: str) -> Path:
 
 def default_storage() -> str:
     """Return the storage URL in `OPTUNA_STORAGE`, or that of the SQLite file in `home()`."""
-    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{home() / 'hpo.db'}"
+    return os.environ.get("OPTUNA_STORAGE") or file_url(home() / "hpo.db")
+
+
+def file_url(path: Path) -> str:
+    """Return the storage URL of a SQLite file, in which every character of its path means itself."""
+    return f"sqlite:///{quote(str(path.absolute()), safe='/ +')}"  # as SQLAlchemy writes it
 
 
 def data_folder() -> Path | None:

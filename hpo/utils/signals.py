@@ -12,13 +12,17 @@ import threading
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest"]
+__all__ = ["SIGNALS", "StopRequest", "StopSignal"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 
 
+class StopSignal(SystemExit):
+    """Exit that a second signal raises, as opposed to one of user code."""
+
+
 class StopRequest:
-    """Context in which the first signal is remembered, and the second one raises SystemExit.
+    """Context in which the first signal is remembered, and the second one raises StopSignal.
 
     As that exception passes, the program can still release what it holds; a third signal does not wait for that. The
     exit code is 128 plus the signal's number.
@@ -62,7 +66,7 @@ class StopRequest:
             os._exit(128 + number)
         if self.signal is not None:
             self._interrupted = True
-            raise SystemExit(128 + number)
+            raise StopSignal(128 + number)
         self.signal = number
         if self._within is not None:
             self._timer = threading.Timer(self._within, os._exit, [128 + number])

@@ -1,17 +1,85 @@
-"""Text of error messages."""
+"""Text of error messages, of bounded length: an exception of user code may have a message of any size."""
 
 from __future__ import annotations
 
-__all__ = ["first_line", "summarize_error"]
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+__all__ = [
+    "LONGEST_MESSAGE",
+    "first_line",
+    "format_stack",
+    "format_traceback",
+    "shorten",
+    "shorten_message",
+    "summarize_error",
+]
+
+LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
+LONGEST_TRACE_LINE = 500
+FIRST_LINES, LAST_LINES = 60, 40  # of a traceback that are kept
+
+
+def shorten_message(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """Return a text; of one with more characters than `longest` the beginning, its size and the end.
+
+    The end stays because advice stands there.
+    """
+    if len(text) <= longest:
+        return text
+    middle = f" … ({len(text):,} characters) … "
+    end = max(0, longest - len(middle)) // 4
+    return f"{text[: max(0, longest - len(middle) - end)]}{middle}{text[len(text) - end :]}"
+
+
+def shorten(value: object, limit: int = 80, *, quote: bool = True) -> str:
+    """Return a value as Python writes it, or a text as it is without `quote`, cut in the middle to `limit` characters.
+
+    Control characters are replaced, so that the result is one line.
+    """
+    try:
+        text = str(value) if not quote and isinstance(value, str) else repr(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        text = "a number of thousands of digits"
+    if len(text) > limit:
+        kept = (limit - 1) // 2
+        text = f"{text[: limit - 1 - kept]}…{text[len(text) - kept :]}"
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def first_line(error: object) -> str:
     """Return the first line of an error's message, or the error's type where the message is empty."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return shorten_message(_message(error).split("\n", 1)[0].rstrip()) or type(error).__name__
 
 
 def summarize_error(error: BaseException) -> str:
     """Return an error's type and the first line of its message: `ValueError: no such colour`, or the type alone."""
     kind = type(error).__name__
-    return f"{kind}: {first_line(error)}" if str(error).strip() else kind
+    return shorten_message(f"{kind}: {first_line(error)}") if _message(error) else kind
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an error's traceback with the longest lines, and the middle of very many, left out."""
+    return _join_bounded(traceback.format_exception(error))
+
+
+def format_stack(frame: FrameType) -> str:
+    """Return the calls that led to a frame, the innermost last, with the middle of very many left out."""
+    return _join_bounded(traceback.format_stack(frame))
+
+
+def _join_bounded(parts: Sequence[str]) -> str:
+    lines = [shorten_message(line, LONGEST_TRACE_LINE) for part in parts for line in part.rstrip("\n").split("\n")]
+    left_out = len(lines) - FIRST_LINES - LAST_LINES
+    if left_out > 0:
+        lines[FIRST_LINES:-LAST_LINES] = [f"… ({left_out:,} lines)"]
+    return "\n".join(lines)
+
+
+def _message(error: object) -> str:
+    """Return an error's message, of which user code decides: it may raise as well."""
+    try:
+        return "\n".join(str(error).strip().splitlines())
+    except Exception:
+        return ""

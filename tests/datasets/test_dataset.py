@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +164,19 @@ def test_a_verified_file_that_changes_is_verified_again(mnist_copy, unpacked):
     refused(load(DatasetReference(name="mnist")).test, file)
 
 
+def test_a_file_that_unpacks_to_any_size_is_unpacked_to_a_limit(mnist_copy, monkeypatch):
+    monkeypatch.setattr(idx, "UNPACKED_LIMIT", 1_000_000)
+    (mnist_copy / idx.TEST_LABELS).write_bytes(gzip.compress(bytes(50_000_000)))
+    tracemalloc.start()
+    try:
+        refused(
+            lambda: idx._read(idx.MNIST, mnist_copy, idx.TEST_LABELS), mnist_copy / idx.TEST_LABELS, "another SHA-256"
+        )
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_file_that_was_replaced_is_verified_again(mnist_copy, unpacked):
     make_reference("mnist")
     shutil.copy(mnist_copy / idx.TEST_LABELS, mnist_copy / idx.TRAIN_LABELS)
@@ -277,6 +291,7 @@ FAULTS = {
     "one-hot labels": ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, "one class number per sample"),
     "negative labels": ({"y_train": np.arange(40) % 4 - 1}, "labels from -1 to 2"),
     "test labels out of range": ({"y_test": np.arange(8)}, "labels from 0 to 7; they must be from 0 to 3"),
+    "labels of billions": ({"y_train": np.arange(40) * 10**8}, "3,900,000,001 classes; there can be 1,000,000"),
     "one class": ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "at least 2 classes"),
     "dimensions": ({"x_train": np.zeros((40, 2, 5, 5, 3))}, "samples of shape (40, 2, 5, 5, 3)"),
     "channels first": ({"x_train": np.zeros((40, 3, 32, 32))}, "channels last"),

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
-from hpo.execution.cohort_claims import SUSPECT, CohortClaimer
+from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.deaths import SUSPECT
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.statements import FIXED
 from hpo.storage.tables import LEASES, WORKERS

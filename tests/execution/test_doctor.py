@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hpo.study import StudyStorage
 from hpo.utils.home import home
 from tests.helpers import ROOT, hpo, run_hpo
 from tests.study import fixtures
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 
 FIXTURES = Path(fixtures.__path__[0])
 
@@ -216,6 +217,34 @@ def test_a_damaged_data_set_a_full_disk_and_a_home_that_is_not_ours(
     findings = found("sqlite://")
     assert findings["HPO_HOME"].found.startswith("cannot write to /proc")
     assert "disk" not in findings
+
+
+@pytest.mark.parametrize("shared", ["home", "folder", "file"])
+def test_what_everyone_may_write_to_is_a_warning_with_the_command_that_mends_it(tmp_path: Path, shared: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    (home / "it's").mkdir()
+    new_storage(tmp_path).engine.dispose()
+    url = sqlite_url(tmp_path)
+    checks = ("HPO_HOME", "storage's disk")
+    assert [found(url)[check].state for check in checks] == ["ok", "ok"]
+    path = {"home": home, "folder": home / "it's", "file": tmp_path / "studies.db"}[shared]
+    path.chmod(path.stat().st_mode | 0o002)
+    check, other = reversed(checks) if shared == "file" else checks
+    warning = found(url)[check]
+    assert (warning.state, warning.found) == ("warning", f"every user of this machine may write to {path}")
+    assert found(url)[other].state == "ok"
+    assert warning.advice.startswith("chmod ")
+    subprocess.run(warning.advice, shell=True, check=True)
+    assert [found(url)[each].state for each in checks] == ["ok", "ok"]
+
+
+def test_a_home_that_everyone_shares_is_not_to_be_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(0o1777)
+    assert found("sqlite://")["HPO_HOME"].advice == "use a folder of your own"
+    new_storage(tmp_path / "home").engine.dispose()
+    assert found(sqlite_url(tmp_path / "home"))["storage's disk"].state == "ok"
 
 
 def test_the_recipe_is_printed() -> None:

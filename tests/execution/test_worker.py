@@ -15,7 +15,8 @@ from optuna.trial import TrialState
 import hpo
 from hpo.config import registry
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
-from hpo.execution.worker import MAX_DEATHS, cores_per_worker
+from hpo.execution.deaths import MAX_DEATHS
+from hpo.execution.worker import cores_per_worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles

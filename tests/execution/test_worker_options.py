@@ -38,6 +38,12 @@ WRONG = [
     ("checkpoint_every", -1, "must be at least 0"),
     ("lease", 0.5, "must be at least 1"),
     ("lease", float("nan"), "must be a finite number"),
+    ("workers", 10**9, "must be at most 10000"),
+    ("cpus", 10**9, "must be at most 4096"),
+    ("gpus", 1e300, "must be at most 1024"),
+    ("cohort", 10**9, "must be at most 10000"),
+    ("checkpoint_every", 1e300, "must be at most 1000000000"),
+    ("lease", 1e300, "must be at most 1000000000"),
     ("trackers", ["tensorboard"], "must be 'mlflow' or 'wandb'"),
     ("device", "gpu", "is none of auto, cpu, cuda, cuda:N"),
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +265,71 @@ def test_bad_files_are_one_line_each(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros((6, 6)))
     assert "model.onnx: cannot be read" in run_hpo("predict", str(model), "one.npy", "--onnx", cwd=tmp_path).stderr
     assert "do not fit the model" in run_hpo("predict", str(model), "one.npy", cwd=tmp_path).stderr
+
+
+DISGUISED = ("BMP", "GIF", "ICO", "PPM", "TIFF", "TGA", "WEBP")
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("kind", DISGUISED)
+def test_only_png_and_jpeg_are_opened_whatever_the_name_says(kind: str, model: Path, tmp_path: Path) -> None:
+    Image.new("L", (6, 6)).save(tmp_path / "real.png", kind)
+    with pytest.raises(RequestError, match=r"real\.png: is no PNG or JPEG image, whatever its name says"):
+        predict(model, [tmp_path / "real.png"])
+
+
+def test_a_postscript_file_under_the_name_of_a_picture_starts_no_program(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "drawn.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(RequestError, match=r"drawn\.png: is no PNG or JPEG image"):
+        predict(model, [tmp_path / "drawn.png"])
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [5_100, 12_000, 40_000])
+def test_a_picture_of_too_many_pixels_is_not_unpacked(side: int, model: Path, tmp_path: Path) -> None:
+    row = zlib.compress(bytes(1 + side // 8))
+    parts = {b"IHDR": struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0), b"IDAT": row, b"IEND": b""}
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts.items())
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    with pytest.raises(RequestError, match=r"large\.png: .*pixels") as refused:
+        predict(model, [tmp_path / "large.png"])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_folder_declares_is_checked_before_memory_is_taken(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros((6, 6), np.uint8))
+    takes, config = ((model / name).read_text() for name in ("preprocessing.json", "config.toml"))
+    declared = {
+        "classes: must be at most 1000000": {"classes": 3_000_000_000},
+        "takes (900000, ": {"classes": 900_000},
+        "takes (8, 9000000)": {"shape": [1, 3000, 3000]},
+        "more than 10,000,000 numbers": {"shape": [1, 9_000_000, 9_000_000]},
+        "shape.1: must be at most": {"shape": [1, 10**15]},
+        "classes = 1000": {"classes": 10**400},
+        "occurs twice": None,
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for words, changes in declared.items():
+        changed = json.dumps({**json.loads(takes), **changes}) if changes else f'{{"classes": 1, {takes[1:]}'
+        (model / "preprocessing.json").write_text(changed)
+        with pytest.raises(RequestError) as refused:
+            predict(model, [tmp_path / "one.npy"])
+        assert words in str(refused.value)
+        assert "\n" not in str(refused.value)
+    (model / "preprocessing.json").write_text(takes)
+    (model / "config.toml").write_text('[parameters]\nwidths = "65536-65536-65536-65536"\n')
+    with pytest.raises(RequestError, match=r"do not fit the model 'mlp' \(it takes \(65536, 36\)"):
+        predict(model, [tmp_path / "one.npy"])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+    (model / "config.toml").write_text(config)
+    assert predict(model, [tmp_path / "one.npy"])[0]
 
 
 def test_mnist_pictures_from_the_command_line(tmp_path: Path) -> None:

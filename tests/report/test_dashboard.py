@@ -28,6 +28,7 @@ from waitress import create_server
 
 from hpo.errors import RequestError
 from hpo.report.chapters.order import make_chapters
+from hpo.report.dashboard.access import find_other_users
 from hpo.report.dashboard.middleware import Application, Environment, guard_app
 from hpo.report.dashboard.publish import publish
 from hpo.report.dashboard.server import serve
@@ -35,10 +36,12 @@ from hpo.report.figures.plotly_spec import Figure
 from hpo.report.report_data import read_report_data
 from hpo.study import Study
 from hpo.study.files.artifacts import ArtifactFolders, save_artifact
+from tests.helpers import hpo
 from tests.report.browser import Page, needs_chromium
 from tests.report.helpers import filled
 
 TOKEN = "an old friend's token; of some length"  # what a cookie could not hold as it is
+SHOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass
@@ -204,8 +207,9 @@ def routes(study: Study, reading: bool) -> list[tuple[str, str]]:
 
 def test_nothing_that_is_read_writes(study: Study) -> None:
     before = content(study)
-    with running(study, "--writable") as server:
-        asked = {path: ask(server.address + urllib.parse.quote(path)).status for _, path in routes(study, True)}
+    with running(study, "--writable", HPO_DASHBOARD_TOKEN=TOKEN) as server:
+        url = server.address
+        asked = {path: ask(url + urllib.parse.quote(path), **SHOWN).status for _, path in routes(study, True)}
     assert f"/api/studies/{study.id}/plot/edf" in asked
     assert f"/csv/{study.id}" in asked
     assert asked[f"/api/studies/{study.id}"] == 200
@@ -226,7 +230,7 @@ def test_every_write_is_refused_without_the_right(shared: tuple[Study, Running])
 
 def test_with_the_right_a_write_passes_and_another_sites_does_not(study: Study) -> None:
     body = {"study_name": "other", "directions": ["minimize"]}
-    with running(study, "--writable") as server:
+    with running(study, "--writable", HPO_DASHBOARD_TOKEN=TOKEN) as server:
         url, host = f"{server.address}/api/studies", server.address.removeprefix("http://")
         for strange in (
             {"Origin": "https://evil.example"},
@@ -235,12 +239,13 @@ def test_with_the_right_a_write_passes_and_another_sites_does_not(study: Study) 
             {"Sec_Fetch_Site": "cross-site"},
             {"Sec_Fetch_Site": "same-site", "Origin": f"http://{host}"},
         ):
-            answer = ask(url, "POST", body, **strange)
+            answer = ask(url, "POST", body, **SHOWN, **strange)
             assert (answer.status, "Another site's page" in answer.body) == (403, True)
-        assert len(json.loads(ask(url).body)["study_summaries"]) == 1
-        assert ask(url, "POST", body, Origin=f"http://{host}", Sec_Fetch_Site="same-origin").status == 201
-        assert ask(f"{url}/{study.id}/note", "PUT", {"version": 1, "body": "mine"}).status == 204
-        assert len(json.loads(ask(url).body)["study_summaries"]) == 2
+        assert len(json.loads(ask(url, **SHOWN).body)["study_summaries"]) == 1
+        assert ask(url, "POST", body).status == 401
+        assert ask(url, "POST", body, **SHOWN, Origin=f"http://{host}", Sec_Fetch_Site="same-origin").status == 201
+        assert ask(f"{url}/{study.id}/note", "PUT", {"version": 1, "body": "mine"}, **SHOWN).status == 204
+        assert len(json.loads(ask(url, **SHOWN).body)["study_summaries"]) == 2
 
 
 # Tokens.
@@ -275,6 +280,23 @@ def test_a_token_opens_the_dashboard_once_and_leaves_the_address(study: Study) -
         assert ask(f"{server.address}/dashboard?token=wrong", Cookie=pair).status == 401
         assert ask(f"{server.address}//evil.example/?{shown}").headers["Location"] == "/evil.example/?numbers=1"
         assert ask(f"{server.address}/api/studies", Host="evil.example", Cookie=pair).status == 403
+
+
+def test_a_writable_dashboard_says_whether_it_asks_for_a_token_and_why(study: Study) -> None:
+    others = find_other_users()
+    with running(study, "--writable") as server:
+        [line] = [line for line in server.said if line.startswith("--writable")]
+        tokens = re.findall(r"\?token=([\w-]{20,})", server.said[1])
+        assert (len(tokens), "asks for a token" in line) == ((1, True) if others else (0, False))
+        assert ask(f"{server.address}/api/studies").status == (401 if others else 200)
+        for token in tokens:
+            assert ask(f"{server.address}/api/studies", Authorization=f"Bearer {token}").status == 200
+
+
+def test_the_command_says_in_one_line_that_a_token_is_not_utf8(study: Study) -> None:
+    done = hpo("dashboard", "--storage", str(study.storage.url), HPO_DASHBOARD_TOKEN=os.fsdecode(b"\xff\xfe" * 8))
+    assert done.returncode == 2
+    assert done.stderr == "hpo: dashboard: HPO_DASHBOARD_TOKEN is not UTF-8; set it to letters, digits and hyphens\n"
 
 
 def test_a_token_that_can_be_guessed_is_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hpo.config.trial_config import TrialConfig
+from hpo.errors import DataError
 from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
 from hpo.report.chapters.error_analysis import (
     calibration_bins,
@@ -141,3 +143,24 @@ def test_the_error_is_the_weighted_mean_of_the_gaps() -> None:
     probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.9, 0.1], [0.9, 0.1]])
     told = Predictions(np.array([0, 1, 0, 0]), probabilities, np.array([1]), None)
     assert expected_calibration_error(told, bins=2) == pytest.approx((0.1 + 0.1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"test_labels": np.arange(8) + 3}, "its arrays do not belong together"),
+        ({"test_labels": np.arange(7) % 3}, "its arrays do not belong together"),
+        ({"test_mistakes": np.array([100])}, "its arrays do not belong together"),
+        ({"test_probabilities": np.zeros(8)}, "its arrays do not belong together"),
+        ({"test_probabilities": np.full((8, 3), "a")}, "test_probabilities holds <U1, not numbers"),
+        ({"test_mistakes": None}, "has no test_mistakes"),
+        ({"test_pictures": np.array([{}], object)}, "test_pictures cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_predictions_is_one_line(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    good = {"labels": np.arange(8) % 3, "probabilities": np.full((8, 3), 1 / 3), "mistakes": np.arange(2)}
+    arrays = {**{f"test_{name}": array for name, array in good.items()}, **changes}
+    np.savez(tmp_path / "p.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=f"{words}.*; delete the file, and run hpo evaluate again") as error:
+        EvaluationRun("x", 0, 0, "COMPLETE", file=tmp_path / "p.npz").predictions("test")
+    assert str(error.value).startswith(str(tmp_path))

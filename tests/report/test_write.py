@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import re
 import tomllib
 from dataclasses import replace
@@ -83,6 +84,17 @@ def report(study: Study, out: Path) -> tuple[Page, str, dict[str, Any]]:
     for spec in page.figures.values():
         go.Figure(json.loads(re.sub(r'"@\w+"', '"red"', json.dumps(spec))))
     return page, paths.markdown.read_text(), document
+
+
+def test_its_files_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_report(filled(tmp_path, states=MIXED), tmp_path / "out")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 def test_five_files_and_the_answer_first(tmp_path: Path, real_svg: None) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 import tomllib
 from typing import Any
 
@@ -16,7 +17,7 @@ from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
 from hpo.study.input import templates
-from hpo.study.input.study_file import read_toml
+from hpo.utils.documents import read_document
 
 ALTERNATIVES = [
     {"low": 1e-4, "high": 1e-2, "log": True, "when": {"optimizer": "adam"}},
@@ -61,7 +62,7 @@ def test_python_equals_toml_with_conditions() -> None:
 
 @pytest.mark.parametrize("name", templates.template_names("search_spaces"))
 def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
-    space = Space(read_toml(templates.find_template("search_spaces", name)))
+    space = Space(read_document(templates.find_template("search_spaces", name)))
     assert Space(space.to_json()) == space
     assert space.notices() == []
     varied = {dimension.parameter.name for dimension in space.varied}
@@ -88,6 +89,10 @@ def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
         ({"learning_rate": [0.1, 0.1]}, "twice"),
         ({"learning_rate": [0.1, "x"]}, "must be a number"),
         ({"learning_rate": {"low": 0.1, "high": 1, "log": 1}}, "true or false"),
+        ({"learning_rate": {"low": 0.1, "high": 1, "step": 1e-300}}, "makes too many steps"),
+        ({"learning_rate": {"low": 0.1, "high": 10**5000}}, "high = a number of thousands of digits"),
+        ({"width": {"low": 1, "high": 10**400}}, "high = 1000"),
+        ({"width": [*range(1, 20_000)]}, "a list of 19,999 choices; give at most 10,000"),
         ({"width": {"low": 1.5, "high": 3}}, "whole number"),
         ({"width": hpo.Float(1, 3)}, "use Int"),
         ({"dropout": {"low": 0, "high": 1}}, "0 <= x < 1"),
@@ -118,6 +123,52 @@ def test_the_conditional_tree_is_enumerated_once_each() -> None:
     assert len(points) == 5 + 5 * 2
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     assert {"optimizer": "adam", "depth": 0} in points
+
+
+CHOICES = {
+    "optimizer": ["adam", "sgd", "momentum"],
+    "depth": [{"low": 0, "high": 3}, 0, [1, 2]],
+    "width": [[32, 64], {"low": 1, "high": 9, "step": 4}, {"low": 8, "high": 9, "log": True}],
+    "momentum": [
+        [0.0, 0.5],
+        {"low": 0.1, "high": 0.4, "step": 0.1},
+        {"choices": [0.0, 0.1], "when": {"depth": [1, 2]}},
+    ],
+    "schedule": [["constant", "cosine"], "cosine"],
+    "warmup": [[0.0, 0.1], {"choices": [0.0, 0.2], "when": {"optimizer": "adam"}}],
+    "activation": [["relu", "tanh"]],
+    "epochs": [{"low": 1, "high": 3}, [{"value": 5, "when": {"width": {"low": 1, "high": 32}}}]],
+}
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in CHOICES.items()}))
+def test_a_grid_is_counted_as_it_is_enumerated(literals: dict[str, Any]) -> None:
+    space = Space(literals)
+    assert space.grid_size() == sum(1 for _ in space.grid())
+
+
+def test_a_large_grid_is_counted_at_once() -> None:
+    wide = {"low": 1, "high": 65_536}
+    rates = {"low": 1e-9, "high": 1.000000001, "step": 1e-9}
+    start = time.process_time()
+    assert Space(width=wide, batch_size={"low": 2, "high": 1_000_000}, dense_width=wide).grid_size() == 65_536 * 999_999
+    assert Space(learning_rate=rates, width=wide).grid_size() == (10**9 + 1) * 65_536
+    deep = Space(depth={"low": 0, "high": 16}, width=wide, optimizer=["adam", "sgd"], momentum={**rates, "high": 0.5})
+    assert deep.grid_size() == (1 + 16 * 65_536) * (1 + 500_000_000)
+    when = {"value": 1, "when": {"batch_size": [7], "width": [7]}}
+    with pytest.raises(SpaceError, match="more than 100,000 combinations of values decide"):
+        Space(batch_size={"low": 1, "high": 1_000_000}, width=wide, epochs=[when]).grid_size()
+    assert time.process_time() - start < 3
+
+
+def test_a_range_of_many_steps_is_drawn_from_without_listing_them() -> None:
+    domain = hpo.Float(1e-9, 1.000000001, step=1e-9)
+    start = time.process_time()
+    assert [domain.at(unit) for unit in (0.0, 0.5, 1 - 1e-12)] == [1e-9, 0.500000001, 1.000000001]
+    assert domain.count() == 10**9 + 1
+    assert hpo.Int(-(2**63), 2**63 - 1).at(0.5) == 0
+    assert time.process_time() - start < 1
 
 
 def test_a_grid_over_a_continuous_range_is_refused() -> None:

@@ -142,16 +142,34 @@ def test_a_copy_that_breaks_off_leaves_nothing(
     source, target = pair
     study = _made(source, tmp_path)
     _work(study, *EACH)
-    # The last thing that is inserted cannot be: the list of this running trial's parameters is broken.
-    with source.engine.begin() as connection:
-        connection.execute(sa.text("UPDATE trial_params SET distribution_json = 'broken'"))
-    with pytest.raises(ValueError, match="Expecting value"):
+
+    def break_off(_: object) -> None:
+        raise ValueError("the last thing that is inserted cannot be")
+
+    monkeypatch.setattr("hpo.study.operations.copy_study._Copier._fix_parameters", break_off)
+    with pytest.raises(ValueError, match="the last thing"):
         copy_study(study, target, "small")
     assert [found.study_name for found in target.get_all_studies()] == ["there before"]
     for table in ("trials", "trial_params", "study_user_attributes", "hpo_epochs"):
         with target.engine.connect() as connection:
             held = connection.execute(sa.text(f"SELECT COUNT(*) FROM {table}")).scalar_one()
         assert held == (1 if table == "trials" else 0), table
+
+
+def test_a_parameter_that_cannot_be_read_does_not_keep_a_study_from_being_copied(
+    pair: tuple[StudyStorage, StudyStorage], tmp_path: Path
+) -> None:
+    source, target = pair
+    study = _made(source, tmp_path)
+    _work(study, *EACH)
+    with source.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE trial_params SET distribution_json = 'broken'"))
+    copied = copy_study(study, target, "small")
+    assert len(copied.trials()) == len(study.trials())
+    assert all(not trial.params for trial in copied.trials())
+    with target.engine.connect() as connection:
+        texts = connection.execute(sa.text("SELECT DISTINCT distribution_json FROM trial_params")).scalars().all()
+    assert texts == ["broken"]
 
 
 def test_what_the_dashboard_and_samplers_keep_by_id_is_found_again(

@@ -18,15 +18,8 @@ from hpo.errors import StudyNotFoundError
 from hpo.storage.url import normalize
 from hpo.study import Study, StudyStorage
 from hpo.study.files.cleanup import find_study_folders, find_unneeded_files, remove_files
-from hpo.study.files.study_files import (
-    KEPT,
-    MARKER,
-    StudyFiles,
-    list_local_weights,
-    rank_trials,
-    storage_place,
-    weights_path,
-)
+from hpo.study.files.marker import MARKER, storage_place
+from hpo.study.files.study_files import KEPT, StudyFiles, list_local_weights, rank_trials, weights_path
 from hpo.utils.home import home
 from tests.study.helpers import holder, make_study, sqlite_url
 

@@ -279,6 +279,25 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
             {"early_terminate": {"type": "hyperband", "min_iter": 0}},
             "early_terminate.min_iter = 0: must be a whole number",
         ),
+        (
+            {"early_terminate": {"type": "hyperband", "eta": 999_999, "s": 99_999_999, "max_iter": 27}},
+            "early_terminate.s = 99999999: must be a whole number, 1 to 64",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "eta": 10**12, "min_iter": 1}},
+            "early_terminate.eta = 1000000000000",
+        ),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 10**15}}, "early_terminate.min_iter = 1000000000000000"),
+        ({"method": ["grid"]}, r"method = \['grid'\]: unknown method"),
+        ({"parameters": {"width": {"distribution": ["normal"]}}}, "parameters.width: unknown distribution"),
+        (
+            {"parameters": {"lr": {"distribution": "log_uniform", "min": 0, "max": 1000}}},
+            "parameters.lr: e to the power",
+        ),
+        (
+            {"parameters": {"gradient_clip": {"distribution": "normal", "mu": 1e308, "sigma": 1e308}}},
+            "parameters.gradient_clip: a range from",
+        ),
         ({"paramaters": {}}, "unknown key 'paramaters'; did you mean 'parameters'"),
     ],
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -270,6 +271,17 @@ def test_files_that_are_no_checkpoints(tmp_path):
     for content in (Attack(), [], {"a": 1}, {"fingerprint": fingerprint(chosen, on, "val_accuracy", "maximize")}):
         torch.save(content, path)
         assert "is damaged" in refused(path, chosen, on)
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    path = tmp_path / "0.pt"
+    chosen, on = interrupted(path)
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in content.items():
+            archive.writestr(name, part)
+    assert "is damaged (it is compressed" in refused(path, chosen, on)
 
 
 def test_another_trials_checkpoint(tmp_path, monkeypatch):

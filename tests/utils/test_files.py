@@ -29,14 +29,19 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(("mode", "expected"), [(None, 0o640), (0o644, 0o644)])
-def test_permissions(tmp_path: Path, mode: int | None, expected: int) -> None:
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_permissions_are_those_of_any_new_file(tmp_path: Path, umask: int, expected: int) -> None:
+    (tmp_path / "a").touch(mode=0o666)  # also where it replaces one that all may read
+    before = os.umask(umask)
     try:
-        write_atomically(tmp_path / "a", b"", mode=mode)
+        write_atomically(tmp_path / "a", b"")
+        with atomic_folder(tmp_path / "new") as folder:
+            (folder / "file").touch()
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == expected
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (tmp_path / "new" / "file").stat().st_mode & 0o777 == expected
 
 
 @pytest.mark.parametrize("sync", [True, False])

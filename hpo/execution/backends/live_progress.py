@@ -28,13 +28,15 @@ REFRESH = 1.0  # seconds between two reads of the storage
 def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Callable[[], bool]) -> list[str]:
     """Show progress on standard error until all workers have ended; return the reasons of those that failed.
 
-    A request to stop is passed on to the workers once.
+    A request to stop is passed on to the workers once. A failure is shown at once: other workers may go on for long.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
     begin, stopping, last_read, reported = datetime.now(), False, 0.0, False
+    failures: dict[int, str] = {}  # by the worker's place; read early, while the database still lists the worker
+    running = set(range(len(workers)))
     try:
-        while any(worker.alive for worker in workers):
+        while running:
             if should_stop() and not stopping:
                 stopping = True
                 console.print("stopping: every worker releases its trials (a second signal stops at once)")
@@ -43,14 +45,21 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
             if time.monotonic() - last_read >= REFRESH:
                 last_read = time.monotonic()
                 reported = _show(display, study, begin, console, reported)
-            time.sleep(POLL)
+            for i in [i for i in running if not workers[i].alive]:
+                running.remove(i)
+                if why := workers[i].failure:
+                    failures[i] = why
+                    if running and not stopping:
+                        console.print(f"{why}; {len(running)} more at work", soft_wrap=True)
+            if running:
+                time.sleep(POLL)
     except BaseException:  # a second signal, or a bug here: nobody else would stop them
         for worker in workers:
             worker.stop()
         raise
     finally:
         display.close()
-    return [why for worker in workers if (why := worker.failure)]
+    return [failures[i] for i in sorted(failures)]
 
 
 def _show(display: _Display, study: Study, begin: datetime, console: Console, reported: bool) -> bool:

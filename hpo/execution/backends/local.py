@@ -7,40 +7,40 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from hpo.execution.backends.process import log_names, read_failure, start_process, storage_url_of
+from hpo.execution.backends.process import WorkerProcess, log_names, start_process, storage_url_of
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
-from hpo.utils.home import cores, folder
+from hpo.utils.home import cores, make_folder
+from hpo.utils.paths import study_path
 
 __all__ = ["Local", "LocalWorker", "count_gpus", "default_worker_count"]
 
 
 @dataclass
 class LocalWorker:
-    """Worker process with its log."""
+    """Worker process of a study."""
 
-    process: subprocess.Popen[bytes]
-    log: Path
-    stopping: bool = field(default=False)
+    worker: WorkerProcess
+    study: Study
+    stopping: bool = False
 
     @property
     def alive(self) -> bool:
         """True while the process runs."""
-        return self.process.poll() is None
+        return self.worker.process.poll() is None
 
     @property
     def failure(self) -> str | None:
-        """Last line of its log if it ended with an error, else None."""
-        return read_failure(self.process, self.log, stopping=self.stopping)
+        """Reason why it failed, in a line; see `WorkerHandle`."""
+        return self.worker.read_failure(self.study, stopping=self.stopping)
 
     def stop(self) -> None:
         """Ask for an orderly stop; when asked again, the worker releases its trials and ends at once."""
         self.stopping = True
         if self.alive:
-            self.process.send_signal(signal.SIGTERM)
+            self.worker.process.send_signal(signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class Local:
         count = options.workers or default_worker_count(options.device)
         threads = options.cpus or max(1, cores() // count)
         arguments = options.model_copy(update={"cpus": threads}).arguments(study.name)
-        logs = folder("logs", study.name)
+        logs = make_folder(study_path("logs", study.name))
         devices = count_gpus() if options.device in ("auto", "cuda") else []
         return [
             LocalWorker(
                 start_process(arguments, storage_url_of(study), threads, logs / name, extra_env=_one_of(devices, i)),
-                logs / name,
+                study,
             )
             for i, name in enumerate(log_names(count))
         ]

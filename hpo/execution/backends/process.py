@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hpo.errors import RunError
-from hpo.study import Study
-from hpo.utils.home import folder, home
+import optuna
+import sqlalchemy.exc
 
-__all__ = ["STOPS", "RemoteWorker", "log_names", "read_failure", "start_process", "storage_url_of"]
+from hpo.errors import HpoError, RunError
+from hpo.study import Study, StudyStorage
+from hpo.utils.home import home, make_folder
+from hpo.utils.paths import study_path
+from hpo.utils.text import shorten_message
+
+__all__ = ["STOPS", "RemoteWorker", "WorkerProcess", "log_names", "start_process", "storage_url_of"]
 
 POLL = 0.5  # seconds; Ray interrupts without a signal, which a process that waits in a system call does not notice
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+TAIL = 65536  # bytes of a log that are read for its last line
+CLOCKS = 2.0  # seconds by which a worker may have begun before its process, as two clocks see it
 
 
 def storage_url_of(study: Study) -> str:
@@ -40,8 +49,8 @@ def start_process(
     log: Path,
     cwd: Path | None = None,
     extra_env: Mapping[str, str] | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start `hpo …` with its output in a log.
+) -> WorkerProcess:
+    """Start `hpo worker …` with its output in a log.
 
     Args:
         arguments: arguments of `hpo`.
@@ -62,23 +71,79 @@ def start_process(
     }
     with log.open("ab") as output:
         # A session of its own, so that a signal to whoever started it reaches it once, when it is passed on.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, cwd=cwd,
             start_new_session=True,
         )  # fmt: skip
+    return WorkerProcess(process, log, time.monotonic())
 
 
-def read_failure(process: subprocess.Popen[bytes], log: Path, *, stopping: bool) -> str | None:
-    """Return why a worker failed, in a line; None while it runs, and if it was stopped or had no work left."""
-    code = process.poll()
-    # Stopped by whomever. Before a worker has installed its handlers, it dies of the signal itself.
-    if code is None or code == 0 or code - 128 in STOPS or (stopping and -code in STOPS):
-        return None
-    if code < 0:
-        return f"worker {process.pid} was killed by signal {-code} (log: {log})"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    last = lines[-1] if lines else "no output"
-    return f"worker {process.pid} ended with exit code {code}: {last} (log: {log})"
+@dataclass(frozen=True)
+class WorkerProcess:
+    """Process of a worker on this machine.
+
+    Attributes:
+        process: the process.
+        log: file with its output.
+        began: when it was started, by the monotonic clock.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    began: float
+
+    def read_failure(self, study: Study | None, *, stopping: bool) -> str | None:
+        """Return why it failed, in a line; None while it runs, and if it was stopped or had no work left.
+
+        Args:
+            study: its study; None where that cannot be read.
+            stopping: whether whoever started it has asked it to stop.
+        """
+        code = self.process.poll()
+        # Stopped by whomever. Before a worker has installed its handlers, it dies of the signal itself.
+        if code is None or code - 128 in STOPS or (stopping and (code == 0 or -code in STOPS)):
+            return None
+        held = None if study is None else self._find_held_trials(study)
+        if code == 0 and held is None:
+            return None
+        listed = ", ".join(map(str, held or ()))
+        where = f" while it trained trial{'s' if len(held or ()) > 1 else ''} {listed}" if held else ""
+        worker = f"worker {self.process.pid}"
+        if code == 0:
+            return f"{worker} ended with exit code 0{where}, without saying why, as after os._exit() (log: {self.log})"
+        if code < 0:
+            return f"{worker} was killed by signal {-code} ({_signal_name(-code)}){where} (log: {self.log})"
+        return f"{worker} ended with exit code {code}{where}: {_read_last_line(self.log)} (log: {self.log})"
+
+    def _find_held_trials(self, study: Study) -> list[int] | None:
+        """Return the numbers of the trials that it left behind; None if it left the study's list, as at an orderly end.
+
+        Whatever code it called may have ended the process with an exit code of its choice.
+        """
+        age, here = time.monotonic() - self.began + CLOCKS, socket.gethostname()
+        try:
+            workers = study.storage.read_workers(study.id)
+            # A process id is used again; a worker of an earlier process was last seen before this one began.
+            mine = [each for each in workers if (each.host, each.pid) == (here, self.process.pid) and each.seen < age]
+            ids = [trial_id for each in mine for trial_id in each.trial_ids]
+            return [study.storage.get_trial_number_from_id(trial_id) for trial_id in ids] if mine else None
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, KeyError):
+            return None  # no answer, or the study was deleted
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
+
+
+def _read_last_line(log: Path) -> str:
+    """Return the last line of a log, which may be of any length."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    return shorten_message(lines[-1]) if lines else "no output"
 
 
 @dataclass(frozen=True)
@@ -122,20 +187,25 @@ class RemoteWorker:
             # A shell starts background jobs like that, even a whole cluster, which could then cancel nothing.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ["HPO_HOME"] = str(self.home)
-        log = folder("logs", self.study) / self.log
-        process = start_process(
+        log = make_folder(study_path("logs", self.study)) / self.log
+        worker = start_process(
             self.arguments, url, self.threads, log, self.cwd if self.cwd.is_dir() else None,
             {"HPO_HOME": str(self.home)},
         )  # fmt: skip
-        stopping = True
+        process = worker.process
         try:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(POLL)
-            stopping = False
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGUSR2)  # which only asks, in case the worker has received a signal already
                 process.wait()
-        if why := read_failure(process, log, stopping=stopping):
+        if why := worker.read_failure(self._open_study(url), stopping=False):
             raise RunError(f"{why} on {os.uname().nodename}")
+
+    def _open_study(self, url: str) -> Study | None:
+        try:
+            return Study(StudyStorage(url, create=False), self.study)
+        except HpoError:  # the database does not answer, or the study was deleted
+            return None

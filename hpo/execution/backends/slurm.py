@@ -14,7 +14,8 @@ from hpo.errors import RequestError, RunError
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
-from hpo.utils.home import folder
+from hpo.utils.home import make_folder
+from hpo.utils.paths import study_path
 
 if TYPE_CHECKING:
     import submitit
@@ -80,7 +81,7 @@ class Slurm:
                 "--backend slurm: sbatch is not found; launch from a machine of the cluster, or try it here with "
                 "--slurm cluster=local"
             )
-        executor = submitit.AutoExecutor(folder("submitit", study.name), cluster=cluster)
+        executor = submitit.AutoExecutor(make_folder(study_path("submitit", study.name)), cluster=cluster)
         try:
             executor.update_parameters(**_to_submitit(parameters, options), name=f"hpo-{study.name}")
         except (AssertionError, NameError, TypeError, ValueError) as error:

@@ -37,6 +37,8 @@ def _study_table(results: Results) -> Table:
         rows.append(["constraints", f"{texts} (violated by {violated} of {len(results.trials)} trials)"])
     if budget.timeout is not None:
         rows.append(["timeout", duration_text(budget.timeout)])
+    if budget.trial_timeout is not None:
+        rows.append(["timeout of a trial", duration_text(budget.trial_timeout)])
     if budget.target is not None:
         rows.append(["target", values_text(results.objective.metric, budget.target)])
     if definition.baseline is not None:

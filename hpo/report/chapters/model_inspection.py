@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from hpo.errors import DataError, DefinitionError
 from hpo.report.chapters.blocks import Block, Chapter, Note, Pictures, Subtitle, Text
+from hpo.report.data.evaluations import AGAIN, ARTIFACT_LIMIT
 from hpo.report.figures.plotly_spec import HOVER, Figure, attach_spec, build_spec, escape_text, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, one_line, values_text
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
+from hpo.utils.arrays import open_npz
+from hpo.utils.documents import parse_json
+from hpo.utils.text import first_line
 
 __all__ = ["model_inspection_chapter"]
 
 Array = np.ndarray[Any, Any]
+ABOUT = ("trial", "metric", "value", "samples", "split", "shape", "filters", "layers", "notes")
 FLOOR = 1e-6  # of losses, on a logarithmic scale
 PIXELS = 84  # the least height of a picture, where its samples are smaller
 NOISE = "What looks like noise excites the model more than any sample: training never taught it to ignore such inputs."
@@ -57,9 +63,15 @@ def _read_data(study: Study) -> InspectionData | None:
     path = find_artifact(study, "inside.npz")
     if path is None:
         return None
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return InspectionData(arrays, json.loads(str(arrays.pop("about"))))
+    with open_npz(path, ARTIFACT_LIMIT, AGAIN) as file:
+        arrays = {name: file.read(name) for name in file.names}
+    try:
+        about = parse_json(str(arrays.pop("about")))
+    except (KeyError, DefinitionError) as error:
+        raise DataError(f"{path}: about: cannot be read ({first_line(error)}); {AGAIN}") from error
+    if missing := [name for name in ABOUT if name not in about]:
+        raise DataError(f"{path}: about: has no {', '.join(missing)}; {AGAIN}")
+    return InspectionData(arrays, about)
 
 
 def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
@@ -72,7 +84,7 @@ def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
     if best is None or (best.number, best.values[0]) != (number, about["value"]):
         now = "The study no longer has a best trial" if best is None else f"Trial {best.number} is now the best"
         evidence = f"{now}; what follows is about trial {number}, the best when this was computed."
-        advice = f"Compute it again: `hpo evaluate {study.name} --inside`."
+        advice = f"Compute it again: `hpo evaluate {shlex.quote(study.name)} --inside`."
         blocks.insert(0, Note("warning", "Computed for an earlier best model", evidence, advice))
     return blocks
 

@@ -9,6 +9,7 @@ from hpo.report.commands import format_command, format_import_options
 from hpo.report.data.results import Results
 from hpo.report.format import one_line
 from hpo.study.definition import ComponentSpec
+from hpo.utils.paths import ROOM, fit_name
 
 __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 
@@ -81,11 +82,12 @@ def study_table(results: Results) -> dict[str, Any]:
     """
     definition, budget = results.definition, results.budget
     table = {
-        "name": results.name,
+        "name": fit_name(results.name, "", ROOM),  # a name of earlier versions may be longer than a new one
         "dataset": definition.dataset.name,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": budget.trials,
         "timeout": budget.timeout,
+        "trial_timeout": budget.trial_timeout,
         "target": budget.target,
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo.errors import DataError
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Text
+from hpo.report.data.evaluations import AGAIN, ARTIFACT_LIMIT
 from hpo.report.figures.png import encode_png
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.operations.evaluation_study import evaluation_studies
+from hpo.utils.arrays import open_npz
 
 __all__ = ["sample_images_chapter"]
 
@@ -24,8 +27,10 @@ def sample_images_chapter(study: Study) -> Chapter | None:
     if samples is None:
         return None
     dataset, path = samples
-    with np.load(path, allow_pickle=False) as file:
-        images, labels = file["images"], file["labels"]
+    with open_npz(path, ARTIFACT_LIMIT, AGAIN) as arrays:
+        images, labels = arrays.read("images"), arrays.read("labels")
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+        raise DataError(f"{path}: holds no images with their labels; {AGAIN}")
     classes = sorted(set(labels.tolist()))
     each = max(1, min(SHOWN, PICTURES_LIMIT // max(len(classes), 1)))
     chosen = [i for label in classes[:PICTURES_LIMIT] for i in np.flatnonzero(labels == label)[:each]]

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import getpass
 import os
-import secrets
 import socket
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError
+from hpo.report.dashboard.access import choose_access
 from hpo.report.dashboard.middleware import guard_app, is_loopback
 from hpo.utils.signals import StopRequest
 
 if TYPE_CHECKING:
+    from hpo.report.dashboard.access import Access
+    from hpo.report.dashboard.connections import Server
     from hpo.study import Study, StudyStorage
 
 __all__ = ["serve"]
 
-POLL = 0.5  # seconds until a signal is noticed
-TOKEN = "HPO_DASHBOARD_TOKEN"
-SHORTEST = 8  # characters of a token that somebody chose
+POLL = 0.5  # seconds until a signal, or a client that has taken too long, is noticed
 UNSAFE = "plain HTTP is not encrypted: whoever can read the network can read the token and the studies"
 
 
@@ -36,7 +36,7 @@ def serve(
 
     The address is printed on standard error once it answers. A host that others reach asks for a token: that of the
     environment variable `HPO_DASHBOARD_TOKEN`, or one that is made and printed. Loopback asks for one where the
-    variable is set.
+    variable is set, or where it is writable and other users can log in to this machine.
 
     Args:
         storage: whose studies are shown.
@@ -46,64 +46,32 @@ def serve(
         writable: whether the dashboard may change and delete studies.
 
     Raises:
-        RequestError: the port is taken, the address is not this machine's, or the token is too short.
+        RequestError: the port is taken, the address is not this machine's, or the token is too short or not UTF-8.
     """
-    from waitress import create_server, wasyncore
+    from waitress import wasyncore
+
+    from hpo.report.dashboard.application import make_application
+    from hpo.report.dashboard.connections import close_overdue, open_servers
 
     local = is_loopback(host)
-    token_of_environment = _token_from_environment()
-    token = token_of_environment or (None if local else secrets.token_urlsafe(24))
-    application = guard_app(_make_dashboard(storage), local=local, writable=writable, token=token)
+    access = choose_access(local=local, writable=writable)
+    guard = guard_app(make_application(storage), local=local, writable=writable, token=access.token)
     sockets: dict[int, Any] = {}
     with StopRequest() as stop:
         try:
-            server = create_server(application, sockets, host=host, port=port, ident=None)
+            server, *_ = open_servers(guard, sockets, host, port)
         except (OSError, ValueError) as error:
             raise RequestError(f"dashboard: cannot listen on {host}:{port}: {_error_text(error)}") from error
         try:
-            lines = _address_lines(
-                _dashboard_url(server, host), storage, study, None if token_of_environment else token
-            )
+            lines = _address_lines(_dashboard_url(server, host), storage, study, access)
             _print_lines([*lines, *_remote_access_lines(server, host, local), "Ctrl-C stops it"])
             while not stop():
-                wasyncore.loop(timeout=POLL, map=sockets, count=1)
+                wasyncore.loop(timeout=POLL, map=sockets, count=1, use_poll=True)
+                close_overdue(sockets, monotonic())
         finally:
             server.task_dispatcher.shutdown()
             wasyncore.close_all(sockets)
     return stop.exit_code
-
-
-def _token_from_environment() -> str | None:
-    token = os.environ.get(TOKEN, "")
-    if token and len(token) < SHORTEST:
-        raise RequestError(
-            f"dashboard: {TOKEN} has {len(token)} characters, which can be guessed; set {SHORTEST} or more"
-        )
-    return token or None
-
-
-def _make_dashboard(storage: StudyStorage) -> Any:
-    """Make optuna-dashboard with the artifacts of this `HPO_HOME`."""
-    from bottle import HTTPError
-    from optuna.artifacts.exceptions import ArtifactNotFound
-    from optuna_dashboard import wsgi
-
-    from hpo.study.files.artifacts import ArtifactFolders
-
-    class Served(ArtifactFolders):
-        """A database may name artifacts whose files are on another machine: that is no error of the server."""
-
-        def open_reader(self, artifact_id: str) -> BinaryIO:
-            try:
-                return super().open_reader(artifact_id)
-            except ArtifactNotFound as error:
-                raise HTTPError(404, "This artifact's file is not in this HPO_HOME.") from error
-
-        def remove(self, artifact_id: str) -> None:
-            with suppress(ArtifactNotFound):
-                super().remove(artifact_id)
-
-    return wsgi(storage, artifact_store=Served())
 
 
 def _error_text(error: Exception) -> str:
@@ -112,36 +80,30 @@ def _error_text(error: Exception) -> str:
     return str(error)
 
 
-def _listening_port(server: Any) -> int:
-    """Return the port; of several addresses, the first one's."""
-    listening = getattr(server, "effective_listen", None) or [("", server.effective_port)]
-    return int(listening[0][1])
-
-
-def _dashboard_url(server: Any, host: str) -> str:
+def _dashboard_url(server: Server, host: str) -> str:
     """Return the URL to open."""
     name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    return f"http://{name}:{_listening_port(server)}"
+    return f"http://{name}:{server.effective_port}"
 
 
-def _address_lines(address: str, storage: StudyStorage, study: Study | None, token: str | None) -> list[str]:
+def _address_lines(address: str, storage: StudyStorage, study: Study | None, access: Access) -> list[str]:
     """Return lines with the addresses; a generated token is shown here and nowhere else."""
     lines = [f"dashboard of {storage.masked_url}: {address}/dashboard"]
     if study is not None:
         lines.append(f"study {study.name}: {address}/dashboard/studies/{study.id}")
-    if token is not None:
-        lines[-1] += f"?token={token}"
-    return lines
+    if access.shown is not None:
+        lines[-1] += f"?token={access.shown}"
+    return [*lines, access.reason] if access.reason else lines
 
 
-def _remote_access_lines(server: Any, host: str, local: bool) -> list[str]:
+def _remote_access_lines(server: Server, host: str, local: bool) -> list[str]:
     """Say how to reach it from elsewhere, and at what risk."""
     if not local:
         return [UNSAFE]
     connection = os.environ.get("SSH_CONNECTION", "").split()
     if len(connection) != 4:
         return []
-    port, name = _listening_port(server), f"[{host}]" if ":" in host else host
+    port, name = server.effective_port, f"[{host}]" if ":" in host else host
     at = "" if connection[3] == "22" else f" -p {connection[3]}"
     return [f"from your own machine: ssh{at} -L {port}:{name}:{port} {getpass.getuser()}@{connection[2]}"]
 

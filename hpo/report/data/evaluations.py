@@ -19,11 +19,20 @@ import numpy as np
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
+from hpo.errors import DataError
+from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
+from hpo.study.attributes import read_number, read_table, read_whole
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact
-from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, same_trial, trial_config_of
+from hpo.study.operations.evaluation_study import (
+    list_test_set_reads,
+    readable_evaluation_studies,
+    same_trial,
+    trial_config_of,
+)
+from hpo.utils.arrays import ArrayArchive, open_npz
 
 __all__ = [
     "NOT_VALIDATION",
@@ -37,6 +46,23 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+ARTIFACT_LIMIT = 2**30  # bytes of one array
+AGAIN = "delete the file, and run hpo evaluate again"
+
+
+def _read_numbers(arrays: ArrayArchive, name: str) -> Array:
+    array = arrays.read(name)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{arrays.path}: {name} holds {array.dtype}, not numbers; {AGAIN}")
+    return array
+
+
+def _within(numbers: Array, bound: int) -> bool:
+    return not numbers.size or (int(numbers.min()) >= 0 and int(numbers.max()) < bound)
+
+
+def _read_optional(arrays: ArrayArchive, name: str) -> Array | None:
+    return _read_numbers(arrays, name) if name in arrays.names else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +80,15 @@ class Predictions:
     probabilities: Array
     mistakes: Array
     pictures: Array | None
+
+    @property
+    def consistent(self) -> bool:
+        """True if the arrays have the shapes and numbers that belong together."""
+        if self.probabilities.ndim != 2 or self.labels.shape != self.probabilities.shape[:1] or self.mistakes.ndim != 1:
+            return False
+        samples, classes = self.probabilities.shape
+        inside = _within(self.labels, classes) and _within(self.mistakes, samples)
+        return inside and (self.pictures is None or self.pictures.shape[:1] == self.mistakes.shape)
 
     @property
     def correct(self) -> Array:
@@ -111,30 +146,33 @@ class EvaluationRun:
         """Read those of the split `validation` or `test`; None where they are not here."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as file:
-            if f"{split}_probabilities" not in file:
+        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
+            if f"{split}_probabilities" not in arrays.names:
                 return None
-            pictures = file.get(f"{split}_pictures")
-            return Predictions(
-                file[f"{split}_labels"].astype(np.int64),
-                file[f"{split}_probabilities"].astype(np.float32),
-                file[f"{split}_mistakes"].astype(np.int64),
-                pictures,
+            found = Predictions(
+                _read_numbers(arrays, f"{split}_labels").astype(np.int64),
+                _read_numbers(arrays, f"{split}_probabilities").astype(np.float32),
+                _read_numbers(arrays, f"{split}_mistakes").astype(np.int64),
+                _read_optional(arrays, f"{split}_pictures"),
             )
+        if not found.consistent:
+            raise DataError(f"{self.file}: its arrays do not belong together; {AGAIN}")
+        return found
 
     def reconstructions(self, split: str) -> Reconstructions | None:
         """Read those of the split `validation` or `test`; None where they are not here, or the model has classes."""
         if self.file is None:
             return None
-        with np.load(self.file, allow_pickle=False) as file:
-            if not {f"{split}_codes", f"{split}_originals"} & set(file.files):
+        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
+            if not {f"{split}_codes", f"{split}_originals"} & arrays.names:
                 return None
+            labels, explained = (_read_optional(arrays, f"{split}_{name}") for name in ("labels", "explained"))
             return Reconstructions(
-                file.get(f"{split}_labels", np.zeros(0, np.int64)),
-                file.get(f"{split}_codes"),
-                float(file.get(f"{split}_explained", 1.0)),
-                file.get(f"{split}_originals"),
-                file.get(f"{split}_reconstructions"),
+                np.zeros(0, np.int64) if labels is None else labels,
+                _read_optional(arrays, f"{split}_codes"),
+                1.0 if explained is None or explained.size != 1 else float(explained.item()),
+                _read_optional(arrays, f"{split}_originals"),
+                _read_optional(arrays, f"{split}_reconstructions"),
             )
 
 
@@ -258,7 +296,7 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     left out.
     """
     merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
-    for companion in evaluation_studies(study):
+    for companion in readable_evaluation_studies(study):
         evaluation = _read_evaluation(study, companion)
         key = (not evaluation.on_own_data, evaluation.refit, _content_key(companion.definition.dataset))
         merged[key] = _merge(merged[key], evaluation) if key in merged else evaluation
@@ -283,7 +321,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     own = _content_key(data) == _content_key(study.definition.dataset)
     objectives = study.definition.objectives
     place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
-    study_scores = {trial.number: trial.values[place] for trial in study.trials() if trial.values}
+    study_scores = _values_at(study, place)
     runs = _read_runs(companion)
     candidates = tuple(
         CandidateRuns(
@@ -323,25 +361,36 @@ def _to_local_time(at: str) -> datetime:
     return datetime.fromisoformat(at).astimezone().replace(tzinfo=None)
 
 
+def _values_at(study: Study, place: int) -> dict[int, float]:
+    """Return the value of the objective at that place of each trial that has one, by number."""
+    return {t.number: t.values[place] for t in study.trials() if t.values and place < len(t.values)}
+
+
+def _test_metrics(attrs: Mapping[str, Any]) -> dict[str, float]:
+    found = {name: read_number(attrs, name) for name in attrs if name.startswith("test_")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.read_epochs(companion.id)
     runs: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
-        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        if not {"seed", "configuration"} <= params.keys():
+        params = {**read_table(trial.system_attrs, FIXED), **trial.params}
+        seed = read_whole(params, "seed")
+        if seed is None or "configuration" not in params:
             continue  # it was added by others
         rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
         best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
         run = EvaluationRun(
             companion.name,
             trial.number,
-            int(params["seed"]),
+            seed,
             trial.state.name,
             {name: value for name, value in best.items() if name not in NOT_VALIDATION},
-            {name: value for name, value in attrs.items() if name.startswith("test_")},
+            _test_metrics(attrs),
             rows,
-            attrs.get("parameter_count"),
-            attrs.get("train_seconds"),
+            read_whole(attrs, "parameter_count"),
+            read_number(attrs, "train_seconds"),
             find_artifact(companion, "predictions.npz", trial.system_attrs),
         )
         runs.setdefault(str(params["configuration"]), []).append(run)
@@ -382,7 +431,7 @@ def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[Cand
     """Sort the best of the study first, the rival last unless it is the best itself."""
     place = study.definition.objectives.index(evaluation.objective)
     sign = -1 if evaluation.objective.direction == "maximize" else 1
-    values = {trial.number: sign * trial.values[place] for trial in study.trials() if trial.values}
+    values = {number: sign * value for number, value in _values_at(study, place).items()}
 
     def value(each: CandidateRuns) -> float:
         return math.inf if each.trial is None else values.get(each.trial, math.inf)

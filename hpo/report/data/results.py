@@ -26,6 +26,7 @@ from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
+from hpo.study.attributes import read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
@@ -255,7 +256,6 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
     attrs = trial.user_attrs
     params = _read_params(trial)
     seconds = trial.duration.total_seconds() if trial.duration else None
-    failure = attrs.get("failure") or ("unknown" if trial.state == TrialState.FAIL else None)
     return TrialRow(
         number=trial.number,
         state=trial.state.name,
@@ -263,14 +263,14 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         params=params,
         config=_make_config(study, trial, params),
         epochs=epochs,
-        worker=_text_or_none(attrs.get("worker")),
+        worker=read_text(attrs, "worker"),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         seconds=seconds,
-        best_epoch=_whole_or_none(attrs.get("best_epoch")),
-        parameter_count=_whole_or_none(attrs.get("parameter_count")),
-        failure=_text_or_none(failure),
-        message=_text_or_none(attrs.get("message")),
+        best_epoch=read_whole(attrs, "best_epoch"),
+        parameter_count=read_whole(attrs, "parameter_count"),
+        failure=read_text(attrs, "failure") or ("unknown" if trial.state == TrialState.FAIL else None),
+        message=read_text(attrs, "message"),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
         recorded=trial.params,
@@ -278,7 +278,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
 
 
 def _read_params(trial: FrozenTrial) -> dict[str, Value]:
-    fixed = trial.system_attrs.get(FIXED) if trial.state == TrialState.WAITING else None
+    fixed = read_table(trial.system_attrs, FIXED) if trial.state == TrialState.WAITING else None
     return {name: plain_value(value) for name, value in (fixed or trial.params).items()}
 
 
@@ -296,15 +296,6 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
         return study.definition.config(study.space.values(params))
     except RequestError:
         return None
-
-
-# Anybody can set attributes of a trial in the dashboard.
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _whole_or_none(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def trial_table(results: Results) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def _load(images: Sequence[bytes]) -> Array:
     """Read PNG files as one array, (N, H, W) where all are grey, else (N, H, W, 3); centre smaller ones on white."""
     from PIL import Image
 
-    opened = [Image.open(io.BytesIO(image)) for image in images]
+    opened = [Image.open(io.BytesIO(image), formats=("PNG",)) for image in images]
     mode = "L" if all(image.mode == "L" for image in opened) else "RGB"
     size = max(image.width for image in opened), max(image.height for image in opened)
     tiles = []

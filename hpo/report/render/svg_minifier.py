@@ -343,7 +343,7 @@ def _compress(content: bytes) -> bytes:
     """Rewrite a PNG file with a palette: of its own colours in sixteen opacities, or of 256 that are near."""
     from PIL import Image
 
-    pixels = np.array(Image.open(io.BytesIO(content)).convert("RGBA"))
+    pixels = np.array(Image.open(io.BytesIO(content), formats=("PNG",)).convert("RGBA"))
     pixels[..., 3] = np.round(pixels[..., 3] / OPACITY_STEP) * OPACITY_STEP
     pixels[pixels[..., 3] == 0] = 0
     if (own := encode_palette_png(pixels)) is not None:

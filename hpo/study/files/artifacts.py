@@ -17,10 +17,14 @@ from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
+from hpo.storage.stored_values import parse_value
+from hpo.study.attributes import read_table
+from hpo.study.files.marker import leads_out
 from hpo.study.files.study_files import StudyFiles, study_folder
 from hpo.study.study import Study
 from hpo.utils.files import write_atomically
 from hpo.utils.home import home
+from hpo.utils.paths import is_own_file
 
 __all__ = ["Artifact", "ArtifactFolders", "find_artifact", "list_artifact_ids", "list_artifacts", "save_artifact"]
 
@@ -74,13 +78,14 @@ def list_artifacts(study: Study, system_attrs: Mapping[str, Any] | None = None) 
     artifacts: dict[str, Artifact] = {}
     for name, value in attrs.items():
         if name.startswith(PREFIX):
-            metadata = json.loads(value) if isinstance(value, str) else value
-            if metadata is None:  # deleted in optuna-dashboard
+            metadata = parse_value(value) if isinstance(value, str) else value
+            texts = [read_table({name: metadata}, name).get(part) for part in ("artifact_id", "filename", "mimetype")]
+            if not all(isinstance(text, str) for text in texts):  # deleted in optuna-dashboard, or damaged
                 continue
-            key, filename = metadata["artifact_id"], metadata["filename"]
-            path = folder / key if folder and ID.fullmatch(key) else None
-            existing = path if path is not None and path.is_file() else None
-            artifacts[filename] = Artifact(key, filename, metadata["mimetype"], existing)
+            key, filename, mimetype = map(str, texts)
+            here = folder is not None and ID.fullmatch(key) is not None and is_own_file(folder, key)
+            existing = folder / key if folder is not None and here else None
+            artifacts[filename] = Artifact(key, filename, mimetype, existing)
     return artifacts
 
 
@@ -133,5 +138,6 @@ class ArtifactFolders:
     def _path(self, artifact_id: str) -> Path:
         if ID.fullmatch(artifact_id):
             for path in (home() / "artifacts").glob(f"*/{artifact_id}"):
-                return path
+                if not leads_out(path):
+                    return path
         raise ArtifactNotFound(f"artifact {artifact_id} is not in {home() / 'artifacts'}")

@@ -9,23 +9,23 @@ Files are listed before the database is read, so that files of a trial that begi
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from sqlalchemy.engine import URL
 
-from hpo.errors import RunError
+from hpo.errors import RequestError, RunError
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import TRIALS
 from hpo.study.files.artifacts import list_artifact_ids
-from hpo.study.files.study_files import KEY, KINDS, MARKER, rank_trials, storage_place, study_folder
+from hpo.study.files.marker import MARKER, Marker, leads_out, read_marker
+from hpo.study.files.study_files import KEY, KINDS, rank_trials, study_folder
 from hpo.study.study import Study
 from hpo.utils.home import home
 
@@ -34,6 +34,8 @@ __all__ = ["UnneededFile", "find_study_folders", "find_unneeded_files", "remove_
 TEMPORARY = re.compile(r"\..+\.\d+\.[0-9a-f]{8}")  # see `hpo.utils.files.write_atomically`
 # Seconds. Its name has the writer's process, which may run on another machine: only the age shows that it is abandoned.
 TEMPORARY_LIFETIME = 3600
+UNKNOWN = "unknown: it does not say whose it is"
+LEADS_OUT = "a link that leads out of HPO_HOME"
 TRIAL_FILE = re.compile(r"(\d+)\.(pt|safetensors)")
 
 
@@ -56,11 +58,11 @@ class UnneededFile:
 
 @dataclass(frozen=True)
 class _Folder:
-    """Folder of a study's files of one kind. `marker` is the content of a valid `study.json`, or None."""
+    """Folder of a study's files of one kind. `marker` is the content of its own `study.json`, or None."""
 
     path: Path
     kind: str
-    marker: dict[str, Any] | None
+    marker: Marker | None
     files: list[Path]
 
 
@@ -76,37 +78,54 @@ def find_unneeded_files(storage: StudyStorage, name: str | None = None, *, unkno
         StudyNotFoundError: there is neither a study of that name nor a folder of one.
     """
     folders = _list_folders()
-    if name is not None and not any((each.marker or {}).get("study") == name for each in folders):
+    if name is not None and not any(each.marker is not None and each.marker.study == name for each in folders):
         Study(storage, name)  # raises if there is none; if there is, it has no files
         return []
-    studies = {(each.study_name, each.user_attrs.get(KEY)) for each in storage.get_all_studies()}
-    here = storage_place(storage.url)
+    keys = {each.study_name: each.user_attrs.get(KEY) for each in storage.get_all_studies()}
     unneeded: list[UnneededFile] = []
     for each in folders:
-        marker = each.marker or {}
-        if name is not None and marker.get("study") != name:
+        marker = each.marker
+        if name is not None and (marker is None or marker.study != name):
             continue
-        if marker and (marker["study"], marker["key"]) in studies:
-            unneeded += _unneeded_in_folder(each, Study(storage, marker["study"]))
+        if marker is not None and marker.is_in(storage.url) and keys.get(marker.study) == marker.key:
+            unneeded += _unneeded_in_folder(each, Study(storage, marker.study))
         else:
-            unneeded.append(_unneeded_folder(each, here, unknown=unknown))
+            unneeded.append(_unneeded_folder(each, storage.url, unknown=unknown))
     return unneeded
 
 
-def _unneeded_folder(each: _Folder, here: str, *, unknown: bool) -> UnneededFile:
-    """Judge a folder that belongs to no study of the storage at `here`."""
+def _unneeded_folder(each: _Folder, url: URL, *, unknown: bool) -> UnneededFile:
+    """Judge a folder that belongs to no study of the storage."""
     size = _size(each.path)
+    if leads_out(each.path):
+        return UnneededFile(each.path, size, LEADS_OUT, stays=True)
     if each.marker is None:
-        return UnneededFile(each.path, size, "unknown: it does not say whose it is", stays=not unknown)
-    if each.marker["storage"] == here:
-        return UnneededFile(each.path, size, f"study {each.marker['study']} is deleted")
-    return UnneededFile(each.path, size, f"of another storage, {each.marker['storage']}", stays=True)
+        return UnneededFile(each.path, size, UNKNOWN, stays=not unknown)
+    if each.marker.is_in(url):
+        return UnneededFile(each.path, size, f"study {each.marker.study} is deleted")
+    return UnneededFile(each.path, size, f"of another storage, {each.marker.storage}", stays=True)
 
 
 def find_study_folders(study: Study) -> list[UnneededFile]:
-    """List the study's folders in this `HPO_HOME`, which its deletion leaves; call this before deleting it."""
-    paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
-    return [UnneededFile(path, _size(path), f"study {study.name} is deleted") for path in paths]
+    """List the study's folders in this `HPO_HOME`, which its deletion leaves; call this before deleting it.
+
+    Those that do not say that they are this study's, in this storage, are to stay.
+    """
+    try:
+        paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
+    except RequestError as error:
+        return [UnneededFile(home(), 0, str(error), stays=True)]
+    return [_judge_study_folder(path, study) for path in paths]
+
+
+def _judge_study_folder(path: Path, study: Study) -> UnneededFile:
+    """Judge a folder of the study's name and key; the name and the key alone may have been copied."""
+    size, marker = _size(path), read_marker(path)
+    if marker is None:
+        return UnneededFile(path, size, UNKNOWN, stays=True)
+    if not marker.is_in(study.storage.url):
+        return UnneededFile(path, size, f"of another storage, {marker.storage}", stays=True)
+    return UnneededFile(path, size, f"study {study.name} is deleted")
 
 
 def remove_files(path: Path) -> None:
@@ -127,18 +146,12 @@ def remove_files(path: Path) -> None:
 
 
 def _list_folders() -> list[_Folder]:
-    """List the folders that hold studies' files."""
+    """List the folders that hold studies' files; a folder to which a link leads has no marker of ours."""
     paths = [(kind, path) for kind in KINDS for path in sorted((home() / kind).glob("*")) if path.is_dir()]
-    return [_Folder(path, kind, _read_marker(path), sorted(path.iterdir())) for kind, path in paths]
-
-
-def _read_marker(path: Path) -> dict[str, Any] | None:
-    try:
-        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    valid = isinstance(marker, dict) and {"study", "key", "storage"} <= marker.keys()
-    return marker if valid else None
+    return [
+        _Folder(path, kind, None if leads_out(path) else read_marker(path), sorted(path.iterdir()))
+        for kind, path in paths
+    ]
 
 
 def _read_states(study: Study) -> dict[int, TrialState]:

@@ -15,14 +15,16 @@ only ever moves down.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import math
+import os
 import secrets
-import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages._rdb import models
@@ -30,20 +32,22 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
 from hpo.storage.tables import TRIALS, VALUES
-from hpo.storage.url import is_file, mask
+from hpo.study.files.marker import MARKER, Marker, read_marker, storage_place, write_marker
 from hpo.study.study import Study
 from hpo.utils.files import write_atomically
-from hpo.utils.home import folder, home
+from hpo.utils.home import make_folder
+from hpo.utils.paths import is_name, study_path
 
 __all__ = [
     "KEPT",
     "KEY",
     "KINDS",
-    "MARKER",
     "StudyFiles",
+    "draw_key",
+    "link_files",
     "list_local_weights",
+    "make_study_folder",
     "rank_trials",
-    "storage_place",
     "study_folder",
     "weights_path",
 ]
@@ -52,28 +56,23 @@ log = logging.getLogger("hpo.study")
 KEY = "hpo:key"  # a study's user attribute
 KEPT = 5
 KINDS = ("checkpoints", "weights", "artifacts")
-MARKER = "study.json"
-LOOPBACK = {None, "", "localhost", "127.0.0.1", "::1"}
 
 Write = Callable[[Path, Mapping[str, str]], object]
 
 
-def storage_place(url: URL) -> str:
-    """Name the database of a URL: the URL without its password, and this machine's name if the database is local."""
-    local = is_file(url) or url.host in LOOPBACK
-    return f"{mask(url)} on {socket.gethostname()}" if local else mask(url)
-
-
-def study_key(study: Study) -> str | None:
-    """Return the study's key, or None if it has no files yet."""
-    key = study.storage.get_study_user_attrs(study.id).get(KEY)
-    return None if key is None else str(key)
+def study_key(study: Study) -> Any:
+    """Return the study's key as the database has it, or None if it has no files yet."""
+    return study.storage.get_study_user_attrs(study.id).get(KEY)
 
 
 def study_folder(kind: str, study: Study) -> Path | None:
-    """Return the study's folder of a kind of files, which may not be here; None if the study has no files yet."""
+    """Return the study's folder of a kind of files, which may not be here; None if the study has no files.
+
+    Raises:
+        RequestError: the database has a key that is none, or a link leads out of `HPO_HOME`.
+    """
     key = study_key(study)
-    return None if key is None else home() / kind / f"{study.name}-{key}"
+    return None if key is None or not is_name(study.name) else study_path(kind, study.name, key)
 
 
 def weights_path(study: Study, number: int) -> Path | None:
@@ -122,9 +121,11 @@ class StudyFiles:
     def __init__(self, study: Study) -> None:
         self.study = study
         while (key := study_key(study)) is None:  # of several workers the first draws it; the others adopt it
-            study.storage.update_study(study.id, {KEY: None}, {KEY: secrets.token_hex(4)})
+            study.storage.update_study(study.id, {KEY: None}, {KEY: draw_key()})
+        if _is_of_another(study, key):
+            key = _draw_key_anew(study, key)
         self.key = key
-        self._folders = {kind: self._make_folder(kind) for kind in KINDS}
+        self._folders = {kind: make_study_folder(kind, study.name, key, study.storage.url) for kind in KINDS}
         self._best, _ = rank_trials(study)  # as last seen
 
     def folder(self, kind: str) -> Path:
@@ -190,14 +191,61 @@ class StudyFiles:
             except OSError as error:
                 log.warning("weights %s: not removed (%s)", files[number], error.strerror)
 
-    def _make_folder(self, kind: str) -> Path:
-        """Make a folder of the study, with a file that says whose it is."""
-        path = folder(kind, f"{self.study.name}-{self.key}")
-        marker = path / MARKER
-        if not marker.exists():
-            content = {"study": self.study.name, "key": self.key, "storage": storage_place(self.study.storage.url)}
-            try:
-                write_atomically(marker, json.dumps(content).encode(), sync=False)
-            except OSError as error:
-                log.warning("%s: not written (%s); hpo gc will not know whose folder it is", marker, error.strerror)
-        return path
+
+def draw_key() -> str:
+    """Draw the key of a study that writes its first file."""
+    return secrets.token_hex(4)
+
+
+def make_study_folder(kind: str, name: str, key: str, url: URL) -> Path:
+    """Make a folder of the study of that name and key in that storage, with a file that says whose it is.
+
+    Raises:
+        RequestError: the name or the key is none of ours, or the folder cannot be made.
+    """
+    path = make_folder(study_path(kind, name, key))
+    marker = read_marker(path)
+    if marker is None or marker.has_moved():
+        write_marker(path, Marker(name, key, storage_place(url)))
+    return path
+
+
+def _is_of_another(study: Study, key: str) -> bool:
+    """Return whether the folders of the study's key belong to a study of another database.
+
+    Other tools copy a study, or a whole database, with the key: then both would write the same files.
+    """
+    markers = (read_marker(study_path(kind, study.name, key)) for kind in KINDS)
+    return any(marker is not None and marker.is_elsewhere(study.storage.url) for marker in markers)
+
+
+def _draw_key_anew(study: Study, key: str) -> str:
+    """Give a copied study a key of its own, with all files of the one that it came with; return its key."""
+    new = draw_key()
+    for kind in KINDS:
+        source, to = study_path(kind, study.name, key), make_study_folder(kind, study.name, new, study.storage.url)
+        link_files((path, to / path.name) for path in source.glob("[!.]*") if path.is_file() and path.name != MARKER)
+    study.storage.update_study(study.id, {KEY: key}, {KEY: new})
+    log.warning("study %s: was copied from another database, whose files it does not share any more", study.name)
+    return str(study_key(study))  # of several workers, that of the first
+
+
+def link_files(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Link files to other paths, or copy them where there are no links; a file that is there already stays.
+
+    Weights, checkpoints and artifacts are replaced as a whole, never changed. A failure is logged.
+    """
+    for path, to in pairs:
+        try:
+            if not to.exists():
+                _link(path, to)
+        except OSError as error:
+            log.warning("%s: not copied (%s)", path, error.strerror)
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:
+        with path.open("rb") as source:
+            write_atomically(to, partial(shutil.copyfileobj, source), sync=False)

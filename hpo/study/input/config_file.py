@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from hpo.study.input.study_file import (
     get_table,
     get_text,
     parse_objectives,
-    read_toml,
 )
+from hpo.utils.documents import read_document
 
 __all__ = ["Configuration", "read_config", "read_parameters"]
 
@@ -61,7 +60,7 @@ def read_config(
     Raises:
         RequestError: names the file, the key and the value that is wrong.
     """
-    table = _read(path) if path else {}
+    table = read_document(path) if path else {}
     base = path.absolute().parent if path and dataset is None else Path.cwd()
     where = f"{path}: " if path else ""
     try:
@@ -88,29 +87,8 @@ def read_parameters(path: Path) -> TrialConfig:
     Raises:
         RequestError: names the file, the key and the value that is wrong.
     """
+    table = read_document(path)
     try:
-        return TrialConfig(**get_table(_read(path), "parameters"))
+        return TrialConfig(**get_table(table, "parameters"))
     except RequestError as error:
-        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a file's table, in the format that its suffix names; TOML by default.
-
-    Raises:
-        DefinitionError: the file cannot be read, or is not in that format.
-    """
-    if path.suffix not in (".json", ".yaml", ".yml"):
-        return read_toml(path)
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise DefinitionError(f"{path}: not valid {path.suffix[1:].upper()}: {error}") from error
-    if not isinstance(table, dict):
-        raise DefinitionError(f"{path}: must be a table with dataset, objective and parameters")
-    return table
+        raise type(error)(f"{path}: {error}") from error

@@ -21,7 +21,18 @@ from hpo.study.samplers import SAMPLERS, Sampler, check_sampler
 __all__ = ["DEFAULT_TRIALS", "define_function_study", "parse_directions", "read_study_keys", "waiting_params"]
 
 DEFAULT_TRIALS = 100
-KEYS = ("name", "trials", "timeout", "target", "sampler", "pruner", "seed", "direction", "metric_names")
+KEYS = (
+    "name",
+    "trials",
+    "timeout",
+    "trial_timeout",
+    "target",
+    "sampler",
+    "pruner",
+    "seed",
+    "direction",
+    "metric_names",
+)
 
 
 def define_function_study(
@@ -32,7 +43,7 @@ def define_function_study(
     Args:
         function: the objective function.
         default_name: the study's name where the keys give none.
-        keys: `name`, `trials`, `timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file; `direction`,
+        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file; `direction`,
             `minimize` by default, or one for each value that the function returns; and `metric_names`, as many.
 
     Raises:

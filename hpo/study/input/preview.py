@@ -26,6 +26,7 @@ def format_preview(name: str, definition: Definition, budget: Budget, samples: i
     lines = [
         f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
+        *_format_limits(budget),
         "",
         *(_format_dimension(dimension) for dimension in space.dimensions),
         "",
@@ -53,6 +54,16 @@ def _format_objectives(definition: Definition) -> str:
     return ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
 
 
+def _format_limits(budget: Budget) -> list[str]:
+    """Return a line of the budget's limits besides the number of trials, where it has any."""
+    limits = [
+        *([f"no trial begins after {budget.timeout:g} s"] if budget.timeout is not None else []),
+        *([f"a trial fails after {budget.trial_timeout:g} s"] if budget.trial_timeout is not None else []),
+        *([f"the study ends at {budget.target:g}"] if budget.target is not None else []),
+    ]
+    return [", ".join(limits)] if limits else []
+
+
 def _format_dimension(dimension: Dimension) -> str:
     name = dimension.parameter.name
     conditions = [
@@ -74,7 +85,7 @@ def _format_domain(domain: Domain) -> str:
 
 def _format_grid_size(space: Space) -> str:
     try:
-        return f"{sum(1 for _ in space.grid())} points"
+        return f"{space.grid_size()} points"
     except SpaceError as error:
         return f"none ({error})"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +29,9 @@ from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.warm_start import check_warm_start
+from hpo.utils.documents import parse_toml, read_document
+from hpo.utils.paths import LONGEST, LONGEST_BYTES, NAME_RULE, ROOM, is_name
+from hpo.utils.text import shorten
 
 __all__ = [
     "check_first",
@@ -47,30 +48,16 @@ __all__ = [
     "parse_objectives",
     "parse_override",
     "read_study",
-    "read_toml",
 ]
 
 KEYS = (
-    *("name", "dataset", "objective", "trials", "timeout", "target", "sampler", "pruner", "seed"),
+    *("name", "dataset", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner", "seed"),
     *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
 )
 DEFAULT_TRIALS = 60
 T = TypeVar("T")
-POINTS_LIMIT = 1_000_000
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file's table.
-
-    Raises:
-        DefinitionError: the file cannot be read, or has a syntax error; the message names file and line.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DefinitionError(f"{path}: not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+FIXED_LIMIT = 1_000_000  # trials that are inserted when the study is created
+TIMEOUT_LIMIT = 3650 * 86_400  # seconds
 
 
 def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -> tuple[str, Definition, Budget]:
@@ -86,7 +73,7 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     """
     is_path = study.endswith(".toml") or os.sep in study
     path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
-    table = read_toml(path) | {key: value for key, value in keys.items() if value is not None}
+    table = read_document(path) | {key: value for key, value in keys.items() if value is not None}
     try:
         table["parameters"] = {**get_table(table, "parameters"), **(sets or {})}
         return parse_definition(table, default_name=path.stem, base=path.parent)
@@ -196,16 +183,20 @@ def _with_prefix(prefix: str, check: Callable[[], T]) -> T:
         raise type(error)(f"{prefix} {error}") from error
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, room: int = ROOM) -> str:
     """Check that a name can be a folder's and a command's argument on every system, and return it.
+
+    Args:
+        name: a study's name.
+        room: number of characters that it leaves to the names of its evaluations.
 
     Raises:
         DefinitionError: it cannot.
     """
-    if not re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) or name != name.strip():
-        raise DefinitionError(
-            f"name = {name!r}: use up to 100 letters, digits, spaces and . _ + @ = , - beginning with a letter or digit"
-        )
+    if not is_name(name, room):
+        size = len(name.encode(errors="replace"))
+        bytes_left = f"; in UTF-8 it has {size} bytes, of at most {LONGEST_BYTES - room}" if size > len(name) else ""
+        raise DefinitionError(f"name = {shorten(name)}: use up to {LONGEST - room} {NAME_RULE}{bytes_left}")
     return name
 
 
@@ -219,7 +210,7 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
         else:
             name = get_text(table, "space", "")
             is_path = name.endswith(".toml") or os.sep in name
-            parameters = read_toml(
+            parameters = read_document(
                 (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
             )
     try:
@@ -268,7 +259,7 @@ def parse_objectives(value: object) -> tuple[Objective, ...]:
     if not objectives:
         raise DefinitionError("objective = []: name at least one metric")
     if len({objective.metric for objective in objectives}) < len(objectives):
-        raise DefinitionError(f"objective = {value!r}: a metric occurs twice")
+        raise DefinitionError(f"objective = {shorten(value)}: a metric occurs twice")
     return objectives
 
 
@@ -278,7 +269,7 @@ def _parse_objective(item: object) -> Objective:
     table = item if isinstance(item, Mapping) else {"metric": item}
     metric = table.get("metric")
     if not set(table) <= {"metric", "direction"} or not isinstance(metric, str):
-        raise DefinitionError(f"objective = {item!r}: give a metric's name, or {{ metric = …, direction = … }}")
+        raise DefinitionError(f"objective = {shorten(item)}: give a metric's name, or {{ metric = …, direction = … }}")
     if metric not in registry.metrics.names():
         raise DefinitionError(describe_unknown("objective", metric, registry.metrics.names()))
     entry = registry.metrics.get(metric)
@@ -296,7 +287,7 @@ def parse_component(value: object, kind: str) -> ComponentSpec:
     """
     table = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(table.get("name"), str):
-        raise DefinitionError(f"{kind} = {value!r}: give its name, or a table with name and options")
+        raise DefinitionError(f"{kind} = {shorten(value)}: give its name, or a table with name and options")
     return ComponentSpec(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
 
 
@@ -314,14 +305,17 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
         DefinitionError: names the key and the value that is wrong.
     """
     target = table.get("target")
-    number = isinstance(target, int | float) and not isinstance(target, bool) and math.isfinite(target)
+    number = isinstance(target, int | float) and not isinstance(target, bool) and abs(target) < 2**63
     if target is not None and not number:
-        raise DefinitionError(f"target = {target!r}: must be a number, the value of the objective that ends the study")
+        raise DefinitionError(
+            f"target = {shorten(target)}: must be the value of the objective that ends the study, a number"
+        )
     if target is not None and len(definition.objectives) > 1:
         count = len(definition.objectives)
         raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
-    timeout = parse_duration(table["timeout"]) if "timeout" in table else None
-    trials = get_integer(table, "trials", trials, low=1)
+    timeouts = {key: parse_duration(table[key], key) for key in ("timeout", "trial_timeout") if key in table}
+    most = FIXED_LIMIT if definition.fixed else 10**9
+    trials = get_integer(table, "trials", trials, low=1, high=most)
     if definition.sampler.name == "grid":
         points = count_grid_points(definition, definition.space)
         if "trials" in table and trials != points:
@@ -329,7 +323,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
                 f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
             )
         trials = points
-    return Budget(trials=trials, timeout=timeout, target=target)
+    return Budget(trials=trials, target=target, **timeouts)
 
 
 def count_grid_points(definition: Definition, space: Space) -> int:
@@ -339,29 +333,29 @@ def count_grid_points(definition: Definition, space: Space) -> int:
         SpaceError: a range is continuous.
         DefinitionError: there are too many points to insert.
     """
-    points = 1 if definition.baseline is not None else 0
-    for _ in space.grid():
-        points += 1
-        if points > POINTS_LIMIT:
-            raise DefinitionError(
-                f'the grid has more than {POINTS_LIMIT:,} points; take fewer values, or sampler = "random"'
-            )
+    points = space.grid_size() + (definition.baseline is not None)
+    if points > FIXED_LIMIT:
+        raise DefinitionError(
+            f'the grid has more than {FIXED_LIMIT:,} points; take fewer values, or sampler = "random"'
+        )
     return points
 
 
-def parse_duration(value: object) -> float:
-    """Parse a duration, `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`, to seconds.
+def parse_duration(value: object, key: str = "timeout") -> float:
+    """Parse the duration of a key, `90`, `"90s"`, `"15m"`, `"2h"`, `"1h30m"` or `"1d"`, to seconds.
 
     Raises:
         DefinitionError: it is no such duration, or not above 0.
     """
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1, "": 1}
-    text = str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    text = shorten(value, quote=False) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms]?)", text)
     whole = "".join(number + unit for number, unit in parts) == text
     seconds = sum(float(number) * units[unit] for number, unit in parts) if whole else 0.0
-    if not 0 < seconds < float("inf"):
-        raise DefinitionError(f'timeout = {value!r}: give a time above 0, as "2h", "15m", "1h30m" or seconds')
+    if not 0 < seconds <= TIMEOUT_LIMIT:
+        raise DefinitionError(
+            f'{key} = {shorten(value)}: give a time above 0 and up to 3650d, as "2h", "15m", "1h30m" or seconds'
+        )
     return seconds
 
 
@@ -373,11 +367,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     name, equals, raw = text.partition("=")
     if not equals or not name.strip():
-        raise DefinitionError(f"--set {text}: write name=value, as --set learning_rate=0.01")
+        raise DefinitionError(f"--set {shorten(text, quote=False)}: write name=value, as --set learning_rate=0.01")
     name, raw = name.strip(), raw.strip()
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = parse_toml(f"value = {raw}")["value"]
+    except DefinitionError:
         return name, raw
     # `512` alone is a number to TOML, and `1024-12-10` a date, but a parameter of texts (widths) wants the text.
     parameter = all_parameters().get(name)
@@ -393,7 +387,7 @@ def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
     """
     value = table.get(key, default)
     if not isinstance(value, str) or not value:
-        raise DefinitionError(f"{key} = {value!r}: must be a text")
+        raise DefinitionError(f"{key} = {shorten(value)}: must be a text")
     return value
 
 
@@ -405,14 +399,14 @@ def get_integer(table: Mapping[str, Any], key: str, default: int, low: int, high
     """
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise DefinitionError(f"{key} = {value!r}: must be a whole number from {low} to {high}")
+        raise DefinitionError(f"{key} = {shorten(value)}: must be a whole number from {low} to {high}")
     return value
 
 
 def _get_flag(table: Mapping[str, Any], key: str) -> bool:
     value = table.get(key, False)
     if not isinstance(value, bool):
-        raise DefinitionError(f"{key} = {value!r}: must be true or false")
+        raise DefinitionError(f"{key} = {shorten(value)}: must be true or false")
     return value
 
 
@@ -424,5 +418,5 @@ def get_table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     """
     value = table.get(key, {})
     if not isinstance(value, Mapping):
-        raise DefinitionError(f"{key} = {value!r}: must be a table")
+        raise DefinitionError(f"{key} = {shorten(value)}: must be a table")
     return dict(value)

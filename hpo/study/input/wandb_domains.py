@@ -13,6 +13,7 @@ from typing import Any
 
 from hpo.config.parameter import Parameter
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.utils.text import shorten
 
 __all__ = ["DISTRIBUTIONS", "ConvertedDomain", "convert_domain"]
 
@@ -43,7 +44,7 @@ def convert_domain(parameter: Parameter, spec: Spec) -> ConvertedDomain:
         DefinitionError: the distribution is unknown, or lacks a number. The message does not name the parameter.
     """
     name = spec.get("distribution") or _infer_distribution(spec)
-    if name not in DISTRIBUTIONS:
+    if not isinstance(name, str) or name not in DISTRIBUTIONS:
         raise DefinitionError(describe_unknown("distribution", str(name), DISTRIBUTIONS))
     return DISTRIBUTIONS[name](parameter, spec)
 
@@ -55,7 +56,7 @@ def _infer_distribution(spec: Spec) -> str:
     if "values" in spec:
         return "categorical"
     if not {"min", "max"} <= set(spec):
-        raise DefinitionError(f"{dict(spec)!r}: gives neither value, nor values, nor min and max")
+        raise DefinitionError(f"{shorten(dict(spec))}: gives neither value, nor values, nor min and max")
     whole = all(isinstance(spec[key], int) for key in ("min", "max"))
     return "int_uniform" if whole else "uniform"
 
@@ -67,8 +68,15 @@ def _number(spec: Spec, key: str, default: float | None = None) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
-        raise DefinitionError(f"{key} = {value!r}: must be a number")
+        raise DefinitionError(f"{key} = {shorten(value)}: must be a number")
     return number
+
+
+def _exp(power: float) -> float:
+    try:
+        return math.exp(power)
+    except OverflowError:
+        raise DefinitionError(f"e to the power of {power:g} is no number that a parameter can have") from None
 
 
 def _round_digits(value: float) -> float:
@@ -82,16 +90,19 @@ def _constant(_parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 def _categorical(_parameter: Parameter, spec: Spec) -> ConvertedDomain:
     values = spec.get("values")
-    if not isinstance(values, list) or not values:
-        raise DefinitionError(f"values = {values!r}: must be a list")
+    if not isinstance(values, list) or not values or any(isinstance(value, list | dict) for value in values):
+        raise DefinitionError(f"values = {shorten(values)}: must be a list of values")
     distinct = list(dict.fromkeys(values))
-    weighted = spec.get("probabilities") and len(set(spec["probabilities"])) > 1
+    probabilities = spec.get("probabilities")
+    weighted = isinstance(probabilities, list) and any(each != probabilities[0] for each in probabilities)
     note = "its probabilities have no equivalent: all values are equally likely" if weighted else ""
     return ConvertedDomain(distinct, note)
 
 
 def _range(parameter: Parameter, low: float, high: float, *, log: bool = False, step: float | None = None) -> Any:
     """Return a range, of whole numbers if the parameter is one."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DefinitionError(f"a range from {low:g} to {high:g}: must be finite")
     low, high = _round_digits(low), _round_digits(high)
     if parameter.kind is int:
         low, high = math.ceil(low), math.floor(high)
@@ -128,7 +139,7 @@ def _log(parameter: Parameter, low: float, high: float, spec: Spec) -> Converted
 
 def _log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """Convert exp(x), with x uniform from min to max."""
-    return _log(parameter, math.exp(_number(spec, "min")), math.exp(_number(spec, "max")), spec)
+    return _log(parameter, _exp(_number(spec, "min")), _exp(_number(spec, "max")), spec)
 
 
 def _log_uniform_values(parameter: Parameter, spec: Spec) -> ConvertedDomain:
@@ -137,7 +148,7 @@ def _log_uniform_values(parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 def _inv_log_uniform(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     """Convert x with log(1 / x) uniform from min to max: x is log-uniform from exp(-max) to exp(-min)."""
-    return _log(parameter, math.exp(-_number(spec, "max")), math.exp(-_number(spec, "min")), spec)
+    return _log(parameter, _exp(-_number(spec, "max")), _exp(-_number(spec, "min")), spec)
 
 
 def _clip_range(parameter: Parameter, low: float, high: float) -> tuple[float, float]:
@@ -166,7 +177,7 @@ def _normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
 
 def _log_normal(parameter: Parameter, spec: Spec) -> ConvertedDomain:
     mu, sigma = _number(spec, "mu", 0.0), _number(spec, "sigma", 1.0)
-    return _approximate(parameter, spec, math.exp(mu - SIGMAS * sigma), math.exp(mu + SIGMAS * sigma), log=True)
+    return _approximate(parameter, spec, _exp(mu - SIGMAS * sigma), _exp(mu + SIGMAS * sigma), log=True)
 
 
 def _beta(parameter: Parameter, spec: Spec) -> ConvertedDomain:

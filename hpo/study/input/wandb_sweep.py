@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
@@ -18,6 +15,9 @@ from hpo.config.trial_config import all_parameters
 from hpo.errors import DefinitionError, HpoError, RequestError, describe_unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
+from hpo.utils.documents import read_document
+from hpo.utils.paths import ROOM, is_name
+from hpo.utils.text import shorten
 from hpo.utils.toml import toml_value
 
 __all__ = ["ImportedStudy", "import_sweep", "write_study"]
@@ -29,6 +29,8 @@ IGNORED_KEYS = (
     *("program", "command", "entity", "project", "controller", "job", "image_uri", "display_name", "settings"),
     *("version", "prior_runs", "resume"),
 )
+# The first bracket is at max_iter / eta ** s epochs, a number that is computed.
+EARLY_LIMITS = {"eta": 1_000_000, "min_iter": 1_000_000, "max_iter": 1_000_000, "s": 64}
 DATASET_NAMES = ("dataset", "data", "data_set")
 
 
@@ -69,12 +71,7 @@ def import_sweep(path: Path, renames: Sequence[str] = ()) -> ImportedStudy:
     Raises:
         RequestError: names the file, the key and the value that is wrong.
     """
-    try:
-        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DefinitionError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    sweep = read_document(path, style="yaml")
     try:
         study = _SweepReader(_parse_renames(renames)).read(sweep)
         parse_definition(study.table, _valid_name(path.stem) or "sweep", path.resolve().parent)
@@ -108,7 +105,7 @@ def _parse_renames(texts: Sequence[str]) -> dict[str, str]:
 
 def _valid_name(text: object) -> str | None:
     name = str(text).strip()
-    return name if re.fullmatch(r"\w[\w .+@=,-]{0,99}", name) else None
+    return name if is_name(name, ROOM) else None
 
 
 class _SweepReader:
@@ -121,9 +118,9 @@ class _SweepReader:
     def note(self, text: str) -> None:
         self.study.notes.append(text)
 
-    def read(self, sweep: object) -> ImportedStudy:
+    def read(self, sweep: Mapping[str, Any]) -> ImportedStudy:
         """Read all keys of a sweep, in the order of a study file's."""
-        if not isinstance(sweep, Mapping) or not isinstance(sweep.get("parameters"), Mapping):
+        if not isinstance(sweep.get("parameters"), Mapping):
             raise DefinitionError("is no sweep: it needs a table `parameters` beside `method` and `metric`")
         for key in sweep:
             if key not in (*KEYS, *IGNORED_KEYS):
@@ -133,7 +130,7 @@ class _SweepReader:
             if name := _valid_name(sweep["name"]):
                 table["name"] = name
             else:
-                self.note(f"name = {sweep['name']!r} cannot be a study's name; the file's name is used instead")
+                self.note(f"name = {shorten(sweep['name'])} cannot be a study's name; the file's name is used instead")
         parameters = self._parameters(dict(_flatten(sweep["parameters"])))
         self._metric(sweep.get("metric"))
         self._method(sweep)
@@ -151,7 +148,7 @@ class _SweepReader:
         for theirs, spec in specs.items():
             if not isinstance(spec, Mapping):
                 raise DefinitionError(
-                    f"parameters.{theirs} = {spec!r}: must be a table with value, values, or min and max"
+                    f"parameters.{theirs} = {shorten(spec)}: must be a table with value, values, or min and max"
                 )
             ours = self._our_name(theirs, table)
             if theirs.lower() in DATASET_NAMES and ours not in table:
@@ -215,16 +212,17 @@ class _SweepReader:
         if ours in known:
             return ours
         hint = f"; name one with --rename {theirs}.{value}=OURS" if parameter.kind is str else ""
-        self.note(f"{theirs} = {value!r} has no equivalent among the values of {parameter.name} and is left out{hint}")
+        self.note(
+            f"{theirs} = {shorten(value)} has no equivalent among the values of {parameter.name} and is left out{hint}"
+        )
         return None
 
     def _dataset(self, theirs: str, spec: Mapping[str, Any]) -> None:
         names = _listed_values(spec)
         ours = DATASET_ALIASES.get(normalize_name(str(names[0])), str(names[0])) if len(names) == 1 else None
         if ours is None or not (registry.datasets.has(ours) or ours.endswith(".npz")):
-            self.note(
-                f"{theirs} = {names!r} is no data set that is known here; name one in the study file: dataset = …"
-            )
+            unknown = f"{theirs} = {shorten(names)} is no data set that is known here"
+            self.note(f"{unknown}; name one in the study file: dataset = …")
         else:
             self.study.table["dataset"] = ours
 
@@ -235,17 +233,17 @@ class _SweepReader:
         if metric is None:
             return self.note("it has no metric; the study optimizes the default objective")
         if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
-            raise DefinitionError(f"metric = {metric!r}: must be a table with name and goal")
+            raise DefinitionError(f"metric = {shorten(metric)}: must be a table with name and goal")
         theirs = metric["name"]
         ours = self.renames.get(theirs) or METRIC_ALIASES.get(normalize_name(theirs), theirs)
         if not registry.metrics.has(ours):
             hint = f"name ours with --rename {theirs}=OURS"
             raise DefinitionError(
-                f"metric.name = {theirs!r}: {describe_unknown('metric', ours, registry.metrics.names())}; {hint}"
+                f"metric.name = {shorten(theirs)}: {describe_unknown('metric', ours, registry.metrics.names())}; {hint}"
             )
         goal = str(metric.get("goal", "minimize"))
         if goal not in ("maximize", "minimize"):
-            raise DefinitionError(f"metric.goal = {goal!r}: must be maximize or minimize")
+            raise DefinitionError(f"metric.goal = {shorten(goal)}: must be maximize or minimize")
         is_default = registry.metrics.get(ours).direction == goal
         table["objective"] = ours if is_default else {"metric": ours, "direction": goal}
         if metric.get("target") is not None:
@@ -254,8 +252,8 @@ class _SweepReader:
 
     def _method(self, sweep: Mapping[str, Any]) -> None:
         method, table = sweep.get("method"), self.study.table
-        if method not in METHODS:
-            raise DefinitionError(f"method = {method!r}: {describe_unknown('method', str(method), METHODS)}")
+        if not isinstance(method, str) or method not in METHODS:
+            raise DefinitionError(f"method = {shorten(method)}: {describe_unknown('method', str(method), METHODS)}")
         table["sampler"] = METHODS[method]
         if method == "bayes":
             self.note(
@@ -264,7 +262,7 @@ class _SweepReader:
         cap = sweep.get("run_cap")
         if method == "grid":
             if cap is not None:
-                self.note(f"run_cap = {cap} is left out: a grid has as many trials as points")
+                self.note(f"run_cap = {shorten(cap)} is left out: a grid has as many trials as points")
         elif cap is None:
             table["trials"] = DEFAULT_TRIALS
             self.note(f"it has no run_cap and would never end; trials = {DEFAULT_TRIALS} is set instead")
@@ -277,11 +275,12 @@ class _SweepReader:
             self.study.table["pruner"] = "none"
             return
         if not isinstance(early, Mapping) or early.get("type") != "hyperband":
-            raise DefinitionError(f"early_terminate = {early!r}: must be a table with type: hyperband")
+            raise DefinitionError(f"early_terminate = {shorten(early)}: must be a table with type: hyperband")
+        for key, most in EARLY_LIMITS.items():
+            value = early.get(key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most):
+                raise DefinitionError(f"early_terminate.{key} = {shorten(value)}: must be a whole number, 1 to {most}")
         eta, shortest, longest = early.get("eta", 3), early.get("min_iter"), early.get("max_iter")
-        for key, value in (("eta", eta), ("min_iter", shortest), ("max_iter", longest), ("s", early.get("s"))):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise DefinitionError(f"early_terminate.{key} = {value!r}: must be a whole number from 1")
         if shortest is None and longest is None:
             raise DefinitionError("early_terminate: needs min_iter, or max_iter with s")
         if shortest is None:

@@ -75,7 +75,7 @@ def _rank_trials(study: Study) -> list[FrozenTrial]:
 
     Trials that violate a constraint are not COMPLETE.
     """
-    complete = [t for t in study.trials() if t.state == TrialState.COMPLETE and math.isfinite(t.values[0])]
+    complete = [t for t in study.trials() if t.state == TrialState.COMPLETE and t.values and math.isfinite(t.values[0])]
     several = len(study.definition.objectives) > 1
     front = {trial.number for trial in study.optuna_study.best_trials} if several else set()
     sign = -1 if study.maximize else 1

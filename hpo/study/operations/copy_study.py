@@ -3,27 +3,28 @@
 Rows are copied raw, table by table, so that times, types and internal values arrive exactly. Only three things change:
 ids, which the target assigns, also if they are part of a study attribute's key or value; trials in training, which
 arrive as WAITING; and the study's key, because a copy has folders of its own for checkpoints and weights.
+
+Files come first, and the study is committed last: whoever is killed before that can copy it again.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
-from hpo.errors import StudyConflictError
-from hpo.storage.statements import FIXED
+from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
+from hpo.storage.statements import FIXED, insert_attrs
+from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribution, parse_param, parse_value
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
@@ -42,14 +43,25 @@ from hpo.storage.tables import (
     insert_one,
     metadata,
 )
-from hpo.study.files.artifacts import list_artifact_ids
-from hpo.study.files.study_files import KEY, StudyFiles, list_local_weights, study_folder
+from hpo.study.attributes import read_table
+from hpo.study.files.artifacts import PREFIX
+from hpo.study.files.study_files import (
+    KEY,
+    KINDS,
+    draw_key,
+    files_by_number,
+    link_files,
+    make_study_folder,
+    study_folder,
+)
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
+from hpo.utils.paths import ROOM, is_own_file, study_path
 
-__all__ = ["copy_files", "copy_study"]
+__all__ = ["FileCopy", "copy_study"]
 
 log = logging.getLogger("hpo.study")
+WEIGHTS = ".safetensors"
 REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
 BATCH = 2000  # rows read and inserted at a time
 
@@ -62,7 +74,7 @@ Row = dict[str, Any]
 
 
 def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
-    """Copy a study with all its trials in one transaction of the target, then its kept weights and its artifacts.
+    """Copy a study with all its trials, its kept weights and its artifacts: all or nothing.
 
     The source is read as it is at one moment, and is not changed. A RUNNING trial arrives as WAITING, with its
     parameters fixed and without its reports, because its checkpoint belongs to the one in training.
@@ -70,14 +82,10 @@ def copy_study(study: Study, target: StudyStorage, name: str) -> Study:
     Raises:
         DefinitionError: the name is no valid name of a study.
         StudyConflictError: the target has a study of that name.
+        StudyNotFoundError: the study was deleted meanwhile.
     """
-    _copy_rows(study, target, check_name(name))
-    copied = Study(target, name)
-    copy_files(study, copied)
-    return copied
-
-
-def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
+    name = check_name(name, room=0 if name == study.name else ROOM)
+    files = FileCopy(study, target, name)
     study.storage.flush()  # this process may have buffered writes
 
     def step(connection: sa.Connection) -> None:
@@ -89,8 +97,11 @@ def _copy_rows(study: Study, target: StudyStorage, name: str) -> None:
             ) from error
         with _read_snapshot(study.storage) as source:
             _Copier(source, connection, study.id, new_study_id).run()
+        files.run(connection, new_study_id)
 
     target.write(step)
+    files.link()  # once more: an `hpo gc` that ran meanwhile took the files for those of no study
+    return Study(target, name)
 
 
 @contextmanager
@@ -170,8 +181,10 @@ class _Copier:
                 return None  # of a deleted trial
             row["key"] = f"{match[1]}{self.ids[int(match[2])]}{match[3]}"
         elif VALUES_OF_IDS.fullmatch(row.get("key") or ""):
-            parents = json.loads(row["value_json"])
-            row["value_json"] = json.dumps([self.ids[parent] for parent in parents if parent in self.ids])
+            parents = parse_value(row["value_json"])
+            if isinstance(parents, list):
+                moved = [self.ids[parent] for parent in parents if is_whole(parent) and parent in self.ids]
+                row["value_json"] = json.dumps(moved)
         return row
 
     def _move_trial_row(self, table: sa.Table, row: Row) -> Row | None:
@@ -193,10 +206,11 @@ class _Copier:
         where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids), TRIAL_SYSTEM_ATTRS.c.key == FIXED
         fixed: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in new_ids}
         for row in self.target.execute(sa.select(TRIAL_SYSTEM_ATTRS).where(*where)):
-            fixed[row.trial_id] |= json.loads(row.value_json)
+            fixed[row.trial_id] |= read_table({FIXED: parse_value(row.value_json)}, FIXED)
         for row in self.target.execute(sa.select(PARAMS).where(PARAMS.c.trial_id.in_(new_ids))):
-            distribution = json_to_distribution(row.distribution_json)
-            fixed[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
+            with suppress(UnreadableError):
+                value = parse_param(parse_distribution(row.distribution_json), row.param_value)
+                fixed[row.trial_id][row.param_name] = value
         self.target.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
         rows = [{"trial_id": id_, "key": FIXED, "value_json": json.dumps(params)} for id_, params in fixed.items()]
         self._insert(TRIAL_SYSTEM_ATTRS, rows)
@@ -215,38 +229,79 @@ class _Copier:
             self.target.execute(sa.insert(table), new_rows[start : start + BATCH])
 
 
-def copy_files(study: Study, copied: Study, numbers: Mapping[int, int] | None = None) -> None:
-    """Copy the weights and artifacts of a study's trials, as far as they are here, to another study with these trials.
+class FileCopy:
+    """Copy of the weights and artifacts of a study's trials, as far as they are here, for a new study.
 
-    The header of weights keeps naming the study that trained them.
+    The files are there before the study is, in folders under a key that is drawn for it. Whoever is killed in between
+    leaves folders of no study, for `hpo gc`. The header of weights keeps naming the study that trained them.
 
     Args:
         study: the study that has the files.
-        copied: the study that has copies of its trials.
+        storage: the storage of the new study, which may be the same one.
+        name: the new study's name.
         numbers: new numbers of the trials by old ones; None if they are the same.
     """
-    artifacts = study_folder("artifacts", study)
-    weights = {
-        number if numbers is None else numbers[number]: path
-        for number, path in list_local_weights(study).items()
-        if numbers is None or number in numbers
-    }
-    ids = list_artifact_ids(copied)
-    saved = [path for each in ids if artifacts is not None and (path := artifacts / each).is_file()]
-    if not weights and not saved:
-        return
-    files = StudyFiles(copied)
-    pairs = [(path, files.weights(number)) for number, path in weights.items()]
-    for path, to in [*pairs, *((path, files.folder("artifacts") / path.name) for path in saved)]:
-        try:
-            _link(path, to)
-        except OSError as error:
-            log.warning("%s: not copied (%s)", path, error.strerror)
+
+    def __init__(
+        self, study: Study, storage: StudyStorage, name: str, numbers: Mapping[int, int] | None = None
+    ) -> None:
+        self._url = storage.url
+        self._name = name
+        self._key = draw_key()
+        self._numbers = numbers
+        self._sources = _find_sources(study)
+        self._ids: set[str] = set()
+
+    def run(self, connection: sa.Connection, study_id: int) -> None:
+        """Copy the files, and give the new study their key, in the transaction that inserts it, when its rows are."""
+        self._ids = {key.removeprefix(PREFIX) for key in connection.execute(_select_artifact_keys(study_id)).scalars()}
+        if self.link():
+            insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {KEY: self._key})])
+
+    def link(self) -> bool:
+        """Link the files that are not there yet; return whether there are any."""
+        pairs = list(self._list_pairs())
+        for kind in KINDS if pairs else ():
+            make_study_folder(kind, self._name, self._key, self._url)
+        link_files(pairs)
+        return bool(pairs)
+
+    def _list_pairs(self) -> Iterator[tuple[Path, Path]]:
+        for kind, source in self._sources.items():
+            to = study_path(kind, self._name, self._key)
+            if kind == "artifacts":
+                yield from ((source / each, to / each) for each in self._ids if is_own_file(source, each))
+                continue
+            for number, path in files_by_number(source, WEIGHTS).items():
+                if self._numbers is None or number in self._numbers:
+                    new = number if self._numbers is None else self._numbers[number]
+                    yield path, to / f"{new}{WEIGHTS}"
 
 
-def _link(path: os.PathLike[str], to: os.PathLike[str]) -> None:
-    """Link a file, or copy it where there are no links: weights are replaced as a whole, never changed."""
+def _find_sources(study: Study) -> dict[str, Path]:
+    """Return the folders of a study's weights and artifacts; none where its key is not one that we have made.
+
+    Raises:
+        StudyNotFoundError: the study was deleted meanwhile.
+    """
     try:
-        os.link(path, to)
-    except OSError:
-        shutil.copy2(path, to)
+        folders = {kind: study_folder(kind, study) for kind in ("weights", "artifacts")}
+    except RequestError as error:
+        log.warning("no files are copied: %s", error)
+        return {}
+    except KeyError:
+        raise StudyNotFoundError(
+            f"study '{study.name}' in {study.storage.masked_url} has changed or is deleted"
+        ) from None
+    return {kind: folder for kind, folder in folders.items() if folder is not None}
+
+
+def _select_artifact_keys(study_id: int) -> sa.CompoundSelect[Any]:
+    """Select the keys of the attributes that name artifacts of a study and its trials."""
+    pattern = f"{PREFIX}%"
+    of_study = sa.select(STUDY_SYSTEM_ATTRS.c.key).where(STUDY_SYSTEM_ATTRS.c.study_id == study_id)
+    of_trials = sa.select(TRIAL_SYSTEM_ATTRS.c.key).join(TRIALS, TRIALS.c.trial_id == TRIAL_SYSTEM_ATTRS.c.trial_id)
+    return sa.union(
+        of_study.where(STUDY_SYSTEM_ATTRS.c.key.like(pattern)),
+        of_trials.where(TRIALS.c.study_id == study_id, TRIAL_SYSTEM_ATTRS.c.key.like(pattern)),
+    )

@@ -7,21 +7,25 @@ a configuration's score from fresh seeds can be compared with the score by which
 
 from __future__ import annotations
 
+import logging
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.errors import RequestError, StudyConflictError
+from hpo.errors import RequestError, StudyConflictError, StudyDamagedError
+from hpo.study.attributes import DEFINITION, read_table, read_whole
 from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, Evaluation, Objective, test_metric
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
+from hpo.utils.paths import fit_name
 
 __all__ = [
     "TestSetRead",
@@ -30,14 +34,18 @@ __all__ = [
     "evaluation_studies",
     "list_test_set_reads",
     "parameter_values_of",
+    "readable_evaluation_studies",
     "record_test_set_read",
     "same_trial",
     "trial_config_of",
 ]
 
+log = logging.getLogger("hpo.study")
 TEST_SET_READ = "hpo:look:"
 SEEDS = ("seed", "split_seed")
 REFIT_VALUES = ("validation", "epochs", "patience")  # that a refit changes
+NO_NAME = r"[^\w .+@=,-]"  # a character that no study's name has
+LONGEST_STEM = 40  # characters of a data set's name in an evaluation's
 MAX_SEEDS = 1000  # of an evaluation
 
 
@@ -47,13 +55,26 @@ def trial_config_of(candidate: Candidate) -> TrialConfig:
 
 
 def evaluation_studies(study: Study) -> list[Study]:
-    """Return the evaluations of a study in its storage, ordered by name."""
-    evaluations = []
-    for summary in study.storage.get_all_studies():
-        definition = summary.user_attrs.get("hpo:definition") or {}
-        if (definition.get("evaluation") or {}).get("of") == study.name:
-            evaluations.append(Study(study.storage, summary.study_name))
-    return sorted(evaluations, key=lambda evaluation: evaluation.name)
+    """Return the evaluations of a study in its storage, ordered by name; also those whose definition is damaged."""
+    names = [
+        summary.study_name
+        for summary in study.storage.get_all_studies()
+        if read_table(read_table(summary.user_attrs, DEFINITION), "evaluation").get("of") == study.name
+    ]
+    return [Study(study.storage, name) for name in sorted(names) if name != study.name]
+
+
+def readable_evaluation_studies(study: Study) -> list[Study]:
+    """Return the evaluations of a study, ordered by name, without those that are damaged, which is logged."""
+    return [evaluation for evaluation in evaluation_studies(study) if _is_readable(evaluation)]
+
+
+def _is_readable(evaluation: Study) -> bool:
+    try:
+        return bool(evaluation.space and evaluation.budget)
+    except StudyDamagedError as error:
+        log.warning("left out: %s", error)
+        return False
 
 
 def same_trial(study: Study, candidate: Candidate) -> bool:
@@ -125,7 +146,7 @@ def create_evaluations(
         except RequestError as error:
             raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
     evaluations: list[Study] = []
-    for evaluation in evaluation_studies(study):
+    for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
         assert definition.evaluation is not None
         same = definition.dataset == data and definition.evaluation.refit == refit
@@ -135,8 +156,8 @@ def create_evaluations(
             evaluations.append(evaluation)
             pending = [each for each in pending if each not in present]
     if pending:
-        name = _evaluation_name(study, dataset, refit=refit)
-        evaluations.append(_create(study, name, data, pending, seeds, refit=refit))
+        kind = _evaluation_kind(study, dataset, refit=refit)
+        evaluations.append(_create(study, kind, data, pending, seeds, refit=refit))
     return evaluations
 
 
@@ -163,8 +184,7 @@ def _make_candidates(
 
 def _best_epoch(study: Study, number: int | None) -> int | None:
     trial = next((trial for trial in study.trials() if trial.number == number), None)
-    epoch = trial.user_attrs.get("best_epoch") if trial is not None else None
-    return epoch if isinstance(epoch, int) else None
+    return read_whole(trial.user_attrs, "best_epoch") if trial is not None else None
 
 
 def _refit_epochs(config: TrialConfig, best: int | None) -> int:
@@ -173,14 +193,16 @@ def _refit_epochs(config: TrialConfig, best: int | None) -> int:
     return config.epochs if scheduled or best is None else best
 
 
-def _evaluation_name(study: Study, dataset: DatasetReference | None, *, refit: bool) -> str:
-    other = dataset is not None and dataset != study.definition.dataset
-    parts = [study.name, "evaluation", *(["refit"] if refit else [])]
-    return "-".join([*parts, Path(dataset.name).stem] if dataset is not None and other else parts)
+def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: bool) -> str:
+    """Return what an evaluation's name says after its study's."""
+    kind = "-evaluation-refit" if refit else "-evaluation"
+    if dataset is None or dataset == study.definition.dataset:
+        return kind
+    return f"{kind}-{re.sub(NO_NAME, '_', Path(dataset.name).stem)[:LONGEST_STEM]}"
 
 
 def _create(
-    study: Study, base: str, data: DatasetReference, candidates: Sequence[Candidate], seeds: int, *, refit: bool
+    study: Study, kind: str, data: DatasetReference, candidates: Sequence[Candidate], seeds: int, *, refit: bool
 ) -> Study:
     """Create an evaluation under the first name that is free."""
     original = study.definition
@@ -201,12 +223,15 @@ def _create(
         evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=refit),
     )
     for number in range(1, 100):
-        name = check_name(base if number == 1 else f"{base}-{number}")
+        name = check_name(fit_name(study.name, kind if number == 1 else f"{kind}-{number}"), room=0)
         try:
-            return Study.create(study.storage, name, definition, Budget(trials=seeds * len(candidates)))
+            budget = Budget(trials=seeds * len(candidates), trial_timeout=study.budget.trial_timeout)
+            return Study.create(study.storage, name, definition, budget)
         except StudyConflictError:
             continue
-    raise RequestError(f"evaluate: {base} and 98 names like it are taken; remove old evaluations with hpo delete")
+    raise RequestError(
+        f"evaluate: {fit_name(study.name, kind)} and 98 names like it are taken; remove old evaluations with hpo delete"
+    )
 
 
 def _test_objective(objective: Objective) -> Objective:
@@ -282,5 +307,15 @@ def list_test_set_reads(study: Study) -> list[TestSetRead]:
     """List every read of a test set by evaluations of this study, in order; a retried trial's is one more."""
     attrs: Mapping[str, object] = study.storage.get_study_system_attrs(study.id)
     values = [value for key, value in attrs.items() if key.startswith(TEST_SET_READ)]
-    reads = [TestSetRead(**value) for value in values if isinstance(value, dict)]
-    return sorted(reads, key=lambda read: (read.at, read.by))
+    return sorted(filter(None, map(_read_test_set_read, values)), key=lambda read: (read.at, read.by))
+
+
+def _read_test_set_read(value: object) -> TestSetRead | None:
+    """Return the record of a read; None if it is damaged."""
+    try:
+        read = TestSetRead(**value) if isinstance(value, dict) else None
+        if read is not None:
+            datetime.fromisoformat(read.at).astimezone()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return read if read is not None and all(isinstance(each, str) for each in asdict(read).values()) else None

@@ -45,13 +45,13 @@ from hpo.storage.tables import (
 )
 from hpo.study.definition import Budget, Definition
 from hpo.study.input.study_file import check_name, parse_definition
-from hpo.study.operations.copy_study import copy_files
+from hpo.study.operations.copy_study import FileCopy
 from hpo.study.slots import fixed_trials
 from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork_study"]
 
-CHANGEABLE = ("trials", "timeout", "target", "sampler", "pruner")  # besides the parameters
+CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
 COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
@@ -82,7 +82,7 @@ class Fork:
     skipped: Mapping[str, Sequence[int]]
 
     def create(self) -> Study:
-        """Create the fork in the storage, in one transaction, then copy its trials' weights and artifacts.
+        """Create the fork in the storage with its trials' weights and artifacts: all or nothing.
 
         Raises:
             StudyConflictError: the name is taken.
@@ -90,11 +90,17 @@ class Fork:
         """
         storage = self.study.storage
         storage.flush()  # this process may have buffered writes
+        files = FileCopy(self.study, storage, self.name, {trial.number: new for new, trial in self.kept.items()})
+
+        def finish(connection: sa.Connection, study_id: int) -> None:
+            self._copy_trials(connection, study_id)
+            files.run(connection, study_id)
+
         try:
-            fork = Study.insert(storage, self.name, self.definition, self.budget, self.first, self._copy_trials)
+            fork = Study.insert(storage, self.name, self.definition, self.budget, self.first, finish)
         except optuna.exceptions.DuplicatedStudyError as error:
             raise _name_taken(self.study, self.name) from error
-        copy_files(self.study, fork, {trial.number: number for number, trial in self.kept.items()})
+        files.link()  # once more, as in `copy_study`
         return fork
 
     def _copy_trials(self, connection: sa.Connection, study_id: int) -> None:
@@ -154,8 +160,8 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         study: the study whose trials are kept, as far as they are valid.
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
-        keys: keys of a study file that do not change what a value means: trials, timeout, target, sampler, pruner;
-            None leaves the study's.
+        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
+            sampler, pruner; None leaves the study's.
 
     Raises:
         RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
@@ -176,7 +182,7 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         )
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
-    definition, budget = _change_definition(study, parameters or {}, changes)
+    definition, budget = _change_definition(study, name, parameters or {}, changes)
     trials = study.trials()
     candidates, refused = _validate_trials(study, definition, [trial for trial in trials if trial.state in FINAL])
     first, kept, crowded = _place_trials(definition, budget, candidates)
@@ -195,15 +201,16 @@ def _name_taken(study: Study, name: str) -> StudyConflictError:
 
 
 def _change_definition(
-    study: Study, parameters: Mapping[str, Any], changes: Mapping[str, Any]
+    study: Study, name: str, parameters: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> tuple[Definition, Budget]:
-    """Return the definition and budget of a study with some parameters and keys changed."""
+    """Return the definition and budget of a study with some parameters and keys changed, for a study of that name."""
     old, budget = study.definition, study.budget
     report = old.report
     table = {
         "dataset": old.dataset,
         "objective": old.objectives,
         "timeout": budget.timeout,
+        "trial_timeout": budget.trial_timeout,
         "target": budget.target,
         "sampler": {"name": old.sampler.name, **old.sampler.options},
         "pruner": {"name": old.pruner.name, **old.pruner.options},
@@ -219,7 +226,7 @@ def _change_definition(
     if sampler != "grid":  # whose budget is its number of points
         table.setdefault("trials", budget.trials)
     present = {key: value for key, value in table.items() if value is not None}
-    _, definition, new_budget = parse_definition(present, study.name, Path())
+    _, definition, new_budget = parse_definition(present, name, Path())
     return definition, new_budget
 
 

@@ -1,0 +1,197 @@
+"""Attributes that hpo keeps in studies and trials, parsed: the only module that does it.
+
+Whoever may write to a database may set them to anything. What a study needs and cannot be read is a StudyDamagedError;
+what a trial can do without is missing.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from hpo.errors import HpoError, RegistryError, StudyDamagedError
+from hpo.space import Space
+from hpo.storage.stored_values import is_finite, is_whole, shorten
+from hpo.study.definition import VERSION, Budget, Definition, longest_epochs
+from hpo.study.pruners import check_pruner
+from hpo.study.samplers import SAMPLERS, check_options
+
+__all__ = [
+    "BUDGET",
+    "DEADLINE",
+    "DEFINITION",
+    "SLOTS",
+    "StudyAttributes",
+    "read_number",
+    "read_table",
+    "read_text",
+    "read_whole",
+]
+
+DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
+LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
+LONGEST = 2000  # characters of a text
+
+
+@dataclass(frozen=True)
+class StudyAttributes:
+    """Attributes of one study.
+
+    Attributes:
+        study: its name.
+        storage: the storage's URL, without a password.
+        values: what the storage holds, by key.
+    """
+
+    study: str
+    storage: str
+    values: Mapping[str, Any]
+
+    @property
+    def definition(self) -> Definition:
+        """The definition.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
+        stored = self.values.get(DEFINITION)
+        version = stored.get("version", VERSION) if isinstance(stored, dict) else VERSION
+        if version != VERSION:
+            raise self.damaged(DEFINITION, f"version {shorten(version)}: this torch-hpo reads version {VERSION}")
+        try:
+            definition = Definition.model_validate(stored)
+            _check_definition(definition)
+        except (HpoError, ValueError) as error:
+            raise self.damaged(DEFINITION, _explain(error)) from error
+        return definition
+
+    def space(self, definition: Definition) -> Space:
+        """Return the space of the study's definition, in which it has a configuration.
+
+        Raises:
+            StudyDamagedError: the definition has none.
+            RegistryError: a model is not registered.
+        """
+        try:
+            space = definition.space
+            definition.baseline_config(space)
+            check_pruner(
+                definition.pruner.name, definition.pruner.options, longest_epochs(space), len(definition.objectives)
+            )
+        except RegistryError:
+            raise
+        except Exception as error:  # the content is anybody's, so anything may be raised
+            raise self.damaged(DEFINITION, _explain(error)) from error
+        return space
+
+    @property
+    def budget(self) -> Budget:
+        """The budget.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
+        try:
+            budget = Budget.model_validate(self.values.get(BUDGET), strict=True)
+        except ValidationError as error:
+            raise self.damaged(BUDGET, _explain(error)) from error
+        numbers = [number for number in (budget.timeout, budget.target) if number is not None]
+        if not 0 <= budget.trials <= LARGEST or not all(map(math.isfinite, numbers)):
+            raise self.damaged(BUDGET, f"{shorten(self.values[BUDGET])} is no budget")
+        return budget
+
+    @property
+    def deadline(self) -> float | None:
+        """The time after which no trial is begun, in seconds since 1970; None before the first launch, or without one.
+
+        Raises:
+            StudyDamagedError: it cannot be read.
+        """
+        stored = self.values.get(DEADLINE)
+        if stored is not None and not (is_finite(stored)):
+            raise self.damaged(DEADLINE, f"{shorten(stored)} is no time")
+        return stored
+
+    @property
+    def slots(self) -> list[list[int]]:
+        """The numbers of the trials that are the study's own, as ranges: the first, and the one after the last.
+
+        Raises:
+            StudyDamagedError: they cannot be read.
+        """
+        stored = self.values.get(SLOTS)
+        if not isinstance(stored, list) or not all(map(_is_range, stored)):
+            raise self.damaged(SLOTS, f"{shorten(stored)} is no list of ranges")
+        return stored
+
+    def damaged(self, key: str, why: str) -> StudyDamagedError:
+        """Return the error for an attribute."""
+        return StudyDamagedError(
+            f"study {shorten(self.study)} in {self.storage}: its attribute {key} is damaged: {why}; restore the "
+            f"database from a backup, or remove the study with: hpo delete {shlex.quote(self.study)[:200]}",
+            f"{key}: {why}",
+        )
+
+
+def _check_definition(definition: Definition) -> None:
+    """Check what the types of a definition leave open, apart from its space.
+
+    Raises:
+        ValueError: something is impossible.
+        DefinitionError: an option of the sampler is wrong.
+    """
+    if not definition.objectives:
+        raise ValueError("it has no objectives")
+    if definition.sampler.name not in SAMPLERS:
+        raise ValueError(f"sampler {shorten(definition.sampler.name)} is unknown")
+    if not 0 <= definition.seed < 2**32:
+        raise ValueError(f"seed {shorten(definition.seed)} is none")
+    check_options("sampler", definition.sampler.options, SAMPLERS[definition.sampler.name].options)
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_whole, value))
+
+
+def _explain(error: Exception) -> str:
+    """Say in a few words what is wrong with an attribute."""
+    if not isinstance(error, ValidationError):
+        text = str(error) if isinstance(error, HpoError | ValueError) else f"{type(error).__name__}: {error}"
+        return " ".join(text[:300].split())
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))[:100]
+    if first["type"] in ("model_type", "dict_type"):
+        return f"{f'{place}: ' if place else ''}it must be a table, but it is {shorten(first['input'])}"
+    return f"{f'{place}: ' if place else ''}{first['msg'][:200]}, but it is {shorten(first['input'])}"
+
+
+# Attributes of trials, each of which may be missing.
+
+
+def read_whole(attrs: Mapping[str, Any], key: str) -> int | None:
+    """Return a whole number from 0; None if it is missing, or anything else."""
+    value = attrs.get(key)
+    return value if is_whole(value) and value >= 0 else None
+
+
+def read_number(attrs: Mapping[str, Any], key: str) -> float | None:
+    """Return a finite number; None if it is missing, or anything else."""
+    value = attrs.get(key)
+    return float(value) if is_finite(value) else None
+
+
+def read_text(attrs: Mapping[str, Any], key: str) -> str | None:
+    """Return a text, or the beginning of a long one, or of another value as a text; None if it is missing."""
+    value = attrs.get(key)
+    return None if value is None else str(value)[:LONGEST]
+
+
+def read_table(attrs: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return a table; an empty one if it is missing, or anything else."""
+    value = attrs.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,241 @@
+"""Readers, each with valid files of its format and the mutation that fits it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+from safetensors.torch import save
+
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import make_reference
+from hpo.export import predict as prediction
+from hpo.export.format import Preprocessing
+from hpo.report.data.evaluations import EvaluationRun
+from hpo.study.definition import Definition
+from hpo.study.input.config_file import read_config, read_parameters
+from hpo.study.input.preview import format_preview
+from hpo.study.input.study_file import parse_override, read_study
+from hpo.study.input.templates import find_template, template_names
+from hpo.study.input.wandb_sweep import import_sweep
+from hpo.training import checkpoint
+from hpo.training.checkpoint import Checkpoint
+from hpo.training.models import build_model
+from tests.fuzz.mutation import (
+    Mutation,
+    mutate_archive,
+    mutate_array,
+    mutate_bytes,
+    mutate_document,
+    mutate_picture,
+    write_document,
+)
+
+__all__ = ["Target", "make_targets"]
+
+DOCUMENTS = ("toml", "json", "yaml")
+SHAPE, CLASSES = (1, 6, 6), 4
+CONFIG = TrialConfig(widths="8-8")
+SWEEP = Path(__file__).parent.parent / "study" / "fashion_sweep.yaml"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Reader under test.
+
+    Attributes:
+        name: what the file's name begins with.
+        suffix: of the file.
+        examples: valid contents; of a document as JSON, whatever its format.
+        read: reads a file, and uses what it holds as far as the commands do before they begin to work.
+        mutate: changes a content.
+    """
+
+    name: str
+    suffix: str
+    examples: list[bytes]
+    read: Callable[[Path], object]
+    mutate: Mutation
+
+    def write(self, example: bytes) -> bytes:
+        """Return a valid content, of a document in its format."""
+        style = self.suffix[1:]
+        return write_document(json.loads(example), style) if style in DOCUMENTS else example
+
+
+def make_targets(folder: Path) -> list[Target]:
+    """Make every target, with the files that they need beside the one that is damaged."""
+    arrays, weights = _arrays(), _weights()
+    np.savez(folder / "good.npz", **arrays)
+    bundle = _make_bundle(folder / "model", weights)
+    documents = {style: partial(mutate_document, style=style) for style in DOCUMENTS}
+    studies = [_as_json(find_template("studies", name)) for name in template_names("studies")]
+    config = json.dumps({"dataset": "mnist", "objective": "val_loss", "parameters": CONFIG.effective()}).encode()
+    preprocessing = (bundle / "preprocessing.json").read_bytes()
+    reads = {path.name: partial(_read_bundle, bundle, path.name) for path in bundle.iterdir()}
+    return [
+        Target("study", ".toml", studies, _read_study, documents["toml"]),
+        Target("definition", ".json", [_definition(studies[0], folder)], _read_definition, documents["json"]),
+        *(Target("config", f".{s}", [config], _read_config, documents[s]) for s in ("toml", "json", "yaml")),
+        Target("sweep", ".yaml", [_sweep()], lambda path: import_sweep(path).toml("x"), documents["yaml"]),
+        Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
+        Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
+        Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
+        Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
+        Target("picture", ".png", _pictures("PNG"), _read_samples, mutate_picture),
+        Target("picture", ".jpg", _pictures("JPEG"), _read_samples, mutate_picture),
+        Target("weights", ".safetensors", [weights], reads["weights.safetensors"], _mutate_weights),
+        Target("bundle", ".toml", [config], reads["config.toml"], documents["toml"]),
+        Target("bundle", ".json", [preprocessing], reads["preprocessing.json"], documents["json"]),
+        Target("checkpoint", ".pt", [_checkpoint(folder)], _read_checkpoint, mutate_archive),
+    ]  # fmt: skip
+
+
+# Examples.
+
+
+def _as_json(path: Path) -> bytes:
+    return json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))).encode()
+
+
+def _definition(study: bytes, folder: Path) -> bytes:
+    (folder / "good.json").write_bytes(study)
+    return json.dumps(read_study("quickstart")[1].model_dump(mode="json")).encode()
+
+
+def _sweep() -> bytes:
+    sweep = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))
+    early = {"type": "hyperband", "eta": 3, "s": 2, "max_iter": 27}
+    return json.dumps({**sweep, "early_terminate": early, "settings": {"a": [1]}}).encode()
+
+
+def _arrays() -> dict[str, np.ndarray[Any, Any]]:
+    random = np.random.default_rng(0)
+    sizes = {"train": 20, "test": 8}
+    samples = {f"x_{part}": random.integers(0, 256, (n, 6, 6), dtype=np.uint8) for part, n in sizes.items()}
+    return samples | {f"y_{part}": np.arange(n) % CLASSES for part, n in sizes.items()}
+
+
+def _predictions() -> dict[str, np.ndarray[Any, Any]]:
+    probabilities = np.full((8, CLASSES), 1 / CLASSES, np.float16)
+    pictures = np.zeros((2, 6, 6), np.uint8)
+    found = {"labels": np.arange(8) % CLASSES, "probabilities": probabilities, "mistakes": np.arange(2)}
+    return {f"test_{name}": array for name, array in {**found, "pictures": pictures}.items()}
+
+
+def _npy(array: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _npz(arrays: dict[str, Any], *, packed: bool = False) -> bytes:
+    file = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def _pictures(kind: str) -> list[bytes]:
+    modes = ("L", "RGB") if kind == "JPEG" else ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+    return [_picture(mode, kind) for mode in modes]
+
+
+def _picture(mode: str, kind: str) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new(mode, (9, 7)).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def _weights() -> bytes:
+    return save({name: each.contiguous() for name, each in build_model(CONFIG, SHAPE, CLASSES).state_dict().items()})
+
+
+def _make_bundle(folder: Path, weights: bytes) -> Path:
+    folder.mkdir()
+    takes = Preprocessing(shape=SHAPE, classes=CLASSES, values="uint8", shift=(1.0,), scale=(2.0,))
+    (folder / "preprocessing.json").write_text(takes.model_dump_json())
+    (folder / "config.toml").write_text('dataset = "mnist"\n[parameters]\nwidths = "8-8"\n')
+    (folder / "weights.safetensors").write_bytes(weights)
+    np.save(folder / "one.npy", np.zeros((6, 6), np.uint8))
+    return folder
+
+
+def _checkpoint(folder: Path) -> bytes:
+    model = build_model(CONFIG, SHAPE, CLASSES)
+    names = Checkpoint.__dataclass_fields__
+    found = Checkpoint(**{name: dict(model.state_dict()) if "weights" in name else [1, 2.5] for name in names})
+    checkpoint.save(folder / "good.pt", found, {"a": 1})
+    return (folder / "good.pt").read_bytes()
+
+
+def _mutate_weights(content: bytes, random: Any) -> bytes:
+    """Change a safetensors file: its header, a JSON document after its length, or any bytes."""
+    if random.random() < 0.3:
+        return mutate_bytes(content, random)
+    length = int.from_bytes(content[:8], "little")
+    header = mutate_document(content[8 : 8 + length], random, "json")
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+# Readers.
+
+
+def _read_study(path: Path) -> None:
+    name, definition, budget = read_study(str(path))
+    format_preview(name, definition, budget)
+
+
+def _read_definition(path: Path) -> None:
+    try:
+        Definition.model_validate(json.loads(path.read_bytes())).space.notices()
+    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        return  # which whoever reads a study's attributes turns into one line
+
+
+def _read_config(path: Path) -> None:
+    read_config(path)
+    read_parameters(path)
+
+
+def _read_override(path: Path) -> None:
+    parse_override(path.read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def _read_samples(path: Path) -> None:
+    takes = Preprocessing(shape=SHAPE, classes=CLASSES, values="uint8", shift=(1.0,), scale=(2.0,))
+    prediction._read(path, takes, invert=False)
+
+
+def _read_data(path: Path) -> None:
+    make_reference(str(path))
+
+
+def _read_checkpoint(path: Path) -> None:
+    checkpoint.load(path, {"a": 1})
+
+
+def _read_predictions(path: Path) -> None:
+    EvaluationRun("x", 0, 0, "COMPLETE", file=path).predictions("test")
+
+
+def _read_bundle(bundle: Path, name: str, path: Path) -> None:
+    """Read an exported model one of whose files is this one."""
+    good = (bundle / name).read_bytes()
+    try:
+        shutil.copyfile(path, bundle / name)
+        prediction.predict(bundle, [bundle / "one.npy"])
+    finally:
+        (bundle / name).write_bytes(good)
