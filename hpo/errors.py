@@ -15,6 +15,8 @@ HpoError
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
     ├── LeaseLostError      another worker has taken over the trial
+    ├── StorageLostError    a database that was deleted or replaced while it was in use
+    ├── StudyDeletedError   a study that was deleted while it was in use
     ├── DivergedError       a loss that is not finite
     └── OutOfMemoryError    the device has too little memory for the trial
 """
@@ -38,8 +40,10 @@ __all__ = [
     "RunError",
     "SpaceError",
     "StorageError",
+    "StorageLostError",
     "StorageMissingError",
     "StudyConflictError",
+    "StudyDeletedError",
     "StudyForeignError",
     "StudyNotFoundError",
 ]
@@ -107,6 +111,16 @@ class CheckpointError(RunError):
 
 class LeaseLostError(RunError):
     """Loss of a trial to another worker, or by deletion: nothing more may be written about it."""
+
+
+class StorageLostError(RunError):
+    """Loss of the database itself: it was deleted or replaced while it was in use."""
+
+
+class StudyDeletedError(RunError, KeyError):
+    """Deletion of a study while it was in use; a KeyError too, which is what Optuna asks of a storage."""
+
+    __str__ = Exception.__str__  # a KeyError's would quote the message
 
 
 class DivergedError(RunError):

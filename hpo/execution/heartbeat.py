@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 
 import sqlalchemy.exc
 
+from hpo.errors import StorageLostError, StudyDeletedError
+from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.worker_stats import WorkRecorder
@@ -29,15 +30,15 @@ class Heartbeat:
     """
 
     def __init__(
-        self, storage: StudyStorage, study_id: int, worker: WorkerInfo, work: WorkRecorder | None = None
+        self, storage: StudyStorage, study: StudyIdentity, worker: WorkerInfo, work: WorkRecorder | None = None
     ) -> None:
-        self._storage, self._study_id, self._worker, self._work = storage, study_id, worker, work
+        self._storage, self._study, self._worker, self._work = storage, study, worker, work
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hpo-heartbeat", daemon=True)
         self.stop = False
 
     def __enter__(self) -> Heartbeat:
-        self._storage.register_worker(self._study_id, self._worker)
+        self._storage.register_worker(self._study.study_id, self._worker)
         self._thread.start()
         return self
 
@@ -45,13 +46,19 @@ class Heartbeat:
         self._ended.set()
         self._thread.join(LONGEST_PAUSE)
         if self._storage.is_unavailable:
-            return  # only ten seconds are left to stop in; the worker will be listed as gone
+            return  # only ten seconds are left to stop in; the worker will be listed as gone, if anywhere
         try:
             self._storage.unregister_worker(self._worker, self._work)
+        except StorageLostError as error:
+            self._storage.loss = error
         except sqlalchemy.exc.SQLAlchemyError as error:
             log.warning("worker %s will be listed as gone: %s", self._worker.name, self._storage.explain(error))
 
     def _run(self) -> None:
         while not self._ended.wait(min(LONGEST_PAUSE, self._worker.seconds / 4)):
-            with suppress(sqlalchemy.exc.SQLAlchemyError):  # the storage has noted it, and logs it once
-                self.stop = self._storage.renew_leases(self._worker, self._work) or self.stop
+            try:
+                self.stop = self._storage.renew_leases(self._worker, self._work, self._study) or self.stop
+            except sqlalchemy.exc.SQLAlchemyError:
+                pass  # the storage has noted it, and logs it once
+            except (StorageLostError, StudyDeletedError):
+                return  # the storage has noted it, and the worker ends

@@ -17,6 +17,7 @@ from hpo.datasets import is_path
 from hpo.errors import (
     RequestError,
     RunError,
+    StorageLostError,
     StorageMissingError,
     StudyConflictError,
     StudyNotFoundError,
@@ -25,6 +26,7 @@ from hpo.errors import (
 from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
+from hpo.execution.loss import explain_loss
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
@@ -33,7 +35,7 @@ from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.slots import fixed_trials
-from hpo.utils.home import default_storage
+from hpo.utils.home import default_storage, home
 
 __all__ = ["LaunchPlan", "check_backend", "launch", "plan_launch", "resume_plan", "run_study", "run_workers"]
 
@@ -212,11 +214,15 @@ def run_workers(
     Raises:
         RequestError: the backend cannot start them.
         RunError: a worker failed; the line has the last line of its log, and the log's path.
+        StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
     """
     study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
     workers = (backend or Local()).start(study, options)
-    failures = watch_study(study, workers, should_stop)
+    try:
+        failures = watch_study(study, workers, should_stop)
+    except StorageLostError as error:
+        raise explain_loss(study, error, home() / "checkpoints") from error
     if failures and not should_stop():
         raise RunError("; ".join(failures))
 

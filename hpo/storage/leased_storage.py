@@ -13,8 +13,9 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from hpo.errors import LeaseLostError
+from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedError
 from hpo.storage import leases, worker_stats
+from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import RenewalResult, WorkerInfo, WorkerRow
 from hpo.storage.statements import add_trial, count_trials, fix_parameters, value_row
 from hpo.storage.tables import TRIALS, VALUES, begin, lock_study, upsert, utc_time
@@ -254,25 +255,46 @@ class LeasedStorage(WriteBehindStorage):
         self.write(step)
         self._lease_ends[worker.name] = _boot_seconds() + worker.seconds
 
-    def renew_leases(self, worker: WorkerInfo, done: WorkRecorder | None = None) -> bool:
+    def renew_leases(
+        self, worker: WorkerInfo, done: WorkRecorder | None = None, study: StudyIdentity | None = None
+    ) -> bool:
         """Renew all leases of a worker and write its statistics, in one try; return whether it has been asked to stop.
+
+        Args:
+            worker: whose leases.
+            done: its statistics.
+            study: the study that it trains, which must still be there.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
+            StorageLostError, StudyDeletedError: the database or the study is another one by now, or gone; that is
+                noted.
         """
         began = _boot_seconds()
         try:
             with self._transaction_lock:
                 with self.engine.begin() as connection:
                     begin(connection)
-                    renewal = leases.renew(connection, worker)
+                    renewal = leases.renew(connection, worker, study)
+                    if study is not None and not renewal.same_study:
+                        raise self._explain_other(study, renewal)
                     if done is not None:
                         worker_stats.write_work(connection, worker.name, done)
                 self._apply_renewal(worker, renewal, began)
+        except (StorageLostError, StudyDeletedError) as error:
+            self.loss = error
+            raise
         except sqlalchemy.exc.SQLAlchemyError as error:
             self._note_outage(error)
+            if self.loss is not None:
+                raise self.loss from error
             raise
         return renewal.stop
+
+    def _explain_other(self, study: StudyIdentity, renewal: RenewalResult) -> RunError:
+        if renewal.same_study is None:
+            return self._deletion(study.study_id)
+        return StorageLostError("the study, or the whole database, was deleted and made again while it was in use")
 
     def _apply_renewal(self, worker: WorkerInfo, renewal: RenewalResult, began: float) -> None:
         with self._state_lock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from hpo.storage import leases
+from hpo.storage.identity import FileWatch
 from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
 from hpo.storage.statements import count_trials, fix_parameters, insert_attrs, insert_slots, purge_study
@@ -104,6 +106,9 @@ class StudyStorage(LeasedStorage):
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
             self.engine.dispose()  # the connection that is open already has not been tuned
+        self._file = (
+            FileWatch(self.engine, Path(str(self.url.database)), self.masked_url) if is_file(self.url) else None
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url.render_as_string(hide_password=False)}
@@ -128,6 +133,16 @@ class StudyStorage(LeasedStorage):
                 return step(connection)
 
         return self.retry_policy(once)
+
+    def rescue_if_lost(self) -> None:
+        """Save what a SQLite file holds, should it be deleted or replaced from now on; its loss is noticed anyway."""
+        if self._file is not None:
+            self._file.rescue = True
+
+    @property
+    def rescued(self) -> Path | None:
+        """The copy of what a lost SQLite file held; None where there is none."""
+        return None if self._file is None else self._file.saved
 
     # Studies.
 

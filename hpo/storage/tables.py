@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from hpo.errors import StudyDeletedError
 from hpo.storage.schema import metadata
 
 __all__ = [
@@ -154,11 +155,11 @@ def lock_study(connection: sa.Connection, study_id: int) -> None:
     """Lock the study's row, as Optuna does when it numbers a trial. SQLite's transaction locks everything already.
 
     Raises:
-        KeyError: there is no such study.
+        StudyDeletedError: there is no such study.
     """
     row = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
     if connection.dialect.name != "sqlite" and connection.execute(row).first() is None:
-        raise KeyError(models.NOT_FOUND_MSG)
+        raise StudyDeletedError(f"study {study_id} is not in the storage any more: it was deleted")
 
 
 def insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:

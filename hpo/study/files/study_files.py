@@ -2,7 +2,7 @@
 
 They lie in `HPO_HOME`, in folders of that study alone: `checkpoints/<name>-<key>/<number>.pt`,
 `weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.files.artifacts`). The key
-is drawn when the study first writes a file, and stored in the study. So a study that is deleted and made again under
+is drawn when the study is created, and stored in it. So a study that is deleted and made again under
 its name, and a study of the same name in another storage, have other folders. A file `study.json` in each folder says
 whose it is, for `hpo gc`.
 
@@ -29,6 +29,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
+from hpo.storage.identity import KEY
 from hpo.storage.tables import TRIALS, VALUES
 from hpo.storage.url import is_file, mask
 from hpo.study.study import Study
@@ -49,7 +50,6 @@ __all__ = [
 ]
 
 log = logging.getLogger("hpo.study")
-KEY = "hpo:key"  # a study's user attribute
 KEPT = 5
 KINDS = ("checkpoints", "weights", "artifacts")
 MARKER = "study.json"
