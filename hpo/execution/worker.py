@@ -94,7 +94,7 @@ class Worker:
 
     Raises:
         RequestError: an option is wrong here: no such device, a tracker that cannot be reached, a folder that cannot be
-            created.
+            created; or `HPO_HOME` cannot be written.
         DataError, RegistryError: the study's data set or something else that it names is not here.
     """
 
@@ -113,6 +113,7 @@ class Worker:
         self.data = DataCache(self.study.definition.dataset, self.device)
         evaluates = self._check_data()
         self.files = StudyFiles(self.study)
+        self.files.check_writable()
         host, pid = socket.gethostname(), os.getpid()
         # Process ids are used again, and containers may have the same ones.
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"

@@ -20,6 +20,7 @@ import logging
 import math
 import secrets
 import socket
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
+from hpo.errors import RequestError
 from hpo.storage.identity import KEY
 from hpo.storage.tables import TRIALS, VALUES
 from hpo.storage.url import is_file, mask
@@ -138,6 +140,20 @@ class StudyFiles:
     def weights(self, number: int) -> Path:
         """Return the path of the weights of a trial's best epoch, whether they are kept or not."""
         return self._folders["weights"] / f"{number}.safetensors"
+
+    def check_writable(self) -> None:
+        """Check that files can be written, before a trial is trained whose checkpoints and weights would be missing.
+
+        Raises:
+            RequestError: they cannot; the line says why.
+        """
+        for path in self._folders.values():
+            try:
+                with tempfile.TemporaryFile(dir=path):
+                    pass
+            except OSError as error:
+                why = error.strerror or error
+                raise RequestError(f"{path}: cannot be written ({why}); set HPO_HOME to a folder that can") from error
 
     @contextmanager
     def keep_best_weights(self, trials: Sequence[tuple[int, float, Write]]) -> Iterator[None]:
