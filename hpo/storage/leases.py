@@ -1,4 +1,5 @@
-"""Leases, which are workers' time-limited claims on trials, and the list of workers. All times are the database's.
+"""Leases, which are workers' time-limited claims on trials, and the list of workers. All times are those of
+`hpo.storage.clock`.
 
 Every function is a part of a transaction. A lease carries the number of the attempt; whoever takes an expired one over
 raises it, and the old worker, which no longer finds its own number there, may write nothing more.
@@ -15,8 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.storage.clock import database_clock, start_clock
 from hpo.storage.identity import KEY, StudyIdentity
-from hpo.storage.tables import LEASES, STUDY_USER_ATTRS, TRIALS, WORKERS, database_clock, upsert, upsert_one, utc_time
+from hpo.storage.tables import LEASES, STUDY_USER_ATTRS, TRIALS, WORKERS, upsert, upsert_one, utc_time
 
 __all__ = [
     "ClaimableTrial",
@@ -330,6 +332,7 @@ def count_held_by_others(connection: sa.Connection, study_id: int, held: Collect
 
 def register_worker(connection: sa.Connection, study_id: int, worker: WorkerInfo) -> None:
     """Add a worker to its study's list, and drop those that died long ago."""
+    start_clock(connection)
     now = database_clock(connection)
     connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET_AFTER))
     values = {"host": worker.host, "pid": worker.pid, "device": worker.device, "seen": now, "stop": False}

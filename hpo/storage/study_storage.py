@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from hpo.storage import leases
+from hpo.storage.clock import MACHINES
 from hpo.storage.identity import FileWatch
 from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
@@ -351,6 +352,8 @@ def _open(url: URL) -> RDBStorage:
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
     metadata.create_all(rdb.engine)
+    if url.get_backend_name() == "sqlite":
+        MACHINES.create(rdb.engine, checkfirst=True)
     if url.get_backend_name() == "mysql":
         store_fractions(rdb.engine)
     return rdb
