@@ -27,6 +27,7 @@ from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.execution.loss import explain_loss
+from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
@@ -239,10 +240,13 @@ def run_study(study: Study, options: WorkerOptions, backend: Backend | None = No
     if options.workers == 0:
         return
     if options.workers == 1 and backend is None:
-        from hpo.execution.worker import Worker  # torch
+        import torch
+
+        from hpo.execution.worker import Worker
 
         study.start_clock()
-        Worker(study, options).run()
+        cpus = choose_threads(study, options.cpus, torch.get_num_threads)
+        Worker(study, options.model_copy(update={"cpus": cpus})).run()
     else:
         run_workers(study, options, backend=backend)
 
