@@ -36,7 +36,7 @@ def choose_threads(study: Study, given: int | None, default: Callable[[], int]) 
         stored = _stored_threads(study) or chosen  # another worker was faster
     if asked and asked != stored:
         log.warning(
-            "study %s: its workers have %d threads, and %s asks for %d here, so results may differ in their last digits",
+            "study %s: its workers have %d threads, %s asks for %d here, so results may differ in the last digits",
             study.name, stored, source, asked,
         )  # fmt: skip
     elif not asked and stored > cores():

@@ -40,8 +40,8 @@ def test_an_explicit_number_wins_and_is_said(
     assert choose_threads(study, None, lambda: 8) == 3
     assert choose_threads(study, 5, lambda: 8) == 5
     assert [record.getMessage().partition("; ")[0].split(", ")[1] for record in caplog.records] == [
-        f"and {name} asks for 3 here",
-        "and --cpus asks for 5 here",
+        f"{name} asks for 3 here",
+        "--cpus asks for 5 here",
     ]
     monkeypatch.delenv(name)
     assert choose_threads(study, None, lambda: 8) == 2
