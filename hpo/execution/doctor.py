@@ -27,7 +27,7 @@ from hpo.errors import StorageError
 from hpo.storage.network_fs import ALLOW, RECIPE, find_network_mount
 from hpo.storage.schema import check_schema, read_schema
 from hpo.storage.tables import wall_clock
-from hpo.storage.url import is_file, mask, normalize, translate_connect_errors
+from hpo.storage.url import is_file, make_plain_engine, mask, normalize, translate_connect_errors
 from hpo.study.input import templates
 from hpo.utils.home import cores, home
 from hpo.utils.text import first_line
@@ -194,7 +194,7 @@ def _disk(url: URL) -> Iterator[HealthCheck]:
 
 
 def _database(url: URL) -> Iterator[HealthCheck]:
-    engine = sa.create_engine(url)
+    engine = make_plain_engine(url)
     try:
         with engine.connect() as connection:
             yield _server(connection, url)

@@ -25,6 +25,7 @@ from sqlalchemy.engine import URL
 
 from hpo.storage import leases
 from hpo.storage.clock import MACHINES
+from hpo.storage.disk_full import SqliteConnection, is_full, name_full_disk
 from hpo.storage.identity import FileWatch
 from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
@@ -106,6 +107,7 @@ class StudyStorage(LeasedStorage):
         super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
+            name_full_disk(self.engine, Path(str(self.url.database)), self.masked_url)
             self.engine.dispose()  # the connection that is open already has not been tuned
         self._file = (
             FileWatch(self.engine, Path(str(self.url.database)), self.masked_url) if is_file(self.url) else None
@@ -365,7 +367,10 @@ def _engine_options(url: URL) -> dict[str, Any]:
     connect: dict[str, Any] = {}
     match url.get_backend_name():
         case "sqlite" if is_file(url):
-            connect = {"timeout": 60}  # seconds to wait for another writer
+            connect = {"timeout": 60, "factory": SqliteConnection}  # seconds to wait for another writer
+            if is_full(Path(str(url.database))):  # a second connection would wait for the first
+                connect |= {"check_same_thread": False}
+                options["poolclass"] = sa.StaticPool
         case "sqlite":  # in memory: every thread must see the same
             connect = {"check_same_thread": False}
             options["poolclass"] = sa.StaticPool

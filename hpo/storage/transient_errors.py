@@ -15,6 +15,7 @@ import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
 
+from hpo.storage.disk_full import DiskFullError
 from hpo.utils import text
 
 __all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_transient", "retrying_proxy", "with_retries"]
@@ -75,7 +76,12 @@ class RetryPolicy:
             before_sleep=_log_retry,
             reraise=True,
         )
-        return retrying(call)
+        try:
+            return retrying(call)
+        except optuna.exceptions.StorageInternalError as error:
+            if isinstance(error.__cause__, DiskFullError):  # which says what is wrong
+                raise error.__cause__ from error
+            raise
 
     def _sleep(self, seconds: float) -> None:
         """Wait, but not past a request to stop: there are ten seconds for that."""

@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
-from hpo.storage.url import check_file, connect_once, normalize, translate_connect_errors
+from hpo.storage.url import check_file, connect_once, make_plain_engine, normalize, translate_connect_errors
 from hpo.study.study import BUDGET, DEFINITION
 
 __all__ = ["list_studies"]
@@ -30,7 +30,7 @@ def list_studies(url: str) -> list[dict[str, Any]]:
     with translate_connect_errors(parsed):
         if not connect_once(parsed):
             return []
-        engine = sa.create_engine(parsed)
+        engine = make_plain_engine(parsed)
         with engine.connect() as connection:
             rows = _read_rows(connection)
         engine.dispose()
