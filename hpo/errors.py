@@ -17,6 +17,8 @@ HpoError
 └── RunError                something failed while running: exit code 1
     ├── CheckpointError     a checkpoint that is missing, damaged or another trial's
     ├── LeaseLostError      another worker has taken over the trial
+    ├── StorageLostError    a database that was deleted or replaced while it was in use
+    ├── StudyDeletedError   a study that was deleted while it was in use
     ├── DivergedError       a loss that is not finite
     ├── OutOfMemoryError    the device has too little memory for the trial
     ├── TrialTimeoutError   training that took longer than trial_timeout
@@ -43,9 +45,11 @@ __all__ = [
     "SpaceError",
     "StorageDamagedError",
     "StorageError",
+    "StorageLostError",
     "StorageMissingError",
     "StudyConflictError",
     "StudyDamagedError",
+    "StudyDeletedError",
     "StudyForeignError",
     "StudyNotFoundError",
     "TrialTimeoutError",
@@ -131,6 +135,16 @@ class CheckpointError(RunError):
 
 class LeaseLostError(RunError):
     """Loss of a trial to another worker, or by deletion: nothing more may be written about it."""
+
+
+class StorageLostError(RunError):
+    """Loss of the database itself: it was deleted or replaced while it was in use."""
+
+
+class StudyDeletedError(RunError, KeyError):
+    """Deletion of a study while it was in use; a KeyError too, which is what Optuna asks of a storage."""
+
+    __str__ = Exception.__str__  # a KeyError's would quote the message
 
 
 class DivergedError(RunError):

@@ -10,7 +10,7 @@ import click
 from hpo.cli.lookup import format_command_line, make_backend
 from hpo.cli.options import app, backend_options, launch_options, set_option, storage_option
 from hpo.cli.output import say
-from hpo.errors import RequestError, RunError
+from hpo.errors import RequestError, RunError, StorageLostError, StudyDeletedError
 
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
@@ -163,6 +163,8 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
             _say_start(study)
             try:
                 run_workers(study, options, stop, backend)
+            except (StorageLostError, StudyDeletedError):
+                raise
             except RunError:
                 _say_state(study)  # the workers that did not fail may have done all there is
                 raise

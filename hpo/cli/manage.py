@@ -63,6 +63,7 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
 @storage_option
 def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete a study with its trials, evaluations and files in HPO_HOME. Logs and reports stay."""
+    from hpo.storage.disk_full import DiskFullError
     from hpo.study.files.cleanup import find_study_folders, remove_files
     from hpo.study.operations.evaluation_study import evaluation_studies
 
@@ -79,11 +80,22 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
             err=True,
         )
     folders = [folder for each in studies for folder in find_study_folders(each)]
-    for each in reversed(studies):  # the study last, for it finds the others again should this be interrupted
-        study.storage.delete_study(each.id)
     removable = [folder for folder in folders if not folder.stays]
-    for folder in removable:
-        remove_files(folder.path)
+
+    def delete_rows() -> None:
+        for each in reversed(studies):  # the study last, for it finds the others again should this be interrupted
+            study.storage.delete_study(each.id)
+
+    def delete_files() -> None:
+        for folder in removable:
+            remove_files(folder.path)
+
+    try:
+        delete_rows()
+        delete_files()
+    except DiskFullError:  # the files first, then, which may make room for the database's log
+        delete_files()
+        delete_rows()
     for folder in folders:
         if folder.stays:
             say(f"note: {folder.path} stays: {folder.why}")

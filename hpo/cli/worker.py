@@ -38,9 +38,10 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
         faulthandler.enable(sys.__stderr__)  # a crash of native code shows in the log where it happened
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
         study = load_runnable_study(name, storage, options.imports)
+        from hpo.execution.threads import choose_threads
         from hpo.execution.worker import Worker, cores_per_worker
 
-        cpus = options.cpus or cores_per_worker(study)
+        cpus = choose_threads(study, options.cpus, lambda: cores_per_worker(study))
         attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop, end_process=os._exit)
         try:
             attached.run()

@@ -29,8 +29,8 @@ from hpo.datasets import describe
 from hpo.errors import StorageError
 from hpo.storage.network_fs import ALLOW, RECIPE, find_network_mount
 from hpo.storage.schema import check_schema, read_schema
-from hpo.storage.tables import database_clock
-from hpo.storage.url import is_file, mask, normalize, translate_connect_errors
+from hpo.storage.tables import wall_clock
+from hpo.storage.url import is_file, make_plain_engine, mask, normalize, translate_connect_errors
 from hpo.study.input import templates
 from hpo.utils.home import cores, home
 from hpo.utils.text import first_line
@@ -206,7 +206,7 @@ def _writable_by_everyone(path: Path) -> HealthCheck | None:
 
 
 def _database(url: URL) -> Iterator[HealthCheck]:
-    engine = sa.create_engine(url)
+    engine = make_plain_engine(url)
     try:
         with engine.connect() as connection:
             yield _server(connection, url)
@@ -267,7 +267,7 @@ def _clock(connection: sa.Connection) -> HealthCheck:
     tries = []
     for _ in range(5):
         begin = time.time()
-        server = float(connection.execute(sa.select(database_clock(connection))).scalar_one())
+        server = float(connection.execute(sa.select(wall_clock(connection))).scalar_one())
         end = time.time()
         tries.append((end - begin, server - (begin + end) / 2))
     ahead = min(tries)[1]

@@ -9,7 +9,9 @@ from contextlib import suppress
 
 import sqlalchemy.exc
 
+from hpo.errors import StorageLostError, StudyDeletedError
 from hpo.execution.watchdog import Watchdog
+from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.worker_stats import WorkRecorder
@@ -31,7 +33,7 @@ class Heartbeat:
     suspended or killed loses its leases, and so does one whose training does not get on.
 
     Args:
-        storage, study_id: the study.
+        storage, study: the study, and what it is known by.
         worker: the worker.
         work: recorder of its time and counts.
         watchdog: of its training.
@@ -44,13 +46,13 @@ class Heartbeat:
     def __init__(
         self,
         storage: StudyStorage,
-        study_id: int,
+        study: StudyIdentity,
         worker: WorkerInfo,
         work: WorkRecorder | None = None,
         watchdog: Watchdog | None = None,
         on_overdue: Callable[[], object] = lambda: None,
     ) -> None:
-        self._storage, self._study_id, self._worker, self._work = storage, study_id, worker, work
+        self._storage, self._study, self._worker, self._work = storage, study, worker, work
         self._watchdog, self._on_overdue = watchdog or Watchdog(), on_overdue
         self._stalled = False
         self._ended = threading.Event()
@@ -58,7 +60,7 @@ class Heartbeat:
         self.stop = False
 
     def __enter__(self) -> Heartbeat:
-        self._storage.register_worker(self._study_id, self._worker)
+        self._storage.register_worker(self._study.study_id, self._worker)
         self._thread.start()
         return self
 
@@ -70,18 +72,27 @@ class Heartbeat:
     def unregister(self) -> None:
         """Remove the worker from the study's list."""
         if self._storage.is_unavailable:
-            return  # only ten seconds are left to stop in; the worker will be listed as gone
+            return  # only ten seconds are left to stop in; the worker will be listed as gone, if anywhere
         try:
             self._storage.unregister_worker(self._worker, self._work)
+        except StorageLostError as error:
+            self._storage.loss = error
         except sqlalchemy.exc.SQLAlchemyError as error:
             log.warning("worker %s will be listed as gone: %s", self._worker.name, self._storage.explain(error))
 
     def _run(self) -> None:
         while not self._ended.wait(min(LONGEST_PAUSE, self._worker.seconds / 4)):
-            self.beat()
+            try:
+                self.beat()
+            except (StorageLostError, StudyDeletedError):
+                return  # the storage has noted it, and the worker ends
 
     def beat(self) -> None:
-        """Renew the leases, unless training does not get on."""
+        """Renew the leases, unless training does not get on.
+
+        Raises:
+            StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
+        """
         if self._watchdog.overdue():
             self._on_overdue()
         if stalled := self._watchdog.stalled():
@@ -91,4 +102,4 @@ class Heartbeat:
             return
         self._stalled = False
         with suppress(sqlalchemy.exc.SQLAlchemyError):  # the storage has noted it, and logs it once
-            self.stop = self._storage.renew_leases(self._worker, self._work) or self.stop
+            self.stop = self._storage.renew_leases(self._worker, self._work, self._study) or self.stop

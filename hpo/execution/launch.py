@@ -18,6 +18,7 @@ from hpo.datasets import is_path
 from hpo.errors import (
     RequestError,
     RunError,
+    StorageLostError,
     StorageMissingError,
     StudyConflictError,
     StudyNotFoundError,
@@ -26,7 +27,9 @@ from hpo.errors import (
 from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
+from hpo.execution.loss import explain_loss
 from hpo.execution.objective_function import ObjectiveFunction
+from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
@@ -35,7 +38,7 @@ from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.slots import fixed_trials
-from hpo.utils.home import default_storage
+from hpo.utils.home import default_storage, home
 
 __all__ = ["LaunchPlan", "check_backend", "launch", "plan_launch", "resume_plan", "run_study", "run_workers"]
 
@@ -220,11 +223,15 @@ def run_workers(
     Raises:
         RequestError: the backend cannot start them.
         RunError: a worker failed, and the line has the last line of its log, and the log's path; or trials are left.
+        StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
     """
     study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
     workers = (backend or Local()).start(study, options)
-    failures = watch_study(study, workers, should_stop)
+    try:
+        failures = watch_study(study, workers, should_stop)
+    except StorageLostError as error:
+        raise explain_loss(study, error, home() / "checkpoints") from error
     if should_stop():
         return
     left = 0 if study.stop_reason() else study.remaining()
@@ -255,10 +262,13 @@ def run_study(
     if options.workers == 0:
         return
     if options.workers == 1 and backend is None:
-        from hpo.execution.worker import Worker  # torch
+        import torch
+
+        from hpo.execution.worker import Worker
 
         study.start_clock()
-        Worker(study, options, function=function).run()
+        cpus = choose_threads(study, options.cpus, torch.get_num_threads)
+        Worker(study, options.model_copy(update={"cpus": cpus}), function=function).run()
     else:
         run_workers(study, options, backend=backend)
 

@@ -19,7 +19,7 @@ __all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
 
 
 class TrialInterrupted(BaseException):
-    """Interruption of an objective function: the worker is to stop, or the trial is another worker's, or takes too long.
+    """Interruption of an objective function: the worker is to stop, or its trial is lost, or takes too long.
 
     It passes through the function's `except Exception`.
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from optuna.trial import TrialState
 
 from hpo.config import registry
-from hpo.errors import HpoError, RunError
+from hpo.errors import HpoError, RunError, StorageLostError, StudyDeletedError
 from hpo.execution.study_callback import LOST, NOT_OURS, RunningTrial
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
@@ -88,6 +88,7 @@ class TrialRecorder:
         self.finished: dict[str, int] = {}
         self._results: list[tuple[RunningTrial, TrainResult]] = []
         self._errors_in_a_row = 0
+        self._deletion_failed = False
         self._fatal_error: RunError | None = None
 
     def add(self, trial: RunningTrial, result: TrainResult) -> None:
@@ -125,6 +126,10 @@ class TrialRecorder:
     def tell_error(self, claim: ClaimedTrial, error: Exception) -> None:
         """Tell that an error failed a trial."""
         text = shorten_message(str(error)) if isinstance(error, HpoError) else summarize_error(error)
+        if claim.id not in self.open:
+            # The database has its result, or it is another worker's: what has failed is what came after that.
+            log.warning("trial %d had ended before this error, which changes nothing of it: %s", claim.number, text)
+            return
         shown = error.__cause__ or (None if isinstance(error, HpoError) else error)
         trace = "" if shown is None else f"\n{format_traceback(shown)}"
         log.error("trial %d failed: %s%s", claim.number, text, trace)
@@ -147,8 +152,9 @@ class TrialRecorder:
 
     def release(self) -> None:
         """Release all open trials, so that other workers may claim them."""
-        with self.work.measure("storage"):
-            self.study.storage.release_all(list(self.open))
+        if self.study.storage.loss is None:
+            with self.work.measure("storage"):
+                self.study.storage.release_all(list(self.open))
         self.open.clear()
 
     def give_back(self, claims: Collection[ClaimedTrial], why: str) -> None:
@@ -161,6 +167,8 @@ class TrialRecorder:
             released = [] if unavailable else storage.release_all([claim.id for claim in claims])
         for claim in claims:
             self.open.pop(claim.id, None)
+            if storage.loss is not None:
+                continue  # there is nobody to release it to; the worker ends, and says why
             if unavailable:
                 log.info(NOT_RELEASED, claim.number)
             elif claim.id in released:
@@ -177,6 +185,8 @@ class TrialRecorder:
         claim, attrs = trial.claim, self._attributes(trial, result)
         try:
             test_metrics = self._test(trial, result)
+        except (StorageLostError, StudyDeletedError):
+            raise
         except RunError as error:  # raised by a metric, or out of memory
             return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", shorten_message(str(error)))
         values, attrs = self._values(result, test_metrics), {**attrs, **test_metrics}
@@ -243,8 +253,18 @@ class TrialRecorder:
                     refused = self.study.storage.tell(requests) if requests else {}
                 except KeyError as error:  # the study was deleted
                     refused = {each.trial_id: error for each in requests}
-            for outcome in own:
-                self.drop(outcome.claim) if outcome.claim.id in refused else self._close(outcome)
+                except StorageLostError as error:
+                    return self._note_loss(own, error)
+                for outcome in own:
+                    self.drop(outcome.claim) if outcome.claim.id in refused else self._close(outcome)
+        return None
+
+    def _note_loss(self, outcomes: Sequence[TrialOutcome], loss: StorageLostError) -> None:
+        """Let go of trials whose results nobody can store; the worker ends after the checkpoints of the others."""
+        self.study.storage.loss = loss
+        for outcome in outcomes:
+            self.open.pop(outcome.claim.id, None)
+            log.warning("trial %d %s, not stored: %s", outcome.claim.number, outcome.state.name, _values_text(outcome))
 
     def _write_attributes(self, outcome: TrialOutcome) -> bool:
         """Write all that is stored beside the values; return false if the trial is another worker's."""
@@ -283,10 +303,10 @@ class TrialRecorder:
         """Clean up after a trial that has been told, and count it."""
         claim, state = outcome.claim, outcome.state
         self.open.pop(claim.id, None)
-        delete_checkpoint(self.files.checkpoint(claim.number))
+        self._delete_checkpoint(claim.number)
         self.finished[state.name] = self.finished.get(state.name, 0) + 1
         self.work.told += 1
-        values = f" {outcome.values}" if outcome.values else ""
+        values = f" {_values_text(outcome)}" if outcome.values else ""
         failure = f" ({outcome.failure}: {outcome.message})" if outcome.failure else ""
         log.info("trial %d %s%s%s", claim.number, state.name, values, failure)
         if state == TrialState.FAIL:
@@ -294,11 +314,27 @@ class TrialRecorder:
         elif outcome.failure != "out_of_memory":
             self._errors_in_a_row = 0
 
+    def _delete_checkpoint(self, number: int) -> None:
+        """Delete the checkpoint of a trial that has been told; a failure is said once, and `hpo gc` does it later."""
+        try:
+            delete_checkpoint(self.files.checkpoint(number))
+        except OSError as error:
+            if not self._deletion_failed:
+                why = error.strerror or error
+                log.warning(
+                    "checkpoints of finished trials stay (%s); remove them with hpo gc: %s", why, error.filename
+                )
+            self._deletion_failed = True
+
     def _count_error(self, claim: ClaimedTrial, message: str) -> None:
         self._errors_in_a_row += 1
         if self._errors_in_a_row == ERRORS_IN_A_ROW:
             text = f"{self._errors_in_a_row} trials in a row failed, the last one ({claim.number}) with {message}"
             self._fatal_error = RunError(text)
+
+
+def _values_text(outcome: TrialOutcome) -> str:
+    return str(outcome.values) if outcome.values else outcome.message
 
 
 def _final_metrics(result: TrainResult) -> dict[str, float]:

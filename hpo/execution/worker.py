@@ -30,11 +30,14 @@ from hpo.errors import (
     RegistryError,
     RequestError,
     RunError,
+    StorageLostError,
+    StudyDeletedError,
     UserExitError,
 )
 from hpo.execution.cohort_claims import CohortClaimer
 from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
+from hpo.execution.loss import explain_loss
 from hpo.execution.objective_call import ObjectiveTrial
 from hpo.execution.objective_calls import ObjectiveCalls
 from hpo.execution.objective_function import ObjectiveFunction, find_function
@@ -43,6 +46,7 @@ from hpo.execution.test_set import TestSetEvaluator
 from hpo.execution.trial_recorder import TrialRecorder
 from hpo.execution.watchdog import Watchdog
 from hpo.execution.worker_options import WorkerOptions
+from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
@@ -74,8 +78,11 @@ FIRST_PAUSE = 0.25  # seconds until the other workers' trials are looked at agai
 MAX_COHORT = 256  # trials, however small
 GAVE_UP = "; gave up after 5 minutes"
 # Errors that are no trial's fault: this machine lacks something that the study needs, and another may have it; or the
-# database fails, after minutes of retries.
-INFRASTRUCTURE_ERRORS = (DataError, RegistryError, optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError)
+# database fails, after minutes of retries, or is no more.
+INFRASTRUCTURE_ERRORS = (
+    DataError, RegistryError, StorageLostError, StudyDeletedError,
+    optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError,
+)  # fmt: skip
 
 
 def cores_per_worker(study: Study) -> int:
@@ -99,7 +106,7 @@ class Worker:
 
     Raises:
         RequestError: an option is wrong here: no such device, a tracker that cannot be reached, a folder that cannot be
-            created.
+            created; or `HPO_HOME` cannot be written.
         DataError, RegistryError: the study's data set or something else that it names is not here.
     """
 
@@ -122,6 +129,7 @@ class Worker:
         self.data = DataCache(self.study.definition.dataset, self.device)
         evaluates = self._check_data()
         self.files = StudyFiles(self.study)
+        self.files.check_writable()
         host, pid = socket.gethostname(), os.getpid()
         # Process ids are used again, and containers may have the same ones.
         self.name = f"{host}-{pid}-{secrets.token_hex(2)}"
@@ -132,11 +140,13 @@ class Worker:
         self._deaths = DeathCounter(self.study, self.files)
         self._claimer = CohortClaimer(self.study)
         self._calls = self._make_calls()
+        self._folder_missed = False
         self._cohort_sizes: dict[tuple[Value, ...], int] = {}
         self._watchdog = Watchdog()
         self._watchdog.exits = self.end_process is not None
+        identity = StudyIdentity(self.study.id, self.files.key)
         self._heartbeat = Heartbeat(
-            self.study.storage, self.study.id, self.info, self.work, self._watchdog, self._end_overdue
+            self.study.storage, identity, self.info, self.work, self._watchdog, self._end_overdue
         )
 
     def _make_calls(self) -> ObjectiveCalls | None:
@@ -166,22 +176,33 @@ class Worker:
 
         Raises:
             RunError: too many trials in a row failed, or the database did not answer for too long.
-            StudyNotFoundError: the study was deleted.
+            StorageLostError, StudyDeletedError: the database or the study was deleted, or replaced by another.
         """
         storage = self.study.storage
         log.info("worker %s: study %s in %s on %s", self.name, self.study.name, storage.masked_url, self.device)
         storage.retry_policy.stop_requested = self._stopping
+        storage.rescue_if_lost()
         try:
             with self._heartbeat:
                 self._train_cohorts()
+            if storage.loss is not None:  # noticed as its statistics were written
+                raise storage.loss
+        except StudyDeletedError:
+            raise
+        except StorageLostError as error:
+            raise explain_loss(self.study, error, self.files.folder("checkpoints")) from error
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+            if storage.loss is not None:
+                raise explain_loss(self.study, storage.loss, self.files.folder("checkpoints")) from error
             raise RunError(f"{storage.explain(error)}{GAVE_UP if storage.outage_error else ''}") from error
         finally:
             storage.retry_policy.stop_requested = lambda: False
 
     def _stopping(self) -> bool:
-        """Return true after a signal here, `hpo stop` anywhere, or minutes without an answer of the database."""
-        return self.should_stop() or self._heartbeat.stop or self.study.storage.outage_error is not None
+        """Return true after a signal here, `hpo stop` anywhere, the database's loss, or minutes without its answer."""
+        storage = self.study.storage
+        stopped = self.should_stop() or self._heartbeat.stop
+        return stopped or storage.loss is not None or storage.outage_error is not None
 
     def _train_cohorts(self) -> None:
         logged, pause = False, FIRST_PAUSE
@@ -203,6 +224,8 @@ class Worker:
             else:
                 log.info("nothing left to begin%s", f": {why}" if (why := self.study.stop_reason()) else "")
                 return
+        if self.study.storage.loss is not None:
+            raise self.study.storage.loss
         if (error := self.study.storage.outage_error) is not None:
             raise RunError(f"{self.study.storage.explain(error)}{GAVE_UP}")
         if self._heartbeat.stop:
@@ -496,8 +519,16 @@ class Worker:
             resume=path.exists(),
             every=self.options.checkpoint_every,
             owner=f"{self.study.id}/{claim.id}",
-            may_write=lambda: storage.holds(claim.id),
+            may_write=lambda: storage.holds(claim.id) and self._may_write_files(),
         )
+
+    def _may_write_files(self) -> bool:
+        """Return false once the folder is gone: it goes with its study, and is not to be made again."""
+        folder = self.files.folder("checkpoints")
+        if not folder.is_dir() and not self._folder_missed:
+            self._folder_missed = True
+            log.warning("%s: was removed; this worker writes no more checkpoints", folder)
+        return not self._folder_missed
 
     def _checkpoint_path(self, claim: ClaimedTrial) -> Path:
         return self.files.checkpoint(claim.number)

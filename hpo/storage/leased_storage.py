@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from hpo.errors import LeaseLostError
+from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedError
 from hpo.storage import leases, worker_stats
+from hpo.storage.clock import boot_seconds
+from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import RenewalResult, WorkerInfo, WorkerRow
 from hpo.storage.statements import add_trial, count_trials, fix_parameters, value_row
 from hpo.storage.tables import TRIALS, VALUES, begin, lock_study, upsert, utc_time
@@ -252,27 +253,48 @@ class LeasedStorage(WriteBehindStorage):
             worker_stats.begin_work(connection, study_id, worker.name)
 
         self.write(step)
-        self._lease_ends[worker.name] = _boot_seconds() + worker.seconds
+        self._lease_ends[worker.name] = boot_seconds() + worker.seconds
 
-    def renew_leases(self, worker: WorkerInfo, done: WorkRecorder | None = None) -> bool:
+    def renew_leases(
+        self, worker: WorkerInfo, done: WorkRecorder | None = None, study: StudyIdentity | None = None
+    ) -> bool:
         """Renew all leases of a worker and write its statistics, in one try; return whether it has been asked to stop.
+
+        Args:
+            worker: whose leases.
+            done: its statistics.
+            study: the study that it trains, which must still be there.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database does not answer; that is noted.
+            StorageLostError, StudyDeletedError: the database or the study is another one by now, or gone; that is
+                noted.
         """
-        began = _boot_seconds()
+        began = boot_seconds()
         try:
             with self._transaction_lock:
                 with self.engine.begin() as connection:
                     begin(connection)
-                    renewal = leases.renew(connection, worker)
+                    renewal = leases.renew(connection, worker, study)
+                    if study is not None and not renewal.same_study:
+                        raise self._explain_other(study, renewal)
                     if done is not None:
                         worker_stats.write_work(connection, worker.name, done)
                 self._apply_renewal(worker, renewal, began)
+        except (StorageLostError, StudyDeletedError) as error:
+            self.loss = error
+            raise
         except sqlalchemy.exc.SQLAlchemyError as error:
             self._note_outage(error)
+            if self.loss is not None:
+                raise self.loss from error
             raise
         return renewal.stop
+
+    def _explain_other(self, study: StudyIdentity, renewal: RenewalResult) -> RunError:
+        if renewal.same_study is None:
+            return self._deletion(study.study_id)
+        return StorageLostError("the study, or the whole database, was deleted and made again while it was in use")
 
     def _apply_renewal(self, worker: WorkerInfo, renewal: RenewalResult, began: float) -> None:
         with self._state_lock:
@@ -295,7 +317,7 @@ class LeasedStorage(WriteBehindStorage):
         """
         held = self._leases.get(trial_id)
         return held is not None and (
-            self._outage is not None or _boot_seconds() < self._lease_ends.get(held.worker, 0.0)
+            self._outage is not None or boot_seconds() < self._lease_ends.get(held.worker, 0.0)
         )
 
     def unregister_worker(self, worker: WorkerInfo, done: WorkRecorder | None = None) -> None:
@@ -340,8 +362,3 @@ def _insert_trials(connection: sa.Connection, study_id: int, count: int, worker:
     if ids:
         leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), worker)
     return [LeaseGrant(trial_id, 1, made=True) for trial_id in ids]
-
-
-def _boot_seconds() -> float:
-    """Return the seconds of a monotonic clock that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,4 +1,5 @@
-"""Leases, which are workers' time-limited claims on trials, and the list of workers. All times are the database's.
+"""Leases, which are workers' time-limited claims on trials, and the list of workers. All times are those of
+`hpo.storage.clock`.
 
 Every function is a part of a transaction. A lease carries the number of the attempt; whoever takes an expired one over
 raises it, and the old worker, which no longer finds its own number there, may write nothing more.
@@ -6,6 +7,7 @@ raises it, and the old worker, which no longer finds its own number there, may w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +16,10 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.storage.clock import database_clock, start_clock
+from hpo.storage.identity import KEY, StudyIdentity
 from hpo.storage.stored_values import is_finite, is_whole
-from hpo.storage.tables import LEASES, TRIALS, WORKERS, database_clock, upsert, upsert_one, utc_time
+from hpo.storage.tables import LEASES, STUDY_USER_ATTRS, TRIALS, WORKERS, upsert, upsert_one, utc_time
 
 __all__ = [
     "ClaimableTrial",
@@ -264,16 +268,27 @@ def _lease_states_query(leased: bool) -> sa.Select[Any]:
 
 @dataclass(frozen=True)
 class RenewalResult:
-    """Result of renewing a worker's leases: the attempts that it holds by trial id, and whether it has been asked to
-    stop.
+    """Result of renewing a worker's leases.
+
+    Attributes:
+        held: the attempts that it holds, by trial id.
+        stop: whether it has been asked to stop.
+        same_study: whether its study is the one that it began with; None where there is no study of that id.
     """
 
     held: dict[int, int]
     stop: bool
+    same_study: bool | None
 
 
-def renew(connection: sa.Connection, worker: WorkerInfo) -> RenewalResult:
-    """Renew all leases of a worker and its sign of life; read which trials it still holds and whether it is to stop."""
+def renew(connection: sa.Connection, worker: WorkerInfo, study: StudyIdentity | None = None) -> RenewalResult:
+    """Renew all leases of a worker and its sign of life; read what it still holds.
+
+    Args:
+        connection: of the transaction.
+        worker: whose leases.
+        study: the study that it began with; None does not ask.
+    """
     now = database_clock(connection)
     mine = LEASES.c.worker == worker.name
     connection.execute(sa.update(LEASES).where(mine).values(expires=now + worker.seconds))
@@ -281,8 +296,18 @@ def renew(connection: sa.Connection, worker: WorkerInfo) -> RenewalResult:
     connection.execute(sa.update(WORKERS).where(me).values(seen=now, gone=now + worker.seconds))
     held = sa.select(LEASES.c.trial_id, LEASES.c.attempt).where(mine)
     asked = sa.select(sa.literal_column("-1"), sa.case((WORKERS.c.stop, 1), else_=0)).where(me)
-    rows = {row[0]: row[1] for row in connection.execute(held.union_all(asked))}
-    return RenewalResult({trial_id: attempt for trial_id, attempt in rows.items() if trial_id >= 0}, bool(rows.get(-1)))
+    parts = [held, asked] if study is None else [held, asked, _select_same(study)]
+    rows = {row[0]: row[1] for row in connection.execute(sa.union_all(*parts))}
+    same = None if rows.get(-2) is None and study is not None else bool(rows.get(-2, 1))
+    return RenewalResult({i: attempt for i, attempt in rows.items() if i >= 0}, bool(rows.get(-1)), same)
+
+
+def _select_same(study: StudyIdentity) -> sa.Select[Any]:
+    """Select whether the study of that id has the key; no row where it has none."""
+    key = STUDY_USER_ATTRS.c
+    same = sa.case((key.value_json == json.dumps(study.key), 1), else_=0)
+    row = sa.select(sa.literal_column("-2"), same)
+    return row.where(key.study_id == study.study_id, key.key == KEY)
 
 
 def count_held_by_others(connection: sa.Connection, study_id: int, held: Collection[int], *, waiting: bool) -> int:
@@ -308,6 +333,7 @@ def count_held_by_others(connection: sa.Connection, study_id: int, held: Collect
 
 def register_worker(connection: sa.Connection, study_id: int, worker: WorkerInfo) -> None:
     """Add a worker to its study's list, and drop those that died long ago."""
+    start_clock(connection)
     now = database_clock(connection)
     connection.execute(sa.delete(WORKERS).where(WORKERS.c.study_id == study_id, WORKERS.c.gone < now - FORGET_AFTER))
     values = {"host": worker.host, "pid": worker.pid, "device": worker.device, "seen": now, "stop": False}

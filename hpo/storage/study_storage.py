@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from hpo.storage import leases
+from hpo.storage.clock import MACHINES
+from hpo.storage.disk_full import SqliteConnection, is_full, name_full_disk
+from hpo.storage.identity import FileWatch
 from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
 from hpo.storage.statements import (
@@ -112,7 +116,11 @@ class StudyStorage(LeasedStorage):
         super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
+            name_full_disk(self.engine, Path(str(self.url.database)), self.masked_url)
             self.engine.dispose()  # the connection that is open already has not been tuned
+        self._file = (
+            FileWatch(self.engine, Path(str(self.url.database)), self.masked_url) if is_file(self.url) else None
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url.render_as_string(hide_password=False)}
@@ -137,6 +145,16 @@ class StudyStorage(LeasedStorage):
                 return step(connection)
 
         return self.retry_policy(once)
+
+    def rescue_if_lost(self) -> None:
+        """Save what a SQLite file holds, should it be deleted or replaced from now on; its loss is noticed anyway."""
+        if self._file is not None:
+            self._file.rescue = True
+
+    @property
+    def rescued(self) -> Path | None:
+        """The copy of what a lost SQLite file held; None where there is none."""
+        return None if self._file is None else self._file.saved
 
     # Studies.
 
@@ -358,6 +376,8 @@ def _open(url: URL) -> RDBStorage:
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
     metadata.create_all(rdb.engine)
+    if url.get_backend_name() == "sqlite":
+        MACHINES.create(rdb.engine, checkfirst=True)
     if url.get_backend_name() == "mysql":
         store_fractions(rdb.engine)
     return rdb
@@ -369,7 +389,10 @@ def _engine_options(url: URL) -> dict[str, Any]:
     connect: dict[str, Any] = {}
     match url.get_backend_name():
         case "sqlite" if is_file(url):
-            connect = {"timeout": 60}  # seconds to wait for another writer
+            connect = {"timeout": 60, "factory": SqliteConnection}  # seconds to wait for another writer
+            if is_full(Path(str(url.database))):  # a second connection would wait for the first
+                connect |= {"check_same_thread": False}
+                options["poolclass"] = sa.StaticPool
         case "sqlite":  # in memory: every thread must see the same
             connect = {"check_same_thread": False}
             options["poolclass"] = sa.StaticPool

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
+from hpo.errors import StudyDeletedError
 from hpo.storage.schema import metadata
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "WORK",
     "WORKERS",
     "begin",
-    "database_clock",
     "insert_one",
     "local_time",
     "lock_study",
@@ -40,6 +40,7 @@ __all__ = [
     "upsert",
     "upsert_one",
     "utc_time",
+    "wall_clock",
 ]  # fmt: skip
 
 STUDIES = models.StudyModel.__table__
@@ -84,7 +85,7 @@ LEASES = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     # Whose trial it is; NULL where it was given back and waits, so that its next attempt has a higher number.
     sa.Column("worker", sa.String(255), index=True),
-    # Seconds of the database's clock.
+    # Seconds of the clock of leases: see `hpo.storage.clock`.
     sa.Column("expires", sa.Double, nullable=False),
 )
 WORKERS = sa.Table(
@@ -95,7 +96,7 @@ WORKERS = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("device", sa.String(64), nullable=False),
-    # By the database's clock: when it was last heard of, and when it is to be taken for gone.
+    # By the clock of leases: when it was last heard of, and when it is to be taken for gone.
     sa.Column("seen", sa.Double, nullable=False),
     sa.Column("gone", sa.Double, nullable=False),
     sa.Column("stop", sa.Boolean, nullable=False),
@@ -114,7 +115,7 @@ WORK = sa.Table(
     sa.Column("training", sa.Double, nullable=False),
     sa.Column("storage", sa.Double, nullable=False),
     sa.Column("sampling", sa.Double, nullable=False),
-    # By the database's clock: when it was announced, and when it last wrote this.
+    # By the clock of leases: when it was announced, and when it last wrote this.
     sa.Column("since", sa.Double, nullable=False),
     sa.Column("until", sa.Double, nullable=False),
 )
@@ -139,8 +140,8 @@ def local_time(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
 
 
-def database_clock(connection: sa.Connection) -> sa.ColumnElement[float]:
-    """Return an expression for the seconds since 1970 by the database's clock, the one clock of all workers."""
+def wall_clock(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Return an expression for the seconds since 1970 by the wall clock of the machine that the database runs on."""
     return sa.literal_column(CLOCKS[connection.dialect.name], sa.Double)
 
 
@@ -154,11 +155,11 @@ def lock_study(connection: sa.Connection, study_id: int) -> None:
     """Lock the study's row, as Optuna does when it numbers a trial. SQLite's transaction locks everything already.
 
     Raises:
-        KeyError: there is no such study.
+        StudyDeletedError: there is no such study.
     """
     row = sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
     if connection.dialect.name != "sqlite" and connection.execute(row).first() is None:
-        raise KeyError(models.NOT_FOUND_MSG)
+        raise StudyDeletedError(f"study {study_id} is not in the storage any more: it was deleted")
 
 
 def insert_one(connection: sa.Connection, table: sa.Table, **values: Any) -> int:

@@ -17,6 +17,7 @@ import tenacity
 from optuna.storages import RDBStorage
 
 from hpo.errors import StorageDamagedError
+from hpo.storage.disk_full import DiskFullError
 from hpo.utils import text
 from hpo.utils.masking import mask_secrets
 
@@ -96,6 +97,10 @@ class RetryPolicy:
         )
         try:
             return retrying(call)
+        except optuna.exceptions.StorageInternalError as error:
+            if isinstance(error.__cause__, DiskFullError):  # which says what is wrong
+                raise error.__cause__ from error
+            raise
         except Exception as error:
             if not is_damage(error):
                 raise

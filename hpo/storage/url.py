@@ -15,6 +15,7 @@ import sqlalchemy.exc
 from sqlalchemy.engine import URL, make_url
 
 from hpo.errors import StorageError, StorageMissingError
+from hpo.storage.disk_full import DiskFullError, SqliteConnection, explain_full_disk
 from hpo.storage.schema import check_schema, read_schema
 from hpo.utils.masking import MASK, is_secret_name, list_masked, mask_part, mask_secrets, mask_url_text
 from hpo.utils.text import first_line
@@ -24,6 +25,7 @@ __all__ = [
     "connect_once",
     "explain_connect_error",
     "is_file",
+    "make_plain_engine",
     "mask",
     "normalize",
     "translate_connect_errors",
@@ -162,6 +164,11 @@ def check_file(url: URL, create: bool) -> None:
         )
 
 
+def make_plain_engine(url: URL) -> sa.Engine:
+    """Make an engine that reads once: without retries, and on a full disk too."""
+    return sa.create_engine(url, connect_args={"factory": SqliteConnection} if is_file(url) else {})
+
+
 def connect_once(url: URL) -> bool:
     """Connect once, without a retry, and return whether there are tables.
 
@@ -170,7 +177,7 @@ def connect_once(url: URL) -> bool:
     Raises:
         StorageError: the tables are older or newer than ours; the line has the command that helps.
     """
-    engine = sa.create_engine(url)
+    engine = make_plain_engine(url)
     try:
         with engine.connect() as connection:
             schema = read_schema(connection)
@@ -201,6 +208,10 @@ def translate_connect_errors(url: URL) -> Iterator[None]:
 
 def explain_connect_error(url: URL, error: Exception, what: str) -> str:
     """Return one line for a database's error, in its own words."""
+    if isinstance(error, DiskFullError):
+        return str(error)
+    if is_file(url) and (line := explain_full_disk(Path(str(url.database)), mask(url))) is not None:
+        return line
     cause = error.__cause__ or error
     words = first_line(getattr(cause, "orig", None) or cause)
     return f"storage {mask(url)}: {what}: {mask_secrets(words, _list_secrets(url))}"

@@ -10,8 +10,9 @@ from typing import Literal, get_args
 
 import sqlalchemy as sa
 
+from hpo.storage.clock import database_clock
 from hpo.storage.stored_values import is_finite
-from hpo.storage.tables import WORK, database_clock, upsert_one
+from hpo.storage.tables import WORK, upsert_one
 
 __all__ = [
     "Activity",

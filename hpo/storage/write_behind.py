@@ -16,7 +16,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -30,9 +31,10 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.errors import LeaseLostError
+from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedError
 from hpo.storage import leases
 from hpo.storage.cache import FINAL, TrialCache, WriteBuffer, copy_trial
+from hpo.storage.identity import is_gone
 from hpo.storage.statements import add_trial, count_trials, set_state, value_row
 from hpo.storage.stored_values import DamageLog, UnreadableError, parse_system_attr, parse_value, shorten
 from hpo.storage.tables import (
@@ -90,6 +92,8 @@ class WriteBehindStorage(BaseStorage):
         engine: the SQLAlchemy engine that every statement goes through.
         retry_policy: how long, and how often, transient errors are retried.
         damage: what could not be read of trials.
+        loss: why nothing more can be stored, once the database, or the study that a worker of this process trains, was
+            deleted or replaced; None before that.
     """
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
@@ -103,11 +107,13 @@ class WriteBehindStorage(BaseStorage):
         self._buffer = WriteBuffer()
         self._caches: dict[int, TrialCache] = {}
         self._study_of: dict[int, int] = {}
+        self._names: dict[int, str] = {}  # by which messages call them
         self._directions: dict[int, list[StudyDirection]] = {}
         self._leases: dict[int, leases.Lease] = {}
         self._lost: set[int] = set()
         self._timer: threading.Timer | None = None
         self._outage: Outage | None = None
+        self.loss: RunError | None = None
         atexit.register(_flush_at_exit, weakref.ref(self))
 
     # Transactions.
@@ -239,7 +245,7 @@ class WriteBehindStorage(BaseStorage):
             self._forget(study_id)
             snapshot = read_snapshot(connection, study_id, TrialQuery(), self.damage)
         if snapshot.name is None:
-            raise KeyError(models.NOT_FOUND_MSG)
+            raise self._deletion(study_id)
         return snapshot
 
     def _store(self, study_id: int, snapshot: Snapshot) -> None:
@@ -270,7 +276,7 @@ class WriteBehindStorage(BaseStorage):
         """Return the cache of a study, up to date; while a trial of it runs here, at most a second old."""
         with self._state_lock:
             cache = self._caches.get(study_id)
-            if cache is not None and cache.own and (self._outage or time.monotonic() - cache.read_at < STALE):
+            if cache is not None and cache.own and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
                 return cache
         if cache is None or not cache.own:
             return self.retry_policy(lambda: self._read_study(study_id))
@@ -385,6 +391,8 @@ class WriteBehindStorage(BaseStorage):
                 self._ping()
         except sqlalchemy.exc.SQLAlchemyError as error:
             self._note_outage(error)
+        except StorageLostError as error:
+            self.loss = error
         except Exception as error:  # nobody above would see it; the next change of a state meets it again
             log.warning("buffered results could not be written: %s: %s", type(error).__name__, error)
 
@@ -396,7 +404,10 @@ class WriteBehindStorage(BaseStorage):
 
     # Outages.
 
-    def _note_outage(self, error: Exception) -> None:
+    def _note_outage(self, error: sqlalchemy.exc.SQLAlchemyError) -> None:
+        if is_gone(error):
+            self.loss = StorageLostError(f"the database was deleted while it was in use ({first_line(error)})")
+            return
         with self._state_lock:
             if self._outage is None:
                 log.warning(
@@ -417,8 +428,8 @@ class WriteBehindStorage(BaseStorage):
 
     @property
     def is_unavailable(self) -> bool:
-        """True while the database does not answer."""
-        return self._outage is not None
+        """True while the database does not answer, and for good once it is lost."""
+        return self._outage is not None or self.loss is not None
 
     @property
     def outage_error(self) -> Exception | None:
@@ -549,32 +560,52 @@ class WriteBehindStorage(BaseStorage):
 
     # Optuna's storage: studies.
 
+    def _deletion(self, study_id: int) -> StudyDeletedError:
+        """Return the error for a study that is not there: whoever has its id has seen it before."""
+        name = repr(self._names[study_id]) if study_id in self._names else study_id
+        return StudyDeletedError(f"study {name} is not in the storage any more: it was deleted")
+
+    @contextmanager
+    def _naming_deletion(self, study_id: int) -> Iterator[None]:
+        """Replace Optuna's KeyError for a study that is not there by one that says so."""
+        try:
+            yield
+        except KeyError:
+            raise self._deletion(study_id) from None
+
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         return self._rdb.create_new_study(directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        self._rdb.delete_study(study_id)
+        with self._naming_deletion(study_id):
+            self._rdb.delete_study(study_id)
         self._forget(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._rdb.set_study_user_attr(study_id, key, value)
+        with self._naming_deletion(study_id):
+            self._rdb.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._rdb.set_study_system_attr(study_id, key, value)
+        with self._naming_deletion(study_id):
+            self._rdb.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         with self._state_lock:  # Optuna's Hyperband asks at every check of a trial
             for study_id, cache in self._caches.items():
                 if cache.own and cache.name == study_name:
                     return study_id
-        return self._rdb.get_study_id_from_name(study_name)
+        study_id = self._rdb.get_study_id_from_name(study_name)
+        self._names[study_id] = study_name
+        return study_id
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        return self._rdb.get_study_name_from_id(study_id)
+        with self._naming_deletion(study_id):
+            return self._rdb.get_study_name_from_id(study_id)
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         if study_id not in self._directions:
-            self._directions[study_id] = self._rdb.get_study_directions(study_id)
+            with self._naming_deletion(study_id):
+                self._directions[study_id] = self._rdb.get_study_directions(study_id)
         return list(self._directions[study_id])
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
@@ -591,7 +622,7 @@ class WriteBehindStorage(BaseStorage):
         with self._transaction_lock, self.engine.connect() as connection:
             rows = connection.execute(query).all()
         if not rows:
-            raise KeyError(models.NOT_FOUND_MSG)
+            raise self._deletion(study_id)
         return self._parse_attrs(table, study_id, ((row.key, row.value_json) for row in rows if row.key is not None))
 
     def _parse_attrs(self, table: sa.Table, study_id: int, texts: Iterable[tuple[str, object]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,8 +20,16 @@ from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.errors import RequestError, StudyConflictError, StudyForeignError, StudyNotFoundError, find_closest
+from hpo.errors import (
+    RequestError,
+    StudyConflictError,
+    StudyDeletedError,
+    StudyForeignError,
+    StudyNotFoundError,
+    find_closest,
+)
 from hpo.space import LearnedSpace, Space
+from hpo.storage.identity import KEY
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
 from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
@@ -83,6 +92,7 @@ class Study:
             self.id = storage.get_study_id_from_name(name)
         except KeyError:
             raise StudyNotFoundError(self._not_found()) from None
+        self._key: object = storage.get_study_user_attrs(self.id).get(KEY)
 
     def _not_found(self) -> str:
         names = study_names(self.storage)
@@ -133,7 +143,8 @@ class Study:
         Raises:
             optuna.exceptions.DuplicatedStudyError: the name is taken.
         """
-        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: [[0, len(first)]]}
+        attrs: dict[str, Any] = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump()}
+        attrs |= {SLOTS: [[0, len(first)]], KEY: secrets.token_hex(4)}
         directions = [StudyDirection[objective.direction.upper()] for objective in definition.objectives]
         storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, finish)
         return cls(storage, name)
@@ -193,7 +204,25 @@ class Study:
 
     @property
     def _attrs(self) -> StudyAttributes:
-        return StudyAttributes(self.name, self.storage.masked_url, self.storage.get_study_user_attrs(self.id))
+        """The stored attributes.
+
+        Raises:
+            StudyDeletedError: the study was deleted, or its id and name are another study's by now.
+        """
+        try:
+            attrs = self.storage.get_study_user_attrs(self.id)
+        except StudyDeletedError:
+            raise self._deletion() from None
+        key = attrs.get(KEY)
+        if self._key is not None and key != self._key:
+            raise StudyDeletedError(
+                f"study '{self.name}' in {self.storage.masked_url} was deleted while it was in use, and made again"
+            )
+        self._key = key  # which the first worker has drawn, in a study that was created without one
+        return StudyAttributes(self.name, self.storage.masked_url, attrs)
+
+    def _deletion(self) -> StudyDeletedError:
+        return StudyDeletedError(f"study '{self.name}' is not in {self.storage.masked_url} any more: it was deleted")
 
     @cached_property
     def definition(self) -> Definition:
@@ -300,8 +329,15 @@ class Study:
     # Trials.
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials, ordered by number."""
-        return self.storage.get_all_trials(self.id, deepcopy=False)
+        """Return all trials, ordered by number.
+
+        Raises:
+            StudyDeletedError: the study was deleted.
+        """
+        try:
+            return self.storage.get_all_trials(self.id, deepcopy=False)
+        except StudyDeletedError:
+            raise self._deletion() from None
 
     def is_extra(self, number: int) -> bool:
         """Tell whether trial `number` was added by others to a study of fixed slots."""
@@ -318,7 +354,7 @@ class Study:
         below its budget.
 
         Raises:
-            StudyNotFoundError: the study was deleted.
+            StudyDeletedError: the study was deleted.
         """
         try:
             budget, deadline = self._budget_and_deadline()
@@ -326,8 +362,8 @@ class Study:
                 self._release_abandoned(holder)
                 return None
             grant = self.storage.claim(self.id, holder, None if self.definition.fixed else budget.trials)
-        except KeyError:
-            raise StudyNotFoundError(f"study '{self.name}' is not in {self.storage.masked_url} any more") from None
+        except StudyDeletedError:
+            raise self._deletion() from None
         if grant is None:
             return None
         try:

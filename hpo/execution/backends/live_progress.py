@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpo.errors import RunError, StorageLostError, StudyDeletedError
 from hpo.execution.backends.base import WorkerHandle
 from hpo.study import Study
 from hpo.study.operations.progress import Progress, read_progress
@@ -28,23 +29,32 @@ REFRESH = 1.0  # seconds between two reads of the storage
 def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Callable[[], bool]) -> list[str]:
     """Show progress on standard error until all workers have ended; return the reasons of those that failed.
 
-    A request to stop is passed on to the workers once. A failure is shown at once: other workers may go on for long.
+    A request to stop is passed on to the workers once, and so is the loss of the database or the study. A failure is
+    shown at once: other workers may go on for long.
+
+    Raises:
+        StorageLostError, StudyDeletedError: the database or the study was deleted or replaced. Its workers have ended.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
     begin, stopping, last_read, reported = datetime.now(), False, 0.0, False
     failures: dict[int, str] = {}  # by the worker's place; read early, while the database still lists the worker
     running = set(range(len(workers)))
+    loss: RunError | None = None
     try:
         while running:
-            if should_stop() and not stopping:
+            if (should_stop() or loss is not None) and not stopping:
                 stopping = True
-                console.print("stopping: every worker releases its trials (a second signal stops at once)")
+                if loss is None:
+                    console.print("stopping: every worker releases its trials (a second signal stops at once)")
                 for worker in workers:
                     worker.stop()
-            if time.monotonic() - last_read >= REFRESH:
+            if loss is None and time.monotonic() - last_read >= REFRESH:
                 last_read = time.monotonic()
-                reported = _show(display, study, begin, console, reported)
+                try:
+                    reported = _show(display, study, begin, console, reported)
+                except (StorageLostError, StudyDeletedError) as error:
+                    loss = error
             for i in [i for i in running if not workers[i].alive]:
                 running.remove(i)
                 if why := workers[i].failure:
@@ -59,6 +69,8 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
         raise
     finally:
         display.close()
+    if loss is not None:
+        raise loss
     return [failures[i] for i in sorted(failures)]
 
 

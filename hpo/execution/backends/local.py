@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpo.execution.backends.process import WorkerProcess, log_names, start_process, storage_url_of
+from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 from hpo.utils.home import cores, make_folder
@@ -50,7 +51,7 @@ class Local:
     def start(self, study: Study, options: WorkerOptions) -> list[LocalWorker]:
         """Start worker processes, which share the cores as threads, for more threads would be much slower."""
         count = options.workers or default_worker_count(options.device)
-        threads = options.cpus or max(1, cores() // count)
+        threads = choose_threads(study, options.cpus, lambda: max(1, cores() // count))
         arguments = options.model_copy(update={"cpus": threads}).arguments(study.name)
         logs = make_folder(study_path("logs", study.name))
         devices = count_gpus() if options.device in ("auto", "cuda") else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.errors import RequestError
 from hpo.execution.backends.process import RemoteWorker, log_names, storage_url_of
+from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study
 
@@ -75,7 +76,8 @@ class Ray:
         self._connect()
         import ray
 
-        count, cpus, gpus = options.workers or 1, options.cpus or 1, options.gpus or 0
+        count, gpus = options.workers or 1, options.gpus or 0
+        cpus = choose_threads(study, options.cpus, lambda: 1)
         _check_shares(cpus, gpus)
         run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_run)
         arguments = options.model_copy(update={"cpus": cpus}).arguments(study.name)

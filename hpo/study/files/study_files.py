@@ -2,7 +2,7 @@
 
 They lie in `HPO_HOME`, in folders of that study alone: `checkpoints/<name>-<key>/<number>.pt`,
 `weights/<name>-<key>/<number>.safetensors` and `artifacts/<name>-<key>/<id>` (see `hpo.study.files.artifacts`). The key
-is drawn when the study first writes a file, and stored in the study. So a study that is deleted and made again under
+is drawn when the study is created, and stored in it. So a study that is deleted and made again under
 its name, and a study of the same name in another storage, have other folders. A file `study.json` in each folder says
 whose it is, for `hpo gc`.
 
@@ -20,6 +20,7 @@ import math
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -31,6 +32,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
+from hpo.errors import RequestError
+from hpo.storage.identity import KEY
 from hpo.storage.tables import TRIALS, VALUES
 from hpo.study.files.marker import MARKER, Marker, read_marker, storage_place, write_marker
 from hpo.study.study import Study
@@ -53,7 +56,6 @@ __all__ = [
 ]
 
 log = logging.getLogger("hpo.study")
-KEY = "hpo:key"  # a study's user attribute
 KEPT = 5
 KINDS = ("checkpoints", "weights", "artifacts")
 
@@ -139,6 +141,20 @@ class StudyFiles:
     def weights(self, number: int) -> Path:
         """Return the path of the weights of a trial's best epoch, whether they are kept or not."""
         return self._folders["weights"] / f"{number}.safetensors"
+
+    def check_writable(self) -> None:
+        """Check that files can be written, before a trial is trained whose checkpoints and weights would be missing.
+
+        Raises:
+            RequestError: they cannot; the line says why.
+        """
+        for path in self._folders.values():
+            try:
+                with tempfile.TemporaryFile(dir=path):
+                    pass
+            except OSError as error:
+                why = error.strerror or error
+                raise RequestError(f"{path}: cannot be written ({why}); set HPO_HOME to a folder that can") from error
 
     @contextmanager
     def keep_best_weights(self, trials: Sequence[tuple[int, float, Write]]) -> Iterator[None]:

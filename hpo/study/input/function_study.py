@@ -43,8 +43,9 @@ def define_function_study(
     Args:
         function: the objective function.
         default_name: the study's name where the keys give none.
-        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file; `direction`,
-            `minimize` by default, or one for each value that the function returns; and `metric_names`, as many.
+        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file;
+            `direction`, `minimize` by default, or one for each value that the function returns; and `metric_names`, as
+            many.
 
     Raises:
         DefinitionError: names the key and the value that is wrong.

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from hpo.errors import StudyDamagedError
 from hpo.storage.stored_values import is_number, parse_value
 from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
-from hpo.storage.url import check_file, connect_once, mask, normalize, translate_connect_errors
+from hpo.storage.url import check_file, connect_once, make_plain_engine, mask, normalize, translate_connect_errors
 from hpo.study.attributes import BUDGET, DEFINITION, StudyAttributes
 
 __all__ = ["list_studies"]
@@ -34,7 +34,7 @@ def list_studies(url: str) -> list[dict[str, Any]]:
     with translate_connect_errors(parsed):
         if not connect_once(parsed):
             return []
-        engine = sa.create_engine(parsed)
+        engine = make_plain_engine(parsed)
         with engine.connect() as connection:
             rows = _read_rows(connection, mask(parsed))
         engine.dispose()
