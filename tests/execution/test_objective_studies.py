@@ -117,11 +117,11 @@ def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path: Path, so
     ("returned", "message"),
     [
         (None, "returned None; let it return a number"),
-        ("0.5", "returned '0.5', a str"),
-        (True, "returned True, a bool"),
+        ("0.5", "the returned value: must be a number, not str '0.5'"),
+        (True, "the returned value: must be a number, not bool True"),
         ((1.0, 2.0), "returned 2 values, and the study has 1 direction"),
         ([], "returned 0 values"),
-        ({"loss": 1.0}, "returned a dict"),
+        ({"loss": 1.0}, "the returned value: must be a number, not dict"),
     ],
 )
 def test_what_is_no_number_fails_the_trial_and_says_why(
@@ -379,3 +379,59 @@ def test_a_checkpoint_counts_the_steps_that_were_reported(tmp_path: Path) -> Non
     next(tmp_path.iterdir()).unlink()
     (tmp_path / "mine.bin").write_bytes(b"x")
     assert checkpoint.last_step is None  # files of its own: who knows up to where
+
+
+def test_an_exit_counts_as_a_death_and_fails_the_trial_in_the_end(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=2)
+    worker = make_worker(study, function=f"{simple}:objective")
+    calls: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        calls.append(trial.number)
+        if trial.number == 0:
+            sys.exit(0)
+        return 1.0
+
+    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.run()
+    assert calls.count(0) == 5
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "COMPLETE"]
+    assert "sys.exit(0) was called" in study.trials()[0].user_attrs["message"]
+
+
+def test_a_trial_that_takes_too_long_fails_where_it_reports(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=2, trial_timeout="10")
+    worker = make_worker(study, function=f"{simple}:objective")
+    now = [0.0]
+    worker._watchdog._clock = lambda: now[0]
+
+    def objective(trial: optuna.Trial) -> float:
+        for step in range(5):
+            now[0] += 4 if trial.number == 0 else 1
+            try:
+                trial.report(1.0, step)
+            except Exception:
+                pytest.fail("the interruption must pass through `except Exception`")
+        return 0.0
+
+    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.run()
+    assert [trial.state.name for trial in study.trials()] == ["FAIL", "COMPLETE"]
+    assert "longer than trial_timeout = 10 s" in study.trials()[0].user_attrs["message"]
+
+
+def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=2)
+    worker = make_worker(study, function=f"{simple}:objective")
+    folders: list[str] = []
+
+    def objective(_: optuna.Trial) -> float:
+        folders.append(os.getcwd())
+        os.chdir("/")
+        os.environ["LEFT_BEHIND"] = "yes"
+        return 0.0
+
+    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.run()
+    assert folders == [os.getcwd()] * 2
+    assert "LEFT_BEHIND" not in os.environ
