@@ -19,9 +19,11 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
+from typing_extensions import override
 
 from hpo.storage import leases
 from hpo.storage.clock import MACHINES
@@ -73,6 +75,7 @@ __all__ = ["ENVIRONMENT", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStor
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
 EpochMetrics = dict[str, float]
+StaleTrialCallback = Callable[[optuna.Study, FrozenTrial], None]
 Array = np.ndarray[Any, np.dtype[np.float32]]
 FLOATS = "<f4"  # as the database holds them
 
@@ -92,11 +95,21 @@ class EpochSteps:
     seconds: Array
 
 
-class StudyStorage(LeasedStorage):
+class StudyStorage(LeasedStorage, BaseHeartbeat):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
+    It takes the place of `optuna.storages.RDBStorage`, whose arguments it has.
+
     Args:
-        url: where; a bare `postgresql://`, `postgres://` or `mysql://` is given its driver.
+        url: where; a bare `postgresql://`, `postgres://` or `mysql://` is given its driver, and a path is a SQLite
+            file.
+        engine_kwargs: arguments of `sqlalchemy.create_engine`, which override our own.
+        skip_compatibility_check: whether tables of another version of Optuna are used as they are.
+        heartbeat_interval: seconds between the heartbeats of a trial under `study.optimize`; None is no heartbeat.
+        grace_period: seconds without a heartbeat after which a trial is failed; by default twice the interval.
+        heartbeat_stale_trial_callback: called with the study and a trial that was failed so, such as
+            `optuna.storages.RetryHeartbeatStaleTrialCallback()`.
+        failed_trial_callback: its former name.
         create: whether a SQLite file that does not exist is made.
 
     Attributes:
@@ -104,15 +117,35 @@ class StudyStorage(LeasedStorage):
 
     Raises:
         StorageError: the URL cannot be opened, or its driver is missing; the line says what to install.
+        ValueError: an interval is not positive, or there are two callbacks.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        engine_kwargs: Mapping[str, Any] | None = None,
+        skip_compatibility_check: bool = False,
+        *,
+        heartbeat_interval: int | None = None,
+        grace_period: int | None = None,
+        heartbeat_stale_trial_callback: StaleTrialCallback | None = None,
+        failed_trial_callback: StaleTrialCallback | None = None,
+        create: bool = True,
+    ) -> None:
         self.url = normalize(url)
+        self._arguments: dict[str, Any] = {
+            "engine_kwargs": engine_kwargs,
+            "skip_compatibility_check": skip_compatibility_check,
+            "heartbeat_interval": heartbeat_interval,
+            "grace_period": grace_period,
+            "heartbeat_stale_trial_callback": heartbeat_stale_trial_callback,
+            "failed_trial_callback": failed_trial_callback,
+        }
         refuse_network_sqlite(self.url)
         check_file(self.url, create)
         with translate_connect_errors(self.url):
-            connect_once(self.url)
-            rdb = _open(self.url)
+            connect_once(self.url, check=not skip_compatibility_check)
+            rdb = _open(self.url, self._arguments)
         super().__init__(rdb, write_behind=self.url.get_backend_name() != "sqlite" or is_file(self.url))
         if is_file(self.url):
             sa.event.listen(self.engine, "connect", tune_sqlite)
@@ -123,10 +156,10 @@ class StudyStorage(LeasedStorage):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url.render_as_string(hide_password=False)}
+        return {"url": self.url.render_as_string(hide_password=False), **self._arguments}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        StudyStorage.__init__(self, state["url"])
+        StudyStorage.__init__(self, **state)
 
     @property
     def masked_url(self) -> str:
@@ -155,6 +188,24 @@ class StudyStorage(LeasedStorage):
     def rescued(self) -> Path | None:
         """The copy of what a lost SQLite file held; None where there is none."""
         return None if self._file is None else self._file.saved
+
+    # Heartbeats of `study.optimize`. Our own workers hold leases instead.
+
+    @override
+    def record_heartbeat(self, trial_id: int) -> None:
+        self._rdb.record_heartbeat(trial_id)
+
+    @override
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        return self._rdb._get_stale_trial_ids(study_id)
+
+    @override
+    def get_heartbeat_interval(self) -> int | None:
+        return self._rdb.get_heartbeat_interval()
+
+    @override
+    def get_heartbeat_stale_trial_callback(self) -> StaleTrialCallback | None:
+        return self._rdb.get_heartbeat_stale_trial_callback()
 
     # Studies.
 
@@ -370,11 +421,11 @@ class StudyStorage(LeasedStorage):
     wait=tenacity.wait_random_exponential(multiplier=0.02, max=1),
     reraise=True,
 )
-def _open(url: URL) -> RDBStorage:
+def _open(url: URL, arguments: Mapping[str, Any]) -> RDBStorage:
     """Open Optuna's storage there, and make its tables and ours where they are missing."""
     # RDBStorage passes the URL through str.format.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    rdb = RDBStorage(text, engine_kwargs=_engine_options(url))
+    rdb = RDBStorage(text, **{**arguments, "engine_kwargs": _engine_options(url, arguments["engine_kwargs"] or {})})
     metadata.create_all(rdb.engine)
     if url.get_backend_name() == "sqlite":
         MACHINES.create(rdb.engine, checkfirst=True)
@@ -383,8 +434,8 @@ def _open(url: URL) -> RDBStorage:
     return rdb
 
 
-def _engine_options(url: URL) -> dict[str, Any]:
-    """Return the engine options that each database needs; those in the URL take precedence."""
+def _engine_options(url: URL, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine options that each database needs; the user's own, and those in the URL, take precedence."""
     options: dict[str, Any] = {"pool_pre_ping": True}
     connect: dict[str, Any] = {}
     match url.get_backend_name():
@@ -403,8 +454,8 @@ def _engine_options(url: URL) -> dict[str, Any]:
             connect = {"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60}
             # By default a transaction counts rows as they were at its first look, not as they are under its lock.
             options["isolation_level"] = "READ COMMITTED"
-    options["connect_args"] = {name: value for name, value in connect.items() if name not in url.query}
-    return options
+    connect = {name: value for name, value in connect.items() if name not in url.query}
+    return {**options, **own, "connect_args": {**connect, **own.get("connect_args", {})}}
 
 
 def _parse_steps(row: sa.Row[Any]) -> EpochSteps:

@@ -37,6 +37,7 @@ SQLITE_OPTIONS = frozenset({
     "autocommit", "cached_statements", "check_same_thread", "detect_types", "factory", "isolation_level", "timeout",
     "cache", "immutable", "mode", "nolock", "psow", "uri", "vfs",
 })  # fmt: skip
+FILE_SUFFIXES = {".db", ".sqlite", ".sqlite3"}
 OPTIONS = re.compile(r"\?.*=", re.DOTALL)  # as they follow a URL's path
 HOST = re.compile(r"[\w.,-]*|[0-9a-fA-F:.]+(%\w+)?")  # names, or an address of IPv6 without its brackets
 EXTRAS = {"postgresql": "postgres", "mysql": "mysql"}
@@ -53,9 +54,13 @@ DRIVERS = {
 def normalize(url: str) -> URL:
     """Normalize a storage URL as people write it: add its driver, and make the path of a SQLite file absolute.
 
+    The bare path of a file is that of a SQLite file, if the file is there or is called `.db`, `.sqlite` or `.sqlite3`.
+
     Raises:
         StorageError: it is no URL, or a part of it is none; the line says how it is written.
     """
+    if _is_bare_path(url):
+        return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
     try:
         parsed = make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):  # whose messages, and so a traceback, quote parts of the URL
@@ -70,6 +75,13 @@ def normalize(url: str) -> URL:
         _check_sqlite_options(url, parsed)
         return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
     return parsed
+
+
+def _is_bare_path(text: str) -> bool:
+    if ":" in text or not text.strip():
+        return False
+    path = Path(text).expanduser()
+    return path.suffix.lower() in FILE_SUFFIXES or path.is_file()
 
 
 def _no_url_error(text: str) -> StorageError:
@@ -169,8 +181,8 @@ def make_plain_engine(url: URL) -> sa.Engine:
     return sa.create_engine(url, connect_args={"factory": SqliteConnection} if is_file(url) else {})
 
 
-def connect_once(url: URL) -> bool:
-    """Connect once, without a retry, and return whether there are tables.
+def connect_once(url: URL, *, check: bool = True) -> bool:
+    """Connect once, without a retry, and return whether there are tables; `check` refuses those of other versions.
 
     Nothing is written, so that tables which are refused stay as they are.
 
@@ -183,7 +195,7 @@ def connect_once(url: URL) -> bool:
             schema = read_schema(connection)
     finally:
         engine.dispose()
-    if schema is not None:
+    if schema is not None and check:
         check_schema(schema, mask(url))
     return schema is not None
 

@@ -426,12 +426,12 @@ def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simp
     folders: list[str] = []
 
     def objective(_: optuna.Trial) -> float:
-        folders.append(os.getcwd())
+        folders.append(str(Path.cwd()))
         os.chdir("/")
         os.environ["LEFT_BEHIND"] = "yes"
         return 0.0
 
     worker._calls.function = objective  # type: ignore[union-attr]
     worker.run()
-    assert folders == [os.getcwd()] * 2
+    assert folders == [str(Path.cwd())] * 2
     assert "LEFT_BEHIND" not in os.environ
