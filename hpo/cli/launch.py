@@ -156,6 +156,7 @@ def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:
 def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool) -> int:
     """Run a study to its end, and print its result."""
     from hpo.execution.launch import run_workers
+    from hpo.study.operations.progress import explain_no_result
     from hpo.utils.signals import StopRequest
 
     with StopRequest(within=20) as stop:  # the workers take half of it
@@ -170,6 +171,8 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
                 raise
     _say_state(study)
     _print_result(study, options.imports, report=report and not stop())
+    if not stop() and (why := explain_no_result(study)):
+        raise RunError(why)
     return stop.exit_code
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-__all__ = ["format_size", "print_json", "print_rows", "print_tree", "program", "say"]
+__all__ = ["format_size", "print_json", "print_rows", "print_tree", "printable", "program", "say"]
 
 
 def program() -> str:
@@ -28,7 +28,12 @@ def program() -> str:
 
 def say(text: str) -> None:
     """Print a line on standard error."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters written out: a name in a database must not steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def format_size(size: int) -> str:
@@ -80,7 +85,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return " ".join(map(_cell, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
 
 
 def print_tree(value: dict[str, Any], indent: str = "") -> None:

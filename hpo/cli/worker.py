@@ -42,7 +42,7 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
         from hpo.execution.worker import Worker, cores_per_worker
 
         cpus = choose_threads(study, options.cpus, lambda: cores_per_worker(study))
-        attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop, end_process=os._exit)
+        attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop, end_process=_end)
         try:
             attached.run()
         except RunError as error:
@@ -50,3 +50,9 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
                 raise
             say(f"hpo: {error}")  # it stops as it was asked to
     return stop.exit_code
+
+
+def _end(reason: str) -> None:
+    """End this process at once, whatever its other threads do."""
+    say(f"hpo: {reason}")
+    os._exit(1)

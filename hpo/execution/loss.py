@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from hpo.errors import StorageLostError
-from hpo.study import Study
+from hpo.study import Definition, Study
 
 __all__ = ["explain_loss"]
 
@@ -20,10 +20,19 @@ def explain_loss(study: Study, loss: Exception, checkpoints: Path) -> StorageLos
         checkpoints: the folder of the study's checkpoints, or one above it.
     """
     storage = study.storage
-    launch = f"hpo launch {shlex.quote(study.name)} --storage"
+    launch = f"hpo launch {shlex.quote(study.name)}{_import_options(study)} --storage"
     kept = f"checkpoints of the trials in training are in {checkpoints}"
     if (saved := storage.rescued) is not None:
         url = shlex.quote(str(storage.url.set(database=str(saved))))
         return StorageLostError(f"{loss}; all that it held is saved in {saved}, and {kept}; go on with: {launch} {url}")
     url = shlex.quote(storage.masked_url)
     return StorageLostError(f"{loss}; {kept}; put back a backup of it, and go on with: {launch} {url}")
+
+
+def _import_options(study: Study) -> str:
+    """Return the options that import the study's own models, metrics and data, as far as its definition is known."""
+    definition: Definition | None = vars(study).get("definition")  # which may have been read before
+    if definition is None:
+        return ""
+    modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
+    return "".join(f" --import {shlex.quote(module)}" for module in modules)

@@ -65,6 +65,7 @@ from hpo.training.memory import release_memory
 from hpo.training.settings import TrainSettings
 from hpo.utils.home import cores
 from hpo.utils.paths import study_path
+from hpo.utils.pause import pause
 from hpo.utils.text import first_line, summarize_error
 
 __all__ = ["Worker", "cores_per_worker"]
@@ -100,7 +101,7 @@ class Worker:
         study: the study whose trials it claims.
         options: how it trains them; `cpus` is its number of threads, and None leaves torch's own choice.
         should_stop: called between steps and between trials; true asks for an orderly stop.
-        end_process: ends this process with an exit code, where training hangs and nothing else can end it; None where
+        end_process: ends this process, with a line that says why, where training hangs and nothing else can; None where
             the process is not the worker's own, and goes on.
         function: the study's objective function, if it has one; by default the one that the options name.
 
@@ -113,7 +114,7 @@ class Worker:
     study: Study
     options: WorkerOptions = field(default_factory=WorkerOptions)
     should_stop: Callable[[], bool] = lambda: False
-    end_process: Callable[[int], object] | None = None
+    end_process: Callable[[str], object] | None = None
     function: ObjectiveFunction | None = None
 
     def __post_init__(self) -> None:
@@ -238,7 +239,7 @@ class Worker:
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stopping():
-            time.sleep(0.1)
+            pause(0.1)
 
     def work_on(self, claim: ClaimedTrial) -> None:
         """Train a claimed trial with the further trials of its cohort, and tell their results, whatever they are."""
@@ -436,8 +437,7 @@ class Worker:
         if self.end_process is None:
             log.error("trial %s hangs: %s; interrupt this process to go on", numbers, error)
             return
-        log.error("trial %s hangs: %s; this worker ends", numbers, error)
-        self.end_process(1)
+        self.end_process(f"trial {numbers} hangs: {error}; this worker ends")
 
     def _train(self, trials: Sequence[RunningTrial]) -> None:
         """Train trials at the same time; the result of each is told soon after it has ended.

@@ -20,6 +20,7 @@ from hpo.errors import StorageDamagedError
 from hpo.storage.disk_full import DiskFullError
 from hpo.utils import text
 from hpo.utils.masking import mask_secrets
+from hpo.utils.pause import pause
 
 __all__ = ["RETRY_SECONDS", "RetryPolicy", "first_line", "is_damage", "is_transient", "retrying_proxy", "with_retries"]
 
@@ -113,7 +114,7 @@ class RetryPolicy:
         """Wait, but not past a request to stop: there are ten seconds for that."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.stop_requested():
-            time.sleep(min(left, 0.2))
+            pause(min(left, 0.2))
 
 
 class _StopRequested(tenacity.stop.stop_base):

@@ -69,8 +69,8 @@ def normalize(url: str) -> URL:
         OPTIONS.search(part or "") for part in (parsed.username, parsed.password)
     ):
         raise _no_url_error(url)  # an @ that belongs to a password, or a ? that does
-    if parsed.drivername in DRIVERS:
-        return parsed.set(drivername=DRIVERS[parsed.drivername])
+    if (scheme := parsed.drivername.lower()) in DRIVERS:
+        return parsed.set(drivername=DRIVERS[scheme])
     if is_file(parsed):
         _check_sqlite_options(url, parsed)
         return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))

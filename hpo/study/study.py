@@ -221,6 +221,11 @@ class Study:
         self._key = key  # which the first worker has drawn, in a study that was created without one
         return StudyAttributes(self.name, self.storage.masked_url, attrs)
 
+    def replace_key(self, old: str, new: str) -> None:
+        """Replace the study's key, unless another worker was faster, and know the study by the one that it has now."""
+        self.storage.update_study(self.id, {KEY: old}, {KEY: new})
+        self._key = self.storage.get_study_user_attrs(self.id).get(KEY)
+
     def _deletion(self) -> StudyDeletedError:
         return StudyDeletedError(f"study '{self.name}' is not in {self.storage.masked_url} any more: it was deleted")
 

@@ -8,8 +8,10 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +37,8 @@ PRECISIONS = (
     BACKENDS.mkldnn.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.rnn,
 )  # fmt: skip
 ATTENTIONS = ("flash", "mem_efficient", "math", "cudnn")
+FILTERS = "warnings filters"
+OWN_VARIABLES = ("TORCH", "TRITON")  # beginnings of those that torch sets for itself as it is first used
 UNKNOWN = object()  # what cannot be read, and so not be restored
 
 
@@ -72,7 +76,8 @@ def contain_user_code(device: torch.device | None = None) -> Iterator[None]:
 def keep_process_state(device: torch.device | None = None) -> Iterator[None]:
     """Leave the process as it was: generators of random numbers, torch's modes, folder, environment, signals, …
 
-    What has changed is logged, but for the generators, which are there to be used. It takes a third of a millisecond.
+    What has changed is logged, but for the generators, which are there to be used, and filters of warnings, which every
+    import may add to. It takes a third of a millisecond.
     """
     before = [setting.value() for setting in SETTINGS]
     draws, numpy_draws = random.getstate(), _read_numpy_generator()
@@ -83,6 +88,7 @@ def keep_process_state(device: torch.device | None = None) -> Iterator[None]:
         random.setstate(draws)
         _write_numpy_generator(numpy_draws)
         names = [setting.name for setting, value in zip(SETTINGS, before, strict=True) if _restore(setting, value)]
+        names = [name for name in names if name != FILTERS]
         if names:
             log.info("put back what training has changed of the process: %s", ", ".join(names))
 
@@ -138,10 +144,15 @@ def _read_umask() -> int:
     return mask
 
 
+def _read_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+
+
 def _write_environment(variables: dict[str, str]) -> None:
-    for name in [name for name in os.environ if name not in variables]:
+    for name in [name for name in _read_environment() if name not in variables]:
         del os.environ[name]
     os.environ.update(variables)
+    time.tzset()  # for TZ may be among them
 
 
 def _read_streams() -> tuple[Any, ...]:
@@ -286,13 +297,16 @@ SETTINGS = (
     ),
     Setting("working directory", os.getcwd, os.chdir),
     Setting("umask", _read_umask, os.umask),
-    Setting("environment variables", lambda: dict(os.environ), _write_environment),
+    Setting("environment variables", _read_environment, _write_environment),
     Setting("locale", lambda: locale.setlocale(locale.LC_ALL), lambda value: locale.setlocale(locale.LC_ALL, value)),
     Setting("sys.path", lambda: list(sys.path), _write_path),
     Setting("standard streams", _read_streams, _write_streams),
+    Setting("thread switch interval", sys.getswitchinterval, sys.setswitchinterval),
+    Setting("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
+    Setting("garbage collection threshold", gc.get_threshold, lambda value: gc.set_threshold(*value)),
     Setting("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("garbage collection", gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
-    Setting("warnings filters", _read_filters, _write_filters),
+    Setting(FILTERS, _read_filters, _write_filters),
     Setting("logging", _read_logging, _write_logging),
     Setting("numpy.seterr", np.geterr, lambda value: np.seterr(**value)),
     Setting("default dtype", torch.get_default_dtype, torch.set_default_dtype),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,5 +46,9 @@ def _describe(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """Return where an error was raised: the function, and the file with the line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" in {frames[-1].name} ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    hook = getattr(sys.exit, "__code__", None)  # of a library that has put a function of its own in its place
+    frames = [each for each in traceback.walk_tb(error.__traceback__) if each[0].f_code is not hook]
+    if not frames:
+        return ""
+    frame, line = frames[-1]
+    return f" in {frame.f_code.co_name} ({frame.f_code.co_filename}:{line})"

@@ -78,8 +78,8 @@ def _join_bounded(parts: Sequence[str]) -> str:
 
 
 def _message(error: object) -> str:
-    """Return an error's message, of which user code decides: it may raise as well."""
+    """Return an error's message, of which user code decides: it may raise as well, or try to end the process."""
     try:
         return "\n".join(str(error).strip().splitlines())
-    except Exception:
+    except (Exception, SystemExit):
         return ""

@@ -82,7 +82,7 @@ def test_hpo_worker_stores_it(study: Study, monkeypatch: pytest.MonkeyPatch) -> 
     chosen: list[int] = []
 
     class Stub:
-        def __init__(self, _: Study, options: object, __: object) -> None:
+        def __init__(self, _: Study, options: object, __: object, **___: object) -> None:
             chosen.append(options.cpus)  # type: ignore[attr-defined]
 
         def run(self) -> None:

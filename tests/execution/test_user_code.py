@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from hpo.execution import watchdog
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
 from tests.helpers import run_hpo
@@ -51,6 +52,12 @@ def acting(config, shape, classes):
 """
 
 
+@pytest.fixture(autouse=True)
+def grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module changes it, in this process too."""
+    monkeypatch.setattr(watchdog, "GRACE", watchdog.GRACE)
+
+
 def launch(folder: Path, acts: list[float], *options: str) -> tuple[int, str, Study]:
     """Launch a study whose trials do these acts, each with a worker of its own."""
     small_npz(folder / "small.npz")
@@ -86,6 +93,7 @@ def test_trial_timeout_ends_a_hang_whether_other_threads_can_run_or_not(tmp_path
     code, errors, study = launch(tmp_path, [0.4, 0.5], "--trial-timeout", "1", "--cohort", "1")
     assert code == 1
     assert errors.count("ended with exit code 1") >= 2
+    assert ": hpo: trial " in errors  # the reason of the one that could tell it, without the time of a line in its log
     logs = "\n".join(path.read_text() for path in (tmp_path / "home" / "logs" / "acting").glob("*.log"))
     # In Python's own code, the heartbeat's thread tells of it; else a timer of the C library ends the process.
     [told] = [trial for trial in study.trials() if trial.state == TrialState.FAIL]
@@ -108,3 +116,21 @@ def test_an_exit_of_user_code_is_no_exit_code_of_the_command(tmp_path: Path) -> 
     done = run_hpo(*command, "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("hpo: sys.exit(0) was called in exiting (")
+
+
+def test_a_study_in_which_no_trial_is_complete_ends_with_the_most_frequent_reason(tmp_path: Path) -> None:
+    (tmp_path / "leaving_model.py").write_text(
+        "import sys\nimport hpo\n\n@hpo.model('leaving')\ndef leaving(config, shape, classes):\n    sys.exit(0)\n"
+    )
+    small_npz(tmp_path / "small.npz")
+    (tmp_path / "leaving.toml").write_text(
+        'dataset = "small.npz"\ntrials = 1\nsampler = "random"\n[parameters]\nmodel = "leaving"\nepochs = 1\n'
+    )
+    command = "launch", "./leaving.toml", "--workers", "1", "--import", "leaving_model", "--device", "cpu"
+    for _ in range(2):  # again, where nothing is left to do
+        done = run_hpo(*command, cwd=tmp_path, HPO_HOME=str(tmp_path / "home"))
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith(
+            "hpo: study 'leaving' has no complete trial (1 FAIL); the most frequent reason: sys.exit(0)"
+        )

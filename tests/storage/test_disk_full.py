@@ -16,6 +16,7 @@ from hpo.storage import disk_full
 from hpo.storage.disk_full import DiskFullError
 from hpo.storage.transient_errors import is_transient
 from hpo.study import StudyStorage
+from hpo.study.files.study_files import StudyFiles
 from hpo.utils.home import home
 from tests.helpers import run_hpo
 from tests.study.helpers import make_study, new_storage, sqlite_url
@@ -53,11 +54,8 @@ def test_it_is_the_databases_error_to_some_and_one_line_to_others() -> None:
 
 
 def test_files_go_first_where_the_rows_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_study(tmp_path)
     delete = StudyStorage.delete_study
-    folder = home() / "checkpoints" / "there"
-    monkeypatch.setattr("hpo.study.files.cleanup.study_folder", lambda *_: folder)
-    folder.mkdir(parents=True)
+    folder = StudyFiles(make_study(tmp_path)).folder("checkpoints")
 
     def refuse(self: StudyStorage, study_id: int) -> None:
         if folder.exists():

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -29,7 +30,7 @@ from hpo.datasets import make_reference
 from hpo.errors import UserExitError
 from hpo.training.data import DataCache
 from hpo.training.loop import train
-from hpo.training.process_state import SETTINGS, contain_user_code, keep_process_state
+from hpo.training.process_state import FILTERS, SETTINGS, contain_user_code, keep_process_state
 from tests.data import small_npz
 
 LOCALES = ("POSIX", "C.UTF-8")
@@ -91,6 +92,9 @@ CHANGES: dict[str, Callable[[], object]] = {
     "standard streams": change_streams,
     "recursion limit": lambda: sys.setrecursionlimit(sys.getrecursionlimit() + 7),
     "garbage collection": gc.disable,
+    "garbage collection threshold": lambda: gc.set_threshold(9),
+    "thread switch interval": lambda: sys.setswitchinterval(2),
+    "socket timeout": lambda: socket.setdefaulttimeout(0.01),
     "warnings filters": lambda: warnings.simplefilter("error"),
     "logging": change_logging,
     "numpy.seterr": lambda: np.seterr(all="raise"),
@@ -122,7 +126,28 @@ def test_each_setting_is_put_back_and_named(setting: Any, caplog: pytest.LogCapt
         CHANGES[setting.name]()
         assert setting.value() != before[setting.name], "the test does not change it"
     assert values() == before
-    assert setting.name in caplog.text
+    assert (setting.name in caplog.text) == (setting.name != FILTERS)
+
+
+def test_the_time_zone_is_put_back_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    with keep_process_state():
+        os.environ["TZ"] = "Asia/Tokyo"
+        time.tzset()
+        assert time.localtime(0).tm_hour == 9
+    assert time.localtime(0).tm_hour == 0
+
+
+def test_what_torch_sets_for_itself_is_no_fault_of_a_model(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    with keep_process_state():
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = "/somewhere"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere"
+    assert caplog.text == ""
 
 
 def test_generators_are_put_back_after_an_exit_too() -> None:

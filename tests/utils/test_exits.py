@@ -33,6 +33,22 @@ def odd() -> None:
     raise Odd("x" * 5_000_000)
 
 
+def test_a_library_in_the_place_of_sys_exit_is_not_where_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    leave = sys.exit
+
+    class Hooks:
+        def exit(self, code: object = 0) -> None:
+            leave(code)
+
+    monkeypatch.setattr(sys, "exit", Hooks().exit)
+    with pytest.raises(UserExitError, match=r"sys\.exit\(4\) was called in function_of_the_user \("), translate_exits():
+        function_of_the_user()
+
+
+def function_of_the_user() -> None:
+    sys.exit(4)
+
+
 @pytest.mark.parametrize(
     ("function", "begins"),
     [

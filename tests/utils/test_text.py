@@ -14,6 +14,11 @@ class SilentError(Exception):
         raise RuntimeError("no message")
 
 
+class LeavingError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
 def error_of(message: object) -> Exception:
     with pytest.raises(ValueError) as raised:
         raise ValueError(message)
@@ -61,6 +66,7 @@ def test_five_megabytes_are_two_kilobytes_wherever_they_are_shown() -> None:
 
 def test_an_error_without_a_message_is_its_type() -> None:
     assert first_line(SilentError()) == summarize_error(SilentError()) == "SilentError"
+    assert first_line(LeavingError()) == summarize_error(LeavingError()) == "LeavingError"
     assert "SilentError" in format_traceback(SilentError())
 
 

@@ -19,6 +19,7 @@ from hpo.execution.backends.base import WorkerHandle
 from hpo.study import Study
 from hpo.study.operations.progress import Progress, read_progress
 from hpo.study.operations.worker_status import format_trial_numbers
+from hpo.utils.pause import pause
 
 __all__ = ["watch_study"]
 
@@ -62,7 +63,7 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
                     if running and not stopping:
                         console.print(f"{why}; {len(running)} more at work", soft_wrap=True)
             if running:
-                time.sleep(POLL)
+                pause(POLL)
     except BaseException:  # a second signal, or a bug here: nobody else would stop them
         for worker in workers:
             worker.stop()

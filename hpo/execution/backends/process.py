@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ __all__ = ["STOPS", "RemoteWorker", "WorkerProcess", "log_names", "start_process
 
 POLL = 0.5  # seconds; Ray interrupts without a signal, which a process that waits in a system call does not notice
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")  # as a worker's logging begins them
 TAIL = 65536  # bytes of a log that are read for its last line
 CLOCKS = 2.0  # seconds by which a worker may have begun before its process, as two clocks see it
 
@@ -109,11 +111,11 @@ class WorkerProcess:
         listed = ", ".join(map(str, held or ()))
         where = f" while it trained trial{'s' if len(held or ()) > 1 else ''} {listed}" if held else ""
         worker = f"worker {self.process.pid}"
-        if code == 0:
-            return f"{worker} ended with exit code 0{where}, without saying why, as after os._exit() (log: {self.log})"
         if code < 0:
             return f"{worker} was killed by signal {-code} ({_signal_name(-code)}){where} (log: {self.log})"
-        return f"{worker} ended with exit code {code}{where}: {_read_last_line(self.log)} (log: {self.log})"
+        reason = None if code == 0 else _read_reason(self.log)
+        why = ", without saying why, as after os._exit()" if reason is None else f": {reason}"
+        return f"{worker} ended with exit code {code}{where}{why} (log: {self.log})"
 
     def _find_held_trials(self, study: Study) -> list[int] | None:
         """Return the numbers of the trials that it left behind; None if it left the study's list, as at an orderly end.
@@ -138,12 +140,12 @@ def _signal_name(number: int) -> str:
         return "unknown"
 
 
-def _read_last_line(log: Path) -> str:
-    """Return the last line of a log, which may be of any length."""
+def _read_reason(log: Path) -> str | None:
+    """Return the last line of a log, which may be of any length; None if it only tells what the worker was doing."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
         lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
-    return shorten_message(lines[-1]) if lines else "no output"
+    return shorten_message(lines[-1]) if lines and not LOG_LINE.match(lines[-1]) else None
 
 
 @dataclass(frozen=True)

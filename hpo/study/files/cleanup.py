@@ -113,8 +113,9 @@ def find_study_folders(study: Study) -> list[UnneededFile]:
     """
     try:
         paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
-    except RequestError as error:
-        return [UnneededFile(home(), 0, str(error), stays=True)]
+    except RequestError:
+        why = "the study's key in the database is none that hpo made, so no folder there is known to be the study's"
+        return [UnneededFile(home(), 0, why, stays=True)]
     return [_judge_study_folder(path, study) for path in paths]
 
 

@@ -241,7 +241,7 @@ def _draw_key_anew(study: Study, key: str) -> str:
     for kind in KINDS:
         source, to = study_path(kind, study.name, key), make_study_folder(kind, study.name, new, study.storage.url)
         link_files((path, to / path.name) for path in source.glob("[!.]*") if path.is_file() and path.name != MARKER)
-    study.storage.update_study(study.id, {KEY: key}, {KEY: new})
+    study.replace_key(key, new)
     log.warning("study %s: was copied from another database, whose files it does not share any more", study.name)
     return str(study_key(study))  # of several workers, that of the first
 

@@ -253,18 +253,21 @@ class FileCopy:
         self._ids: set[str] = set()
 
     def run(self, connection: sa.Connection, study_id: int) -> None:
-        """Copy the files, and give the new study their key, in the transaction that inserts it, when its rows are."""
+        """Copy the files, and give the new study its key, in the transaction that inserts it, when its rows are
+        there.
+        """
         self._ids = {key.removeprefix(PREFIX) for key in connection.execute(_select_artifact_keys(study_id)).scalars()}
-        if self.link():
-            insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {KEY: self._key})])
+        self.link()
+        own = STUDY_USER_ATTRS.c.study_id == study_id, STUDY_USER_ATTRS.c.key == KEY
+        connection.execute(sa.delete(STUDY_USER_ATTRS).where(*own))  # the one that it was created with
+        insert_attrs(connection, STUDY_USER_ATTRS, [(study_id, {KEY: self._key})])
 
-    def link(self) -> bool:
-        """Link the files that are not there yet; return whether there are any."""
+    def link(self) -> None:
+        """Link the files that are not there yet."""
         pairs = list(self._list_pairs())
         for kind in KINDS if pairs else ():
             make_study_folder(kind, self._name, self._key, self._url)
         link_files(pairs)
-        return bool(pairs)
 
     def _list_pairs(self) -> Iterator[tuple[Path, Path]]:
         for kind, source in self._sources.items():

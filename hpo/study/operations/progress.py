@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
 from optuna.trial import TrialState
 
+from hpo.study.attributes import read_text
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 from hpo.study.study import Study
 
-__all__ = ["Progress", "read_progress"]
+__all__ = ["Progress", "explain_no_result", "read_progress"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,15 @@ def _estimate_seconds(finished: int, remaining: int, since: datetime | None) -> 
     if since is None or finished == 0:
         return None
     return (datetime.now() - since).total_seconds() / finished * remaining
+
+
+def explain_no_result(study: Study) -> str | None:
+    """Return why a study that has ended has no result, in a line; None if it has one, or has not ended."""
+    counts = study.storage.count_trials(study.id)
+    if counts[TrialState.COMPLETE] or not sum(counts.values()) or study.remaining():
+        return None
+    states = ", ".join(f"{count} {state.name}" for state, count in counts.items() if count)
+    messages = Counter(read_text(trial.user_attrs, "message") for trial in study.trials())
+    del messages[None]
+    reason = f"; the most frequent reason: {messages.most_common(1)[0][0]}" if messages else ""
+    return f"study '{study.name}' has no complete trial ({states}){reason}"

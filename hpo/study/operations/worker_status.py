@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.storage.leases import WorkerRow
 from hpo.study.study import Study
+from hpo.utils.pause import pause
 
 __all__ = ["WorkerState", "format_trial_numbers", "read_worker_states", "stop_workers"]
 
@@ -78,7 +79,7 @@ def stop_workers(
     wait: float,
     *,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = pause,
 ) -> tuple[int, list[WorkerRow]]:
     """Ask all workers of a study to stop, and wait until they have stopped.
 
