@@ -130,14 +130,16 @@ def test_local_times_of_optuna_4_do_no_harm(
 
 
 @pytest.mark.parametrize("version", CURRENT)
-def test_commands_that_need_a_definition_say_what_works_instead(tmp_path: Path, version: str) -> None:
+def test_commands_read_a_study_of_another_tool_and_say_what_training_it_needs(tmp_path: Path, version: str) -> None:
     url = copied(tmp_path, version)
-    for command in (["show"], ["trials"], ["report"], ["worker"], ["launch"], ["export"]):
-        done = run_hpo(*command, "plain", "--storage", url, cwd=tmp_path)
+    for command in (["show"], ["trials"], ["report", "--out", "report"], ["export"]):
+        done = run_hpo(*command[:1], "plain", *command[1:], "--storage", url, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report" / "report.html").exists()
+    for verb in ("worker", "launch", "evaluate"):
+        done = run_hpo(verb, "plain", "--storage", url, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-        assert "was not made by hpo launch" in done.stderr
-        assert f"hpo dashboard --storage {url}" in done.stderr
-        assert "optuna.load_study(study_name='plain'" in done.stderr
+        assert "hpo launch FILE.py:FUNCTION --name plain" in done.stderr
     listed = run_hpo("list", "--storage", url)
     assert listed.returncode == 0
     assert "not made by hpo" in listed.stdout

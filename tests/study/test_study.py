@@ -172,8 +172,8 @@ def test_a_study_that_is_not_there_is_named_with_what_is(tmp_path: Path) -> None
     with pytest.raises(StudyNotFoundError, match=r"no study 'smal' in sqlite.*did you mean 'small'\? it holds: small"):
         Study(storage, "smal")
     optuna.create_study(storage=storage, study_name="plain")
-    with pytest.raises(StudyForeignError, match="not made by hpo launch"):
-        Study(storage, "plain")
+    with pytest.raises(StudyForeignError, match="was made by another tool"):
+        Study(storage, "plain").check_trainable()
 
 
 def test_a_study_is_found_by_url_and_name_alone(tmp_path: Path) -> None:
