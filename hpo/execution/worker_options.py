@@ -218,7 +218,11 @@ def accepts_worker_options(function: Callable[P, R]) -> Callable[P, R]:
     """
     signature = inspect.signature(function)
     *own, keywords = signature.parameters.values()
-    fields = {name: field for name, field in WorkerOptions.model_fields.items() if name not in signature.parameters}
+    fields = {
+        name: field
+        for name, field in WorkerOptions.model_fields.items()
+        if name not in signature.parameters and ((flag := flag_of(field)) is None or flag.launch is not None)
+    }
     options = [
         inspect.Parameter(name, keywords.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
         for name, field in fields.items()

@@ -51,7 +51,7 @@ DRIVERS = {
 }
 
 
-def normalize(url: str) -> URL:
+def normalize(url: str | URL) -> URL:
     """Normalize a storage URL as people write it: add its driver, and make the path of a SQLite file absolute.
 
     The bare path of a file is that of a SQLite file, if the file is there or is called `.db`, `.sqlite` or `.sqlite3`.
@@ -59,20 +59,21 @@ def normalize(url: str) -> URL:
     Raises:
         StorageError: it is no URL, or a part of it is none; the line says how it is written.
     """
-    if _is_bare_path(url):
-        return URL.create("sqlite", database=str(Path(url).expanduser().absolute()))
+    text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
+    if _is_bare_path(text):
+        return URL.create("sqlite", database=str(Path(text).expanduser().absolute()))
     try:
-        parsed = make_url(url)
+        parsed = make_url(text)
     except (sqlalchemy.exc.ArgumentError, ValueError):  # whose messages, and so a traceback, quote parts of the URL
-        raise _no_url_error(url) from None
+        raise _no_url_error(text) from None
     if not HOST.fullmatch(parsed.host or "") or any(
         OPTIONS.search(part or "") for part in (parsed.username, parsed.password)
     ):
-        raise _no_url_error(url)  # an @ that belongs to a password, or a ? that does
+        raise _no_url_error(text)  # an @ that belongs to a password, or a ? that does
     if (scheme := parsed.drivername.lower()) in DRIVERS:
         return parsed.set(drivername=DRIVERS[scheme])
     if is_file(parsed):
-        _check_sqlite_options(url, parsed)
+        _check_sqlite_options(text, parsed)
         return parsed.set(database=str(Path(str(parsed.database)).expanduser().absolute()))
     return parsed
 

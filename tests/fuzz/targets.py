@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
-from pydantic import ValidationError
 from safetensors.torch import save
 
 from hpo.config.trial_config import TrialConfig
@@ -23,7 +22,8 @@ from hpo.datasets import make_reference
 from hpo.export import predict as prediction
 from hpo.export.format import Preprocessing
 from hpo.report.data.evaluations import EvaluationRun
-from hpo.study.definition import Definition
+from hpo.storage.stored_values import UnreadableError, parse_value
+from hpo.study.attributes import DEFINITION, StudyAttributes
 from hpo.study.input.config_file import read_config, read_parameters
 from hpo.study.input.preview import format_preview
 from hpo.study.input.study_file import parse_override, read_study
@@ -200,9 +200,11 @@ def _read_study(path: Path) -> None:
 
 def _read_definition(path: Path) -> None:
     try:
-        Definition.model_validate(json.loads(path.read_bytes())).space.notices()
-    except (ValidationError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        return  # which whoever reads a study's attributes turns into one line
+        stored = parse_value(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except UnreadableError:
+        return  # the attribute is missing then
+    attrs = StudyAttributes("study", "sqlite:///studies.db", {DEFINITION: stored})
+    attrs.space(attrs.definition).notices()
 
 
 def _read_config(path: Path) -> None:

@@ -17,6 +17,14 @@ from hpo.utils.exits import translate_exits
 from hpo.utils.signals import StopRequest, StopSignal
 
 
+EXIT = sys.exit  # before a library has put a function in its place
+
+
+@pytest.fixture(autouse=True)
+def _own_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "exit", EXIT)
+
+
 class Odd(BaseException):
     """Of a library."""
 

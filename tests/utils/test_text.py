@@ -50,7 +50,7 @@ def test_a_text_is_at_most_that_long_with_its_beginning_and_its_end(text: str, l
 def test_a_short_message_stays_in_one_line(message: str) -> None:
     error = ValueError(message)
     lines = message.strip().splitlines()
-    assert first_line(error) == (lines[0] if lines else "ValueError")
+    assert first_line(error) == (lines[0].rstrip() if lines else "ValueError")
     assert "\n" not in summarize_error(error)
 
 

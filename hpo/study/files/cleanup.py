@@ -113,8 +113,8 @@ def find_study_folders(study: Study) -> list[UnneededFile]:
     """
     try:
         paths = [path for kind in KINDS if (path := study_folder(kind, study)) is not None and path.is_dir()]
-    except RequestError:
-        why = "the study's key in the database is none that hpo made, so no folder there is known to be the study's"
+    except RequestError as error:
+        why = str(error).partition("; a copy gets")[0]  # which is no advice for a study that is to be deleted
         return [UnneededFile(home(), 0, why, stays=True)]
     return [_judge_study_folder(path, study) for path in paths]
 
