@@ -40,7 +40,16 @@ from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.slots import fixed_trials
 from hpo.utils.home import default_storage, home
 
-__all__ = ["LaunchPlan", "check_backend", "launch", "plan_launch", "resume_plan", "run_study", "run_workers"]
+__all__ = [
+    "LaunchPlan",
+    "check_backend",
+    "find_study",
+    "launch",
+    "plan_launch",
+    "resume_plan",
+    "run_study",
+    "run_workers",
+]
 
 log = logging.getLogger("hpo.study")
 TOP = 5  # trials of another study to start with, by default
@@ -106,6 +115,8 @@ def plan_launch(
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return _add_cohort_notice(existing)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
+    if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
+        stored.check_growth(keys["trials"])
     if source is not None:
         plan = _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
     return _add_cohort_notice(plan)
@@ -199,7 +210,16 @@ def resume_plan(
             "launch a file under another --name"
         )
     budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
+    stored.check_growth(values.get("trials"))
     return LaunchPlan(study, stored.definition, budget)
+
+
+def find_study(name: str, storage: str | None) -> Study | None:
+    """Return the stored study of that name, if there is one."""
+    try:
+        return Study(StudyStorage(storage or default_storage(), create=False), name)
+    except (StorageMissingError, StudyNotFoundError):
+        return None
 
 
 def check_backend(backend: Backend | None, options: WorkerOptions) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import StorageMissingError, StudyConflictError, StudyNotFoundError
-from hpo.execution.launch import LaunchPlan
+from hpo.errors import StudyConflictError
+from hpo.execution.launch import LaunchPlan, find_study
 from hpo.execution.objective_function import ObjectiveFunction
-from hpo.study import Study, StudyStorage
+from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from hpo.study.input.function_study import define_function_study, parse_directions, read_study_keys, waiting_params
-from hpo.utils.home import default_storage
 
 LONGEST_NAME = 80  # characters, which leaves room for a number
 __all__ = ["find_changes", "plan_function_launch"]
@@ -45,6 +44,8 @@ def plan_function_launch(
     if stored is not None and "direction" in given:
         _check_directions(stored, parse_directions(given["direction"]))
     name, definition, budget = define_function_study(function.reference, name, values)
+    if stored is not None:
+        stored.check_growth(given.get("trials"))
     if stored is not None and not stored.definition.foreign:
         definition = definition.model_copy(update={"warm_start": stored.definition.warm_start})
         notices += find_changes(stored, function.reference)
@@ -88,11 +89,8 @@ def _find_study(name: str, storage: str | None) -> Study | None:
     Raises:
         StudyConflictError: its trials are no calls of an objective function.
     """
-    try:
-        study = Study(StudyStorage(storage or default_storage(), create=False), name)
-    except (StorageMissingError, StudyNotFoundError):
-        return None
-    if not study.definition.learned:
+    study = find_study(name, storage)
+    if study is not None and not study.definition.learned:
         raise StudyConflictError(
             f"study '{name}' exists, and trains configurations of its own space; give this one another --name"
         )

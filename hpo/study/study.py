@@ -300,6 +300,19 @@ class Study:
         built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space))
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
 
+    def check_growth(self, trials: int | None) -> None:
+        """Refuse a number of trials that was asked for and is smaller than the budget, which only grows.
+
+        Raises:
+            RequestError: says how to run that many more.
+        """
+        stored = self.budget.trials
+        if trials is not None and trials < stored and not self.definition.foreign:
+            raise RequestError(
+                f"trials = {trials}: study '{self.name}' has a budget of {stored} trials already, and a budget only "
+                f"grows; leave it out to go on, or give {stored + trials} for {trials} more"
+            )
+
     def extend(self, budget: Budget) -> None:
         """Raise the budget; a smaller one changes nothing. Timeout and target stay unless they are given."""
         while True:

@@ -60,3 +60,18 @@ def test_a_warm_start_says_what_it_leaves_out(tmp_path: Path, old: Study) -> Non
     refused = run_hpo(*asked, "--sampler", "random", "--name", "other", cwd=tmp_path)
     assert refused.returncode == 2
     assert "learns from no others; use an adaptive one, such as tpe" in refused.stderr
+
+
+def test_a_smaller_budget_is_refused_by_file_and_by_name(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    (tmp_path / "small.toml").write_text('trials = 6\nsampler = "random"\n[parameters]\nwidth = [16, 32]\n')
+    asked = ["--workers", "0", "--storage", url]
+    assert run_hpo("launch", "./small.toml", "--trials", "20", *asked, cwd=tmp_path).returncode == 0
+    for study in ("./small.toml", "small"):
+        done = run_hpo("launch", study, "--trials", "5", *asked, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "trials = 5: study 'small' has a budget of 20 trials already" in done.stderr
+        assert "give 25 for 5 more" in done.stderr
+        again = run_hpo("launch", study, *asked, cwd=tmp_path)  # the file's own number is no request
+        assert again.returncode == 0, again.stderr
+    assert Study(StudyStorage(url, create=False), "small").budget.trials == 20
