@@ -439,9 +439,7 @@ def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simp
 
 def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple: str, tmp_path: Path) -> None:
     launch(f"{simple}:objective", tmp_path, trials=30)
-    with pytest.raises(
-        RequestError, match=r"trials = 10: study .* has a budget of 30 .* give 40"
-    ):
+    with pytest.raises(RequestError, match=r"trials = 10: study .* has a budget of 30 .* give 40"):
         launch(f"{simple}:objective", tmp_path, trials=10)
     assert launch(f"{simple}:objective", tmp_path).budget.trials == 30
     assert launch(f"{simple}:objective", tmp_path, trials=40).budget.trials == 40

@@ -16,7 +16,6 @@ from hpo.errors import UserExitError
 from hpo.utils.exits import translate_exits
 from hpo.utils.signals import StopRequest, StopSignal
 
-
 EXIT = sys.exit  # before a library has put a function in its place
 
 
