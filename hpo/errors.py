@@ -11,7 +11,7 @@ HpoError
 │   │   ├── StorageMissingError   a SQLite file that does not exist
 │   │   └── StorageDamagedError   a database with a value that its column cannot hold
 │   ├── StudyNotFoundError  no study of that name in the storage
-│   ├── StudyForeignError   a study that plain Optuna created: it has no definition
+│   ├── StudyForeignError   a study that another tool made, whose objective function is not known
 │   ├── StudyDamagedError   a study of which something that is needed cannot be read
 │   └── StudyConflictError  a study of that name has another definition
 └── RunError                something failed while running: exit code 1
@@ -106,7 +106,7 @@ class StudyNotFoundError(RequestError):
 
 
 class StudyForeignError(RequestError):
-    """Study created by another tool: it has no definition, by which its trials could be trained."""
+    """Study made by another tool: the objective function, by which its trials could be run, is not known."""
 
 
 class StudyDamagedError(RequestError):

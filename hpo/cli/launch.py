@@ -32,8 +32,8 @@ __all__: list[str] = []
 @click.option("--objective", help="Metric instead of the file's.")
 @click.option(
     "--direction",
-    help="Of an objective function: minimize (by default) or maximize; several with commas, one for each value that it"
-    " returns.",
+    help="Of an objective function: minimize or maximize; several with commas, one for each value that it returns. By"
+    " default what its file gives to optuna.create_study, or minimize.",
 )
 @click.option("--metric-names", help="Of an objective function: names of its values, with commas.")
 @click.option(
@@ -126,7 +126,7 @@ def _plan_function(
 ) -> tuple[LaunchPlan, WorkerOptions]:
     from hpo.config import registry
     from hpo.execution.launch_function import plan_function_launch
-    from hpo.execution.objective_function import load_function, read_study
+    from hpo.execution.objective_function import find_directions, load_function, read_study
 
     for name in ("dataset", "objective", "warm_start", "top", "set"):
         if keys.pop(name):
@@ -136,6 +136,9 @@ def _plan_function(
     function = load_function(text)
     variable = keys.pop("made")
     made = None if variable is None else read_study(text, variable)
+    if keys["direction"] is None and made is None and (found := find_directions(function)) is not None:
+        keys["direction"], line = found
+        say(f"note: direction {', '.join(found[0])}, as {text.rpartition(':')[0]} has it in line {line}")
     plan = plan_function_launch(function, storage, made, **keys)
     return plan, options.model_copy(update={"function": function.reference.location})
 

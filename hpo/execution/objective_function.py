@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 
@@ -25,6 +26,7 @@ from hpo.utils.text import summarize_error
 __all__ = [
     "ObjectiveFunction",
     "describe_function",
+    "find_directions",
     "find_function",
     "is_function",
     "load_function",
@@ -168,6 +170,45 @@ def check_function(label: str, function: object) -> None:
         ) from None
     except ValueError:  # of a builtin, whose signature is not known
         return
+
+
+def find_directions(function: ObjectiveFunction) -> tuple[list[str], int] | None:
+    """Find the directions that the function's file gives to `optuna.create_study`, by reading it, and the line.
+
+    Most files make their study under `if __name__ == "__main__":`, which a launch does not run. None if the file makes
+    no study, or does not say the direction in plain text.
+
+    Raises:
+        RequestError: it makes studies of different directions.
+    """
+    file = function.reference.file
+    if file is None:
+        return None
+    calls = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if _is_call(node, "create_study")]
+    found = {directions: call.lineno for call in calls if (directions := _read_directions(call)) is not None}
+    if len(found) > 1:
+        lines = " and ".join(map(str, found.values()))
+        raise RequestError(f"{file}: makes studies of different directions (lines {lines}); say which with --direction")
+    return next(((list(directions), line) for directions, line in found.items()), None)
+
+
+def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    return name == (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None))
+
+
+def _read_directions(call: ast.Call) -> tuple[str, ...] | None:
+    """Return the directions of a call of `create_study`; None if they are not written out."""
+    given = [word.value for word in call.keywords if word.arg in ("direction", "directions")]
+    if not given:
+        return None if any(word.arg is None for word in call.keywords) else ("minimize",)
+    try:
+        value = ast.literal_eval(given[0])
+    except ValueError:
+        return None
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else None
 
 
 def read_study(text: str, variable: str) -> optuna.Study:

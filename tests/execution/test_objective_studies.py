@@ -15,7 +15,7 @@ import hpo
 from hpo.errors import RegistryError, RequestError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
-from hpo.execution.objective_function import is_function, load_function, read_study
+from hpo.execution.objective_function import find_directions, is_function, load_function, read_study
 from hpo.execution.trial_checkpoint import TrialCheckpoint
 from hpo.study import Study, StudyStorage
 from tests.helpers import hpo as hpo_process
@@ -443,3 +443,39 @@ def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple:
         launch(f"{simple}:objective", tmp_path, trials=10)
     assert launch(f"{simple}:objective", tmp_path).budget.trials == 30
     assert launch(f"{simple}:objective", tmp_path, trials=40).budget.trials == 40
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        (["optuna.create_study(direction='maximize')"], ["maximize"]),
+        (["create_study(directions=['minimize', 'maximize'], sampler=None)"], ["minimize", "maximize"]),
+        (["optuna.create_study()"], ["minimize"]),
+        (["optuna.create_study(direction=WAY)"], None),
+        (["optuna.create_study(**options)"], None),
+        (["optuna.create_study(direction='maximize')", "optuna.create_study(direction='maximize')"], ["maximize"]),
+        (["optuna.load_study(study_name='x')"], None),
+    ],
+)
+def test_the_direction_of_an_unchanged_script_is_read_from_it(
+    tmp_path: Path, calls: list[str], expected: list[str] | None
+) -> None:
+    path = tmp_path / f"script_{abs(hash(str(calls)))}.py"
+    main = "\n".join(f"    study = {call}" for call in calls)
+    path.write_text(f"def objective(trial):\n    return 0.0\n\nif __name__ == '__main__':\n{main}\n")
+    found = find_directions(load_function(f"{path}:objective"))
+    assert (None if found is None else found[0]) == expected
+
+
+def test_a_launch_says_which_direction_it_has_read_and_refuses_to_choose(tmp_path: Path) -> None:
+    main = "if __name__ == '__main__':\n    study = optuna.create_study(direction='maximize')\n"
+    text = f"def objective(trial):\n    return 0.0\n\n{main}"
+    (tmp_path / "script_one.py").write_text(text)
+    (tmp_path / "script_two.py").write_text(f"{text}    other = optuna.create_study()\n")
+    asked = "--workers", "0", "--storage", f"sqlite:///{tmp_path / 'hpo.db'}"
+    one = run_hpo("launch", "script_one.py:objective", *asked, cwd=tmp_path)
+    assert "note: direction maximize, as script_one.py has it in line 5" in one.stderr
+    assert Study(StudyStorage(asked[3]), "script_one").maximize
+    two = run_hpo("launch", "script_two.py:objective", *asked, cwd=tmp_path)
+    assert two.returncode == 2
+    assert "makes studies of different directions (lines 5 and 6); say which with --direction" in two.stderr
