@@ -490,7 +490,7 @@ class WriteBehindStorage(BaseStorage):
         self._set_attr(trial_id, TRIAL_SYSTEM_ATTRS, key, value)
 
     def _set_attr(self, trial_id: int, table: sa.Table, key: str, value: Any) -> None:
-        text = json.dumps(value)
+        text = json.dumps(value, default=_to_plain)
         _check_name(key)
 
         def edit(trial: FrozenTrial) -> None:
@@ -681,3 +681,14 @@ def _check_name(name: str) -> None:
     """Check a name's length at once: the database would refuse it a second later, with all that is written along."""
     if len(name) > LONGEST:
         raise ValueError(f"name '{name[:40]}…' has {len(name)} characters; it must have at most {LONGEST}")
+
+
+def _to_plain(value: object) -> object:
+    """Return arrays, tensors and their numbers as lists and numbers: a script that kept them in memory keeps them here.
+
+    Raises:
+        TypeError: it is anything else.
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"an attribute cannot be a {type(value).__name__}: it must be a value of JSON, or an array")

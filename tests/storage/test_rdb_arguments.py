@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 import sqlalchemy as sa
+import torch
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import TrialState
 
@@ -101,3 +103,21 @@ def test_without_an_interval_there_is_no_heartbeat(tmp_path: Path) -> None:
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2, n_jobs=2)
     with storage.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM trial_heartbeats").scalar_one() == 0
+
+
+def test_arrays_and_their_numbers_are_attributes_as_in_memory(tmp_path: Path) -> None:
+    storage = StudyStorage(str(tmp_path / "a.db"))
+    study = optuna.create_study(study_name="s", storage=storage)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_user_attr("scores", np.array([0.5, 1.0]))
+        trial.set_user_attr("count", np.int64(3))
+        trial.set_user_attr("nested", {"a": [torch.tensor([[1.0]]), np.float32(0.5)]})
+        with pytest.raises(TypeError, match="an attribute cannot be a set"):
+            trial.set_user_attr("set", {1})
+        return 0.0
+
+    study.optimize(objective, n_trials=1)
+    expected = {"scores": [0.5, 1.0], "count": 3, "nested": {"a": [[[1.0]], 0.5]}}
+    assert study.trials[0].user_attrs == expected
+    assert optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'a.db'}").trials[0].user_attrs == expected
