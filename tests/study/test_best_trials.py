@@ -128,9 +128,9 @@ def test_the_same_launch_goes_on_whatever_became_of_the_old_study(tmp_path: Path
     assert fixed(again) == first
     assert again.budget.trials == 14
     old.storage.delete_study(old.id)
-    assert warmed(tmp_path, top=3).create(sqlite_url(tmp_path)).id == study.id
+    assert warmed(tmp_path, top=3, trials=14).create(sqlite_url(tmp_path)).id == study.id
     with pytest.raises(StudyNotFoundError, match="no study 'old'"):
-        warmed(tmp_path, top=4)
+        warmed(tmp_path, top=4, trials=14)
 
 
 def test_the_study_file_of_its_report_is_the_same_study(tmp_path: Path, old: Study) -> None:
