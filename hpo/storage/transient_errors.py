@@ -61,7 +61,11 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether SQLAlchemy has failed to read a value: SQLite's columns hold values of any type."""
+    """Return whether SQLAlchemy has failed to read a value, or to write one that a copy has read: SQLite's columns hold
+    values of any type.
+    """
+    if isinstance(error, sqlalchemy.exc.StatementError) and isinstance(error.orig, TypeError | ValueError):
+        return True
     if isinstance(error, sqlalchemy.exc.SQLAlchemyError):
         return "Could not decode to UTF-8" in str(error)
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

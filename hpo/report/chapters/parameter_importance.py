@@ -34,6 +34,7 @@ from hpo.report.stats.importance import RESAMPLES, SAMPLE_LIMIT, Importances, Sh
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
 from hpo.space.learned import plain_value
+from hpo.storage.stored_values import is_number
 from hpo.study import Objective, Study
 
 __all__ = ["Bucket", "group_by_value", "parameter_importance_chapter"]
@@ -188,7 +189,8 @@ def _make_bucket(study: Study, place: float, name: str, trials: Sequence[FrozenT
 
 
 def _is_feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.constraints.values())
+    # Whoever may write to the database may set them to anything.
+    return all(value <= 0 for value in trial.constraints.values() if is_number(value))
 
 
 def _bucket_scale(domain: Domain, values: Sequence[Value]) -> tuple[Callable[[float], str], Callable[[Value], float]]:

@@ -20,8 +20,10 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.exceptions import UpdateFinishedTrialError
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from hpo.errors import StorageDamagedError
 from hpo.report.dashboard.middleware import READS, Application, Environment, Start, send_line
 from hpo.study.files.artifacts import ArtifactFolders
+from hpo.utils.text import shorten_message
 
 if TYPE_CHECKING:
     from hpo.study import StudyStorage
@@ -146,6 +148,8 @@ def _find_fault(environment: Environment, error: Exception) -> tuple[HTTPStatus,
     """Return the status of an exception, and a line that says whose fault it is."""
     if isinstance(error, UpdateFinishedTrialError):
         return HTTPStatus.CONFLICT, "This trial has finished and cannot be changed."
+    if isinstance(error, StorageDamagedError):
+        return HTTPStatus.CONFLICT, shorten_message(str(error))
     if isinstance(error, UnicodeDecodeError):
         return HTTPStatus.BAD_REQUEST, "The headers of this request, or its body, are not UTF-8."
     causes = list(_list_causes(error))
