@@ -65,7 +65,7 @@ def is_damage(error: Exception) -> bool:
     values of any type.
     """
     if isinstance(error, sqlalchemy.exc.StatementError) and isinstance(error.orig, TypeError | ValueError):
-        return True
+        return not isinstance(error.orig, UnicodeEncodeError)  # of a text that nobody can have read there
     if isinstance(error, sqlalchemy.exc.SQLAlchemyError):
         return "Could not decode to UTF-8" in str(error)
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)

@@ -148,7 +148,7 @@ def _find_fault(environment: Environment, error: Exception) -> tuple[HTTPStatus,
     """Return the status of an exception, and a line that says whose fault it is."""
     if isinstance(error, UpdateFinishedTrialError):
         return HTTPStatus.CONFLICT, "This trial has finished and cannot be changed."
-    if isinstance(error, StorageDamagedError):
+    if isinstance(error, StorageDamagedError) and environment["REQUEST_METHOD"] in READS:
         return HTTPStatus.CONFLICT, shorten_message(str(error))
     if isinstance(error, UnicodeDecodeError):
         return HTTPStatus.BAD_REQUEST, "The headers of this request, or its body, are not UTF-8."
