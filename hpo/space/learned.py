@@ -97,12 +97,18 @@ def _unite(distributions: Sequence[BaseDistribution]) -> Domain:
         return _unite_ranges([each for each in distributions if isinstance(each, FloatDistribution | IntDistribution)])
     values: dict[tuple[type, Value], Value] = {}
     for each in distributions:
-        # A range and choices under one name cannot both be kept: of the range the ends stand for it.
-        choices = each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)  # type: ignore[attr-defined]
-        for choice in map(plain_value, choices):
+        for choice in map(plain_value, _list_choices(each)):
             values.setdefault((type(choice), choice), choice)
     united = tuple(values.values())
     return Constant(united[0]) if len(united) == 1 else Choices(united)
+
+
+def _list_choices(distribution: BaseDistribution) -> Sequence[Any]:
+    """List the choices of a distribution. A range beside choices cannot be kept: its ends stand for it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)  # Optuna has no other kinds
+    return distribution.low, distribution.high
 
 
 def _unite_ranges(ranges: Sequence[FloatDistribution | IntDistribution]) -> Domain:

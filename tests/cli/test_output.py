@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Output of commands: tables and lines."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Dashboard:
             assert monotonic() < deadline, "it did not happen"
 
     def read(self, client: socket.socket) -> bytes:
-        """What a client receives until the connection ends, or a whole short answer."""
+        """Return what a client receives until the connection ends, or a whole short answer."""
         received = bytearray()
 
         def ended() -> bool:
@@ -76,7 +76,7 @@ class Dashboard:
         return bytes(received)
 
     def is_open(self, client: socket.socket) -> bool:
-        """Whether the server keeps the connection; nothing is read of an answer."""
+        """Return whether the server keeps the connection; nothing is read of an answer."""
         return client.getsockname() in [channel.addr for channel in self.server.active_channels.values()]
 
     def later(self, seconds: float) -> None:

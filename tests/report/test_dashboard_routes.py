@@ -95,7 +95,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def is_told(answer: Answer, path: str) -> bool:
-    """Whether the answer is no failure, and an error is one line."""
+    """Return whether the answer is no failure, and an error is one line."""
     if answer.status < 400:
         return True
     reason = json.loads(answer.body)["reason"] if path.startswith("/api/") else answer.body.decode()

@@ -22,7 +22,7 @@ WALL = tables.CLOCKS["sqlite"]
 
 
 class Machine:
-    """What a process sees of its machine: which start of it this is, and the two clocks."""
+    """Machine as a process sees it: which start of it this is, and the two clocks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.boot, self.uptime, self._monkeypatch = "one", 1000.0, monkeypatch

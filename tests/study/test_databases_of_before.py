@@ -51,7 +51,7 @@ def train(study: Study) -> None:
 
 
 def expected() -> dict[str, Any]:
-    """What that version's report of `random` says, and its predictions."""
+    """Values of that version's report of `random`, and its predictions."""
     found: dict[str, Any] = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))
     return found
 
