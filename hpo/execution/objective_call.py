@@ -37,16 +37,19 @@ class ObjectiveTrial(optuna.trial.Trial):
 
     Attributes:
         interrupted: called at each report; true, or an error, raises `TrialInterrupted`.
+        reported: called with each value and its step.
         folder: the folder for files that a later attempt needs; None outside a worker.
     """
 
     interrupted: Callable[[], bool] = staticmethod(lambda: False)
+    reported: Callable[[float, int], object] = staticmethod(lambda *_: None)
     folder: Path | None = None
 
     @override
     def report(self, value: float, step: int) -> None:
         """Report an intermediate value, as Optuna's trial does."""
         super().report(value, step)
+        self.reported(float(value), step)
         self._check()
 
     @override

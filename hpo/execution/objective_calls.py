@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hpo.config.trial_config import TrialConfig
+from hpo.execution.call_log import CallLog
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
+from hpo.execution.study_callback import RunningTrial
 from hpo.execution.trial_checkpoint import TrialCheckpoint
-from hpo.execution.trial_recorder import TrialOutcome, TrialRecorder
-from hpo.study import ClaimedTrial, Study
-from hpo.study.files.study_files import StudyFiles
+from hpo.execution.trial_recorder import TrialOutcome
+from hpo.execution.worker_context import WorkerContext
+from hpo.study import ClaimedTrial
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import checkpoint_folder
 from hpo.training.environment import describe_environment
 from hpo.training.process_state import contain_user_code
@@ -26,57 +30,74 @@ class ObjectiveCalls:
     """Calls of an objective function, one for each trial that a worker claims.
 
     Args:
-        study: the study.
-        function: its objective function.
-        files: the study's files.
-        recorder: tells how the trials ended.
-        should_stop: called where the function reports; true, or an error, interrupts it.
+        context: of the worker.
+        function: the study's objective function.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        function: Callable[[Any], object],
-        files: StudyFiles,
-        recorder: TrialRecorder,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self.study, self.function, self.files = study, function, files
-        self.recorder, self.should_stop = recorder, should_stop
+    def __init__(self, context: WorkerContext, function: Callable[[Any], object]) -> None:
+        self.context, self.study, self.function = context, context.study, function
 
     def run(self, claim: ClaimedTrial) -> None:
-        """Call the function with a claimed trial, and tell the result.
+        """Call the function with a claimed trial, and tell the result, whatever it is."""
+        context, running = self.context, RunningTrial(claim, TrialConfig())
+        context.recorder.open[claim.id] = claim
+        with (
+            context.errors.record(claim),
+            context.watchdog.watch([running], self.study.budget.trial_timeout, loop=True),
+        ):
+            context.errors.count_death(claim)
+            with context.work.measure("training"), context.loggers.open([running]) as loggers:
+                self._call(claim, loggers)
+        context.recorder.check_errors()
+
+    def _call(self, claim: ClaimedTrial, loggers: Sequence[Callback]) -> None:
+        """Call the function, and tell what it returns.
 
         Raises:
             RunError: the function returned no number, or takes too long.
-        UserExitError: it would have ended the process.
+            UserExitError: it would have ended the process.
             Exception: whatever the function raises.
         """
         trial = claim.trial
         assert isinstance(trial, ObjectiveTrial)
         self._prepare(claim, trial)
+        last_step = max(self.study.storage.get_trial(claim.id).intermediate_values, default=-1)
+        call_log = CallLog(trial, self.study.definition.metrics, loggers, last_step)
+        trial.reported = call_log.report
         start = time.perf_counter()
         with contain_user_code():
             result = call_objective(self.function, trial, len(self.study.definition.objectives))
+        seconds = time.perf_counter() - start
+        call_log.end(result, seconds)
         if result is None:
-            self.recorder.release_interrupted(claim)
+            self.context.recorder.release_interrupted(claim)
             return
-        attrs = {"train_seconds": round(time.perf_counter() - start, 3)}
+        attrs = {"train_seconds": round(seconds, 3)}
         outcome = TrialOutcome(claim, result.state, result.values, attrs, result.failure, result.message)
-        self.recorder.tell(replace(outcome, environment=describe_environment()))
+        self.context.recorder.tell(replace(outcome, environment=describe_environment()))
         self._stop_on_request()
 
     def _prepare(self, claim: ClaimedTrial, trial: ObjectiveTrial) -> None:
         """Give the trial its folder; of an earlier attempt keep the reports up to its checkpoint."""
         storage, optuna_study = self.study.storage, self.study.optuna_study
-        trial.folder = checkpoint_folder(self.files.checkpoint(claim.number))
-        trial.interrupted = lambda: self.should_stop() or storage.is_lost(claim.id)
+        trial.folder = checkpoint_folder(self.context.files.checkpoint(claim.number))
+        trial.interrupted = lambda: self._should_interrupt() or storage.is_lost(claim.id)
         optuna_study._thread_local.in_optimize_loop = True  # so that the function may call trial.study.stop()
         step = TrialCheckpoint(trial.folder).last_step
         if claim.attempt > 1 and step is not None:
             self.study.rewind(claim, step)
         went_on = "begins" if claim.attempt == 1 or step == -1 else "goes on"
         log.info("trial %d %s", claim.number, went_on)
+
+    def _should_interrupt(self) -> bool:
+        """Return whether a function that reports is to be interrupted.
+
+        Raises:
+            TrialTimeoutError: it has taken too long.
+        """
+        self.context.watchdog.tick(report=True)
+        self.context.watchdog.tick()
+        return self.context.stopping()
 
     def _stop_on_request(self) -> None:
         """End the study for all workers, where the function has called `trial.study.stop()`."""

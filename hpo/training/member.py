@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from hpo.config.parameter import Value
 from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 
@@ -49,6 +50,11 @@ class Member:
     best_weights: Weights | None = None
     stopped: Status | None = None
     resumed_from: int = 0
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        """The parameters that have an effect, by name, as loggers show them."""
+        return self.config.effective()
 
     def stop(self, reason: Status) -> None:
         """End this trial after the present epoch; the first reason counts."""
@@ -136,6 +142,12 @@ class TrainResult:
     weights: Weights | None
     steps: Sequence[Tensor] = ()
     module: nn.Module | None = None
+
+    @property
+    def summary(self) -> Mapping[str, float]:
+        """The best epoch's metrics and the costs, by name, as trackers show them."""
+        best = {f"best_{name}": value for name, value in (self.best or {}).items()}
+        return {**best, "parameter_count": float(self.parameter_count), "train_seconds": self.train_seconds}
 
     @classmethod
     def of(cls, member: Member, module: nn.Module | None = None) -> TrainResult:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-import hpo.execution.worker
+import hpo.execution.cohort_trainer
 from hpo.execution.worker import Worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
@@ -60,7 +60,12 @@ def once_before(call: Callable[..., Any], happens: Callable[[], None]) -> Callab
 @pytest.mark.parametrize("then", ["finished", "given back"])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(StudyStorage, "_adopt"), (Study, "suggest_config"), (hpo.execution.worker, "train"), (StudyStorage, "tell")],
+    [
+        (StudyStorage, "_adopt"),
+        (Study, "suggest_config"),
+        (hpo.execution.cohort_trainer, "train"),
+        (StudyStorage, "tell"),
+    ],
     ids=["as it is claimed", "while it is sampled", "before it is trained", "before it is told"],
 )
 def test_it_goes_on_with_others(

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 import hpo
-import hpo.execution.worker
+import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.errors import RunError, UserExitError
 from hpo.execution.deaths import MAX_DEATHS, DeathCounter, is_suspect
@@ -158,8 +158,8 @@ def test_of_a_cohort_the_one_to_blame_is_found_and_the_others_count_no_death(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = Stack()
-    monkeypatch.setattr(hpo.execution.worker, "train", stack)
-    monkeypatch.setattr(hpo.execution.worker, "measure_cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.cohort_trainer, "train", stack)
+    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", lambda configs, data, most: most)
 
     def leave(call: int, _epoch: int) -> None:
         if any(config.widths == "8" for config in stack.trained[call - 1]):

@@ -129,7 +129,7 @@ def test_what_is_no_number_fails_the_trial_and_says_why(
 ) -> None:
     study = launch(f"{simple}:objective", tmp_path, trials=1)
     worker = make_worker(study, function=f"{simple}:objective")
-    worker._calls.function = lambda _: returned  # type: ignore[union-attr]
+    worker.trials.function = lambda _: returned  # type: ignore[union-attr]
     worker.run()
     (trial,) = study.trials()
     assert trial.state == optuna.trial.TrialState.FAIL
@@ -140,7 +140,7 @@ def test_what_is_no_number_fails_the_trial_and_says_why(
 def test_a_value_that_is_not_finite_is_divergence(simple: str, tmp_path: Path, value: float) -> None:
     study = launch(f"{simple}:objective", tmp_path, trials=1)
     worker = make_worker(study, function=f"{simple}:objective")
-    worker._calls.function = lambda _: value  # type: ignore[union-attr]
+    worker.trials.function = lambda _: value  # type: ignore[union-attr]
     worker.run()
     (trial,) = study.trials()
     assert trial.state == optuna.trial.TrialState.PRUNED
@@ -307,7 +307,7 @@ def test_a_request_to_stop_interrupts_where_the_function_reports(simple: str, tm
                 pytest.fail("the interruption must pass through `except Exception`")
         return 0.0
 
-    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.trials.function = objective  # type: ignore[union-attr]
     worker.run()
     assert seen == [0, 1]
     assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "WAITING"]
@@ -392,7 +392,7 @@ def test_an_exit_counts_as_a_death_and_fails_the_trial_in_the_end(simple: str, t
             sys.exit(0)
         return 1.0
 
-    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.trials.function = objective  # type: ignore[union-attr]
     worker.run()
     assert calls.count(0) == 5
     assert [trial.state.name for trial in study.trials()] == ["FAIL", "COMPLETE"]
@@ -414,7 +414,7 @@ def test_a_trial_that_takes_too_long_fails_where_it_reports(simple: str, tmp_pat
                 pytest.fail("the interruption must pass through `except Exception`")
         return 0.0
 
-    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.trials.function = objective  # type: ignore[union-attr]
     worker.run()
     assert [trial.state.name for trial in study.trials()] == ["FAIL", "COMPLETE"]
     assert "longer than trial_timeout = 10 s" in study.trials()[0].user_attrs["message"]
@@ -431,7 +431,7 @@ def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simp
         os.environ["LEFT_BEHIND"] = "yes"
         return 0.0
 
-    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.trials.function = objective  # type: ignore[union-attr]
     worker.run()
     assert folders == [str(Path.cwd())] * 2
     assert "LEFT_BEHIND" not in os.environ
@@ -479,3 +479,19 @@ def test_a_launch_says_which_direction_it_has_read_and_refuses_to_choose(tmp_pat
     two = run_hpo("launch", "script_two.py:objective", *asked, cwd=tmp_path)
     assert two.returncode == 2
     assert "makes studies of different directions (lines 5 and 6); say which with --direction" in two.stderr
+
+
+def test_tensorboard_has_the_reports_and_the_parameters(
+    simple: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    url = f"sqlite:///{tmp_path}/hpo.db"
+    study = plan_function_launch(load_function(f"{simple}:objective"), url, trials=2, pruner="none").create(url)
+    folder = tmp_path / "events"
+    make_worker(study, tensorboard=folder, function=f"{simple}:objective").run()
+    for trial in study.trials():
+        events = EventAccumulator(str(folder / study.name / f"trial_{trial.number}"))
+        events.Reload()
+        assert {each.step: each.value for each in events.Scalars("value")} == pytest.approx(trial.intermediate_values)
+        assert "_hparams_/session_start_info" in events.summary_metadata

@@ -237,7 +237,7 @@ def test_a_hanging_cohort_counts_a_death_for_each_and_is_trained_one_by_one(tmp_
     claim = study.claim(worker.info)
     assert claim is not None
     study.storage.register_worker(study.id, worker.info)
-    [trials] = worker._claim_cohorts(claim)
+    [trials] = worker.trials.claim_cohorts(claim)
     assert len(trials) == 2
     with worker._watchdog.watch(trials, 1.0, loop=False):
         clock.now += 100
@@ -250,7 +250,7 @@ def test_a_hanging_cohort_counts_a_death_for_each_and_is_trained_one_by_one(tmp_
     worker = make_worker(study, cohort=2)
     claim = study.claim(worker.info)
     assert claim is not None
-    [trials] = worker._claim_cohorts(claim)
+    [trials] = worker.trials.claim_cohorts(claim)
     assert len(trials) == 1
 
 

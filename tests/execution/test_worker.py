@@ -136,7 +136,7 @@ def test_out_of_memory_is_tried_once_more_then_pruned(tmp_path: Path, monkeypatc
         tries.append(1)
         raise OutOfMemoryError("the device has 1 MiB")
 
-    monkeypatch.setattr("hpo.execution.worker.train", no_memory)
+    monkeypatch.setattr("hpo.execution.cohort_trainer.train", no_memory)
     make_worker(study).run()
     trial = study.trials()[0]
     assert len(tries) == 2
@@ -341,7 +341,7 @@ def test_a_trial_that_kills_every_worker_fails(tmp_path: Path, monkeypatch: pyte
     def kill(*_: Any, **__: Any) -> Any:
         raise Killed
 
-    monkeypatch.setattr("hpo.execution.worker.train", kill)
+    monkeypatch.setattr("hpo.execution.cohort_trainer.train", kill)
     for _ in range(MAX_DEATHS):
         with pytest.raises(Killed):
             make_worker(study).run()

@@ -129,7 +129,7 @@ def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: 
         study = Study.create(storage, name, definition, budget)
         worker = make_worker(study, cohort=cohort)
         statements = Statements(storage.engine)
-        with mock.patch("hpo.execution.worker.train", Stack()):
+        with mock.patch("hpo.execution.cohort_trainer.train", Stack()):
             per_trial.append(statements.per(32, worker.run))
         assert worker.finished == {"COMPLETE": 32}
     alone, together = per_trial

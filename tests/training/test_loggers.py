@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from hpo.execution.launch_function import plan_function_launch
+from hpo.execution.objective_function import load_function
 from hpo.study import Study
 from tests.data import small_npz
 from tests.execution.backends.cluster import free_port
@@ -193,6 +195,44 @@ def test_a_server_that_goes_away_costs_a_line_and_no_trial(
     assert f"hpo: --tracker mlflow: {url} does not answer" in refused.stderr
 
 
+OBJECTIVE = """
+import optuna
+
+def objective(trial):
+    x = trial.suggest_float("x", 0, 1)
+    for step in range(3):
+        trial.report(x + step, step)
+        if trial.number == 1:
+            raise optuna.TrialPruned()
+        if trial.number == 2:
+            raise ValueError("no")
+    layers = trial.suggest_categorical("layers", [None, "a"])  # after the first report
+    return x
+"""
+
+
+def function_study(folder: Path, name: str) -> tuple[Study, str]:
+    """A study of an objective function of which one trial is complete, one pruned, one failed."""
+    (folder / f"{name}.py").write_text(OBJECTIVE)
+    function = load_function(f"{folder / name}.py:objective")
+    url = sqlite_url(folder)
+    study = plan_function_launch(function, url, name=name, trials=3, sampler="random", seed=0).create(url)
+    return study, function.reference.location
+
+
+def test_mlflow_has_a_run_for_every_call_of_an_objective_function(client: Any, tmp_path: Path) -> None:
+    study, function = function_study(tmp_path, "mlflow_calls")
+    make_worker(study, trackers=["mlflow"], function=function).run()
+    complete, pruned, failed = (runs_of(client, study.name)[f"{study.name}/trial_{i}"] for i in range(3))
+    trials = study.trials()
+    assert [run.data.tags["hpo.status"] for run in (complete, pruned, failed)] == ["completed", "pruned", "error"]
+    assert complete.data.params == {name: str(value) for name, value in trials[0].params.items()}
+    history = client.get_metric_history(complete.info.run_id, "value")
+    assert {each.step: each.value for each in history if each.step} == {1: trials[0].value + 1, 2: trials[0].value + 2}
+    assert failed.data.params == {"x": str(trials[2].params["x"])}
+    assert failed.info.status == "FAILED"
+
+
 # Weights & Biases.
 
 
@@ -257,6 +297,18 @@ def test_weights_and_biases_has_a_run_for_every_trial_and_goes_on_in_it(tmp_path
     }  # fmt: skip
     assert summary["best_val_accuracy"] == study.trials()[0].value
     assert summary["status"] == "completed"
+
+
+def test_weights_and_biases_has_the_calls_of_an_objective_function(tmp_path: Path) -> None:
+    study, function = function_study(tmp_path, "wandb_calls")
+    make_worker(study, trackers=["wandb"], function=function).run()
+    names, ends = set(), {}
+    for records in offline_runs(tmp_path).values():
+        run = next(record.run for record in records if record.HasField("run"))
+        names.add(run.display_name)
+        ends[run.display_name[-1]] = next(r.exit.exit_code for r in records if r.HasField("exit"))
+    assert names == {f"wandb_calls/trial_{i}" for i in range(3)}
+    assert ends == {"0": 0, "1": 0, "2": 1}
 
 
 def test_weights_and_biases_online_needs_a_key(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Tracker(Callback, Generic[Run]):
     def __init__(self, trials: LoggedTrials) -> None:
         self._trials = trials
         self._runs: dict[int, Run] = {}
+        self._params: dict[int, Mapping[str, Value]] = {}
         self._executor = ThreadPoolExecutor(1, type(self).__name__)
         self._broken = False
 
@@ -90,6 +91,10 @@ class Tracker(Callback, Generic[Run]):
         """
 
     @abstractmethod
+    def add_params(self, run: Run, params: Mapping[str, Value]) -> None:
+        """Add parameters that an objective function asked for after the run had begun."""
+
+    @abstractmethod
     def record(self, run: Run, metrics: Mapping[str, float], epoch: int) -> None:
         """Add an epoch's metrics."""
 
@@ -101,11 +106,13 @@ class Tracker(Callback, Generic[Run]):
     def on_start(self, member: Member) -> None:
         """Begin a trial's run, or continue it; earlier epochs are logged only in a new run."""
         rows = [dict(row) for row in member.history]
-        self._submit(lambda: self._begin(member, rows))
+        params = dict(member.params)
+        self._submit(lambda: self._begin(member, params, rows))
 
-    def _begin(self, member: Member, rows: Sequence[Metrics]) -> None:
+    def _begin(self, member: Member, params: Mapping[str, Value], rows: Sequence[Metrics]) -> None:
         may_exist = self._trials.may_exist[member.number]
-        self._runs[member.number] = run = self.begin(member, member.config.effective(), may_exist)
+        self._runs[member.number] = run = self.begin(member, params, may_exist)
+        self._params[member.number] = params
         for row in () if may_exist else rows:
             self.record(run, _finite(row), int(row["epoch"]))
 
@@ -118,10 +125,14 @@ class Tracker(Callback, Generic[Run]):
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Log the status and the best metrics, and end the run."""
-        best = {f"best_{name}": value for name, value in (outcome.best or {}).items()}
-        costs = {"parameter_count": float(outcome.parameter_count), "train_seconds": outcome.train_seconds}
-        summary = _finite({**best, **costs}, without=())
-        self._submit(lambda: self.end(self._runs.pop(member.number), outcome.status, summary))
+        summary, params = _finite(outcome.summary, without=()), dict(member.params)
+        self._submit(lambda: self._end(member.number, outcome.status, summary, params))
+
+    def _end(self, number: int, status: Status, summary: Mapping[str, float], params: Mapping[str, Value]) -> None:
+        run = self._runs.pop(number)
+        if late := {name: value for name, value in params.items() if name not in self._params[number]}:
+            self.add_params(run, late)
+        self.end(run, status, summary)
 
     def close(self) -> None:
         """End the runs that are still open after an error, and wait until everything has been logged."""

@@ -71,8 +71,12 @@ class MLflow(Tracker[str]):
             return existing
         tags = {"hpo.study": self._trials.study, TRIAL: identity}
         run = self._client.create_run(self._experiment, tags=tags, run_name=self._trials.name(member))
-        self._client.log_batch(run.info.run_id, params=[_param(name, value) for name, value in params.items()])
+        self.add_params(run.info.run_id, params)
         return str(run.info.run_id)
+
+    @override
+    def add_params(self, run: str, params: Mapping[str, Value]) -> None:
+        self._client.log_batch(run, params=[_param(name, value) for name, value in params.items()])
 
     def _find(self, identity: str) -> str | None:
         runs = self._client.search_runs([self._experiment], f"tags.`{TRIAL}` = '{identity}'", max_results=1)

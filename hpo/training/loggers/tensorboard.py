@@ -53,7 +53,7 @@ class TensorBoard(Callback):
         now = time.time_ns()
         self._files[member.number] = folder / f"{NAME}.{now // 10**9:010d}.{socket.gethostname()}.{now}"
         self._append(member, {"file_version": "brain.Event:2"})
-        self._append(member, {"summary": {"value": [_session_start(member.config.effective())]}})
+        self._append(member, {"summary": {"value": [_session_start(member.params)]}})
         if has_events:
             # 1 is START: events of this step and later ones, in what was read before, do not count any more.
             self._append(member, {"step": member.resumed_from + 1, "session_log": {"status": 1}})
@@ -97,8 +97,12 @@ def _session_start(parameters: Mapping[str, Value]) -> dict[str, Any]:
 
     info = SessionStartInfo(start_time_secs=time.time())
     for name, value in parameters.items():
-        kind = "bool_value" if isinstance(value, bool) else "string_value" if isinstance(value, str) else "number_value"
-        setattr(info.hparams[name], kind, value)
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[name].number_value = value
+        else:
+            info.hparams[name].string_value = str(value)
     return _for_plugin("session_start_info", HParamsPluginData(session_start_info=info, version=0))
 
 

@@ -55,6 +55,10 @@ class WandB(Tracker["wandb.Run"]):
         )
 
     @override
+    def add_params(self, run: wandb.Run, params: Mapping[str, Value]) -> None:
+        run.config.update(dict(params))  # type: ignore[no-untyped-call]
+
+    @override
     def record(self, run: wandb.Run, metrics: Mapping[str, float], epoch: int) -> None:
         run.log(dict(metrics), step=epoch)
 

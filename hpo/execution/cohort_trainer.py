@@ -1,0 +1,248 @@
+"""Trainer of configurations: the trials of a study of models and training loops, in cohorts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from hpo.config import registry
+from hpo.config.cohort_key import cohort_key, stack_key
+from hpo.config.parameter import Value
+from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
+from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.study_callback import RunningTrial, StudyCallback
+from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
+from hpo.execution.worker_context import WorkerContext
+from hpo.study import ClaimedTrial
+from hpo.training.callbacks import Callback
+from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
+from hpo.training.cohort_size import measure_cohort_size
+from hpo.training.data import DataCache
+from hpo.training.environment import describe_environment
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
+from hpo.training.memory import release_memory
+from hpo.training.settings import TrainSettings
+from hpo.utils.text import first_line, summarize_error
+
+__all__ = ["CohortTrainer"]
+
+log = logging.getLogger("hpo.execution.worker")
+# Trials that an adaptive sampler is asked for at once: at most so many, and at most this fraction of the budget. See
+# benchmarks/pinning.py: on the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart
+# 8 of 16 cost half a point.
+MAX_ADAPTIVE_COHORT, MIN_BUDGET_PER_TRIAL = 8, 8
+MAX_COHORT = 256  # trials, however small
+
+
+class CohortTrainer:
+    """Trainer of the cohorts of one worker.
+
+    Args:
+        context: of the worker.
+        data: the study's data set, on the device.
+    """
+
+    def __init__(self, context: WorkerContext, data: DataCache) -> None:
+        self.context, self.data = context, data
+        self._claimer = CohortClaimer(context.study)
+        self._sizes: dict[tuple[Value, ...], int] = {}
+        self._folder_missed = False
+
+    def run(self, claim: ClaimedTrial) -> None:
+        """Train a claimed trial with the further trials of its cohort, and tell their results, whatever they are."""
+        recorder = self.context.recorder
+        cohorts = self.claim_cohorts(claim)
+        recorder.check_errors()
+        for trials in cohorts:
+            self._train_cohort(trials)
+            recorder.check_errors()
+
+    # Claiming.
+
+    def claim_cohorts(self, claim: ClaimedTrial) -> list[list[RunningTrial]]:
+        """Claim the rest of a trial's cohort; trials that do not fit into it after all are cohorts of their own."""
+        first = self._start(claim)
+        if first is None:
+            return []
+        trials = [first, *filter(None, map(self._start, self._claim_more(first)))]
+        cohorts: dict[object, list[RunningTrial]] = {}
+        for trial in trials:
+            cohorts.setdefault(cohort_key(trial.config), []).append(trial)
+        return list(cohorts.values())
+
+    def _start(self, claim: ClaimedTrial) -> RunningTrial | None:
+        """Sample the parameters of a claimed trial; None after an error, which is told."""
+        context = self.context
+        context.recorder.open[claim.id] = claim
+        with context.errors.record(claim):
+            context.errors.count_death(claim)
+            with context.work.measure("sampling"):
+                config = context.study.suggest_config(claim)
+            log.info("trial %d begins: %s", claim.number, claim.trial.params)
+            return RunningTrial(claim, config)
+        return None
+
+    def _claim_more(self, first: RunningTrial) -> list[ClaimedTrial]:
+        """Claim further trials to train along with one."""
+        context = self.context
+        if context.options.cohort == 1 or "train_seconds" in context.study.definition.metrics:
+            return []  # only a trial that is trained alone has a time of its own
+        if registry.models.get(first.config.model).loop:
+            return []  # a user's own loop trains one trial
+        key = stack_key(first.config)
+        size = 1 if key is None else context.options.cohort or self._cohort_size(first, key)
+        with context.work.measure("storage"):
+            try:
+                claims = self._claimer.claim(context.info, first.claim, first.config, size)
+            except KeyError:  # the study was deleted, and the next claim will say so
+                return []
+            except (HpoError, *INFRASTRUCTURE_ERRORS):
+                raise
+            except Exception as error:  # a sampler's own; the trials that it was asked for wait again
+                log.warning("trial %d is trained alone: %s", first.claim.number, summarize_error(error))
+                return []
+        context.recorder.open |= {claim.id: claim for claim in claims}
+        return claims
+
+    def _cohort_size(self, first: RunningTrial, key: tuple[Value, ...]) -> int:
+        """Return how many trials the device trains efficiently, measured once for each key."""
+        if key not in self._sizes:
+            study = self.context.study
+            adaptive = max(1, min(MAX_ADAPTIVE_COHORT, study.budget.trials // MIN_BUDGET_PER_TRIAL))
+            fixed = study.definition.fixed
+            configs = self._claimer.candidate_configs(first.claim, first.config) if fixed else [first.config] * adaptive
+            try:
+                with self.context.work.measure("training"):
+                    size = measure_cohort_size(configs, self.data.get(first.config), min(len(configs), MAX_COHORT))
+            except INFRASTRUCTURE_ERRORS:
+                raise
+            except Exception as error:  # training the trial will raise it again, and fail the trial
+                why = first_line(error)
+                log.warning("the size of cohorts could not be measured, so trials are trained one by one: %s", why)
+                return 1
+            if first.claim.taken_over:
+                return size  # measured on the few trials whose workers are gone; more trials may be waiting
+            self._sizes[key] = size
+        return self._sizes[key]
+
+    # Training.
+
+    def _train_cohort(self, trials: Sequence[RunningTrial]) -> None:
+        """Train a cohort; after an error, train its trials one by one, so that the one to blame fails alone."""
+        if len(trials) == 1:
+            return self._train_alone(trials[0])
+        try:
+            return self._train(trials)
+        except INFRASTRUCTURE_ERRORS:
+            raise
+        except Exception as error:
+            why = first_line(error)
+            log.warning("an error ended a cohort of %d trials; each is trained alone: %s", len(trials), why)
+        release_memory()
+        recorder = self.context.recorder
+        for trial in [trial for trial in trials if trial.claim.id in recorder.open]:
+            self._train_alone(trial)
+            recorder.check_errors()
+        return None
+
+    def _train_alone(self, trial: RunningTrial) -> None:
+        """Train one trial, from its checkpoint if that can be read.
+
+        A trial that is out of memory is tried once more, after the device's cache has been freed.
+        """
+        with self.context.errors.record(trial.claim):
+            try:
+                return self._train([trial])
+            except CheckpointError as error:
+                log.warning("trial %d begins anew: %s", trial.claim.number, error)
+                delete_checkpoint(self._checkpoint_path(trial.claim))
+            except OutOfMemoryError:
+                log.warning("trial %d: out of memory; trying once more", trial.claim.number)
+            release_memory()
+            self._train([trial])
+        return None
+
+    def _train(self, trials: Sequence[RunningTrial]) -> None:
+        """Train trials at the same time; the result of each is told soon after it has ended.
+
+        Raises:
+            TrialTimeoutError: training took longer than the study allows.
+        """
+        context = self.context
+        loop = registry.models.get(trials[0].config.model).loop
+        with (
+            context.watchdog.watch(trials, context.study.budget.trial_timeout, loop=loop),
+            context.loggers.open(trials) as loggers,
+        ):
+            self._train_watched(trials, loggers)
+
+    def _train_watched(self, trials: Sequence[RunningTrial], loggers: Sequence[Callback]) -> None:
+        recorder, work, watchdog = self.context.recorder, self.context.work, self.context.watchdog
+        report = partial(watchdog.tick, report=True)
+        study_callback = StudyCallback(self.context.study, trials, recorder.add, work, report)
+
+        def should_stop() -> bool:
+            recorder.tell_all()  # called between steps, when every trial that ends with an epoch has ended
+            watchdog.tick()
+            return self.context.stopping() or study_callback.all_lost
+
+        work.cohorts += 1
+        work.members += len(trials)
+        try:
+            results = self._run_training(trials, [study_callback, *loggers], should_stop)
+            for trial, result in zip(trials, results, strict=True):
+                study_callback.finish(trial, result)
+        finally:
+            recorder.tell_all()
+
+    def _run_training(
+        self, trials: Sequence[RunningTrial], callbacks: Sequence[Callback], should_stop: Callable[[], bool]
+    ) -> list[TrainResult]:
+        definition = self.context.study.definition
+        objective = definition.objectives[0]
+        with self.context.work.measure("training"):
+            data = self.data.get(trials[0].config)
+            environment = describe_environment(data)
+            for trial in trials:
+                trial.cohort, trial.environment = len(trials), environment
+            return train(
+                [trial.config for trial in trials],
+                data,
+                TrainSettings(
+                    monitor=objective.metric,
+                    direction=objective.direction,
+                    metrics=[registry.metrics.get(name) for name in definition.metrics],
+                    callbacks=callbacks,
+                    should_stop=should_stop,
+                    record_steps=definition.record_steps,
+                ),
+                checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],
+            )
+
+    # Checkpoints.
+
+    def _checkpoint_spec(self, claim: ClaimedTrial) -> CheckpointSpec:
+        study, path = self.context.study, self._checkpoint_path(claim)
+        if claim.attempt > 1 and not path.exists():
+            log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
+        return CheckpointSpec(
+            path,
+            resume=path.exists(),
+            every=self.context.options.checkpoint_every,
+            owner=f"{study.id}/{claim.id}",
+            may_write=lambda: study.storage.holds(claim.id) and self._may_write_files(),
+        )
+
+    def _may_write_files(self) -> bool:
+        """Return false once the folder is gone: it goes with its study, and is not to be made again."""
+        folder = self.context.files.folder("checkpoints")
+        if not folder.is_dir() and not self._folder_missed:
+            self._folder_missed = True
+            log.warning("%s: was removed; this worker writes no more checkpoints", folder)
+        return not self._folder_missed
+
+    def _checkpoint_path(self, claim: ClaimedTrial) -> Path:
+        return self.context.files.checkpoint(claim.number)
