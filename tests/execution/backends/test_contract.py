@@ -20,6 +20,8 @@ from hpo.execution.backends.base import Backend, WorkerHandle
 from hpo.execution.backends.local import Local
 from hpo.execution.backends.ray import Ray
 from hpo.execution.backends.slurm import Slurm
+from hpo.execution.launch_function import plan_function_launch
+from hpo.execution.objective_function import load_function
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
@@ -172,3 +174,25 @@ def test_a_killed_worker_is_told_and_the_next_ones_finish_exactly(
     ended(again)
     assert [handle.failure for handle in again] == [None, None]
     assert [(t.number, t.state) for t in study.trials()] == [(i, TrialState.COMPLETE) for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    "engine", ["slurm", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))], indirect=True
+)  # those whose workers have another working directory
+def test_workers_call_an_objective_function(engine: Engine, url: str, name: str, tmp_path: Path) -> None:
+    """They find the file's neighbours, too."""
+    (tmp_path / "neighbour.py").write_text("SCALE = 2.0\n")
+    file = tmp_path / "bowl.py"
+    file.write_text(
+        "import neighbour\ndef bowl(trial):\n    return neighbour.SCALE * trial.suggest_float('x', -1, 1)\n"
+    )
+    function = load_function(f"{file}:bowl")
+    study = plan_function_launch(function, url, name=name, trials=3, sampler="random").create(url)
+    options = WorkerOptions(workers=1, function=function.reference.location, **OPTIONS)
+    handles = engine.backend.start(study, options)
+    ended(handles)
+    assert [handle.failure for handle in handles] == [None]
+    assert [(t.state, t.value) for t in study.trials()] == [
+        (TrialState.COMPLETE, 2.0 * t.params["x"]) for t in study.trials()
+    ]
+    assert len(study.trials()) == 3
