@@ -94,7 +94,7 @@ def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
     """
     count = len(result.history)
     if result.status == "diverged":
-        raise RunError(f"diverged in epoch {count}: a loss is not finite; lower learning_rate (metrics in {out})")
+        raise RunError(f"diverged: {result.cause}; lower learning_rate (metrics in {out})")
     if result.status == "interrupted":
         say(f"interrupted after {count} of {epochs} epochs")
     if (best := result.best) is not None:

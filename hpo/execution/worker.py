@@ -43,6 +43,7 @@ from hpo.execution.objective_calls import ObjectiveCalls
 from hpo.execution.objective_function import ObjectiveFunction, find_function
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.test_set import TestSetEvaluator
+from hpo.execution.trial_links import make_link
 from hpo.execution.trial_recorder import TrialRecorder
 from hpo.execution.watchdog import Watchdog
 from hpo.execution.worker_options import WorkerOptions
@@ -489,12 +490,14 @@ class Worker:
                 TrainSettings(
                     monitor=objective.metric,
                     direction=objective.direction,
+                    objectives=[each.metric for each in definition.objectives],
                     metrics=[registry.metrics.get(name) for name in definition.metrics],
                     callbacks=callbacks,
                     should_stop=should_stop,
                     record_steps=definition.record_steps,
                 ),
                 checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],
+                links=[make_link(self.study, trial.claim) for trial in trials],
             )
 
     def _make_tensorboard(self, trials: Sequence[RunningTrial]) -> list[TensorBoard]:
