@@ -97,6 +97,8 @@ def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
         raise RunError(f"diverged: {result.cause}; lower learning_rate (metrics in {out})")
     if result.status == "interrupted":
         say(f"interrupted after {count} of {epochs} epochs")
+    if result.status == "pruned":
+        say(f"the loop pruned itself after {count} epochs")
     if (best := result.best) is not None:
         which, split = ("best", "val") if "val_loss" in best else ("last", "train")
         shown = [name for each in ("accuracy", "loss", "reconstruction_error") if (name := f"{split}_{each}") in best]
