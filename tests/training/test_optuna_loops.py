@@ -303,6 +303,15 @@ def test_a_loop_that_does_not_ask_is_interrupted_as_it_reports() -> None:
     assert (outcome.status, len(outcome.history)) == ("interrupted", 2)
 
 
+def test_a_stop_is_no_pruning_although_the_loop_raises_it() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        trial.report(0.5, 0)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    assert outcome_of(loop, should_stop=lambda: True).status == "interrupted"
+
+
 # Returned values.
 
 
