@@ -23,6 +23,7 @@ from hpo.execution.reproduce import reproduce
 from hpo.report.chapters.definition import definition_chapter
 from hpo.report.data.results import read_results, study_summary, trial_table
 from hpo.study import Study
+from hpo.study.operations.fork import fork_study
 from hpo.training.loop import train
 from hpo.training.settings import TrainSettings
 from tests.data import small_npz
@@ -84,6 +85,8 @@ def test_a_loop_written_for_optuna_runs_as_it_stands(tmp_path: Path) -> None:
     assert "returned by the training loop (3 trials)" in written
     assert "width_0" in written
 
+    fork = fork_study(study, "fork", trials=4).create()
+    assert [trial.params for trial in fork.trials()[:3]] == [trial.params for trial in study.trials()]
     (evaluation,) = plan_evaluations(study, top=1, seeds=1)
     make_worker(evaluation).run()
     (again,) = evaluation.trials()  # what is asked for has no defaults to compare with
