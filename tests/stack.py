@@ -30,6 +30,7 @@ class Stack:
         _data: object,
         settings: TrainSettings,
         checkpoints: object = None,
+        links: object = None,
     ) -> list[TrainResult]:
         callbacks, should_stop = settings.callbacks, settings.should_stop
         self.trained.append(list(configs))

@@ -60,12 +60,14 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     if style == "json":
         print_json(summary)
         return
+    from hpo.space import ExtendedSpace
     from hpo.study.input.preview import format_learned_preview, format_preview
 
     if study.definition.learned:
         click.echo(format_learned_preview(study.name, study.definition, study.budget, results.space))
     else:
-        click.echo(format_preview(study.name, study.definition, study.budget, samples=0))
+        asked = results.space.asked if isinstance(results.space, ExtendedSpace) else ()
+        click.echo(format_preview(study.name, study.definition, study.budget, samples=0, asked=asked))
     click.echo()
     workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
     tables = {"workers": workers, "failed": summary["failed"]}

@@ -94,10 +94,13 @@ def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
     """
     count = len(result.history)
     if result.status == "diverged":
-        raise RunError(f"diverged in epoch {count}: a loss is not finite; lower learning_rate (metrics in {out})")
+        raise RunError(f"diverged: {result.cause}; lower learning_rate (metrics in {out})")
     if result.status == "interrupted":
         say(f"interrupted after {count} of {epochs} epochs")
+    if result.status == "pruned":
+        say("the loop has pruned itself")
     if (best := result.best) is not None:
         which, split = ("best", "val") if "val_loss" in best else ("last", "train")
         shown = [name for each in ("accuracy", "loss", "reconstruction_error") if (name := f"{split}_{each}") in best]
+        shown = shown or [name for name in best if name not in ("epoch", "seconds")]  # of a loop of the user's own
         click.echo(f"{which} epoch {result.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")

@@ -86,7 +86,7 @@ class ModelEntry(Entry):
         parameters: its extra parameters.
         uses: the shared parameters that it uses.
         reconstructs: whether its target is its input.
-        loop: whether it is a training loop of the user's own: `(trial) -> None`.
+        loop: whether it is a training loop of the user's own: `(trial) -> None`, or a value.
         augment: changes the samples of each training batch: `(x, config) -> x`.
     """
 
@@ -216,10 +216,11 @@ def training_loop(
     uses: Iterable[str] = (),
     reports: Mapping[str, Direction] = MappingProxyType({}),
 ) -> Callable[[Function], Function]:
-    """Register a training loop of your own: a function `(trial: hpo.Trial) -> None` that trains a trial and reports.
+    """Register a training loop of your own: a function `(trial: hpo.Trial)` that trains a trial and reports.
 
     It is selected as a model is, by `model = NAME` in a space, and has all that models have except cohorts: storage,
-    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for its argument.
+    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for its argument. The trial's value is that of
+    its best epoch, or what the function returns: the first objective, all in their order, or several by name.
 
     Args:
         name: the value of the parameter `model` that selects it.

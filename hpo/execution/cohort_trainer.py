@@ -14,6 +14,7 @@ from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
 from hpo.execution.cohort_claims import CohortClaimer
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
+from hpo.execution.trial_links import make_link
 from hpo.execution.worker_context import WorkerContext
 from hpo.study import ClaimedTrial
 from hpo.training.callbacks import Callback
@@ -214,12 +215,14 @@ class CohortTrainer:
                 TrainSettings(
                     monitor=objective.metric,
                     direction=objective.direction,
+                    objectives=[each.metric for each in definition.objectives],
                     metrics=[registry.metrics.get(name) for name in definition.metrics],
                     callbacks=callbacks,
                     should_stop=should_stop,
                     record_steps=definition.record_steps,
                 ),
                 checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],
+                links=[make_link(self.context.study, trial.claim) for trial in trials],
             )
 
     # Checkpoints.

@@ -10,7 +10,6 @@ import numpy as np
 import optuna
 
 from hpo.config import registry
-from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
 from hpo.errors import DataError, RequestError
@@ -173,14 +172,14 @@ def publish_evaluations(study: Study) -> None:
 
 def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
     """Yield number, configuration and best epoch of the best trials; of equal configurations only the best trial."""
-    seen: list[dict[str, Value]] = []
+    seen: list[tuple[object, ...]] = []
     for row in results.top(len(results.trials)):
         if row.config is None:
             continue
         # From another seed it is the same configuration.
         values = {**parameter_values_of(row.config, None), "split_seed": 0}
-        if values not in seen:
-            seen.append(values)
+        if (same := (values, results.asked(row))) not in seen:
+            seen.append(same)
             yield row.number, row.config, row.best_epoch
         if len(seen) == top:
             return

@@ -13,23 +13,28 @@ from optuna.trial import TrialState
 from typing_extensions import override
 
 from hpo.errors import RunError
+from hpo.study.definition import default_metrics
+from hpo.training.divergence import find_divergence
 from hpo.training.numbers import to_number
 
 __all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
 
+(VALUE,) = default_metrics(1)
+
 
 class TrialInterrupted(BaseException):
-    """Interruption of an objective function: the worker is to stop, or its trial is lost, or takes too long.
+    """Interruption of an objective function: the worker is to stop, or its trial is lost, takes too long or diverged.
 
     It passes through the function's `except Exception`.
 
     Attributes:
         error: that fails the trial; None if it is to be given back as it is.
+        divergence: what was not finite; empty if nothing was.
     """
 
-    def __init__(self, error: RunError | None = None) -> None:
+    def __init__(self, error: RunError | None = None, divergence: str = "") -> None:
         super().__init__(error)
-        self.error = error
+        self.error, self.divergence = error, divergence
 
 
 class ObjectiveTrial(optuna.trial.Trial):
@@ -47,9 +52,11 @@ class ObjectiveTrial(optuna.trial.Trial):
 
     @override
     def report(self, value: float, step: int) -> None:
-        """Report an intermediate value, as Optuna's trial does."""
+        """Report an intermediate value, as Optuna's trial does; one that is not finite ends the trial as diverged."""
         super().report(value, step)
         self.reported(float(value), step)
+        if cause := find_divergence({VALUE: float(value)}, [VALUE]):
+            raise TrialInterrupted(divergence=f"the objective function reported: {cause} at step {step}")
         self._check()
 
     @override
@@ -80,8 +87,8 @@ class CallResult:
 def call_objective(function: Callable[[Any], object], trial: ObjectiveTrial, objectives: int) -> CallResult | None:
     """Call an objective function with a trial; return None if it was interrupted.
 
-    As in Optuna, a pruned trial has the value that it reported last. Other than there, a value that is not finite
-    prunes the trial as diverged, so that the sampler learns from it.
+    As in Optuna, a pruned trial has the value that it reported last. Other than there, a value that is not finite,
+    returned or reported, prunes the trial as diverged, so that the sampler learns from it.
 
     Args:
         function: the objective function.
@@ -97,11 +104,14 @@ def call_objective(function: Callable[[Any], object], trial: ObjectiveTrial, obj
     except TrialInterrupted as interruption:
         if interruption.error is not None:
             raise interruption.error from None
+        if interruption.divergence:
+            return CallResult(TrialState.PRUNED, None, "diverged", interruption.divergence)
         return None
     except optuna.TrialPruned:
         return CallResult(TrialState.PRUNED, _read_last_report(trial))
     values = _parse_values(returned, objectives)
-    if all(map(math.isfinite, values)):
+    named = dict(zip(default_metrics(objectives), values, strict=True))
+    if find_divergence(named, named) is None:
         return CallResult(TrialState.COMPLETE, values)
     shown = ", ".join(map(str, values))
     return CallResult(TrialState.PRUNED, None, "diverged", f"the objective function returned {shown}")

@@ -26,6 +26,7 @@ from hpo.training.environment import describe_environment
 from hpo.training.member import Member, Metrics
 from hpo.training.settings import TrainSettings
 from hpo.training.standalone import train_config
+from hpo.training.suggestions import TrialLink
 
 __all__ = ["Difference", "Reproduction", "describe_reproduction", "reproduce"]
 
@@ -110,7 +111,8 @@ def reproduce(
     if threads:
         set_threads(threads)
     now = describe_environment(DataCache(study.definition.dataset, select_device(device)).get(config))
-    rows = _train(study, config, len(recorded), out, device, threads)
+    link = TrialLink(None, number, study.asked_params(trial), f"trial {number} of study '{study.name}'")
+    rows = _train(study, config, len(recorded), out, device, threads, link)
     return Reproduction(
         number,
         min(len(rows), len(recorded)),
@@ -144,7 +146,13 @@ class _Rows(Callback):
 
 
 def _train(
-    study: Study, config: TrialConfig, epochs: int, out: Path | None, device: str, threads: int | None
+    study: Study,
+    config: TrialConfig,
+    epochs: int,
+    out: Path | None,
+    device: str,
+    threads: int | None,
+    link: TrialLink,
 ) -> list[Metrics]:
     definition, rows = study.definition, _Rows(epochs)
     objective = definition.objectives[0]
@@ -158,12 +166,14 @@ def _train(
                 settings=TrainSettings(
                     monitor=definition.metrics[0],
                     direction=objective.direction,
+                    objectives=[each.metric for each in definition.objectives],
                     metrics=[registry.metrics.get(name) for name in definition.metrics],
                     callbacks=[rows],
                     should_stop=lambda: rows.full,
                 ),
                 device=device,
                 threads=threads,
+                link=link,
             )
     return rows.rows
 

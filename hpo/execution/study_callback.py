@@ -101,9 +101,10 @@ class StudyCallback(Callback):
 
     def _resume(self, trial: RunningTrial, member: Member) -> None:
         claim = trial.claim
-        if member.resumed_from:
-            log.info("trial %d goes on after epoch %d", claim.number, member.resumed_from)
-        self.study.rewind(claim, member.resumed_from)
+        last = int(member.history[-1]["epoch"]) if member.history else -1  # a loop may count its epochs from 0
+        if member.history:
+            log.info("trial %d goes on after epoch %d", claim.number, last)
+        self.study.rewind(claim, last)
         stored = len(self.study.storage.read_epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
             self._store(claim, member, metrics)
@@ -115,7 +116,7 @@ class StudyCallback(Callback):
         self.on_report()
         try:
             reported = self._store(trial.claim, member, metrics)
-            if reported and metrics["epoch"] < member.config.epochs and self._should_prune(trial):
+            if reported and not member.stopped and not _is_last(member, metrics) and self._should_prune(trial):
                 member.stop("pruned")
         except NOT_OURS:
             self._mark_lost(trial, member)
@@ -150,3 +151,8 @@ class StudyCallback(Callback):
         if math.isfinite(value):
             claim.trial.report(value, epoch)
         return math.isfinite(value)
+
+
+def _is_last(member: Member, metrics: Metrics) -> bool:
+    """Return whether the epoch is known to be the last; a loop of the user's own may have epochs that only it knows."""
+    return "epochs" in member.config.effective() and metrics["epoch"] >= member.config.epochs

@@ -19,9 +19,11 @@ from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
+from hpo.study.attributes import VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
 from hpo.training.checkpoint import delete_checkpoint
+from hpo.training.divergence import find_divergence
 from hpo.training.member import TrainResult, Weights
 from hpo.training.standalone import write_weights
 from hpo.utils.text import format_traceback, shorten_message, summarize_error
@@ -189,16 +191,18 @@ class TrialRecorder:
             raise
         except RunError as error:  # raised by a metric, or out of memory
             return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", shorten_message(str(error)))
-        values, attrs = self._values(result, test_metrics), {**attrs, **test_metrics}
-        if result.status == "diverged":
-            return TrialOutcome(claim, TrialState.PRUNED, values, attrs, "diverged", "a loss was not finite")
+        metrics, attrs = {**_final_metrics(result), **test_metrics}, {**attrs, **test_metrics}
+        values = self._values(metrics) if result.best or result.returned else None
+        if cause := result.cause or find_divergence(test_metrics, self._objectives):
+            return TrialOutcome(claim, TrialState.PRUNED, values, attrs, "diverged", cause)
         if message := self._describe_violations(result, violations):
             # Not COMPLETE, so that nothing takes it for a candidate. Optuna's samplers ask for its violations first.
             return TrialOutcome(claim, TrialState.PRUNED, values, attrs, INFEASIBLE, message)
-        if values is None:
-            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", "an objective was never finite")
         if result.status == "pruned":
             return TrialOutcome(claim, TrialState.PRUNED, values, attrs)
+        if values is None:
+            missing = ", ".join(name for name in self._objectives if name not in metrics)
+            return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", f"it was never measured: {missing}")
         return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights)
 
     def _describe_violations(self, result: TrainResult, violations: Mapping[str, float]) -> str:
@@ -225,6 +229,10 @@ class TrialRecorder:
         }
         if result.best_epoch is not None:
             attrs["best_epoch"] = result.best_epoch
+        if registry.models.get(trial.config.model).loop:
+            attrs[VALUE_FROM] = result.origin
+        if result.returned:
+            attrs["returned"] = _epoch_text(result.returned)
         if "depth" in registry.models.get(trial.config.model).uses:
             attrs["widths"] = "-".join(map(str, result.config.hidden_widths))
         if "parameter_budget" in trial.config.effective():
@@ -233,12 +241,13 @@ class TrialRecorder:
             attrs["last_epoch"] = _epoch_text(result.history[-1])
         return attrs
 
-    def _values(self, result: TrainResult, test_metrics: Mapping[str, float]) -> list[float] | None:
-        """Return one value per objective at the best epoch; None if one is missing or not finite."""
-        if result.best is None:
-            return None
-        metrics = {**_final_metrics(result), **test_metrics}
-        values = [float(metrics.get(objective.metric, math.nan)) for objective in self.study.definition.objectives]
+    @property
+    def _objectives(self) -> list[str]:
+        return [objective.metric for objective in self.study.definition.objectives]
+
+    def _values(self, metrics: Mapping[str, float]) -> list[float] | None:
+        """Return one value per objective; None if one is missing or not finite."""
+        values = [float(metrics.get(name, math.nan)) for name in self._objectives]
         return values if all(map(math.isfinite, values)) else None
 
     # The transaction.
@@ -338,9 +347,9 @@ def _values_text(outcome: TrialOutcome) -> str:
 
 
 def _final_metrics(result: TrainResult) -> dict[str, float]:
-    """Return the metrics of a trial at its best epoch, if it has one, its size and its training time."""
+    """Return the metrics that a trial's values are of: its best epoch's, its costs, and what its loop returned."""
     costs = {"parameter_count": float(result.parameter_count), "train_seconds": result.train_seconds}
-    return {**(result.best or {}), **costs}
+    return {**(result.best or {}), **costs, **result.returned}
 
 
 def _constrained_metrics(result: TrainResult) -> dict[str, float]:

@@ -85,6 +85,8 @@ def _header_lines(results: Results, row: TrialRow) -> list[str]:
         lines.append(f"{row.state}: {values}{on}")
     else:
         lines.append(row.state)
+    if asked := results.asked(row):
+        lines.append(f"asked for by the training loop: {one_line(str(asked)[1:-1])}")
     return lines
 
 

@@ -21,7 +21,7 @@ from hpo.errors import SpaceError
 from hpo.space.domains import Choices, Constant, Domain, Float, Int
 from hpo.space.space import Params, Space, Values
 
-__all__ = ["LearnedSpace", "plain_value"]
+__all__ = ["ExtendedSpace", "LearnedSpace", "plain_value"]
 
 GROUP = "learned"  # of its parameters, which no registry knows
 
@@ -71,6 +71,30 @@ class LearnedSpace(Space):
             f"{name}: its domain changed between trials ({_list_domains(counts)}); the space has their union"
             for name, counts in changed.items()
         ]
+
+
+class ExtendedSpace(Space):
+    """Space of a study whose training loops asked for parameters themselves: its own, and what they asked for.
+
+    Args:
+        space: the study's.
+        asked: what was asked for, learned from the trials.
+
+    Attributes:
+        asked: its dimensions.
+    """
+
+    def __init__(self, space: Space, asked: LearnedSpace) -> None:
+        self._space = space
+        self.models, self.configurations = space.models, space.configurations
+        self.table = {**space.table, **asked.table}
+        self.domains = {**asked.domains, **space.domains}
+        self.asked = asked.dimensions
+        self.dimensions = (*space.dimensions, *asked.dimensions)
+
+    def values(self, params: Mapping[str, Value]) -> Values:
+        """Return the values of a trial's configuration, to which what was asked for does not belong."""
+        return self._space.values(params)
 
 
 def _make_parameter(name: str, domain: Domain) -> Parameter:

@@ -26,14 +26,18 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
+    "VALUE_FROM",
     "StudyAttributes",
     "read_number",
+    "read_origin",
     "read_table",
     "read_text",
     "read_whole",
 ]
 
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
+VALUE_FROM = "value_from"  # of a training loop's trial
+ORIGINS = ("best epoch", "last report", "returned")
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
 LONGEST = 2000  # characters of a text
 
@@ -189,6 +193,12 @@ def read_text(attrs: Mapping[str, Any], key: str) -> str | None:
     """Return a text, or the beginning of a long one, or of another value as a text; None if it is missing."""
     value = attrs.get(key)
     return None if value is None else str(value)[:LONGEST]
+
+
+def read_origin(attrs: Mapping[str, Any]) -> str | None:
+    """Return where the values of a training loop's trial come from, one of `ORIGINS`; None if it is not known."""
+    value = attrs.get(VALUE_FROM)
+    return value if isinstance(value, str) and value in ORIGINS else None
 
 
 def read_table(attrs: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -89,12 +89,14 @@ class Candidate(_Frozen):
         baseline: whether the others are compared with it: the study's baseline, or without one the default
             configuration.
         values: its parameters that have an effect, except the seeds.
+        asked: the parameters that a training loop asked for itself as the trial was trained.
     """
 
     label: str
     trial: int | None
     baseline: bool
     values: dict[str, Value]
+    asked: dict[str, Any] = {}
 
 
 class Evaluation(_Frozen):

@@ -455,6 +455,13 @@ class Study:
             return self.definition.baseline_config(self.space)
         return self.definition.config(self.space.values(trial.params))
 
+    def asked_params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return the parameters that the training loop of a trial asked for itself, which the space does not have."""
+        if self.definition.learned:
+            return {}
+        known = {dimension.key for dimension in self.space.dimensions}
+        return {name: value for name, value in trial.params.items() if name not in known}
+
     def retry(self, numbers: Collection[int] | None = None) -> list[int]:
         """Let FAIL trials wait again under their own numbers, without their reports.
 

@@ -220,9 +220,10 @@ class CohortRun:
         return {"learning_rate": rate_at(member.config, done, total), "seconds": member.seconds}
 
     def _end_epoch(self, member: Member, row: Metrics, weights: Callable[[], Weights]) -> None:
-        assert self._settings.monitor is not None
-        member.end_epoch(row, self._settings.monitor, self._settings.direction, weights)
-        for callback in self._settings.callbacks:
+        settings = self._settings
+        assert settings.monitor is not None
+        member.end_epoch(row, settings.monitor, settings.direction, weights, settings.objectives)
+        for callback in settings.callbacks:
             callback.on_epoch(member, row)
         if self._epoch >= member.config.epochs:
             member.stop("completed")

@@ -1,31 +1,26 @@
-"""Trials of the user's own training loops, registered with `hpo.training_loop`."""
+"""Trials as training loops of the user's own see them, which are registered with `hpo.training_loop`."""
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from typing_extensions import deprecated
 
 from hpo.config import registry
-from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
-from hpo.errors import CheckpointError, RequestError, RunError
-from hpo.training.checkpoint import Checkpoint, CheckpointFile
+from hpo.errors import RequestError, RunError, find_closest
 from hpo.training.data import Data, epoch_seed
-from hpo.training.member import Member, Metrics, State, TrainResult, Weights
-from hpo.training.numbers import to_number
-from hpo.training.settings import COST_METRICS, TrainSettings
-from hpo.utils.text import first_line
+from hpo.training.member import State
 
-__all__ = ["Stateful", "Trial", "run_loop"]
+if TYPE_CHECKING:
+    from hpo.training.loop_run import LoopRun
 
-# Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
-DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
+__all__ = ["Stateful", "Trial"]
 
 
 class Stateful(Protocol):
@@ -52,18 +47,34 @@ class Trial:
     ```
 
     `epochs` goes on from the last checkpoint, writes the next ones, and ends early where the trial is pruned, where the
-    worker is asked to stop, or where the loss is not finite. Where a framework has the loop, use what it is made of:
-    `keep`, `state`, `save`, `checkpoint_due`, `report` and `should_stop`.
+    worker is asked to stop, or where an objective or a loss is not finite. Where a framework has the loop, use what it
+    is made of: `keep`, `state`, `save`, `checkpoint_due`, `report` and `should_stop`.
+
+    A loop that was written for Optuna runs as it stands: `suggest_…`, `report(value, step)`, `should_prune`,
+    `raise optuna.TrialPruned`, `set_user_attr`, `number`, `params`, and a returned value.
 
     Attributes:
         config: the configuration; parameters that the loop declares are attributes of it too.
         device: where to train.
     """
 
-    def __init__(self, run: _LoopRun) -> None:
+    def __init__(self, run: LoopRun) -> None:
         self._run = run
         self.config: TrialConfig = run.member.config
         self.device: torch.device = run.data.device
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Name the nearest attribute; called where there is none of that name.
+
+        Raises:
+            AttributeError: always.
+        """
+        if hasattr(type(self), name):
+            object.__getattribute__(self, name)  # a property of ours that raised AttributeError: raise that again
+        known = [*(each for each in dir(type(self)) if not each.startswith("_")), "config", "device"]
+        near = find_closest(name, known)
+        hint = f"did you mean '{near}'?" if near else f"it has {', '.join(sorted(known))}"
+        raise AttributeError(f"hpo.Trial has no '{name}'; {hint}")
 
     @property
     def data(self) -> Data:
@@ -79,12 +90,12 @@ class Trial:
 
     @property
     def epoch(self) -> int:
-        """The last epoch that was reported, those of earlier attempts too; 0 before the first."""
+        """How many epochs were reported, those of earlier attempts too."""
         return len(self._run.member.history)
 
     @property
     def should_stop(self) -> bool:
-        """True when the loop should return: the trial is pruned or lost, its loss not finite, or the worker is to stop.
+        """True when the loop should return: the trial is pruned, lost or diverged, or the worker is to stop.
 
         Ask at any time, also in the midst of an epoch, which the next attempt then trains again.
         """
@@ -97,7 +108,7 @@ class Trial:
         return self._run.folder
 
     def keep(self, model: nn.Module) -> None:
-        """Count this model's parameters, and keep its weights of the best epoch."""
+        """Count this model's parameters, and keep the weights that the trial's value speaks of."""
         self._run.keep(model)
 
     @property
@@ -121,13 +132,22 @@ class Trial:
         """
         self._run.save(dict(state))
 
-    def report(self, **metrics: float) -> None:
-        """Record the metrics of the next epoch: the study's objectives, and any others.
+    def report(self, value: float | None = None, /, step: int | None = None, **metrics: float) -> None:
+        """Record the metrics of an epoch: the study's objectives, and any others.
+
+        An objective or a loss (a metric whose name ends in `loss`) that is not finite ends the trial as diverged.
+
+        Args:
+            value: the study's first objective, as Optuna's `report(value, step)` takes it.
+            step: the epoch, from 0 on and with gaps as you like; by default the one after the last. As in Optuna, a
+                second report of the same step is ignored.
+            metrics: metrics by name.
 
         Raises:
-            RunError: an objective or a constraint's metric is missing, or not a number.
+            RunError: an objective or a constraint's metric is missing, or not a number; or the step is none, or is
+                below the last one.
         """
-        self._run.report(metrics)
+        self._run.report(value, step, metrics)
 
     def epochs(self, **parts: Stateful) -> Iterator[int]:
         """Yield the epochs from 1, or from the one after the last checkpoint, to the parameter `epochs`.
@@ -157,183 +177,70 @@ class Trial:
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
 
-
-class _LoopRun:
-    """Training of one trial by a loop of the user's own: the private side of `Trial`.
-
-    Attributes:
-        member: the trial.
-        data: of the study.
-        file: its checkpoints, or None.
-        folder: for the loop's own files.
-        state: of the checkpoint to begin from; None without one.
-        saved: epochs in the last checkpoint.
-    """
-
-    def __init__(
-        self,
-        member: Member,
-        data: Data,
-        settings: TrainSettings,
-        file: CheckpointFile | None,
-        checkpoint: Checkpoint | None,
-        folder: Path,
-    ) -> None:
-        self.member, self.data, self.file, self.folder = member, data, file, folder
-        self.state: State | None = None
-        self.saved = 0
-        self._settings = settings
-        self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
-        self._model: nn.Module | None = None
-        self._verified = False
-        self._seconds_before, self._since = 0.0, time.perf_counter()
-        if checkpoint is not None:
-            self._resume(checkpoint)
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        member, self.state, self.saved = self.member, checkpoint.learner, len(checkpoint.history)
-        member.history = checkpoint.history
-        member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
-        member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
-        self._seconds_before = checkpoint.seconds
+    # As Optuna's trial has them.
 
     @property
-    def stopped(self) -> bool:
-        """True once the trial has ended."""
-        return self.member.stopped is not None
+    def number(self) -> int:
+        """The trial's number; 0 without a study."""
+        return self._run.link.number
 
-    def should_stop(self) -> bool:
-        """Return whether the loop should return; a stop on request marks the trial, whose next epoch is incomplete."""
-        if not self.stopped and self._settings.should_stop():
-            self.member.stop("interrupted")
-        return self.stopped
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters that have an effect, and those that the loop has asked for, by name."""
+        return {**self.config.effective(), **self._run.suggestions.asked}
 
-    def keep(self, model: nn.Module) -> None:
-        """Count the model's parameters and keep its best weights; see `Trial.keep`."""
-        self._model = model
-        self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    @property
+    def datetime_start(self) -> datetime | None:
+        """When the trial began."""
+        return self._run.started_at
 
-    def load_parts(self, parts: Mapping[str, Stateful]) -> None:
-        """Load each part's state from the checkpoint, where there is one."""
-        if self.state is None:
-            return
-        if missing := sorted(set(parts) ^ set(self.state)):
-            raise CheckpointError(
-                f"its checkpoint holds {sorted(self.state)}, and the loop has {sorted(parts)}: {missing}"
-            )
-        for name, part in parts.items():
-            try:
-                part.load_state_dict(self.state[name])
-            except Exception as error:  # a part of the user's can raise anything
-                raise CheckpointError(f"'{name}' does not fit its checkpoint: {first_line(error)}") from error
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """The attributes that were stored with the trial, those of `set_user_attr` too."""
+        return self._run.user_attrs
 
-    def save(self, state: State) -> None:
-        """Write a checkpoint; see `Trial.save`."""
-        if self.file is None:
-            return
-        self._update_seconds()
-        member = self.member
-        self.file.write(
-            Checkpoint(
-                epoch=len(member.history) + 1,
-                step=0,
-                seconds=member.seconds,
-                generators=[],
-                history=member.history,
-                steps=[],
-                best_epoch=member.best_epoch,
-                best_weights=member.best_weights,
-                learner=state,
-            )
-        )
-        self.saved = len(member.history)
-        if not self._verified:  # once an attempt: else a state that cannot be read back shows only when it is needed
-            self._verified = True
-            try:
-                self.file.verify()
-            except CheckpointError as error:
-                raise RunError(f"objective '{member.config.model}': the state {sorted(state)}: {error}") from error
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Store an attribute with the trial: a value that JSON can hold."""
+        self._run.set_user_attr(key, value)
 
-    def report(self, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of the next epoch; see `Trial.report`."""
-        member = self.member
-        if self.stopped:
-            return
-        name = member.config.model
-        values = {key: to_number(value, f"objective '{name}': trial.report({key}=…)") for key, value in metrics.items()}
-        for name in self._required:
-            if name not in values:
-                raise RunError(
-                    f"objective '{member.config.model}': trial.report has no {name}; it has {sorted(values)}"
-                )
-        self._update_seconds()
-        row: Metrics = {"epoch": len(member.history) + 1, **values, "seconds": member.seconds}
-        member.end_epoch(row, *self._choose_monitor(row), self._weights)
-        for callback in self._settings.callbacks:
-            callback.on_epoch(member, row)
-        if "epochs" in member.config.effective() and row["epoch"] >= member.config.epochs:
-            member.stop("completed")
+    def should_prune(self) -> bool:
+        """Return whether the loop should return or raise `optuna.TrialPruned`; true also wherever `should_stop` is."""
+        return self._run.should_prune()
 
-    def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
-        """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
-        settings = self._settings
-        first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
-        monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
-        return monitors[0] if monitors else ("epoch", "maximize")
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Suggest a real number from `low` to `high`; see `suggest_categorical` for where it comes from."""
+        return float(self._run.suggestions.number(float, name, low, high, step=step, log=log))
 
-    def _weights(self) -> Weights:
-        state = {} if self._model is None else self._model.state_dict()
-        return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Suggest a whole number from `low` to `high`; see `suggest_categorical` for where it comes from."""
+        return int(self._run.suggestions.number(int, name, low, high, step=step, log=log))
 
-    def _update_seconds(self) -> None:
-        self.member.seconds = self._seconds_before + time.perf_counter() - self._since
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Suggest one of several values.
 
-    def train(self) -> TrainResult:
-        """Call the loop, and return the result."""
-        member = self.member
-        for callback in self._settings.callbacks:
-            callback.on_start(member)
-        if not self.stopped:
-            self._call()
-        member.stop("completed")
-        result = TrainResult.of(member, self._model)
-        for callback in self._settings.callbacks:
-            callback.on_end(member, result)
-        return result
+        A parameter of the configuration is answered from it, and a number outside the bounds that are asked for is
+        logged. Any other is asked of the study's sampler and stored with the trial; where the trial is trained again,
+        by another worker, `hpo evaluate` or `hpo reproduce`, the answer is the stored one.
 
-    def _call(self) -> None:
-        """Call the user's function; one that reports nothing may return its value, or several by name."""
-        name = self.member.config.model
-        returned = registry.models.get(name).load()(Trial(self))
-        if returned is not None and not self.member.history and not self.stopped:
-            self.report(returned if isinstance(returned, Mapping) else {self._settings.monitor or "value": returned})
-        if not self.member.history and not self.stopped:
-            raise RunError(f"objective '{name}': it reported nothing; call trial.report(…) after each epoch")
+        Raises:
+            RunError: the configuration has none of the choices; or it has no such parameter, and there is nothing to
+                ask.
+        """
+        return self._run.suggestions.choice(name, choices)
 
+    @deprecated("use suggest_float(name, low, high)", category=FutureWarning)
+    def suggest_uniform(self, name: str, low: float, high: float) -> float:
+        """Suggest a real number, as `suggest_float` does."""
+        return self.suggest_float(name, low, high)
 
-def run_loop(
-    config: TrialConfig,
-    number: int,
-    data: Data,
-    settings: TrainSettings,
-    file: CheckpointFile | None,
-) -> TrainResult:
-    """Train a configuration with the user's loop that it names as its model.
+    @deprecated("use suggest_float(name, low, high, log=True)", category=FutureWarning)
+    def suggest_loguniform(self, name: str, low: float, high: float) -> float:
+        """Suggest a real number on a logarithmic scale, as `suggest_float` does."""
+        return self.suggest_float(name, low, high, log=True)
 
-    Args:
-        config: the configuration.
-        number: its position among those that `hpo.training.loop.train` was given.
-        data: the study's data set, on the device.
-        settings: see `hpo.training.loop.train`.
-        file: the trial's checkpoints; None for none.
-
-    Raises:
-        CheckpointError: the checkpoint to begin from is missing, damaged or another trial's.
-        RunError: the loop reports nothing, or something other than numbers.
-    """
-    checkpoint = None if file is None else file.load()
-    torch.manual_seed(config.seed)
-    with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
-        folder = Path(temporary) if file is None else file.folder
-        member = Member(config, number)
-        return _LoopRun(member, data, settings, file, checkpoint, folder).train()
+    @deprecated("use suggest_float(name, low, high, step=q)", category=FutureWarning)
+    def suggest_discrete_uniform(self, name: str, low: float, high: float, q: float) -> float:
+        """Suggest a multiple of `q`, counted from `low`, as `suggest_float` does."""
+        return self.suggest_float(name, low, high, step=q)

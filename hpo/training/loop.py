@@ -11,12 +11,13 @@ from hpo.config.model_size import resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.cohort_run import CohortRun
-from hpo.training.custom_loop import run_loop
 from hpo.training.data import Data
+from hpo.training.loop_run import run_loop
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
+from hpo.training.suggestions import TrialLink
 
 __all__ = ["train"]
 
@@ -26,10 +27,11 @@ def train(
     data: Data,
     settings: TrainSettings | None = None,
     checkpoints: Sequence[CheckpointSpec | None] | None = None,
+    links: Sequence[TrialLink | None] | None = None,
 ) -> list[TrainResult]:
     """Train each configuration to its end, and return the results in the same order.
 
-    Models that are loops of the user's own train themselves; see `hpo.training.custom_loop`.
+    Models that are loops of the user's own train themselves; see `hpo.training.loop_run`.
     Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
     `hpo.config.cohort_key`. The others, and those that begin from another place than the rest, are trained one after
     the other.
@@ -39,7 +41,8 @@ def train(
     where there are validation samples (else the last epoch is the best), of models that reconstruct their input
     val_reconstruction_error instead of accuracies; learning_rate, which the next step would use;
     seconds of training so far, those before an interruption too, where a cohort's are divided evenly among its trials.
-    A trial ends as diverged after an epoch whose loss is not finite; that row is the last of its history.
+    A trial ends as diverged after an epoch with an objective or a loss that is not finite, which is the last of its
+    history; see `hpo.training.divergence`.
 
     Args:
         configs: the configurations, at least one.
@@ -50,6 +53,7 @@ def train(
             the same machine with as many threads; but for rounding and dropout where it is, or was, trained with
             others. Where the data set gives batches, that holds as long as an epoch's batches follow from torch's
             global generator or never change: those of the epoch's steps already done are read again, and passed over.
+        links: one for each configuration, which loops of the user's own use; None for no study.
 
     Raises:
         CheckpointError: a checkpoint to begin from is missing, damaged or another trial's; no callback has been called
@@ -63,7 +67,8 @@ def train(
     specs = [None] * len(configs) if checkpoints is None else checkpoints
     if registry.models.get(configs[0].model).loop:
         # They record no steps; the checkpoint's fingerprint is the same with and without.
-        return _train_custom_loops(configs, data, replace(settings, record_steps=False), specs)
+        found = [None] * len(configs) if links is None else links
+        return _train_custom_loops(configs, data, replace(settings, record_steps=False), specs, found)
     settings = settings.resolve(configs[0], len(data.y_val))
     files = {
         number: _checkpoint_file(spec, config, data, settings)
@@ -81,14 +86,18 @@ def train(
 
 
 def _train_custom_loops(
-    configs: Sequence[TrialConfig], data: Data, settings: TrainSettings, specs: Sequence[CheckpointSpec | None]
+    configs: Sequence[TrialConfig],
+    data: Data,
+    settings: TrainSettings,
+    specs: Sequence[CheckpointSpec | None],
+    links: Sequence[TrialLink | None],
 ) -> list[TrainResult]:
     """Train with loops of the user's own, one trial after the other."""
     results = []
-    for number, (config, spec) in enumerate(zip(configs, specs, strict=True)):
+    for number, (config, spec, link) in enumerate(zip(configs, specs, links, strict=True)):
         file = None if spec is None else _checkpoint_file(spec, config, data, settings)
         with contain_user_code(data.device), translate_memory_errors():
-            results.append(run_loop(config, number, data, settings, file))
+            results.append(run_loop(config, number, data, settings, file, link))
     return results
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,14 +12,16 @@ from torch import Tensor, nn
 from hpo.config.parameter import Value
 from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
+from hpo.training.divergence import find_divergence
 
-__all__ = ["Member", "Metrics", "Scores", "State", "Status", "TrainResult", "Weights"]
+__all__ = ["Member", "Metrics", "Origin", "Scores", "State", "Status", "TrainResult", "Weights"]
 
 Metrics = dict[str, float]
 Scores = dict[str, float]  # of a model on some samples: loss, and accuracy or reconstruction_error
 Weights = dict[str, Tensor]
 State = dict[str, Any]  # tensors and plain values, as torch reads back with weights_only
 Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]
+Origin = Literal["best epoch", "last report", "returned"]  # of a trial's values
 
 
 @dataclass(eq=False)
@@ -34,9 +35,12 @@ class Member:
         seconds: of training and validation so far; a cohort's are divided evenly among its trials.
         history: a row of metrics per epoch; see `hpo.training.loop.train`.
         steps: of each epoch of the history, where steps are recorded: see `record`.
-        best_epoch: the epoch (from 1) of the best value of the monitor; None while there is none.
+        best_epoch: the epoch of the best value of the monitor, as its row numbers it; None while there is none.
         best_weights: the weights of that epoch, on the CPU.
         stopped: why it ended, or None while it trains.
+        cause: what was not finite, of a trial that diverged.
+        origin: where its values come from; a loop of the user's own decides.
+        returned: metrics that such a loop returned; they count before those of any epoch.
         resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
     """
 
@@ -49,6 +53,9 @@ class Member:
     best_epoch: int | None = None
     best_weights: Weights | None = None
     stopped: Status | None = None
+    cause: str = ""
+    origin: Origin = "best epoch"
+    returned: Metrics = field(default_factory=dict)
     resumed_from: int = 0
 
     @property
@@ -60,21 +67,37 @@ class Member:
         """End this trial after the present epoch; the first reason counts."""
         self.stopped = self.stopped or reason
 
-    def end_epoch(self, row: Metrics, monitor: str, direction: Direction, weights: Callable[[], Weights]) -> None:
-        """Add an epoch's row, keep the weights of a better one, and end where the loss or patience says so.
+    def diverge(self, cause: str) -> None:
+        """End this trial as diverged, for whatever else it may have ended."""
+        self.stopped, self.cause = "diverged", cause
+
+    def end_epoch(
+        self,
+        row: Metrics,
+        monitor: str,
+        direction: Direction,
+        weights: Callable[[], Weights],
+        objectives: Collection[str] = (),
+    ) -> None:
+        """Add an epoch's row, keep the weights of a better one, and end where divergence or patience says so.
 
         Args:
             row: of metrics; see `hpo.training.loop.train`.
             monitor, direction: of the metric that decides which epoch is the best.
             weights: returns the weights of the epoch; called only if it is the best.
+            objectives: the study's, which must be finite, as the monitor and every loss must.
         """
         self.history.append(row)
-        if not all(math.isfinite(row[loss]) for loss in ("train_loss", "val_loss") if loss in row):
-            self.stop("diverged")
+        if cause := find_divergence(row, (monitor, *objectives)):
+            self.diverge(f"{cause} in epoch {int(row['epoch'])}")
         elif self.improves(monitor, direction):
-            self.best_epoch, self.best_weights = len(self.history), weights()
-        elif self.config.patience and len(self.history) - (self.best_epoch or 0) >= self.config.patience:
+            self.best_epoch, self.best_weights = int(row["epoch"]), weights()
+        elif self.config.patience and self._epochs_since_best() >= self.config.patience:
             self.stop("early_stopped")
+
+    def _epochs_since_best(self) -> int:
+        best = self.best
+        return len(self.history) - (0 if best is None else self.history.index(best) + 1)
 
     def record(self, losses: Tensor) -> None:
         """Keep the steps of an epoch before its row: (2, steps) in float32 on the CPU.
@@ -97,7 +120,7 @@ class Member:
     @property
     def best(self) -> Metrics | None:
         """The row of metrics of the best epoch."""
-        return None if self.best_epoch is None else self.history[self.best_epoch - 1]
+        return next((row for row in self.history if row["epoch"] == self.best_epoch), None)
 
     @property
     def train_seconds(self) -> float:
@@ -105,13 +128,11 @@ class Member:
         return self.history[-1]["seconds"] if self.history else 0.0
 
     def improves(self, monitor: str, direction: Direction) -> bool:
-        """Return whether the last epoch is the best so far: the first of equals; never one that is not finite."""
-        value = self.history[-1][monitor]
-        if not math.isfinite(value):
-            return False
-        if self.best is None:
+        """Return whether the last epoch is the best so far: the first of equals."""
+        best, value = self.best, self.history[-1][monitor]
+        if best is None:
             return True
-        rival = self.best[monitor]
+        rival = best[monitor]
         return value > rival if direction == "maximize" else value < rival
 
 
@@ -123,11 +144,15 @@ class TrainResult:
         config: its configuration.
         status: why it ended. completed and early_stopped are full results; the others hold what there is.
         history: a row of metrics per whole epoch.
-        best_epoch: the epoch (from 1) of the best value of the monitor; None if no epoch has one.
+        best_epoch: the epoch of the best value of the monitor, or another one that its values are from; None if no
+            epoch has one.
         best: the row of metrics of that epoch.
         parameter_count: how many numbers the model learns.
         train_seconds: of training and validation.
         weights: of the best epoch, a state dict on the CPU.
+        cause: what was not finite, of a trial that diverged.
+        origin: where its values come from.
+        returned: metrics that a loop of the user's own returned.
         steps: of each whole epoch, where steps are recorded: see `Member.record`.
         module: the model, where a loop of the user's own trained it; its present weights are those of the last epoch.
     """
@@ -140,6 +165,9 @@ class TrainResult:
     parameter_count: int
     train_seconds: float
     weights: Weights | None
+    cause: str = ""
+    origin: Origin = "best epoch"
+    returned: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[Tensor] = ()
     module: nn.Module | None = None
 
@@ -161,6 +189,9 @@ class TrainResult:
             member.parameter_count,
             member.train_seconds,
             member.best_weights or None,  # a loop of the user's own may never have named its model
+            member.cause,
+            member.origin,
+            member.returned,
             member.steps,
             module,
         )

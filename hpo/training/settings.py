@@ -28,6 +28,8 @@ class TrainSettings:
             metric that does not tell one epoch from another (parameter_count, train_seconds), leave that to
             val_accuracy, or to val_loss where the model reconstructs its input.
         direction: whether a larger or a smaller monitor is better.
+        objectives: names of the study's objectives, the first one first; by default the monitor alone. A trial whose
+            monitor, objective or loss is not finite ends as diverged, see `hpo.training.divergence`.
         metrics: registered metrics, computed over the validation split after every epoch.
         callbacks: called at the start, after every epoch and at the end of each trial, in this order. A trial that has
             ended is reported before the next epoch of its cohort.
@@ -39,6 +41,7 @@ class TrainSettings:
 
     monitor: str | None = None
     direction: Direction = "maximize"
+    objectives: Sequence[str] = ()
     metrics: Sequence[MetricEntry] = ()
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[[], bool] = _never

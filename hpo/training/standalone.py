@@ -23,6 +23,7 @@ from hpo.training.loop import train
 from hpo.training.member import Scores, TrainResult, Weights
 from hpo.training.predictions import evaluate_weights
 from hpo.training.settings import TrainSettings
+from hpo.training.suggestions import TrialLink
 from hpo.utils.files import write_atomically
 
 __all__ = ["JobResult", "train_config", "write_config", "write_weights"]
@@ -56,6 +57,7 @@ def train_config(
     test: bool = False,
     progress: bool = True,
     extra_header: str | None = None,
+    link: TrialLink | None = None,
 ) -> JobResult:
     """Train one configuration; write config.toml, metrics.csv, TensorBoard events and weights.safetensors to `out`.
 
@@ -70,10 +72,11 @@ def train_config(
         test: read the test set, once, at the end, and measure the kept weights on it.
         progress: print a line per epoch on standard error.
         extra_header: lines for the head of config.toml, without `#`.
+        link: of the trial that is trained again, to what a loop of the user's own was given then.
 
     Raises:
         RequestError: `out` is not empty; or the configuration or the data set is wrong.
-        RunError: out of memory; or the loss was not finite before any epoch could be kept.
+        RunError: out of memory; or training diverged before any epoch could be kept.
     """
     _empty_folder(out)
     where = select_device(device)
@@ -86,9 +89,9 @@ def train_config(
     registered = [entry.name for entry in settings.metrics if entry.name not in registry.BUILTIN_METRICS]
     files = [CsvLog(out / "metrics.csv", registered), TensorBoard([out])]
     callbacks = [*files, *([Progress()] if progress else []), *settings.callbacks]
-    (outcome,) = train([config], data, replace(settings, monitor=monitor, callbacks=callbacks))
+    (outcome,) = train([config], data, replace(settings, monitor=monitor, callbacks=callbacks), links=[link])
     if outcome.weights is None and outcome.status == "diverged":
-        raise DivergedError("the loss was not finite in the first epoch; try a smaller learning_rate or gradient_clip")
+        raise DivergedError(f"diverged: {outcome.cause}; try a smaller learning_rate or gradient_clip")
     if outcome.weights is not None:
         write_weights(out / "weights.safetensors", outcome.weights)
     if not test or outcome.weights is None or outcome.status == "interrupted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -145,6 +146,25 @@ def test_a_value_that_is_not_finite_is_divergence(simple: str, tmp_path: Path, v
     (trial,) = study.trials()
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert trial.user_attrs["failure"] == "diverged"
+
+
+def test_so_is_a_report_that_is_not_finite_and_the_function_ends_there(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    worker = make_worker(study, function=f"{simple}:objective")
+
+    def objective(trial: optuna.Trial) -> float:
+        with contextlib.suppress(Exception):
+            trial.report(0.5, 0)
+            trial.report(float("inf"), 3)
+        return 1.0
+
+    worker.trials.function = objective  # type: ignore[union-attr]
+    worker.run()
+    (trial,) = study.trials()
+    assert (trial.state, trial.values) == (optuna.trial.TrialState.PRUNED, None)
+    assert trial.intermediate_values == {0: 0.5, 3: float("inf")}
+    assert trial.user_attrs["failure"] == "diverged"
+    assert trial.user_attrs["message"] == "the objective function reported: value is inf at step 3"
 
 
 @pytest.mark.parametrize(

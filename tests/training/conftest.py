@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from hpo.config import registry
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
@@ -15,3 +17,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is registered for it alone."""
+    for kind in (registry.models, registry.datasets, registry.metrics):
+        monkeypatch.setattr(kind, "_entries", dict(kind._entries))

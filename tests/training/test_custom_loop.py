@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 from torch import nn
 
 import hpo
-from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DefinitionError, RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
@@ -22,54 +21,22 @@ from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
-from hpo.training.member import TrainResult
 from hpo.training.settings import TrainSettings
 from tests import loops  # noqa: F401  (which registers them)
 from tests.data import small_npz
 from tests.helpers import ROOT
 from tests.helpers import hpo as command
-from tests.study.helpers import new_storage, sqlite_url
+from tests.study.helpers import sqlite_url
+from tests.training.own_loops import make, outcome_of, own, rows_of
 from tests.training.resumable import bits, data, stop_after
 from tests.workers import make_worker
 
-
-@pytest.fixture(autouse=True)
-def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (registry.models, registry.datasets, registry.metrics):
-        monkeypatch.setattr(kind, "_entries", dict(kind._entries))
-
-
-def make(folder: Path, name: str = "own", **keys: Any) -> Study:
-    table = {"trials": 4, "sampler": "random", **keys}
-    found, definition, budget = parse_definition(table, name, folder)
-    return Study.create(new_storage(folder), found, definition, budget)
+pytestmark = pytest.mark.usefixtures("own_entries")
 
 
 def plain(folder: Path, **keys: Any) -> Study:
     space = {"model": "plain", "hidden": [8, 16], "learning_rate": [0.01, 0.001], "epochs": 4, "batch_size": 32}
     return make(folder, dataset=str(small_npz(folder / "small.npz")), parameters=space, **keys)
-
-
-def rows_of(study: Study, number: int) -> list[dict[str, float]]:
-    trial = study.trials()[number]
-    rows = study.storage.read_epochs(study.id)[trial._trial_id]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-def own(loop: Callable[[hpo.Trial], Any], **keywords: Any) -> str:
-    """Register a loop for this test alone."""
-    hpo.training_loop("loop", **{"uses": ["epochs"], **keywords})(loop)
-    return "loop"
-
-
-def outcome_of(loop: Callable[[hpo.Trial], Any], spec: CheckpointSpec | None = None, **keywords: Any) -> TrainResult:
-    config = TrialConfig(model=own(loop), **keywords.pop("parameters", {"epochs": 4}))
-    metrics = [registry.metrics.get("val_accuracy")]
-    given = data(TrialConfig(validation=20))
-    (outcome,) = train(
-        [config], given, TrainSettings(monitor="val_accuracy", metrics=metrics, **keywords), checkpoints=[spec]
-    )
-    return outcome
 
 
 # A study.

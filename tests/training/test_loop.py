@@ -254,11 +254,22 @@ def test_own_model_dataset_and_metric():
 
 
 @pytest.mark.usefixtures("own_names")
-def test_a_monitor_that_is_not_a_number_is_never_the_best():
-    values = iter([math.nan, 0.5, math.nan, 0.5])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_monitor_that_is_not_finite_ends_training_and_is_never_the_best(value):
+    values = iter([0.5, value])
     registry.metric("own")(lambda outputs, targets: next(values))
     outcome = one(config(epochs=4), monitor="own", metrics=[registry.metrics.get("own")])
-    assert outcome.best_epoch == 2
+    assert (outcome.status, len(outcome.history), outcome.best_epoch) == ("diverged", 2, 1)
+    assert outcome.cause == f"own is {value} in epoch 2"
+
+
+@pytest.mark.usefixtures("own_names")
+def test_a_metric_that_is_merely_recorded_may_be_anything():
+    registry.metric("own")(lambda outputs, targets: math.nan)
+    outcome = one(config(epochs=2), metrics=[registry.metrics.get("own")])
+    assert (outcome.status, len(outcome.history)) == ("completed", 2)
+    outcome = one(config(epochs=2), objectives=["val_accuracy", "own"], metrics=[registry.metrics.get("own")])
+    assert (outcome.status, outcome.cause) == ("diverged", "own is nan in epoch 1")
 
 
 def test_several_configurations_in_their_order():

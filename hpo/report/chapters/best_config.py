@@ -59,7 +59,10 @@ def _trial_facts(results: Results) -> list[Block]:
     if best is None:
         return []
     facts = [f"Trial {best.number}"]
-    facts += [f"epoch {best.best_epoch} of {len(best.epochs)}"] if best.best_epoch else []
+    if best.value_from == "returned":
+        facts.append("its value as the training loop returned it")
+    elif best.best_epoch is not None:
+        facts.append(f"epoch {best.best_epoch} of {len(best.epochs)}")
     facts += [f"{count_text(best.parameter_count)} weights"] if best.parameter_count else []
     facts += [f"trained in {duration_text(best.seconds)}"] if best.seconds is not None else []
     return [Text(", ".join(facts) + ".")]

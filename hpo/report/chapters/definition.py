@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hpo.report.chapters.blocks import Chapter, Subtitle, Table
 from hpo.report.data.results import Results
-from hpo.report.format import condition_text, domain_text, duration_text, value_text, values_text
+from hpo.report.format import condition_text, domain_text, duration_text, number_of, value_text, values_text
 from hpo.space import Constant
 
 __all__ = ["definition_chapter"]
@@ -31,6 +31,8 @@ def _study_table(results: Results) -> Table:
     ]
     if definition.foreign:
         rows = [row for row in rows if row[0] not in ("sampler", "pruner", "seed")]  # which Optuna does not store
+    if results.origins:
+        rows.append(["values", ", ".join(map(_origin_text, results.origins.items()))])
     if definition.constraints:
         violated = sum(not row.feasible for row in results.trials)
         texts = ", ".join(constraint.text for constraint in definition.constraints)
@@ -46,6 +48,13 @@ def _study_table(results: Results) -> Table:
             ["baseline", ", ".join(f"{k} = {value_text(v)}" for k, v in definition.baseline.items()) or "defaults"]
         )
     return Table(["", ""], rows)
+
+
+def _origin_text(count: tuple[str, int]) -> str:
+    """Say where the values of a number of trials come from."""
+    origin, trials = count
+    words = "returned by the training loop" if origin == "returned" else f"of the {origin}"
+    return f"{words} ({number_of(trials, 'trial')})"
 
 
 def _component_text(name: str, options: Mapping[str, object]) -> str:

@@ -10,6 +10,9 @@ from hpo.report.format import is_share, state_text, value_text
 __all__ = ["trials_chapter"]
 
 
+ORIGIN_NOTES = {"returned": "value returned", "last report": "value of the last report"}
+
+
 def trials_chapter(results: Results) -> Chapter | None:
     """Write the chapter; None of a study without trials. Complete trials come first, the best of all in front."""
     if not results.trials:
@@ -89,5 +92,6 @@ def _note_text(row: TrialRow, *, front: bool) -> str:
     words = ["baseline"] if row.baseline else []
     words += ["Pareto front"] if front else []
     words += ["added by others"] if row.extra else []
+    words += [ORIGIN_NOTES[row.value_from]] if row.value_from in ORIGIN_NOTES else []
     words += [f"{row.failure}: {row.message}" if row.message else row.failure] if row.failure else []
     return ", ".join(words)

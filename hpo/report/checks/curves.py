@@ -194,7 +194,11 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
 def best_epoch(results: Results, _: Evaluations) -> list[Finding]:
     """Check 12: where in training the best epoch lies [P]."""
     shares = [
-        row.best_epoch / len(row.epochs) for row in list_top_trials(results) if row.best_epoch and len(row.epochs) >= 10
+        place / len(row.epochs)
+        for row in list_top_trials(results)
+        if len(row.epochs) >= 10 and row.value_from != "returned"
+        for place, epoch in enumerate(row.epochs, 1)
+        if epoch.get("epoch") == row.best_epoch
     ]
     if not shares:
         return []
@@ -262,7 +266,8 @@ def checkpoint(results: Results, _: Evaluations) -> list[Finding]:
     rows = [row for row in results.ranked if row.epochs]
     if not rows:
         return []
-    gaps = sum([e.get("epoch") for e in row.epochs] != list(range(1, len(row.epochs) + 1)) for row in rows)
+    counted = [row for row in rows if row.value_from is None]  # a training loop of one's own may number as it likes
+    gaps = sum([e.get("epoch") for e in row.epochs] != list(range(1, len(row.epochs) + 1)) for row in counted)
     other = sum(row.best_epoch is None for row in rows)
     bad = gaps + other > 0
     return [

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.trial import FrozenTrial
 
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
@@ -23,7 +24,7 @@ from hpo.errors import DataError
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
-from hpo.study.attributes import read_number, read_table, read_whole
+from hpo.study.attributes import read_number, read_origin, read_table, read_whole
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.operations.evaluation_study import (
@@ -381,6 +382,8 @@ def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
             continue  # it was added by others
         rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
         best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
+        if read_origin(attrs) == "returned":
+            best = {**best, **_read_values(companion, trial)}
         run = EvaluationRun(
             companion.name,
             trial.number,
@@ -395,6 +398,12 @@ def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
         )
         runs.setdefault(str(params["configuration"]), []).append(run)
     return runs
+
+
+def _read_values(companion: Study, trial: FrozenTrial) -> dict[str, float]:
+    """Return the values of a trial by metric."""
+    metrics = (objective.metric for objective in companion.definition.objectives)
+    return dict(zip(metrics, trial.values or (), strict=False))
 
 
 NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}

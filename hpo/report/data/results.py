@@ -20,13 +20,13 @@ from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.report.format import finite
-from hpo.space import Space
+from hpo.space import ExtendedSpace, LearnedSpace, Space
 from hpo.space.learned import plain_value
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
-from hpo.study.attributes import read_table, read_text, read_whole
+from hpo.study.attributes import read_origin, read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
@@ -55,6 +55,8 @@ class TrialRow:
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
         recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
+        value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
+            None of other models, whose values are of the best epoch, and where it is not known.
     """
 
     number: int
@@ -74,6 +76,7 @@ class TrialRow:
     baseline: bool = False
     extra: bool = False
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    value_from: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -100,7 +103,7 @@ class Results:
         storage: its URL, without a password.
         definition: what the study is.
         budget: how much of it is to be run.
-        space: the definition's space, parsed.
+        space: the definition's space, parsed, with the parameters that training loops asked for themselves.
         trials: all of them, by number.
         remaining_trials: trials of the budget that are not finished.
         stop_reason: why no trial is begun any more although some may be left, or None.
@@ -219,7 +222,17 @@ class Results:
         if row.config is None:
             return {self._names.get(key, key): value for key, value in row.params.items()}
         effective = row.config.effective()
-        return {name: effective[name] for name in self.varied if name in effective}
+        return {**{name: effective[name] for name in self.varied if name in effective}, **self.asked(row)}
+
+    def asked(self, row: TrialRow) -> dict[str, Value]:
+        """Return the parameters that a trial's training loop asked for itself."""
+        asked = self.space.asked if isinstance(self.space, ExtendedSpace) else ()
+        return {each.key: row.params[each.key] for each in asked if each.key in row.params}
+
+    @cached_property
+    def origins(self) -> dict[str, int]:
+        """Number of COMPLETE trials of training loops by where their values come from."""
+        return dict(Counter(row.value_from for row in self.trials if row.value_from and row.state == "COMPLETE"))
 
 
 def _state_order(state: TrialState) -> int:
@@ -241,7 +254,7 @@ def read_results(study: Study) -> Results:
         storage=study.storage.masked_url,
         definition=study.definition,
         budget=study.budget,
-        space=study.space,
+        space=_read_space(study, trials),
         trials=tuple(
             _make_row(study, trial, epochs.get(trial._trial_id) or _read_curve(trial, metric)) for trial in trials
         ),
@@ -250,6 +263,13 @@ def read_results(study: Study) -> Results:
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
     )
+
+
+def _read_space(study: Study, trials: Sequence[FrozenTrial]) -> Space:
+    """Return the study's space, with what its training loops asked for themselves."""
+    space = study.space
+    asked = [{name: trial.distributions[name] for name in study.asked_params(trial)} for trial in trials]
+    return ExtendedSpace(space, LearnedSpace(asked)) if any(asked) else space
 
 
 def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
@@ -274,6 +294,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
         recorded=trial.params,
+        value_from=read_origin(attrs),
     )
 
 
@@ -302,8 +323,9 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
     Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
-    `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
-    `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
+    `best_epoch`, `value_from` (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`,
+    `started`, `finished`, `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under
+    `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -323,6 +345,7 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
     head = {"number": row.number, "state": row.state, **metrics}
     tail = {
         "best_epoch": row.best_epoch,
+        **({"value_from": row.value_from} if results.origins else {}),
         "epochs_done": len(row.epochs),
         "seconds": row.seconds,
         # An objective of that name has a column already.
@@ -342,13 +365,14 @@ def study_summary(results: Results) -> dict[str, Any]:
     """Summarize the study for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
-    state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
-    `failed` (each failed trial, but those that violate a constraint), `workers` (see
-    `hpo.study.operations.worker_status.WorkerState`), `work` (what they have done, those that have ended too: see
-    `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
+    state), `value_from` (of training loops: COMPLETE trials by where their values come from), `failures` (by kind),
+    `best` and `baseline` (a trial, or None), `front` (trials; several objectives only), `failed` (each failed trial,
+    but those that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what
+    they have done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended`
+    (whether trials are left and no worker lives).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
-    `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
+    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
     """
     summary: dict[str, Any] = finite(
         {
@@ -362,6 +386,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "last": results.last_event_at,
             "objectives": [objective.model_dump() for objective in results.objectives],
             "counts": results.counts,
+            **({"value_from": results.origins} if results.origins else {}),
             "failures": results.failures,
             "failed": [_failed_json(row) for row in results.trials if row.failure and row.feasible],
             "best": trial_json(results, results.best),
@@ -387,6 +412,7 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
         "config": row.config.effective() if row.config else None,
         "params": row.params,
         "best_epoch": row.best_epoch,
+        "value_from": row.value_from,
         "epochs_done": len(row.epochs),
         "seconds": row.seconds,
         "parameter_count": row.parameter_count,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hpo.config.parameter import Value
@@ -16,8 +18,16 @@ __all__ = ["format_learned_preview", "format_preview"]
 SAMPLES = 3
 
 
-def format_preview(name: str, definition: Definition, budget: Budget, samples: int = SAMPLES) -> str:
-    """Format a study's parameters, their domains and conditions, the grid's size, and a few sampled configurations."""
+def format_preview(
+    name: str, definition: Definition, budget: Budget, samples: int = SAMPLES, asked: Sequence[Dimension] = ()
+) -> str:
+    """Format a study's parameters, their domains and conditions, the grid's size, and a few sampled configurations.
+
+    Args:
+        name, definition, budget: of the study.
+        samples: number of sampled configurations.
+        asked: dimensions that its training loops have asked for themselves.
+    """
     if definition.learned:
         return format_learned_preview(name, definition, budget, definition.space)
     space = definition.space
@@ -29,6 +39,7 @@ def format_preview(name: str, definition: Definition, budget: Budget, samples: i
         *_format_limits(budget),
         "",
         *(_format_dimension(dimension) for dimension in space.dimensions),
+        *(f"{_format_dimension(dimension)}   (asked for by the training loop)" for dimension in asked),
         "",
         f"grid: {_format_grid_size(space)}",
         *(f"note: {notice}" for notice in space.notices()),

@@ -89,7 +89,9 @@ def same_trial(study: Study, candidate: Candidate) -> bool:
     except RequestError:
         return False
     expected = {name: value for name, value in candidate.values.items() if name not in REFIT_VALUES}
-    return all(current.get(name) == value for name, value in expected.items())
+    return study.asked_params(trial) == candidate.asked and all(
+        current.get(name) == value for name, value in expected.items()
+    )
 
 
 def parameter_values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
@@ -162,24 +164,28 @@ def create_evaluations(
 
 
 def _equal(one: Candidate, other: Candidate) -> bool:
-    return (one.trial, one.values) == (other.trial, other.values)
+    return (one.trial, one.values, one.asked) == (other.trial, other.values, other.asked)
 
 
 def _make_candidates(
     study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], *, refit: bool
 ) -> Iterator[Candidate]:
     label, rival, number = baseline_or_default(study)
+    asked = {trial.number: study.asked_params(trial) for trial in study.trials()}
     includes_rival = any(each[0] == number for each in chosen)
+    # What a training loop asks for itself has no defaults.
+    no_rival = number is None and any(asked.values())
     equal = (trial for trial, config, _ in chosen if number is None and config.effective() == rival.effective())
-    same = next(equal, number)  # the trial that is the rival
+    same = number if no_rival else next(equal, number)  # the trial that is the rival
     for trial, config, epoch in chosen:
         values = parameter_values_of(config, _refit_epochs(config, epoch) if refit else None)
         name = f"trial {trial}" if trial != number else label
-        yield Candidate(label=name, trial=trial, baseline=trial == same, values=values)
-    if not includes_rival and same == number:
+        yield Candidate(label=name, trial=trial, baseline=trial == same, values=values, asked=asked[trial])
+    if not includes_rival and not no_rival and same == number:
         epoch = _best_epoch(study, number)
         values = parameter_values_of(rival, _refit_epochs(rival, epoch) if refit else None)
-        yield Candidate(label=label, trial=number, baseline=True, values=values)
+        asked_of_rival = {} if number is None else asked[number]
+        yield Candidate(label=label, trial=number, baseline=True, values=values, asked=asked_of_rival)
 
 
 def _best_epoch(study: Study, number: int | None) -> int | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.distributions import distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial
 
 from hpo.config.parameter import Value
@@ -113,6 +113,7 @@ class Fork:
             new_ids = {self.kept[number]._trial_id: ids[number] for number in part}
             self._copy_states(connection, new_ids)
             self._set_params(connection, {ids[number]: self.first[number] for number in part})
+            self._copy_asked(connection, {ids[number]: self.kept[number] for number in part})
             if not self.definition.fixed:  # trials of a fixed study keep the parameters of their slots
                 where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
@@ -138,17 +139,33 @@ class Fork:
         """Store the parameters of trials, given by id, with the distributions of the new space."""
         distributions = {d.key: d.domain.distribution() for d in self.definition.space.varied}
         rows = [
-            {
-                "trial_id": trial_id,
-                "param_name": key,
-                "param_value": distributions[key].to_internal_repr(value),
-                "distribution_json": distribution_to_json(distributions[key]),
-            }
+            _param_row(trial_id, key, value, distributions[key])
             for trial_id, values in params.items()
             for key, value in values.items()
         ]
         if rows:
             connection.execute(sa.insert(PARAMS), rows)
+
+    def _copy_asked(self, connection: sa.Connection, trials: Mapping[int, FrozenTrial]) -> None:
+        """Store what the training loops of trials asked for themselves, by the new ids, as it is stored of them."""
+        known = {dimension.key for dimension in self.definition.space.dimensions}
+        rows = [
+            _param_row(trial_id, name, value, trial.distributions[name])
+            for trial_id, trial in trials.items()
+            for name, value in self.study.asked_params(trial).items()
+            if name not in known
+        ]
+        if rows:
+            connection.execute(sa.insert(PARAMS), rows)
+
+
+def _param_row(trial_id: int, name: str, value: Any, distribution: BaseDistribution) -> dict[str, Any]:
+    return {
+        "trial_id": trial_id,
+        "param_name": name,
+        "param_value": distribution.to_internal_repr(value),
+        "distribution_json": distribution_to_json(distribution),
+    }
 
 
 def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Fork:

@@ -1,0 +1,328 @@
+"""Run of a training loop of the user's own: what a trial has reported, returned and saved."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpo.config import registry
+from hpo.config.registry import Direction
+from hpo.config.trial_config import TrialConfig
+from hpo.errors import CheckpointError, RunError
+from hpo.training.checkpoint import Checkpoint, CheckpointFile
+from hpo.training.custom_loop import Stateful, Trial
+from hpo.training.data import Data
+from hpo.training.divergence import find_divergence
+from hpo.training.loop_values import read_report, read_returned
+from hpo.training.member import Member, Metrics, Origin, State, TrainResult, Weights
+from hpo.training.settings import COST_METRICS, TrainSettings
+from hpo.training.suggestions import Suggestions, TrialLink
+from hpo.utils.text import first_line
+
+__all__ = ["LoopInterrupted", "LoopRun", "run_loop"]
+
+log = logging.getLogger("hpo.training")
+# Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
+DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
+COMPLETE = ("completed", "early_stopped", None)
+
+
+class LoopInterrupted(BaseException):
+    """Interruption of a loop where it reports, although its trial has ended; `except Exception` lets it pass."""
+
+
+class LoopRun:
+    """Training of one trial by a loop of the user's own: the private side of `Trial`.
+
+    Attributes:
+        member: the trial.
+        data: of the study.
+        file: its checkpoints, or None.
+        folder: for the loop's own files.
+        state: of the checkpoint to begin from; None without one.
+        saved: epochs in the last checkpoint.
+        link: the trial's link to its study.
+        suggestions: answers to what the loop asks for beside its configuration.
+        started_at: when the trial began.
+        user_attrs: the trial's attributes.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        data: Data,
+        settings: TrainSettings,
+        file: CheckpointFile | None,
+        checkpoint: Checkpoint | None,
+        folder: Path,
+        link: TrialLink,
+    ) -> None:
+        self.member, self.data, self.file, self.folder, self.link = member, data, file, folder, link
+        self.suggestions = Suggestions(member.config, link)
+        self.started_at = datetime.now() if link.trial is None else link.trial.datetime_start
+        self.user_attrs: dict[str, Any] = {} if link.trial is None else link.trial.user_attrs
+        self.state: State | None = None
+        self.saved = 0
+        self._settings = settings
+        self._objectives = tuple(settings.objectives) or (settings.monitor or "value",)
+        self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
+        self._model: nn.Module | None = None
+        self._verified = False
+        self._repeated = False  # whether a repeated step has been logged
+        self._asks = False  # whether the loop asks if it should stop, or leaves that to its reports
+        self._told_to_prune = False
+        self._seconds_before, self._since = 0.0, time.perf_counter()
+        if checkpoint is not None:
+            self._resume(checkpoint)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        member, self.state, self.saved = self.member, checkpoint.learner, len(checkpoint.history)
+        member.history = checkpoint.history
+        member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
+        member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
+        self._seconds_before = checkpoint.seconds
+
+    @property
+    def stopped(self) -> bool:
+        """True once the trial has ended."""
+        return self.member.stopped is not None
+
+    def should_stop(self) -> bool:
+        """Return whether the loop should return; a stop on request marks the trial, whose next epoch is incomplete."""
+        self._asks = True
+        if not self.stopped and self._settings.should_stop():
+            self.member.stop("interrupted")
+        return self.stopped
+
+    def should_prune(self) -> bool:
+        """Return whether the loop should return; one that does is pruned as one that raises `optuna.TrialPruned`."""
+        stop = self.should_stop()
+        self._told_to_prune = self._told_to_prune or stop
+        return stop
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Store an attribute; see `Trial.set_user_attr`."""
+        if self.link.trial is not None:
+            self.link.trial.set_user_attr(key, value)
+        self.user_attrs[key] = value
+
+    def keep(self, model: nn.Module) -> None:
+        """Count the model's parameters and keep its best weights; see `Trial.keep`."""
+        self._model = model
+        self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+    def load_parts(self, parts: Mapping[str, Stateful]) -> None:
+        """Load each part's state from the checkpoint, where there is one."""
+        if self.state is None:
+            return
+        if missing := sorted(set(parts) ^ set(self.state)):
+            raise CheckpointError(
+                f"its checkpoint holds {sorted(self.state)}, and the loop has {sorted(parts)}: {missing}"
+            )
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(self.state[name])
+            except Exception as error:  # a part of the user's can raise anything
+                raise CheckpointError(f"'{name}' does not fit its checkpoint: {first_line(error)}") from error
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint; see `Trial.save`."""
+        if self.file is None:
+            return
+        self._update_seconds()
+        member = self.member
+        self.file.write(
+            Checkpoint(
+                epoch=len(member.history) + 1,
+                step=0,
+                seconds=member.seconds,
+                generators=[],
+                history=member.history,
+                steps=[],
+                best_epoch=member.best_epoch,
+                best_weights=member.best_weights,
+                learner=state,
+            )
+        )
+        self.saved = len(member.history)
+        if not self._verified:  # once an attempt: else a state that cannot be read back shows only when it is needed
+            self._verified = True
+            try:
+                self.file.verify()
+            except CheckpointError as error:
+                raise RunError(f"objective '{member.config.model}': the state {sorted(state)}: {error}") from error
+
+    def report(self, value: object, step: object, metrics: Mapping[str, object]) -> None:
+        """Record the metrics of an epoch; see `Trial.report`.
+
+        Raises:
+            LoopInterrupted: the trial has ended, or the worker is to stop, and the loop does not ask.
+        """
+        member = self.member
+        if self.stopped:
+            if member.stopped in COMPLETE:
+                return
+            raise LoopInterrupted
+        values, given = read_report(member.config.model, self._objectives[0], value, step, metrics)
+        if (epoch := self._next_epoch(given)) is None:
+            return
+        self._record(epoch, values, "trial.report has")
+        if "epochs" in member.config.effective() and epoch >= member.config.epochs:
+            member.stop("completed")
+        elif not self._asks and len(member.history) > member.resumed_from + 1 and self.should_stop():
+            raise LoopInterrupted
+
+    def _next_epoch(self, step: int | None) -> int | None:
+        """Return the epoch that a report is of; None if it is to be ignored, as Optuna ignores a repeated step."""
+        epochs = [int(row["epoch"]) for row in self.member.history]
+        if step is None:
+            return epochs[-1] + 1 if epochs else 1
+        if step in epochs:
+            if not self._repeated:
+                log.warning("trial.report(…, step=%d): ignored, for that step has been reported; so are others", step)
+            self._repeated = True
+            return None
+        if epochs and step < epochs[-1]:
+            raise RunError(
+                f"objective '{self.member.config.model}': trial.report(…, step={step}): comes after step {epochs[-1]}; "
+                "report steps in their order"
+            )
+        return step
+
+    def _record(self, epoch: int, values: Metrics, has: str, *, last: bool = False) -> None:
+        """Add an epoch to the history; `has` begins what an error says of its metrics.
+
+        Args:
+            last: whether the trial is complete with it, so that no pruner is asked.
+        """
+        member = self.member
+        for name in self._required:
+            if name not in values:
+                raise RunError(f"objective '{member.config.model}': {has} no {name}; it has {sorted(values)}")
+        self._update_seconds()
+        row: Metrics = {"epoch": epoch, **values, "seconds": member.seconds}
+        member.end_epoch(row, *self._choose_monitor(row), self._weights, self._objectives)
+        if last:
+            member.stop("completed")
+        for callback in self._settings.callbacks:
+            callback.on_epoch(member, row)
+
+    def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
+        """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
+        settings = self._settings
+        first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
+        monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
+        return monitors[0] if monitors else ("epoch", "maximize")
+
+    def _weights(self) -> Weights:
+        state = {} if self._model is None else self._model.state_dict()
+        return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+
+    def _update_seconds(self) -> None:
+        self.member.seconds = self._seconds_before + time.perf_counter() - self._since
+
+    def train(self) -> TrainResult:
+        """Call the loop, and return the result."""
+        member = self.member
+        for callback in self._settings.callbacks:
+            callback.on_start(member)
+        if not self.stopped:
+            self._call()
+        member.stop("completed")
+        result = TrainResult.of(member, self._model)
+        for callback in self._settings.callbacks:
+            callback.on_end(member, result)
+        return result
+
+    def _call(self) -> None:
+        """Call the user's function, and take what it returns."""
+        member, returned = self.member, None
+        try:
+            returned = registry.models.get(member.config.model).load()(Trial(self))
+        except LoopInterrupted:
+            pass
+        except Exception as error:
+            if not _is_pruned(error):
+                raise
+            self._prune()
+        if member.stopped == "pruned" and self._told_to_prune:
+            self._settle("last report")
+        elif returned is not None and member.stopped in COMPLETE:
+            self._take(read_returned(member.config.model, returned, self._objectives))
+        if not member.history and not self.stopped:
+            name = member.config.model
+            raise RunError(f"objective '{name}': it reported nothing; call trial.report(…) after each epoch")
+
+    def _prune(self) -> None:
+        """End the trial as pruned, unless it has ended as something else that is no result."""
+        if self.member.stopped in COMPLETE:
+            self.member.stopped = "pruned"
+        self._told_to_prune = True
+
+    def _take(self, metrics: Metrics) -> None:
+        """Take returned metrics: they count before those that were reported; those of a loop without are its epoch."""
+        member = self.member
+        if not member.history:
+            member.origin = "returned"
+            self._record(1, metrics, "it returned", last=True)
+            return
+        member.returned = metrics
+        judged = [name for name in self._objectives if name in metrics]
+        if cause := find_divergence(metrics, judged):
+            member.diverge(f"{cause}, as it was returned")
+        elif judged:
+            member.origin = "returned"
+            if member.best is None or any(member.best.get(name) != metrics[name] for name in judged):
+                self._settle("returned")
+
+    def _settle(self, origin: Origin) -> None:
+        """Let the trial's values be of the last epoch, and its weights those that the loop has left."""
+        member = self.member
+        member.origin = origin
+        if member.history:
+            member.best_epoch, member.best_weights = int(member.history[-1]["epoch"]), self._weights()
+
+
+def _is_pruned(error: Exception) -> bool:
+    """Return whether an error is `optuna.TrialPruned`. Whoever raised it has imported it; training does without it."""
+    optuna = sys.modules.get("optuna")
+    return optuna is not None and isinstance(error, optuna.TrialPruned)
+
+
+def run_loop(
+    config: TrialConfig,
+    number: int,
+    data: Data,
+    settings: TrainSettings,
+    file: CheckpointFile | None,
+    link: TrialLink | None = None,
+) -> TrainResult:
+    """Train a configuration with the user's loop that it names as its model.
+
+    Args:
+        config: the configuration.
+        number: its position among those that `hpo.training.loop.train` was given.
+        data: the study's data set, on the device.
+        settings: see `hpo.training.loop.train`.
+        file: the trial's checkpoints; None for none.
+        link: its link to the study; None without one.
+
+    Raises:
+        CheckpointError: the checkpoint to begin from is missing, damaged or another trial's.
+        RunError: the loop reports nothing, or something other than numbers.
+    """
+    checkpoint = None if file is None else file.load()
+    torch.manual_seed(config.seed)
+    with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
+        folder = Path(temporary) if file is None else file.folder
+        member = Member(config, number)
+        return LoopRun(member, data, settings, file, checkpoint, folder, link or TrialLink()).train()
