@@ -6,7 +6,7 @@ are read by the same code and join it. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
@@ -38,7 +38,8 @@ from hpo.config.effects import (
     when_optimizer_takes,
     when_shape_uses,
 )
-from hpo.config.parameter import AllowedNames, Group, Parameter, Value, parameter_from_field, unknown_parameter
+from hpo.config.parameter import AllowedNames, Group, Parameter, Separator, parameter_from_field, unknown_parameter
+from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
 
 __all__ = ["TrialConfig", "all_parameters", "parameter_rows"]
@@ -148,8 +149,10 @@ class TrialConfig(BaseModel):
         str | None,
         Field(
             pattern=WIDTHS_PATTERN,
-            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256",
+            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256, or as a "
+            "list",
         ),
+        Separator("-"),
         Group("mlp"),
         when_model_uses("widths"),
     ] = None
@@ -320,13 +323,20 @@ class TrialConfig(BaseModel):
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
         checked = {name: table[name].check(value) for name, value in values.items()}
-        resolved = {name: parameter.default for name, parameter in table.items()} | checked
+        given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
+        resolved = {name: parameter.default for name, parameter in table.items()} | given
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
         if "loss" not in values and registry.models.get(resolved["model"]).reconstructs:
             resolved["loss"] = RECONSTRUCTION_LOSSES[0]
         _check_combination(resolved)
         return resolved
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a registered model's own parameter; a list is a new one at each access, and may be changed."""
+        value = super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
+        parameter = _model_parameters(registry.models.get(self.model)).get(name) if isinstance(value, str) else None
+        return value if parameter is None else parameter.load(value)
 
     @property
     def seed_of_split(self) -> int:
@@ -368,15 +378,25 @@ class TrialConfig(BaseModel):
         decreasing = [max(1, round(self.width * (self.depth - i) / self.depth)) for i in range(self.depth)]
         return tuple(decreasing if self.width_profile == "decreasing" else reversed(decreasing))
 
-    def effective(self) -> dict[str, Value]:
-        """Return the parameters that have an effect under the others, in the order of the table."""
-        values = self.model_dump()
+    def effective(self, off: Container[str] = ()) -> dict[str, Value]:
+        """Return the parameters that have an effect under the others, in the order of the table and in plain form.
+
+        A model's own parameter that is None is `none`. Of ours those are left out, except the ones named by `off`.
+        """
+        values, ours = self.model_dump(), _own_parameters()
         table = all_parameters([self.model])
         return {
-            name: values[name]
+            name: plain_value(values[name])
             for name, parameter in table.items()
-            if values[name] is not None and parameter.effect.holds(values)
+            if (values[name] is not None or ((name not in ours or name in off) and parameter.is_off(OFF)))
+            and parameter.effect.holds(values)
         }
+
+    def literals(self, none: object = None) -> dict[str, Any]:
+        """Return the same parameters as a file holds them: lists as lists, and None as the format has it."""
+        table = all_parameters([self.model])
+        literals = {name: table[name].load(value) for name, value in self.effective().items()}
+        return {name: none if value is None else value for name, value in literals.items()}
 
 
 def _check_loss(values: Values) -> None:

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config.parameter import Parameter, Value
+from hpo.config.parameter import Parameter
 from hpo.config.trial_config import TrialConfig, all_parameters
+from hpo.config.values import OFF, Value
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
 
 __all__ = ["Dimension", "Space"]
 
-Params = dict[str, Value]  # by dimension, as Optuna stores them
-Values = dict[str, Value]  # by parameter, as TrialConfig takes them
+Params = dict[str, Any]  # by dimension, as Optuna stores them
+Values = dict[str, Value]  # by parameter, in plain form
 PROBES = 256
 COUNTED_LIMIT = 100_000  # nodes of the conditional tree that are gone through to count its leaves
 TOO_MANY = f"more than {COUNTED_LIMIT:,} combinations of values decide which parameters matter"
@@ -131,8 +132,9 @@ class Space:
         return {name: parameter.default for name, parameter in self.table.items()}
 
     @cached_property
-    def _outside(self) -> dict[str, Value | None]:
-        return {name: value for name, value in self._defaults.items() if name not in self.domains}
+    def _outside(self) -> dict[str, Value]:
+        outside = {name: value for name, value in self._defaults.items() if name not in self.domains}
+        return {name: OFF if value is None else value for name, value in outside.items()}
 
     def _is_active(self, dimension: Dimension, values: Mapping[str, Any]) -> bool:
         """Return whether the dimension matters under these values of its parents.
@@ -140,9 +142,12 @@ class Space:
         A parameter of the space that is itself inactive satisfies no condition; one that is not in the space has its
         default.
         """
-        return dimension.domain.condition.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
-            self._defaults | dict(values)
-        )
+        if not dimension.domain.condition.holds(self._outside | dict(values)):
+            return False
+        given = {
+            name: None if value == OFF and self.table[name].is_off(OFF) else value for name, value in values.items()
+        }
+        return dimension.parameter.effect.holds(self._defaults | given)
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}
@@ -157,19 +162,19 @@ class Space:
         """Return the values of one trial, suggested by Optuna's trial, which stores those that are not constant."""
         return self._fill(lambda dimension: dimension.domain.suggest(trial, dimension.key))
 
-    def values(self, params: Mapping[str, Value]) -> Values:
+    def values(self, params: Mapping[str, Any]) -> Values:
         """Return the values that a trial with these Optuna parameters has, including constants.
 
         Raises:
             SpaceError: a parameter is missing.
         """
 
-        def stored(dimension: Dimension) -> Value:
+        def read(dimension: Dimension) -> Value:
             if dimension.key not in params:
                 raise SpaceError(f"{dimension.key}: the trial has no value for it")
             return dimension.domain.exact(params[dimension.key])
 
-        return self._fill(stored)
+        return self._fill(read)
 
     def params(self, values: Mapping[str, Value]) -> Params:
         """Return the Optuna parameters of a configuration: those of its values that the space contains."""
@@ -177,7 +182,7 @@ class Space:
         for dimension in self.varied:
             name = dimension.parameter.name
             if name in values and self._is_active(dimension, values) and dimension.domain.contains(values[name]):
-                params[dimension.key] = values[name]
+                params[dimension.key] = dimension.domain.stored(values[name])
         return params
 
     def misfits(self, values: Mapping[str, Value]) -> dict[str, Domain | None]:
@@ -203,8 +208,9 @@ class Space:
         params: Params = {}
 
         def choose(dimension: Dimension) -> Value:
-            params[dimension.key] = dimension.domain.at(unit[dimension.key])
-            return params[dimension.key]
+            value = dimension.domain.at(unit[dimension.key])
+            params[dimension.key] = dimension.domain.stored(value)
+            return value
 
         self._fill(choose)
         return params
@@ -276,7 +282,7 @@ class Space:
             yield from self._leaves(index + 1, values, params)
             return
         for value in dimension.domain.points():
-            stored = {} if isinstance(dimension.domain, Constant) else {dimension.key: value}
+            stored = {} if isinstance(dimension.domain, Constant) else {dimension.key: dimension.domain.stored(value)}
             yield from self._leaves(index + 1, values | {dimension.parameter.name: value}, params | stored)
 
     def _probes(self) -> Iterator[Values]:
