@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hpo.config.aliases import PARAMETER_ALIASES
+from hpo.config.declarations import DeclaredDomain
 from hpo.config.effects import ALWAYS, Effect
-from hpo.config.values import OFF, Value, dump_list, load_list
+from hpo.config.values import OFF, Value, dump_list, load_list, spell_value
 from hpo.errors import ConfigError, describe_unknown
 from hpo.utils.text import shorten
 
 __all__ = [
     "AllowedNames",
-    "DeclaredDomain",
     "Group",
     "Parameter",
     "Separator",
@@ -51,23 +51,6 @@ class Separator:
     """Text between the numbers of a list that is written as one text."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class DeclaredDomain:
-    """Domain that a field declares, such as `hpo.Float(1e-4, 1e-1)`.
-
-    Attributes:
-        literal: as a space takes it.
-        contains: whether it contains a plain value.
-        text: the domain in words.
-        choices: its values, if it is a list of them.
-    """
-
-    literal: Any
-    contains: Callable[[Value], bool]
-    text: str
-    choices: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,8 +107,10 @@ class Parameter:
     @property
     def bounds(self) -> str:
         """Valid values as text: `0 <= x < 1`, or the choices, or nothing."""
+        if self.domain is not None:
+            return self.domain.text
         if self.choices:
-            return " ".join(str(choice) for choice in self.choices)
+            return " ".join(map(spell_value, self.choices))
         low = "" if self.low is None else f"{self.low:g} {'<' if self.low_open else '<='} "
         high = "" if self.high is None else f" {'<' if self.high_open else '<='} {self.high:g}"
         return f"{low}x{high}" if low or high else ""
@@ -146,7 +131,7 @@ class Parameter:
         else:
             typed = self._convert(value)
             self._check_bounds(value, typed)
-        if self.domain is not None and not self.domain.contains(typed):
+        if self.domain is not None and not self.domain.allows(typed):
             raise ConfigError(f"{self.name} = {shorten(value)}: out of bounds, must be {self.domain.text}")
         return typed
 
@@ -257,7 +242,7 @@ def _apply_metadata(row: Parameter, item: object) -> Parameter:
         case Separator(text=text):
             return replace(row, separator=text)
         case DeclaredDomain():
-            return replace(row, domain=item)
+            return replace(row, domain=replace(item, choices=tuple(map(row.check, item.choices))))
         case Effect():
             return replace(row, effect=item)
     pattern = getattr(item, "pattern", None)

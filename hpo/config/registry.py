@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from hpo.config.declarations import declared_domains
 from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
 from hpo.utils.text import summarize_error
@@ -185,7 +186,8 @@ def model(
     Args:
         name: the value of the parameter `model` that selects it.
         parameters: a pydantic model of the extra parameters that it declares, each with a default. They become
-            parameters like ours: they can be set, searched and conditioned on.
+            parameters like ours: they can be set, searched and conditioned on. A field that declares a domain, such as
+            `hpo.Float(1e-4, 1e-1)`, is searched without further ado; it may also be one of the shared parameters.
         uses: the shared parameters that the function reads (`activation`, `dropout`, …). Only these have an effect
             under this model; the others are not sampled. `precision` is one of them: the training loop reads it.
         reconstructs: its target is its input: outputs are as many as the numbers of a sample, and the losses are those
@@ -201,7 +203,7 @@ def model(
 
     def register(function: Function) -> Function:
         entry = ModelEntry(
-            name, function, function.__module__, parameters, frozenset(uses), reconstructs, augment=augment
+            name, function, function.__module__, parameters, _all_uses(uses, parameters), reconstructs, augment=augment
         )
         models.add(entry)
         return function
@@ -223,7 +225,8 @@ def training_loop(
 
     Args:
         name: the value of the parameter `model` that selects it.
-        parameters: a pydantic model of the extra parameters that it declares, each with a default.
+        parameters: a pydantic model of the extra parameters that it declares, each with a default or a domain; see
+            `hpo.model`.
         uses: the shared parameters that the loop reads (`epochs`, `learning_rate`, `batch_size`, …). Only these have an
             effect under it; the others are neither sampled nor stored.
         reports: the metrics that it reports beside `val_accuracy` and `val_loss` and that can be objectives, each with
@@ -231,12 +234,18 @@ def training_loop(
     """
 
     def register(function: Function) -> Function:
-        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses), loop=True))
+        used = _all_uses(uses, parameters)
+        models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True))
         for metric, direction in reports.items():
             metrics.add(MetricEntry(metric, function, function.__module__, direction, reported=True))
         return function
 
     return register
+
+
+def _all_uses(uses: Iterable[str], parameters: type[BaseModel] | None) -> frozenset[str]:
+    """Return the shared parameters that are used: those that are named, and those whose domain is declared."""
+    return frozenset(uses).union(declared_domains(parameters))
 
 
 def dataset(name: str) -> Callable[[Function], Function]:

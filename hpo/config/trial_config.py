@@ -24,6 +24,7 @@ from hpo.config.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
+from hpo.config.declarations import declared_domains
 from hpo.config.effects import (
     LOOP_PARAMETERS,
     WHEN_CROSS_ENTROPY,
@@ -42,7 +43,7 @@ from hpo.config.parameter import AllowedNames, Group, Parameter, Separator, para
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
 
-__all__ = ["TrialConfig", "all_parameters", "parameter_rows"]
+__all__ = ["TrialConfig", "all_parameters", "is_shared", "parameter_rows"]
 
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
@@ -427,22 +428,49 @@ def _check_combination(values: Values) -> None:
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 
 
+def is_shared(name: str) -> bool:
+    """Return whether a parameter is ours, and not a registered model's own."""
+    return name in _own_parameters()
+
+
 @cache
 def _own_parameters() -> dict[str, Parameter]:
     return {name: parameter_from_field(name, info) for name, info in TrialConfig.model_fields.items()}
 
 
+@cache
 def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
     """Return the extra parameters that a registered model declares."""
     fields = entry.parameters.model_fields if entry.parameters else {}
-    for name, info in fields.items():
-        if name in _own_parameters() or info.default is PydanticUndefined:
-            problem = "is one of ours already" if name in _own_parameters() else "needs a default"
+    own = {name: info for name, info in fields.items() if name not in _shared_parameters(entry)}
+    for name, info in own.items():
+        if is_shared(name) or (info.default is PydanticUndefined and info.default_factory is None):
+            problem = (
+                "is one of ours already; give it a domain, as hpo.Float(…)" if is_shared(name) else "needs a default"
+            )
             raise ConfigError(f"model '{entry.name}': its parameter '{name}' {problem}")
     return {
         name: replace(parameter_from_field(name, info), group=entry.name, effect=when_model_is(entry.name))
-        for name, info in fields.items()
+        for name, info in own.items()
     }
+
+
+@cache
+def _shared_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
+    """Return the parameters of ours for which a registered model declares a domain, with that and its default."""
+    shared: dict[str, Parameter] = {}
+    for name in declared_domains(entry.parameters):
+        ours = _own_parameters().get(name)
+        if ours is None or name == "model":
+            continue
+        declared = parameter_from_field(name, entry.parameters.model_fields[name])  # type: ignore[union-attr]
+        if declared.kind is not ours.kind:
+            raise ConfigError(
+                f"model '{entry.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
+                f"{ours.type_text}"
+            )
+        shared[name] = replace(ours, default=declared.default, domain=declared.domain)
+    return shared
 
 
 def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
@@ -457,6 +485,9 @@ def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
     table = dict(_own_parameters())
     if loops:
         table = {name: replace(row, effect=restrict_to_loops(name, row.effect)) for name, row in table.items()}
+    if len(entries) == 1:
+        shared = _shared_parameters(entries[0])
+        table |= {name: replace(row, effect=table[name].effect) for name, row in shared.items()}
     for entry in entries:
         for name, parameter in _model_parameters(entry).items():
             if name in table:
@@ -491,7 +522,7 @@ def parameter_rows(model: str | None = None) -> list[dict[str, Any]]:
         {
             "group": row.group,
             "name": row.name,
-            "type": row.kind.__name__,
+            "type": row.type_text,
             "default": row.default,
             "bounds": row.bounds,
             "effect": row.effect.text,

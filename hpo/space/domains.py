@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.config.values import OFF, Value, plain_value
+from hpo.config.values import OFF, Value, plain_value, spell_value
 from hpo.errors import SpaceError
 from hpo.utils.text import shorten
 
@@ -87,7 +87,7 @@ def _disjoint(a: Test, b: Test) -> bool:
 def _text(test: Test) -> str:
     if isinstance(test, Between):
         return f"{test.low:g}..{test.high:g}"
-    return "|".join(str(value).lower() if isinstance(value, bool) else str(value) for value in test)
+    return "|".join(map(spell_value, test))
 
 
 class Domain(ABC):

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from pydantic.fields import FieldInfo
+
+from hpo.config.declarations import DeclaredDomain
 from hpo.config.parameter import Parameter, unknown_parameter
 from hpo.config.values import OFF
 from hpo.errors import ConfigError, HpoError, SpaceError, describe_unknown
@@ -32,7 +35,11 @@ def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
     if name not in table:
         raise SpaceError(unknown_parameter(name, table))
     try:
-        if isinstance(literal, list | tuple) and literal and all(isinstance(x, Mapping | Domain) for x in literal):
+        if (
+            isinstance(literal, list | tuple)
+            and literal
+            and all(isinstance(x, Mapping | Domain | FieldInfo) for x in literal)
+        ):
             domains = tuple(_domain(table[name], item, table) for item in literal)
             _check_alternatives(domains)
             return domains
@@ -45,6 +52,8 @@ def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
 def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
     if isinstance(literal, Mapping):
         return _longhand(parameter, literal, table)
+    if isinstance(literal, FieldInfo):
+        literal = next((item.literal for item in literal.metadata if isinstance(item, DeclaredDomain)), literal)
     if isinstance(literal, Domain):
         wrong = Float if parameter.kind is int else Int if parameter.kind is float else None
         if wrong is not None and isinstance(literal, wrong):
@@ -101,7 +110,7 @@ def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) ->
         raise SpaceError(f"{dict(literal)!r}: only numbers can have a range; give a list of choices")
     if not isinstance(literal.get("log", False), bool):
         raise SpaceError(f"log = {literal['log']!r}: must be true or false")
-    unbounded = replace(parameter, low=None, high=None)
+    unbounded = replace(parameter, low=None, high=None, domain=None)
     numbers = {key: _number(unbounded, key, literal[key]) for key in ("low", "high", "step") if key in literal}
     build = Int if parameter.kind is int else Float
     domain = build(numbers["low"], numbers["high"], literal.get("log", False), numbers.get("step"), when)

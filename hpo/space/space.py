@@ -19,7 +19,7 @@ from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
 
-__all__ = ["Dimension", "Space"]
+__all__ = ["Dimension", "Space", "list_models"]
 
 Params = dict[str, Any]  # by dimension, as Optuna stores them
 Values = dict[str, Value]  # by parameter, in plain form
@@ -42,6 +42,16 @@ class Dimension:
     def parents(self) -> set[str]:
         """Parameters that decide whether this dimension is active."""
         return {*self.parameter.effect.parents, *self.domain.condition.tests}
+
+
+def list_models(literals: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the models of a space's parameters; each brings in parameters of its own.
+
+    Raises:
+        SpaceError: the domain of `model` is wrong.
+    """
+    domains = parse("model", literals.get("model", "mlp"), all_parameters())
+    return tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
 
 
 class Space:
@@ -67,9 +77,7 @@ class Space:
         **more: Any,
     ) -> None:
         literals = {**(parameters or {}), **more}
-        # Without any model's own parameters: `model` must be read first, for it brings in the others.
-        domains = parse("model", literals.get("model", "mlp"), all_parameters())
-        self.models = tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
+        self.models = list_models(literals)
         self.table = all_parameters(self.models)
         self.configurations = configurations
         if configurations:

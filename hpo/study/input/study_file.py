@@ -14,6 +14,8 @@ from hpo.config.values import Value
 from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.space import Space
+from hpo.space.declared import list_declared
+from hpo.space.space import list_models
 from hpo.study.constraints import read_constraints
 from hpo.study.definition import (
     Budget,
@@ -210,7 +212,10 @@ def check_name(name: str, room: int = ROOM) -> str:
 
 
 def _space(table: Mapping[str, Any], base: Path) -> Space:
-    """Return the space that the table names, extended and overridden by its `[parameters]`."""
+    """Return the space that the table names, extended and overridden by its `[parameters]`.
+
+    Domains that a model declares hold where neither says anything else.
+    """
     parameters: dict[str, Any] = {}
     if "space" in table:
         space = table["space"]
@@ -223,7 +228,8 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
                 (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
             )
     try:
-        return Space({**parameters, **get_table(table, "parameters")})
+        parameters |= get_table(table, "parameters")
+        return Space({**list_declared(list_models(parameters)), **parameters})
     except RequestError as error:
         raise type(error)(f"[parameters] {error}") from error
 
