@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
 from hpo.config.declarations import declared_domains
-from hpo.errors import RegistryError, UserExitError, describe_unknown
+from hpo.errors import RegistryError, RequestError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
+from hpo.utils.source_files import import_file
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "ModelEntry",
     "dataset",
     "datasets",
+    "import_module",
     "import_modules",
     "metric",
     "metrics",
@@ -272,20 +274,35 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that register things, also from the working directory, as `python -m` does.
+    """Import modules that register things, also from the working directory, as `python -m` does, or by their files.
 
     Raises:
         RegistryError: a module cannot be imported; the message gives the reason.
     """
     for name in names:
-        folder = str(Path.cwd())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
         try:
-            with translate_exits():
-                importlib.import_module(name)
-        except Exception as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {_reason(error)}") from error
+            import_module(name)
+        except RequestError as error:
+            raise RegistryError(f"--import {error}") from error
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module by its name, also from the working directory, or by the path of its file.
+
+    Raises:
+        RegistryError: it cannot be imported; the message gives the reason.
+        RequestError: there is no such file.
+    """
+    if name.endswith(".py"):
+        return import_file(Path(name).expanduser().absolute())
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with translate_exits():
+            return importlib.import_module(name)
+    except Exception as error:  # a module of the user's can raise anything
+        raise RegistryError(f"{name}: {_reason(error)}") from error
 
 
 @cache
