@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +140,16 @@ class Parameter:
         if self.is_off(value):
             return None
         return load_list(value, self.annotation) if self.kind is list else value
+
+    def spell(self, literal: Any) -> Any:
+        """Return a value or a domain, whose lists are in plain form, as people write it: with lists."""
+        if self.kind is not list:
+            return literal
+        if isinstance(literal, Mapping):
+            return {key: part if key == "when" else self.spell(part) for key, part in literal.items()}
+        if isinstance(literal, str) and not self.is_off(literal):
+            return list(load_list(literal, self.annotation))
+        return [self.spell(part) for part in literal] if isinstance(literal, list | tuple) else literal
 
     def _check_bounds(self, value: object, typed: Value) -> None:
         if self.choices and typed not in self.choices:

@@ -6,7 +6,7 @@ are read by the same code and join it. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
@@ -480,7 +480,11 @@ def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
         RegistryError: a model is not registered.
         ConfigError: two models declare the same extra parameter differently.
     """
-    entries = [registry.models.get(model) for model in models]
+    return dict(_make_table(tuple(registry.models.get(model) for model in models)))
+
+
+@cache
+def _make_table(entries: tuple[registry.ModelEntry, ...]) -> Mapping[str, Parameter]:
     loops = any(entry.loop for entry in entries)
     table = dict(_own_parameters())
     if loops:

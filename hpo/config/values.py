@@ -7,6 +7,7 @@ JSON: `[128, 64]`. So a value is hashable, any table of Optuna's takes it, and p
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -46,7 +47,7 @@ def dump_list(value: object, annotation: Any) -> str:
         listed = None
     if not isinstance(listed, list | tuple):
         raise ValueError(f", not {type(value).__name__}")  # noqa: TRY004
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    adapter = _make_adapter(annotation)
     try:
         return json.dumps(adapter.dump_python(adapter.validate_json(text, strict=True), mode="json"))
     except ValidationError as error:
@@ -55,8 +56,12 @@ def dump_list(value: object, annotation: Any) -> str:
 
 def load_list(text: Value, annotation: Any) -> Any:
     """Return the list, or the tuple if the annotation says so, that `dump_list` has dumped."""
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    return adapter.validate_json(str(text))
+    return _make_adapter(annotation).validate_json(str(text))
+
+
+@cache
+def _make_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _explain(error: ValidationError) -> str:

@@ -102,6 +102,10 @@ class Space:
             for name, domains in self.domains.items()
         }
 
+    def spell(self, literals: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values or domains, by parameter, as people write them: with lists as lists."""
+        return {name: self.table[name].spell(each) if name in self.table else each for name, each in literals.items()}
+
     @property
     def varied(self) -> tuple[Dimension, ...]:
         """Dimensions that are not constant, Optuna's parameters, parents before children."""
@@ -152,10 +156,8 @@ class Space:
         """
         if not dimension.domain.condition.holds(self._outside | dict(values)):
             return False
-        given = {
-            name: None if value == OFF and self.table[name].is_off(OFF) else value for name, value in values.items()
-        }
-        return dimension.parameter.effect.holds(self._defaults | given)
+        off = {name: None for name, value in values.items() if value == OFF and self.table[name].is_off(OFF)}
+        return dimension.parameter.effect.holds({**self._defaults, **values, **off})
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}
