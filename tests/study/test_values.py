@@ -30,6 +30,7 @@ from hpo.space import Choices, Constant, Space
 from hpo.study import Study, StudyStorage
 from hpo.study.input.config_file import read_parameters
 from hpo.study.input.study_file import parse_definition
+from hpo.study.input.wandb_sweep import import_sweep
 from hpo.study.operations.fork import fork_study
 from hpo.utils.documents import parse_toml
 from hpo.utils.toml import toml_value
@@ -220,3 +221,16 @@ def test_wrong_values_are_one_line(annotation: Any, literal: Any, says: str) -> 
 def test_zero_turns_off_what_has_zero() -> None:
     with pytest.raises(RequestError, match="gradient_clip = 'none': must be a number, not str; 0 turns it off"):
         TrialConfig(gradient_clip="none")
+
+
+def test_sweeps_hold_none_lists_and_switches(tmp_path: Path) -> None:
+    model = register(clip=(float | None, None), sizes=(list[int], [8]), norm=(bool, False))
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text(
+        f"method: random\nmetric: {{name: val_loss, goal: minimize}}\nparameters:\n  model: {{value: {model}}}\n"
+        "  clip: {values: [null, 1.0]}\n  sizes: {values: [[8, 4], [16]]}\n  norm: {values: [true, false]}\n"
+    )
+    space = parse_definition(import_sweep(sweep).table, "swept", tmp_path)[1].space
+    assert space.domains["clip"] == (Choices(("none", 1.0), off=True),)
+    assert space.domains["sizes"] == (Choices(("[8, 4]", "[16]")),)
+    assert space.domains["norm"] == (Choices((True, False)),)
