@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from hpo.execution.trial_checkpoint import checkpoint
     from hpo.export.writer import export_model
     from hpo.report.study_report import write_report
-    from hpo.space import Choices, Constant, Float, Int, Space
+    from hpo.space import Constant, Space
+    from hpo.space.fields import Categorical, Float, Int
+    from hpo.space.fields import Categorical as Choices
     from hpo.study import StudyStorage
     from hpo.training.custom_loop import Trial
 
     __version__: str
 
 __all__ = [
+    "Categorical",
     "Choices",
     "Constant",
     "Dataset",
@@ -59,12 +62,12 @@ objective = training_loop  # its name until 0.1
 
 # Loaded on first use: `hpo --help` should not wait for Optuna.
 _LAZY = {
-    "Choices": "hpo.space",
+    "Categorical": "hpo.space.fields",
     "Constant": "hpo.space",
     "Dataset": "hpo.datasets",
-    "Float": "hpo.space",
+    "Float": "hpo.space.fields",
     "HpoError": "hpo.errors",
-    "Int": "hpo.space",
+    "Int": "hpo.space.fields",
     "Ray": "hpo.execution.backends.ray",
     "Slurm": "hpo.execution.backends.slurm",
     "Space": "hpo.space",
@@ -87,6 +90,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("torch-hpo")
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name == "Choices":
+        value = __getattr__("Categorical")  # its name until 0.1
     else:
         raise AttributeError(f"module 'hpo' has no attribute '{name}'")
     globals()[name] = value

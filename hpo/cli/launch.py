@@ -74,13 +74,16 @@ def launch(
     slurm: Sequence[str],
     **keys: Any,
 ) -> int:
-    """Launch STUDY: a template's name, a .toml file, or FILE.py:FUNCTION, an objective function of Optuna's trial.
+    """Launch STUDY: a template's name, a .toml file, FILE.py:FUNCTION, an objective function of Optuna's trial, or
+    FILE.py, which registers a training loop or a model.
 
     The name of a stored study goes on with it.
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
 
     Example: hpo launch train.py:objective --direction maximize --workers 4 --trials 100
+
+    Example: hpo launch my_loop.py --dataset mnist --workers 4 --trials 20
     """
     where = make_backend(backend, address, slurm, options)
     if detach and (backend == "ray" or report):
@@ -107,24 +110,32 @@ def _plan(
 ) -> tuple[LaunchPlan, WorkerOptions]:
     """Return the plan, and the options of its workers."""
     from hpo.execution.objective_function import is_function
-
-    if is_function(study):
-        return _plan_function(study, storage, options, {**keys, "set": sets})
-    from hpo.execution.launch import plan_launch
     from hpo.study.input.study_file import parse_override
 
+    model = None
+    if study.endswith(".py") or is_function(study):
+        from hpo.config import registry
+        from hpo.execution.launch_model import find_model, plan_model_launch
+
+        registry.import_modules(options.imports)
+        model = find_model(study)
+        if model is None:
+            return _plan_function(study, storage, options, {**keys, "set": sets})
     for name in ("direction", "metric_names", "made"):
         if keys.pop(name) is not None:
             spelled = "study" if name == "made" else name.replace("_", "-")
             raise RequestError(f"--{spelled}: is for objective functions, FILE.py:FUNCTION; {study} is none")
     parameters = dict(parse_override(text) for text in sets)
+    if model is not None:
+        return plan_model_launch(model, storage, options, parameters=parameters, **keys)
+    from hpo.execution.launch import plan_launch
+
     return plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys), options
 
 
 def _plan_function(
     text: str, storage: str | None, options: WorkerOptions, keys: dict[str, Any]
 ) -> tuple[LaunchPlan, WorkerOptions]:
-    from hpo.config import registry
     from hpo.execution.launch_function import plan_function_launch
     from hpo.execution.objective_function import find_directions, load_function, read_study
 
@@ -132,7 +143,6 @@ def _plan_function(
         if keys.pop(name):
             spelled = name.replace("_", "-")
             raise RequestError(f"--{spelled}: is for study files; an objective function has this in its own code")
-    registry.import_modules(options.imports)
     function = load_function(text)
     variable = keys.pop("made")
     made = None if variable is None else read_study(text, variable)

@@ -6,21 +6,30 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import annotated_types
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from hpo.config.aliases import PARAMETER_ALIASES
+from hpo.config.declarations import DeclaredDomain
 from hpo.config.effects import ALWAYS, Effect
+from hpo.config.values import OFF, Value, dump_list, load_list, spell_value
 from hpo.errors import ConfigError, describe_unknown
 from hpo.utils.text import shorten
 
-__all__ = ["AllowedNames", "Group", "Parameter", "Value", "parameter_from_field", "unknown_parameter"]
-
-Value = bool | int | float | str
+__all__ = [
+    "AllowedNames",
+    "Group",
+    "Parameter",
+    "Separator",
+    "Value",
+    "parameter_from_field",
+    "unknown_parameter",
+]
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,21 @@ class AllowedNames:
 
 
 @dataclass(frozen=True)
+class Separator:
+    """Text between the numbers of a list that is written as one text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Parameter:
     """Named hyperparameter, a row of `hpo parameters`.
 
+    Its values are checked and kept in their plain form; see `hpo.config.values`.
+
     Attributes:
         name: as study files spell it.
-        kind: type of its values: bool, int, float or str.
+        kind: type of its values: bool, int, float, str or list.
         default: its value where nothing else is given.
         help: a phrase that explains it.
         group: the group in which it is listed.
@@ -55,6 +73,9 @@ class Parameter:
         pattern: regular expression that a text must match.
         optional: whether None is valid.
         effect: when it matters.
+        separator: joins the numbers of a list that is given for a text.
+        annotation: type of a list, such as `list[int]`.
+        domain: the domain that its field declares, which contains all of its values.
     """
 
     name: str
@@ -70,26 +91,67 @@ class Parameter:
     pattern: str | None = None
     optional: bool = False
     effect: Effect = ALWAYS
+    separator: str | None = None
+    annotation: Any = list
+    domain: DeclaredDomain | None = None
+
+    @property
+    def type_text(self) -> str:
+        """Type of its values, as Python writes it."""
+        if self.kind is not list:
+            return self.kind.__name__
+        bounded = typing.get_origin(self.annotation) is typing.Annotated
+        annotation = typing.get_args(self.annotation)[0] if bounded else self.annotation
+        return str(annotation) if typing.get_origin(annotation) else annotation.__name__
 
     @property
     def bounds(self) -> str:
         """Valid values as text: `0 <= x < 1`, or the choices, or nothing."""
+        if self.domain is not None:
+            return self.domain.text
         if self.choices:
-            return " ".join(str(choice) for choice in self.choices)
+            return " ".join(map(spell_value, self.choices))
         low = "" if self.low is None else f"{self.low:g} {'<' if self.low_open else '<='} "
         high = "" if self.high is None else f" {'<' if self.high_open else '<='} {self.high:g}"
         return f"{low}x{high}" if low or high else ""
 
-    def check(self, value: object) -> Value | None:
-        """Check a value, and return it in this parameter's type.
+    def is_off(self, value: object) -> bool:
+        """Return whether a value means None. A text that has `none` among its own choices means just that."""
+        return self.optional and OFF not in self.choices and isinstance(value, str | None) and value in (None, OFF)
+
+    def check(self, value: object) -> Value:
+        """Check a value, and return it in its plain form and this parameter's type.
 
         Raises:
             ConfigError: it has a wrong type or is out of bounds; the message names the parameter, the value and what is
                 valid.
         """
-        if value is None and self.optional:
+        if self.is_off(value):
+            typed: Value = OFF
+        else:
+            typed = self._convert(value)
+            self._check_bounds(value, typed)
+        if self.domain is not None and not self.domain.allows(typed):
+            raise ConfigError(f"{self.name} = {shorten(value)}: out of bounds, must be {self.domain.text}")
+        return typed
+
+    def load(self, value: Value) -> Any:
+        """Return what a configuration has for a plain value: None, a list, or the value itself."""
+        if self.is_off(value):
             return None
-        typed = self._convert(value)
+        return load_list(value, self.annotation) if self.kind is list else value
+
+    def spell(self, literal: Any) -> Any:
+        """Return a value or a domain, whose lists are in plain form, as people write it: with lists."""
+        if self.kind is not list:
+            return literal
+        if isinstance(literal, Mapping):
+            return {key: part if key == "when" else self.spell(part) for key, part in literal.items()}
+        if isinstance(literal, str) and not self.is_off(literal):
+            return list(load_list(literal, self.annotation))
+        return [self.spell(part) for part in literal] if isinstance(literal, list | tuple) else literal
+
+    def _check_bounds(self, value: object, typed: Value) -> None:
         if self.choices and typed not in self.choices:
             raise ConfigError(
                 f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), map(str, self.choices))}"
@@ -100,12 +162,14 @@ class Parameter:
             )
         if isinstance(typed, int | float) and not isinstance(typed, bool) and not self._within(typed):
             raise ConfigError(f"{self.name} = {value!r}: out of bounds, must be {self.bounds}")
-        return typed
 
     def _convert(self, value: object) -> Value:
-        wrong = ConfigError(
-            f"{self.name} = {shorten(value)}: must be {ARTICLES[self.kind]}, not {type(value).__name__}"
-        )
+        if self.kind is list:
+            return self._convert_list(value)
+        if self.separator is not None and isinstance(value, list | tuple) and all(type(each) is int for each in value):
+            value = self.separator.join(map(str, value))
+        must = f"must be {ARTICLES[self.kind]}, not {type(value).__name__}{self._hint(value)}"
+        wrong = ConfigError(f"{self.name} = {shorten(value)}: {must}")
         if self.kind in (bool, str):
             if not isinstance(value, self.kind):
                 raise wrong
@@ -120,13 +184,27 @@ class Parameter:
             raise ConfigError(f"{self.name} = {shorten(value)}: out of bounds, must be {self.bounds or 'of 64 bits'}")
         return int(value) if self.kind is int else float(value)
 
+    def _convert_list(self, value: object) -> str:
+        try:
+            return dump_list(value, self.annotation)
+        except ValueError as error:
+            raise ConfigError(f"{self.name} = {shorten(value)}: must be {self.type_text}{error}") from error
+
+    def _hint(self, value: object) -> str:
+        """Say how a number is turned off, where None was tried."""
+        return (
+            "; 0 turns it off"
+            if isinstance(value, str | None) and value in (None, OFF) and self.help.endswith("0 is off")
+            else ""
+        )
+
     def _within(self, value: float) -> bool:
         above_low = self.low is None or (value > self.low if self.low_open else value >= self.low)
         below_high = self.high is None or (value < self.high if self.high_open else value <= self.high)
         return above_low and below_high
 
 
-ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
 def unknown_parameter(name: str, table: Iterable[str]) -> str:
@@ -137,41 +215,65 @@ def unknown_parameter(name: str, table: Iterable[str]) -> str:
 
 
 def parameter_from_field(name: str, info: FieldInfo) -> Parameter:
-    """Return the parameter that a pydantic field declares: its type, its default, and what its metadata say."""
-    kind, optional, choices = _parse_annotation(name, info.annotation)
-    row = Parameter(name, kind, info.default, info.description or "", "model", choices=choices, optional=optional)
+    """Return the parameter that a pydantic field declares: its type, its default, and what its metadata say.
+
+    Raises:
+        ConfigError: its type is none of a parameter, or its default is no value of that type.
+    """
+    kind, optional, choices, annotation = _parse_annotation(name, info.annotation)
+    default = info.get_default(call_default_factory=True, validated_data={})
+    row = Parameter(name, kind, default, info.description or "", "model", choices=choices, optional=optional)
+    if kind is list:
+        bounds = [item for item in info.metadata if isinstance(item, annotated_types.BaseMetadata)]
+        annotation = typing.Annotated[annotation, *bounds] if bounds else annotation
+        row = replace(row, annotation=annotation)
+        if default is not None and default is not PydanticUndefined:
+            row = replace(row, default=row.check(default))
     for item in info.metadata:
-        match item:
-            case annotated_types.Ge(ge=bound):
-                row = replace(row, low=typing.cast(float, bound))
-            case annotated_types.Gt(gt=bound):
-                row = replace(row, low=typing.cast(float, bound), low_open=True)
-            case annotated_types.Le(le=bound):
-                row = replace(row, high=typing.cast(float, bound))
-            case annotated_types.Lt(lt=bound):
-                row = replace(row, high=typing.cast(float, bound), high_open=True)
-            case Group(name=group):
-                row = replace(row, group=group)
-            case AllowedNames(names=names):
-                row = replace(row, choices=names)
-            case Effect():
-                row = replace(row, effect=item)
-            case _ if getattr(item, "pattern", None):
-                row = replace(row, pattern=item.pattern)
+        row = _apply_metadata(row, item)
     return row
 
 
-def _parse_annotation(name: str, annotation: Any) -> tuple[type, bool, tuple[Value, ...]]:
-    """Return what a field's annotation says: the type, whether None is valid, and the choices."""
-    if typing.get_origin(annotation) is typing.Literal:
-        choices = typing.get_args(annotation)
-        return type(choices[0]), False, choices
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+def _apply_metadata(row: Parameter, item: object) -> Parameter:
+    """Return a parameter with what one item of a field's metadata says."""
+    match item:
+        case annotated_types.Ge(ge=bound):
+            return replace(row, low=typing.cast(float, bound))
+        case annotated_types.Gt(gt=bound):
+            return replace(row, low=typing.cast(float, bound), low_open=True)
+        case annotated_types.Le(le=bound):
+            return replace(row, high=typing.cast(float, bound))
+        case annotated_types.Lt(lt=bound):
+            return replace(row, high=typing.cast(float, bound), high_open=True)
+        case Group(name=group):
+            return replace(row, group=group)
+        case AllowedNames(names=names):
+            return replace(row, choices=names)
+        case Separator(text=text):
+            return replace(row, separator=text)
+        case DeclaredDomain():
+            return replace(row, domain=replace(item, choices=tuple(map(row.check, item.choices))))
+        case Effect():
+            return replace(row, effect=item)
+    pattern = getattr(item, "pattern", None)
+    return replace(row, pattern=pattern) if pattern else row
+
+
+def _parse_annotation(name: str, annotation: Any) -> tuple[type, bool, tuple[Value, ...], Any]:
+    """Return what a field's annotation says: the type, whether None is valid, the choices, and the type of a list."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        choices = tuple(choice for choice in typing.get_args(annotation) if choice is not None)
+        return type(choices[0]), None in typing.get_args(annotation), choices, list
+    if origin in (types.UnionType, typing.Union):
         inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-        kind, _, choices = _parse_annotation(name, inner[0])
-        return kind, True, choices
+        kind, optional, choices, items = _parse_annotation(name, inner[0])
+        return kind, optional or type(None) in typing.get_args(annotation), choices, items
+    if origin in (list, tuple) or annotation in (list, tuple):
+        return list, False, (), annotation
     if annotation not in ARTICLES:
         raise ConfigError(
-            f"parameter '{name}': its type must be bool, int, float, str or a Literal of them, not {annotation}"
+            f"parameter '{name}': its type must be bool, int, float, str, a list, a tuple or a Literal, "
+            f"not {annotation}"
         )
-    return annotation, False, ()
+    return annotation, False, (), list

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from hpo.errors import RegistryError, UserExitError, describe_unknown
+from hpo.config.declarations import declared_domains
+from hpo.errors import RegistryError, RequestError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
+from hpo.utils.source_files import import_file
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "ModelEntry",
     "dataset",
     "datasets",
+    "import_module",
     "import_modules",
     "metric",
     "metrics",
@@ -185,7 +188,8 @@ def model(
     Args:
         name: the value of the parameter `model` that selects it.
         parameters: a pydantic model of the extra parameters that it declares, each with a default. They become
-            parameters like ours: they can be set, searched and conditioned on.
+            parameters like ours: they can be set, searched and conditioned on. A field that declares a domain, such as
+            `hpo.Float(1e-4, 1e-1)`, is searched without further ado; it may also be one of the shared parameters.
         uses: the shared parameters that the function reads (`activation`, `dropout`, …). Only these have an effect
             under this model; the others are not sampled. `precision` is one of them: the training loop reads it.
         reconstructs: its target is its input: outputs are as many as the numbers of a sample, and the losses are those
@@ -201,7 +205,7 @@ def model(
 
     def register(function: Function) -> Function:
         entry = ModelEntry(
-            name, function, function.__module__, parameters, frozenset(uses), reconstructs, augment=augment
+            name, function, function.__module__, parameters, _all_uses(uses, parameters), reconstructs, augment=augment
         )
         models.add(entry)
         return function
@@ -224,7 +228,8 @@ def training_loop(
 
     Args:
         name: the value of the parameter `model` that selects it.
-        parameters: a pydantic model of the extra parameters that it declares, each with a default.
+        parameters: a pydantic model of the extra parameters that it declares, each with a default or a domain; see
+            `hpo.model`.
         uses: the shared parameters that the loop reads (`epochs`, `learning_rate`, `batch_size`, …). Only these have an
             effect under it; the others are neither sampled nor stored.
         reports: the metrics that it reports beside `val_accuracy` and `val_loss` and that can be objectives, each with
@@ -232,12 +237,18 @@ def training_loop(
     """
 
     def register(function: Function) -> Function:
-        models.add(ModelEntry(name, function, function.__module__, parameters, frozenset(uses), loop=True))
+        used = _all_uses(uses, parameters)
+        models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True))
         for metric, direction in reports.items():
             metrics.add(MetricEntry(metric, function, function.__module__, direction, reported=True))
         return function
 
     return register
+
+
+def _all_uses(uses: Iterable[str], parameters: type[BaseModel] | None) -> frozenset[str]:
+    """Return the shared parameters that are used: those that are named, and those whose domain is declared."""
+    return frozenset(uses).union(declared_domains(parameters))
 
 
 def dataset(name: str) -> Callable[[Function], Function]:
@@ -264,20 +275,35 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that register things, also from the working directory, as `python -m` does.
+    """Import modules that register things, also from the working directory, as `python -m` does, or by their files.
 
     Raises:
         RegistryError: a module cannot be imported; the message gives the reason.
     """
     for name in names:
-        folder = str(Path.cwd())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
         try:
-            with translate_exits():
-                importlib.import_module(name)
-        except Exception as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {_reason(error)}") from error
+            import_module(name)
+        except RequestError as error:
+            raise RegistryError(f"--import {error}") from error
+
+
+def import_module(name: str) -> ModuleType:
+    """Import a module by its name, also from the working directory, or by the path of its file.
+
+    Raises:
+        RegistryError: it cannot be imported; the message gives the reason.
+        RequestError: there is no such file.
+    """
+    if name.endswith(".py"):
+        return import_file(Path(name).expanduser().absolute())
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        with translate_exits():
+            return importlib.import_module(name)
+    except Exception as error:  # a module of the user's can raise anything
+        raise RegistryError(f"{name}: {_reason(error)}") from error
 
 
 @cache

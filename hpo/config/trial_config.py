@@ -6,7 +6,7 @@ are read by the same code and join it. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
@@ -24,6 +24,7 @@ from hpo.config.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
+from hpo.config.declarations import declared_domains
 from hpo.config.effects import (
     LOOP_PARAMETERS,
     WHEN_CROSS_ENTROPY,
@@ -38,10 +39,11 @@ from hpo.config.effects import (
     when_optimizer_takes,
     when_shape_uses,
 )
-from hpo.config.parameter import AllowedNames, Group, Parameter, Value, parameter_from_field, unknown_parameter
+from hpo.config.parameter import AllowedNames, Group, Parameter, Separator, parameter_from_field, unknown_parameter
+from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
 
-__all__ = ["TrialConfig", "all_parameters", "parameter_rows"]
+__all__ = ["TrialConfig", "all_parameters", "is_shared", "parameter_rows"]
 
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
@@ -148,8 +150,10 @@ class TrialConfig(BaseModel):
         str | None,
         Field(
             pattern=WIDTHS_PATTERN,
-            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256",
+            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256, or as a "
+            "list",
         ),
+        Separator("-"),
         Group("mlp"),
         when_model_uses("widths"),
     ] = None
@@ -320,13 +324,20 @@ class TrialConfig(BaseModel):
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
         checked = {name: table[name].check(value) for name, value in values.items()}
-        resolved = {name: parameter.default for name, parameter in table.items()} | checked
+        given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
+        resolved = {name: parameter.default for name, parameter in table.items()} | given
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
         if "loss" not in values and registry.models.get(resolved["model"]).reconstructs:
             resolved["loss"] = RECONSTRUCTION_LOSSES[0]
         _check_combination(resolved)
         return resolved
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a registered model's own parameter; a list is a new one at each access, and may be changed."""
+        value = super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
+        parameter = _model_parameters(registry.models.get(self.model)).get(name) if isinstance(value, str) else None
+        return value if parameter is None else parameter.load(value)
 
     @property
     def seed_of_split(self) -> int:
@@ -368,15 +379,25 @@ class TrialConfig(BaseModel):
         decreasing = [max(1, round(self.width * (self.depth - i) / self.depth)) for i in range(self.depth)]
         return tuple(decreasing if self.width_profile == "decreasing" else reversed(decreasing))
 
-    def effective(self) -> dict[str, Value]:
-        """Return the parameters that have an effect under the others, in the order of the table."""
-        values = self.model_dump()
+    def effective(self, off: Container[str] = ()) -> dict[str, Value]:
+        """Return the parameters that have an effect under the others, in the order of the table and in plain form.
+
+        A model's own parameter that is None is `none`. Of ours those are left out, except the ones named by `off`.
+        """
+        values, ours = self.model_dump(), _own_parameters()
         table = all_parameters([self.model])
         return {
-            name: values[name]
+            name: plain_value(values[name])
             for name, parameter in table.items()
-            if values[name] is not None and parameter.effect.holds(values)
+            if (values[name] is not None or ((name not in ours or name in off) and parameter.is_off(OFF)))
+            and parameter.effect.holds(values)
         }
+
+    def literals(self, none: object = None) -> dict[str, Any]:
+        """Return the same parameters as a file holds them: lists as lists, and None as the format has it."""
+        table = all_parameters([self.model])
+        literals = {name: table[name].load(value) for name, value in self.effective().items()}
+        return {name: none if value is None else value for name, value in literals.items()}
 
 
 def _check_loss(values: Values) -> None:
@@ -407,22 +428,49 @@ def _check_combination(values: Values) -> None:
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 
 
+def is_shared(name: str) -> bool:
+    """Return whether a parameter is ours, and not a registered model's own."""
+    return name in _own_parameters()
+
+
 @cache
 def _own_parameters() -> dict[str, Parameter]:
     return {name: parameter_from_field(name, info) for name, info in TrialConfig.model_fields.items()}
 
 
+@cache
 def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
     """Return the extra parameters that a registered model declares."""
     fields = entry.parameters.model_fields if entry.parameters else {}
-    for name, info in fields.items():
-        if name in _own_parameters() or info.default is PydanticUndefined:
-            problem = "is one of ours already" if name in _own_parameters() else "needs a default"
+    own = {name: info for name, info in fields.items() if name not in _shared_parameters(entry)}
+    for name, info in own.items():
+        if is_shared(name) or (info.default is PydanticUndefined and info.default_factory is None):
+            problem = (
+                "is one of ours already; give it a domain, as hpo.Float(…)" if is_shared(name) else "needs a default"
+            )
             raise ConfigError(f"model '{entry.name}': its parameter '{name}' {problem}")
     return {
         name: replace(parameter_from_field(name, info), group=entry.name, effect=when_model_is(entry.name))
-        for name, info in fields.items()
+        for name, info in own.items()
     }
+
+
+@cache
+def _shared_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
+    """Return the parameters of ours for which a registered model declares a domain, with that and its default."""
+    shared: dict[str, Parameter] = {}
+    for name in declared_domains(entry.parameters):
+        ours = _own_parameters().get(name)
+        if ours is None or name == "model":
+            continue
+        declared = parameter_from_field(name, entry.parameters.model_fields[name])  # type: ignore[union-attr]
+        if declared.kind is not ours.kind:
+            raise ConfigError(
+                f"model '{entry.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
+                f"{ours.type_text}"
+            )
+        shared[name] = replace(ours, default=declared.default, domain=declared.domain)
+    return shared
 
 
 def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
@@ -432,11 +480,18 @@ def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
         RegistryError: a model is not registered.
         ConfigError: two models declare the same extra parameter differently.
     """
-    entries = [registry.models.get(model) for model in models]
+    return dict(_make_table(tuple(registry.models.get(model) for model in models)))
+
+
+@cache
+def _make_table(entries: tuple[registry.ModelEntry, ...]) -> Mapping[str, Parameter]:
     loops = any(entry.loop for entry in entries)
     table = dict(_own_parameters())
     if loops:
         table = {name: replace(row, effect=restrict_to_loops(name, row.effect)) for name, row in table.items()}
+    if len(entries) == 1:
+        shared = _shared_parameters(entries[0])
+        table |= {name: replace(row, effect=table[name].effect) for name, row in shared.items()}
     for entry in entries:
         for name, parameter in _model_parameters(entry).items():
             if name in table:
@@ -471,7 +526,7 @@ def parameter_rows(model: str | None = None) -> list[dict[str, Any]]:
         {
             "group": row.group,
             "name": row.name,
-            "type": row.kind.__name__,
+            "type": row.type_text,
             "default": row.default,
             "bounds": row.bounds,
             "effect": row.effect.text,

@@ -28,7 +28,7 @@ from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.execution.loss import explain_loss
-from hpo.execution.objective_function import ObjectiveFunction
+from hpo.execution.objective_function import ObjectiveFunction, is_function
 from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
@@ -295,7 +295,7 @@ def run_study(
 
 @accepts_worker_options
 def launch(
-    study: str | None = None,
+    study: str | Callable[..., Any] | None = None,
     *,
     storage: str | None = None,
     workers: int | None = 1,
@@ -311,8 +311,9 @@ def launch(
     One worker runs in this process, so that models and data sets that a notebook defines are found.
 
     Args:
-        study: a template's name, a path to a study file, or the name of a stored study; None if the other arguments
-            define it.
+        study: a template's name, a path to a study file, or the name of a stored study; a registered training loop or
+            model, the function itself or as `FILE.py`, whose declared domains are the space; None if the other
+            arguments define it.
         storage: a storage URL; by default the one that the commands use.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
             core if there is none. Several workers, and those of a backend, find the user's models and data sets in
@@ -332,7 +333,12 @@ def launch(
     options, keys = WorkerOptions.split({"workers": workers, **keywords})
     check_backend(backend, options)
     keys |= {"space": space, "warm_start": warm_start, "top": top}
-    plan = plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys)
+    if study is None or (isinstance(study, str) and not (study.endswith(".py") or is_function(study))):
+        plan = plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys)
+    else:
+        from hpo.execution.launch_model import plan_code_launch  # which plans with this module
+
+        plan, options = plan_code_launch(study, storage, options, parameters=parameters, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
     created = plan.create(storage)

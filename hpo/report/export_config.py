@@ -6,6 +6,7 @@ import json
 from typing import Any, Literal, get_args
 
 from hpo.config import registry
+from hpo.config.values import OFF
 from hpo.errors import RequestError, describe_unknown
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import one_line
@@ -41,7 +42,7 @@ def export_config(study: Study | Results, number: int | None = None, format: str
     table = {
         "dataset": results.definition.dataset.name,
         "objective": _objective_entry(results),
-        "parameters": row.config.effective(),
+        "parameters": row.config.literals(none=OFF if format == "toml" else None),
     }
     return _format_table(table, _header_lines(results, row), format)
 

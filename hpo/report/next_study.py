@@ -67,13 +67,13 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
         del keys["trials"]
     lines = [f"# What follows from the study {shlex.quote(results.name)}.", *_toml_lines(keys)]
     if warm:
-        rows = [f"    {toml_value(table)}," for table in warm]
+        rows = [f"    {toml_value(results.space.spell(table))}," for table in warm]
         lines += ["# The best trials come first.", "warm_start = [", *rows, "]"]
     lines += ["", "[parameters]"]
-    for name, literal in parameters.items():
+    for name, literal in results.space.spell(parameters).items():
         lines += [f"# {_one_line(reason)}" for reason in reasons.get(name, ())] + _toml_lines({name: literal})
     if definition.baseline is not None:
-        lines += ["", "[baseline]", *_toml_lines(definition.baseline)]
+        lines += ["", "[baseline]", *_toml_lines(results.space.spell(definition.baseline))]
     if definition.report is not None:
         lines += ["", "[report]", *_toml_lines(definition.report.model_dump(mode="json", exclude_defaults=True))]
     return "\n".join(lines) + "\n"

@@ -86,7 +86,7 @@ def _params_document(results: Results, row: TrialRow, attributes: Mapping[str, A
     return {
         "number": row.number,
         "state": row.state,
-        "parameters": row.config.effective() if row.config else row.params,
+        "parameters": row.config.literals() if row.config else row.params,
         "values": {objective.metric: value for objective, value in pairs},
         "best_epoch": row.best_epoch,
         "parameter_count": row.parameter_count,

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.config.parameter import Value
+from hpo.config.values import OFF, Value, plain_value, spell_value
 from hpo.errors import SpaceError
 from hpo.utils.text import shorten
 
@@ -87,7 +87,7 @@ def _disjoint(a: Test, b: Test) -> bool:
 def _text(test: Test) -> str:
     if isinstance(test, Between):
         return f"{test.low:g}..{test.high:g}"
-    return "|".join(str(value).lower() if isinstance(value, bool) else str(value) for value in test)
+    return "|".join(map(spell_value, test))
 
 
 class Domain(ABC):
@@ -132,12 +132,16 @@ class Domain(ABC):
         """Ask Optuna's trial for a value."""
         return self.exact(trial._suggest(name, self.distribution()))
 
-    def exact(self, value: Value) -> Value:
-        """Return the domain's own value for one that Optuna computed: 0.3 for 0.30000000000000004."""
+    def exact(self, value: Any) -> Value:
+        """Return the domain's own value for one that Optuna computed or stored: 0.3 for 0.30000000000000004."""
+        return plain_value(value)
+
+    def stored(self, value: Value) -> Any:
+        """Return one of the domain's values as Optuna stores it; the inverse of `exact`."""
         return value
 
-    def contains(self, value: Value) -> bool:
-        """Return whether the domain contains `value`."""
+    def contains(self, value: Any) -> bool:
+        """Return whether the domain contains `value`, in its own form or as Optuna stores it."""
         distribution = self.distribution()
         try:
             return bool(distribution._contains(distribution.to_internal_repr(value)))
@@ -171,13 +175,14 @@ class Constant(Domain):
 
 @dataclass(frozen=True)
 class Choices(Domain):
-    """List of values."""
+    """List of values. With `off`, the value `none` among them is None, and Optuna stores it so."""
 
     values: tuple[Value, ...]
     when: Condition | Mapping[str, Any] = field(default_factory=Condition)
+    off: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "values", tuple(map(plain_value, self.values)))
         if not self.values:
             raise SpaceError("the list is empty; give at least one choice")
         if len(self.values) > CHOICES_LIMIT:
@@ -186,7 +191,13 @@ class Choices(Domain):
             raise SpaceError(f"{shorten(list(self.values))}: a choice is listed twice")
 
     def distribution(self) -> BaseDistribution:
-        return CategoricalDistribution(self.values)
+        return CategoricalDistribution([self.stored(value) for value in self.values])
+
+    def stored(self, value: Value) -> Any:
+        return None if self.off and value == OFF else value
+
+    def contains(self, value: Any) -> bool:
+        return super().contains(self.stored(plain_value(value)))
 
     def at(self, unit: float) -> Value:
         return self.values[int(unit * len(self.values))]
@@ -260,8 +271,8 @@ class Float(Range):
         value = self._log_at(self.low, self.high, unit) if self.log else self.low + unit * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
-    def exact(self, value: Value) -> Value:
-        return value if self.step is None else round(float(value), DIGITS)
+    def exact(self, value: Any) -> Value:
+        return plain_value(value) if self.step is None else round(float(value), DIGITS)
 
     def count(self) -> int:
         if self.step is None:

@@ -16,21 +16,15 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from hpo.config.parameter import Parameter, Value
+from hpo.config.parameter import Parameter
+from hpo.config.values import Value, plain_value
 from hpo.errors import SpaceError
 from hpo.space.domains import Choices, Constant, Domain, Float, Int
 from hpo.space.space import Params, Space, Values
 
-__all__ = ["ExtendedSpace", "LearnedSpace", "plain_value"]
+__all__ = ["ExtendedSpace", "LearnedSpace"]
 
 GROUP = "learned"  # of its parameters, which no registry knows
-
-
-def plain_value(value: Any) -> Value:
-    """Return a value that Optuna has stored as one that a domain can hold: None as `none`, a list or table as JSON."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    return "none" if value is None else json.dumps(value, default=str)
 
 
 class LearnedSpace(Space):
@@ -56,7 +50,7 @@ class LearnedSpace(Space):
         self.table = {name: _make_parameter(name, domain) for name, (domain,) in self.domains.items()}
         self.dimensions = self._order_dimensions()
 
-    def values(self, params: Mapping[str, Value]) -> Values:
+    def values(self, params: Mapping[str, Any]) -> Values:
         """Return the values that a trial with these Optuna parameters has, which are just those."""
         return {d.key: d.domain.exact(params[d.key]) for d in self.dimensions if d.key in params}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from hpo.config.parameter import Parameter, Value, unknown_parameter
+from pydantic.fields import FieldInfo
+
+from hpo.config.declarations import DeclaredDomain
+from hpo.config.parameter import Parameter, unknown_parameter
+from hpo.config.values import OFF
 from hpo.errors import ConfigError, HpoError, SpaceError, describe_unknown
 from hpo.space.domains import Between, Choices, Condition, Constant, Domain, Float, Int, Range, Test
 
@@ -31,7 +35,11 @@ def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
     if name not in table:
         raise SpaceError(unknown_parameter(name, table))
     try:
-        if isinstance(literal, list | tuple) and literal and all(isinstance(x, Mapping | Domain) for x in literal):
+        if (
+            isinstance(literal, list | tuple)
+            and literal
+            and all(isinstance(x, Mapping | Domain | FieldInfo) for x in literal)
+        ):
             domains = tuple(_domain(table[name], item, table) for item in literal)
             _check_alternatives(domains)
             return domains
@@ -44,6 +52,8 @@ def parse(name: str, literal: object, table: Table) -> tuple[Domain, ...]:
 def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
     if isinstance(literal, Mapping):
         return _longhand(parameter, literal, table)
+    if isinstance(literal, FieldInfo):
+        literal = next((item.literal for item in literal.metadata if isinstance(item, DeclaredDomain)), literal)
     if isinstance(literal, Domain):
         wrong = Float if parameter.kind is int else Int if parameter.kind is float else None
         if wrong is not None and isinstance(literal, wrong):
@@ -51,9 +61,31 @@ def _domain(parameter: Parameter, literal: object, table: Table) -> Domain:
                 f"{literal!r}: the parameter is {parameter.kind.__name__}; use {parameter.kind.__name__.capitalize()}"
             )
         return _longhand(parameter, literal.to_json(), table)
-    if isinstance(literal, list | tuple):
-        return Choices(tuple(_value(parameter, value) for value in literal))
-    return Constant(_value(parameter, literal))
+    if isinstance(literal, list | tuple) and not _is_value(parameter, literal):
+        return _choices(parameter, literal, Condition())
+    return Constant(parameter.check(literal))
+
+
+def _is_value(parameter: Parameter, literal: Sequence[object]) -> bool:
+    """Return whether a list is one value rather than choices: `[128, 64]` where a value is a list of numbers."""
+    if parameter.kind is not list and parameter.separator is None:
+        return False
+    if _is_valid(parameter, literal):
+        return not literal or not all(_is_valid(parameter, item) for item in literal)
+    return not any(isinstance(item, str | list | tuple) for item in literal)
+
+
+def _is_valid(parameter: Parameter, value: object) -> bool:
+    try:
+        parameter.check(value)
+    except ConfigError:
+        return False
+    return True
+
+
+def _choices(parameter: Parameter, literal: Sequence[object], when: Condition) -> Choices:
+    values = tuple(map(parameter.check, literal))
+    return Choices(values, when, off=OFF in values and parameter.is_off(OFF))
 
 
 def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) -> Domain:
@@ -63,11 +95,11 @@ def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) ->
     when = _condition(literal.get("when", {}), table)
     rest = {key: value for key, value in literal.items() if key != "when"}
     if set(rest) == {"value"}:
-        return Constant(_value(parameter, rest["value"]), when)
+        return Constant(parameter.check(rest["value"]), when)
     if set(rest) == {"choices"}:
         if not isinstance(rest["choices"], list | tuple):
             raise SpaceError(f"choices = {rest['choices']!r}: must be a list")
-        return Choices(tuple(_value(parameter, value) for value in rest["choices"]), when)
+        return _choices(parameter, rest["choices"], when)
     if {"low", "high"} <= set(rest) and not {"value", "choices"} & set(rest):
         return _range(parameter, rest, when)
     raise SpaceError(f"{dict(literal)!r}: give value, or choices, or both low and high")
@@ -78,7 +110,7 @@ def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) ->
         raise SpaceError(f"{dict(literal)!r}: only numbers can have a range; give a list of choices")
     if not isinstance(literal.get("log", False), bool):
         raise SpaceError(f"log = {literal['log']!r}: must be true or false")
-    unbounded = replace(parameter, low=None, high=None)
+    unbounded = replace(parameter, low=None, high=None, domain=None)
     numbers = {key: _number(unbounded, key, literal[key]) for key in ("low", "high", "step") if key in literal}
     build = Int if parameter.kind is int else Float
     domain = build(numbers["low"], numbers["high"], literal.get("log", False), numbers.get("step"), when)
@@ -90,10 +122,6 @@ def _range(parameter: Parameter, literal: Mapping[str, Any], when: Condition) ->
 def _number(parameter: Parameter, key: str, value: object) -> float:
     """Return a bound of a range in the parameter's type, once it is checked against the parameter's own bounds."""
     return cast(float, replace(parameter, name=key, optional=False).check(value))
-
-
-def _value(parameter: Parameter, value: object) -> Value:
-    return cast(Value, replace(parameter, optional=False).check(value))
 
 
 def _condition(literal: object, table: Table) -> Condition:
@@ -111,11 +139,11 @@ def _test(parameter: Parameter, literal: object) -> Test:
             raise SpaceError(f"when {parameter.name} = {dict(literal)!r}: a range has low and high, and nothing else")
         domain = _range(parameter, literal, Condition())
         return Between(domain.low, domain.high)
-    values = literal if isinstance(literal, list | tuple) else [literal]
+    values = literal if isinstance(literal, list | tuple) and not _is_value(parameter, literal) else [literal]
     if not values:
         raise SpaceError(f"when {parameter.name} = []: an empty list can never hold")
     try:
-        return tuple(_value(parameter, value) for value in values)
+        return tuple(map(parameter.check, values))
     except ConfigError as error:
         raise SpaceError(f"when {error}") from error
 

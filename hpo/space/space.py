@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import optuna
 
-from hpo.config.parameter import Parameter, Value
+from hpo.config.parameter import Parameter
 from hpo.config.trial_config import TrialConfig, all_parameters
+from hpo.config.values import OFF, Value
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
 
-__all__ = ["Dimension", "Space"]
+__all__ = ["Dimension", "Space", "list_models"]
 
-Params = dict[str, Value]  # by dimension, as Optuna stores them
-Values = dict[str, Value]  # by parameter, as TrialConfig takes them
+Params = dict[str, Any]  # by dimension, as Optuna stores them
+Values = dict[str, Value]  # by parameter, in plain form
 PROBES = 256
 COUNTED_LIMIT = 100_000  # nodes of the conditional tree that are gone through to count its leaves
 TOO_MANY = f"more than {COUNTED_LIMIT:,} combinations of values decide which parameters matter"
@@ -41,6 +42,16 @@ class Dimension:
     def parents(self) -> set[str]:
         """Parameters that decide whether this dimension is active."""
         return {*self.parameter.effect.parents, *self.domain.condition.tests}
+
+
+def list_models(literals: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the models of a space's parameters; each brings in parameters of its own.
+
+    Raises:
+        SpaceError: the domain of `model` is wrong.
+    """
+    domains = parse("model", literals.get("model", "mlp"), all_parameters())
+    return tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
 
 
 class Space:
@@ -66,9 +77,7 @@ class Space:
         **more: Any,
     ) -> None:
         literals = {**(parameters or {}), **more}
-        # Without any model's own parameters: `model` must be read first, for it brings in the others.
-        domains = parse("model", literals.get("model", "mlp"), all_parameters())
-        self.models = tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
+        self.models = list_models(literals)
         self.table = all_parameters(self.models)
         self.configurations = configurations
         if configurations:
@@ -92,6 +101,10 @@ class Space:
             name: domains[0].to_json() if len(domains) == 1 else [domain.to_json() for domain in domains]
             for name, domains in self.domains.items()
         }
+
+    def spell(self, literals: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values or domains, by parameter, as people write them: with lists as lists."""
+        return {name: self.table[name].spell(each) if name in self.table else each for name, each in literals.items()}
 
     @property
     def varied(self) -> tuple[Dimension, ...]:
@@ -131,8 +144,9 @@ class Space:
         return {name: parameter.default for name, parameter in self.table.items()}
 
     @cached_property
-    def _outside(self) -> dict[str, Value | None]:
-        return {name: value for name, value in self._defaults.items() if name not in self.domains}
+    def _outside(self) -> dict[str, Value]:
+        outside = {name: value for name, value in self._defaults.items() if name not in self.domains}
+        return {name: OFF if value is None else value for name, value in outside.items()}
 
     def _is_active(self, dimension: Dimension, values: Mapping[str, Any]) -> bool:
         """Return whether the dimension matters under these values of its parents.
@@ -140,9 +154,10 @@ class Space:
         A parameter of the space that is itself inactive satisfies no condition; one that is not in the space has its
         default.
         """
-        return dimension.domain.condition.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
-            self._defaults | dict(values)
-        )
+        if not dimension.domain.condition.holds(self._outside | dict(values)):
+            return False
+        off = {name: None for name, value in values.items() if value == OFF and self.table[name].is_off(OFF)}
+        return dimension.parameter.effect.holds({**self._defaults, **values, **off})
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}
@@ -157,19 +172,19 @@ class Space:
         """Return the values of one trial, suggested by Optuna's trial, which stores those that are not constant."""
         return self._fill(lambda dimension: dimension.domain.suggest(trial, dimension.key))
 
-    def values(self, params: Mapping[str, Value]) -> Values:
+    def values(self, params: Mapping[str, Any]) -> Values:
         """Return the values that a trial with these Optuna parameters has, including constants.
 
         Raises:
             SpaceError: a parameter is missing.
         """
 
-        def stored(dimension: Dimension) -> Value:
+        def read(dimension: Dimension) -> Value:
             if dimension.key not in params:
                 raise SpaceError(f"{dimension.key}: the trial has no value for it")
             return dimension.domain.exact(params[dimension.key])
 
-        return self._fill(stored)
+        return self._fill(read)
 
     def params(self, values: Mapping[str, Value]) -> Params:
         """Return the Optuna parameters of a configuration: those of its values that the space contains."""
@@ -177,7 +192,7 @@ class Space:
         for dimension in self.varied:
             name = dimension.parameter.name
             if name in values and self._is_active(dimension, values) and dimension.domain.contains(values[name]):
-                params[dimension.key] = values[name]
+                params[dimension.key] = dimension.domain.stored(values[name])
         return params
 
     def misfits(self, values: Mapping[str, Value]) -> dict[str, Domain | None]:
@@ -203,8 +218,9 @@ class Space:
         params: Params = {}
 
         def choose(dimension: Dimension) -> Value:
-            params[dimension.key] = dimension.domain.at(unit[dimension.key])
-            return params[dimension.key]
+            value = dimension.domain.at(unit[dimension.key])
+            params[dimension.key] = dimension.domain.stored(value)
+            return value
 
         self._fill(choose)
         return params
@@ -276,7 +292,7 @@ class Space:
             yield from self._leaves(index + 1, values, params)
             return
         for value in dimension.domain.points():
-            stored = {} if isinstance(dimension.domain, Constant) else {dimension.key: value}
+            stored = {} if isinstance(dimension.domain, Constant) else {dimension.key: dimension.domain.stored(value)}
             yield from self._leaves(index + 1, values | {dimension.parameter.name: value}, params | stored)
 
     def _probes(self) -> Iterator[Values]:

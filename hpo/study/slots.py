@@ -6,15 +6,15 @@ import itertools
 
 import numpy as np
 
-from hpo.config.parameter import Value
 from hpo.space import Space
+from hpo.space.space import Params
 from hpo.study.definition import Definition
 from hpo.study.warm_start import warm_params
 
 __all__ = ["fixed_trials"]
 
 
-def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str, Value]]:
+def fixed_trials(definition: Definition, start: int, stop: int) -> list[Params]:
     """Return the Optuna parameters of slots `start` to `stop - 1`.
 
     Slot 0 is the baseline if there is one, and warm starts follow it. Random slot n is drawn from (study seed, n);
@@ -30,18 +30,22 @@ def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str
     return first if draw is None else first + draw(definition, space, start + len(first), stop)
 
 
-def _leading_trials(definition: Definition, space: Space) -> list[dict[str, Value]]:
+def _leading_trials(definition: Definition, space: Space) -> list[Params]:
     """Return the baseline, and the warm starts after it."""
-    baseline = [] if definition.baseline is None else [space.params(definition.baseline_config(space).effective())]
+    baseline = (
+        []
+        if definition.baseline is None
+        else [space.params(definition.baseline_config(space).effective(space.domains))]
+    )
     return baseline + [warm_params(space, table) for table in definition.warm_start]
 
 
-def _random(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+def _random(definition: Definition, space: Space, start: int, stop: int) -> list[Params]:
     size = len(space.varied)
     return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(start, stop)]
 
 
-def _sobol(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+def _sobol(definition: Definition, space: Space, start: int, stop: int) -> list[Params]:
     size = len(space.varied)
     if size == 0:
         return [{} for _ in range(start, stop)]
@@ -54,6 +58,6 @@ def _sobol(definition: Definition, space: Space, start: int, stop: int) -> list[
     return [space.draw(engine.random(1)[0].tolist()) for _ in range(start, stop)]
 
 
-def _grid(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:
+def _grid(definition: Definition, space: Space, start: int, stop: int) -> list[Params]:
     offset = 1 if definition.baseline is not None else 0
     return list(itertools.islice(space.grid(), start - offset, stop - offset))

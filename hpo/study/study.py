@@ -430,7 +430,7 @@ class Study:
 
     def _baseline_values(self, claim: ClaimedTrial) -> dict[str, Any]:
         """Return the baseline's values, and tell Optuna those that the space contains."""
-        values = self.definition.baseline_config(self.space).effective()
+        values = self.definition.baseline_config(self.space).effective(self.space.domains)
         params = self.space.params(values)
         for dimension in self.space.varied:
             if dimension.key in params:

@@ -9,13 +9,14 @@ from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
 from hpo.space import Space
+from hpo.space.space import Params
 from hpo.study.definition import constant_parameters
 from hpo.study.samplers import SAMPLERS
 
 __all__ = ["check_warm_start", "warm_params"]
 
 
-def warm_params(space: Space, table: Mapping[str, Value]) -> dict[str, Value]:
+def warm_params(space: Space, table: Mapping[str, Value]) -> Params:
     """Return the Optuna parameters of a warm start; its table may leave out the space's constants."""
     return space.params({**constant_parameters(space), **table})
 
@@ -39,16 +40,17 @@ def check_warm_start(tables: object, space: Space, sampler: str) -> tuple[dict[s
             _check_table(table, space, complete=SAMPLERS[sampler].fixed)
         except RequestError as error:
             raise DefinitionError(f"warm_start[{index}] {error}") from error
-    return tuple(dict(table) for table in tables)
+    return tuple({name: space.table[name].check(value) for name, value in table.items()} for table in tables)
 
 
 def _check_table(table: Mapping[str, Any], space: Space, *, complete: bool) -> None:
-    TrialConfig(**table)
-    misfits = space.misfits({**constant_parameters(space), **table})
+    TrialConfig(**{**constant_parameters(space), **table})
+    values = {name: space.table[name].check(value) for name, value in table.items()}
+    misfits = space.misfits({**constant_parameters(space), **values})
     for name, value in table.items():
         if name not in space.domains or name in misfits:
             raise DefinitionError(f"{name} = {value!r}: the space does not allow this value beside the others")
-    params = warm_params(space, table)
+    params = warm_params(space, values)
     if complete:
         space.values(params)
     elif not params and space.varied:

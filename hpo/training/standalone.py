@@ -13,6 +13,7 @@ from safetensors.torch import save
 from hpo.config import registry
 from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
+from hpo.config.values import OFF
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
 from hpo.training.callbacks import CsvLog, Progress
@@ -113,7 +114,7 @@ def write_config(
     document: dict[str, Any] = {
         "dataset": reference.name,
         "objective": monitor if direction == usual else {"metric": monitor, "direction": direction},
-        "parameters": config.effective(),
+        "parameters": config.literals(none=OFF),
     }
     comment = "".join(f"# {line}\n" for line in (header or "").splitlines())
     write_atomically(path, (comment + tomli_w.dumps(document)).encode())

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from hpo.config.values import plain_value
 from hpo.space import Choices, Constant, Float, Int, LearnedSpace
-from hpo.space.learned import plain_value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 NUMBERS = st.integers(1, 50)

@@ -140,7 +140,7 @@ def test_where_nothing_can_be_kept_no_study_is_made(tmp_path: Path, parameters: 
 
 def test_a_parameter_that_the_new_space_needs_and_no_trial_has(tmp_path: Path) -> None:
     old = made(tmp_path, trials=3, parameters={**SPACE, "schedule": "linear"})
-    with pytest.raises(RequestError, match="final_learning_rate: the trial has no value for it"):
+    with pytest.raises(RequestError, match="final_learning_rate = 'none' is not a choice"):
         fork_study(old, "new", {"final_learning_rate": [0.0, 0.1]})
 
 

@@ -105,8 +105,9 @@ def _split_sides(
     deep models, or the learning rates of one optimizer.
     """
     compared = {*expectation.better, *expectation.than}
+    known = results.space.domains
     better, worse = (
-        [row for row in results.ranked if row.config is not None and _matches(row.config.effective(), case)]
+        [row for row in results.ranked if row.config is not None and _matches(row.config.effective(known), case)]
         for case in (expectation.better, expectation.than)
     )
     keys = {key for row in better for key in row.params} & {key for row in worse for key in row.params}
@@ -138,7 +139,7 @@ def group_trials(results: Results, names: Sequence[str]) -> list[Group]:
     trials: dict[tuple[object, ...], list[TrialRow]] = {}
     for row in sorted(results.ranked, key=lambda row: row.number):
         if row.config is not None:
-            values = row.config.effective()
+            values = row.config.effective(results.space.domains)
             trials.setdefault(tuple(values.get(name) for name in names), []).append(row)
     places = [_value_order([key[i] for key in trials]) for i in range(len(names))]
     keys = sorted(trials, key=lambda key: [place[value] for place, value in zip(places, key, strict=True)])
@@ -347,7 +348,7 @@ class _XPositions:
         self.edges = self._edges(numbers) if len(set(numbers)) > PLACES else None
 
     def _raw(self, row: TrialRow) -> Any:
-        effective = row.config.effective() if row.config is not None else {}
+        effective = row.config.effective(self.results.space.domains) if row.config is not None else {}
         return (
             effective[self.x]
             if self.x in effective

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from hpo.config.parameter import Value
+from hpo.config.values import Value, plain_value
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Text
 from hpo.report.data.results import Results
 from hpo.report.figures.axes import choose_round_ticks, list_named_values, round_float
@@ -33,7 +33,6 @@ from hpo.report.format import count_text, dimension_text, value_text, values_tex
 from hpo.report.stats.importance import RESAMPLES, SAMPLE_LIMIT, Importances, Share, list_ranked_trials
 from hpo.space import Dimension
 from hpo.space.domains import Domain, Range
-from hpo.space.learned import plain_value
 from hpo.storage.stored_values import is_number
 from hpo.study import Objective, Study
 

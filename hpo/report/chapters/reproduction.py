@@ -80,7 +80,7 @@ def study_table(results: Results) -> dict[str, Any]:
 
     `hpo.study.input.study_file.parse_definition` reads them.
     """
-    definition, budget = results.definition, results.budget
+    definition, budget, spell = results.definition, results.budget, results.space.spell
     table = {
         "name": fit_name(results.name, "", ROOM),  # a name of earlier versions may be longer than a new one
         "dataset": definition.dataset.name,
@@ -92,10 +92,10 @@ def study_table(results: Results) -> dict[str, Any]:
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),
         "seed": definition.seed,
-        "parameters": definition.parameters,
+        "parameters": spell(definition.parameters),
         "constraints": [each.text for each in definition.constraints] or None,
-        "baseline": definition.baseline,
-        "warm_start": [dict(each) for each in definition.warm_start] or None,
+        "baseline": None if definition.baseline is None else spell(definition.baseline),
+        "warm_start": [spell(each) for each in definition.warm_start] or None,
         "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
         "record_steps": definition.record_steps or None,
     }

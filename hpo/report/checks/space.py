@@ -266,7 +266,8 @@ def _choices_finding(
     title, evidence = f"best trial by {dimension_text(dimension)}", f"the best trial by value: {text}{warning}"
     if not worse:
         return Finding("isolation", title, "ok", evidence, parameters=(name,))
-    table = {**domain.to_json(), "choices": [value for value in domain.values if value not in worse]}
+    kept = [value for value in domain.values if value not in worse]
+    table = dimension.parameter.spell({**domain.to_json(), "choices": kept})
     advice = f"drop {', '.join(map(value_text, worse))} from {dimension_text(dimension)}"
     return Finding("isolation", title, "note", evidence, advice, f"{toml_key(name)} = {toml_value(table)}", (name,))
 

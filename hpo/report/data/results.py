@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
+from hpo.config.values import Value, plain_value
 from hpo.errors import RequestError
 from hpo.report.format import finite
 from hpo.space import ExtendedSpace, LearnedSpace, Space
-from hpo.space.learned import plain_value
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
@@ -221,7 +220,7 @@ class Results:
         """Return a trial's values of the varied parameters by name; without a configuration all that it has."""
         if row.config is None:
             return {self._names.get(key, key): value for key, value in row.params.items()}
-        effective = row.config.effective()
+        effective = row.config.effective(self.space.domains)
         return {**{name: effective[name] for name in self.varied if name in effective}, **self.asked(row)}
 
     def asked(self, row: TrialRow) -> dict[str, Value]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hpo.config.parameter import Value
+from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
@@ -86,9 +86,9 @@ def _format_dimension(dimension: Dimension) -> str:
 
 def _format_domain(domain: Domain) -> str:
     if isinstance(domain, Constant):
-        return str(domain.value)
+        return spell_value(domain.value)
     if isinstance(domain, Choices):
-        return "one of " + ", ".join(map(str, domain.values))
+        return "one of " + ", ".join(map(spell_value, domain.values))
     assert isinstance(domain, Range)
     scale = " on a log scale" if domain.log else f" in steps of {domain.step:g}" if domain.step is not None else ""
     return f"{domain.low:g} to {domain.high:g}{scale}"
@@ -110,5 +110,6 @@ def _sample_params(definition: Definition, space: Space, count: int) -> list[dic
 
 def _format_values(values: dict[str, Value]) -> str:
     return ", ".join(
-        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values.items()
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {spell_value(value)}"
+        for name, value in values.items()
     )

@@ -100,12 +100,9 @@ def _read_case(where: str, values: object, space: Space) -> dict[str, Value]:
         if name not in space.table:
             raise DefinitionError(f"{where}: {describe_unknown('parameter', name, space.table)}")
         try:
-            checked = space.table[name].check(value)
+            case[name] = space.table[name].check(value)
         except ConfigError as error:
             raise DefinitionError(f"{where} {error}") from error
-        if checked is None:
-            raise DefinitionError(f"{where} {name} = {value!r}: must be a value")
-        case[name] = checked
     return case
 
 

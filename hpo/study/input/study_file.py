@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig, all_parameters
+from hpo.config.values import Value
 from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.space import Space
+from hpo.space.declared import list_declared
+from hpo.space.space import list_models
 from hpo.study.constraints import read_constraints
 from hpo.study.definition import (
     Budget,
@@ -107,9 +110,7 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models)
     _check_validation(space, objectives)
-    baseline = get_table(table, "baseline") if "baseline" in table else None
-    if baseline is not None:
-        _with_prefix("[baseline]", lambda: TrialConfig(**{**constant_parameters(space), **baseline}))
+    baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space))
     dataset = _find_dataset(table, space, base)
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
@@ -134,6 +135,16 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     budget = parse_budget(table, definition, DEFAULT_TRIALS)
     check_first(definition, budget)
     return name, definition, budget
+
+
+def _parse_baseline(table: Mapping[str, Any], space: Space) -> dict[str, Value] | None:
+    """Return the values of the key `baseline` in plain form; None without the key."""
+    if "baseline" not in table:
+        return None
+    given = get_table(table, "baseline")
+    config = TrialConfig(**{**constant_parameters(space), **given})
+    parameters = all_parameters([config.model])
+    return {name: parameters[name].check(value) for name, value in given.items()}
 
 
 def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> DatasetReference:
@@ -201,7 +212,10 @@ def check_name(name: str, room: int = ROOM) -> str:
 
 
 def _space(table: Mapping[str, Any], base: Path) -> Space:
-    """Return the space that the table names, extended and overridden by its `[parameters]`."""
+    """Return the space that the table names, extended and overridden by its `[parameters]`.
+
+    Domains that a model declares hold where neither says anything else.
+    """
     parameters: dict[str, Any] = {}
     if "space" in table:
         space = table["space"]
@@ -214,7 +228,8 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
                 (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
             )
     try:
-        return Space({**parameters, **get_table(table, "parameters")})
+        parameters |= get_table(table, "parameters")
+        return Space({**list_declared(list_models(parameters)), **parameters})
     except RequestError as error:
         raise type(error)(f"[parameters] {error}") from error
 

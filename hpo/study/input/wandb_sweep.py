@@ -10,8 +10,9 @@ from typing import Any
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, METRIC_ALIASES, PARAMETER_ALIASES, VALUE_ALIASES, normalize_name
-from hpo.config.parameter import Parameter, Value
+from hpo.config.parameter import Parameter
 from hpo.config.trial_config import all_parameters
+from hpo.config.values import OFF, Value
 from hpo.errors import DefinitionError, HpoError, RequestError, describe_unknown
 from hpo.study.input.study_file import DEFAULT_TRIALS, parse_definition
 from hpo.study.input.wandb_domains import convert_domain
@@ -198,6 +199,10 @@ class _SweepReader:
         """Return our value for one of theirs; None, with a note, if there is none."""
         if (renamed := self.renames.get(f"{theirs}.{value}")) is not None:
             return renamed
+        if parameter.is_off(value):
+            return OFF
+        if isinstance(value, list) and (parameter.kind is list or parameter.separator is not None):
+            return parameter.check(value)
         if parameter.kind in (int, float) and isinstance(value, str):
             try:
                 return float(value)  # YAML reads 1e-4 as a text

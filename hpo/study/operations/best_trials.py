@@ -42,10 +42,10 @@ def select_warm_starts(
         of = study.definition.evaluation.of
         raise RequestError(f"warm_start: study '{study.name}' is an evaluation; begin with the trials of '{of}'")
     space, tables, lost = definition.space, list[dict[str, Value]](), dict[str, list[int]]()
-    baseline = definition.baseline_config(space).effective() if definition.baseline is not None else {}
+    baseline = definition.baseline_config(space).effective(space.domains) if definition.baseline is not None else {}
     best = _rank_trials(study)
     for trial in best:
-        values = _trial_values(study, trial)
+        values = _trial_values(study, trial, space)
         table = _warm_start_table(space, values)
         if len(tables) < top and table and table not in tables and values != baseline:
             tables.append(table)
@@ -82,9 +82,9 @@ def _rank_trials(study: Study) -> list[FrozenTrial]:
     return sorted(complete, key=lambda trial: (trial.number not in front, sign * trial.values[0], trial.number))
 
 
-def _trial_values(study: Study, trial: FrozenTrial) -> dict[str, Value]:
+def _trial_values(study: Study, trial: FrozenTrial, space: Space) -> dict[str, Value]:
     try:
-        return study.config_of(trial).effective()
+        return study.config_of(trial).effective(space.domains)
     except (HpoError, TypeError, ValueError):  # others may have added impossible values
         return {}
 
@@ -95,7 +95,7 @@ def _warm_start_table(space: Space, values: Mapping[str, Value]) -> dict[str, Va
     varied = {d.parameter.name for d in space.varied}
     allowed = {name: value for name, value in values.items() if name in varied and name not in misfits}
     params = warm_params(space, allowed)
-    return {d.parameter.name: params[d.key] for d in space.varied if d.key in params}
+    return {d.parameter.name: d.domain.exact(params[d.key]) for d in space.varied if d.key in params}
 
 
 def _lost_values(
@@ -103,6 +103,6 @@ def _lost_values(
 ) -> list[str]:
     """Return the names of values that a trial of the space may not have; the seed is the study's own."""
     any_point = {d.key: d.domain.at(0) for d in space.varied}
-    new = definition.config(space.values({**any_point, **warm_params(space, table)})).effective()
+    new = definition.config(space.values({**any_point, **warm_params(space, table)})).effective(space.domains)
     varied = {d.parameter.name for d in space.varied} - {*table}
     return [name for name, value in values.items() if name != "seed" and (name in varied or new.get(name) != value)]

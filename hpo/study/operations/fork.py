@@ -279,9 +279,9 @@ def _make_candidate(study: Study, definition: Definition, space: Space, trial: F
     Raises:
         SpaceError: the space could not produce its configuration; the message says why.
     """
-    values, was_baseline = study.config_of(trial).effective(), study.is_baseline(trial.number)
+    values, was_baseline = study.config_of(trial).effective(space.domains), study.is_baseline(trial.number)
     params = space.params(values)
-    baseline = definition.baseline_config(space).effective() if was_baseline else {}
+    baseline = definition.baseline_config(space).effective(space.domains) if was_baseline else {}
     if baseline == values:
         return _Candidate(trial, params, baseline=True)
     misfits = space.misfits(values)
@@ -292,7 +292,7 @@ def _make_candidate(study: Study, definition: Definition, space: Space, trial: F
         )
     for name, domain in misfits.items():
         raise SpaceError(_explain_misfit(name, values[name], domain, known=name in study.space.domains))
-    new = definition.config(space.values(params)).effective()
+    new = definition.config(space.values(params)).effective(space.domains)
     if new != values:
         name = next(name for name in [*values, *new] if values.get(name) != new.get(name))
         raise SpaceError(f"{name} = {values.get(name)!r}, but {new.get(name)!r} in the new space")
