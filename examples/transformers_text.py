@@ -100,7 +100,7 @@ if __name__ == "__main__":
         compute_objective=lambda metrics: metrics["eval_accuracy"],
         backend="optuna",
         direction="maximize",
-        n_trials=4,
+        n_trials=3,
         storage=hpo.StudyStorage("sqlite:///texts.db"),
         study_name="texts",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=2),

@@ -16,6 +16,7 @@ from hpo.integrations.lightning import TrialCallback
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
 from tests.helpers import ROOT, hpo
+from tests.integrations.test_examples import OBJECTIVES
 from tests.workers import make_worker
 
 EXAMPLES = ROOT / "examples"
@@ -55,7 +56,7 @@ def check(study: Study, path: Path) -> None:
 
 def test_there_is_a_study_for_each_example() -> None:
     assert NAMES == ["lightning_loop", "plain_pytorch", "resnet", "streaming", "tabular"]
-    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == NAMES
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted([*NAMES, *OBJECTIVES])
 
 
 @pytest.mark.parametrize("name", NAMES)

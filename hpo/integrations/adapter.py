@@ -219,7 +219,9 @@ def make_callback(kind: type[Callback], bases: Sequence[str], extra: str) -> Cal
     """
     loaded = [name for name in bases if name.rpartition(".")[0] in sys.modules]
     installed = [name for name in bases if importlib.util.find_spec(name.split(".")[0]) is not None]
-    return cast("Callback", object.__new__(_derive(kind, tuple(loaded or installed[:1] or bases[:1]), extra)))
+    return cast(
+        "Callback", object.__new__(_derive(cast("type", kind), tuple(loaded or installed[:1] or bases[:1]), extra))
+    )
 
 
 @cache
