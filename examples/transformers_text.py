@@ -33,7 +33,7 @@ class Lines(Dataset):
         lines = [
             (line.strip(), label)
             for label, module in enumerate(MODULES)
-            for line in pathlib.Path(module.__file__).read_text(encoding="utf-8").splitlines()[:800]
+            for line in pathlib.Path(module.__file__).read_text(encoding="utf-8").splitlines()[:500]
             if len(line.strip()) > 20
         ]
         self.lines = [each for number, each in enumerate(lines) if (number % 5 == 0) == validation]
@@ -62,7 +62,13 @@ def accuracy(outputs: Any) -> dict[str, float]:
 def make_trainer(folder: pathlib.Path, **options: Any) -> Trainer:
     """A trainer of two epochs, with what a trial decides."""
     callbacks = options.pop("callbacks", [])
-    quiet = {"disable_tqdm": True, "report_to": "none", "logging_strategy": "no", "use_cpu": True}
+    quiet = {
+        "disable_tqdm": True,
+        "report_to": "none",
+        "logging_strategy": "no",
+        "use_cpu": True,
+        "per_device_eval_batch_size": 256,
+    }
     arguments = TrainingArguments(
         str(folder), num_train_epochs=2, eval_strategy="epoch", **{"save_strategy": "no", **quiet, **options}
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 
+import hpo
 from hpo.execution.objective_function import load_function
-from tests.helpers import ROOT
+from hpo.study import Study
+from tests.helpers import ROOT, run_hpo
 from tests.integrations.frameworks import launch, work
 
 EXAMPLES = ROOT / "examples"
