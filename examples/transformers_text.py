@@ -106,8 +106,8 @@ if __name__ == "__main__":
         compute_objective=lambda metrics: metrics["eval_accuracy"],
         backend="optuna",
         direction="maximize",
-        n_trials=3,
+        n_trials=2,
         storage=hpo.StudyStorage("sqlite:///texts.db"),
         study_name="texts",
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=1),
     )

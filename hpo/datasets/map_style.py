@@ -156,6 +156,14 @@ def make_dataset(returned: object, where: str) -> object:
             f"{where}: an IterableDataset has no samples by number; return a map-style one, or its batches with "
             "hpo.Dataset(train=DataLoader(…), validation=…, classes=…)"
         )
+    parts = (
+        returned.values() if isinstance(returned, Mapping) else returned if isinstance(returned, tuple) else [returned]
+    )
+    if any(_is_torch(part, "DataLoader") for part in parts):
+        raise DataError(
+            f"{where}: returns a DataLoader; return the data set that it reads (its .dataset), or its batches with "
+            "hpo.Dataset(train=loader, validation=…, classes=…)"
+        )
     if isinstance(returned, tuple) and any(map(is_map_style, returned)):
         if len(returned) != 3:
             raise DataError(

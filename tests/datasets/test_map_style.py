@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset, random_split
 from torch.utils.data import Dataset as TorchDataset
 
 import hpo
@@ -172,6 +172,8 @@ class Unmeasured(TorchDataset):
         ({"train": PICTURES, "tets": PICTURES}, "unknown part 'tets'; did you mean 'test'?"),
         ({"val": PICTURES, "validation": PICTURES}, "gives its validation data twice"),
         ({"test": PICTURES}, "has no training data; give it a part 'train'"),
+        (DataLoader(PICTURES), "returns a DataLoader; return the data set that it reads (its .dataset)"),
+        ({"train": DataLoader(PICTURES)}, "returns a DataLoader; return the data set that it reads (its .dataset)"),
         ([PICTURES], "its function returns list; it must return hpo.Dataset, or a torch.utils.data.Dataset"),
     ],
 )

@@ -53,7 +53,7 @@ def test_the_search_of_hugging_face_is_a_study_here(folder: Path) -> None:
     runpy.run_path("transformers_text.py", run_name="__main__")
     study = Study(hpo.StudyStorage(f"sqlite:///{folder / 'texts.db'}"), "texts")
     assert {trial.state.name for trial in study.trials()} <= {"COMPLETE", "PRUNED"}
-    assert [trial.number for trial in study.trials()] == list(range(3))
+    assert [trial.number for trial in study.trials()] == [0, 1]
     done = run_hpo("report", "texts", "--storage", f"sqlite:///{folder / 'texts.db'}", "--out", "report", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "per_device_train_batch_size" in (folder / "report" / "report.md").read_text(encoding="utf-8")
