@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from hpo.execution.launch_function import plan_function_launch
-from hpo.execution.objective_function import ObjectiveFunction, load_function
+from hpo.execution.objective_function import ObjectiveFunction
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from tests.workers import make_worker
@@ -46,6 +46,3 @@ def work(
     worker._calls.function = call  # type: ignore[union-attr]
     worker.run()
     return study.trials()
-
-
-__all__ = ["launch", "load_function", "work"]
