@@ -1,13 +1,12 @@
 """Lightning's Trainer as the training loop: `hpo launch ./lightning_loop.toml --import lightning_loop`.
 
-Needs `pip install lightning`.
+Needs `pip install 'torch-hpo[lightning]'`.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
 
 import lightning
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import hpo
+from hpo.integrations.lightning import TrialCallback
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")
@@ -46,22 +46,6 @@ class Digits(lightning.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
 
-class Reporting(lightning.Callback):
-    """Between Lightning and a trial: metrics, an early end, and checkpoints, which Lightning writes itself."""
-
-    def __init__(self, trial: hpo.Trial) -> None:
-        self.trial = trial
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, _module: Any) -> None:
-        trial = self.trial
-        trial.report(**{name: value.item() for name, value in trainer.callback_metrics.items()})
-        trainer.should_stop = trial.should_stop
-        if trial.checkpoint_due or trainer.should_stop:
-            name = f"epoch-{trial.epoch}.ckpt"
-            trainer.save_checkpoint(trial.folder / name)
-            trial.save({"file": name})  # the older files go with the folder
-
-
 @hpo.training_loop("lightning_loop", uses=["epochs", "batch_size", "learning_rate", "width"])
 def lightning_loop(trial: hpo.Trial) -> None:
     """Train one trial, or go on with it."""
@@ -69,11 +53,12 @@ def lightning_loop(trial: hpo.Trial) -> None:
     lightning.seed_everything(config.seed, verbose=False)
     module = Digits(config.width, config.learning_rate)
     trial.keep(module)
+    callback = TrialCallback(trial)  # reports all that the module logs
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator=trial.device.type,
         devices=1 if trial.device.index is None else [trial.device.index],
-        callbacks=[Reporting(trial)],
+        callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -82,5 +67,4 @@ def lightning_loop(trial: hpo.Trial) -> None:
     )
     training = DataLoader(TensorDataset(data.x_train, data.y_train), config.batch_size, shuffle=True)
     validation = DataLoader(TensorDataset(data.x_val, data.y_val), 1000)
-    path = trial.folder / trial.state["file"] if trial.state else None
-    trainer.fit(module, training, validation, ckpt_path=path, weights_only=False if path else None)
+    trainer.fit(module, training, validation, ckpt_path=callback.ckpt_path)

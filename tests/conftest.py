@@ -25,8 +25,9 @@ if network_fs.find_network_mount(network_fs.normalize(f"sqlite:///{tempfile.gett
 
 # The slowest tier is begun first, so that no long test is the last one.
 TIERS = ("system", "integration", "unit")
-SYSTEM = ("tests/chaos/", "tests/execution/backends/", "tests/test_docs.py::test_what_a_page_says_works",
-          "tests/test_examples.py", "tests/test_postgresql_recipe.py", "tests/training/test_loggers.py")  # fmt: skip
+SYSTEM = ("tests/chaos/", "tests/execution/backends/", "tests/integrations/",
+          "tests/test_docs.py::test_what_a_page_says_works", "tests/test_examples.py",
+          "tests/test_postgresql_recipe.py", "tests/training/test_loggers.py")  # fmt: skip
 INTEGRATION = ("tests/cli/", "tests/storage/test_two_processes.py", "tests/report/test_browser.py",
                "tests/report/test_dashboard.py", "tests/report/test_page.py", "tests/test_docs.py")  # fmt: skip
 SERVERS = {"postgres_url", "mariadb_url"}

@@ -27,7 +27,8 @@ CHUNK = 4096  # samples that are checked at once
 class Dataset:
     """Training, test and validation data, as a function registered with `@hpo.dataset` returns them.
 
-    A part (`train`, `test`, `validation`) is either a tuple `(x, y)` or an iterable of batches `(x, y)`.
+    A part (`train`, `test`, `validation`) is either a tuple `(x, y)`, or an iterable of batches `(x, y)`, or a
+    map-style `torch.utils.data.Dataset` of samples `(x, y)`, which is read into memory once.
     `x` holds uint8 or other real numbers: features (N, F), grey images (N, H, W), or colour images, which are
     (N, H, W, C) in a NumPy array and (N, C, H, W) in a torch tensor. `y` holds the labels: whole numbers from 0,
     shape (N,) or (N, 1).

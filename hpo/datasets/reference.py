@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from hpo.config import registry
 from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
+from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
 from hpo.errors import DataError
 from hpo.utils.exits import translate_exits
@@ -100,15 +101,15 @@ def load(reference: DatasetReference) -> Dataset:
     if is_path(reference.name):
         return load_npz(find_npz(Path(reference.name)), reference.sha256)
     entry = registry.datasets.get(reference.name, reference.module)
+    where = f"data set '{entry.name}'"
     with translate_exits():
-        dataset = entry.load()()
+        dataset = make_dataset(entry.load()(), where)
     if not isinstance(dataset, Dataset):
         raise DataError(
-            f"data set '{entry.name}': its function returns {type(dataset).__name__}; it must return hpo.Dataset"
+            f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "
+            "or a torch.utils.data.Dataset that has its samples by number"
         )
-    if not entry.builtin:
-        return check_dataset(dataset, f"data set '{entry.name}'")
-    return dataset
+    return dataset if entry.builtin else check_dataset(read_parts(dataset, where), where)
 
 
 def describe() -> list[DatasetRow]:

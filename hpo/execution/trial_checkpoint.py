@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 
 from hpo.errors import CheckpointError, RunError
+from hpo.storage.study_storage import StudyStorage
 from hpo.utils.files import write_atomically
 from hpo.utils.text import first_line
 
@@ -58,6 +59,7 @@ class TrialCheckpoint:
         import torch
 
         reports = {} if self._trial is None else self._trial._cached_frozen_trial.intermediate_values
+        self._flush_reports()
         path = self.folder / f"state_{max(reports, default=-1) + 1}.pt"
         try:
             write_atomically(path, lambda file: torch.save(dict(state), file))
@@ -66,6 +68,12 @@ class TrialCheckpoint:
         for other in self._states():
             if other != path:
                 other.unlink(missing_ok=True)
+
+    def _flush_reports(self) -> None:
+        """Write what the storage has buffered: a later attempt does not repeat reports from before its checkpoint."""
+        storage = getattr(getattr(self._trial, "study", None), "_storage", None)
+        if isinstance(storage, StudyStorage):
+            storage.flush()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state that the last attempt saved; None if there is none.

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -18,6 +16,7 @@ from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
 from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.learner import BLOCK, StackedLearner
+from hpo.utils.memory import free_memory
 
 __all__ = ["measure_cohort_size"]
 
@@ -27,7 +26,6 @@ TIME_LIMIT = 2.0  # seconds after which no larger cohort is measured
 PROBES = 8  # models from whose size the others' is guessed
 BUFFERS = 6  # numbers of a unit and sample that a step or an evaluation keeps
 COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best epoch's, and a checkpoint's
-UNKNOWN = 4 << 30  # bytes that are taken for free where the system does not say
 MEMORY = 0.25  # share of what is free that a cohort may take
 
 
@@ -104,19 +102,5 @@ def _count_fitting(learner: StackedLearner, data: Data) -> int:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return the bytes of free memory: on a CPU those of the machine, or of the container where that has fewer."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    available = re.search(r"MemAvailable:\s*(\d+) kB", _read_text("/proc/meminfo"))
-    bounds = [int(available[1]) * 1024] if available else []
-    limit, used = _read_text("/sys/fs/cgroup/memory.max"), _read_text("/sys/fs/cgroup/memory.current")
-    if limit.isdigit() and used.isdigit():
-        bounds.append(int(limit) - int(used))
-    return min(bounds, default=UNKNOWN)
-
-
-def _read_text(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
+    """Return the bytes of free memory of a device."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,10 +20,12 @@ from torch import Tensor
 from hpo.config.registry import NO_DATA
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
+from hpo.datasets.map_style import Samples
 from hpo.errors import ConfigError, DataError
 from hpo.training.process_state import contain_user_code
+from hpo.training.split import split
 
-__all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data", "split"]
+__all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data"]
 
 log = logging.getLogger("hpo.training")
 Array = np.ndarray[Any, Any]
@@ -34,55 +37,6 @@ ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their n
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return a 63-bit seed for torch's own generator (dropout) in an epoch, from (seed, epoch) alone."""
     return int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def split(y: Array, validation: float, seed: int) -> tuple[Array, Array]:
-    """Return the indices of the training and of the validation samples, both ascending: stratified, by seed.
-
-    Each class gives its share of the validation samples, rounded by the largest remainder so that the total is
-    exact; at least one sample of each class stays in training.
-
-    Args:
-        y: labels, shape (N,).
-        validation: the number of validation samples, or below 1 their fraction of N.
-        seed: decides which samples are taken.
-
-    Raises:
-        ConfigError: `validation` is not a whole number, or leaves either side without samples.
-    """
-    counts = np.bincount(y)
-    total = _validation_count(validation, len(y), int(np.maximum(counts - 1, 0).sum()))
-    taken = _apportion(counts, total)
-    rng = np.random.default_rng([seed, 0])
-    validation_indices = [rng.permutation(np.flatnonzero(y == label))[: taken[label]] for label in range(len(counts))]
-    mask = np.zeros(len(y), dtype=bool)
-    mask[np.concatenate(validation_indices)] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
-def _validation_count(validation: float, samples: int, most: int) -> int:
-    if validation >= 1 and validation != int(validation):
-        raise ConfigError(f"validation = {validation:g}: from 1 on it is a count, and must be a whole number")
-    total = int(validation) if validation >= 1 else round(validation * samples)
-    if not 1 <= total <= most:
-        raise ConfigError(
-            f"validation = {validation:g}: takes {total} of {samples} training samples; it must take 1 to {most}, "
-            "so that each class keeps one"
-        )
-    return total
-
-
-def _apportion(counts: Array, total: int) -> Array:
-    """Return how many of `total` each class gives: by largest remainders, and never a class's last sample."""
-    quota = counts * total / counts.sum()
-    room = np.maximum(counts - 1, 0)
-    taken: Array = np.minimum(np.floor(quota).astype(np.int64), room)
-    order = np.argsort(-(quota - np.floor(quota)), kind="stable")
-    while taken.sum() < total:
-        open_classes = [label for label in order if taken[label] < room[label]]
-        for label in open_classes[: total - int(taken.sum())]:
-            taken[label] += 1
-    return taken
 
 
 @dataclass(frozen=True)
@@ -205,7 +159,7 @@ class Data:
 
     @property
     def streams(self) -> bool:
-        """True where training goes through the data set's own batches instead of resident samples."""
+        """True where training reads its batches from the data set instead of resident samples."""
         return not is_split(self.dataset.train)
 
     @cached_property
@@ -216,7 +170,9 @@ class Data:
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
-        """Return the steps of one epoch. A last batch of one resident sample is left out: it has no statistics."""
+        """Return the steps of one epoch. A last batch of one sample is left out: it has no statistics."""
+        if isinstance(self.dataset.train, Samples):
+            return _steps(len(self.dataset.train), batch_size)
         if self.streams:
             assert isinstance(self.dataset.train, Sized)
             return len(self.dataset.train)
@@ -224,18 +180,30 @@ class Data:
 
     def batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
         """Return the batches of an epoch, x (n, *shape) and y (n,), in the order that follows from (seed, epoch)."""
-        return self._stream_batches() if self.streams else self._resident_batches(batch_size, epoch)
+        if isinstance(self.dataset.train, Samples):
+            return self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
+        if self.streams:
+            return self._convert_batches(self.dataset.train)
+        return self._resident_batches(batch_size, epoch)
 
     def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
         samples = len(self.y_train)
-        order = torch.from_numpy(np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)).to(self.device)
+        order = torch.from_numpy(self._order(samples, epoch)).to(self.device)
         for i in range(_steps(samples, batch_size)):
             index = order[i * batch_size : (i + 1) * batch_size]
             yield self.x_train.index_select(0, index), self.y_train.index_select(0, index)
 
-    def _stream_batches(self) -> Iterator[Batch]:
+    def _read_batches(self, samples: Samples, batch_size: int, epoch: int) -> Iterator[Split]:
+        order = self._order(len(samples), epoch)
+        for i in range(_steps(len(samples), batch_size)):
+            yield samples.read(order[i * batch_size : (i + 1) * batch_size].tolist())
+
+    def _order(self, samples: int, epoch: int) -> Array:
+        return np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)
+
+    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[Batch]:
         where = f"{self.name}, train"
-        for x, y in self.dataset.train:
+        for x, y in batches:
             yield _convert_batch(x, y, where, self.input_scaling, self.classes, self.device)
 
     @contain_user_code()
@@ -381,12 +349,14 @@ class DataCache:
 
     @contain_user_code()
     def load(self) -> Dataset:
-        """Return the data set, which is read once.
+        """Return the data set, which is read once; what it draws at random is the same in each worker.
 
         Raises:
             DataError, RegistryError: as `hpo.datasets.load`.
         """
-        self._dataset = self._dataset or load(self.reference)
+        if self._dataset is None:
+            _seed_generators()
+            self._dataset = load(self.reference)
         return self._dataset
 
     def get(self, config: TrialConfig) -> Data:
@@ -411,6 +381,13 @@ class DataCache:
     @contain_user_code()
     def _prepare(self, config: TrialConfig) -> Data:
         return prepare_data(self.load(), config, self.device, self.reference.name)
+
+
+def _seed_generators() -> None:
+    """Seed the generators that a data set's function may draw from, such as for a random split."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 def _count_writes(data: Data) -> list[int]:

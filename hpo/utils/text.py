@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "first_line",
     "format_stack",
     "format_traceback",
+    "locate_error",
     "shorten",
     "shorten_message",
     "summarize_error",
@@ -62,6 +65,24 @@ def summarize_error(error: BaseException) -> str:
 def format_traceback(error: BaseException) -> str:
     """Return an error's traceback with the longest lines, and the middle of very many, left out."""
     return _join_bounded(traceback.format_exception(error))
+
+
+def locate_error(error: BaseException) -> str:
+    """Return the innermost line of the user's own code that an error passed, as ` (line 12 of train.py: x[index])`.
+
+    Installed packages and this one are not the user's own. The text is empty if no such line is known.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    if not own:
+        return ""
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name}: {shorten(own[-1].line or '', quote=False)})"
+
+
+def _is_installed(file: str) -> bool:
+    path = Path(file)
+    folders = (Path(__file__).parent.parent, Path(sysconfig.get_path("stdlib")))
+    return "site-packages" in path.parts or any(map(path.is_relative_to, folders)) or not path.is_absolute()
 
 
 def format_stack(frame: FrameType) -> str:

@@ -401,6 +401,24 @@ def test_a_checkpoint_counts_the_steps_that_were_reported(tmp_path: Path) -> Non
     assert checkpoint.last_step is None  # files of its own: who knows up to where
 
 
+def test_a_checkpoint_is_never_ahead_of_the_database(simple: str, tmp_path: Path) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    worker = make_worker(study, function=f"{simple}:objective")
+    seen: list[dict[int, float]] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        for step in range(3):
+            trial.report(float(step), step)
+            hpo.checkpoint(trial).save({"step": step})
+            other = StudyStorage(f"sqlite:///{tmp_path / 'hpo.db'}")
+            seen.append(other.get_trial(trial._trial_id).intermediate_values)
+        return 0.0
+
+    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.run()
+    assert [len(values) for values in seen] == [1, 2, 3]
+
+
 def test_an_exit_counts_as_a_death_and_fails_the_trial_in_the_end(simple: str, tmp_path: Path) -> None:
     study = launch(f"{simple}:objective", tmp_path, trials=2)
     worker = make_worker(study, function=f"{simple}:objective")

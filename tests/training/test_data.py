@@ -11,7 +11,8 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.errors import ConfigError, DataError
-from hpo.training.data import DataCache, epoch_seed, prepare_data, split
+from hpo.training.data import DataCache, epoch_seed, prepare_data
+from hpo.training.split import split
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

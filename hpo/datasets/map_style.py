@@ -1,0 +1,288 @@
+"""Map-style data sets of torch's (`torch.utils.data.Dataset`): recognized, checked, and read into arrays.
+
+Torch itself is not imported: who has such a data set has imported it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hpo.datasets.dataset import Dataset, Split
+from hpo.errors import DataError, describe_unknown
+from hpo.utils.memory import free_memory
+from hpo.utils.text import locate_error, shorten, summarize_error
+
+__all__ = ["Samples", "is_map_style", "make_dataset", "read_parts"]
+
+log = logging.getLogger("hpo.datasets")
+Array = np.ndarray[Any, Any]
+SAMPLE_KEYS = {"image", "img", "pixel_values", "x", "input", "inputs", "feature", "features", "data"}
+LABEL_KEYS = {"label", "labels", "y", "target", "targets", "class"}
+PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+SHARE = 0.5  # of the free memory that a part may take
+PROBES = 8  # samples whose size stands for that of all
+
+
+def is_map_style(value: object) -> bool:
+    """Return whether a value is a data set of torch's whose samples have numbers."""
+    return _is_torch(value, "Dataset") and not _is_torch(value, "IterableDataset")
+
+
+def _is_torch(value: object, kind: str) -> bool:
+    module = sys.modules.get("torch.utils.data")
+    return module is not None and isinstance(value, getattr(module, kind))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a map-style data set, checked one by one.
+
+    Attributes:
+        dataset: the user's.
+        where: the beginning of an error's line: the data set and the part.
+    """
+
+    dataset: Any
+    where: str
+
+    def __len__(self) -> int:
+        """Return the number of samples.
+
+        Raises:
+            DataError: the data set does not tell.
+        """
+        try:
+            return len(self.dataset)
+        except Exception as error:  # of whatever kind: the method is the user's
+            raise DataError(
+                f"{self.where}: {type(self.dataset).__name__} does not tell its length ({summarize_error(error)}); "
+                "give it a __len__"
+            ) from error
+
+    def __getitem__(self, index: int) -> tuple[Array, int]:
+        """Return a sample, channels first where it is a tensor, and its label.
+
+        Raises:
+            DataError: it cannot be read, or is no sample with a label.
+        """
+        where = f"{self.where}, sample {index}"
+        try:
+            item = self.dataset[index]
+        except Exception as error:
+            raise DataError(f"{where}: {summarize_error(error)}{locate_error(error)}") from error
+        x, y = _pick(item, where)
+        return _to_array(x, where), _to_label(y, where)
+
+    @cached_property
+    def has_tensors(self) -> bool:
+        """True where samples are tensors, which have their channels first."""
+        x, _ = _pick(self.dataset[0], self.where)
+        return _is_tensor(x)
+
+    def estimate_bytes(self) -> int:
+        """Return about how many bytes all samples take in memory: as they are, and as float32.
+
+        Raises:
+            DataError: there are none, or one cannot be read.
+        """
+        if not len(self):
+            raise DataError(f"{self.where}: no samples; give at least one")
+        indices = sorted({int(index) for index in np.linspace(0, len(self) - 1, PROBES)})
+        arrays = [self[index][0] for index in indices]
+        return len(self) * max(array.nbytes + 4 * array.size for array in arrays)
+
+    def read(self, indices: Sequence[int] | None = None) -> Split:
+        """Return samples and labels, x (N, …), a tensor where the samples are tensors, and y (N,) of int64.
+
+        Args:
+            indices: which ones; by default all.
+
+        Raises:
+            DataError: a sample cannot be read, or has another shape or type than the first.
+        """
+        chosen = range(len(self)) if indices is None else indices
+        first, _ = self[chosen[0]]
+        x, y = np.empty((len(chosen), *first.shape), first.dtype), np.empty(len(chosen), np.int64)
+        for row, index in enumerate(chosen):
+            x[row], y[row] = self._check_alike(first, *self[index], index)
+        return (sys.modules["torch"].from_numpy(x) if self.has_tensors else x), y
+
+    def read_all(self) -> Split:
+        """Return all samples and labels, as `read` does, and say so where they are others each time.
+
+        Raises:
+            DataError: a sample cannot be read, or has another shape or type than the first.
+        """
+        if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
+            log.warning(
+                "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
+                "before training: let @hpo.model(augment=…) change them from batch to batch",
+                self.where,
+            )
+        return self.read()
+
+    def _check_alike(self, first: Array, x: Array, y: int, index: int) -> tuple[Array, int]:
+        for what, one, other in (("shape", first.shape, x.shape), ("type", first.dtype, x.dtype)):
+            if one != other:
+                raise DataError(
+                    f"{self.where}, sample {index}: {what} {other}, where others have {one}; "
+                    "make them equal, such as by a transform"
+                )
+        return x, y
+
+
+def make_dataset(returned: object, where: str) -> object:
+    """Return the data set that a user's function means by one of torch's, or a dict or tuple of them; else the value.
+
+    Args:
+        returned: a map-style data set, for training; a dict of `train`, `validation` and `test`; or a tuple of the
+            three, in this order.
+        where: the beginning of an error's line.
+
+    Raises:
+        DataError: the parts are not named, or not map-style.
+    """
+    if is_map_style(returned):
+        return Dataset(train=returned)  # type: ignore[arg-type]
+    if _is_torch(returned, "IterableDataset"):
+        raise DataError(
+            f"{where}: an IterableDataset has no samples by number; return a map-style one, or its batches with "
+            "hpo.Dataset(train=DataLoader(…), validation=…, classes=…)"
+        )
+    parts = (
+        returned.values() if isinstance(returned, Mapping) else returned if isinstance(returned, tuple) else [returned]
+    )
+    if any(_is_torch(part, "DataLoader") for part in parts):
+        raise DataError(
+            f"{where}: returns a DataLoader; return the data set that it reads (its .dataset), or its batches with "
+            "hpo.Dataset(train=loader, validation=…, classes=…)"
+        )
+    if isinstance(returned, tuple) and any(map(is_map_style, returned)):
+        if len(returned) != 3:
+            raise DataError(
+                f"{where}: returns {len(returned)} data sets; return a dict that says which is which: "
+                '{"train": …, "validation": …, "test": …}'
+            )
+        return Dataset(train=returned[0], validation=returned[1], test=returned[2])
+    if isinstance(returned, Mapping) and any(map(is_map_style, returned.values())):
+        return _name_parts(returned, where)
+    return returned
+
+
+def _name_parts(parts: Mapping[Any, Any], where: str) -> Dataset:
+    named: dict[str, Any] = {}
+    for key, part in parts.items():
+        if key not in PARTS:
+            raise DataError(f"{where}: {describe_unknown('part', str(key), PARTS)}")
+        if PARTS[key] in named:
+            raise DataError(f"{where}: gives its {PARTS[key]} data twice")
+        named[PARTS[key]] = part
+    if "train" not in named:
+        raise DataError(f"{where}: has no training data; give it a part 'train'")
+    return Dataset(**named)
+
+
+def read_parts(dataset: Dataset, where: str) -> Dataset:
+    """Read those parts of a data set that are map-style into memory; the test data when they are asked for.
+
+    Training data that do not fit stay `Samples`, which are read batch by batch.
+
+    Raises:
+        DataError: a part cannot be read, or does not fit where it must.
+    """
+    train, validation, test = dataset.train, dataset.validation, dataset.test
+    if is_map_style(train):
+        train = _read_train(Samples(train, f"{where}, train"), dataset)
+    if is_map_style(validation):
+        validation = _read(Samples(validation, f"{where}, validation"))
+
+    def read_test() -> Any:
+        part = test() if callable(test) and not is_map_style(test) else test
+        return _read(Samples(part, f"{where}, test")) if is_map_style(part) else part
+
+    lazy = read_test if callable(test) or is_map_style(test) else test
+    return replace(dataset, train=train, validation=validation, test=lazy)
+
+
+def _read_train(samples: Samples, dataset: Dataset) -> Any:
+    problem = _lacks_memory(samples)
+    if not problem:
+        x, y = samples.read_all()
+        if dataset.classes is None and y.min() > 0:
+            raise DataError(f"{samples.where}: labels from {y.min()} to {y.max()}; they must begin at 0, renumber them")
+        return x, y
+    if dataset.validation is None or dataset.classes is None:
+        raise DataError(f"{problem}; to have them read batch by batch, give hpo.Dataset `classes` and `validation`")
+    log.warning("%s: they are read batch by batch, and not scaled", problem)
+    return samples
+
+
+def _read(samples: Samples) -> Split:
+    problem = _lacks_memory(samples)
+    if problem:
+        raise DataError(f"{problem}; only training data can be read batch by batch, give fewer")
+    return samples.read_all()
+
+
+def _lacks_memory(samples: Samples) -> str:
+    """Return what is wrong where samples would take too much memory; else an empty text."""
+    size, free = samples.estimate_bytes(), free_memory()
+    if size <= SHARE * free:
+        return ""
+    return (
+        f"{samples.where}: {len(samples):,} samples take about {size / 1e9:,.3g} GB, more than half of the "
+        f"{free / 1e9:,.3g} GB that are free"
+    )
+
+
+def _pick(item: Any, where: str) -> tuple[Any, Any]:
+    """Return the sample and the label of what a data set gives."""
+    if isinstance(item, Mapping):
+        x, y = ([key for key in item if str(key).lower() in keys] for keys in (SAMPLE_KEYS, LABEL_KEYS))
+        if len(x) == len(y) == 1:
+            return item[x[0]], item[y[0]]
+        names = shorten(", ".join(map(str, item)), quote=False)
+        raise DataError(f"{where}: a dict of {names}, where sample and label are not clear; return a tuple (x, y)")
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 2:
+        return item[0], item[1]
+    size = f" of {len(item)}" if isinstance(item, Sequence) and not isinstance(item, str) else ""
+    raise DataError(f"{where}: is {type(item).__name__}{size}; it must be a tuple (x, y), a sample and its label")
+
+
+def _is_tensor(x: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _to_array(x: Any, where: str) -> Array:
+    if _is_tensor(x):
+        x = x.detach().cpu()
+        x = x.float() if str(x.dtype) == "torch.bfloat16" else x
+    elif getattr(x, "mode", None) in ("P", "PA", "CMYK", "YCbCr"):  # a picture of PIL's whose numbers are no colours
+        x = x.convert("RGB")
+    try:
+        array = np.asarray(x)
+    except Exception as error:  # a list of lists of different lengths
+        raise DataError(f"{where}: {type(x).__name__} is no array: {summarize_error(error)}") from error
+    if array.dtype.kind not in "buif":
+        advice = "give the data set a transform that makes it one"
+        raise DataError(f"{where}: {type(x).__name__} {shorten(x, 40)} is no array of numbers; {advice}")
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _to_label(y: Any, where: str) -> int:
+    if isinstance(y, str | bytes):
+        raise DataError(f"{where}: its label is the text {shorten(y, 40)}; give classes numbers, from 0")
+    array = np.asarray(y.detach().cpu() if _is_tensor(y) else y)
+    if array.size != 1:
+        raise DataError(f"{where}: a label of shape {array.shape}; it must be one class number")
+    if array.dtype.kind not in "bui":
+        raise DataError(f"{where}: its label is {shorten(y, 40)}; it must be a whole number, the class")
+    return int(array.reshape(()))
