@@ -2,12 +2,13 @@
 
     python -m benchmarks.repeats [--samplers tpe,nsga2,cmaes] [--trials 24] [--seeds 30]
 
-The space has 96 configurations: 4 choices, 4 whole numbers and 6 multiples. Each seed has an objective of its own: a sum
-of an effect of each value and one of each pair of values, drawn from normal distributions of deviation 1 and 0.5. Nothing
-is trained: a trial's value is the objective, without noise, as two trainings from one seed are equal. Both studies of a
-seed have the same objective and the same sampler's seed. `rank` is the mean rank of the best configuration found, where
-1 is the best of all 96, with its standard error; `difference` is taken seed by seed, and negative where asking again is
-better; `repeats` is the mean number of trials that repeat an earlier one; `ms` is the mean time of a suggestion.
+The space has 96 configurations: 4 choices, 4 whole numbers and 6 multiples. Each seed has an objective of its own: a
+sum of an effect of each value and one of each pair of values, drawn from normal distributions of deviation 1 and 0.5.
+Nothing is trained: a trial's value is the objective, without noise, as two trainings from one seed are equal. Both
+studies of a seed have the same objective and the same sampler's seed. `rank` is the mean rank of the best configuration
+found, where 1 is the best of all 96, with its standard error; `difference` is taken seed by seed, and negative where
+asking again is better; `repeats` is the mean number of trials that repeat an earlier one; `ms` is the mean time of a
+suggestion.
 """
 
 from __future__ import annotations

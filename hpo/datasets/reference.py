@@ -13,8 +13,9 @@ from hpo.config import registry
 from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
-from hpo.errors import DataError
+from hpo.errors import DataError, HpoError
 from hpo.utils.exits import translate_exits
+from hpo.utils.text import locate_error, summarize_error
 
 __all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
 
@@ -100,8 +101,14 @@ def load(reference: DatasetReference) -> Dataset:
     if is_path(reference.name):
         return load_npz(find_npz(Path(reference.name)), reference.sha256)
     entry = registry.datasets.get(reference.name, reference.module)
-    with translate_exits():
-        dataset = entry.load()()
+    try:
+        with translate_exits():
+            dataset = entry.load()()
+    except (HpoError, MemoryError):
+        raise
+    except Exception as error:  # a function of the user's can raise anything
+        where = f" ({line})" if (line := locate_error(error)) else ""
+        raise DataError(f"data set '{entry.name}': {summarize_error(error)}{where}") from error
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"data set '{entry.name}': its function returns {type(dataset).__name__}; it must return hpo.Dataset"

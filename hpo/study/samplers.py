@@ -15,7 +15,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.utils.text import first_line, shorten
 
-__all__ = ["SAMPLERS", "UNKNOWN", "Count", "Positive", "Sampler", "build_sampler", "check_options", "check_sampler", "trial_seed"]
+__all__ = [
+    "SAMPLERS",
+    "UNKNOWN",
+    "Count",
+    "Positive",
+    "Sampler",
+    "build_sampler",
+    "check_options",
+    "check_sampler",
+    "trial_seed",
+]
 
 UNKNOWN = "unknown"  # the sampler of a study that another tool has made, which does not record it
 

@@ -84,7 +84,10 @@ def explain_repeats(definition: Definition, trials: int) -> str | None:
     if trials <= size:
         return None
     what = "1 configuration" if size == 1 else f"{size} configurations"
-    return f'{what} for {trials} trials: {trials - size} will repeat one; sampler = "grid" trains each once'
+    return (
+        f"the space has {what}, and the budget is {trials} trials, of which {trials - size} will repeat an earlier one; "
+        'sampler = "grid" trains each configuration once'
+    )
 
 
 def count_first(definition: Definition) -> int:

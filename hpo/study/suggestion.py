@@ -14,7 +14,6 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.parameter import Value
-from hpo.errors import SpaceError
 from hpo.space import Space
 from hpo.storage.statements import FIXED
 from hpo.study.attributes import read_table

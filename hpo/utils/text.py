@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 __all__ = [
@@ -11,6 +14,7 @@ __all__ = [
     "first_line",
     "format_stack",
     "format_traceback",
+    "locate_error",
     "shorten",
     "shorten_message",
     "summarize_error",
@@ -57,6 +61,25 @@ def summarize_error(error: BaseException) -> str:
     """Return an error's type and the first line of its message: `ValueError: no such colour`, or the type alone."""
     kind = type(error).__name__
     return shorten_message(f"{kind}: {first_line(error)}") if _message(error) else kind
+
+
+def locate_error(error: BaseException) -> str:
+    """Return the innermost line of the user's own code that led to an error: `nets.py, line 14: x = self.head(x)`.
+
+    Empty where no such code is involved: Python's, installed packages and this one are not the user's.
+    """
+    libraries = (
+        str(Path(__file__).parents[1]),
+        *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    )
+    while error.__cause__ is not None:
+        error = error.__cause__
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((*libraries, "<", sys.prefix + "/lib"))
+    ]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {shorten(own[-1].line, quote=False)}" if own else ""
 
 
 def format_traceback(error: BaseException) -> str:
