@@ -56,8 +56,8 @@ __all__: list[str] = []
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Load the data set, train a step of every kind of configuration on a few samples, and show the parameters, their"
-    " domains and a few configurations; create nothing.",
+    help="Load the data set, train a step of every kind of configuration on a few samples, and show the parameters,"
+    " their domains and a few configurations; create nothing.",
 )
 @click.option("--report", is_flag=True, help="Write the report when the study has ended.")
 @click.option("--detach", is_flag=True, help="Start the workers and return; they go on by themselves. Not on Ray.")

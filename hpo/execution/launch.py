@@ -37,6 +37,7 @@ from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
+from hpo.study.operations.progress import explain_no_result
 from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
 from hpo.utils.home import default_storage, home
 
@@ -317,6 +318,8 @@ def run_study(
         Worker(study, options.model_copy(update={"cpus": cpus}), function=function).run()
     else:
         run_workers(study, options, backend=backend)
+    if why := explain_no_result(study):
+        log.warning("%s", why)
 
 
 @accepts_worker_options

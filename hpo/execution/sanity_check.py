@@ -209,8 +209,8 @@ def _check_finite(check: _ModelCheck, dataset: str) -> None:
     """Refuse a model whose loss is no number whatever its parameters: each of its trials would be pruned."""
     if check.trained and not check.finite and not check.loop:
         raise RequestError(
-            f"model '{check.model}': its loss on data set '{dataset}' is not finite before the first step, whatever the "
-            "parameters; look for samples that are not finite"
+            f"model '{check.model}': its loss on data set '{dataset}' is not finite before the first step, whatever "
+            "the parameters; look for samples that are not finite"
         )
 
 

@@ -85,7 +85,7 @@ def explain_repeats(definition: Definition, trials: int) -> str | None:
         return None
     what = "1 configuration" if size == 1 else f"{size} configurations"
     return (
-        f"the space has {what}, and the budget is {trials} trials, of which {trials - size} will repeat an earlier one; "
+        f"the space has {what}, and the budget {trials} trials, of which {trials - size} will repeat an earlier one; "
         'sampler = "grid" trains each configuration once'
     )
 
@@ -130,7 +130,7 @@ def _random(
         draws = DRAWS if len(keys) < space.size else 1
         drawn = (_draw(definition, space, number, again) for again in range(draws))
         new = (params for params in drawn if make_key(params) not in keys)
-        slots.append(next(new, None) or _draw(definition, space, number, 0))
+        slots.append(next(new, _draw(definition, space, number, 0)))
         keys.add(make_key(slots[-1]))
     return slots[start - leading :]
 

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
+from hpo.report.data.repeats import describe_repeats
 from hpo.report.format import finite
 from hpo.space import Space
 from hpo.space.learned import plain_value
@@ -345,7 +346,8 @@ def study_summary(results: Results) -> dict[str, Any]:
     state), `failures` (by kind), `best` and `baseline` (a trial, or None), `front` (trials; several objectives only),
     `failed` (each failed trial, but those that violate a constraint), `workers` (see
     `hpo.study.operations.worker_status.WorkerState`), `work` (what they have done, those that have ended too: see
-    `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives).
+    `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials are left and no worker lives),
+    `repeats` (how many trials repeat the parameters of an earlier one, and why, in words; or None).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
@@ -370,6 +372,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "workers": [asdict(worker) for worker in results.workers],
             "work": asdict(results.work) if results.work else None,
             "unattended": results.unattended,
+            "repeats": describe_repeats(results.trials, results.definition, results.space),
         }
     )
     return summary
