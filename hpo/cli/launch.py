@@ -96,9 +96,6 @@ def launch(
         return _preview(plan, options)
     for notice in plan.definition.space.notices():
         say(f"note: {notice}")
-    from hpo.execution.launch import check_plan
-
-    check_plan(plan, storage, options, where)
     created = plan.create(storage)
     if detach and created.remaining() and options.workers != 0:
         return _detach(created, options, where)

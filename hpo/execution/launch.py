@@ -44,7 +44,6 @@ from hpo.utils.home import default_storage, home
 __all__ = [
     "LaunchPlan",
     "check_backend",
-    "check_plan",
     "find_study",
     "launch",
     "plan_launch",
@@ -223,24 +222,6 @@ def resume_plan(
     return LaunchPlan(study, stored.definition, budget)
 
 
-def check_plan(plan: LaunchPlan, storage: str | None, options: WorkerOptions, backend: Backend | None = None) -> None:
-    """Try out what a new study takes from the user's own code, where its workers are processes of this machine.
-
-    What ships with this package needs no trial, and a study that exists has had its own.
-
-    Raises:
-        RequestError: every trial of some kind would fail; see `hpo.execution.sanity_check.check_study`.
-    """
-    definition = plan.definition
-    local = options.workers != 0 and (backend is None or isinstance(backend, Local))
-    if not local or not (definition.modules or definition.dataset.module) or find_study(plan.name, storage):
-        return
-    from hpo.execution.sanity_check import check_study
-
-    # This process outlives the check, and its workers want the GPU's memory for themselves.
-    check_study(definition, options.device, first_on="cpu", loops=False)
-
-
 def find_study(name: str, storage: str | None) -> Study | None:
     """Return the stored study of that name, if there is one."""
     try:
@@ -364,7 +345,6 @@ def launch(
     plan = plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
-    check_plan(plan, storage, options, backend)
     created = plan.create(storage)
     run_study(created, options, backend)
     return created.optuna_study

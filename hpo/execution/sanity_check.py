@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hpo.config import registry
@@ -40,20 +40,17 @@ class _ModelCheck:
         return registry.models.get(self.model).loop
 
 
-def check_study(
-    definition: Definition, device: str = "auto", *, first_on: str | None = None, loops: bool = True
-) -> list[str]:
+def check_study(definition: Definition, device: str = "auto") -> list[str]:
     """Load a study's data set, and train a step of every kind of configuration in its space on a few samples.
 
     Kinds are the choices and bounds of `hpo.space.coverage.cover`, the baseline and the warm starts. An error counts
     once it has come again with as many samples as a trial has. Lack of memory is none: it prunes a trial, not a study.
+    A training loop of the user's own is run until it reports for the first time; one that reads data of its own is not,
+    for it would train on all of them, and only its signature is checked.
 
     Args:
         definition: of the study.
         device: where its trials are trained.
-        first_on: another device, on which each configuration is tried first.
-        loops: whether training loops of the user's own are run until they report for the first time, on a few samples
-            of the study's data set. Ones that read data of their own are not, and only their signature is checked.
 
     Returns:
         A line for each model, which says what was tried.
@@ -65,36 +62,28 @@ def check_study(
     checks = _group_by_model(_list_kinds(definition))
     for check in checks:
         _check_signature(check.model)
-    own_data = definition.dataset.name == registry.NO_DATA
-    to_try = [check for check in checks if not check.loop or (loops and not own_data)]
-    make = _TrainerFactory(definition, device)
-    if not own_data:
-        trainer = make(first_on or device)
-        until = time.monotonic() + SECONDS
-        while (left := [check for check in to_try if check.left]) and time.monotonic() < until:
-            for check in left:  # one of each model in turn
-                _try_next(check, trainer, make)
+    if definition.dataset.name == registry.NO_DATA:
+        return [f"tried {check.model}: its signature alone, for it reads data of its own" for check in checks]
+    trainer = _make_trainer(definition, device)
+    until = time.monotonic() + SECONDS
+    while (left := [check for check in checks if check.left]) and time.monotonic() < until:
+        for check in left:  # one of each model in turn
+            _try_next(check, trainer)
     for check in checks:
         _check_finite(check, definition.dataset.name)
-    return [_describe(check, own_data=own_data) for check in checks]
+    return [_describe(check) for check in checks]
 
 
-@dataclass(frozen=True)
-class _TrainerFactory:
-    """Factory of trainers with a study's data set, monitor and metrics, on the study's device or another."""
-
-    definition: Definition
-    device: str
-
-    def __call__(self, device: str | None = None) -> StepTrainer:
-        definition, objective = self.definition, self.definition.objectives[0]
-        settings = TrainSettings(
-            monitor=objective.metric,
-            direction=objective.direction,
-            metrics=[registry.metrics.get(name) for name in definition.metrics],
-            record_steps=definition.record_steps,
-        )
-        return StepTrainer(definition.dataset, settings, select_device(device or self.device))
+def _make_trainer(definition: Definition, device: str) -> StepTrainer:
+    """Return a trainer with a study's data set, monitor and metrics."""
+    objective = definition.objectives[0]
+    settings = TrainSettings(
+        monitor=objective.metric,
+        direction=objective.direction,
+        metrics=[registry.metrics.get(name) for name in definition.metrics],
+        record_steps=definition.record_steps,
+    )
+    return StepTrainer(definition.dataset, settings, select_device(device))
 
 
 def _list_kinds(definition: Definition) -> list[TrialConfig]:
@@ -131,7 +120,7 @@ def _check_signature(model: str) -> None:
         return
 
 
-def _try_next(check: _ModelCheck, trainer: StepTrainer, make: _TrainerFactory) -> None:
+def _try_next(check: _ModelCheck, trainer: StepTrainer) -> None:
     """Try the next configuration of a model.
 
     Raises:
@@ -143,40 +132,33 @@ def _try_next(check: _ModelCheck, trainer: StepTrainer, make: _TrainerFactory) -
     except OutOfMemoryError:
         check.too_large += 1
         return
-    except Exception:  # few samples may be too few for a metric, or another device than the study's
-        fails = _Repetition(make())
-        error = fails(config)
+    except Exception:  # few samples may be too few for a metric
+        error = _find_error(config, trainer)
         if error is not None:
-            raise _blame(check, config, error, fails) from error
+            raise _blame(check, config, error, trainer) from error
         result = None
     check.trained.append(config)
     check.finite |= result is None or not result.history or math.isfinite(result.history[0]["train_loss"])
 
 
-@dataclass(frozen=True)
-class _Repetition:
-    """Repetition of a step with as many samples as in a trial, on the study's device."""
-
-    trainer: StepTrainer
-
-    def __call__(self, config: TrialConfig) -> Exception | None:
-        """Return the error that a configuration raises."""
-        try:
-            self.trainer.train(config, few=False)
-        except OutOfMemoryError:
-            return None
-        except Exception as error:
-            return error
+def _find_error(config: TrialConfig, trainer: StepTrainer) -> Exception | None:
+    """Return the error that a configuration raises on as many samples as in a trial."""
+    try:
+        trainer.train(config, few=False)
+    except OutOfMemoryError:
         return None
+    except Exception as error:
+        return error
+    return None
 
 
-def _blame(check: _ModelCheck, config: TrialConfig, error: Exception, fails: _Repetition) -> RequestError:
+def _blame(check: _ModelCheck, config: TrialConfig, error: Exception, trainer: StepTrainer) -> RequestError:
     """Return the error of a study that has a configuration like this one: which model, parameters and line."""
     if isinstance(error, ConfigError | DataError) and not locate_error(error):
         return type(error)(str(error))  # about the request itself: it names what is wrong
-    others = [*check.trained, *check.left[::-1]]
-    reference = next((other for other in others if other in check.trained or fails(other) is None), None)
-    values = {} if reference is None else _find_cause(config, reference, fails)
+    works = (other for other in check.left[::-1] if _find_error(other, trainer) is None)
+    reference = check.trained[0] if check.trained else next(works, None)
+    values = {} if reference is None else _find_cause(config, reference, trainer)
     given = ", ".join(f"{name} = {value}" for name, value in values.items())
     kind = "training loop" if check.loop else "model"
     why = str(error) if isinstance(error, HpoError) else summarize_error(error)
@@ -185,9 +167,7 @@ def _blame(check: _ModelCheck, config: TrialConfig, error: Exception, fails: _Re
     return RequestError(f"{kind} '{check.model}'{' with ' + given if given else ''} cannot be trained: {why}{where}")
 
 
-def _find_cause(
-    config: TrialConfig, reference: TrialConfig, fails: Callable[[TrialConfig], object]
-) -> dict[str, Value]:
+def _find_cause(config: TrialConfig, reference: TrialConfig, trainer: StepTrainer) -> dict[str, Value]:
     """Return the values by which a configuration fails and another does not: no fewer of them would do.
 
     One after the other is replaced by the other's, as long as it goes on failing (delta debugging: Zeller, 2002).
@@ -200,7 +180,7 @@ def _find_cause(
             candidate = TrialConfig(**fewer)
         except ConfigError:
             continue
-        if fails(candidate) is not None:
+        if _find_error(candidate, trainer) is not None:
             values = fewer
     return {name: value for name, value in values.items() if other.get(name) != value}
 
@@ -214,10 +194,8 @@ def _check_finite(check: _ModelCheck, dataset: str) -> None:
         )
 
 
-def _describe(check: _ModelCheck, *, own_data: bool) -> str:
+def _describe(check: _ModelCheck) -> str:
     """Say what was tried of a model, and what was not."""
-    if not check.trained and check.loop:
-        return f"tried {check.model}: its signature alone{', for it reads data of its own' if own_data else ''}"
     count = len(check.trained)
     tried = f"{count} configuration{'' if count == 1 else 's'}"
     done = f"{tried} to the first report" if check.loop else f"one training step of {tried}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpo.errors import RequestError
 from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, EvaluationRun, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import finite
