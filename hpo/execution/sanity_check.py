@@ -162,6 +162,8 @@ def _blame(check: _ModelCheck, config: TrialConfig, error: Exception, trainer: S
     given = ", ".join(f"{name} = {value}" for name, value in values.items())
     kind = "training loop" if check.loop else "model"
     why = str(error) if isinstance(error, HpoError) else summarize_error(error)
+    for each in ("model", "objective"):  # which the line begins with
+        why = why.removeprefix(f"{each} '{check.model}': ")
     line = "" if isinstance(error, UserExitError) else locate_error(error)  # an exit's message has it
     where = f" ({line})" if line else ""
     return RequestError(f"{kind} '{check.model}'{' with ' + given if given else ''} cannot be trained: {why}{where}")
