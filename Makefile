@@ -56,6 +56,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.cohorts
 	$(BIN)/python -m benchmarks.convolutions
 	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.repeats
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

@@ -27,8 +27,8 @@ import hpo
         "from hpo.cli import main; main(['templates'])",
         "from hpo.cli import main; main(['parameters'])",
         "from hpo.cli import main; main(['datasets'])",
-        "from hpo.cli import main; main(['launch', 'quickstart', '--dry-run'])",
-        "from hpo.cli import main; main(['launch', 'grid_2700', '--set', 'optimizer=adam', '--dry-run'])",
+        "from hpo.cli import main; main(['launch', 'quickstart', '--workers', '0'])",
+        "from hpo.cli import main; main(['launch', 'grid_2700', '--set', 'optimizer=adam', '--workers', '0'])",
     ],
 )
 def test_no_torch_where_nothing_is_trained(code: str) -> None:

@@ -51,7 +51,7 @@ def evaluate(
 
     Example: hpo evaluate mnist_mlp --top 3 --seeds 5
     """
-    from hpo.execution.evaluate import plan_evaluations, publish_evaluations, run_evaluations
+    from hpo.execution.evaluate import check_results, plan_evaluations, publish_evaluations, run_evaluations
     from hpo.utils.signals import StopRequest
 
     where = make_backend(backend, address, slurm, options)
@@ -73,6 +73,8 @@ def evaluate(
     if not stop():
         publish_evaluations(study)
     say(f"write the report:  {format_command_line('report', study, options.imports)}")
+    if not stop() and options.workers != 0:
+        check_results(evaluations)
     return stop.exit_code
 
 

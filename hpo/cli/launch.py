@@ -54,7 +54,10 @@ __all__: list[str] = []
 @click.option("--top", type=click.IntRange(min=1), help="Number of best trials of OLD; by default 5.")
 @set_option
 @click.option(
-    "--dry-run", is_flag=True, help="Show the parameters, their domains and a few configurations; create nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Load the data set, train a step of every kind of configuration on a few samples, and show the parameters,"
+    " their domains and a few configurations; create nothing.",
 )
 @click.option("--report", is_flag=True, help="Write the report when the study has ended.")
 @click.option("--detach", is_flag=True, help="Start the workers and return; they go on by themselves. Not on Ray.")
@@ -93,16 +96,26 @@ def launch(
     for notice in plan.notices:
         say(f"note: {notice}")
     if dry_run:
-        from hpo.study.input.preview import format_preview
-
-        click.echo(format_preview(plan.name, plan.definition, plan.budget))
-        return 0
+        return _preview(plan, options)
     for notice in plan.definition.space.notices():
         say(f"note: {notice}")
     created = plan.create(storage)
     if detach and created.remaining() and options.workers != 0:
         return _detach(created, options, where)
     return _run(created, options, where, report=report)
+
+
+def _preview(plan: LaunchPlan, options: WorkerOptions) -> int:
+    """Try the study out, and show it; its objective function, if it has one, is not called."""
+    from hpo.study.input.preview import format_preview
+
+    tried = []
+    if not plan.definition.learned:
+        from hpo.execution.sanity_check import check_study
+
+        tried = ["", *check_study(plan.definition, options.device)]
+    click.echo("\n".join([format_preview(plan.name, plan.definition, plan.budget), *tried]))
+    return 0
 
 
 def _plan(

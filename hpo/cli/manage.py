@@ -52,9 +52,11 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
     """
     study = load_study(name, storage)
     again = study.retry(numbers or None)
-    say(f"study {name}: {len(again)} trials wait again{': ' if again else ''}{', '.join(map(str, again))}")
-    if again:
-        say(f"run: {format_command_line('launch', study)}")
+    if not again:
+        say(f"study {name}: no trial has failed")
+        return
+    say(f"study {name}: {len(again)} trials wait again: {', '.join(map(str, again))}")
+    say(f"run: {format_command_line('launch', study)}")
 
 
 @app.command()

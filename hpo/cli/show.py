@@ -92,7 +92,10 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     """List the trials of a study."""
     from hpo.report.data.results import read_results, trial_table
 
-    print_rows(trial_table(read_results(load_runnable_study(name, storage, imports))), style)
+    rows = trial_table(read_results(load_runnable_study(name, storage, imports)))
+    if not rows:
+        say(f"study {name} has no trials yet")
+    print_rows(rows, style)
 
 
 @app.command()
@@ -117,7 +120,10 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
         return
     from hpo.report.study_report import write_report
 
-    click.echo(str(write_report(name, out, storage=storage, imports=imports).html))
+    study = load_runnable_study(name, storage, imports)
+    if not study.trials():
+        say(f"note: study {name} has no trials yet; its report says only what it is")
+    click.echo(str(write_report(study, out).html))
 
 
 @app.command()

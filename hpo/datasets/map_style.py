@@ -76,7 +76,8 @@ class Samples:
         try:
             item = self.dataset[index]
         except Exception as error:
-            raise DataError(f"{where}: {summarize_error(error)}{locate_error(error)}") from error
+            line = f" ({located})" if (located := locate_error(error)) else ""
+            raise DataError(f"{where}: {summarize_error(error)}{line}") from error
         x, y = _pick(item, where)
         return _to_array(x, where), _to_label(y, where)
 

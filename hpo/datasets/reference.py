@@ -14,8 +14,9 @@ from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
-from hpo.errors import DataError
+from hpo.errors import DataError, HpoError
 from hpo.utils.exits import translate_exits
+from hpo.utils.text import locate_error, summarize_error
 
 __all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
 
@@ -102,8 +103,14 @@ def load(reference: DatasetReference) -> Dataset:
         return load_npz(find_npz(Path(reference.name)), reference.sha256)
     entry = registry.datasets.get(reference.name, reference.module)
     where = f"data set '{entry.name}'"
-    with translate_exits():
-        dataset = make_dataset(entry.load()(), where)
+    try:
+        with translate_exits():
+            dataset = make_dataset(entry.load()(), where)
+    except (HpoError, MemoryError):
+        raise
+    except Exception as error:  # a function of the user's can raise anything
+        line = f" ({located})" if (located := locate_error(error)) else ""
+        raise DataError(f"{where}: {summarize_error(error)}{line}") from error
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "

@@ -12,7 +12,7 @@ import optuna
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
-from hpo.errors import DataError, RequestError
+from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
 from hpo.execution.launch import check_backend, run_study, run_workers
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -26,8 +26,17 @@ from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
 from hpo.study.operations.evaluation_study import create_evaluations, parameter_values_of
 from hpo.study.operations.open_study import open_study
+from hpo.study.operations.progress import explain_no_result
 
-__all__ = ["SAMPLES", "evaluate", "plan_evaluations", "publish_evaluations", "read_results_of", "run_evaluations"]
+__all__ = [
+    "SAMPLES",
+    "check_results",
+    "evaluate",
+    "plan_evaluations",
+    "publish_evaluations",
+    "read_results_of",
+    "run_evaluations",
+]
 
 Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
@@ -90,6 +99,8 @@ def evaluate(
 
         inspect_model(opened, options.device)
     publish_evaluations(opened)
+    if workers != 0:
+        check_results(evaluations)
     return [compare_candidates(results) for results in read_results_of(opened, evaluations)]
 
 
@@ -157,6 +168,17 @@ def run_evaluations(
     for each in evaluations:
         if each.remaining() and not should_stop():
             run_workers(each, options, should_stop, backend)
+
+
+def check_results(evaluations: Sequence[Study]) -> None:
+    """Refuse to call evaluations a success of which one has no run that was tested.
+
+    Raises:
+        RunError: no run of one of them is complete; the line has the most frequent reason.
+    """
+    lines = [line for each in evaluations if (line := explain_no_result(each)) is not None]
+    if lines:
+        raise RunError("; ".join(lines))
 
 
 def read_results_of(study: Study, evaluations: Sequence[Study]) -> list[EvaluationResults]:

@@ -37,7 +37,8 @@ from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
-from hpo.study.slots import fixed_trials
+from hpo.study.operations.progress import explain_no_result
+from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
 from hpo.utils.home import default_storage, home
 
 __all__ = [
@@ -119,7 +120,7 @@ def plan_launch(
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    return _add_cohort_notice(plan)
+    return _add_cohort_notice(_add_repeat_notices(plan))
 
 
 def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
@@ -149,6 +150,13 @@ def _add_warm_start(plan: LaunchPlan, storage: str | None, source: WarmFrom) -> 
     definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
     check_first(definition, plan.budget)
     return replace(plan, definition=definition, notices=() if notice is None else (notice,))
+
+
+def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
+    """Return the plan with a notice of what would be trained twice and is not, and of what will be."""
+    repeats = explain_repeats(plan.definition, plan.budget.trials)
+    more = [*explain_merges(plan.definition), *([] if repeats is None else [repeats])]
+    return replace(plan, notices=(*plan.notices, *more))
 
 
 def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
@@ -291,6 +299,8 @@ def run_study(
         Worker(study, options.model_copy(update={"cpus": cpus}), function=function).run()
     else:
         run_workers(study, options, backend=backend)
+    if why := explain_no_result(study):
+        log.warning("%s", why)
 
 
 @accepts_worker_options

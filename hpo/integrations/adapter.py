@@ -162,7 +162,7 @@ class _LoopTrial:
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         del step  # it counts its epochs itself
-        self._trial.report(**metrics)
+        self._trial.report(None, None, **metrics)
 
     def should_stop(self) -> bool:
         return self._trial.should_stop

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpo.errors import RequestError
 from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, EvaluationRun, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import finite
@@ -44,7 +45,7 @@ def export_trials(study: Study, folder: Path) -> int:
         How many trials were written.
 
     Raises:
-        RequestError: the folder is not empty, or cannot be written.
+        RequestError: the folder is not empty, or cannot be written; or no trial has begun.
         RegistryError: the study uses a model or metric that is not registered here.
     """
     with atomic_folder(folder) as new:
@@ -53,6 +54,10 @@ def export_trials(study: Study, folder: Path) -> int:
         names = dict.fromkeys(name for row in results.trials for epoch in row.epochs for name in epoch)
         validation = [name for name in names if name not in NOT_VALIDATION]
         begun = [row for row in results.trials if row.started is not None]
+        if not begun:
+            raise RequestError(
+                f"study '{results.name}': no trial has begun, so there is nothing to write; launch it first"
+            )
         for row in begun:
             place, trial = new / f"comb_{row.number}", trials[row.number]
             place.mkdir()

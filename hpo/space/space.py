@@ -245,6 +245,14 @@ class Space:
         self._check_countable()
         return self._count_leaves(0, {}, {})
 
+    @cached_property
+    def size(self) -> int | None:
+        """Number of configurations; None where a range is continuous, or there are too many to count."""
+        try:
+            return self.grid_size()
+        except SpaceError:
+            return None
+
     def _check_countable(self) -> None:
         for dimension in self.varied:
             try:

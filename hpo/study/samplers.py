@@ -15,7 +15,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.utils.text import first_line, shorten
 
-__all__ = ["SAMPLERS", "UNKNOWN", "Count", "Positive", "Sampler", "build_sampler", "check_options", "check_sampler"]
+__all__ = [
+    "SAMPLERS",
+    "UNKNOWN",
+    "Count",
+    "Positive",
+    "Sampler",
+    "build_sampler",
+    "check_options",
+    "check_sampler",
+    "trial_seed",
+]
 
 UNKNOWN = "unknown"  # the sampler of a study that another tool has made, which does not record it
 
@@ -97,19 +107,29 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
 )
 
 
-def trial_seed(study_seed: int, number: int) -> int:
-    """Return the seed of one trial, from the study's seed and the trial's number."""
-    return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
+def trial_seed(study_seed: int, number: int, again: int = 0) -> int:
+    """Return the seed of one trial, from the study's seed and the trial's number; another one to ask it again."""
+    entropy = [study_seed, number, *([again] if again else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def build_sampler(name: str, options: Mapping[str, Any], study_seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """Build Optuna's sampler for trial `number` of an adaptive study, or for an extra trial of a fixed one."""
+def build_sampler(
+    name: str, options: Mapping[str, Any], study_seed: int, number: int, again: int = 0
+) -> optuna.samplers.BaseSampler:
+    """Build Optuna's sampler for trial `number` of an adaptive study, or for an extra trial of a fixed one.
+
+    Args:
+        name, options: of the sampler.
+        study_seed: the study's seed.
+        number: the trial's number.
+        again: how many times it has been asked for this trial before.
+    """
     sampler = SAMPLERS[name]
     target = getattr(optuna.samplers, sampler.target or "RandomSampler")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         built: optuna.samplers.BaseSampler = target(
-            seed=trial_seed(study_seed, number), **{**sampler.defaults, **options}
+            seed=trial_seed(study_seed, number, again), **{**sampler.defaults, **options}
         )
     return built
 

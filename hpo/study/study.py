@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import optuna
@@ -35,10 +36,13 @@ from hpo.storage.study_storage import LeaseGrant, StudyStorage
 from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
 from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
 from hpo.study.pruners import build_pruner
-from hpo.study.samplers import UNKNOWN, build_sampler
-from hpo.study.slots import fixed_trials
+from hpo.study.samplers import UNKNOWN, build_sampler, trial_seed
+from hpo.study.slots import baseline_params, fixed_trials
+from hpo.study.suggestion import ASKS, TakenKeys, suggest_new
 
 __all__ = ["ClaimedTrial", "Study", "study_names"]
+
+log = logging.getLogger("hpo.study")
 
 
 @dataclass(frozen=True)
@@ -336,7 +340,7 @@ class Study:
         self._forget_definition()
 
     def _forget_definition(self) -> None:
-        for name in ("definition", "_defined_space"):
+        for name in ("definition", "_defined_space", "_taken"):
             self.__dict__.pop(name, None)
 
     def start_clock(self) -> None:
@@ -425,8 +429,28 @@ class Study:
             ConfigError: somebody enqueued impossible values.
         """
         self._use_sampler(claim.sampler)
-        values = self.space.suggest(claim.trial) if not self.is_baseline(claim.number) else self._baseline_values(claim)
-        return self.definition.config(values)
+        if self.is_baseline(claim.number):
+            return self.definition.config(self._baseline_values(claim))
+        if not self.definition.fixed and not claim.trial.params:
+            self._suggest_new(claim)
+        config = self.definition.config(self.space.suggest(claim.trial))
+        if not self.definition.fixed and self.space.size is not None:
+            self.storage.flush()  # so that other workers do not choose the same
+        return config
+
+    def _suggest_new(self, claim: ClaimedTrial) -> None:
+        """Let an adaptive sampler choose parameters that no other trial has, if some are found."""
+        spec, seed, number = self.definition.sampler, self.definition.seed, claim.number
+        # With margins, CMA-ES stores with a trial what it asked for, and would take another's value for that one's.
+        draws = None if spec.options.get("with_margin") else trial_seed(seed, number, ASKS)
+        make = partial(build_sampler, spec.name, spec.options, seed, number)
+        if not suggest_new(self.space, claim.trial, self._taken.read(self.trials(), number), make, draws):
+            log.info("trial %d repeats the parameters of another trial: no new ones were found", number)
+
+    @cached_property
+    def _taken(self) -> TakenKeys:
+        inside = self.definition.baseline is None or baseline_params(self.definition, self.space) is not None
+        return TakenKeys(None if inside else 0)
 
     def _baseline_values(self, claim: ClaimedTrial) -> dict[str, Any]:
         """Return the baseline's values, and tell Optuna those that the space contains."""

@@ -18,6 +18,7 @@ from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.model_size import count_outputs, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
+from hpo.training.memory import is_out_of_memory
 from hpo.utils.text import shorten, summarize_error
 
 __all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
@@ -190,6 +191,8 @@ def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
         with torch.no_grad():
             outputs: Any = model(torch.zeros(2, *shape))
     except Exception as error:  # a model of the user's can raise anything
+        if is_out_of_memory(error):
+            raise
         why = summarize_error(error)
         raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
     actual = tuple(getattr(outputs, "shape", ()))

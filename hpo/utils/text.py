@@ -62,27 +62,28 @@ def summarize_error(error: BaseException) -> str:
     return shorten_message(f"{kind}: {first_line(error)}") if _message(error) else kind
 
 
-def format_traceback(error: BaseException) -> str:
-    """Return an error's traceback with the longest lines, and the middle of very many, left out."""
-    return _join_bounded(traceback.format_exception(error))
-
-
 def locate_error(error: BaseException) -> str:
-    """Return the innermost line of the user's own code that an error passed, as ` (line 12 of train.py: x[index])`.
+    """Return the innermost line of the user's own code that led to an error: `nets.py, line 14: x = self.head(x)`.
 
-    Installed packages and this one are not the user's own. The text is empty if no such line is known.
+    Empty where no such code is involved: Python's, installed packages and this one are not the user's.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    while error.__cause__ is not None:
+        error = error.__cause__
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_installed(frame.filename)]
     if not own:
         return ""
-    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name}: {shorten(own[-1].line or '', quote=False)})"
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}: {shorten(own[-1].line or '', quote=False)}"
 
 
 def _is_installed(file: str) -> bool:
     path = Path(file)
     folders = (Path(__file__).parent.parent, Path(sysconfig.get_path("stdlib")))
     return "site-packages" in path.parts or any(map(path.is_relative_to, folders)) or not path.is_absolute()
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an error's traceback with the longest lines, and the middle of very many, left out."""
+    return _join_bounded(traceback.format_exception(error))
 
 
 def format_stack(frame: FrameType) -> str:

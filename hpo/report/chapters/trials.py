@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hpo.config.parameter import Value
-from hpo.report.chapters.blocks import Chapter, Column, DataTable, Kind
+from hpo.report.chapters.blocks import Chapter, Column, DataTable, Kind, Text
+from hpo.report.data.repeats import describe_repeats, repeated_trials
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import is_share, state_text, value_text
 
@@ -22,7 +23,8 @@ def trials_chapter(results: Results) -> Chapter | None:
     settings = [results.settings(row) for row in rows]
     names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
     columns_held = [name for name in names if any(values.get(name) is not None for values in settings)]
-    note_texts = [_note_text(row, front=row.number in front) for row in rows]
+    repeats = repeated_trials(results.trials, results.definition)
+    note_texts = [_note_text(row, repeats.get(row.number), front=row.number in front) for row in rows]
     notes = any(note_texts)
     columns = [
         Column("trial", "count"),
@@ -50,7 +52,9 @@ def trials_chapter(results: Results) -> Chapter | None:
         ]
         for row, values, note in zip(rows, settings, note_texts, strict=True)
     ]
-    return Chapter("trials", "All trials", [DataTable("trials", columns, lines, "state")])
+    text = describe_repeats(results.trials, results.definition, results.space)
+    said = [] if text is None else [Text(f"{text}.", quiet=True)]
+    return Chapter("trials", "All trials", [*said, DataTable("trials", columns, lines, "state")])
 
 
 def _order_trials(results: Results) -> list[TrialRow]:
@@ -87,11 +91,12 @@ def _cost_cells(row: TrialRow, *, weights: bool) -> list[float | None]:
     return [row.best_epoch, len(row.epochs), *weight_cells, row.seconds]
 
 
-def _note_text(row: TrialRow, *, front: bool) -> str:
+def _note_text(row: TrialRow, earlier: int | None, *, front: bool) -> str:
     """Note what is special about a trial."""
     words = ["baseline"] if row.baseline else []
     words += ["Pareto front"] if front else []
     words += ["added by others"] if row.extra else []
     words += [ORIGIN_NOTES[row.value_from]] if row.value_from in ORIGIN_NOTES else []
+    words += [f"as trial {earlier}"] if earlier is not None else []
     words += [f"{row.failure}: {row.message}" if row.message else row.failure] if row.failure else []
     return ", ".join(words)

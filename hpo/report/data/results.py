@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config.trial_config import TrialConfig
 from hpo.config.values import Value, plain_value
 from hpo.errors import RequestError
+from hpo.report.data.repeats import describe_repeats
 from hpo.report.format import finite
 from hpo.space import ExtendedSpace, LearnedSpace, Space
 from hpo.storage.statements import FIXED
@@ -368,7 +369,8 @@ def study_summary(results: Results) -> dict[str, Any]:
     `best` and `baseline` (a trial, or None), `front` (trials; several objectives only), `failed` (each failed trial,
     but those that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what
     they have done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended`
-    (whether trials are left and no worker lives).
+    (whether trials are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one,
+    and why, in words; or None).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
@@ -394,6 +396,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "workers": [asdict(worker) for worker in results.workers],
             "work": asdict(results.work) if results.work else None,
             "unattended": results.unattended,
+            "repeats": describe_repeats(results.trials, results.definition, results.space),
         }
     )
     return summary

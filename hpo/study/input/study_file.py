@@ -31,6 +31,7 @@ from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
+from hpo.study.slots import baseline_params, count_first
 from hpo.study.warm_start import check_warm_start
 from hpo.utils.documents import parse_toml, read_document
 from hpo.utils.paths import LONGEST, LONGEST_BYTES, NAME_RULE, ROOM, is_name
@@ -173,8 +174,7 @@ def check_first(definition: Definition, budget: Budget) -> None:
     Raises:
         DefinitionError: names their number.
     """
-    first = len(definition.warm_start) + (definition.baseline is not None)
-    if definition.warm_start and budget.trials < first:
+    if definition.warm_start and budget.trials < (first := count_first(definition)):
         raise DefinitionError(f"trials = {budget.trials}: the baseline and warm_start alone are {first} trials")
 
 
@@ -342,13 +342,14 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
 
 
 def count_grid_points(definition: Definition, space: Space) -> int:
-    """Count the trials of a grid study: its points, and one more for a baseline.
+    """Count the trials of a grid study: its points, and one more for a baseline that is none of them.
 
     Raises:
         SpaceError: a range is continuous.
         DefinitionError: there are too many points to insert.
     """
-    points = space.grid_size() + (definition.baseline is not None)
+    points = space.grid_size()
+    points += definition.baseline is not None and baseline_params(definition, space) is None
     if points > FIXED_LIMIT:
         raise DefinitionError(
             f'the grid has more than {FIXED_LIMIT:,} points; take fewer values, or sampler = "random"'

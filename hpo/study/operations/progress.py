@@ -94,10 +94,11 @@ def _estimate_seconds(finished: int, remaining: int, since: datetime | None) -> 
 def explain_no_result(study: Study) -> str | None:
     """Return why a study that has ended has no result, in a line; None if it has one, or has not ended."""
     counts = study.storage.count_trials(study.id)
-    if counts[TrialState.COMPLETE] or not sum(counts.values()) or study.remaining():
+    ended = study.stop_reason() if study.remaining() else "its budget is used up"
+    if counts[TrialState.COMPLETE] or ended is None:
         return None
-    states = ", ".join(f"{count} {state.name}" for state, count in counts.items() if count)
+    states = ", ".join(f"{count} {state.name}" for state, count in counts.items() if count) or "no trials"
     messages = Counter(read_text(trial.user_attrs, "message") for trial in study.trials())
     del messages[None]
-    reason = f"; the most frequent reason: {messages.most_common(1)[0][0]}" if messages else ""
-    return f"study '{study.name}' has no complete trial ({states}){reason}"
+    reason = f"the most frequent reason: {messages.most_common(1)[0][0]}" if messages else ended
+    return f"study '{study.name}' has no complete trial ({states}); {reason}"
