@@ -19,7 +19,7 @@ from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.study import Study, StudyStorage, study_names
 from hpo.utils.home import default_storage
 
-__all__ = ["optimize"]
+__all__ = ["optimize", "run_function_study"]
 
 log = logging.getLogger("hpo.study")
 
@@ -81,7 +81,7 @@ def optimize(
     for notice in plan.notices:
         log.warning("%s", notice)
     study = plan.create(storage)
-    _run(study, function, options, backend)
+    run_function_study(study, function, options, backend)
     return study.optuna_study
 
 
@@ -97,8 +97,15 @@ def _choose_name(stem: str, storage: str | None) -> str:
     return name
 
 
-def _run(study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None) -> None:
-    """Run the workers, which find the function in its file, or in one that is there as long as they run."""
+def run_function_study(
+    study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None = None
+) -> None:
+    """Run a study from Python; its workers find the function in its file, or in one that is there as long as they run.
+
+    Raises:
+        RequestError: the function cannot be sent to workers.
+        RunError: a worker failed.
+    """
     if options.workers == 1 and backend is None:
         run_study(study, options, function=function)
     elif function.reference.module is not None:

@@ -25,6 +25,8 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
     name = shlex.quote(results.name)
     if verb == "launch" and function is not None:
         name = f"{shlex.quote(function.location)} --name {name}"
+    if verb in ("evaluate", "worker") and function is not None:
+        name += f" --objective {shlex.quote(function.location)}"
     words = [f"hpo {verb} {name}", *([more] if more else [])]
     return " ".join(words) + (format_import_options(results) if imports else "") + storage
 

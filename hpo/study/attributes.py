@@ -26,6 +26,7 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
+    "TRIAL_SEED",
     "StudyAttributes",
     "read_number",
     "read_table",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
+TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
 LONGEST = 2000  # characters of a text
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hpo.config import registry
 from hpo.config.parameter import Value
@@ -88,13 +88,14 @@ class Candidate(_Frozen):
         trial: its number in the evaluated study; None for the default configuration.
         baseline: whether the others are compared with it: the study's baseline, or without one the default
             configuration.
-        values: its parameters that have an effect, except the seeds.
+        values: its parameters that have an effect, except the seeds; of an objective function, its parameters as they
+            are stored, among them None and lists.
     """
 
     label: str
     trial: int | None
     baseline: bool
-    values: dict[str, Value]
+    values: dict[str, JsonValue]
 
 
 class Evaluation(_Frozen):
@@ -214,9 +215,14 @@ class Definition(_Frozen):
     foreign: bool = False
 
     @property
+    def configured(self) -> bool:
+        """True if trials are configurations of ours; otherwise an objective function knows what they mean."""
+        return self.function is None and not self.foreign
+
+    @property
     def learned(self) -> bool:
         """True if the space is what the trials recorded: an objective function, or another tool, chose it."""
-        return self.function is not None or self.foreign
+        return not self.configured and self.evaluation is None
 
     @property
     def space(self) -> Space:
@@ -224,7 +230,8 @@ class Definition(_Frozen):
         if self.learned:
             return LearnedSpace()
         candidates = self.evaluation.candidates if self.evaluation else ()
-        return Space(self.parameters, configurations={each.label: each.values for each in candidates})
+        known = {each.label: cast(dict[str, Value], each.values) if self.configured else {} for each in candidates}
+        return Space(self.parameters, configurations=known)
 
     @property
     def fixed(self) -> bool:

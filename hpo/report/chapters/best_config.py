@@ -18,7 +18,7 @@ __all__ = ["best_config_chapter", "best_config_toml"]
 
 def best_config_toml(results: Results) -> tuple[str, str]:
     """Return the best configuration as TOML; or nothing, and the reason why there is none."""
-    if results.definition.learned:
+    if not results.definition.configured:
         return "", "Its trials are no configurations of ours."
     try:
         return export_config(results), ""
@@ -38,7 +38,7 @@ def best_config_chapter(
     """
     if results.best is None:
         return None
-    if results.definition.learned:
+    if not results.definition.configured:
         call = Code(export_config(results, format="python"), "python", folded="the same parameters for Optuna, exact")
         return Chapter("best", "Best configuration", [*_trial_facts(results), *_settings_table(results), call])
     config, reason = best_config_toml(results)

@@ -22,7 +22,7 @@ def _study_table(results: Results) -> Table:
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
     rows = [
-        made_by if definition.learned else ["data set", definition.dataset.name],
+        made_by if not definition.configured else ["data set", definition.dataset.name],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
         ["budget", f"{budget.trials} trials"],
         ["sampler", _component_text(definition.sampler.name, definition.sampler.options)],

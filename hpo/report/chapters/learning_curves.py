@@ -39,7 +39,7 @@ def learning_curves_chapter(results: Results) -> Chapter | None:
 
     None for trials of an objective function that has reported nothing, for it need not.
     """
-    if results.definition.learned and not any(row.epochs for row in results.trials):
+    if not results.definition.configured and not any(row.epochs for row in results.trials):
         return None
     blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
     return Chapter("curves", "Learning curves", blocks)

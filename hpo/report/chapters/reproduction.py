@@ -17,7 +17,7 @@ __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 def reproduction_chapter(results: Results) -> Chapter:
     """Write the chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
-    if results.definition.learned:
+    if not results.definition.configured:
         return Chapter("reproduction", "Reproduction", _list_commands(results))
     steps = [
         (
@@ -67,7 +67,7 @@ def _launch_command(results: Results) -> str:
 
 def format_study_file(results: Results) -> str:
     """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
-    if results.definition.evaluation is not None or results.definition.learned:
+    if results.definition.evaluation is not None or not results.definition.configured:
         return ""
     import tomli_w
 

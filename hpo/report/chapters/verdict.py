@@ -167,7 +167,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     if len(results.objectives) > 1 and count > 1:
         place += f" by {metric_text(results.objective.metric)}"
     needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
-    needs_test = needs_test and not results.definition.learned  # what the value is measured on, the function knows
+    needs_test = needs_test and results.definition.configured  # what the value is measured on, the function knows
     return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 

@@ -46,7 +46,7 @@ LEVELS = ("warning", "note", "unknown", "ok")
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`."""
-    learned = results.definition.learned
+    learned = not results.definition.configured
     checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
     findings = [finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__)]]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))

@@ -288,7 +288,7 @@ def _read_curve(trial: FrozenTrial, metric: str) -> list[EpochMetrics]:
 
 
 def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
-    if study.definition.learned:
+    if not study.definition.configured:
         return None
     try:
         if study.is_baseline(trial.number):
