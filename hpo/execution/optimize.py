@@ -40,6 +40,8 @@ def optimize(
     target: float | None = None,
     seed: int | None = None,
     metric_names: Sequence[str] | None = None,
+    warm_start: str | None = None,
+    top: int | None = None,
     backend: Backend | None = None,
     **keywords: Any,
 ) -> optuna.Study:
@@ -63,6 +65,8 @@ def optimize(
         target: the value of the objective that ends the study.
         seed: the seed of the sampler.
         metric_names: names of the values.
+        warm_start: the name of a study whose best trials' parameters are called first.
+        top: number of its best trials; by default 5.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         keywords: the options of workers below.
 
@@ -77,7 +81,7 @@ def optimize(
     keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
     keys |= {"trial_timeout": trial_timeout, "target": target, "seed": seed, "metric_names": metric_names}
     keys["name"] = name or _choose_name(default_name(function.reference), storage)
-    plan = plan_function_launch(function, storage, **keys)
+    plan = plan_function_launch(function, storage, warm_start=warm_start, top=top, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
     study = plan.create(storage)

@@ -192,6 +192,7 @@ class Definition(_Frozen):
     """Definition of a study. It is self-contained: a worker needs nothing else, apart from the user's own code.
 
     Attributes:
+        warm_start: values of the first trials; of an objective function, parameters as Optuna has them.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
     """
@@ -206,7 +207,7 @@ class Definition(_Frozen):
     constraints: tuple[Constraint, ...] = ()
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
-    warm_start: tuple[dict[str, Value], ...] = ()
+    warm_start: tuple[dict[str, JsonValue], ...] = ()
     warm_from: WarmFrom | None = None
     evaluation: Evaluation | None = None
     report: ReportTable | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str
     slots for its baseline and its warm starts alone. A study whose space is learned has its warm starts, as they are.
     """
     if definition.learned:
-        return [dict(params) for params in definition.warm_start[start:stop]]
+        return [cast(dict[str, Value], dict(params)) for params in definition.warm_start[start:stop]]
     space = definition.space
     first = _leading_trials(definition, space)[start:stop]
     draw = {"random": _random, "qmc": _sobol, "grid": _grid}.get(definition.sampler.name)
@@ -33,7 +34,7 @@ def fixed_trials(definition: Definition, start: int, stop: int) -> list[dict[str
 def _leading_trials(definition: Definition, space: Space) -> list[dict[str, Value]]:
     """Return the baseline, and the warm starts after it."""
     baseline = [] if definition.baseline is None else [space.params(definition.baseline_config(space).effective())]
-    return baseline + [warm_params(space, table) for table in definition.warm_start]
+    return baseline + [warm_params(space, cast(dict[str, Value], table)) for table in definition.warm_start]
 
 
 def _random(definition: Definition, space: Space, start: int, stop: int) -> list[dict[str, Value]]:

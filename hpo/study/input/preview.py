@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from hpo.config.parameter import Value
@@ -97,7 +99,7 @@ def _sample_params(definition: Definition, space: Space, count: int) -> list[dic
     return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(count)]
 
 
-def _format_values(values: dict[str, Value]) -> str:
+def _format_values(values: Mapping[str, object]) -> str:
     return ", ".join(
         f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values.items()
     )
