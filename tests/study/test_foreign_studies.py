@@ -118,10 +118,17 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
 
 def test_what_would_train_it_says_how_to_go_on(plain: Path) -> None:
     where = "--storage", url(plain)
-    for command in (["worker", "theirs"], ["launch", "theirs"], ["evaluate", "theirs"], ["reproduce", "theirs", "0"]):
+    launch, named = "hpo launch FILE.py:FUNCTION --name theirs", "with --objective FILE.py:FUNCTION"
+    for command, says in (
+        (["worker", "theirs"], launch),
+        (["launch", "theirs"], launch),
+        (["reproduce", "theirs", "0"], launch),
+        (["evaluate", "theirs"], named),
+        (["fork", "theirs", "mine"], named),
+    ):
         done = run_hpo(*command, *where)
         assert done.returncode == 2, (command, done.stderr)
-        assert "hpo launch FILE.py:FUNCTION --name theirs" in done.stderr, (command, done.stderr)
+        assert says in done.stderr, (command, done.stderr)
 
 
 def test_it_goes_on_with_its_objective_function(plain: Path, tmp_path: Path) -> None:
