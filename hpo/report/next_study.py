@@ -122,8 +122,7 @@ def suggest_function(results: Results, findings: Sequence[Finding]) -> str:
 
 def _next_launch(results: Results) -> str:
     """Return the command that launches the next study of an objective function."""
-    function = results.definition.function
-    place = "FILE.py:FUNCTION" if function is None else shlex.quote(function.location)
+    place = shlex.quote(results.definition.function_location or "")
     name, budget = shlex.quote(fit_name(results.name, "-next", ROOM)), results.budget.trials
     storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
     more = f"--warm-start {shlex.quote(results.name)} --top {WARM} --trials {budget}{storage}"

@@ -235,6 +235,13 @@ class Definition(_Frozen):
         return Space(self.parameters, configurations=known)
 
     @property
+    def function_location(self) -> str | None:
+        """The objective function as a command names it, or `FILE.py:FUNCTION` where it is not known; None of models."""
+        if self.configured:
+            return None
+        return "FILE.py:FUNCTION" if self.function is None else self.function.location
+
+    @property
     def fixed(self) -> bool:
         """True if every trial's parameters are known from the start."""
         return not self.learned and SAMPLERS[self.sampler.name].fixed

@@ -52,9 +52,15 @@ def reproduction_chapter(results: Results) -> Chapter:
 
 def _list_commands(results: Results) -> list[Block]:
     """List the commands on a study of an objective function, or of another tool."""
+    best = results.best is not None
     steps = [
         ("Go on with this study", format_command(results, "launch", "--trials N"), results.definition.function),
-        ("Print the best parameters", format_command(results, "export", "--format python"), results.best),
+        (
+            "Call the best again with fresh seeds",
+            format_command(results, "evaluate"),
+            best and results.takes_seed and not results.definition.evaluation,
+        ),
+        ("Print the best parameters", format_command(results, "export", "--format python"), best),
         ("Write this report", format_command(results, "report"), True),
         ("Browse the study", format_command(results, "dashboard", imports=False), True),
     ]

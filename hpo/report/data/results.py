@@ -26,7 +26,7 @@ from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
-from hpo.study.attributes import read_table, read_text, read_whole
+from hpo.study.attributes import TRIAL_SEED, read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
@@ -54,6 +54,7 @@ class TrialRow:
         message: the failure in a line, or None.
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
+        seed: of a call of an objective function that asked for it.
         recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
     """
 
@@ -74,6 +75,7 @@ class TrialRow:
     baseline: bool = False
     extra: bool = False
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
 
     @property
     def value(self) -> float | None:
@@ -123,6 +125,16 @@ class Results:
     def unattended(self) -> bool:
         """True where trials are left to begin or to resume, and no worker lives to do it."""
         return self.remaining_trials > 0 and all(worker.gone for worker in self.workers)
+
+    @property
+    def takes_seed(self) -> bool:
+        """True if its objective function has asked for a seed, so that it can be evaluated."""
+        return any(row.seed is not None for row in self.trials)
+
+    @property
+    def step_name(self) -> str:
+        """What a trial's reports are numbered by: `epoch`, or `step` of an objective function."""
+        return "epoch" if self.definition.configured else "step"
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -271,6 +283,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         parameter_count=read_whole(attrs, "parameter_count"),
         failure=read_text(attrs, "failure") or ("unknown" if trial.state == TrialState.FAIL else None),
         message=read_text(attrs, "message"),
+        seed=read_whole(attrs, TRIAL_SEED),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
         recorded=trial.params,
@@ -298,12 +311,16 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
         return None
 
 
+OF_MODELS = ("best_epoch", "epochs_done", "parameter_count", "baseline", "extra")  # keys of `trial_table`
+
+
 def trial_table(results: Results) -> list[dict[str, Any]]:
     """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
     Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
     `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
-    `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
+    `baseline`, `extra`; of an objective function `steps`, the number of its reports, and not what only models have. A
+    parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -335,6 +352,8 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
         "baseline": row.baseline,
         "extra": row.extra,
     }
+    if not results.definition.configured:
+        tail = {"steps": len(row.epochs), **{key: value for key, value in tail.items() if key not in OF_MODELS}}
     return head, tail
 
 

@@ -292,7 +292,7 @@ def _first_fresh_seed(study: Study) -> int:
     """Return the first of `MAX_SEEDS` successive seeds that no trial of the study has used."""
     used = {study.definition.seed, *_used_seeds(study)}
     first = max(used) + 1
-    if first + MAX_SEEDS < 2**32:
+    if study.definition.configured and first + MAX_SEEDS < 2**32:
         return first
     return next(low for low in range(0, 2**32, MAX_SEEDS) if not any(low <= seed < low + MAX_SEEDS for seed in used))
 
