@@ -17,6 +17,8 @@ import hpo
 from hpo.errors import RegistryError, RequestError, StudyForeignError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_function import load_function
+from hpo.execution.reproduce import describe_reproduction
+from hpo.execution.reproduce_function import reproduce_call
 from hpo.execution.trial_seed import derive_seed
 from hpo.report.data.evaluations import read_evaluations
 from hpo.study import Study, StudyStorage
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Choices for a categorical distri
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 SOURCE = """
 import random
+import optuna
 import hpo
 
 def seeded(trial):
@@ -44,6 +47,19 @@ def reads(trial):
 
 def seedless(trial):
     return trial.suggest_float("x", -1, 1) ** 2
+
+def seedless_of_seeded(trial):
+    trial.suggest_categorical("sizes", [[8], [16, 8], None])
+    trial.report(0.0, 0)
+    return trial.suggest_float("seed", -1, 1)
+
+def pruned(trial):
+    x = trial.suggest_float("x", 0, 1)
+    for step in range(5):
+        trial.report(x + step, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned()
+    return x
 
 def two(trial):
     hpo.seed(trial)
@@ -208,3 +224,25 @@ def test_a_study_of_plain_optuna_is_evaluated_given_its_function(functions: Path
     (stats,) = hpo.evaluate("theirs", storage=url, objective=objective, seeds=2)
     assert [score.validation.count for score in stats.scores if score.validation] == [2, 2, 2]
     assert Study(StudyStorage(url), "theirs").definition.foreign
+
+
+def test_a_call_is_reproduced_with_its_parameters_and_its_seed(functions: Path) -> None:
+    study = launch(functions, "seeded", trials=4)
+    named = "--objective", f"{functions}:seeded"
+    done = run_hpo("reproduce", "seeded", "2", *named)
+    assert done.returncode == 0, done.stderr
+    assert "identical: what trial 2 returned is the same to the last bit" in done.stderr
+    result = reproduce_call(study, 3, load_function(f"{functions}:seedless_of_seeded"))
+    assert not result.reproduced
+    assert describe_reproduction(result)[0] == "different: what trial 3 returned was not reproduced"
+    refused = run_hpo("reproduce", "seeded", "2", *named, "--out", "somewhere")
+    assert refused.returncode == 2
+    assert "--out: study 'seeded' calls an objective function" in refused.stderr
+
+
+def test_a_pruned_call_is_pruned_again_after_as_many_reports(functions: Path) -> None:
+    study = launch(functions, "pruned", trials=20, pruner={"name": "median", "n_startup_trials": 2})
+    trial = next(trial for trial in study.trials() if trial.state == TrialState.PRUNED)
+    result = reproduce_call(study, trial.number, load_function(f"{functions}:pruned"))
+    assert result.identical
+    assert result.epochs == len(trial.intermediate_values) < 5

@@ -15,7 +15,7 @@ import pytest
 from hpo.report.chapters.order import make_chapters
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.run import run_checks
-from hpo.report.data.results import read_results, trial_table
+from hpo.report.data.results import read_results, shown_trials
 from hpo.report.render.markdown import render_markdown
 from hpo.report.report_data import ReportData, read_report_data
 from hpo.study import Study, StudyStorage
@@ -128,7 +128,7 @@ def test_evidence_of_random_trials_is_not_called_weaker(url: str) -> None:
 
 
 def test_the_table_of_trials_counts_steps_and_has_no_columns_of_models(url: str) -> None:
-    rows = trial_table(read_results(Study(StudyStorage(url), "reports")))
+    rows = shown_trials(read_results(Study(StudyStorage(url), "reports")))
     assert list(rows[0]) == [
         *("number", "state", "value", "x", "kind", "depth", "once"),
         *("steps", "seconds", "worker", "started", "finished", "failure", "message"),

@@ -99,7 +99,7 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
     text = (tmp_path / "out" / "report.md").read_text()
     chapters = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     common = [
-        "Best configuration",
+        "Best parameters",
         "Findings",
         "Parameter importance",
         "Cost",
@@ -108,7 +108,7 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
         "Reproduction",
     ]
     assert [each for each in chapters if each in common] == common
-    assert ("Learning curves" in chapters) == (name == "theirs")
+    assert ("Intermediate values" in chapters) == (name == "theirs")
     assert "hpo evaluate" not in text
     assert "hpo train" not in text
     assert "| made by | another tool |" in text
@@ -122,7 +122,7 @@ def test_what_would_train_it_says_how_to_go_on(plain: Path) -> None:
     for command, says in (
         (["worker", "theirs"], launch),
         (["launch", "theirs"], launch),
-        (["reproduce", "theirs", "0"], launch),
+        (["reproduce", "theirs", "0"], named),
         (["evaluate", "theirs"], named),
         (["fork", "theirs", "mine"], named),
     ):

@@ -30,7 +30,7 @@ from hpo.study.attributes import TRIAL_SEED, read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
-__all__ = ["Results", "TrialRow", "read_results", "study_summary", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results", "shown_trials", "study_summary", "trial_table"]
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
         return None
 
 
-OF_MODELS = ("best_epoch", "epochs_done", "parameter_count", "baseline", "extra")  # keys of `trial_table`
+OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `trial_table`
 
 
 def trial_table(results: Results) -> list[dict[str, Any]]:
@@ -319,8 +319,7 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
 
     Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
     `best_epoch`, `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`,
-    `baseline`, `extra`; of an objective function `steps`, the number of its reports, and not what only models have. A
-    parameter called like another key stands under `parameter NAME`.
+    `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -352,9 +351,16 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
         "baseline": row.baseline,
         "extra": row.extra,
     }
-    if not results.definition.configured:
-        tail = {"steps": len(row.epochs), **{key: value for key, value in tail.items() if key not in OF_MODELS}}
     return head, tail
+
+
+def shown_trials(results: Results) -> list[dict[str, Any]]:
+    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have."""
+    rows = trial_table(results)
+    if results.definition.configured:
+        return rows
+    steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
+    return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
 
 
 def study_summary(results: Results) -> dict[str, Any]:
