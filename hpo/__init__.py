@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hpo.execution.launch import launch
     from hpo.execution.optimize import optimize
     from hpo.execution.trial_checkpoint import checkpoint
+    from hpo.execution.trial_seed import seed
     from hpo.export.writer import export_model
     from hpo.report.study_report import write_report
     from hpo.space import Constant, Space
@@ -54,6 +55,7 @@ __all__ = [
     "model",
     "objective",
     "optimize",
+    "seed",
     "training_loop",
     "write_report",
 ]
@@ -79,6 +81,7 @@ _LAZY = {
     "export_model": "hpo.export.writer",
     "launch": "hpo.execution.launch",
     "optimize": "hpo.execution.optimize",
+    "seed": "hpo.execution.trial_seed",
     "write_report": "hpo.report.study_report",
 }
 

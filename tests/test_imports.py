@@ -52,7 +52,7 @@ def test_public_names_change_only_on_purpose() -> None:
     assert hpo.__all__ == [
         "Categorical", "Choices", "Constant", "Dataset", "Float", "HpoError", "Int", "Ray", "Slurm", "Space",
         "StudyStorage", "Trial", "TrialConfig", "checkpoint", "dataset", "evaluate", "export_model", "launch", "metric",
-        "model", "objective", "optimize", "training_loop", "write_report",
+        "model", "objective", "optimize", "seed", "training_loop", "write_report",
     ]  # fmt: skip
     for name in hpo.__all__:
         assert getattr(hpo, name) is not None

@@ -10,6 +10,7 @@ import click
 from hpo.cli.lookup import format_command_line, load_runnable_study, make_backend
 from hpo.cli.options import app, backend_options, format_option, launch_options, storage_option
 from hpo.cli.output import print_rows, say
+from hpo.errors import RequestError
 
 if TYPE_CHECKING:
     from hpo.execution.worker_options import WorkerOptions
@@ -26,6 +27,11 @@ __all__: list[str] = []
 @click.option(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
 )
+@click.option(
+    "--objective",
+    metavar="FILE.py:FUNCTION",
+    help="Objective function of the study, if it has one and --import names no module that holds it.",
+)
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @format_option("table", "json")
 @backend_options
@@ -37,6 +43,7 @@ def evaluate(
     seeds: int,
     dataset: str | None,
     refit: bool,
+    objective: str | None,
     inside: bool,
     style: str,
     backend: str,
@@ -49,18 +56,24 @@ def evaluate(
 
     Runs that exist are not run again. Every reading of the test set is counted in the report.
 
+    An objective function is called again with the parameters of the best trials, if it takes a seed: see hpo.seed.
+
     Example: hpo evaluate mnist_mlp --top 3 --seeds 5
+
+    Example: hpo evaluate train --objective train.py:objective --seeds 5
     """
-    from hpo.execution.evaluate import check_results, plan_evaluations, publish_evaluations, run_evaluations
+    from hpo.execution.evaluate import check_results, publish_evaluations, run_evaluations
     from hpo.utils.signals import StopRequest
 
     where = make_backend(backend, address, slurm, options)
     study = load_runnable_study(name, storage, options.imports)
-    if inside:
-        from hpo.execution.inspect_model import check_inspectable
+    if study.definition.configured:
+        evaluations = _plan(study, top, seeds, dataset, objective, refit=refit, inside=inside)
+    else:
+        from hpo.execution.evaluate_function import check_function_options
 
-        check_inspectable(study)
-    evaluations = plan_evaluations(study, top, seeds, dataset, refit=refit)
+        check_function_options(study, dataset, refit=refit, inside=inside)
+        evaluations, options = _plan_function(study, top, seeds, objective, options)
     with StopRequest(within=20) as stop:  # the workers take half of it
         if options.workers != 0:
             say(f"evaluating {name}: {', '.join(each.name for each in evaluations)} in {study.storage.masked_url}")
@@ -76,6 +89,35 @@ def evaluate(
     if not stop() and options.workers != 0:
         check_results(evaluations)
     return stop.exit_code
+
+
+def _plan(
+    study: Study, top: int, seeds: int, dataset: str | None, objective: str | None, *, refit: bool, inside: bool
+) -> list[Study]:
+    """Plan the evaluations of a study of models."""
+    from hpo.execution.evaluate import plan_evaluations
+
+    if objective is not None:
+        raise RequestError(f"--objective: study '{study.name}' trains models, and calls no objective function")
+    if inside:
+        from hpo.execution.inspect_model import check_inspectable
+
+        check_inspectable(study)
+    return plan_evaluations(study, top, seeds, dataset, refit=refit)
+
+
+def _plan_function(
+    study: Study, top: int, seeds: int, objective: str | None, options: WorkerOptions
+) -> tuple[list[Study], WorkerOptions]:
+    """Plan the evaluations of a study of an objective function; return the options of their workers as well."""
+    from hpo.execution.evaluate_function import find_study_function, plan_function_evaluations
+    from hpo.execution.launch_function import find_changes
+
+    function = find_study_function(study, objective, options.imports, "evaluate")
+    for notice in find_changes(study, function.reference):
+        say(f"note: {notice}")
+    evaluations = plan_function_evaluations(study, top, seeds, function)
+    return evaluations, options.model_copy(update={"function": function.reference.location})
 
 
 def _print_scores(study: Study, evaluations: Sequence[Study], style: str) -> None:

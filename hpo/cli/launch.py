@@ -152,7 +152,7 @@ def _plan_function(
     from hpo.execution.launch_function import plan_function_launch
     from hpo.execution.objective_function import find_directions, load_function, read_study
 
-    for name in ("dataset", "objective", "warm_start", "top", "set"):
+    for name in ("dataset", "objective", "set"):
         if keys.pop(name):
             spelled = name.replace("_", "-")
             raise RequestError(f"--{spelled}: is for study files; an objective function has this in its own code")

@@ -88,4 +88,9 @@ def format_command_line(command: str, study: Study, imports: Sequence[str] = ())
     """Return a command on the study as it can be typed."""
     modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
+    location = study.definition.function_location
+    if location is not None and command in ("evaluate", "worker"):
+        modules += f" --objective {shlex.quote(location)}"
+    elif location is not None and command == "launch":
+        name = f"{shlex.quote(location)} --name {name}"
     return f"{program()} {command} {name} --storage {storage}{modules}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from hpo.cli.lookup import format_command_line, load_runnable_study, load_study,
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
 from hpo.cli.output import format_size, print_rows, program, say
 from hpo.errors import RequestError
+
+if TYPE_CHECKING:
+    from hpo.study.definition import FunctionReference
 
 
 @app.command()
@@ -164,16 +167,30 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
 @click.option("--trials", type=int, help="Budget of NEW, the kept trials included; by default that of OLD.")
 @click.option("--sampler", help="Sampler instead of OLD's.")
 @click.option("--pruner", help="Pruner instead of OLD's.")
+@click.option(
+    "--objective",
+    metavar="FILE.py:FUNCTION",
+    help="Objective function of NEW, if OLD has another one or none is known.",
+)
 @click.option("--dry-run", is_flag=True, help="Show which trials would be kept; create nothing.")
 @import_option
 @storage_option
 def fork(
-    old: str, new: str, sets: Sequence[str], dry_run: bool, imports: Sequence[str], storage: str | None, **keys: Any
+    old: str,
+    new: str,
+    sets: Sequence[str],
+    objective: str | None,
+    dry_run: bool,
+    imports: Sequence[str],
+    storage: str | None,
+    **keys: Any,
 ) -> None:
     """Create a study NEW from study OLD with a changed space, and keep every finished trial that is valid in it.
 
     Kept trials are not trained again: they count toward the budget, and the sampler learns from them. OLD stays as it
     is.
+
+    Of a study of an objective function, which alone knows its space, all finished trials are kept.
 
     Example: hpo fork mine mine2 --set 'optimizer=["adam", "nadam"]'
     """
@@ -181,7 +198,8 @@ def fork(
     from hpo.study.operations import fork
 
     study = load_runnable_study(old, storage, imports)
-    plan = fork.fork_study(study, new, dict(parse_override(text) for text in sets), **keys)
+    function = None if objective is None else _load_reference(objective)
+    plan = fork.fork_study(study, new, dict(parse_override(text) for text in sets), function, **keys)
     for line in plan.refused:
         say(f"not kept: {line}")
     for state, numbers in plan.skipped.items():
@@ -194,3 +212,9 @@ def fork(
     left = forked.remaining()
     say(f"study {new} in {forked.storage.masked_url} keeps {kept} trials of {old}; {left} of {trials} are left")
     say(f"go on with it:  {format_command_line('launch', forked, imports)}{'' if left else ' --trials N'}")
+
+
+def _load_reference(text: str) -> FunctionReference:
+    from hpo.execution.objective_function import load_function
+
+    return load_function(text).reference

@@ -72,6 +72,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
     tables = {"workers": workers, "failed": summary["failed"]}
     summary["work"] = results.work.text if results.work else None
+    if not study.definition.configured and summary["best"]:
+        summary["best"]["steps"] = summary["best"].pop("epochs_done")
     print_tree(
         {key: value for key, value in summary.items() if key not in ("name", "definition", "objectives", *tables)}
     )
@@ -90,9 +92,10 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 @storage_option
 def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """List the trials of a study."""
-    from hpo.report.data.results import read_results, trial_table
+    from hpo.report.data.results import read_results, shown_trials, trial_table
 
-    rows = trial_table(read_results(load_runnable_study(name, storage, imports)))
+    results = read_results(load_runnable_study(name, storage, imports))
+    rows = shown_trials(results) if style == "table" else trial_table(results)
     if not rows:
         say(f"study {name} has no trials yet")
     print_rows(rows, style)

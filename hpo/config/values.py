@@ -25,7 +25,7 @@ def plain_value(value: Any) -> Value:
     return OFF if value is None else json.dumps(value, default=str)
 
 
-def spell_value(value: Value) -> str:
+def spell_value(value: object) -> str:
     """Return a plain value as files spell it: `true`, `0.1`, `none`."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -14,7 +14,9 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
+from hpo.execution.evaluate_function import check_function_options, find_study_function, plan_function_evaluations
 from hpo.execution.launch import check_backend, run_study, run_workers
+from hpo.execution.optimize import run_function_study
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
@@ -54,6 +56,7 @@ def evaluate(
     dataset: str | None = None,
     refit: bool = False,
     inside: bool = False,
+    objective: str | Callable[[optuna.trial.Trial], Any] | None = None,
     workers: int | None = 1,
     backend: Backend | None = None,
     **keywords: Any,
@@ -63,6 +66,9 @@ def evaluate(
     It does what `hpo evaluate` does. Runs that exist are not run again, and every reading of the test set is counted in
     the report. One worker runs in this process.
 
+    An objective function is called again with the parameters of the best trials and fresh seeds, if it takes a seed:
+    see `hpo.seed`.
+
     Args:
         study: a study's name, or a study as `hpo.launch` returns it.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
@@ -71,6 +77,7 @@ def evaluate(
         dataset: another data set than the study's: a name, or the path of an .npz file.
         refit: train on training and validation data together, for a fixed number of epochs.
         inside: look into the best model too: its loss landscape, filters and units.
+        objective: the study's objective function, or `FILE.py:FUNCTION`, where the study has one.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
             core if there is none. 0 only creates the evaluations.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
@@ -86,6 +93,16 @@ def evaluate(
     options = WorkerOptions.parse({"workers": workers, **keywords})
     check_backend(backend, options)
     opened = open_study(study, storage, options.imports)
+    if not opened.definition.configured:
+        check_function_options(opened, dataset, refit=refit, inside=inside)
+        function = find_study_function(opened, objective, options.imports, "evaluate")
+        evaluations = plan_function_evaluations(opened, top, seeds, function)
+        for each in evaluations:
+            if each.remaining():
+                run_function_study(each, function, options, backend)
+        return _read_stats(opened, evaluations, ran=workers != 0)
+    if objective is not None:
+        raise RequestError(f"objective: study '{opened.name}' trains models, and calls no objective function")
     if inside:
         from hpo.execution.inspect_model import check_inspectable  # torch
 
@@ -98,10 +115,19 @@ def evaluate(
         from hpo.execution.inspect_model import inspect_model
 
         inspect_model(opened, options.device)
-    publish_evaluations(opened)
-    if workers != 0:
+    return _read_stats(opened, evaluations, ran=workers != 0)
+
+
+def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> list[EvaluationStats]:
+    """Update what the dashboard shows, and return the statistics of some evaluations.
+
+    Raises:
+        RunError: an evaluation that ran has no complete run.
+    """
+    publish_evaluations(study)
+    if ran:
         check_results(evaluations)
-    return [compare_candidates(results) for results in read_results_of(opened, evaluations)]
+    return [compare_candidates(results) for results in read_results_of(study, evaluations)]
 
 
 def plan_evaluations(
@@ -135,7 +161,6 @@ def plan_evaluations(
 
 
 def _check_objectives(study: Study) -> None:
-    study.check_configured("evaluate")
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")

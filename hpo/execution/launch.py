@@ -42,8 +42,11 @@ from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
 from hpo.utils.home import default_storage, home
 
 __all__ = [
+    "TOP",
     "LaunchPlan",
+    "add_warm_start",
     "check_backend",
+    "check_top",
     "find_study",
     "launch",
     "plan_launch",
@@ -110,17 +113,26 @@ def plan_launch(
         # Relative to the current folder, wherever the study file lies.
         keys["dataset"] = str(Path(data).expanduser().absolute())
     source = warm_start if isinstance(warm_start, str) else None
-    if top is not None and (source is None or top < 1):
-        why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
-        raise RequestError(f"top = {top}: {why}")
+    check_top(top, source)
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return _add_cohort_notice(existing)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
         stored.check_growth(keys["trials"])
     if source is not None:
-        plan = _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
+        plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
     return _add_cohort_notice(_add_repeat_notices(plan))
+
+
+def check_top(top: int | None, source: str | None) -> None:
+    """Refuse a number of best trials that is none, or of no study.
+
+    Raises:
+        RequestError: says which.
+    """
+    if top is not None and (source is None or top < 1):
+        why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
+        raise RequestError(f"top = {top}: {why}")
 
 
 def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
@@ -133,7 +145,7 @@ def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: M
     return LaunchPlan(*parse_definition({**values, "parameters": parameters or {}}, values["name"], Path.cwd()))
 
 
-def _add_warm_start(plan: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchPlan:
+def add_warm_start(plan: LaunchPlan, storage: str | None, source: WarmFrom) -> LaunchPlan:
     """Return the plan with another study's best trials first; a study launched so before keeps its first trials."""
     definition = plan.definition
     if definition.fixed:
@@ -149,7 +161,7 @@ def _add_warm_start(plan: LaunchPlan, storage: str | None, source: WarmFrom) -> 
         tables, notice = select_warm_starts(Study(opened, source.study), definition, source.top)
     definition = definition.model_copy(update={"warm_start": tables, "warm_from": source})
     check_first(definition, plan.budget)
-    return replace(plan, definition=definition, notices=() if notice is None else (notice,))
+    return replace(plan, definition=definition, notices=(*plan.notices, *filter(None, [notice])))
 
 
 def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from hpo.errors import StudyConflictError
-from hpo.execution.launch import LaunchPlan, find_study
+from hpo.execution.launch import TOP, LaunchPlan, add_warm_start, check_top, find_study
 from hpo.execution.objective_function import ObjectiveFunction
 from hpo.study import Study
-from hpo.study.definition import FunctionReference
-from hpo.study.input.function_study import define_function_study, parse_directions, read_study_keys, waiting_params
+from hpo.study.definition import FunctionReference, WarmFrom
+from hpo.study.input.function_study import (
+    define_function_study,
+    parse_directions,
+    read_stored_keys,
+    read_study_keys,
+    waiting_params,
+)
 
 LONGEST_NAME = 80  # characters, which leaves room for a number
 __all__ = ["find_changes", "plan_function_launch"]
 
 
 def plan_function_launch(
-    function: ObjectiveFunction, storage: str | None = None, made: optuna.Study | None = None, **keys: Any
+    function: ObjectiveFunction,
+    storage: str | None = None,
+    made: optuna.Study | None = None,
+    *,
+    warm_start: str | None = None,
+    top: int | None = None,
+    **keys: Any,
 ) -> LaunchPlan:
     """Return the plan of a study whose trials are calls of an objective function; nothing is created.
 
@@ -30,17 +42,20 @@ def plan_function_launch(
         storage: a storage URL; by default the one that the commands use.
         made: a study as the function's own file has made it: its directions, metric names, sampler, pruner, name and
             enqueued trials are taken, where no key says otherwise.
+        warm_start: the name of a study whose best trials' parameters are called first.
+        top: number of its best trials; by default 5.
         keys: see `define_function_study`; None leaves what the study has, or the default.
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.
         StudyConflictError: the storage has another study of that name.
     """
+    check_top(top, warm_start)
     given = {key: value for key, value in keys.items() if value is not None}
     of_file, notices = ({}, list[str]()) if made is None else read_study_keys(made)
     name = str({"name": default_name(function.reference), **of_file, **given}["name"])
     stored = _find_study(name, storage)
-    values = {**of_file, **({} if stored is None else _read_stored_keys(stored)), **given}
+    values = {**of_file, **({} if stored is None else read_stored_keys(stored)), **given}
     if stored is not None and "direction" in given:
         _check_directions(stored, parse_directions(given["direction"]))
     name, definition, budget = define_function_study(function.reference, name, values)
@@ -51,7 +66,14 @@ def plan_function_launch(
         notices += find_changes(stored, function.reference)
     elif made is not None:
         definition = definition.model_copy(update={"warm_start": tuple(waiting_params(made))})
-    return LaunchPlan(name, definition, budget, tuple(notices))
+    plan = LaunchPlan(name, definition, budget, tuple(notices))
+    if warm_start is None:
+        return plan
+    if stored is not None and stored.definition.foreign:
+        raise StudyConflictError(
+            f"warm_start = '{warm_start}': study '{name}' exists and has begun; give this one another --name"
+        )
+    return add_warm_start(plan, storage, WarmFrom(study=warm_start, top=top or TOP))
 
 
 def _check_directions(study: Study, requested: Sequence[str]) -> None:
@@ -95,19 +117,3 @@ def _find_study(name: str, storage: str | None) -> Study | None:
             f"study '{name}' exists, and trains configurations of its own space; give this one another --name"
         )
     return study
-
-
-def _read_stored_keys(study: Study) -> Mapping[str, Any]:
-    """Return what a stored study has, as keys of `define_function_study`."""
-    definition, budget = study.definition, study.budget
-    keys: dict[str, Any] = {
-        "direction": [objective.direction for objective in definition.objectives],
-        "metric_names": [objective.metric for objective in definition.objectives],
-    }
-    if definition.foreign:
-        return keys
-    components = {
-        kind: {"name": spec.name, **spec.options}
-        for kind, spec in (("sampler", definition.sampler), ("pruner", definition.pruner))
-    }
-    return {**keys, **components, "seed": definition.seed, "trials": budget.trials}

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from typing_extensions import override
 
 from hpo.errors import RunError
+from hpo.execution.trial_seed import SeededAttributes
+from hpo.study.attributes import TRIAL_SEED
 from hpo.study.definition import default_metrics
 from hpo.training.divergence import find_divergence
 from hpo.training.numbers import to_number
+from hpo.utils.text import shorten_message
 
 __all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
 
+log = logging.getLogger("hpo.execution.worker")
 (VALUE,) = default_metrics(1)
 
 
@@ -44,11 +50,53 @@ class ObjectiveTrial(optuna.trial.Trial):
         interrupted: called at each report; true, or an error, raises `TrialInterrupted`.
         reported: called with each value and its step.
         folder: the folder for files that a later attempt needs; None outside a worker.
+        seed: its seed.
+        given: values of all parameters, of a trial that is called again; None where the sampler chooses them.
     """
 
     interrupted: Callable[[], bool] = staticmethod(lambda: False)
     reported: Callable[[float, int], object] = staticmethod(lambda *_: None)
     folder: Path | None = None
+    seed: int = 0
+    given: Mapping[str, Any] | None = None
+
+    @property
+    def seed_asked(self) -> bool:
+        """True if the function has asked for the trial's seed."""
+        return TRIAL_SEED in self._cached_frozen_trial.user_attrs
+
+    @property
+    @override
+    def user_attrs(self) -> dict[str, Any]:
+        """The user attributes, with the trial's seed as `hpo_seed`, which is stored once it is read."""
+        return SeededAttributes(super().user_attrs, self.seed, self._store_seed)
+
+    def _store_seed(self) -> None:
+        if not self.seed_asked:
+            self.set_user_attr(TRIAL_SEED, self.seed)
+
+    def give(self, values: Mapping[str, Any]) -> None:
+        """Let the function be called with these parameters, all that it may ask for."""
+        self.given = values
+        known = self._cached_frozen_trial
+        known.params, known.distributions = dict(values), {}
+
+    @override
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if self.given is None:
+            return super()._suggest(name, distribution)
+        if name not in self.given:
+            had = ", ".join(self.given) or "none"
+            raise RunError(
+                f"the objective function asks for the parameter {name!r}, which the trial that is called again did not "
+                f"have ({had}); has the function changed?"
+            )
+        value = self.given[name]
+        if not _contains(distribution, value):
+            log.warning(
+                "%s = %s: is outside of what the objective function asks for now", name, shorten_message(repr(value))
+            )
+        return value
 
     @override
     def report(self, value: float, step: int) -> None:
@@ -72,6 +120,13 @@ class ObjectiveTrial(optuna.trial.Trial):
             raise TrialInterrupted(error) from error
         if interrupted:
             raise TrialInterrupted
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)

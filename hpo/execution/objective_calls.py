@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from hpo.config.trial_config import TrialConfig
+from hpo.errors import RegistryError
 from hpo.execution.call_log import CallLog
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
 from hpo.execution.study_callback import RunningTrial
 from hpo.execution.trial_checkpoint import TrialCheckpoint
 from hpo.execution.trial_recorder import TrialOutcome
+from hpo.execution.trial_seed import SEEDLESS, derive_seed
 from hpo.execution.worker_context import WorkerContext
-from hpo.study import ClaimedTrial
+from hpo.study import ClaimedTrial, Study
+from hpo.study.attributes import TRIAL_SEED
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import checkpoint_folder
 from hpo.training.environment import describe_environment
@@ -56,11 +59,13 @@ class ObjectiveCalls:
         Raises:
             RunError: the function returned no number, or takes too long.
             UserExitError: it would have ended the process.
+            RegistryError: the study evaluates other seeds, and the function asks for none.
             Exception: whatever the function raises.
         """
         trial = claim.trial
         assert isinstance(trial, ObjectiveTrial)
         self._prepare(claim, trial)
+        self._give_seed(claim, trial)
         last_step = max(self.study.storage.get_trial(claim.id).intermediate_values, default=-1)
         call_log = CallLog(trial, self.study.definition.metrics, loggers, last_step)
         trial.reported = call_log.report
@@ -69,6 +74,8 @@ class ObjectiveCalls:
             result = call_objective(self.function, trial, len(self.study.definition.objectives))
         seconds = time.perf_counter() - start
         call_log.end(result, seconds)
+        if result is not None and not trial.seed_asked:
+            self._check_seeds()
         if result is None:
             self.context.recorder.release_interrupted(claim)
             return
@@ -98,6 +105,31 @@ class ObjectiveCalls:
         self.context.watchdog.tick(report=True)
         self.context.watchdog.tick()
         return self.context.stopping()
+
+    def _give_seed(self, claim: ClaimedTrial, trial: ObjectiveTrial) -> None:
+        """Give the trial its seed, and of an evaluation its parameters."""
+        definition = self.study.definition
+        if definition.evaluation is None:
+            trial.seed = derive_seed(definition.seed, claim.number)
+            return
+        self.study.suggest_config(claim)
+        params = trial.params
+        chosen = next(each for each in definition.evaluation.candidates if each.label == params["configuration"])
+        trial.seed = params["seed"]
+        trial.give(chosen.values)
+
+    def _check_seeds(self) -> None:
+        """Refuse to evaluate a function that has never asked for a seed: all its runs would be one and the same.
+
+        Raises:
+            RegistryError: neither the evaluated study nor the evaluation has a trial with a seed.
+        """
+        evaluation = self.study.definition.evaluation
+        if evaluation is None:
+            return
+        evaluated = Study(self.study.storage, evaluation.of)
+        if not any(TRIAL_SEED in trial.user_attrs for study in (self.study, evaluated) for trial in study.trials()):
+            raise RegistryError(f"study '{evaluation.of}' cannot be evaluated yet: {SEEDLESS}; then evaluate it again")
 
     def _stop_on_request(self) -> None:
         """End the study for all workers, where the function has called `trial.study.stop()`."""

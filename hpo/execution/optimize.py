@@ -19,7 +19,7 @@ from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.study import Study, StudyStorage, study_names
 from hpo.utils.home import default_storage
 
-__all__ = ["optimize"]
+__all__ = ["optimize", "run_function_study"]
 
 log = logging.getLogger("hpo.study")
 
@@ -40,6 +40,8 @@ def optimize(
     target: float | None = None,
     seed: int | None = None,
     metric_names: Sequence[str] | None = None,
+    warm_start: str | None = None,
+    top: int | None = None,
     backend: Backend | None = None,
     **keywords: Any,
 ) -> optuna.Study:
@@ -63,6 +65,8 @@ def optimize(
         target: the value of the objective that ends the study.
         seed: the seed of the sampler.
         metric_names: names of the values.
+        warm_start: the name of a study whose best trials' parameters are called first.
+        top: number of its best trials; by default 5.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         keywords: the options of workers below.
 
@@ -77,11 +81,11 @@ def optimize(
     keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
     keys |= {"trial_timeout": trial_timeout, "target": target, "seed": seed, "metric_names": metric_names}
     keys["name"] = name or _choose_name(default_name(function.reference), storage)
-    plan = plan_function_launch(function, storage, **keys)
+    plan = plan_function_launch(function, storage, warm_start=warm_start, top=top, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
     study = plan.create(storage)
-    _run(study, function, options, backend)
+    run_function_study(study, function, options, backend)
     return study.optuna_study
 
 
@@ -97,8 +101,15 @@ def _choose_name(stem: str, storage: str | None) -> str:
     return name
 
 
-def _run(study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None) -> None:
-    """Run the workers, which find the function in its file, or in one that is there as long as they run."""
+def run_function_study(
+    study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None = None
+) -> None:
+    """Run a study from Python; its workers find the function in its file, or in one that is there as long as they run.
+
+    Raises:
+        RequestError: the function cannot be sent to workers.
+        RunError: a worker failed.
+    """
     if options.workers == 1 and backend is None:
         run_study(study, options, function=function)
     elif function.reference.module is not None:

@@ -28,7 +28,15 @@ from hpo.training.settings import TrainSettings
 from hpo.training.standalone import train_config
 from hpo.training.suggestions import TrialLink
 
-__all__ = ["Difference", "Reproduction", "describe_reproduction", "reproduce"]
+__all__ = [
+    "Difference",
+    "Reproduction",
+    "describe_reproduction",
+    "find_changes",
+    "measure_distance",
+    "read_threads",
+    "reproduce",
+]
 
 NOT_COMPARED = {"epoch", "seconds"}  # training time is no result
 # Largest difference between a trial in a cohort and the same trial alone. In float64 the two agree to 1e-9; in float32
@@ -58,6 +66,7 @@ class Reproduction:
         cohort: size of the recorded trial's cohort, itself included.
         changed: a line for each version, and each part of the hardware, that differs between then and now.
         known: true if the versions and the hardware were recorded then.
+        step_name: what the recorded values are numbered by.
     """
 
     number: int
@@ -66,6 +75,7 @@ class Reproduction:
     cohort: int
     changed: Sequence[str]
     known: bool
+    step_name: str = "epoch"
 
     @property
     def identical(self) -> bool:
@@ -118,7 +128,7 @@ def reproduce(
         min(len(rows), len(recorded)),
         _differences(recorded, rows),
         read_whole(trial.user_attrs, "cohort") or 1,
-        _changed(then, now),
+        find_changes(then, now),
         bool(then),
     )
 
@@ -188,13 +198,14 @@ def _largest(name: str, recorded: Sequence[EpochMetrics], again: Sequence[Metric
     largest = Difference(name, 0.0, None)
     for epoch in range(1, max(len(recorded), len(again)) + 1):
         sides = [rows[epoch - 1].get(name) if epoch <= len(rows) else None for rows in (recorded, again)]
-        size = _distance(*sides)
+        size = measure_distance(*sides)
         if size > largest.largest:
             largest = Difference(name, size, epoch)
     return largest
 
 
-def _distance(one: float | None, other: float | None) -> float:
+def measure_distance(one: float | None, other: float | None) -> float:
+    """Return how far two values are apart: 0 of two that are missing or NaN, infinity if one of them is."""
     if one is None or other is None:
         return 0.0 if one is other else math.inf
     if one == other or (math.isnan(one) and math.isnan(other)):
@@ -203,15 +214,20 @@ def _distance(one: float | None, other: float | None) -> float:
     return size if math.isfinite(size) else math.inf
 
 
-def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def find_changes(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """List what an environment has otherwise than an earlier one, of what a result depends on."""
     names = [name for name in DETERMINISTIC if then.get(name) != now.get(name)] if then else []
     return [f"{name}: {then.get(name, 'none')} then, {now.get(name, 'none')} now" for name in names]
 
 
 def describe_reproduction(result: Reproduction) -> list[str]:
     """Return sentences on the result, a line each."""
-    epochs = f"{result.epochs} {'epoch' if result.epochs == 1 else 'epochs'}"
-    if result.identical:
+    epochs = f"{result.epochs} {result.step_name}{'' if result.epochs == 1 else 's'}"
+    if result.step_name != "epoch":
+        returned = f"what trial {result.number} {f'reported in {epochs} and ' if result.epochs else ''}returned"
+        same = f"identical: {returned} is the same to the last bit"
+        lines = [same if result.identical else f"different: {returned} was not reproduced"]
+    elif result.identical:
         lines = [f"identical: every metric of {epochs} of trial {result.number} is the same to the last bit"]
     elif result.reproduced:
         lines = [f"reproduced: {epochs} of trial {result.number} differ by no more than {COHORT_TOLERANCE:g}"]

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hpo.config import registry
 from hpo.config.parameter import Value
@@ -93,7 +94,8 @@ def _list_kinds(definition: Definition) -> list[TrialConfig]:
     if definition.baseline is not None:
         configs.append(definition.baseline_config(space))
     for table in definition.warm_start:
-        configs.append(definition.config({**configs[0].effective(), **table}))
+        values: dict[str, Any] = {**configs[0].effective(), **table}
+        configs.append(definition.config(values))
     return configs
 
 

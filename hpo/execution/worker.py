@@ -134,7 +134,8 @@ class Worker:
     def _check_data(self, data: DataCache) -> bool:
         """Load the data set, so that an error in it is raised before a trial is claimed; true for an evaluation."""
         dataset = data.load()
-        evaluates = self.study.definition.evaluation is not None
+        definition = self.study.definition
+        evaluates = definition.evaluation is not None and definition.configured
         if evaluates and dataset.test is None:
             raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
         return evaluates

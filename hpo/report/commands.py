@@ -21,10 +21,12 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
         imports: whether the command takes modules to import.
     """
     storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
-    function = results.definition.function
+    location = results.definition.function_location
     name = shlex.quote(results.name)
-    if verb == "launch" and function is not None:
-        name = f"{shlex.quote(function.location)} --name {name}"
+    if verb == "launch" and location is not None:
+        name = f"{shlex.quote(location)} --name {name}"
+    if verb in ("evaluate", "worker") and location is not None:
+        name += f" --objective {shlex.quote(location)}"
     words = [f"hpo {verb} {name}", *([more] if more else [])]
     return " ".join(words) + (format_import_options(results) if imports else "") + storage
 

@@ -32,7 +32,7 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         raise RequestError(describe_unknown("format", format, get_args(Format)))
     results = study if isinstance(study, Results) else read_results(study)
     row = _choose_trial(results, number)
-    if results.definition.learned:
+    if not results.definition.configured:
         return _format_params(results, row, format)
     if format == "python":
         raise RequestError("format python: is for trials of an objective function; use toml, json or yaml")
@@ -82,7 +82,7 @@ def _header_lines(results: Results, row: TrialRow) -> list[str]:
         pairs = zip(results.objectives, row.values, strict=False)
         values = ", ".join(f"{objective.metric} {value!r}" for objective, value in pairs)
         evaluation = results.definition.evaluation
-        on = " (test)" if evaluation and evaluation.refit else "" if results.definition.learned else " (validation)"
+        on = " (test)" if evaluation and evaluation.refit else " (validation)" if results.definition.configured else ""
         lines.append(f"{row.state}: {values}{on}")
     else:
         lines.append(row.state)

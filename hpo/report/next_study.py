@@ -1,10 +1,13 @@
-"""Next study file, as the findings of a study advise: `hpo report NAME --suggest FILE`."""
+"""Next study file, as the findings of a study advise: `hpo report NAME --suggest FILE`.
+
+Of an objective function it has the calls of `trial.suggest_…` instead.
+"""
 
 from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,16 @@ from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import run_checks
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import Results, read_results
-from hpo.space import Constant, Space
+from hpo.report.suggest_calls import format_suggest_call
+from hpo.space import Constant, LearnedSpace, Space
+from hpo.storage.url import mask
 from hpo.study import Study
 from hpo.study.warm_start import check_warm_start
+from hpo.utils.home import default_storage
 from hpo.utils.paths import ROOM, fit_name
 from hpo.utils.toml import toml_value
 
-__all__ = ["suggest_study", "write_suggestion"]
+__all__ = ["suggest_function", "suggest_study", "write_suggestion"]
 
 # The checks whose lines change the space, in this order.
 ACTED_ON = ("boundary", "infeasible", "isolation", "improving", "flat", "stability", "density")
@@ -28,14 +34,15 @@ WARM = 3  # of the best trials: enough to begin from, few enough to leave the bu
 
 
 def write_suggestion(study: Study, path: Path) -> Path:
-    """Write the next study file.
+    """Write the next study file, or the calls of an objective function that asks for the next space.
 
     Raises:
-        RequestError: the file exists with other content, or cannot be written.
+        RequestError: the study is an evaluation, or has no trials; the file exists with other content, or cannot be
+            written.
     """
-    study.check_configured("--suggest")
     results = read_results(study)
-    text = suggest_study(results, run_checks(results, read_evaluations(study)))
+    findings = run_checks(results, read_evaluations(study))
+    text = suggest_study(results, findings) if study.definition.configured else suggest_function(results, findings)
     try:
         if path.exists() and path.read_bytes() != text.encode():
             raise RequestError(f"{path}: exists with other content; give another name, or remove it")
@@ -77,6 +84,56 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     if definition.report is not None:
         lines += ["", "[report]", *_toml_lines(definition.report.model_dump(mode="json", exclude_defaults=True))]
     return "\n".join(lines) + "\n"
+
+
+def suggest_function(results: Results, findings: Sequence[Finding]) -> str:
+    """Write the calls of an objective function with its domains changed as the findings say, with the reasons.
+
+    Raises:
+        RequestError: the study is an evaluation, or none of its trials has a parameter.
+    """
+    definition, space = results.definition, results.space
+    if definition.evaluation is not None:
+        of = definition.evaluation.of
+        raise RequestError(f"--suggest: study '{results.name}' is an evaluation; name the study '{of}'")
+    if not isinstance(space, LearnedSpace) or not space.domains:
+        raise RequestError(f"--suggest: no trial of study '{results.name}' has a parameter yet, so no space is known")
+    literals = {name: domain.to_json() for name, (domain,) in space.domains.items()}
+    reasons: dict[str, list[str]] = {}
+    for name, literal, reason in _list_changes(findings):
+        if name in literals and name not in reasons:  # what was widened is not narrowed
+            literals[name] = literal
+            reasons[name] = [reason]
+    called = "the objective function" if definition.function is None else definition.function.label
+    lines = [
+        f"# What follows from the study {shlex.quote(_one_line(results.name))}: calls for {_one_line(called)}.",
+        "# To begin with its best trials:",
+        f"#   {_one_line(_next_launch(results))}",
+    ]
+    for line in space.notices():
+        reasons.setdefault(line.partition(":")[0], []).append(line.partition(": ")[2])
+    for name, literal in literals.items():
+        if (count := space.count(name)) < len(results.trials):
+            reasons.setdefault(name, []).append(f"{count} of {len(results.trials)} trials have it")
+        lines += ["", *(f"# {_one_line(reason)}" for reason in reasons.get(name, ()))]
+        lines.append(format_suggest_call(space, name, literal))
+    return "\n".join(lines) + "\n"
+
+
+def _next_launch(results: Results) -> str:
+    """Return the command that launches the next study of an objective function."""
+    place = shlex.quote(results.definition.function_location or "")
+    name, budget = shlex.quote(fit_name(results.name, "-next", ROOM)), results.budget.trials
+    storage = "" if results.storage == mask(default_storage()) else f" --storage {shlex.quote(results.storage)}"
+    more = f"--warm-start {shlex.quote(results.name)} --top {WARM} --trials {budget}{storage}"
+    return f"hpo launch {place} --name {name} {more}"
+
+
+def _list_changes(findings: Sequence[Finding]) -> Iterator[tuple[str, Any, str]]:
+    """Yield parameter, new domain and reason of each change that the findings advise, in the order of `ACTED_ON`."""
+    for finding in (each for check in ACTED_ON for each in findings if each.check == check and each.toml):
+        for name, literal in tomllib.loads(finding.toml).items():
+            yield name, literal, f"{finding.evidence}: {finding.advice}"
 
 
 def _toml_lines(table: Mapping[str, Any]) -> list[str]:

@@ -44,6 +44,7 @@ class LearnedSpace(Space):
                 key = distribution_to_json(distribution)
                 self._recorded.setdefault(name, Counter())[key] += 1
                 distributions.setdefault(name, {})[key] = distribution
+        self._distributions = {name: tuple(each.values()) for name, each in distributions.items()}
         self.models = ()
         self.configurations = MappingProxyType({})
         self.domains = {name: (_unite(list(each.values())),) for name, each in distributions.items()}
@@ -57,6 +58,18 @@ class LearnedSpace(Space):
     def params(self, values: Mapping[str, Value]) -> Params:
         """Return the Optuna parameters of these values: those that the space knows."""
         return {name: value for name, value in values.items() if name in self.domains}
+
+    def stored_values(self, name: str) -> list[Any]:
+        """List the choices of a parameter, and the ends of its ranges, as its trials have them: not as plain values."""
+        return [value for each in self._distributions[name] for value in _list_choices(each)]
+
+    def is_number(self, name: str) -> bool:
+        """Tell whether a parameter was asked for as a number, not as a choice."""
+        return not any(isinstance(each, CategoricalDistribution) for each in self._distributions[name])
+
+    def count(self, name: str) -> int:
+        """Count the trials that have a parameter."""
+        return self._recorded[name].total()
 
     def notices(self) -> list[str]:
         """Return a line for each parameter that was asked for with more than one domain."""

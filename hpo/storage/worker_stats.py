@@ -107,10 +107,10 @@ class WorkSummary:
     @property
     def text(self) -> str:
         """The summary in one line."""
-        size = "no trials yet" if self.cohort_size is None else f"{self.cohort_size:g} on average"
-        rate = f"{self.trials_per_hour:,.0f} trials per hour, " if self.trials_per_hour else ""
+        cohorts = "" if self.cohort_size is None else f"cohorts of {self.cohort_size:g} on average; "
+        rate = f"{self.trials_per_hour:,.0f} trials per hour{', ' if cohorts else '; '}" if self.trials_per_hour else ""
         shares = ", ".join(f"{getattr(self, name):.1%} {name}" for name in ACTIVITIES)
-        return f"{rate}cohorts of {size}; of the workers' time {shares}"
+        return f"{rate}{cohorts}of the workers' time {shares}"
 
 
 def summarize_work(rows: Sequence[WorkRow]) -> WorkSummary | None:

@@ -26,6 +26,7 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
+    "TRIAL_SEED",
     "VALUE_FROM",
     "StudyAttributes",
     "read_number",
@@ -38,6 +39,7 @@ __all__ = [
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
+TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
 LONGEST = 2000  # characters of a text
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hpo.config import registry
 from hpo.config.parameter import Value
@@ -88,14 +88,15 @@ class Candidate(_Frozen):
         trial: its number in the evaluated study; None for the default configuration.
         baseline: whether the others are compared with it: the study's baseline, or without one the default
             configuration.
-        values: its parameters that have an effect, except the seeds.
+        values: its parameters that have an effect, except the seeds; of an objective function, its parameters as they
+            are stored, among them None and lists.
         asked: the parameters that a training loop asked for itself as the trial was trained.
     """
 
     label: str
     trial: int | None
     baseline: bool
-    values: dict[str, Value]
+    values: dict[str, JsonValue]
     asked: dict[str, Any] = {}
 
 
@@ -193,6 +194,7 @@ class Definition(_Frozen):
     """Definition of a study. It is self-contained: a worker needs nothing else, apart from the user's own code.
 
     Attributes:
+        warm_start: values of the first trials; of an objective function, parameters as Optuna has them.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
     """
@@ -207,7 +209,7 @@ class Definition(_Frozen):
     constraints: tuple[Constraint, ...] = ()
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
-    warm_start: tuple[dict[str, Value], ...] = ()
+    warm_start: tuple[dict[str, JsonValue], ...] = ()
     warm_from: WarmFrom | None = None
     evaluation: Evaluation | None = None
     report: ReportTable | None = None
@@ -216,9 +218,14 @@ class Definition(_Frozen):
     foreign: bool = False
 
     @property
+    def configured(self) -> bool:
+        """True if trials are configurations of ours; otherwise an objective function knows what they mean."""
+        return self.function is None and not self.foreign
+
+    @property
     def learned(self) -> bool:
         """True if the space is what the trials recorded: an objective function, or another tool, chose it."""
-        return self.function is not None or self.foreign
+        return not self.configured and self.evaluation is None
 
     @property
     def space(self) -> Space:
@@ -226,7 +233,15 @@ class Definition(_Frozen):
         if self.learned:
             return LearnedSpace()
         candidates = self.evaluation.candidates if self.evaluation else ()
-        return Space(self.parameters, configurations={each.label: each.values for each in candidates})
+        known = {each.label: cast(dict[str, Value], each.values) if self.configured else {} for each in candidates}
+        return Space(self.parameters, configurations=known)
+
+    @property
+    def function_location(self) -> str | None:
+        """The objective function as a command names it, or `FILE.py:FUNCTION` where it is not known; None of models."""
+        if self.configured:
+            return None
+        return "FILE.py:FUNCTION" if self.function is None else self.function.location
 
     @property
     def fixed(self) -> bool:

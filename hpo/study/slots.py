@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import numpy as np
 
@@ -29,7 +30,7 @@ def fixed_trials(definition: Definition, start: int, stop: int) -> list[Params]:
     learned has its warm starts, as they are.
     """
     if definition.learned:
-        return [dict(params) for params in definition.warm_start[start:stop]]
+        return [cast(Params, dict(params)) for params in definition.warm_start[start:stop]]
     space = definition.space
     leading, keys = _leading_trials(definition, space)
     first = leading[start:stop]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,27 +16,20 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference
 from hpo.errors import (
     RequestError,
-    StudyConflictError,
     StudyDeletedError,
-    StudyForeignError,
-    StudyNotFoundError,
-    find_closest,
 )
-from hpo.space import LearnedSpace, Space
 from hpo.storage.identity import KEY
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
-from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
-from hpo.study.pruners import build_pruner
-from hpo.study.samplers import UNKNOWN, build_sampler, trial_seed
+from hpo.study.attributes import BUDGET, DEFINITION, SLOTS
+from hpo.study.definition import Budget, Definition
+from hpo.study.samplers import build_sampler, trial_seed
 from hpo.study.slots import baseline_params, fixed_trials
+from hpo.study.stored_study import StoredStudy, study_names
 from hpo.study.suggestion import ASKS, TakenKeys, suggest_new
 
 __all__ = ["ClaimedTrial", "Study", "study_names"]
@@ -72,38 +64,14 @@ class ClaimedTrial:
         return self.trial._trial_id
 
 
-def study_names(storage: StudyStorage) -> list[str]:
-    """Return the names of all studies in a storage, whoever made them."""
-    return [study.study_name for study in storage.get_all_studies()]
-
-
-class Study:
+class Study(StoredStudy):
     """Study in a storage. The object holds its identity and cached constants alone: the storage has the truth.
-
-    A study that another tool has made has a definition, too: what its rows say. Its space is learned from its trials,
-    its budget is the trials that it has, and nothing can train it.
 
     Raises:
         StudyNotFoundError: the storage has no study of that name.
     """
 
     trial_type = optuna.trial.Trial  # of the handles on its claimed trials
-
-    def __init__(self, storage: StudyStorage, name: str) -> None:
-        self.storage = storage
-        self.name = name
-        try:
-            self.id = storage.get_study_id_from_name(name)
-        except KeyError:
-            raise StudyNotFoundError(self._not_found()) from None
-        self._key: object = storage.get_study_user_attrs(self.id).get(KEY)
-
-    def _not_found(self) -> str:
-        names = study_names(self.storage)
-        near = find_closest(self.name, names)
-        content = f"it holds: {', '.join(sorted(names))}" if names else "it holds no studies"
-        hint = f"did you mean '{near}'? " if near else ""
-        return f"no study '{self.name}' in {self.storage.masked_url}; {hint}{content}"
 
     @classmethod
     def create(cls, storage: StudyStorage, name: str, definition: Definition, budget: Budget) -> Study:
@@ -153,213 +121,7 @@ class Study:
         storage.create_study(name, directions, [o.metric for o in definition.objectives], attrs, first, finish)
         return cls(storage, name)
 
-    def adopt(self, definition: Definition, budget: Budget) -> None:
-        """Store the definition of a study that another tool made, so that workers can go on with it.
-        Its objectives must be the study's.
-        """
-        attrs = {DEFINITION: definition.model_dump(mode="json"), BUDGET: budget.model_dump(), SLOTS: []}
-        self.storage.update_study(self.id, {DEFINITION: None}, attrs)
-        self._forget_definition()
-
-    def check_trainable(self) -> None:
-        """Refuse to train a study of which only its trials are known.
-
-        Raises:
-            StudyForeignError: another tool made the study; the line says how to go on with it.
-        """
-        if self.definition.foreign:
-            raise StudyForeignError(
-                f"study '{self.name}' in {self.storage.masked_url} was made by another tool, and its objective "
-                "function is not known; go on with it with: "
-                f"hpo launch FILE.py:FUNCTION --name {shlex.quote(self.name)} --trials N"
-            )
-
-    def check_configured(self, what: str) -> None:
-        """Refuse what needs configurations of ours, which trials of an objective function are not.
-
-        Args:
-            what: what was asked for, as its error begins.
-
-        Raises:
-            RequestError: the trials are calls of an objective function.
-            StudyForeignError: another tool made the study.
-        """
-        self.check_trainable()
-        if (function := self.definition.function) is not None:
-            raise RequestError(
-                f"{what}: is for studies of models and training loops; study '{self.name}' calls the objective "
-                f"function {function.label}, which alone knows what its parameters mean"
-            )
-
-    def check_definition(self, definition: Definition) -> None:
-        """Refuse another definition than the stored one.
-
-        Raises:
-            StudyConflictError: names every difference and what to do.
-        """
-        differences = self.definition.differences(definition)
-        if differences:
-            raise StudyConflictError(
-                f"study '{self.name}' exists with another definition ({'; '.join(differences)}); "
-                f"launch this one with --name NEW, or remove the old one with: hpo delete {shlex.quote(self.name)}"
-            )
-
-    # Identity.
-
-    @property
-    def _attrs(self) -> StudyAttributes:
-        """The stored attributes.
-
-        Raises:
-            StudyDeletedError: the study was deleted, or its id and name are another study's by now.
-        """
-        try:
-            attrs = self.storage.get_study_user_attrs(self.id)
-        except StudyDeletedError:
-            raise self._deletion() from None
-        key = attrs.get(KEY)
-        if self._key is not None and key != self._key:
-            raise StudyDeletedError(
-                f"study '{self.name}' in {self.storage.masked_url} was deleted while it was in use, and made again"
-            )
-        self._key = key  # which the first worker has drawn, in a study that was created without one
-        return StudyAttributes(self.name, self.storage.masked_url, attrs)
-
-    def replace_key(self, old: str, new: str) -> None:
-        """Replace the study's key, unless another worker was faster, and know the study by the one that it has now."""
-        self.storage.update_study(self.id, {KEY: old}, {KEY: new})
-        self._key = self.storage.get_study_user_attrs(self.id).get(KEY)
-
-    def _deletion(self) -> StudyDeletedError:
-        return StudyDeletedError(f"study '{self.name}' is not in {self.storage.masked_url} any more: it was deleted")
-
-    @cached_property
-    def definition(self) -> Definition:
-        """The stored definition; of a study of another tool, what its rows say.
-
-        Raises:
-            StudyDamagedError: it cannot be read.
-        """
-        attrs = self._attrs
-        return attrs.definition if DEFINITION in attrs.values else self._describe_foreign()
-
-    def _describe_foreign(self) -> Definition:
-        """Return the definition of a study that another tool has made."""
-        directions = self.storage.get_study_directions(self.id)
-        names = self.storage.get_study_system_attrs(self.id).get("study:metric_names")
-        named = isinstance(names, list) and len(names) == len(directions) and all(isinstance(n, str) for n in names)
-        metrics: list[str] = names if named and names else default_metrics(len(directions))
-        return Definition(
-            dataset=DatasetReference(name=registry.NO_DATA),
-            objectives=tuple(
-                Objective(metric=metric, direction="maximize" if each == StudyDirection.MAXIMIZE else "minimize")
-                for metric, each in zip(metrics, directions, strict=True)
-            ),
-            sampler=ComponentSpec(name=UNKNOWN),
-            pruner=ComponentSpec(name="none"),
-            seed=0,
-            parameters={},
-            foreign=True,
-        )
-
-    @property
-    def space(self) -> Space:
-        """The search space of the definition, or what the trials have shown of it so far.
-
-        Raises:
-            StudyDamagedError: the definition has none.
-            RegistryError: it uses a model that is not registered.
-        """
-        if self.definition.learned:
-            return LearnedSpace(trial.distributions for trial in self.trials())
-        return self._defined_space
-
-    @cached_property
-    def _defined_space(self) -> Space:
-        return self._attrs.space(self.definition)
-
-    @property
-    def budget(self) -> Budget:
-        """The stored budget, as it is now; of a study of another tool, the trials that are there.
-
-        Raises:
-            StudyDamagedError: it cannot be read.
-        """
-        return self._read_budget(self._attrs)
-
-    def _read_budget(self, attrs: StudyAttributes) -> Budget:
-        if BUDGET in attrs.values or DEFINITION in attrs.values:
-            return attrs.budget
-        return Budget(trials=sum(self.storage.count_trials(self.id).values()))
-
-    @property
-    def maximize(self) -> bool:
-        """True if larger values of the first objective are better."""
-        return self.definition.objectives[0].direction == "maximize"
-
-    @cached_property
-    def optuna_study(self) -> optuna.Study:
-        """The same study as Optuna's, with the definition's pruner (Optuna itself forgets it)."""
-        pruner = self.definition.pruner
-        built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space))
-        return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
-
-    def check_growth(self, trials: int | None) -> None:
-        """Refuse a number of trials that was asked for and is smaller than the budget, which only grows.
-
-        Raises:
-            RequestError: says how to run that many more.
-        """
-        stored = self.budget.trials
-        if trials is not None and trials < stored and not self.definition.foreign:
-            raise RequestError(
-                f"trials = {trials}: study '{self.name}' has a budget of {stored} trials already, and a budget only "
-                f"grows; leave it out to go on, or give {stored + trials} for {trials} more"
-            )
-
-    def extend(self, budget: Budget) -> None:
-        """Raise the budget; a smaller one changes nothing. Timeout and target stay unless they are given."""
-        while True:
-            attrs = self._attrs
-            stored = attrs.budget
-            merged = stored.merge(budget)
-            more: list[dict[str, Value]] = []
-            start = sum(self.storage.count_trials(self.id).values())
-            changed: dict[str, Any] = {BUDGET: merged.model_dump()}
-            if self.definition.fixed and merged.trials > stored.trials:
-                more = fixed_trials(self.definition, start, start + merged.trials - stored.trials)
-                changed[SLOTS] = [*attrs.slots, [start, start + len(more)]]
-            held = {BUDGET: attrs.values[BUDGET]}
-            if merged == stored or self.storage.update_study(self.id, held, changed, more, start):
-                return
-
-    def replace_definition(self, definition: Definition) -> None:
-        """Replace the definition. The caller makes sure that it means the same for all existing trials."""
-        stored = self._attrs.values[DEFINITION]
-        self.storage.update_study(self.id, {DEFINITION: stored}, {DEFINITION: definition.model_dump(mode="json")})
-        self._forget_definition()
-
-    def _forget_definition(self) -> None:
-        for name in ("definition", "_defined_space", "_taken"):
-            self.__dict__.pop(name, None)
-
-    def start_clock(self) -> None:
-        """Start the timeout now: every launch gives the study its full time again."""
-        timeout = self.budget.timeout
-        self.storage.set_study_user_attr(self.id, DEADLINE, None if timeout is None else time.time() + timeout)
-
     # Trials.
-
-    def trials(self) -> list[FrozenTrial]:
-        """Return all trials, ordered by number.
-
-        Raises:
-            StudyDeletedError: the study was deleted.
-        """
-        try:
-            return self.storage.get_all_trials(self.id, deepcopy=False)
-        except StudyDeletedError:
-            raise self._deletion() from None
 
     def is_extra(self, number: int) -> bool:
         """Tell whether trial `number` was added by others to a study of fixed slots."""

@@ -16,7 +16,7 @@ from hpo.study.samplers import SAMPLERS
 __all__ = ["check_warm_start", "warm_params"]
 
 
-def warm_params(space: Space, table: Mapping[str, Value]) -> Params:
+def warm_params(space: Space, table: Mapping[str, Any]) -> Params:
     """Return the Optuna parameters of a warm start; its table may leave out the space's constants."""
     return space.params({**constant_parameters(space), **table})
 

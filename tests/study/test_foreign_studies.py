@@ -99,7 +99,7 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
     text = (tmp_path / "out" / "report.md").read_text()
     chapters = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     common = [
-        "Best configuration",
+        "Best parameters",
         "Findings",
         "Parameter importance",
         "Cost",
@@ -108,7 +108,7 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
         "Reproduction",
     ]
     assert [each for each in chapters if each in common] == common
-    assert ("Learning curves" in chapters) == (name == "theirs")
+    assert ("Intermediate values" in chapters) == (name == "theirs")
     assert "hpo evaluate" not in text
     assert "hpo train" not in text
     assert "| made by | another tool |" in text
@@ -118,10 +118,17 @@ def test_its_report_has_the_chapters_that_its_data_allow(plain: Path, tmp_path: 
 
 def test_what_would_train_it_says_how_to_go_on(plain: Path) -> None:
     where = "--storage", url(plain)
-    for command in (["worker", "theirs"], ["launch", "theirs"], ["evaluate", "theirs"], ["reproduce", "theirs", "0"]):
+    launch, named = "hpo launch FILE.py:FUNCTION --name theirs", "with --objective FILE.py:FUNCTION"
+    for command, says in (
+        (["worker", "theirs"], launch),
+        (["launch", "theirs"], launch),
+        (["reproduce", "theirs", "0"], named),
+        (["evaluate", "theirs"], named),
+        (["fork", "theirs", "mine"], named),
+    ):
         done = run_hpo(*command, *where)
         assert done.returncode == 2, (command, done.stderr)
-        assert "hpo launch FILE.py:FUNCTION --name theirs" in done.stderr, (command, done.stderr)
+        assert says in done.stderr, (command, done.stderr)
 
 
 def test_it_goes_on_with_its_objective_function(plain: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ __all__ = ["best_config_chapter", "best_config_toml"]
 
 def best_config_toml(results: Results) -> tuple[str, str]:
     """Return the best configuration as TOML; or nothing, and the reason why there is none."""
-    if results.definition.learned:
+    if not results.definition.configured:
         return "", "Its trials are no configurations of ours."
     try:
         return export_config(results), ""
@@ -38,9 +38,13 @@ def best_config_chapter(
     """
     if results.best is None:
         return None
-    if results.definition.learned:
+    if not results.definition.configured:
         call = Code(export_config(results, format="python"), "python", folded="the same parameters for Optuna, exact")
-        return Chapter("best", "Best configuration", [*_trial_facts(results), *_settings_table(results), call])
+        call_blocks = [] if results.definition.evaluation else [call]
+        winner = _other_winner(results, evaluations, stats)
+        return Chapter(
+            "best", "Best parameters", [*_trial_facts(results), *winner, *_settings_table(results), *call_blocks]
+        )
     config, reason = best_config_toml(results)
     blocks: list[Block] = [
         *_trial_facts(results),
@@ -64,7 +68,8 @@ def _trial_facts(results: Results) -> list[Block]:
     elif best.best_epoch is not None:
         facts.append(f"epoch {best.best_epoch} of {len(best.epochs)}")
     facts += [f"{count_text(best.parameter_count)} weights"] if best.parameter_count else []
-    facts += [f"trained in {duration_text(best.seconds)}"] if best.seconds is not None else []
+    took = "trained in" if results.definition.configured else "took"
+    facts += [f"{took} {duration_text(best.seconds)}"] if best.seconds is not None else []
     return [Text(", ".join(facts) + ".")]
 
 
@@ -81,7 +86,8 @@ def _other_winner(
             and results.best is not None
             and first != results.best.number
         ):
-            command = format_command(results, "export", f"--trial {first}", imports=False)
+            form = "" if results.definition.configured else " --format python"
+            command = format_command(results, "export", f"--trial {first}{form}", imports=False)
             return [
                 Text(
                     f"This is the best of single runs. From fresh seeds, trial {first} is the best; export it with "
@@ -97,7 +103,7 @@ def _settings_table(results: Results) -> list[Block]:
         return []
     settings = results.settings(best)
     if not settings:
-        return [Text("The study varies no parameter.")]
+        return [Text("The study varies no parameter." if results.definition.configured else "It has no parameter.")]
     if rival is None or rival.number == best.number:
         return [Table(["parameter", "best"], [[name, value_text(value)] for name, value in settings.items()])]
     usual = results.settings(rival)

@@ -39,7 +39,8 @@ class Note:
         title: a few words.
         text: the evidence with its numbers, a sentence.
         advice: what to do, a sentence, or nothing.
-        code: lines of TOML that do it, or nothing.
+        code: lines that do it, or nothing.
+        language: of the lines: TOML, or Python for an objective function.
     """
 
     level: Level
@@ -47,6 +48,7 @@ class Note:
     text: str
     advice: str = ""
     code: str = ""
+    language: str = "toml"
 
 
 @dataclass(frozen=True)

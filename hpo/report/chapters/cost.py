@@ -42,7 +42,9 @@ def _state_table(results: Results) -> Table:
             total = duration_text(sum(seconds)) if seconds else NONE
             each = duration_text(sum(seconds) / len(seconds)) if seconds else NONE
             rows.append([state_text(state), count_text(count), count_text(epochs), total, each])
-    columns = ["state", "trials", "epochs", "total time", "mean time"]
+    columns = ["state", "trials", f"{results.step_name}s", "total time", "mean time"]
+    if not results.definition.configured and not any(row.epochs for row in results.trials):
+        columns, rows = [*columns[:2], *columns[3:]], [[*row[:2], *row[3:]] for row in rows]  # it need not report
     return Table(columns, rows, columns[1:])
 
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpo.report.chapters.blocks import Chapter, Subtitle, Table
+from hpo.report.chapters.blocks import Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results
-from hpo.report.format import condition_text, domain_text, duration_text, number_of, value_text, values_text
-from hpo.space import Constant
+from hpo.report.format import (
+    condition_text,
+    count_text,
+    domain_text,
+    duration_text,
+    number_of,
+    value_text,
+    values_text,
+)
+from hpo.space import Constant, LearnedSpace
 
 __all__ = ["definition_chapter"]
 
 
 def definition_chapter(results: Results) -> Chapter:
     """Write the chapter."""
-    return Chapter("definition", "Definition", [_study_table(results), Subtitle("Space"), _space_table(results)])
+    notes = [Text(f"{line}.", quiet=True) for line in results.space.notices()] if results.definition.learned else []
+    return Chapter(
+        "definition", "Definition", [_study_table(results), Subtitle("Space"), _space_table(results), *notes]
+    )
 
 
 def _study_table(results: Results) -> Table:
@@ -22,7 +33,7 @@ def _study_table(results: Results) -> Table:
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
     rows = [
-        made_by if definition.learned else ["data set", definition.dataset.name],
+        made_by if not definition.configured else ["data set", definition.dataset.name],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
         ["budget", f"{budget.trials} trials"],
         ["sampler", _component_text(definition.sampler.name, definition.sampler.options)],
@@ -63,13 +74,16 @@ def _component_text(name: str, options: Mapping[str, object]) -> str:
 
 
 def _space_table(results: Results) -> Table:
-    varied = {dimension.key for dimension in results.space.varied}
+    space = results.space
+    varied = {dimension.key for dimension in space.varied}
     rows = [
         [
             dimension.parameter.name,
             domain_text(dimension.domain) + ("" if dimension.key in varied else " (constant)"),
-            condition_text(dimension.domain.when),
+            f"{space.count(dimension.key)} of {count_text(len(results.trials))}"
+            if isinstance(space, LearnedSpace)
+            else condition_text(dimension.domain.when),
         ]
-        for dimension in sorted(results.space.dimensions, key=lambda d: isinstance(d.domain, Constant))
+        for dimension in sorted(space.dimensions, key=lambda d: isinstance(d.domain, Constant))
     ]
-    return Table(["parameter", "domain", "condition"], rows)
+    return Table(["parameter", "domain", "trials" if isinstance(space, LearnedSpace) else "condition"], rows)

@@ -39,10 +39,10 @@ def learning_curves_chapter(results: Results) -> Chapter | None:
 
     None for trials of an objective function that has reported nothing, for it need not.
     """
-    if results.definition.learned and not any(row.epochs for row in results.trials):
+    if not results.definition.configured and not any(row.epochs for row in results.trials):
         return None
     blocks: list[Block] = [overview.curves_figure(results), *_reach_table(results)]
-    return Chapter("curves", "Learning curves", blocks)
+    return Chapter("curves", overview.curves_title(results), blocks)
 
 
 def find_reach(row: TrialRow, metric: str, level: float, *, maximize: bool) -> LevelReach | None:
@@ -97,10 +97,13 @@ def _reach_table(results: Results) -> list[Block]:
             ]
         )
     columns = [metric_text(metric), "trials", "fewest epochs", "median epochs", "shortest time", "median time"]
+    time = ", and in seconds of training on the machines that ran them"
+    if not results.definition.configured:  # an objective function reports no time
+        columns, rows, time = [*columns[:2], "first step", "median step"], [row[:4] for row in rows], ""
     note = (
         f"How long it took until the {metric_text(metric)} was {'at least' if maximize else 'at most'} the level, over "
-        "the trials that reached it: in epochs, and in seconds of training on the machines that ran them. The levels "
-        "are the 25, 50, 75 and 95 % quantiles of the trials' best values, rounded."
+        f"the trials that reached it: in {results.step_name}s{time}. The levels are the 25, 50, 75 and 95 % quantiles "
+        "of the trials' best values, rounded."
     )
     return [Table(columns, rows, columns), Text(note, quiet=True)]
 

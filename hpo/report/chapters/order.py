@@ -28,6 +28,8 @@ from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
 from hpo.report.format import count_text, duration_text, number_of, sentence, state_text, time_text
 from hpo.report.report_data import ReportData
+from hpo.report.suggest_calls import format_calls
+from hpo.space import LearnedSpace, Space
 
 __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
@@ -35,7 +37,7 @@ __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: test_scores_chapter(data.results, data.evaluations, data.evaluation_stats, data.test_set_reads),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
-    lambda data: findings_chapter(data.findings),
+    lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
     lambda data: learning_curves_chapter(data.results),
     lambda data: comparison_chapter(data.results),
@@ -83,11 +85,22 @@ def study_facts(data: ReportData) -> list[str]:
 LEVELS = ("warning", "note", "ok", "unknown")
 
 
-def findings_chapter(findings: Sequence[Finding]) -> Chapter | None:
-    """Write the chapter on findings: warnings first, then notes; the rest folded."""
+def findings_chapter(findings: Sequence[Finding], space: Space | None = None) -> Chapter | None:
+    """Write the chapter on findings: warnings first, then notes; the rest folded.
+
+    Args:
+        findings: the findings.
+        space: the study's; if it is learned, domains are written as calls of its objective function.
+    """
     ordered = sorted(findings, key=lambda finding: LEVELS.index(finding.level))
     blocks: list[Block] = [
-        Note(each.level, _capitalize(each.title), sentence(each.evidence), sentence(each.advice), each.toml)
+        Note(
+            each.level,
+            _capitalize(each.title),
+            sentence(each.evidence),
+            sentence(each.advice),
+            *([format_calls(space, each.toml), "python"] if isinstance(space, LearnedSpace) else [each.toml]),
+        )
         for each in ordered
         if each.level in ("warning", "note")
     ]

@@ -48,7 +48,7 @@ def _best_first(evaluation: EvaluationResults) -> list[CandidateRuns]:
 def _subject_text(evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun) -> Text:
     error = run.test.get("test_reconstruction_error")
     text = f", reconstruction error {values_text('test_reconstruction_error', error)} on the test set" if error else ""
-    size = candidate.config.effective().get("latent_size")
+    size = None if candidate.config is None else candidate.config.effective().get("latent_size")
     latent = f"latent size {count_text(int(size))}, " if size is not None else ""
     sentence = f"{latent}trained from seed {run.seed} on {evaluation.dataset}{text}."
     return Text(sentence[:1].upper() + sentence[1:])

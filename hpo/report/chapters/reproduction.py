@@ -17,7 +17,7 @@ __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
 def reproduction_chapter(results: Results) -> Chapter:
     """Write the chapter. The study's file is written beside the report as `study.toml`."""
     best = results.best is not None
-    if results.definition.learned:
+    if not results.definition.configured:
         return Chapter("reproduction", "Reproduction", _list_commands(results))
     steps = [
         (
@@ -52,9 +52,15 @@ def reproduction_chapter(results: Results) -> Chapter:
 
 def _list_commands(results: Results) -> list[Block]:
     """List the commands on a study of an objective function, or of another tool."""
+    best = results.best is not None
     steps = [
         ("Go on with this study", format_command(results, "launch", "--trials N"), results.definition.function),
-        ("Print the best parameters", format_command(results, "export", "--format python"), results.best),
+        (
+            "Call the best again with fresh seeds",
+            format_command(results, "evaluate"),
+            best and results.takes_seed and not results.definition.evaluation,
+        ),
+        ("Print the best parameters", format_command(results, "export", "--format python"), best),
         ("Write this report", format_command(results, "report"), True),
         ("Browse the study", format_command(results, "dashboard", imports=False), True),
     ]
@@ -67,7 +73,7 @@ def _launch_command(results: Results) -> str:
 
 def format_study_file(results: Results) -> str:
     """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
-    if results.definition.evaluation is not None or results.definition.learned:
+    if results.definition.evaluation is not None or not results.definition.configured:
         return ""
     import tomli_w
 

@@ -44,14 +44,16 @@ def test_scores_chapter(
         stats: one per evaluation.
         test_set_reads: every look at a test set.
     """
-    if results.best is None or results.definition.learned:
-        return None
+    if results.best is None or not (results.definition.configured or evaluations):
+        return None  # an objective function alone knows what it measures
     blocks: list[Block] = []
     for index, (evaluation, each) in enumerate(zip(evaluations, stats, strict=True)):
         blocks += [Subtitle(_evaluation_title(evaluation))] if len(evaluations) > 1 else []
         blocks += _evaluation_blocks(results, evaluation, each, index)
     if not any(evaluation.on_own_data for evaluation in evaluations) and results.definition.evaluation is None:
         blocks += _not_evaluated_blocks(results, test_set_read=bool(test_set_reads))
+    if not results.definition.configured:
+        return Chapter("honest", "Scores from fresh seeds", blocks)
     return Chapter("honest", "Test scores", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
 
 
@@ -94,6 +96,11 @@ def _evaluation_blocks(
 
 def _method_text(evaluation: EvaluationResults) -> str:
     """Describe how the configurations were trained, and what their scores are of."""
+    if evaluation.function:
+        return (
+            f"{evaluation.function} was called again with the parameters of the best trials, and with seeds that the "
+            "study has not used. The scores are what it returns."
+        )
     if evaluation.refit:
         what = (
             "Each configuration was trained on training and validation data together for a fixed number of epochs: "
@@ -121,13 +128,17 @@ def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table
     metric, test = evaluation.objective.metric, evaluation.test_metric
     chosen = any(score.study_score is not None for score in stats.scores)
     fresh = evaluation.validation_metric is not None
-    columns = ["configuration", *(["study score"] if chosen else []), *(["fresh seeds", "std"] if fresh else [])]
+    columns = [
+        "parameters of" if evaluation.function else "configuration",
+        *(["study score"] if chosen else []),
+        *(["fresh seeds", "std"] if fresh else []),
+    ]
     columns += ["selection bias"] if chosen and fresh else []
     columns += ["test", "test std", "95 % interval", "seeds"] if test else ["seeds"]
     rows = []
     for score in stats.scores:
         cells = {
-            "configuration": score.candidate.label,
+            columns[0]: score.candidate.label,
             "study score": values_text(metric, score.study_score),
             "fresh seeds": _mean_text(metric, score.validation),
             "std": _deviation_text(metric, score.validation),
@@ -176,9 +187,10 @@ def _comparison_table(stats: EvaluationStats) -> list[Block]:
         for each in stats.comparisons
     ]
     first, metric = stats.comparisons[0].first, metric_text(stats.comparisons[0].metric)
+    sample = "" if stats.scores[0].candidate.config is None else " and by sample"
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "significant"]
     note = (
-        f"The {metric} of {first} less that of the other, paired by seed and by sample; above 0 where {first} is "
+        f"The {metric} of {first} less that of the other, paired by seed{sample}; above 0 where {first} is "
         "better. Where the interval contains 0, the difference is not significant. The intervals hold jointly in 95 % "
         "of evaluations (Bonferroni)."
     )
@@ -216,7 +228,8 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
 
 def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
     """Draw each configuration's score in the study, from fresh seeds, and on the test set, with intervals."""
-    figure = Figure(f"honest-{index}", "Study score, fresh seeds, test")
+    title = "Study score and fresh seeds" if evaluation.function else "Study score, fresh seeds, test"
+    figure = Figure(f"honest-{index}", title)
     scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
         return mark_missing(figure, "No run is complete yet.")
@@ -224,7 +237,14 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
     test = [score.test for score in scores]
     metric, test_metric = evaluation.objective.metric, evaluation.test_metric or ""
     data = [
-        *_seed_traces(scores, metric, validation, "fresh seeds, validation", "@accent", 0.0),
+        *_seed_traces(
+            scores,
+            metric,
+            validation,
+            "fresh seeds" if evaluation.function else "fresh seeds, validation",
+            "@accent",
+            0.0,
+        ),
         *_seed_traces(scores, test_metric, test, "fresh seeds, test", "@second", 0.22),
         *_study_score_trace(evaluation, scores),
     ]

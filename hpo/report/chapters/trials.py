@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Chapter, Column, DataTable, Kind, Text
 from hpo.report.data.repeats import describe_repeats, repeated_trials
@@ -26,6 +28,7 @@ def trials_chapter(results: Results) -> Chapter | None:
     repeats = repeated_trials(results.trials, results.definition)
     note_texts = [_note_text(row, repeats.get(row.number), front=row.number in front) for row in rows]
     notes = any(note_texts)
+    costs = _cost_columns(results)
     columns = [
         Column("trial", "count"),
         Column("state"),
@@ -34,11 +37,7 @@ def trials_chapter(results: Results) -> Chapter | None:
             Column(name, "number" if all(map(_is_numeric, (v.get(name) for v in settings))) else "text")
             for name in columns_held
         ),
-        *(
-            Column(name, kind)
-            for name, kind in _COST.items()
-            if name != "weights" or not _has_weight_objective(results)
-        ),
+        *(Column(name, kind) for name, kind in costs.items()),
         *([Column("note")] if notes else []),
     ]
     lines = [
@@ -47,7 +46,7 @@ def trials_chapter(results: Results) -> Chapter | None:
             state_text(row.state),
             *(row.values or (None,) * len(results.objectives)),
             *(_cell_value(values.get(name)) for name in columns_held),
-            *_cost_cells(row, weights=not _has_weight_objective(results)),
+            *_cost_cells(row, costs),
             *([note] if notes else []),
         ]
         for row, values, note in zip(rows, settings, note_texts, strict=True)
@@ -67,9 +66,14 @@ def _order_trials(results: Results) -> list[TrialRow]:
 _COST: dict[str, Kind] = {"best epoch": "count", "epochs": "count", "weights": "count", "time": "seconds"}
 
 
-def _has_weight_objective(results: Results) -> bool:
-    """Return whether the number of weights is an objective, which has a column of its own."""
-    return any(objective.metric == "parameter_count" for objective in results.objectives)
+def _cost_columns(results: Results) -> dict[str, Kind]:
+    """Return the columns of what trials cost; of an objective function those that it has something for."""
+    if not results.definition.configured:
+        steps: dict[str, Kind] = {"steps": "count"} if any(row.epochs for row in results.trials) else {}
+        return {**steps, "time": "seconds"}
+    # The number of weights as an objective has a column of its own.
+    counted = any(objective.metric == "parameter_count" for objective in results.objectives)
+    return {name: kind for name, kind in _COST.items() if not (counted and name == "weights")}
 
 
 def _column_kind(metric: str) -> Kind:
@@ -86,9 +90,10 @@ def _cell_value(value: Value | None) -> str | float | None:
     return value if _is_numeric(value) and not isinstance(value, str) else value_text(value)
 
 
-def _cost_cells(row: TrialRow, *, weights: bool) -> list[float | None]:
-    weight_cells = [row.parameter_count] if weights else []
-    return [row.best_epoch, len(row.epochs), *weight_cells, row.seconds]
+def _cost_cells(row: TrialRow, columns: Collection[str]) -> list[float | None]:
+    steps = len(row.epochs)
+    cells = {"best epoch": row.best_epoch, "epochs": steps, "steps": steps, "weights": row.parameter_count}
+    return [{**cells, "time": row.seconds}[name] for name in columns]
 
 
 def _note_text(row: TrialRow, earlier: int | None, *, front: bool) -> str:

@@ -82,6 +82,8 @@ def _evaluated_text(evaluation: EvaluationResults, best: Score) -> str:
         values_text(evaluation.objective.metric, x) for x in (best.study_score, best.validation.mean)
     )
     name = metric_text(evaluation.objective.metric)
+    if evaluation.function:
+        return f"{line} Its {name} was {study_score} in the study."
     return f"{line} Its {name} was {study_score} in the study and {fresh_score} from fresh seeds."
 
 
@@ -109,14 +111,13 @@ def _comparison_text(stats: EvaluationStats) -> str:
     beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
     if not compared:
-        return "No other configuration has been evaluated."
+        return "No other one has been evaluated."
+    where = "" if stats.scores[0].candidate.config is None else "on the test set "
     parts = [f"No winner: no significant difference from {names_text([*map(_label_in_text, stats.tied)])}"]
     if not stats.tied:
         parts = ["No winner"]
     if worse:
-        parts.append(
-            f"on the test set {names_text([*map(_label_in_text, worse)])} {'is' if len(worse) == 1 else 'are'} better"
-        )
+        parts.append(f"{where}{names_text([*map(_label_in_text, worse)])} {'is' if len(worse) == 1 else 'are'} better")
     if beaten:
         parts.append(f"it is better than {names_text([*map(_label_in_text, beaten)])}")
     return "; ".join(parts) + "."
@@ -167,7 +168,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     if len(results.objectives) > 1 and count > 1:
         place += f" by {metric_text(results.objective.metric)}"
     needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
-    needs_test = needs_test and not results.definition.learned  # what the value is measured on, the function knows
+    needs_test = needs_test and results.definition.configured  # what the value is measured on, the function knows
     return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 
@@ -210,7 +211,8 @@ def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str
     close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None:
         exact = metric in COUNTED
-        more = "." if exact else "; with one seed each no winner can be named."
+        once = "seed" if results.definition.configured else "call"
+        more = "." if exact else f"; with one {once} each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
     lines = []
     if clear:
@@ -274,12 +276,9 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
     if results.definition.learned:
-        return f"Next: use its parameters; `{format_command(results, 'export', '--format python')}` prints them."
-    left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
-    if left:
-        return (
-            f"Next: finish the evaluation ({number_of(left, 'run')} left) with `{format_command(results, 'evaluate')}`."
-        )
+        return _next_step_of_function(data, evaluated)
+    if finish := _finish_evaluation(data):
+        return finish
     if results.definition.evaluation is not None:
         return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
     if evaluated is None:
@@ -288,3 +287,21 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return "Next: keep the default configuration, or search another space: no trial is better."
     other = "" if evaluated.trial == results.best.number else f"--trial {evaluated.trial}"
     return f"Next: export the configuration with `{format_command(results, 'export', other)}`."
+
+
+def _finish_evaluation(data: ReportData) -> str:
+    left = sum(each.remaining_runs for each in data.evaluations if each.on_own_data)
+    command = format_command(data.results, "evaluate")
+    return f"Next: finish the evaluation ({number_of(left, 'run')} left) with `{command}`." if left else ""
+
+
+def _next_step_of_function(data: ReportData, evaluated: CandidateRuns | None) -> str:
+    """Return what to do with the parameters of an objective function; one that takes a seed can be evaluated."""
+    results = data.results
+    if finish := _finish_evaluation(data):
+        return finish
+    if evaluated is None and results.takes_seed:
+        return f"Next: call the best ones again with fresh seeds, by `{format_command(results, 'evaluate')}`."
+    other = evaluated is not None and results.best is not None and evaluated.trial != results.best.number
+    more = f"--trial {evaluated.trial} --format python" if evaluated is not None and other else "--format python"
+    return f"Next: use its parameters; `{format_command(results, 'export', more)}` prints them."

@@ -24,6 +24,7 @@ EARLY, LATE = 0.1, 0.75  # [P]
 ROUGH = 0.15  # of the curve's range, from one late epoch to the next
 PERIODIC = 0.6  # of the detrended curve's power in one frequency
 WARM = 0.05  # [P]
+SMOOTHER = "measure the reported value on more data, or report a mean of it"
 WARMED = "warmup = { low = 0.0, high = 0.2 }"
 
 
@@ -116,15 +117,18 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
         return []
     late = values[len(values) // 2 :]
     step = float(np.std(np.diff(late)))
+    of_models = results.definition.configured
     bad = step > max(ROUGH * float(np.ptp(values)), 2 * (standard_error(results) or 0.0))
     return [
         Finding(
             "rough",
             "noise late in training",
             "note" if bad else "ok",
-            f"late in training the best trial's {results.objective.metric} changes by {step:.3g} from one epoch to the "
-            f"next (standard deviation), and by {np.ptp(values):.3g} over the whole run",
-            "use a larger validation set, or lower the learning rate towards the end" if bad else "",
+            f"late in training the best trial's {results.objective.metric} changes by {step:.3g} from one "
+            f"{results.step_name} to the next (standard deviation), and by {np.ptp(values):.3g} over the whole run",
+            ("use a larger validation set, or lower the learning rate towards the end" if of_models else SMOOTHER)
+            if bad
+            else "",
         )
     ]
 
@@ -155,8 +159,8 @@ def improving(results: Results, _: Evaluations) -> list[Finding]:
             "improving",
             "still improving",
             "warning" if bad else "ok",
-            f"{still} of the best {len(curves)} trials still improved in the last fifth of their epochs",
-            "train for more epochs" if bad else "",
+            f"{still} of the best {len(curves)} trials still improved in the last fifth of their {results.step_name}s",
+            f"train for more {results.step_name}s" if bad else "",
             _epochs_toml(results, 2) if bad else "",
             ("epochs",),
         )
@@ -183,8 +187,8 @@ def flat(results: Results, _: Evaluations) -> list[Finding]:
             "converged early",
             "note" if bad else "ok",
             f"the best {len(curves)} trials reached their final level after at most {percent_text(share)} of their "
-            "epochs",
-            "train for fewer epochs" if bad else "",
+            f"{results.step_name}s",
+            f"train for fewer {results.step_name}s" if bad else "",
             _epochs_toml(results, share * 1.25) if bad else "",
             ("epochs",),
         )

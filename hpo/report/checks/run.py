@@ -39,23 +39,25 @@ TITLES = {
 # Checks of what only configurations of ours have: their parameters, losses, seeds and test sets.
 OF_CONFIGURATIONS = {
     *("adam", "checkpoint", "conditional", "fixed", "noise", "order", "overfitting", "patterns", "periodic"),
-    *("retraining", "rising", "stability", "training_loss", "warm_up"),
+    *("best_epoch", "clipping", "retraining", "rising", "stability", "training_loss", "warm_up"),
 }
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`."""
-    learned = results.definition.learned
+    learned = not results.definition.configured
     checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
-    findings = [finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__)]]
+    findings = [
+        finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__, results)]
+    ]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _unknown(check: str) -> Finding:
+def _unknown(check: str, results: Results) -> Finding:
     return Finding(
         check,
         TITLES.get(check) or check.replace("_", " "),
         "unknown",
-        "the study has too few trials or epochs, or nothing that this check applies to",
+        f"the study has too few trials or {results.step_name}s, or nothing that this check applies to",
     )

@@ -6,6 +6,7 @@ same data, and both refit or both not, are one here: a configuration that has be
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial
+from pydantic import JsonValue
 
-from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import DataError
@@ -185,7 +186,7 @@ class CandidateRuns:
         label: `trial 12`, `baseline`, `defaults`.
         trial: its number in the study; None of the default configuration.
         baseline: whether it is the rival.
-        config: as its first run has it; its seed is of no meaning.
+        config: as its first run has it; its seed is of no meaning. None of an objective function.
         values: the parameters that have an effect, but for the seeds.
         study_score: the study's own value of the first objective, by which it was chosen; None on another data set,
             and of the default configuration.
@@ -195,8 +196,8 @@ class CandidateRuns:
     label: str
     trial: int | None
     baseline: bool
-    config: TrialConfig
-    values: Mapping[str, Value]
+    config: TrialConfig | None
+    values: Mapping[str, JsonValue]
     study_score: float | None
     runs: tuple[EvaluationRun, ...]
 
@@ -212,10 +213,7 @@ class CandidateRuns:
 
     def scores(self, metric: str) -> dict[int, float]:
         """Return a metric by seed, of the runs that have it: `val_…` at the best epoch, `test_…` on the test set."""
-        values = {
-            run.seed: (run.test if metric.startswith("test_") else run.validation).get(metric)
-            for run in self.complete_runs
-        }
+        values = {run.seed: {**run.validation, **run.test}.get(metric) for run in self.complete_runs}
         return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
 
@@ -233,6 +231,7 @@ class EvaluationResults:
         remaining_runs: runs that are not finished.
         path: what `--dataset` takes for that data set.
         test_set_read_at: when its test set was first read; naive local time.
+        function: the objective function that was called, as a label; empty where models were trained.
     """
 
     studies: tuple[str, ...]
@@ -244,16 +243,21 @@ class EvaluationResults:
     remaining_runs: int
     path: str = ""
     test_set_read_at: datetime | None = None
+    function: str = ""
 
     @property
     def validation_metric(self) -> str | None:
-        """The metric of the fresh-seed validation score; None where there is none."""
+        """The metric of the fresh-seed score, on validation data or by the function itself; None where there is
+        none.
+        """
+        if self.function:
+            return self.objective.metric
         return None if self.refit or test_metric(self.objective.metric) is None else self.objective.metric
 
     @property
     def test_metric(self) -> str | None:
         """The metric of the test score; None where the objective says nothing of data (as `parameter_count`)."""
-        return test_metric(self.objective.metric)
+        return None if self.function else test_metric(self.objective.metric)
 
     @cached_property
     def best(self) -> CandidateRuns | None:
@@ -321,7 +325,9 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     data = companion.definition.dataset
     own = _content_key(data) == _content_key(study.definition.dataset)
     objectives = study.definition.objectives
-    place = next((i for i, objective in enumerate(objectives) if test_metric(objective.metric)), 0)
+    function = companion.definition.function
+    tested = (i for i, objective in enumerate(objectives) if function is None and test_metric(objective.metric))
+    place = next(tested, 0)
     study_scores = _values_at(study, place)
     runs = _read_runs(companion)
     candidates = tuple(
@@ -329,7 +335,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             each.label,
             each.trial,
             each.baseline,
-            trial_config_of(each),
+            trial_config_of(each) if function is None else None,
             each.values,
             study_scores.get(each.trial) if own and each.trial is not None else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
@@ -354,6 +360,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             ),
             None,
         ),
+        "" if function is None else function.label,
     )
 
 
@@ -374,6 +381,7 @@ def _test_metrics(attrs: Mapping[str, Any]) -> dict[str, float]:
 
 def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     epochs = companion.storage.read_epochs(companion.id)
+    metrics = [] if companion.definition.configured else [each.metric for each in companion.definition.objectives]
     runs: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
         params = {**read_table(trial.system_attrs, FIXED), **trial.params}
@@ -389,7 +397,9 @@ def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
             trial.number,
             seed,
             trial.state.name,
-            {name: value for name, value in best.items() if name not in NOT_VALIDATION},
+            # An objective function's score is what it returns, and it knows on which data.
+            dict(zip(metrics, trial.values or (), strict=False))
+            or {name: value for name, value in best.items() if name not in NOT_VALIDATION},
             _test_metrics(attrs),
             rows,
             read_whole(attrs, "parameter_count"),
@@ -433,7 +443,7 @@ def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResult
 
 
 def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
-    return candidate.trial, tuple(sorted(candidate.values.items()))
+    return candidate.trial, json.dumps(dict(candidate.values), sort_keys=True)
 
 
 def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[CandidateRuns, ...]:

@@ -26,11 +26,11 @@ from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
-from hpo.study.attributes import read_origin, read_table, read_text, read_whole
+from hpo.study.attributes import TRIAL_SEED, read_origin, read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
-__all__ = ["Results", "TrialRow", "read_results", "study_summary", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results", "shown_trials", "study_summary", "trial_table"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class TrialRow:
         message: the failure in a line, or None.
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
+        seed: of a call of an objective function that asked for it.
         recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
         value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
             None of other models, whose values are of the best epoch, and where it is not known.
@@ -77,6 +78,7 @@ class TrialRow:
     extra: bool = False
     recorded: Mapping[str, Any] = field(default_factory=dict)
     value_from: str | None = None
+    seed: int | None = None
 
     @property
     def value(self) -> float | None:
@@ -126,6 +128,16 @@ class Results:
     def unattended(self) -> bool:
         """True where trials are left to begin or to resume, and no worker lives to do it."""
         return self.remaining_trials > 0 and all(worker.gone for worker in self.workers)
+
+    @property
+    def takes_seed(self) -> bool:
+        """True if its objective function has asked for a seed, so that it can be evaluated."""
+        return any(row.seed is not None for row in self.trials)
+
+    @property
+    def step_name(self) -> str:
+        """What a trial's reports are numbered by: `epoch`, or `step` of an objective function."""
+        return "epoch" if self.definition.configured else "step"
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -291,6 +303,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         parameter_count=read_whole(attrs, "parameter_count"),
         failure=read_text(attrs, "failure") or ("unknown" if trial.state == TrialState.FAIL else None),
         message=read_text(attrs, "message"),
+        seed=read_whole(attrs, TRIAL_SEED),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
         recorded=trial.params,
@@ -309,7 +322,7 @@ def _read_curve(trial: FrozenTrial, metric: str) -> list[EpochMetrics]:
 
 
 def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> TrialConfig | None:
-    if study.definition.learned:
+    if not study.definition.configured:
         return None
     try:
         if study.is_baseline(trial.number):
@@ -317,6 +330,9 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
         return study.definition.config(study.space.values(params))
     except RequestError:
         return None
+
+
+OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `trial_table`
 
 
 def trial_table(results: Results) -> list[dict[str, Any]]:
@@ -359,6 +375,15 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
         "extra": row.extra,
     }
     return head, tail
+
+
+def shown_trials(results: Results) -> list[dict[str, Any]]:
+    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have."""
+    rows = trial_table(results)
+    if results.definition.configured:
+        return rows
+    steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
+    return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
 
 
 def study_summary(results: Results) -> dict[str, Any]:

@@ -172,12 +172,19 @@ def _pair_trace(results: Results, rows: Sequence[TrialRow], other: int, suffix: 
     }
 
 
+def curves_title(results: Results) -> str:
+    """Return what the curves are called; what an objective function reports need not be of learning."""
+    return "Learning curves" if results.definition.configured else "Intermediate values"
+
+
 def curves_figure(results: Results) -> Figure:
-    """Draw the monitored metric by epoch: the best trials in colour, on validation and training data; others grey."""
-    figure = Figure("curves", "Learning curves")
+    """Draw the monitored metric by epoch or step: the best trials in colour, on validation and training data; others
+    grey.
+    """
+    figure = Figure("curves", curves_title(results))
     objective = choose_curve_objective(results)
     if objective is None:
-        return mark_missing(figure, "No epoch has been recorded yet.")
+        return mark_missing(figure, f"No {results.step_name} has been recorded yet.")
     metric = objective.metric
     best = [row for row in results.top(HIGHLIGHTS) if any(metric in epoch for epoch in row.epochs)]
     highlighted = {row.number for row in best}
@@ -186,7 +193,7 @@ def curves_figure(results: Results) -> Figure:
     data = [_grey_traces(drawn, metric)] if drawn else []
     training = metric.replace("val_", "train_", 1)
     for colour, row in reversed(list(zip(SERIES, best, strict=False))):
-        data += _coloured_traces(row, metric, training, colour)
+        data += _coloured_traces(row, metric, training, colour, results.step_name)
     values = [epoch[metric] for row in results.trials for epoch in row.epochs if metric in epoch]
     values += [epoch[training] for row in best for epoch in row.epochs if training in epoch]
     limits = find_limits(values, objective.direction == "maximize")
@@ -194,7 +201,9 @@ def curves_figure(results: Results) -> Figure:
     spec = build_spec(
         data,
         400,
-        xaxis=make_integer_axis("epoch", max(len(row.epochs) for row in results.trials)),
+        xaxis=make_integer_axis(
+            results.step_name, max(max(_points(row, metric)[0], default=0) for row in results.trials)
+        ),
         yaxis=make_value_axis(objective, limits or [], **axis),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "reversed"},
     )
@@ -236,7 +245,7 @@ def _grey_traces(rows: Sequence[TrialRow], metric: str) -> Spec:
     }
 
 
-def _coloured_traces(row: TrialRow, metric: str, training: str, colour: str) -> list[Spec]:
+def _coloured_traces(row: TrialRow, metric: str, training: str, colour: str, step_name: str) -> list[Spec]:
     group = {"type": "scatter", "legendgroup": f"trial {row.number}"}
     x, y = _points(row, metric)
     data: list[Spec] = []
@@ -244,7 +253,8 @@ def _coloured_traces(row: TrialRow, metric: str, training: str, colour: str) -> 
         line = {"color": colour, "width": 1.3, "dash": "dot"}
         own = {"mode": "lines", "showlegend": False, "line": line, "hoverinfo": "skip"}
         data.append({**group, **own, "x": x, "y": _points(row, training)[1]})
-    texts = [f"<b>trial {row.number}</b>, epoch {e:g}: {values_text(metric, v)}" for e, v in zip(x, y, strict=True)]
+    head = f"<b>trial {row.number}</b>, {step_name}"
+    texts = [f"{head} {e:g}: {values_text(metric, v)}" for e, v in zip(x, y, strict=True)]
     line = {"color": colour, "width": 2.2}
     shown = {"mode": "lines+markers", "marker": {"size": 5, "color": colour}, "text": texts, "hovertemplate": HOVER}
     data.append({**group, **shown, "name": f"trial {row.number}", "x": x, "y": y, "line": line})

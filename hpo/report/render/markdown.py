@@ -73,7 +73,7 @@ def _render_note(note: Note) -> Iterator[str]:
     advice = f" → {_render_prose(note.advice)}" if note.advice else ""
     yield f"**{note.level.upper()}: {_escape(note.title)}.** {_render_prose(note.text)}{advice}"
     if note.code:
-        yield _fence("toml", note.code)
+        yield _fence(note.language, note.code)
 
 
 def _fold(title: str, text: str) -> Iterator[str]:

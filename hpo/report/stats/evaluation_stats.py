@@ -255,8 +255,9 @@ def tabulate_scores(stats: EvaluationStats) -> list[dict[str, Any]]:
     """Return a flat row per configuration, the best first; numbers that are not known are None.
 
     Keys: `configuration`, `runs` (finished, of all), `chosen` (the study's own score), `validation` and `test` (means
-    over seeds), `deviation` (of the test score, or without one of the validation score), `low`, `high` (its interval),
-    `bias` (selection bias of the chosen score), `better_by` (of the best over this one, paired), `told_apart`.
+    over seeds; of an objective function, which alone knows its data, `fresh_seeds` stands for both), `deviation` (of
+    the test score, or without one of the validation score), `low`, `high` (its interval), `bias` (selection bias of the
+    chosen score), `better_by` (of the best over this one, paired), `told_apart`.
     """
     compared = {each.second: each for each in stats.comparisons}
     return [_score_row(score, compared.get(score.candidate.label)) for score in stats.scores]
@@ -268,13 +269,19 @@ def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
         "configuration": score.candidate.label,
         "runs": f"{len(score.candidate.complete_runs)} of {len(score.candidate.runs)}",
         "chosen": score.study_score,
-        "validation": score.validation.mean if score.validation else None,
-        "test": score.test.mean if score.test else None,
+        **_means(score),
         **({name: _finite_or_none(getattr(main, name)) if main else None for name in ("deviation", "low", "high")}),
         "bias": score.bias,
         "better_by": comparison.difference.mean if comparison else None,
         "told_apart": comparison.significant if comparison else None,
     }
+
+
+def _means(score: Score) -> dict[str, float | None]:
+    validation, test = (None if each is None else each.mean for each in (score.validation, score.test))
+    if score.candidate.config is None:
+        return {"fresh_seeds": validation}
+    return {"validation": validation, "test": test}
 
 
 def _finite_or_none(value: float) -> float | None:
@@ -288,6 +295,8 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
     )
     lines = [f"{evaluation.dataset}: {method or 'the split of the study, fresh seeds'}"]
     lines[0] += "; the test set was read once per run" if stats.best is not None else ""
+    if evaluation.function:
+        lines = [f"{evaluation.function}: called again with the same parameters and fresh seeds"]
     lines += list_lost_runs(evaluation)
     best = stats.best
     if best is None:
@@ -297,7 +306,8 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
         lines.append(f"{label} is significantly better than all others (95 %, paired over seeds)")
     worse = [each.second for each in stats.comparisons if each.significant and each.difference.mean < 0]
     if worse:
-        lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label} on the test set")
+        where = "" if evaluation.function else " on the test set"
+        lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label}{where}")
     if stats.tied:
         lines.append(f"no significant difference between {label} and {', '.join(stats.tied)} (95 %, paired over seeds)")
     if evaluation.remaining_runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Container, Sequence
@@ -11,7 +12,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.config.values import plain_value
 from hpo.report.data.results import Results
+from hpo.space import Space
 from hpo.study import Study
 
 __all__ = [
@@ -96,11 +99,26 @@ def compute_importances(study: Study, results: Results) -> Importances:
         return Importances(reason="The study varies no parameter.")
     if not keys or len(trials) < FEWEST:
         return Importances(reason=f"This needs at least {FEWEST} complete trials; there are {len(trials)}.")
+    if results.definition.learned:
+        trials = [_unite_domains(trial, results.space) for trial in trials]
     try:
         shares = compute_shares(study, keys, trials)
     except ValueError as error:  # trials that others added need not fit together
         return Importances(reason=f"The shares cannot be computed: {error}")
     return Importances(tuple(shares), "" if shares else "No parameter sets the good trials apart from the others.")
+
+
+def _unite_domains(trial: FrozenTrial, space: Space) -> FrozenTrial:
+    """Return a trial as if it had asked for the whole domain of each parameter.
+
+    The evaluator compares only trials of equal domains, and an objective function may ask for another in each trial.
+    Nor does it take choices that are lists.
+    """
+    asked = [dimension for dimension in space.varied if dimension.key in trial.params]
+    united = copy.copy(trial)
+    united.params = {each.key: plain_value(trial.params[each.key]) for each in asked}
+    united.distributions = {each.key: each.domain.distribution() for each in asked}
+    return united
 
 
 def compute_shares(study: Study, keys: Sequence[str], trials: Sequence[FrozenTrial]) -> list[Share]:

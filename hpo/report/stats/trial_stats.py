@@ -33,7 +33,7 @@ LEADERS = 5
 
 def is_adaptive(results: Results) -> bool:
     """Return whether trials were chosen by the results of earlier ones."""
-    return not results.definition.fixed
+    return not (results.definition.fixed or results.definition.sampler.name == "random")
 
 
 def adaptive_caveat(results: Results) -> str:

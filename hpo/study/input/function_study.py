@@ -17,8 +17,16 @@ from hpo.study.definition import Budget, Definition, FunctionReference, Objectiv
 from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
 from hpo.study.pruners import PRUNERS, Pruner, check_pruner
 from hpo.study.samplers import SAMPLERS, Sampler, check_sampler
+from hpo.study.study import Study
 
-__all__ = ["DEFAULT_TRIALS", "define_function_study", "parse_directions", "read_study_keys", "waiting_params"]
+__all__ = [
+    "DEFAULT_TRIALS",
+    "define_function_study",
+    "parse_directions",
+    "read_stored_keys",
+    "read_study_keys",
+    "waiting_params",
+]
 
 DEFAULT_TRIALS = 100
 KEYS = (
@@ -113,6 +121,23 @@ def _split(value: object, key: str) -> list[str]:
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and part.strip() for part in parts):
         raise DefinitionError(f"{key} = {value!r}: give a text, or several with commas between them")
     return [part.strip() for part in parts]
+
+
+def read_stored_keys(study: Study) -> dict[str, Any]:
+    """Return what a stored study has, as keys of `define_function_study`."""
+    definition, budget = study.definition, study.budget
+    keys: dict[str, Any] = {
+        "direction": [objective.direction for objective in definition.objectives],
+        "metric_names": [objective.metric for objective in definition.objectives],
+    }
+    if definition.foreign:
+        return keys
+    components = {
+        kind: {"name": spec.name, **spec.options}
+        for kind, spec in (("sampler", definition.sampler), ("pruner", definition.pruner))
+    }
+    limits = budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True)
+    return {**keys, **components, **limits, "seed": definition.seed, "trials": budget.trials}
 
 
 def read_study_keys(study: optuna.Study) -> tuple[dict[str, Any], list[str]]:

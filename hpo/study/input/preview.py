@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def _sample_params(definition: Definition, space: Space, count: int) -> list[dic
     return [space.draw(np.random.default_rng([definition.seed, n]).random(size).tolist()) for n in range(count)]
 
 
-def _format_values(values: dict[str, Value]) -> str:
+def _format_values(values: Mapping[str, object]) -> str:
     return ", ".join(
         f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {spell_value(value)}"
         for name, value in values.items()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import JsonValue
 
 from hpo.config.parameter import Value
 from hpo.errors import HpoError, RequestError
@@ -19,7 +20,7 @@ __all__ = ["select_warm_starts"]
 
 def select_warm_starts(
     study: Study, definition: Definition, top: int
-) -> tuple[tuple[dict[str, Value], ...], str | None]:
+) -> tuple[tuple[dict[str, JsonValue], ...], str | None]:
     """Select the tables `warm_start` of a definition that begins with the best trials of a study.
 
     Constants and defaults of the study are values of its trials as well. Of trials that make the same table the best
@@ -37,18 +38,21 @@ def select_warm_starts(
     Raises:
         RequestError: the study is an evaluation, has no COMPLETE trial, or none with a value that the space allows.
     """
-    study.check_configured("warm_start")
+    if definition.configured:
+        study.check_configured("warm_start")
     if study.definition.evaluation is not None:
         of = study.definition.evaluation.of
         raise RequestError(f"warm_start: study '{study.name}' is an evaluation; begin with the trials of '{of}'")
-    space, tables, lost = definition.space, list[dict[str, Value]](), dict[str, list[int]]()
+    if not definition.configured:
+        return _select_params(study, top)
+    space, tables, lost = definition.space, list[dict[str, JsonValue]](), dict[str, list[int]]()
     baseline = definition.baseline_config(space).effective(space.domains) if definition.baseline is not None else {}
     best = _rank_trials(study)
     for trial in best:
         values = _trial_values(study, trial, space)
         table = _warm_start_table(space, values)
         if len(tables) < top and table and table not in tables and values != baseline:
-            tables.append(table)
+            tables.append({**table})
             for name in _lost_values(definition, space, values, table):
                 lost.setdefault(f"{name} = {values[name]!r}", []).append(trial.number)
     if not tables:
@@ -57,8 +61,24 @@ def select_warm_starts(
     return tuple(tables), _format_note(study, tables, lost, top)
 
 
+def _select_params(study: Study, top: int) -> tuple[tuple[dict[str, JsonValue], ...], str | None]:
+    """Select the parameters of the best trials for an objective function, which may ask for others in their place."""
+    if study.definition.configured:
+        raise RequestError(
+            f"warm_start: study '{study.name}' trains models, whose parameters an objective function does not know; "
+            "begin with the trials of another objective function"
+        )
+    tables: list[dict[str, JsonValue]] = []
+    for trial in _rank_trials(study):
+        if len(tables) < top and trial.params and trial.params not in tables:
+            tables.append(trial.params)
+    if not tables:
+        raise RequestError(f"warm_start: nothing to begin with in study '{study.name}': it has no COMPLETE trial")
+    return tuple(tables), _format_note(study, tables, {}, top)
+
+
 def _format_note(
-    study: Study, tables: Sequence[Mapping[str, Value]], lost: Mapping[str, Sequence[int]], top: int
+    study: Study, tables: Sequence[Mapping[str, JsonValue]], lost: Mapping[str, Sequence[int]], top: int
 ) -> str | None:
     """Say which values are lost, by trial, and that there are fewer tables than requested; None for neither."""
     parts = []

@@ -12,16 +12,28 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
+
+from optuna.trial import FrozenTrial
 
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError, StudyDamagedError
-from hpo.study.attributes import DEFINITION, read_table, read_whole
-from hpo.study.definition import Budget, Candidate, ComponentSpec, Definition, Evaluation, Objective, test_metric
+from hpo.study.attributes import DEFINITION, TRIAL_SEED, read_table, read_whole
+from hpo.study.definition import (
+    Budget,
+    Candidate,
+    ComponentSpec,
+    Definition,
+    Evaluation,
+    FunctionReference,
+    Objective,
+    test_metric,
+)
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
 from hpo.study.study import Study
@@ -31,6 +43,7 @@ __all__ = [
     "TestSetRead",
     "baseline_or_default",
     "create_evaluations",
+    "create_function_evaluations",
     "evaluation_studies",
     "list_test_set_reads",
     "parameter_values_of",
@@ -51,7 +64,7 @@ MAX_SEEDS = 1000  # of an evaluation
 
 def trial_config_of(candidate: Candidate) -> TrialConfig:
     """Return a candidate's configuration, with the default seed."""
-    return TrialConfig(**candidate.values)
+    return TrialConfig(**cast(dict[str, Value], candidate.values))
 
 
 def evaluation_studies(study: Study) -> list[Study]:
@@ -84,6 +97,8 @@ def same_trial(study: Study, candidate: Candidate) -> bool:
     trial = next((trial for trial in study.trials() if trial.number == candidate.trial), None)
     if trial is None:
         return False
+    if not study.definition.configured:
+        return trial.params == candidate.values
     try:
         current = parameter_values_of(study.config_of(trial), refit=None)
     except RequestError:
@@ -141,12 +156,49 @@ def create_evaluations(
         RequestError: a configuration does not fit the data set, or the name would be too long.
     """
     data = dataset or study.definition.dataset
-    pending = list(_make_candidates(study, chosen, refit=refit))
-    for each in pending:
+    candidates = list(_make_candidates(study, chosen, refit=refit))
+    for each in candidates:
         try:
             check_compatible(trial_config_of(each), data)
         except RequestError as error:
             raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
+    kind = _evaluation_kind(study, dataset, refit=refit)
+    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit))
+
+
+def create_function_evaluations(
+    study: Study, chosen: Sequence[FrozenTrial], seeds: int, function: FunctionReference
+) -> list[Study]:
+    """Create or extend the evaluations of some trials of an objective function, and return them.
+
+    Args:
+        study: the study that is evaluated.
+        chosen: the trials whose parameters the function is called with again, the best first.
+        seeds: the number of seeds, none of which the study has used.
+        function: the objective function.
+    """
+    candidates = [
+        Candidate(label=f"trial {trial.number}", trial=trial.number, baseline=False, values=trial.params)
+        for trial in chosen
+    ]
+    plan = _Plan(study.definition.dataset, candidates, seeds, function=function)
+    return _extend_or_create(study, "-evaluation", plan)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Plan of the evaluations of one study on one data set, all that a new one needs."""
+
+    data: DatasetReference
+    candidates: Sequence[Candidate]
+    seeds: int
+    refit: bool = False
+    function: FunctionReference | None = None
+
+
+def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
+    """Extend the evaluations that have some of the candidates, and create one for the others."""
+    pending, data, refit = list(plan.candidates), plan.data, plan.refit
     evaluations: list[Study] = []
     for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
@@ -154,12 +206,11 @@ def create_evaluations(
         same = definition.dataset == data and definition.evaluation.refit == refit
         present = [each for each in pending if any(_equal(each, other) for other in definition.evaluation.candidates)]
         if same and present:
-            _extend(evaluation, seeds)
+            _extend(evaluation, plan.seeds)
             evaluations.append(evaluation)
             pending = [each for each in pending if each not in present]
     if pending:
-        kind = _evaluation_kind(study, dataset, refit=refit)
-        evaluations.append(_create(study, kind, data, pending, seeds, refit=refit))
+        evaluations.append(_create(study, kind, replace(plan, candidates=pending)))
     return evaluations
 
 
@@ -207,16 +258,14 @@ def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: b
     return f"{kind}-{re.sub(NO_NAME, '_', Path(dataset.name).stem)[:LONGEST_STEM]}"
 
 
-def _create(
-    study: Study, kind: str, data: DatasetReference, candidates: Sequence[Candidate], seeds: int, *, refit: bool
-) -> Study:
+def _create(study: Study, kind: str, plan: _Plan) -> Study:
     """Create an evaluation under the first name that is free."""
-    original = study.definition
+    original, candidates, seeds = study.definition, plan.candidates, plan.seeds
     objectives = original.objectives
-    if refit:
+    if plan.refit:
         objectives = tuple(_test_objective(objective) for objective in objectives)
     definition = Definition(
-        dataset=data,
+        dataset=plan.data,
         objectives=objectives,
         sampler=ComponentSpec(name="grid"),
         pruner=ComponentSpec(name="none"),
@@ -226,7 +275,8 @@ def _create(
             "configuration": {"choices": [each.label for each in candidates]},
         },
         modules=original.modules,
-        evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=refit),
+        evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=plan.refit),
+        function=plan.function,
     )
     for number in range(1, 100):
         name = check_name(fit_name(study.name, kind if number == 1 else f"{kind}-{number}"), room=0)
@@ -246,17 +296,21 @@ def _test_objective(objective: Objective) -> Objective:
 
 def _first_fresh_seed(study: Study) -> int:
     """Return the first of `MAX_SEEDS` successive seeds that no trial of the study has used."""
-    used = {study.definition.seed, *(config.seed for config in _trial_configs(study))}
+    used = {study.definition.seed, *_used_seeds(study)}
     first = max(used) + 1
-    if first + MAX_SEEDS < 2**32:
+    if study.definition.configured and first + MAX_SEEDS < 2**32:
         return first
     return next(low for low in range(0, 2**32, MAX_SEEDS) if not any(low <= seed < low + MAX_SEEDS for seed in used))
 
 
-def _trial_configs(study: Study) -> Iterator[TrialConfig]:
+def _used_seeds(study: Study) -> Iterator[int]:
     for trial in study.trials():
+        if not study.definition.configured:
+            if (seed := read_whole(trial.user_attrs, TRIAL_SEED)) is not None:
+                yield seed
+            continue
         with suppress(RequestError):  # it was added by others, or has not begun
-            yield study.config_of(trial)
+            yield study.config_of(trial).seed
 
 
 def _seed_range(low: int, count: int) -> dict[str, int]:

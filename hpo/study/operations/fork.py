@@ -11,6 +11,8 @@ Kept trials are numbered so that the budget stays exact:
 - in a grid study each takes the slot of its own point;
 - in a random or quasi-random study each keeps its number, so that in an unchanged space no later slot draws the same;
   if its number is not available, it takes the lowest free slot.
+
+Of a study whose space is learned, all finished trials are kept as they are: only its function knows the space.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial
 
 from hpo.config.parameter import Value
-from hpo.errors import HpoError, RequestError, SpaceError, StudyConflictError, StudyNotFoundError, describe_unknown
+from hpo.errors import (
+    HpoError,
+    RequestError,
+    SpaceError,
+    StudyConflictError,
+    StudyForeignError,
+    StudyNotFoundError,
+    describe_unknown,
+)
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
 from hpo.storage.cache import FINAL
@@ -43,7 +53,8 @@ from hpo.storage.tables import (
     TRIALS,
     VALUES,
 )
-from hpo.study.definition import Budget, Definition
+from hpo.study.definition import Budget, Definition, FunctionReference
+from hpo.study.input.function_study import define_function_study, read_stored_keys
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
 from hpo.study.slots import fixed_trials
@@ -112,8 +123,11 @@ class Fork:
             part = numbers[start : start + BATCH]
             new_ids = {self.kept[number]._trial_id: ids[number] for number in part}
             self._copy_states(connection, new_ids)
-            self._set_params(connection, {ids[number]: self.first[number] for number in part})
-            self._copy_asked(connection, {ids[number]: self.kept[number] for number in part})
+            if self.definition.learned:
+                _copy_rows(connection, PARAMS, new_ids, study_id)
+            else:
+                self._set_params(connection, {ids[number]: self.first[number] for number in part})
+                self._copy_asked(connection, {ids[number]: self.kept[number] for number in part})
             if not self.definition.fixed:  # trials of a fixed study keep the parameters of their slots
                 where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
@@ -168,7 +182,13 @@ def _param_row(trial_id: int, name: str, value: Any, distribution: BaseDistribut
     }
 
 
-def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = None, **keys: Any) -> Fork:
+def fork_study(
+    study: Study,
+    name: str,
+    parameters: Mapping[str, Any] | None = None,
+    function: FunctionReference | None = None,
+    **keys: Any,
+) -> Fork:
     """Plan a fork of a study; nothing is created yet.
 
     Warm starts of the study are trials like others in its fork: they are kept if they are finished.
@@ -177,15 +197,16 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         study: the study whose trials are kept, as far as they are valid.
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
+        function: the objective function of the fork; by default that of the study.
         keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
             sampler, pruner; None leaves the study's.
 
     Raises:
         RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
             budget has.
+        StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
-    study.check_configured("fork")
     changes = {key: value for key, value in keys.items() if value is not None}
     for key in changes:
         if key not in CHANGEABLE:
@@ -199,9 +220,16 @@ def fork_study(study: Study, name: str, parameters: Mapping[str, Any] | None = N
         )
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
-    definition, budget = _change_definition(study, name, parameters or {}, changes)
     trials = study.trials()
-    candidates, refused = _validate_trials(study, definition, [trial for trial in trials if trial.state in FINAL])
+    finished = [trial for trial in trials if trial.state in FINAL]
+    if study.definition.configured:
+        if function is not None:
+            raise RequestError(f"fork: study '{study.name}' trains models, and calls no objective function")
+        definition, budget = _change_definition(study, name, parameters or {}, changes)
+        candidates, refused = _validate_trials(study, definition, finished)
+    else:
+        definition, budget = _change_function_study(study, name, function, parameters or {}, changes)
+        candidates, refused = [_Candidate(trial, trial.params, baseline=False) for trial in finished], []
     first, kept, crowded = _place_trials(definition, budget, candidates)
     skipped: dict[str, list[int]] = {}
     for trial in trials:
@@ -245,6 +273,32 @@ def _change_definition(
     present = {key: value for key, value in table.items() if value is not None}
     _, definition, new_budget = parse_definition(present, name, Path())
     return definition, new_budget
+
+
+def _change_function_study(
+    study: Study,
+    name: str,
+    function: FunctionReference | None,
+    parameters: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> tuple[Definition, Budget]:
+    """Return the definition and budget of a fork of a study whose space is learned."""
+    function = function or study.definition.function
+    if function is None:
+        raise StudyForeignError(
+            f"fork: study '{study.name}' in {study.storage.masked_url} was made by another tool, and its objective "
+            "function is not known; name that of the fork with --objective FILE.py:FUNCTION"
+        )
+    for parameter in parameters:
+        raise RequestError(
+            f"fork: {parameter} cannot be set: the objective function {function.label} chooses the domains of its "
+            "parameters; change them there"
+        )
+    keys = {**read_stored_keys(study), **changes}
+    if study.definition.foreign:
+        keys.setdefault("trials", study.budget.trials)
+    _, definition, budget = define_function_study(function, name, keys)
+    return definition, budget
 
 
 # Validity of trials.

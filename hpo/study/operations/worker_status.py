@@ -55,7 +55,7 @@ def read_worker_states(study: Study, trials: Iterable[FrozenTrial]) -> list[Work
     rows = study.storage.read_workers(study.id)
     epochs = study.storage.read_last_epochs(study.id, [trial_id for row in rows for trial_id in row.trial_ids])
     definition = study.definition
-    default = 0 if definition.learned else definition.baseline_config(study.space).epochs
+    default = definition.baseline_config(study.space).epochs if definition.configured else 0
 
     def read_state(row: WorkerRow) -> WorkerState:
         held = [by_id[trial_id] for trial_id in row.trial_ids if trial_id in by_id]

@@ -1,0 +1,111 @@
+"""Evaluation of a study of an objective function: calls with the parameters of its best trials and fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from hpo.errors import RequestError, StudyForeignError
+from hpo.execution.objective_function import (
+    ObjectiveFunction,
+    check_function,
+    describe_function,
+    find_function,
+    load_function,
+)
+from hpo.execution.trial_seed import SEEDLESS
+from hpo.report.data.results import read_results
+from hpo.study import Study
+from hpo.study.attributes import TRIAL_SEED
+from hpo.study.operations.evaluation_study import create_function_evaluations
+
+__all__ = ["check_function_options", "find_study_function", "plan_function_evaluations"]
+
+
+def find_study_function(
+    study: Study, objective: str | Callable[[optuna.trial.Trial], Any] | None, imports: Sequence[str], verb: str
+) -> ObjectiveFunction:
+    """Return the objective function of a study, as the caller names it; none is imported because a database says so.
+
+    Args:
+        study: of an objective function, or made by another tool.
+        objective: the function itself, or `FILE.py:FUNCTION`; None if one of the modules holds it.
+        imports: modules that the caller has named.
+        verb: what is to be done, as the error begins.
+
+    Raises:
+        RequestError: nothing names the function, or it cannot be called with a trial alone.
+        RegistryError: its file or module cannot be imported.
+    """
+    if callable(objective):
+        function = ObjectiveFunction(objective, describe_function(objective))
+        check_function(function.reference.label, objective)
+        stored = study.definition.function
+        if stored is not None and stored.name != function.reference.name:
+            raise RequestError(f"{verb}: study '{study.name}' calls {stored.label}, not {function.reference.label}")
+        return function
+    if study.definition.function is not None:
+        return find_function(study, objective, imports)
+    if objective is None:
+        raise StudyForeignError(
+            f"{verb}: study '{study.name}' in {study.storage.masked_url} was made by another tool, and its objective "
+            "function is not known; name it with --objective FILE.py:FUNCTION"
+        )
+    return load_function(objective)
+
+
+def check_function_options(study: Study, dataset: str | None, *, refit: bool, inside: bool) -> None:
+    """Refuse the options of an evaluation that only models have.
+
+    Raises:
+        RequestError: names the option.
+    """
+    for name, given in (("dataset", dataset is not None), ("refit", refit), ("inside", inside)):
+        if given:
+            raise RequestError(
+                f"evaluate --{name}: is for studies of models; study '{study.name}' calls an objective function, which "
+                f"alone knows its data and its model; leave --{name} out"
+            )
+
+
+def plan_function_evaluations(study: Study, top: int, seeds: int, function: ObjectiveFunction) -> list[Study]:
+    """Create or extend the evaluations of a study's best trials; run nothing.
+
+    Args:
+        study: the study to evaluate.
+        top: number of its trials, the best first; those of the Pareto front if it has several objectives.
+        seeds: number of seeds that each is called with.
+        function: the objective function.
+
+    Raises:
+        RequestError: no trial is complete, the study is an evaluation itself, or the function takes no seed.
+    """
+    if study.definition.evaluation is not None:
+        of = study.definition.evaluation.of
+        raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
+    chosen = _choose_trials(study, top)
+    if not chosen:
+        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to call again; launch it first")
+    if not (_has_changed(study, function) or any(TRIAL_SEED in trial.user_attrs for trial in study.trials())):
+        raise RequestError(f"evaluate: study '{study.name}': {SEEDLESS}")
+    return create_function_evaluations(study, chosen, seeds, function.reference)
+
+
+def _choose_trials(study: Study, top: int) -> list[FrozenTrial]:
+    """Return the best trials; of those with the same parameters only the best one."""
+    trials = {trial.number: trial for trial in study.trials()}
+    chosen: list[FrozenTrial] = []
+    for row in read_results(study).top(len(trials)):
+        trial = trials[row.number]
+        if len(chosen) < top and all(trial.params != other.params for other in chosen):
+            chosen.append(trial)
+    return chosen
+
+
+def _has_changed(study: Study, function: ObjectiveFunction) -> bool:
+    """Tell whether the function may take a seed although no trial of the study has one: its first call will show."""
+    stored = study.definition.function
+    return stored is None or stored.sha256 != function.reference.sha256
