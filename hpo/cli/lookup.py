@@ -39,18 +39,18 @@ def mask_urls(storage: str | None) -> str:
     return mask(storage or default_storage())
 
 
-def load_study(name: str, storage: str | None) -> Study:
-    """Load a study; nothing that its definition names need be registered."""
-    from hpo.study import Study
-
-    return Study(open_storage(storage), name)
-
-
-def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
-    """Load a study, and check that everything is registered that its definition names."""
+def load_study(name: str, storage: str | None, imports: Sequence[str] = ()) -> Study:
+    """Load a study to read it; what its definition names need not be registered."""
     from hpo.study.operations.open_study import open_study
 
     return open_study(name, storage, imports)
+
+
+def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
+    """Load a study to train it, and check that everything is registered that its definition names."""
+    study = load_study(name, storage, imports)
+    study.definition.check_registered()
+    return study
 
 
 def make_backend(backend: str, address: str | None, slurm: Sequence[str], options: WorkerOptions) -> Backend:

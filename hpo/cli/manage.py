@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, open_storage
+from hpo.cli.lookup import format_command_line, load_study, open_storage
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
 from hpo.cli.output import format_size, print_rows, program, say
 from hpo.errors import RequestError
@@ -178,7 +178,7 @@ def fork(
     from hpo.study.input.study_file import parse_override
     from hpo.study.operations import fork
 
-    study = load_runnable_study(old, storage, imports)
+    study = load_study(old, storage, imports)
     plan = fork.fork_study(study, new, dict(parse_override(text) for text in sets), **keys)
     for line in plan.refused:
         say(f"not kept: {line}")

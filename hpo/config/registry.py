@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -23,15 +23,23 @@ from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
 from hpo.utils.text import summarize_error
 
+if TYPE_CHECKING:
+    from hpo.config.parameter import Parameter
+
 __all__ = [
+    "MAIN",
     "NO_DATA",
     "DatasetEntry",
     "Direction",
     "MetricEntry",
     "ModelEntry",
+    "ModelTraits",
+    "Models",
+    "Registry",
     "dataset",
     "datasets",
     "import_modules",
+    "is_builtin",
     "metric",
     "metrics",
     "model",
@@ -43,8 +51,14 @@ __all__ = [
 Direction = Literal["maximize", "minimize"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MAIN = "__main__"  # the module of notebooks, and of scripts that are run
 NO_DATA = "none"  # the data set of studies whose loops read data of their own
 MODULES_HINT = "if it is yours, name its module with --import"
+
+
+def is_builtin(module: str) -> bool:
+    """Return whether a module is one of this package, so that any worker has what it registers."""
+    return module == "hpo" or module.startswith("hpo.")
 
 
 def resolve(dotted: str) -> Any:
@@ -70,7 +84,7 @@ class Entry:
     @property
     def builtin(self) -> bool:
         """True if it ships with this package, so that any worker has it."""
-        return self.module == "hpo" or self.module.startswith("hpo.")
+        return is_builtin(self.module)
 
     def load(self) -> Callable[..., Any]:
         """Return the function itself; a dotted name is imported."""
@@ -83,18 +97,57 @@ class ModelEntry(Entry):
     """Registered model: `(config, shape, classes) -> nn.Module`.
 
     Attributes:
-        parameters: its extra parameters.
+        parameters: its extra parameters: as fields of a class, or in rows.
         uses: the shared parameters that it uses.
         reconstructs: whether its target is its input.
         loop: whether it is a training loop of the user's own: `(trial) -> None`.
         augment: changes the samples of each training batch: `(x, config) -> x`.
     """
 
-    parameters: type[BaseModel] | None = None
+    parameters: type[BaseModel] | Mapping[str, Parameter] | None = None
     uses: frozenset[str] = frozenset()
     reconstructs: bool = False
     loop: bool = False
     augment: Callable[[Any, Any], Any] | None = None
+
+
+class ModelTraits(Protocol):
+    """What can be known of a model without its function; see `ModelEntry`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def module(self) -> str:
+        """The module that registers it."""
+
+    @property
+    def builtin(self) -> bool:
+        """True if it ships with this package."""
+
+    @property
+    def parameters(self) -> type[BaseModel] | Mapping[str, Parameter] | None:
+        """Its extra parameters."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The shared parameters that it uses."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether its target is its input."""
+
+    @property
+    def loop(self) -> bool:
+        """Whether it is a training loop of the user's own."""
+
+
+class Models(Protocol):
+    """Models by name: those registered in this process, or those that a study declares."""
+
+    def get(self, name: str, /) -> ModelTraits:
+        """Return what is known of the model of that name."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +185,8 @@ class Registry(Generic[E]):
             RegistryError: another module registered the name already.
         """
         earlier = self._entries.get(entry.name)
-        if earlier is not None and earlier.module != entry.module:
+        # What was tried out in a notebook may move to a file.
+        if earlier is not None and earlier.module not in (entry.module, MAIN):
             raise RegistryError(
                 f"{self.kind} '{entry.name}' of module {entry.module} is already registered by {earlier.module}; "
                 "choose another name"
@@ -150,10 +204,12 @@ class Registry(Generic[E]):
         if name in self._entries:
             return self._entries[name]
         if module is not None:
-            raise RegistryError(
-                f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}"
-            )
+            raise RegistryError(f"{self.kind} '{name}' {_explain_absence(name, module)}")
         raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
+
+    def find(self, name: str) -> E | None:
+        """Return the entry of that name if it is registered already."""
+        return self._entries.get(name)
 
     def has(self, name: str) -> bool:
         """Return whether the name is registered, by us, an import or a plugin."""
@@ -165,6 +221,16 @@ class Registry(Generic[E]):
         """Return all registered names, in the order of their registration."""
         load_plugins()
         return list(self._entries)
+
+
+def _explain_absence(name: str, module: str) -> str:
+    if module != MAIN:
+        return f"is not registered here; it comes from module '{module}': add --import {module}"
+    file = name if name.isidentifier() else "mine"
+    return (
+        "was registered in a notebook or in a script that was run, where no other process finds it: move it to a "
+        f"file, for example {file}.py, and name that with --import {file}"
+    )
 
 
 models: Registry[ModelEntry] = Registry("model")

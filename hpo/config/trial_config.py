@@ -6,12 +6,12 @@ are read by the same code and join it. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
 from hpo.config import registry
@@ -39,9 +39,10 @@ from hpo.config.effects import (
     when_shape_uses,
 )
 from hpo.config.parameter import AllowedNames, Group, Parameter, Value, parameter_from_field, unknown_parameter
+from hpo.config.registry import Models, ModelTraits
 from hpo.errors import ConfigError
 
-__all__ = ["TrialConfig", "all_parameters", "parameter_rows"]
+__all__ = ["TrialConfig", "all_parameters", "model_parameters", "parameter_rows"]
 
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
@@ -57,6 +58,8 @@ class TrialConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    _models: Models = PrivateAttr(default_factory=lambda: registry.models)
 
     validation: Annotated[
         float,
@@ -311,22 +314,39 @@ class TrialConfig(BaseModel):
         Group("training"),
     ] = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], models: Models) -> TrialConfig:
+        """Return the configuration with these values, of a study that declares models of the user's own.
+
+        Raises:
+            ConfigError: see above.
+            RegistryError: the model is neither declared nor registered.
+        """
+        return cls.model_validate(dict(values), context=models)
+
     @model_validator(mode="before")
     @classmethod
-    def _check(cls, data: Any) -> dict[str, Any]:
+    def _check(cls, data: Any, info: ValidationInfo) -> dict[str, Any]:
+        models: Models = info.context or registry.models
         values = dict(data)
-        table = all_parameters([str(values.get("model", "mlp"))])
+        table = all_parameters([str(values.get("model", "mlp"))], models)
         for name in values:
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
         checked = {name: table[name].check(value) for name, value in values.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | checked
+        model = models.get(resolved["model"])
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
-        if "loss" not in values and registry.models.get(resolved["model"]).reconstructs:
+        if "loss" not in values and model.reconstructs:
             resolved["loss"] = RECONSTRUCTION_LOSSES[0]
-        _check_combination(resolved)
-        return resolved
+        _check_combination(resolved, models)
+        return _gained_parameters(model, table) | resolved
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the models of the study."""
+        if context is not None:
+            self._models = context
 
     @property
     def seed_of_split(self) -> int:
@@ -357,7 +377,7 @@ class TrialConfig(BaseModel):
     @property
     def reconstructs(self) -> bool:
         """True if the model's target is its input."""
-        return registry.models.get(self.model).reconstructs
+        return self._models.get(self.model).reconstructs
 
     @property
     def _profile(self) -> tuple[int, ...]:
@@ -371,17 +391,17 @@ class TrialConfig(BaseModel):
     def effective(self) -> dict[str, Value]:
         """Return the parameters that have an effect under the others, in the order of the table."""
         values = self.model_dump()
-        table = all_parameters([self.model])
+        table = all_parameters([self.model], self._models)
         return {
             name: values[name]
             for name, parameter in table.items()
-            if values[name] is not None and parameter.effect.holds(values)
+            if values[name] is not None and parameter.effect.holds(values, self._models)
         }
 
 
-def _check_loss(values: Values) -> None:
+def _check_loss(values: Values, models: Models) -> None:
     model, loss = values["model"], values["loss"]
-    reconstructs = registry.models.get(model).reconstructs
+    reconstructs = models.get(model).reconstructs
     valid = RECONSTRUCTION_LOSSES if reconstructs else CLASSIFICATION_LOSSES
     if loss not in valid:
         raise ConfigError(f"loss = '{loss}': under model = '{model}' it must be {' or '.join(valid)}")
@@ -392,18 +412,20 @@ def _check_loss(values: Values) -> None:
         )
 
 
-def _check_combination(values: Values) -> None:
+def _check_combination(values: Values, models: Models) -> None:
     """Check the rules that concern several parameters."""
-    _check_loss(values)
+    _check_loss(values, models)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
     if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
     own = _own_parameters()
-    if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(values):
+    if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(
+        values, models
+    ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
-    if values["batch_norm"] and values["batch_size"] == 1 and own["batch_norm"].effect.holds(values):
+    if values["batch_norm"] and values["batch_size"] == 1 and own["batch_norm"].effect.holds(values, models):
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 
 
@@ -412,33 +434,54 @@ def _own_parameters() -> dict[str, Parameter]:
     return {name: parameter_from_field(name, info) for name, info in TrialConfig.model_fields.items()}
 
 
-def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
-    """Return the extra parameters that a registered model declares."""
-    fields = entry.parameters.model_fields if entry.parameters else {}
-    for name, info in fields.items():
-        if name in _own_parameters() or info.default is PydanticUndefined:
-            problem = "is one of ours already" if name in _own_parameters() else "needs a default"
-            raise ConfigError(f"model '{entry.name}': its parameter '{name}' {problem}")
-    return {
-        name: replace(parameter_from_field(name, info), group=entry.name, effect=when_model_is(entry.name))
-        for name, info in fields.items()
-    }
+def model_parameters(model: ModelTraits) -> dict[str, Parameter]:
+    """Return the extra parameters that a model declares.
+
+    Raises:
+        ConfigError: one of them has the name of one of ours, no default, or an impossible type.
+    """
+    declared = model.parameters
+    if declared is None:
+        return {}
+    rows = declared if isinstance(declared, Mapping) else _read_fields(model.name, declared)
+    for name in rows:
+        if name in _own_parameters():
+            raise ConfigError(f"model '{model.name}': its parameter '{name}' is one of ours already")
+    return {name: replace(row, group=model.name, effect=when_model_is(model.name)) for name, row in rows.items()}
 
 
-def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
-    """Return every parameter by name: ours, then the extra ones of the named models.
+def _read_fields(model: str, declared: type[BaseModel]) -> dict[str, Parameter]:
+    for name, info in declared.model_fields.items():
+        if info.default is PydanticUndefined:
+            raise ConfigError(f"model '{model}': its parameter '{name}' needs a default")
+    return {name: parameter_from_field(name, info) for name, info in declared.model_fields.items()}
+
+
+def _gained_parameters(model: ModelTraits, table: Mapping[str, Parameter]) -> dict[str, Value | None]:
+    """Return parameters that a declared model's code has gained since, with their defaults: its function reads them.
+
+    They are attributes of the configuration, but no parameters of its study.
+    """
+    entry = registry.models.find(model.name)
+    if entry is None or entry is model:
+        return {}
+    return {name: row.default for name, row in model_parameters(entry).items() if name not in table}
+
+
+def all_parameters(models: Iterable[str] = (), declared: Models = registry.models) -> dict[str, Parameter]:
+    """Return every parameter by name: ours, then the extra ones of the named models, which `declared` knows.
 
     Raises:
         RegistryError: a model is not registered.
         ConfigError: two models declare the same extra parameter differently.
     """
-    entries = [registry.models.get(model) for model in models]
+    entries = [declared.get(model) for model in models]
     loops = any(entry.loop for entry in entries)
     table = dict(_own_parameters())
     if loops:
         table = {name: replace(row, effect=restrict_to_loops(name, row.effect)) for name, row in table.items()}
     for entry in entries:
-        for name, parameter in _model_parameters(entry).items():
+        for name, parameter in model_parameters(entry).items():
             if name in table:
                 raise ConfigError(
                     f"parameter '{name}' is declared by two models, {table[name].group} and {entry.name}; rename one"
@@ -456,7 +499,7 @@ def _may_matter(parameter: Parameter, model: str) -> bool:
     effect = parameter.effect
     # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
     return "model" not in effect.parents or any(
-        effect.holds(probe | {"depth": 16, "widths": widths}) for widths in (None, "1")
+        effect.holds(probe | {"depth": 16, "widths": widths}, registry.models) for widths in (None, "1")
     )
 
 

@@ -78,6 +78,7 @@ def evaluate(
     options = WorkerOptions.parse({"workers": workers, **keywords})
     check_backend(backend, options)
     opened = open_study(study, storage, options.imports)
+    opened.definition.check_registered()
     if inside:
         from hpo.execution.inspect_model import check_inspectable  # torch
 
@@ -140,7 +141,7 @@ def _check_loop(study: Study, dataset: str | None, *, refit: bool) -> None:
             f"evaluate: the training loop of study '{study.name}' reads its own data, so no test set is known here; "
             "register them with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
         )
-    if refit and any(registry.models.get(name).loop for name in study.space.models):
+    if refit and any(study.definition.declarations.get(name).loop for name in study.space.models):
         raise RequestError("evaluate --refit: a training loop of your own chooses its data itself; leave --refit out")
 
 

@@ -113,13 +113,26 @@ def plan_launch(
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return _add_cohort_notice(existing)
+        return _add_code_notices(_add_cohort_notice(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = _add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    return _add_cohort_notice(plan)
+    return _add_code_notices(_add_cohort_notice(plan), storage)
+
+
+def _add_code_notices(plan: LaunchPlan, storage: str | None) -> LaunchPlan:
+    """Return the plan with a notice of each own model that has changed since the study was launched before, if it was.
+
+    Raises:
+        RegistryError: one has become another kind of thing.
+    """
+    if not plan.definition.modules or (stored := find_study(plan.name, storage)) is None:
+        return plan
+    declarations = stored.definition.declarations
+    stored.definition.check_registered()
+    return replace(plan, notices=(*plan.notices, *declarations.describe_changes()))
 
 
 def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
@@ -211,7 +224,7 @@ def resume_plan(
         )
     budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
     stored.check_growth(values.get("trials"))
-    return LaunchPlan(study, stored.definition, budget)
+    return LaunchPlan(study, stored.definition.complete(), budget)
 
 
 def find_study(name: str, storage: str | None) -> Study | None:

@@ -120,6 +120,8 @@ class Worker:
     def __post_init__(self) -> None:
         self.study.check_trainable()
         self.study.definition.check_registered()
+        for change in self.study.definition.declarations.describe_changes():
+            log.warning("%s", change)
         check_trackers(self.options.trackers)
         if self.options.tensorboard is not None:
             _create_folder(self.options.tensorboard)

@@ -31,6 +31,4 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
 
 def format_import_options(results: Results) -> str:
     """Format the options that import the study's own models, metrics and data, with a space before each."""
-    definition = results.definition
-    modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
-    return "".join(f" --import {shlex.quote(module)}" for module in modules)
+    return "".join(f" --import {shlex.quote(module)}" for module in results.definition.imports)

@@ -16,6 +16,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from hpo.config import registry
 from hpo.config.parameter import Parameter, Value
 from hpo.errors import SpaceError
 from hpo.space.domains import Choices, Constant, Domain, Float, Int
@@ -52,6 +53,7 @@ class LearnedSpace(Space):
                 distributions.setdefault(name, {})[key] = distribution
         self.models = ()
         self.configurations = MappingProxyType({})
+        self.registered = registry.models
         self.domains = {name: (_unite(list(each.values())),) for name, each in distributions.items()}
         self.table = {name: _make_parameter(name, domain) for name, (domain,) in self.domains.items()}
         self.dimensions = self._order_dimensions()

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from hpo.config import registry
 from hpo.config.parameter import Parameter, Value
+from hpo.config.registry import Models
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import ConfigError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
@@ -52,6 +54,8 @@ class Space:
     With `configurations`, sets of values by name, the space may contain the parameter `configuration`: it is sampled
     and stored by name, and stands for all values of that name.
 
+    `registered` knows the models that the space may name: by default those registered in this process.
+
     Raises:
         SpaceError: a rule is broken; the message names the parameter, the value and the rule.
         RegistryError: a model is not registered.
@@ -63,13 +67,15 @@ class Space:
         /,
         *,
         configurations: Mapping[str, Mapping[str, Value]] = MappingProxyType({}),
+        registered: Models = registry.models,
         **more: Any,
     ) -> None:
         literals = {**(parameters or {}), **more}
         # Without any model's own parameters: `model` must be read first, for it brings in the others.
         domains = parse("model", literals.get("model", "mlp"), all_parameters())
         self.models = tuple(dict.fromkeys(str(value) for domain in domains for value in domain.points()))
-        self.table = all_parameters(self.models)
+        self.registered = registered
+        self.table = all_parameters(self.models, registered)
         self.configurations = configurations
         if configurations:
             self.table[CONFIGURATION.name] = CONFIGURATION
@@ -141,7 +147,7 @@ class Space:
         default.
         """
         return dimension.domain.condition.holds(self._outside | dict(values)) and dimension.parameter.effect.holds(
-            self._defaults | dict(values)
+            self._defaults | dict(values), self.registered
         )
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
@@ -300,7 +306,7 @@ class Space:
         """
         for values in self._probes():
             try:
-                rule(TrialConfig(**values))
+                rule(TrialConfig.of(values, self.registered))
             except ConfigError as error:
                 raise SpaceError(f"the space contains invalid configurations: {error}") from error
 
@@ -314,7 +320,7 @@ class Space:
                 if (
                     name not in values
                     and len(self.domains[name]) > 1
-                    and self.table[name].effect.holds(self._defaults | values)
+                    and self.table[name].effect.holds(self._defaults | values, self.registered)
                 ):
                     gaps.setdefault(name, values)
         lines = [

@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import registry
+from hpo.config.declaration import NONE_DECLARED
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
@@ -118,8 +119,11 @@ class Study:
                 study.adopt(definition, budget)
                 return study
             study.check_definition(definition)
-            if study.definition.report != definition.report:
-                study.replace_definition(study.definition.model_copy(update={"report": definition.report}))
+            changed = study.definition.model_copy(update={"report": definition.report})
+            if study.definition.declarations == NONE_DECLARED:  # of an earlier version
+                changed = changed.model_copy(update={"declarations": definition.declarations})
+            if changed != study.definition:
+                study.replace_definition(changed)
             study.extend(budget)
             return study
 

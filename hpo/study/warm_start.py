@@ -43,7 +43,7 @@ def check_warm_start(tables: object, space: Space, sampler: str) -> tuple[dict[s
 
 
 def _check_table(table: Mapping[str, Any], space: Space, *, complete: bool) -> None:
-    TrialConfig(**table)
+    TrialConfig.of(table, space.registered)
     misfits = space.misfits({**constant_parameters(space), **table})
     for name, value in table.items():
         if name not in space.domains or name in misfits:

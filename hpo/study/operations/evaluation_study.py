@@ -49,9 +49,9 @@ LONGEST_STEM = 40  # characters of a data set's name in an evaluation's
 MAX_SEEDS = 1000  # of an evaluation
 
 
-def trial_config_of(candidate: Candidate) -> TrialConfig:
-    """Return a candidate's configuration, with the default seed."""
-    return TrialConfig(**candidate.values)
+def trial_config_of(definition: Definition, candidate: Candidate) -> TrialConfig:
+    """Return the configuration of a candidate of a study or its evaluation, with the default seed."""
+    return TrialConfig.of(candidate.values, definition.declarations)
 
 
 def evaluation_studies(study: Study) -> list[Study]:
@@ -142,7 +142,7 @@ def create_evaluations(
     pending = list(_make_candidates(study, chosen, refit=refit))
     for each in pending:
         try:
-            check_compatible(trial_config_of(each), data)
+            check_compatible(trial_config_of(study.definition, each), data)
         except RequestError as error:
             raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
     evaluations: list[Study] = []
@@ -220,6 +220,7 @@ def _create(
             "configuration": {"choices": [each.label for each in candidates]},
         },
         modules=original.modules,
+        declarations=original.declarations,
         evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=refit),
     )
     for number in range(1, 100):
