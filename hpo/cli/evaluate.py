@@ -72,7 +72,7 @@ def evaluate(
         inspect_model(study, options.device)
     if not stop():
         publish_evaluations(study)
-    say(f"write the report:  {format_command_line('report', study, options.imports)}")
+    say(f"write the report:  {format_command_line('report', study)}")
     return stop.exit_code
 
 

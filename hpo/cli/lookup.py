@@ -85,7 +85,10 @@ def _construct_backend(backend: str, address: str | None, slurm: Sequence[str]) 
 
 
 def format_command_line(command: str, study: Study, imports: Sequence[str] = ()) -> str:
-    """Return a command on the study as it can be typed."""
-    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
+    """Return a command on the study as it can be typed; one that trains imports the same modules, or else the
+    study's.
+    """
+    named = (imports or study.definition.imports) if command in ("launch", "worker") else ()
+    modules = "".join(f" --import {shlex.quote(module)}" for module in named)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
     return f"{program()} {command} {name} --storage {storage}{modules}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from hpo.cli.lookup import format_command_line, load_study, open_storage
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
-from hpo.cli.output import format_size, print_rows, program, say
+from hpo.cli.output import format_size, print_rows, say
 from hpo.errors import RequestError
 
 
@@ -150,9 +149,9 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
 
     study = load_study(name, storage)
     copied = copy_study(study, StudyStorage(target), new_name or name)
-    masked = copied.storage.masked_url
-    say(f"study {copied.name} is now in {masked}: {sum(copied.storage.count_trials(copied.id).values())} trials")
-    say(f"go on with it:  {program()} launch {shlex.quote(copied.name)} --storage {shlex.quote(masked)}")
+    count = sum(copied.storage.count_trials(copied.id).values())
+    say(f"study {copied.name} is now in {copied.storage.masked_url}: {count} trials")
+    say(f"go on with it:  {format_command_line('launch', copied)}")
 
 
 @app.command()

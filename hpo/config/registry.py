@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +18,10 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
+from hpo.utils.modules import add_folder, import_file, is_file_path
 from hpo.utils.text import summarize_error
 
 if TYPE_CHECKING:
@@ -329,20 +330,37 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that register things, also from the working directory, as `python -m` does.
+    """Import modules that register things: by name, also from the working directory as `python -m` does, or by file.
 
     Raises:
+        RequestError: there is no such file.
         RegistryError: a module cannot be imported; the message gives the reason.
     """
     for name in names:
-        folder = str(Path.cwd())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+        if name.endswith(SUFFIX):
+            for entry in read_entries(Path(name)):
+                _registry_of(entry).add(entry)
+            continue
+        if is_file_path(name):
+            import_file(Path(name))
+            continue
+        add_folder(Path.cwd())
         try:
             with translate_exits():
                 importlib.import_module(name)
         except Exception as error:  # a module of the user's can raise anything
-            raise RegistryError(f"--import {name}: {_reason(error)}") from error
+            raise RegistryError(f"--import {name}: {_reason(error)}{_advise_file(name, error)}") from error
+
+
+def _registry_of(entry: Entry) -> Registry[Any]:
+    return models if isinstance(entry, ModelEntry) else datasets if isinstance(entry, DatasetEntry) else metrics
+
+
+def _advise_file(name: str, error: Exception) -> str:
+    """Return how to name a module that is not where modules are looked for."""
+    if not isinstance(error, ModuleNotFoundError) or error.name != name.partition(".")[0]:
+        return ""
+    return f" in {Path.cwd()}; elsewhere, name its file: --import PATH/{name.replace('.', '/')}.py"
 
 
 @cache

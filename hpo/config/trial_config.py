@@ -390,12 +390,12 @@ class TrialConfig(BaseModel):
 
     def effective(self) -> dict[str, Value]:
         """Return the parameters that have an effect under the others, in the order of the table."""
-        values = self.model_dump()
-        table = all_parameters([self.model], self._models)
+        values, models = self.model_dump(), self._models
+        table = all_parameters([self.model], models)
         return {
             name: values[name]
             for name, parameter in table.items()
-            if values[name] is not None and parameter.effect.holds(values, self._models)
+            if values[name] is not None and parameter.effect.holds(values, models)
         }
 
 

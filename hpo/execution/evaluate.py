@@ -16,6 +16,7 @@ from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load,
 from hpo.errors import DataError, RequestError
 from hpo.execution.backends.base import Backend
 from hpo.execution.launch import check_backend, run_study, run_workers
+from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
@@ -84,9 +85,10 @@ def evaluate(
 
         check_inspectable(opened)
     evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
-    for each in evaluations:
-        if each.remaining():
-            run_study(each, options, backend)
+    with send_notebook_code(opened.definition, options, backend) as options:
+        for each in evaluations:
+            if each.remaining():
+                run_study(each, options, backend)
     if inside:
         from hpo.execution.inspect_model import inspect_model
 

@@ -28,6 +28,7 @@ from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.execution.loss import explain_loss
+from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction
 from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -321,15 +322,16 @@ def launch(
 ) -> optuna.Study:
     """Launch a study, as `hpo launch` does, and return it as Optuna's when no trial is left.
 
-    One worker runs in this process, so that models and data sets that a notebook defines are found.
+    One worker runs in this process, where models and data sets that a notebook defines are found; to several on this
+    machine they are sent.
 
     Args:
         study: a template's name, a path to a study file, or the name of a stored study; None if the other arguments
             define it.
         storage: a storage URL; by default the one that the commands use.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
-            core if there is none. Several workers, and those of a backend, find the user's models and data sets in
-            `imports` alone. 0 only creates the study.
+            core if there is none. Workers of a backend find the user's models and data sets in `imports` alone.
+            0 only creates the study.
         parameters: domains that add to those of the space, or replace them.
         space: a space, or a template's name.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
@@ -348,6 +350,7 @@ def launch(
     plan = plan_launch(study, storage, imports=options.imports, parameters=parameters, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
-    created = plan.create(storage)
-    run_study(created, options, backend)
+    with send_notebook_code(plan.definition, options, backend) as options:
+        created = plan.create(storage)
+        run_study(created, options, backend)
     return created.optuna_study

@@ -5,10 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from hpo.errors import RegistryError, RequestError, find_closest
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from hpo.utils.files import write_atomically
+from hpo.utils.modules import add_folder, import_file
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -71,7 +69,7 @@ def load_function(text: str) -> ObjectiveFunction:
         return _load_pickle(Path(text))
     place, _, name = text.rpartition(":")
     file = Path(place).expanduser().absolute() if place.endswith(".py") else None
-    module = _import_file(file) if file is not None else _import_module(place)
+    module = import_file(file) if file is not None else _import_module(place)
     function = getattr(module, name, None)
     if function is None:
         raise RequestError(f"{text}: {place} {_explain_missing(module, name)}")
@@ -223,7 +221,7 @@ def read_study(text: str, variable: str) -> optuna.Study:
     """
     place = text.rpartition(":")[0]
     file = Path(place).expanduser().absolute() if place.endswith(".py") else None
-    module = _import_file(file) if file is not None else _import_module(place)
+    module = import_file(file) if file is not None else _import_module(place)
     study = getattr(module, variable, None)
     if study is None:
         raise RequestError(f"--study {variable}: {place} has no such variable outside functions and `if __name__ == …`")
@@ -254,47 +252,12 @@ def _digest_source(function: Function) -> str:
         return ""
 
 
-def _import_file(file: Path) -> ModuleType:
-    """Import a file under its own name, as a script that its folder's other files may import."""
-    name = file.stem
-    loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
-        return loaded
-    if not file.is_file():
-        raise RequestError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}; name a Python file")
-    if loaded is not None or not name.isidentifier():
-        name = f"hpo_objective_{name}"  # something else is imported under its name, or nothing can be
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None  # the file's name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that what the file defines can be pickled
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise RegistryError(f"{file}: {_locate(error, file)}{summarize_error(error)}") from error
-    return module
-
-
 def _import_module(name: str) -> ModuleType:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    add_folder(Path.cwd())
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise RegistryError(f"module {name}: {summarize_error(error)}") from error
-
-
-def _locate(error: BaseException, file: Path) -> str:
-    """Return the user's own line in which an error was raised, as `line 12 (import torchvison): `."""
-    if isinstance(error, SyntaxError):
-        return ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"line {frames[-1].lineno} ({frames[-1].line}): " if frames else ""
 
 
 def _explain_missing(module: ModuleType, name: str) -> str:

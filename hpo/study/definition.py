@@ -268,6 +268,11 @@ class Definition(_Frozen):
             if not self.declarations.has(kind, name):
                 _get_entry(kind, name, module)
 
+    @property
+    def declared(self) -> bool:
+        """True if it can be read without the user's code."""
+        return all(self.declarations.has(kind, name) for kind, name, _ in self._own_names())
+
     def check_registered(self) -> None:
         """Refuse to train a study whose models, metrics or data set are not registered here, or of another kind by now.
 
