@@ -101,11 +101,7 @@ class ModelDeclaration(_Declaration):
         if gone := sorted(self.parameters.keys() - now.parameters.keys()):
             yield f"no longer has {', '.join(gone)}"
         if new := sorted(now.parameters.keys() - self.parameters.keys()):
-            yield (
-                f"has gained {', '.join(new)}, which trains at its default"
-                if len(new) == 1
-                else (f"has gained {', '.join(new)}, which train at their defaults")
-            )
+            yield f"has gained {', '.join(new)}, left at the default"
         if unused := sorted(self.uses - now.uses):
             yield f"no longer uses {', '.join(unused)}"
         if used := sorted(now.uses - self.uses):

@@ -21,6 +21,7 @@ from hpo.study import Definition
 __all__ = ["send_notebook_code"]
 
 log = logging.getLogger("hpo.study")
+KINDS = {registry.ModelEntry: "model", registry.DatasetEntry: "data set", registry.MetricEntry: "metric"}
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def send_notebook_code(
     if not entries or (options.workers == 1 and backend is None):
         yield options
         return
-    what = ", ".join(f"'{entry.name}'" for entry in entries)
+    what = ", ".join(f"{KINDS[type(entry)]} '{entry.name}'" for entry in entries)
     advice = (
         f"{what}: registered in this notebook or script, where no other process finds it; move it to a file, for "
         f'example mine.py, and give imports=["mine"]'
