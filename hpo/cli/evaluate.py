@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.lookup import format_command_line, load_runnable_study, make_backend
+from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, make_backend
 from hpo.cli.options import app, backend_options, format_option, launch_options, storage_option
 from hpo.cli.output import print_rows, say
 
@@ -26,6 +26,7 @@ __all__: list[str] = []
 @click.option(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
 )
+@click.option("--dry-run", is_flag=True, help="Show the configurations and the number of runs; create nothing.")
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @format_option("table", "json")
 @backend_options
@@ -37,6 +38,7 @@ def evaluate(
     seeds: int,
     dataset: str | None,
     refit: bool,
+    dry_run: bool,
     inside: bool,
     style: str,
     backend: str,
@@ -54,6 +56,8 @@ def evaluate(
     from hpo.execution.evaluate import plan_evaluations, publish_evaluations, run_evaluations
     from hpo.utils.signals import StopRequest
 
+    if dry_run:
+        return _preview(load_study(name, storage, options.imports), top, seeds, dataset, style, refit=refit)
     where = make_backend(backend, address, slurm, options)
     study = load_runnable_study(name, storage, options.imports)
     if inside:
@@ -74,6 +78,16 @@ def evaluate(
         publish_evaluations(study)
     say(f"write the report:  {format_command_line('report', study)}")
     return stop.exit_code
+
+
+def _preview(study: Study, top: int, seeds: int, dataset: str | None, style: str, *, refit: bool) -> int:
+    """Print what an evaluation would train."""
+    from hpo.execution.evaluation_preview import preview_evaluation
+
+    preview = preview_evaluation(study, top, seeds, dataset, refit=refit)
+    print_rows(preview.rows, style)
+    say(preview.text)
+    return 0
 
 
 def _print_scores(study: Study, evaluations: Sequence[Study], style: str) -> None:

@@ -29,7 +29,15 @@ from hpo.study.files.artifacts import find_artifact, save_artifact
 from hpo.study.operations.evaluation_study import create_evaluations, parameter_values_of
 from hpo.study.operations.open_study import open_study
 
-__all__ = ["SAMPLES", "evaluate", "plan_evaluations", "publish_evaluations", "read_results_of", "run_evaluations"]
+__all__ = [
+    "SAMPLES",
+    "choose_candidates",
+    "evaluate",
+    "plan_evaluations",
+    "publish_evaluations",
+    "read_results_of",
+    "run_evaluations",
+]
 
 Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
@@ -113,11 +121,7 @@ def plan_evaluations(
         RequestError: no trial is complete, the study is an evaluation itself, a configuration does not fit the data, or
             these have no test set.
     """
-    _check_objectives(study)
-    candidates = list(_best(read_results(study), top))
-    if not candidates:
-        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
-    _check_loop(study, dataset, refit=refit)
+    candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else make_reference(dataset)
     data = _load_tested(other or study.definition.dataset)
     evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
@@ -125,6 +129,22 @@ def plan_evaluations(
         if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
             save_artifact(each, SAMPLES, content)
     return evaluations
+
+
+def choose_candidates(
+    study: Study, top: int, dataset: str | None, *, refit: bool
+) -> list[tuple[int, TrialConfig, int | None]]:
+    """Return number, configuration and best epoch of the trials that an evaluation trains again; see above.
+
+    Raises:
+        RequestError: no trial is complete, the study is an evaluation itself, or it cannot be tested.
+    """
+    _check_objectives(study)
+    candidates = list(_best(read_results(study), top))
+    if not candidates:
+        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
+    _check_loop(study, dataset, refit=refit)
+    return candidates
 
 
 def _check_objectives(study: Study) -> None:

@@ -156,7 +156,7 @@ def test_code_that_is_another_kind_of_thing_by_now_trains_nothing() -> None:
         declared.check_code()
     register()
     hpo.training_loop("loop", reports={"f1": "minimize"})(lambda trial: None)
-    with pytest.raises(RegistryError, match="metric 'f1' .*was a function of outputs and targets"):
+    with pytest.raises(RegistryError, match=r"metric 'f1' .*was a function of outputs and targets"):
         declared.check_code()
 
 

@@ -80,6 +80,7 @@ READING = {
     "report": ("report", "own"),
     "report of an evaluation": ("report", "own-evaluation"),
     "report --suggest": ("report", "own", "--suggest", "next.toml"),
+    "evaluate --dry-run": ("evaluate", "own", "--dry-run", "--seeds", "3"),
     "list": ("list",),
     "copy": ("copy", "own", "--to", "sqlite:///other.db"),
     "fork": ("fork", "own", "forked", "--set", "blocks=[2, 3, 4]", "--trials", "6"),
@@ -147,6 +148,13 @@ def test_a_study_is_read_without_the_code(trained: Path, name: str) -> None:
         report = (trained / "home" / "reports" / "own" / "report.md").read_text()
         assert all(word in report for word in ("blocks", "minimize", "evaluation", "--import own_code"))
         assert "hpo report own --import" not in report
+    if name == "evaluate --dry-run":
+        header, *rows = done.stdout.splitlines()
+        assert header.split() == ["configuration", "runs", "exist", "blocks", "width"]
+        assert [row.split()[-4:-2] for row in rows] == [["2", "1"], ["2", "1"], ["3", "0"]]
+        assert done.stderr.strip() == (
+            "would train 7 runs on plants and read its test set once for each; nothing is created"
+        )
     if name == "fork":
         assert "study forked in" in done.stderr
         assert done.stderr.strip().endswith("--import own_code")

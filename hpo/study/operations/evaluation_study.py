@@ -30,8 +30,10 @@ from hpo.utils.paths import fit_name
 __all__ = [
     "TestSetRead",
     "baseline_or_default",
+    "count_runs",
     "create_evaluations",
     "evaluation_studies",
+    "list_candidates",
     "list_test_set_reads",
     "parameter_values_of",
     "readable_evaluation_studies",
@@ -139,12 +141,7 @@ def create_evaluations(
         RequestError: a configuration does not fit the data set, or the name would be too long.
     """
     data = dataset or study.definition.dataset
-    pending = list(_make_candidates(study, chosen, refit=refit))
-    for each in pending:
-        try:
-            check_compatible(trial_config_of(study.definition, each), data)
-        except RequestError as error:
-            raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
+    pending = list_candidates(study, chosen, data, refit=refit)
     evaluations: list[Study] = []
     for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
@@ -159,6 +156,35 @@ def create_evaluations(
         kind = _evaluation_kind(study, dataset, refit=refit)
         evaluations.append(_create(study, kind, data, pending, seeds, refit=refit))
     return evaluations
+
+
+def list_candidates(
+    study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], data: DatasetReference, *, refit: bool
+) -> list[Candidate]:
+    """List the configurations that an evaluation trains; see `create_evaluations`.
+
+    Raises:
+        RequestError: one does not fit the data set.
+    """
+    candidates = list(_make_candidates(study, chosen, refit=refit))
+    for each in candidates:
+        try:
+            check_compatible(trial_config_of(study.definition, each), data)
+        except RequestError as error:
+            raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
+    return candidates
+
+
+def count_runs(study: Study, candidate: Candidate, data: DatasetReference, *, refit: bool) -> int:
+    """Count the runs of a configuration in the evaluation that has it, trained or not; 0 if none has."""
+    for evaluation in readable_evaluation_studies(study):
+        definition = evaluation.definition
+        assert definition.evaluation is not None
+        candidates = definition.evaluation.candidates
+        same = definition.dataset == data and definition.evaluation.refit == refit
+        if same and any(_equal(candidate, other) for other in candidates):
+            return evaluation.budget.trials // len(candidates)
+    return 0
 
 
 def _equal(one: Candidate, other: Candidate) -> bool:
