@@ -88,7 +88,17 @@ def format_command_line(command: str, study: Study, imports: Sequence[str] = ())
     """Return a command on the study as it can be typed; one that trains imports the same modules, or else the
     study's.
     """
-    named = (imports or study.definition.imports) if command in ("launch", "worker") else ()
+    named = (imports or _list_imports(study)) if command in ("launch", "worker") else ()
     modules = "".join(f" --import {shlex.quote(module)}" for module in named)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
     return f"{program()} {command} {name} --storage {storage}{modules}"
+
+
+def _list_imports(study: Study) -> Sequence[str]:
+    """Return the modules that training a study needs; none where its definition is damaged, which training will say."""
+    from hpo.errors import StudyDamagedError
+
+    try:
+        return study.definition.imports
+    except StudyDamagedError:
+        return ()

@@ -348,6 +348,13 @@ class TrialConfig(BaseModel):
         if context is not None:
             self._models = context
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the values, wherever the models that they may name are declared."""
+        return isinstance(other, TrialConfig) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
     @property
     def seed_of_split(self) -> int:
         """Seed of the draw of the validation samples."""

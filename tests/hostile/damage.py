@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PATHS", "Damage", "list_damage"]
+__all__ = ["DECLARED", "PATHS", "Damage", "list_damage"]
 
 STUDY, EVALUATION = 1, 2  # ids of `random` and of its evaluation
 SCRIPT = "<script>alert(1)</script>"
