@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.lookup import format_command_line, load_runnable_study, make_backend
+from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, make_backend
 from hpo.cli.options import app, backend_options, format_option, launch_options, storage_option
 from hpo.cli.output import print_rows, say
 from hpo.errors import RequestError
@@ -32,6 +32,7 @@ __all__: list[str] = []
     metavar="FILE.py:FUNCTION",
     help="Objective function of the study, if it has one and --import names no module that holds it.",
 )
+@click.option("--dry-run", is_flag=True, help="Show the configurations and the number of runs; create nothing.")
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @format_option("table", "json")
 @backend_options
@@ -44,6 +45,7 @@ def evaluate(
     dataset: str | None,
     refit: bool,
     objective: str | None,
+    dry_run: bool,
     inside: bool,
     style: str,
     backend: str,
@@ -65,6 +67,8 @@ def evaluate(
     from hpo.execution.evaluate import check_results, publish_evaluations, run_evaluations
     from hpo.utils.signals import StopRequest
 
+    if dry_run:
+        return _preview(load_study(name, storage, options.imports), top, seeds, dataset, style, refit=refit)
     where = make_backend(backend, address, slurm, options)
     study = load_runnable_study(name, storage, options.imports)
     if study.definition.configured:
@@ -85,7 +89,7 @@ def evaluate(
         inspect_model(study, options.device)
     if not stop():
         publish_evaluations(study)
-    say(f"write the report:  {format_command_line('report', study, options.imports)}")
+    say(f"write the report:  {format_command_line('report', study)}")
     if not stop() and options.workers != 0:
         check_results(evaluations)
     return stop.exit_code
@@ -118,6 +122,16 @@ def _plan_function(
         say(f"note: {notice}")
     evaluations = plan_function_evaluations(study, top, seeds, function)
     return evaluations, options.model_copy(update={"function": function.reference.location})
+
+
+def _preview(study: Study, top: int, seeds: int, dataset: str | None, style: str, *, refit: bool) -> int:
+    """Print what an evaluation would train."""
+    from hpo.execution.evaluation_preview import preview_evaluation
+
+    preview = preview_evaluation(study, top, seeds, dataset, refit=refit)
+    print_rows(preview.rows, style)
+    say(preview.text)
+    return 0
 
 
 def _print_scores(study: Study, evaluations: Sequence[Study], style: str) -> None:

@@ -232,6 +232,6 @@ def _print_result(study: Study, imports: Sequence[str], *, report: bool) -> None
 
         click.echo(f"report:            {write_report(study).html}")
     else:
-        click.echo(f"write the report:  {format_command_line('report', study, imports)}")
+        click.echo(f"write the report:  {format_command_line('report', study)}")
     click.echo(f"open a dashboard:  {format_command_line('dashboard', study)}")
     click.echo(f"attach a worker:   {format_command_line('worker', study, imports)}")

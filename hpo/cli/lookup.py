@@ -39,18 +39,18 @@ def mask_urls(storage: str | None) -> str:
     return mask(storage or default_storage())
 
 
-def load_study(name: str, storage: str | None) -> Study:
-    """Load a study; nothing that its definition names need be registered."""
-    from hpo.study import Study
-
-    return Study(open_storage(storage), name)
-
-
-def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
-    """Load a study, and check that everything is registered that its definition names."""
+def load_study(name: str, storage: str | None, imports: Sequence[str] = ()) -> Study:
+    """Load a study to read it; what its definition names need not be registered."""
     from hpo.study.operations.open_study import open_study
 
     return open_study(name, storage, imports)
+
+
+def load_runnable_study(name: str, storage: str | None, imports: Sequence[str]) -> Study:
+    """Load a study to train it, and check that everything is registered that its definition names."""
+    study = load_study(name, storage, imports)
+    study.definition.check_registered()
+    return study
 
 
 def make_backend(backend: str, address: str | None, slurm: Sequence[str], options: WorkerOptions) -> Backend:
@@ -85,8 +85,11 @@ def _construct_backend(backend: str, address: str | None, slurm: Sequence[str]) 
 
 
 def format_command_line(command: str, study: Study, imports: Sequence[str] = ()) -> str:
-    """Return a command on the study as it can be typed."""
-    modules = "".join(f" --import {shlex.quote(module)}" for module in imports)
+    """Return a command on the study as it can be typed; one that trains imports the same modules, or else the
+    study's.
+    """
+    named = (imports or _list_imports(study)) if command in ("launch", "worker") else ()
+    modules = "".join(f" --import {shlex.quote(module)}" for module in named)
     name, storage = shlex.quote(study.name), shlex.quote(study.storage.masked_url)
     location = study.definition.function_location
     if location is not None and command in ("evaluate", "worker"):
@@ -94,3 +97,13 @@ def format_command_line(command: str, study: Study, imports: Sequence[str] = ())
     elif location is not None and command == "launch":
         name = f"{shlex.quote(location)} --name {name}"
     return f"{program()} {command} {name} --storage {storage}{modules}"
+
+
+def _list_imports(study: Study) -> Sequence[str]:
+    """Return the modules that training a study needs; none where its definition is damaged, which training will say."""
+    from hpo.errors import StudyDamagedError
+
+    try:
+        return study.definition.imports
+    except StudyDamagedError:
+        return ()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, open_storage
+from hpo.cli.lookup import format_command_line, load_study, open_storage
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
-from hpo.cli.output import format_size, print_rows, program, say
+from hpo.cli.output import format_size, print_rows, say
 from hpo.errors import RequestError
 
 if TYPE_CHECKING:
@@ -155,9 +154,9 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
 
     study = load_study(name, storage)
     copied = copy_study(study, StudyStorage(target), new_name or name)
-    masked = copied.storage.masked_url
-    say(f"study {copied.name} is now in {masked}: {sum(copied.storage.count_trials(copied.id).values())} trials")
-    say(f"go on with it:  {program()} launch {shlex.quote(copied.name)} --storage {shlex.quote(masked)}")
+    count = sum(copied.storage.count_trials(copied.id).values())
+    say(f"study {copied.name} is now in {copied.storage.masked_url}: {count} trials")
+    say(f"go on with it:  {format_command_line('launch', copied)}")
 
 
 @app.command()
@@ -197,7 +196,7 @@ def fork(
     from hpo.study.input.study_file import parse_override
     from hpo.study.operations import fork
 
-    study = load_runnable_study(old, storage, imports)
+    study = load_study(old, storage, imports)
     function = None if objective is None else _load_reference(objective)
     plan = fork.fork_study(study, new, dict(parse_override(text) for text in sets), function, **keys)
     for line in plan.refused:

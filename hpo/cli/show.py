@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.lookup import (
-    format_command_line,
-    load_runnable_study,
-    load_study,
-    mask_urls,
-    open_storage,
-)
+from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, mask_urls, open_storage
 from hpo.cli.options import app, format_option, import_option, storage_option
 from hpo.cli.output import print_json, print_rows, print_tree, program, say
 
@@ -53,7 +47,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     from hpo.study.files.study_files import list_local_weights
     from hpo.study.operations.worker_status import format_trial_numbers
 
-    study = load_runnable_study(name, storage, imports)
+    study = load_study(name, storage, imports)
     results = read_results(study)
     summary = study_summary(results)
     summary["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
@@ -94,7 +88,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     """List the trials of a study."""
     from hpo.report.data.results import read_results, shown_trials, trial_table
 
-    results = read_results(load_runnable_study(name, storage, imports))
+    results = read_results(load_study(name, storage, imports))
     rows = shown_trials(results) if style == "table" else trial_table(results)
     if not rows:
         say(f"study {name} has no trials yet")
@@ -119,11 +113,11 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
     if suggest is not None:
         from hpo.report.next_study import write_suggestion
 
-        click.echo(write_suggestion(load_runnable_study(name, storage, imports), suggest))
+        click.echo(write_suggestion(load_study(name, storage, imports), suggest))
         return
     from hpo.report.study_report import write_report
 
-    study = load_runnable_study(name, storage, imports)
+    study = load_study(name, storage, imports)
     if not study.trials():
         say(f"note: study {name} has no trials yet; its report says only what it is")
     click.echo(str(write_report(study, out).html))
@@ -158,7 +152,7 @@ def export(
     Example: hpo export quickstart --weights model
     """
     if records is not None:
-        _export_trials(load_runnable_study(name, storage, imports), records, number, weights)
+        _export_trials(load_study(name, storage, imports), records, number, weights)
         return
     if weights is not None:
         from hpo.export.writer import write_model
@@ -169,7 +163,7 @@ def export(
         return
     from hpo.report.export_config import export_config
 
-    click.echo(export_config(load_runnable_study(name, storage, imports), number, style), nl=False)
+    click.echo(export_config(load_study(name, storage, imports), number, style), nl=False)
 
 
 def _export_trials(study: Study, folder: Path, number: int | None, weights: Path | None) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS, SCHEDULES
+from hpo.config.registry import Models
 
 __all__ = [
     "ALWAYS",
@@ -36,12 +36,12 @@ class Effect:
     Attributes:
         text: the rule in words.
         parents: the parameters that decide.
-        holds: the rule itself, over the values of all parameters by name.
+        holds: the rule itself, over the values of all parameters by name, and the models that these may name.
     """
 
     text: str
     parents: tuple[str, ...] = ()
-    holds: Callable[[Values], bool] = lambda _: True
+    holds: Callable[[Values, Models], bool] = lambda *_: True
 
 
 ALWAYS = Effect("always")
@@ -51,8 +51,8 @@ LOOP_PARAMETERS = frozenset({"model", "seed"})  # these have an effect under eve
 def when_hidden_layers_use(name: str) -> Effect:
     """Return the effect of a parameter of hidden layers: the model says that it uses it, and has such layers."""
 
-    def holds(values: Values) -> bool:
-        uses = registry.models.get(str(values["model"])).uses
+    def holds(values: Values, models: Models) -> bool:
+        uses = models.get(str(values["model"])).uses
         if name not in uses:
             return False
         return "depth" not in uses or name == "init" or values["widths"] is not None or values["depth"] > 0
@@ -62,18 +62,16 @@ def when_hidden_layers_use(name: str) -> Effect:
 
 def when_model_uses(name: str) -> Effect:
     """Return the effect of a parameter that matters under the models that say they use it."""
-    return Effect(
-        f"the model uses {name}", ("model",), lambda values: name in registry.models.get(values["model"]).uses
-    )
+    return Effect(f"the model uses {name}", ("model",), lambda values, models: name in models.get(values["model"]).uses)
 
 
 def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = False) -> Effect:
     """Return the effect of a parameter that shapes a dense model of at least `min_depth` hidden layers."""
 
-    def holds(values: Values) -> bool:
+    def holds(values: Values, models: Models) -> bool:
         deep = values["widths"] is None and (not min_depth or values["depth"] >= min_depth)
         free = not unless_budget or values["parameter_budget"] is None
-        return name in registry.models.get(str(values["model"])).uses and deep and free
+        return name in models.get(str(values["model"])).uses and deep and free
 
     others = {f"depth >= {min_depth}": "depth"} if min_depth else {}
     others |= {"no parameter_budget": "parameter_budget"} if unless_budget else {}
@@ -85,37 +83,37 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
 def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
     takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
-    return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v: OPTIMIZERS[v["optimizer"]].takes(name))
+    return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
 
 
 def when_model_is(name: str) -> Effect:
     """Return the effect of a parameter of one model."""
-    return Effect(f"model is {name}", ("model",), lambda values: values["model"] == name)
+    return Effect(f"model is {name}", ("model",), lambda values, _: values["model"] == name)
 
 
 def restrict_to_loops(name: str, effect: Effect) -> Effect:
     """Return the effect of a parameter where loops of the user's own may train: there the loop must also use it."""
 
-    def holds(values: Values) -> bool:
-        entry = registry.models.get(str(values["model"]))
-        return (not entry.loop or name in entry.uses | LOOP_PARAMETERS) and effect.holds(values)
+    def holds(values: Values, models: Models) -> bool:
+        entry = models.get(str(values["model"]))
+        return (not entry.loop or name in entry.uses | LOOP_PARAMETERS) and effect.holds(values, models)
 
     parents = effect.parents if "model" in effect.parents or name in LOOP_PARAMETERS else ("model", *effect.parents)
     text = "the model uses it" if effect is ALWAYS and name not in LOOP_PARAMETERS else effect.text
     return Effect(text, parents, holds)
 
 
-WHEN_SCHEDULE_DECAYS = Effect("the schedule decays", ("schedule",), lambda v: SCHEDULES[v["schedule"]].decays)
+WHEN_SCHEDULE_DECAYS = Effect("the schedule decays", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].decays)
 WHEN_RATIO_DECIDES = Effect(
     "the schedule decays, and final_learning_rate is not given",
     ("schedule", "final_learning_rate"),
-    lambda v: SCHEDULES[v["schedule"]].decays and v["final_learning_rate"] is None,
+    lambda v, _: SCHEDULES[v["schedule"]].decays and v["final_learning_rate"] is None,
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
-    "the schedule is not one_cycle", ("schedule",), lambda v: SCHEDULES[v["schedule"]].takes_warmup
+    "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
 )
 WHEN_CROSS_ENTROPY = Effect(
     "loss is cross_entropy, of classes",
     ("loss", "model"),
-    lambda v: v["loss"] == "cross_entropy" and not registry.models.get(v["model"]).reconstructs,
+    lambda v, models: v["loss"] == "cross_entropy" and not models.get(v["model"]).reconstructs,
 )

@@ -6,7 +6,6 @@ import math
 from bisect import bisect_left
 from itertools import pairwise
 
-from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 
 __all__ = ["count_dense_parameters", "count_outputs", "resolve_width"]
@@ -14,9 +13,9 @@ __all__ = ["count_dense_parameters", "count_outputs", "resolve_width"]
 MAX_WIDTH = 65536
 
 
-def count_outputs(model: str, shape: tuple[int, ...], classes: int) -> int:
+def count_outputs(config: TrialConfig, shape: tuple[int, ...], classes: int) -> int:
     """Return a model's number of outputs: one per class, or one per value of a sample that it reconstructs."""
-    return math.prod(shape) if registry.models.get(model).reconstructs else classes
+    return math.prod(shape) if config.reconstructs else classes
 
 
 def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
@@ -39,7 +38,7 @@ def resolve_width(config: TrialConfig, shape: tuple[int, ...], classes: int) -> 
     """
     if "parameter_budget" not in config.effective():
         return config
-    budget, features, outputs = config.parameter_budget, math.prod(shape), count_outputs(config.model, shape, classes)
+    budget, features, outputs = config.parameter_budget, math.prod(shape), count_outputs(config, shape, classes)
     assert budget is not None
 
     def count(width: int) -> int:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from hpo.config.aliases import PARAMETER_ALIASES
-from hpo.config.declarations import DeclaredDomain
+from hpo.config.declared_domain import DeclaredDomain
 from hpo.config.effects import ALWAYS, Effect
 from hpo.config.values import OFF, Value, dump_list, load_list, spell_value
 from hpo.errors import ConfigError, describe_unknown

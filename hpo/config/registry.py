@@ -9,32 +9,40 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from hpo.config.declarations import declared_domains
-from hpo.errors import RegistryError, RequestError, UserExitError, describe_unknown
+from hpo.config.declared_domain import declared_domains
+from hpo.config.sent_entries import SUFFIX, read_entries
+from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
-from hpo.utils.source_files import import_file
+from hpo.utils.modules import add_folder, import_file, is_file_path
 from hpo.utils.text import summarize_error
 
+if TYPE_CHECKING:
+    from hpo.config.parameter import Parameter
+
 __all__ = [
+    "MAIN",
     "NO_DATA",
     "DatasetEntry",
     "Direction",
     "MetricEntry",
     "ModelEntry",
+    "ModelTraits",
+    "Models",
+    "Registry",
     "dataset",
     "datasets",
     "import_module",
     "import_modules",
+    "is_builtin",
     "metric",
     "metrics",
     "model",
@@ -46,8 +54,14 @@ __all__ = [
 Direction = Literal["maximize", "minimize"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MAIN = "__main__"  # the module of notebooks, and of scripts that are run
 NO_DATA = "none"  # the data set of studies whose loops read data of their own
 MODULES_HINT = "if it is yours, name its module with --import"
+
+
+def is_builtin(module: str) -> bool:
+    """Return whether a module is one of this package, so that any worker has what it registers."""
+    return module == "hpo" or module.startswith("hpo.")
 
 
 def resolve(dotted: str) -> Any:
@@ -73,7 +87,7 @@ class Entry:
     @property
     def builtin(self) -> bool:
         """True if it ships with this package, so that any worker has it."""
-        return self.module == "hpo" or self.module.startswith("hpo.")
+        return is_builtin(self.module)
 
     def load(self) -> Callable[..., Any]:
         """Return the function itself; a dotted name is imported."""
@@ -86,18 +100,63 @@ class ModelEntry(Entry):
     """Registered model: `(config, shape, classes) -> nn.Module`.
 
     Attributes:
-        parameters: its extra parameters.
+        parameters: its extra parameters: as fields of a class, or in rows.
         uses: the shared parameters that it uses.
         reconstructs: whether its target is its input.
         loop: whether it is a training loop of the user's own: `(trial) -> None`, or a value.
         augment: changes the samples of each training batch: `(x, config) -> x`.
     """
 
-    parameters: type[BaseModel] | None = None
+    parameters: type[BaseModel] | Mapping[str, Parameter] | None = None
     uses: frozenset[str] = frozenset()
     reconstructs: bool = False
     loop: bool = False
     augment: Callable[[Any, Any], Any] | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.module, self.target))
+
+
+class ModelTraits(Protocol):
+    """What can be known of a model without its function; see `ModelEntry`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def module(self) -> str:
+        """The module that registers it."""
+
+    @property
+    def builtin(self) -> bool:
+        """True if it ships with this package."""
+
+    @property
+    def parameters(self) -> type[BaseModel] | Mapping[str, Parameter] | None:
+        """Its extra parameters."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The shared parameters that it uses."""
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether its target is its input."""
+
+    @property
+    def loop(self) -> bool:
+        """Whether it is a training loop of the user's own."""
+
+    def __hash__(self) -> int:
+        """Return its hash, by which tables of parameters are cached."""
+
+
+class Models(Protocol):
+    """Models by name: those registered in this process, or those that a study declares."""
+
+    def get(self, name: str, /) -> ModelTraits:
+        """Return what is known of the model of that name."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +194,8 @@ class Registry(Generic[E]):
             RegistryError: another module registered the name already.
         """
         earlier = self._entries.get(entry.name)
-        if earlier is not None and earlier.module != entry.module:
+        # What was tried out in a notebook may move to a file.
+        if earlier is not None and earlier.module not in (entry.module, MAIN):
             raise RegistryError(
                 f"{self.kind} '{entry.name}' of module {entry.module} is already registered by {earlier.module}; "
                 "choose another name"
@@ -153,10 +213,12 @@ class Registry(Generic[E]):
         if name in self._entries:
             return self._entries[name]
         if module is not None:
-            raise RegistryError(
-                f"{self.kind} '{name}' is not registered here; it comes from module '{module}': add --import {module}"
-            )
+            raise RegistryError(f"{self.kind} '{name}' {_explain_absence(name, module)}")
         raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
+
+    def find(self, name: str) -> E | None:
+        """Return the entry of that name if it is registered already."""
+        return self._entries.get(name)
 
     def has(self, name: str) -> bool:
         """Return whether the name is registered, by us, an import or a plugin."""
@@ -168,6 +230,16 @@ class Registry(Generic[E]):
         """Return all registered names, in the order of their registration."""
         load_plugins()
         return list(self._entries)
+
+
+def _explain_absence(name: str, module: str) -> str:
+    if module != MAIN:
+        return f"is not registered here; it comes from module '{module}': add --import {module}"
+    file = name if name.isidentifier() else "mine"
+    return (
+        "was registered in a notebook or in a script that was run, where no other process finds it: move it to a "
+        f"file, for example {file}.py, and name that with --import {file}"
+    )
 
 
 models: Registry[ModelEntry] = Registry("model")
@@ -275,16 +347,21 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import modules that register things, also from the working directory, as `python -m` does, or by their files.
+    """Import modules that register things: by name, also from the working directory as `python -m` does, or by file.
 
     Raises:
+        RequestError: there is no such file.
         RegistryError: a module cannot be imported; the message gives the reason.
     """
     for name in names:
+        if name.endswith(SUFFIX):
+            for entry in read_entries(Path(name)):
+                _registry_of(entry).add(entry)
+            continue
         try:
             import_module(name)
-        except RequestError as error:
-            raise RegistryError(f"--import {error}") from error
+        except RegistryError as error:
+            raise RegistryError(f"--import {error}{_advise_file(name, error.__cause__)}") from error
 
 
 def import_module(name: str) -> ModuleType:
@@ -294,16 +371,25 @@ def import_module(name: str) -> ModuleType:
         RegistryError: it cannot be imported; the message gives the reason.
         RequestError: there is no such file.
     """
-    if name.endswith(".py"):
-        return import_file(Path(name).expanduser().absolute())
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    if is_file_path(name):
+        return import_file(Path(name))
+    add_folder(Path.cwd())
     try:
         with translate_exits():
             return importlib.import_module(name)
     except Exception as error:  # a module of the user's can raise anything
         raise RegistryError(f"{name}: {_reason(error)}") from error
+
+
+def _registry_of(entry: Entry) -> Registry[Any]:
+    return models if isinstance(entry, ModelEntry) else datasets if isinstance(entry, DatasetEntry) else metrics
+
+
+def _advise_file(name: str, error: BaseException | None) -> str:
+    """Return how to name a module that is not where modules are looked for."""
+    if not isinstance(error, ModuleNotFoundError) or error.name != name.partition(".")[0]:
+        return ""
+    return f" in {Path.cwd()}; elsewhere, name its file: --import PATH/{name.replace('.', '/')}.py"
 
 
 @cache

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
 from hpo.config import registry
@@ -24,7 +24,6 @@ from hpo.config.choices import (
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
 )
-from hpo.config.declarations import declared_domains
 from hpo.config.effects import (
     LOOP_PARAMETERS,
     WHEN_CROSS_ENTROPY,
@@ -40,10 +39,11 @@ from hpo.config.effects import (
     when_shape_uses,
 )
 from hpo.config.parameter import AllowedNames, Group, Parameter, Separator, parameter_from_field, unknown_parameter
+from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
 
-__all__ = ["TrialConfig", "all_parameters", "is_shared", "parameter_rows"]
+__all__ = ["TrialConfig", "all_parameters", "is_shared", "model_parameters", "parameter_rows", "shared_parameters"]
 
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
@@ -59,6 +59,8 @@ class TrialConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    _models: Models = PrivateAttr(default_factory=lambda: registry.models)
 
     validation: Annotated[
         float,
@@ -315,28 +317,56 @@ class TrialConfig(BaseModel):
         Group("training"),
     ] = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], models: Models) -> TrialConfig:
+        """Return the configuration with these values, of a study that declares models of the user's own.
+
+        Raises:
+            ConfigError: see above.
+            RegistryError: the model is neither declared nor registered.
+        """
+        return cls.model_validate(dict(values), context=models)
+
     @model_validator(mode="before")
     @classmethod
-    def _check(cls, data: Any) -> dict[str, Any]:
+    def _check(cls, data: Any, info: ValidationInfo) -> dict[str, Any]:
+        models: Models = info.context or registry.models
         values = dict(data)
-        table = all_parameters([str(values.get("model", "mlp"))])
+        table = all_parameters([str(values.get("model", "mlp"))], models)
         for name in values:
             if name not in table:
                 raise ConfigError(unknown_parameter(name, table))
         checked = {name: table[name].check(value) for name, value in values.items()}
         given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | given
+        model = models.get(resolved["model"])
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
-        if "loss" not in values and registry.models.get(resolved["model"]).reconstructs:
+        if "loss" not in values and model.reconstructs:
             resolved["loss"] = RECONSTRUCTION_LOSSES[0]
-        _check_combination(resolved)
-        return resolved
+        _check_combination(resolved, models)
+        return _gained_parameters(model, table) | resolved
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep the models of the study."""
+        if context is not None:
+            self._models = context
+
+    def __eq__(self, other: object) -> bool:
+        """Compare the values, wherever the models that they may name are declared."""
+        return isinstance(other, TrialConfig) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
 
     def __getattr__(self, name: str) -> Any:
         """Return a registered model's own parameter; a list is a new one at each access, and may be changed."""
         value = super().__getattr__(name)  # type: ignore[misc]  # pydantic hides it from type checkers
-        parameter = _model_parameters(registry.models.get(self.model)).get(name) if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return value
+        # The code knows the type of a list, which a study does not store.
+        model = registry.models.find(self.model) or self._models.get(self.model)
+        parameter = model_parameters(model).get(name)
         return value if parameter is None else parameter.load(value)
 
     @property
@@ -368,7 +398,7 @@ class TrialConfig(BaseModel):
     @property
     def reconstructs(self) -> bool:
         """True if the model's target is its input."""
-        return registry.models.get(self.model).reconstructs
+        return self._models.get(self.model).reconstructs
 
     @property
     def _profile(self) -> tuple[int, ...]:
@@ -384,25 +414,25 @@ class TrialConfig(BaseModel):
 
         A model's own parameter that is None is `none`. Of ours those are left out, except the ones named by `off`.
         """
-        values, ours = self.model_dump(), _own_parameters()
-        table = all_parameters([self.model])
+        values, ours, models = self.model_dump(), _own_parameters(), self._models
+        table = all_parameters([self.model], models)
         return {
             name: plain_value(values[name])
             for name, parameter in table.items()
             if (values[name] is not None or ((name not in ours or name in off) and parameter.is_off(OFF)))
-            and parameter.effect.holds(values)
+            and parameter.effect.holds(values, models)
         }
 
     def literals(self, none: object = None) -> dict[str, Any]:
         """Return the same parameters as a file holds them: lists as lists, and None as the format has it."""
-        table = all_parameters([self.model])
+        table = all_parameters([self.model], self._models)
         literals = {name: table[name].load(value) for name, value in self.effective().items()}
         return {name: none if value is None else value for name, value in literals.items()}
 
 
-def _check_loss(values: Values) -> None:
+def _check_loss(values: Values, models: Models) -> None:
     model, loss = values["model"], values["loss"]
-    reconstructs = registry.models.get(model).reconstructs
+    reconstructs = models.get(model).reconstructs
     valid = RECONSTRUCTION_LOSSES if reconstructs else CLASSIFICATION_LOSSES
     if loss not in valid:
         raise ConfigError(f"loss = '{loss}': under model = '{model}' it must be {' or '.join(valid)}")
@@ -413,18 +443,20 @@ def _check_loss(values: Values) -> None:
         )
 
 
-def _check_combination(values: Values) -> None:
+def _check_combination(values: Values, models: Models) -> None:
     """Check the rules that concern several parameters."""
-    _check_loss(values)
+    _check_loss(values, models)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
     if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
     own = _own_parameters()
-    if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(values):
+    if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(
+        values, models
+    ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
-    if values["batch_norm"] and values["batch_size"] == 1 and own["batch_norm"].effect.holds(values):
+    if values["batch_norm"] and values["batch_size"] == 1 and own["batch_norm"].effect.holds(values, models):
         raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
 
 
@@ -438,62 +470,88 @@ def _own_parameters() -> dict[str, Parameter]:
     return {name: parameter_from_field(name, info) for name, info in TrialConfig.model_fields.items()}
 
 
-@cache
-def _model_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
-    """Return the extra parameters that a registered model declares."""
-    fields = entry.parameters.model_fields if entry.parameters else {}
-    own = {name: info for name, info in fields.items() if name not in _shared_parameters(entry)}
-    for name, info in own.items():
-        if is_shared(name) or (info.default is PydanticUndefined and info.default_factory is None):
-            problem = (
-                "is one of ours already; give it a domain, as hpo.Float(…)" if is_shared(name) else "needs a default"
-            )
-            raise ConfigError(f"model '{entry.name}': its parameter '{name}' {problem}")
-    return {
-        name: replace(parameter_from_field(name, info), group=entry.name, effect=when_model_is(entry.name))
-        for name, info in own.items()
-    }
+def model_parameters(model: ModelTraits) -> dict[str, Parameter]:
+    """Return the extra parameters that a model declares.
+
+    Raises:
+        ConfigError: one of them has the name of one of ours and no domain, no default, or an impossible type.
+    """
+    rows = {name: row for name, row in _read_rows(model).items() if not is_shared(name)}
+    return {name: replace(row, group=model.name, effect=when_model_is(model.name)) for name, row in rows.items()}
 
 
-@cache
-def _shared_parameters(entry: registry.ModelEntry) -> dict[str, Parameter]:
-    """Return the parameters of ours for which a registered model declares a domain, with that and its default."""
+def shared_parameters(model: ModelTraits) -> dict[str, Parameter]:
+    """Return the parameters of ours for which a model declares a domain, with that and its default.
+
+    Raises:
+        ConfigError: one has another type than ours.
+    """
     shared: dict[str, Parameter] = {}
-    for name in declared_domains(entry.parameters):
-        ours = _own_parameters().get(name)
-        if ours is None or name == "model":
+    for name, declared in _read_rows(model).items():
+        if not is_shared(name) or name == "model":
             continue
-        declared = parameter_from_field(name, entry.parameters.model_fields[name])  # type: ignore[union-attr]
+        ours = _own_parameters()[name]
         if declared.kind is not ours.kind:
             raise ConfigError(
-                f"model '{entry.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
+                f"model '{model.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
                 f"{ours.type_text}"
             )
         shared[name] = replace(ours, default=declared.default, domain=declared.domain)
     return shared
 
 
-def all_parameters(models: Iterable[str] = ()) -> dict[str, Parameter]:
-    """Return every parameter by name: ours, then the extra ones of the named models.
+@lru_cache(1000)
+def _read_rows(model: ModelTraits) -> Mapping[str, Parameter]:
+    """Return all parameters that a model declares, ours as well."""
+    declared = model.parameters or {}
+    rows = declared if isinstance(declared, Mapping) else _read_fields(model.name, declared)
+    for name, row in rows.items():
+        if is_shared(name) and row.domain is None:
+            raise ConfigError(
+                f"model '{model.name}': its parameter '{name}' is one of ours already; give it a domain: hpo.Float(…)"
+            )
+    return rows
+
+
+def _read_fields(model: str, declared: type[BaseModel]) -> dict[str, Parameter]:
+    for name, info in declared.model_fields.items():
+        if info.default is PydanticUndefined and info.default_factory is None:
+            raise ConfigError(f"model '{model}': its parameter '{name}' needs a default")
+    return {name: parameter_from_field(name, info) for name, info in declared.model_fields.items()}
+
+
+def _gained_parameters(model: ModelTraits, table: Mapping[str, Parameter]) -> dict[str, Value | None]:
+    """Return parameters that a declared model's code has gained since, with their defaults: its function reads them.
+
+    They are attributes of the configuration, but no parameters of its study.
+    """
+    entry = registry.models.find(model.name)
+    if entry is None or entry is model:
+        return {}
+    return {name: row.default for name, row in model_parameters(entry).items() if name not in table}
+
+
+def all_parameters(models: Iterable[str] = (), declared: Models = registry.models) -> dict[str, Parameter]:
+    """Return every parameter by name: ours, then the extra ones of the named models, which `declared` knows.
 
     Raises:
         RegistryError: a model is not registered.
         ConfigError: two models declare the same extra parameter differently.
     """
-    return dict(_make_table(tuple(registry.models.get(model) for model in models)))
+    return dict(_make_table(tuple(declared.get(model) for model in models)))
 
 
-@cache
-def _make_table(entries: tuple[registry.ModelEntry, ...]) -> Mapping[str, Parameter]:
+@lru_cache(1000)
+def _make_table(entries: tuple[ModelTraits, ...]) -> Mapping[str, Parameter]:
     loops = any(entry.loop for entry in entries)
     table = dict(_own_parameters())
     if loops:
         table = {name: replace(row, effect=restrict_to_loops(name, row.effect)) for name, row in table.items()}
     if len(entries) == 1:
-        shared = _shared_parameters(entries[0])
+        shared = shared_parameters(entries[0])
         table |= {name: replace(row, effect=table[name].effect) for name, row in shared.items()}
     for entry in entries:
-        for name, parameter in _model_parameters(entry).items():
+        for name, parameter in model_parameters(entry).items():
             if name in table:
                 raise ConfigError(
                     f"parameter '{name}' is declared by two models, {table[name].group} and {entry.name}; rename one"
@@ -511,7 +569,7 @@ def _may_matter(parameter: Parameter, model: str) -> bool:
     effect = parameter.effect
     # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
     return "model" not in effect.parents or any(
-        effect.holds(probe | {"depth": 16, "widths": widths}) for widths in (None, "1")
+        effect.holds(probe | {"depth": 16, "widths": widths}, registry.models) for widths in (None, "1")
     )
 
 

@@ -16,6 +16,7 @@ from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
 from hpo.execution.evaluate_function import check_function_options, find_study_function, plan_function_evaluations
 from hpo.execution.launch import check_backend, run_study, run_workers
+from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.optimize import run_function_study
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
@@ -33,6 +34,7 @@ from hpo.study.operations.progress import explain_no_result
 __all__ = [
     "SAMPLES",
     "check_results",
+    "choose_candidates",
     "evaluate",
     "plan_evaluations",
     "publish_evaluations",
@@ -103,14 +105,16 @@ def evaluate(
         return _read_stats(opened, evaluations, ran=workers != 0)
     if objective is not None:
         raise RequestError(f"objective: study '{opened.name}' trains models, and calls no objective function")
+    opened.definition.check_registered()
     if inside:
         from hpo.execution.inspect_model import check_inspectable  # torch
 
         check_inspectable(opened)
     evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
-    for each in evaluations:
-        if each.remaining():
-            run_study(each, options, backend)
+    with send_notebook_code(opened.definition, options, backend) as options:
+        for each in evaluations:
+            if each.remaining():
+                run_study(each, options, backend)
     if inside:
         from hpo.execution.inspect_model import inspect_model
 
@@ -146,11 +150,7 @@ def plan_evaluations(
         RequestError: no trial is complete, the study is an evaluation itself, a configuration does not fit the data, or
             these have no test set.
     """
-    _check_objectives(study)
-    candidates = list(_best(read_results(study), top))
-    if not candidates:
-        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
-    _check_loop(study, dataset, refit=refit)
+    candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else make_reference(dataset)
     data = _load_tested(other or study.definition.dataset)
     evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
@@ -158,6 +158,22 @@ def plan_evaluations(
         if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
             save_artifact(each, SAMPLES, content)
     return evaluations
+
+
+def choose_candidates(
+    study: Study, top: int, dataset: str | None, *, refit: bool
+) -> list[tuple[int, TrialConfig, int | None]]:
+    """Return number, configuration and best epoch of the trials that an evaluation trains again; see above.
+
+    Raises:
+        RequestError: no trial is complete, the study is an evaluation itself, or it cannot be tested.
+    """
+    _check_objectives(study)
+    candidates = list(_best(read_results(study), top))
+    if not candidates:
+        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
+    _check_loop(study, dataset, refit=refit)
+    return candidates
 
 
 def _check_objectives(study: Study) -> None:
@@ -175,7 +191,7 @@ def _check_loop(study: Study, dataset: str | None, *, refit: bool) -> None:
             f"evaluate: the training loop of study '{study.name}' reads its own data, so no test set is known here; "
             "register them with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
         )
-    if refit and any(registry.models.get(name).loop for name in study.space.models):
+    if refit and any(study.definition.declarations.get(name).loop for name in study.space.models):
         raise RequestError("evaluate --refit: a training loop of your own chooses its data itself; leave --refit out")
 
 

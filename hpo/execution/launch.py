@@ -28,6 +28,7 @@ from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.execution.loss import explain_loss
+from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
 from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -115,13 +116,13 @@ def plan_launch(
     source = warm_start if isinstance(warm_start, str) else None
     check_top(top, source)
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return _add_cohort_notice(existing)
+        return _add_code_notices(_add_cohort_notice(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    return _add_cohort_notice(_add_repeat_notices(plan))
+    return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
 
 
 def check_top(top: int | None, source: str | None) -> None:
@@ -133,6 +134,19 @@ def check_top(top: int | None, source: str | None) -> None:
     if top is not None and (source is None or top < 1):
         why = "must be at least 1" if source else "of which study? name it with --warm-start, or warm_start=…"
         raise RequestError(f"top = {top}: {why}")
+
+
+def _add_code_notices(plan: LaunchPlan, storage: str | None) -> LaunchPlan:
+    """Return the plan with a notice of each own model that has changed since the study was launched before, if it was.
+
+    Raises:
+        RegistryError: one has become another kind of thing.
+    """
+    if not plan.definition.modules or (stored := find_study(plan.name, storage)) is None:
+        return plan
+    declarations = stored.definition.declarations
+    stored.definition.check_registered()
+    return replace(plan, notices=(*plan.notices, *declarations.describe_changes()))
 
 
 def _plan_study(study: str | None, parameters: Mapping[str, Any] | None, keys: Mapping[str, Any]) -> LaunchPlan:
@@ -231,7 +245,7 @@ def resume_plan(
         )
     budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
     stored.check_growth(values.get("trials"))
-    return LaunchPlan(study, stored.definition, budget)
+    return LaunchPlan(study, stored.definition.complete(), budget)
 
 
 def find_study(name: str, storage: str | None) -> Study | None:
@@ -330,7 +344,8 @@ def launch(
 ) -> optuna.Study:
     """Launch a study, as `hpo launch` does, and return it as Optuna's when no trial is left.
 
-    One worker runs in this process, so that models and data sets that a notebook defines are found.
+    One worker runs in this process, where models and data sets that a notebook defines are found; to several on this
+    machine they are sent.
 
     Args:
         study: a template's name, a path to a study file, or the name of a stored study; a registered training loop or
@@ -338,8 +353,8 @@ def launch(
             arguments define it.
         storage: a storage URL; by default the one that the commands use.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
-            core if there is none. Several workers, and those of a backend, find the user's models and data sets in
-            `imports` alone. 0 only creates the study.
+            core if there is none. Workers of a backend find the user's models and data sets in `imports` alone.
+            0 only creates the study.
         parameters: domains that add to those of the space, or replace them.
         space: a space, or a template's name.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
@@ -363,6 +378,7 @@ def launch(
         plan, options = plan_code_launch(study, storage, options, parameters=parameters, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
-    created = plan.create(storage)
-    run_study(created, options, backend)
+    with send_notebook_code(plan.definition, options, backend) as options:
+        created = plan.create(storage)
+        run_study(created, options, backend)
     return created.optuna_study

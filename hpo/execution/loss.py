@@ -32,7 +32,4 @@ def explain_loss(study: Study, loss: Exception, checkpoints: Path) -> StorageLos
 def _import_options(study: Study) -> str:
     """Return the options that import the study's own models, metrics and data, as far as its definition is known."""
     definition: Definition | None = vars(study).get("definition")  # which may have been read before
-    if definition is None:
-        return ""
-    modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
-    return "".join(f" --import {shlex.quote(module)}" for module in modules)
+    return "" if definition is None else "".join(f" --import {shlex.quote(module)}" for module in definition.imports)

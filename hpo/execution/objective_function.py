@@ -6,7 +6,6 @@ import ast
 import hashlib
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from hpo.errors import RegistryError, RequestError, find_closest
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from hpo.utils.files import write_atomically
-from hpo.utils.source_files import import_file
+from hpo.utils.modules import add_folder, import_file
 from hpo.utils.text import summarize_error
 
 __all__ = [
@@ -254,9 +253,7 @@ def _digest_source(function: Function) -> str:
 
 
 def _import_module(name: str) -> ModuleType:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    add_folder(Path.cwd())
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:

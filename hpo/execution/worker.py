@@ -87,6 +87,8 @@ class Worker:
     def __post_init__(self) -> None:
         self.study.check_trainable()
         self.study.definition.check_registered()
+        for change in self.study.definition.declarations.describe_changes():
+            log.warning("%s", change)
         self.device = select_device(self.options.device)
         if self.options.cpus:
             set_threads(self.options.cpus)

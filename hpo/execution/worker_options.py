@@ -146,7 +146,7 @@ class WorkerOptions(BaseModel):
     imports: Annotated[
         tuple[str, ...],
         Flag("--import", "--import", metavar="MODULE", envvar="HPO_IMPORT"),
-        Field(description="Module, or FILE.py, that registers your models, data sets or metrics."),
+        Field(description="Module that registers your models, data sets or metrics, or the path of its file."),
     ] = ()
     function: Annotated[
         str | None,

@@ -11,6 +11,9 @@ from hpo.utils.home import default_storage
 __all__ = ["format_command", "format_import_options"]
 
 
+TRAINING = ("launch", "evaluate", "reproduce")  # commands that need the user's code
+
+
 def format_command(results: Results, verb: str, more: str = "", *, imports: bool = True) -> str:
     """Format a command of `hpo` on the study, with its storage and imports where needed; passwords are masked.
 
@@ -28,11 +31,10 @@ def format_command(results: Results, verb: str, more: str = "", *, imports: bool
     if verb in ("evaluate", "worker") and location is not None:
         name += f" --objective {shlex.quote(location)}"
     words = [f"hpo {verb} {name}", *([more] if more else [])]
-    return " ".join(words) + (format_import_options(results) if imports else "") + storage
+    needed = imports and (verb in TRAINING or not results.definition.declared)
+    return " ".join(words) + (format_import_options(results) if needed else "") + storage
 
 
 def format_import_options(results: Results) -> str:
     """Format the options that import the study's own models, metrics and data, with a space before each."""
-    definition = results.definition
-    modules = dict.fromkeys(filter(None, [*definition.modules.values(), definition.dataset.module]))
-    return "".join(f" --import {shlex.quote(module)}" for module in modules)
+    return "".join(f" --import {shlex.quote(module)}" for module in results.definition.imports)

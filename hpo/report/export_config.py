@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, get_args
 
-from hpo.config import registry
 from hpo.config.values import OFF
 from hpo.errors import RequestError, describe_unknown
 from hpo.report.data.results import Results, TrialRow, read_results
@@ -72,7 +71,7 @@ def _choose_trial(results: Results, number: int | None) -> TrialRow:
 
 def _objective_entry(results: Results) -> str | dict[str, str]:
     metric, direction = results.definition.metrics[0], results.objective.direction
-    own = registry.metrics.get(metric).direction
+    own = results.definition.declarations.metric(metric).direction
     return metric if direction == own else {"metric": metric, "direction": direction}
 
 

@@ -56,7 +56,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     """Write the next study's file in TOML: the space changed as the findings say, begun from the best trials."""
     definition = results.definition
     parameters, reasons = _change_parameters(results, findings)
-    warm = _warm_start(results, Space(parameters))
+    warm = _warm_start(results, Space(parameters, registered=results.space.registered))
     first = len(warm) + (definition.baseline is not None)
     keys: dict[str, Any] = {
         "name": fit_name(results.name, "-next", ROOM),
@@ -155,7 +155,7 @@ def _change_parameters(results: Results, findings: Sequence[Finding]) -> tuple[d
                 continue  # what was widened is not narrowed
             changed = {**parameters, name: _replace_domain(parameters.get(name), literal)}
             try:
-                Space(changed)
+                Space(changed, registered=results.space.registered)
             except RequestError:
                 continue
             parameters = changed

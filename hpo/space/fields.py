@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticUndefined
 
-from hpo.config.declarations import DeclaredDomain
+from hpo.config.declared_domain import DeclaredDomain
 from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import domains
@@ -96,7 +96,9 @@ def Categorical(  # noqa: N802
 
 
 def _make_range(domain: Range, default: Any, description: str | None) -> Any:
-    default = domain.at(0.5) if default is PydanticUndefined else default
+    if default is PydanticUndefined:
+        middle = domain.at(0.5)
+        default = middle if domain.contains(middle) else domain.low  # of steps so fine that rounding tells them apart
     return _make_field(domain, domain.contains, default, description)
 
 

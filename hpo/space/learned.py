@@ -16,6 +16,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from hpo.config import registry
 from hpo.config.parameter import Parameter
 from hpo.config.values import Value, plain_value
 from hpo.errors import SpaceError
@@ -47,6 +48,7 @@ class LearnedSpace(Space):
         self._distributions = {name: tuple(each.values()) for name, each in distributions.items()}
         self.models = ()
         self.configurations = MappingProxyType({})
+        self.registered = registry.models
         self.domains = {name: (_unite(list(each.values())),) for name, each in distributions.items()}
         self.table = {name: _make_parameter(name, domain) for name, (domain,) in self.domains.items()}
         self.dimensions = self._order_dimensions()

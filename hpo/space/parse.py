@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from pydantic.fields import FieldInfo
 
-from hpo.config.declarations import DeclaredDomain
+from hpo.config.declared_domain import DeclaredDomain
 from hpo.config.parameter import Parameter, unknown_parameter
 from hpo.config.values import OFF
 from hpo.errors import ConfigError, HpoError, SpaceError, describe_unknown

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from hpo.config import registry
 from hpo.config.parameter import Parameter
+from hpo.config.registry import Models
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import OFF, Value
 from hpo.errors import ConfigError, SpaceError
@@ -63,6 +65,8 @@ class Space:
     With `configurations`, sets of values by name, the space may contain the parameter `configuration`: it is sampled
     and stored by name, and stands for all values of that name.
 
+    `registered` knows the models that the space may name: by default those registered in this process.
+
     Raises:
         SpaceError: a rule is broken; the message names the parameter, the value and the rule.
         RegistryError: a model is not registered.
@@ -74,11 +78,13 @@ class Space:
         /,
         *,
         configurations: Mapping[str, Mapping[str, Value]] = MappingProxyType({}),
+        registered: Models = registry.models,
         **more: Any,
     ) -> None:
         literals = {**(parameters or {}), **more}
         self.models = list_models(literals)
-        self.table = all_parameters(self.models)
+        self.registered = registered
+        self.table = all_parameters(self.models, registered)
         self.configurations = configurations
         if configurations:
             self.table[CONFIGURATION.name] = CONFIGURATION
@@ -157,7 +163,7 @@ class Space:
         if not dimension.domain.condition.holds(self._outside | dict(values)):
             return False
         off = {name: None for name, value in values.items() if value == OFF and self.table[name].is_off(OFF)}
-        return dimension.parameter.effect.holds({**self._defaults, **values, **off})
+        return dimension.parameter.effect.holds({**self._defaults, **values, **off}, self.registered)
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}
@@ -324,7 +330,7 @@ class Space:
         """
         for values in self._probes():
             try:
-                rule(TrialConfig(**values))
+                rule(TrialConfig.of(values, self.registered))
             except ConfigError as error:
                 raise SpaceError(f"the space contains invalid configurations: {error}") from error
 
@@ -338,7 +344,7 @@ class Space:
                 if (
                     name not in values
                     and len(self.domains[name]) > 1
-                    and self.table[name].effect.holds(self._defaults | values)
+                    and self.table[name].effect.holds(self._defaults | values, self.registered)
                 ):
                     gaps.setdefault(name, values)
         lines = [

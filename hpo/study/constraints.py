@@ -59,11 +59,11 @@ def read_constraints(texts: object, sampler: str) -> tuple[Constraint, ...]:
     Raises:
         DefinitionError: a constraint is wrong, which the message names; or the sampler does not learn from constraints.
     """
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str | Constraint) for text in texts):
         raise DefinitionError(f'constraints = {texts!r}: must be a list of texts, as ["parameter_count <= 100000"]')
     if texts and sampler not in SAMPLERS:
         raise DefinitionError(f"constraints: sampler '{sampler}' does not learn from them; use tpe or nsga2")
-    return tuple(_parse_constraint(text) for text in texts)
+    return tuple(text if isinstance(text, Constraint) else _parse_constraint(text) for text in texts)
 
 
 def _parse_constraint(text: str) -> Constraint:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hpo.config import registry
+from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
@@ -197,6 +198,8 @@ class Definition(_Frozen):
         warm_start: values of the first trials; of an objective function, parameters as Optuna has them.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
+        modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
+        declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
 
     version: int = VERSION
@@ -209,6 +212,7 @@ class Definition(_Frozen):
     constraints: tuple[Constraint, ...] = ()
     baseline: dict[str, Value] | None = None
     modules: dict[str, str] = {}
+    declarations: Declarations = NONE_DECLARED
     warm_start: tuple[dict[str, JsonValue], ...] = ()
     warm_from: WarmFrom | None = None
     evaluation: Evaluation | None = None
@@ -234,7 +238,7 @@ class Definition(_Frozen):
             return LearnedSpace()
         candidates = self.evaluation.candidates if self.evaluation else ()
         known = {each.label: cast(dict[str, Value], each.values) if self.configured else {} for each in candidates}
-        return Space(self.parameters, configurations=known)
+        return Space(self.parameters, configurations=known, registered=self.declarations)
 
     @property
     def function_location(self) -> str | None:
@@ -258,23 +262,57 @@ class Definition(_Frozen):
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """Return the configuration of a trial with these values; its seed is the study's."""
-        return TrialConfig(**{"seed": self.seed, **values})
+        return TrialConfig.of({"seed": self.seed, **values}, self.declarations)
 
     def baseline_config(self, space: Space) -> TrialConfig:
         """Return the baseline: its own values, the space's constants, and defaults for the rest."""
         return self.config({**constant_parameters(space), **(self.baseline or {})})
 
-    def check_registered(self) -> None:
-        """Refuse to work on a study whose models, metrics or data set are not registered here.
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules to import for training; what a notebook has registered is in none."""
+        modules = dict.fromkeys(filter(None, [*self.modules.values(), self.dataset.module]))
+        return tuple(module for module in modules if module != registry.MAIN)
+
+    def check_readable(self) -> None:
+        """Refuse to read a study of models or metrics that are neither declared in it nor registered here.
 
         Raises:
             RegistryError: names the module to import.
         """
-        for key, module in self.modules.items():
-            kind, _, name = key.partition(":")
-            (registry.models if kind == "model" else registry.metrics).get(name, module)
+        for kind, name, module in self._own_names():
+            if not self.declarations.has(kind, name):
+                _get_entry(kind, name, module)
+
+    @property
+    def declared(self) -> bool:
+        """True if it can be read without the user's code."""
+        return all(self.declarations.has(kind, name) for kind, name, _ in self._own_names())
+
+    def check_registered(self) -> None:
+        """Refuse to train a study whose models, metrics or data set are not registered here, or of another kind by now.
+
+        Raises:
+            RegistryError: names the module to import, or the difference.
+        """
+        for kind, name, module in self._own_names():
+            _get_entry(kind, name, module)
         if self.dataset.module is not None:
             registry.datasets.get(self.dataset.name, self.dataset.module)
+        self.declarations.check_code()
+
+    def _own_names(self) -> Iterator[tuple[str, str, str]]:
+        """Yield kind, name and module of the user's own models and metrics."""
+        for key, module in self.modules.items():
+            kind, _, name = key.partition(":")
+            yield kind, name, module
+
+    def complete(self) -> Definition:
+        """Return the definition with declarations of what is registered here, where an earlier version stored none."""
+        names: dict[str, list[str]] = {"model": [], "metric": []}
+        for kind, name, _ in self._own_names():
+            names[kind].append(name)
+        return self.model_copy(update={"declarations": self.declarations.select(names["model"], names["metric"])})
 
     def differences(self, other: Definition) -> list[str]:
         """List the differences of `other`, one line a key. The report's comparison makes no difference.
@@ -285,6 +323,10 @@ class Definition(_Frozen):
         if other.warm_from is None:
             del stored["warm_from"], requested["warm_from"]
         return _differences(stored, requested)
+
+
+def _get_entry(kind: str, name: str, module: str) -> registry.Entry:
+    return registry.models.get(name, module) if kind == "model" else registry.metrics.get(name, module)
 
 
 def constant_parameters(space: Space) -> dict[str, Value]:
@@ -299,9 +341,10 @@ def constant_parameters(space: Space) -> dict[str, Value]:
 def _comparable(definition: Definition) -> dict[str, Any]:
     """Return a definition as JSON; a data file is identified by its hash, wherever it lies.
 
-    An objective function is identified by its name, for people go on editing it.
+    An objective function is identified by its name, and so are models and metrics, for people go on editing them.
     """
-    data = definition.model_dump(mode="json", exclude={"report": True, "function": {"file", "sha256"}})
+    left_out: dict[str, Any] = {"report": True, "declarations": True, "function": {"file", "sha256"}}
+    data = definition.model_dump(mode="json", exclude=left_out)
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.config.declaration import NONE_DECLARED
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import (
@@ -90,8 +91,11 @@ class Study(StoredStudy):
                 study.adopt(definition, budget)
                 return study
             study.check_definition(definition)
-            if study.definition.report != definition.report:
-                study.replace_definition(study.definition.model_copy(update={"report": definition.report}))
+            changed = study.definition.model_copy(update={"report": definition.report})
+            if study.definition.declarations == NONE_DECLARED:  # of an earlier version
+                changed = changed.model_copy(update={"declarations": definition.declarations})
+            if changed != study.definition:
+                study.replace_definition(changed)
             study.extend(budget)
             return study
 

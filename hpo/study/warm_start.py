@@ -44,7 +44,7 @@ def check_warm_start(tables: object, space: Space, sampler: str) -> tuple[dict[s
 
 
 def _check_table(table: Mapping[str, Any], space: Space, *, complete: bool) -> None:
-    TrialConfig(**{**constant_parameters(space), **table})
+    TrialConfig.of({**constant_parameters(space), **table}, space.registered)
     values = {name: space.table[name].check(value) for name, value in table.items()}
     misfits = space.misfits({**constant_parameters(space), **values})
     for name, value in table.items():

@@ -47,7 +47,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
         model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")
-        _probe(model, config.model, shape, count_outputs(config.model, shape, classes))
+        _probe(model, config.model, shape, count_outputs(config, shape, classes))
         if "init" in entry.uses:
             _initialise(model, config.init)
     # On the CPU, 2.1 times as fast for the CNN 32-64 (62 to 29 ms a step on 2 cores at batch 128). Only for our own

@@ -41,6 +41,7 @@ from tests.fuzz.mutation import (
     mutate_picture,
     write_document,
 )
+from tests.hostile.damage import DECLARED
 
 __all__ = ["Target", "make_targets"]
 
@@ -86,7 +87,7 @@ def make_targets(folder: Path) -> list[Target]:
     reads = {path.name: partial(_read_bundle, bundle, path.name) for path in bundle.iterdir()}
     return [
         Target("study", ".toml", studies, _read_study, documents["toml"]),
-        Target("definition", ".json", [_definition(studies[0], folder)], _read_definition, documents["json"]),
+        Target("definition", ".json", _definitions(studies[0], folder), _read_definition, documents["json"]),
         *(Target("config", f".{s}", [config], _read_config, documents[s]) for s in ("toml", "json", "yaml")),
         Target("sweep", ".yaml", [_sweep()], lambda path: import_sweep(path).toml("x"), documents["yaml"]),
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
@@ -109,9 +110,10 @@ def _as_json(path: Path) -> bytes:
     return json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))).encode()
 
 
-def _definition(study: bytes, folder: Path) -> bytes:
+def _definitions(study: bytes, folder: Path) -> list[bytes]:
     (folder / "good.json").write_bytes(study)
-    return json.dumps(read_study("quickstart")[1].model_dump(mode="json")).encode()
+    stored = read_study("quickstart")[1].model_dump(mode="json")
+    return [json.dumps(each).encode() for each in (stored, {**stored, **DECLARED})]
 
 
 def _sweep() -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PATHS", "Damage", "list_damage"]
+__all__ = ["DECLARED", "PATHS", "Damage", "list_damage"]
 
 STUDY, EVALUATION = 1, 2  # ids of `random` and of its evaluation
 SCRIPT = "<script>alert(1)</script>"
@@ -142,11 +142,47 @@ def _inside(healthy: Path) -> Iterator[Damage]:
             for kind, value in {**VALUES, "removed": REMOVED}.items():
                 name = f"inside of {owner} {key}.{'.'.join(map(str, path))}: {kind}"
                 yield _attribute("study_user", owner, key, kind, json.dumps(_replace(stored, path, value)), name)
+        if (owner, key) == (STUDY, "hpo:definition"):
+            yield from _inside_declarations({**stored, **DECLARED})
         for name, more in EXTRA.get(key, {}).items() if owner == STUDY else ():
             yield _attribute("study_user", owner, key, name, json.dumps({**stored, **more}), f"inside of {key}: {name}")
     connection.close()
 
 
+def _inside_declarations(stored: dict[str, Any]) -> Iterator[Damage]:
+    """Yield a study that declares a model of the user's own, healthy and damaged."""
+    paths = [("declarations", *path) for path in _paths(stored["declarations"])]
+    yield _attribute("study_user", STUDY, "hpo:definition", "declared", json.dumps(stored))
+    for path in paths:
+        for kind, value in {**VALUES, "ours": "epochs", "backtracking": "(a+)+$", "removed": REMOVED}.items():
+            name = f"inside of declarations: {'.'.join(map(str, path))}: {kind}"
+            text = json.dumps(_replace(stored, path, value))
+            yield _attribute("study_user", STUDY, "hpo:definition", kind, text, name)
+
+
+# What a study of a model of the user's own has more, of which no code is here.
+DECLARED: dict[str, Any] = {
+    "parameters": {"model": {"value": "own"}, "blocks": {"choices": [1, 2]}, "optimizer": {"choices": ["adam", "sgd"]}},
+    "baseline": None,
+    "modules": {"model:own": "own_code"},
+    "declarations": {
+        "version": 1,
+        "models": [
+            {
+                "name": "own",
+                "module": "own_code",
+                "uses": ["width", "depth"],
+                "reconstructs": False,
+                "loop": False,
+                "rows": [
+                    {"name": "blocks", "kind": "int", "default": 1, "help": "blocks", "low": 1.0, "high": 4.0},
+                    {"name": "kind", "kind": "str", "default": "a", "choices": ["a", "b"], "optional": True},
+                ],
+            }
+        ],
+        "metrics": [{"name": "error", "module": "own_code", "direction": "minimize", "reported": False}],
+    },
+}
 EXTRA: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "hpo:budget": {"trials 10**9": {"trials": 10**9}, "unknown key": {"x": 1}, "target": {"target": -1e300}},
     "hpo:definition": {

@@ -140,7 +140,7 @@ def test_a_domain_of_another_type_is_refused(annotation: Any, field: Any, says: 
 def test_a_shared_parameter_of_another_type_is_refused() -> None:
     with pytest.raises(RequestError, match="its parameter 'batch_size' is float, but the shared one is int"):
         define(register(create_model("Wrong", batch_size=(float, hpo.Float(1.0, 2.0)))))
-    with pytest.raises(RequestError, match=r"is one of ours already; give it a domain, as hpo.Float\(…\)"):
+    with pytest.raises(RequestError, match=r"is one of ours already; give it a domain: hpo.Float\(…\)"):
         define(register(create_model("Wrong", batch_size=(int, 32))))
 
 

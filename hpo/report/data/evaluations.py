@@ -335,7 +335,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             each.label,
             each.trial,
             each.baseline,
-            trial_config_of(each) if function is None else None,
+            trial_config_of(companion.definition, each) if function is None else None,
             each.values,
             study_scores.get(each.trial) if own and each.trial is not None else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),

@@ -255,9 +255,10 @@ def read_results(study: Study) -> Results:
     """Read a study once.
 
     Raises:
-        RegistryError: it uses a model or metric that is not registered here; the line names the module to import.
+        RegistryError: it uses a model or metric that is neither declared in it nor registered here; the line names the
+            module to import.
     """
-    study.definition.check_registered()
+    study.definition.check_readable()
     epochs = study.storage.read_epochs(study.id)
     trials = study.trials()
     metric = study.definition.objectives[0].metric

@@ -44,7 +44,7 @@ def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
     The number of classes is not known yet; with more than one, the smallest size is a little larger.
     """
     narrowest = config.model_copy(update={"width": 1})
-    minimum = count_dense_parameters(narrowest, math.prod(shape), count_outputs(config.model, shape, 1))
+    minimum = count_dense_parameters(narrowest, math.prod(shape), count_outputs(config, shape, 1))
     budget = config.parameter_budget
     if budget is not None and budget < minimum:
         raise ConfigError(

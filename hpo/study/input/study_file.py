@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.config import registry
+from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import Value
 from hpo.datasets import DatasetReference, make_reference
@@ -85,13 +86,16 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
         raise type(error)(f"{path}: {error}") from error
 
 
-def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) -> tuple[str, Definition, Budget]:
+def parse_definition(
+    table: Mapping[str, Any], default_name: str, base: Path, declarations: Declarations = NONE_DECLARED
+) -> tuple[str, Definition, Budget]:
     """Parse name, definition and budget from the keys of a study file.
 
     Args:
         table: the keys of a study file.
         default_name: the study's name where the table gives none.
         base: the folder that relative paths start from.
+        declarations: of the study that the new one is made from, whose models and metrics need not be registered.
 
     Raises:
         RequestError: names the key and the value that is wrong.
@@ -100,8 +104,8 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
         if key not in KEYS:
             raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
-    space = _space(table, base)
-    objectives = parse_objectives(table.get("objective", default_objective(space.models)))
+    space = _space(table, base, declarations)
+    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations)))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
     pruner = parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
@@ -109,12 +113,13 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     constraints = read_constraints(table.get("constraints", ()), sampler.name)
     metrics = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
-    check_objective_metrics(metrics, space.models)
+    check_objective_metrics(metrics, space.models, declarations)
     _check_validation(space, objectives)
-    baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space))
+    baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
     dataset = _find_dataset(table, space, base)
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
+    declared = declarations.select(space.models, metrics)
     definition = Definition(
         dataset=dataset,
         objectives=objectives,
@@ -124,7 +129,8 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
         parameters=space.to_json(),
         constraints=constraints,
         baseline=baseline,
-        modules=_modules(space, metrics),
+        modules=_modules(declared),
+        declarations=declared,
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
         report=None
         if report is None
@@ -138,13 +144,13 @@ def parse_definition(table: Mapping[str, Any], default_name: str, base: Path) ->
     return name, definition, budget
 
 
-def _parse_baseline(table: Mapping[str, Any], space: Space) -> dict[str, Value] | None:
+def _parse_baseline(table: Mapping[str, Any], space: Space, declarations: Declarations) -> dict[str, Value] | None:
     """Return the values of the key `baseline` in plain form; None without the key."""
     if "baseline" not in table:
         return None
     given = get_table(table, "baseline")
-    config = TrialConfig(**{**constant_parameters(space), **given})
-    parameters = all_parameters([config.model])
+    config = TrialConfig.of({**constant_parameters(space), **given}, declarations)
+    parameters = all_parameters([config.model], declarations)
     return {name: parameters[name].check(value) for name, value in given.items()}
 
 
@@ -154,7 +160,7 @@ def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> Dataset
     Raises:
         DefinitionError: a model would have no data to be trained on.
     """
-    trained_by_us = [name for name in space.models if not registry.models.get(name).loop]
+    trained_by_us = [name for name in space.models if not space.registered.get(name).loop]
     default = "mnist" if trained_by_us else registry.NO_DATA
     value = table.get("dataset")
     dataset = (
@@ -211,7 +217,7 @@ def check_name(name: str, room: int = ROOM) -> str:
     return name
 
 
-def _space(table: Mapping[str, Any], base: Path) -> Space:
+def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> Space:
     """Return the space that the table names, extended and overridden by its `[parameters]`.
 
     Domains that a model declares hold where neither says anything else.
@@ -229,31 +235,35 @@ def _space(table: Mapping[str, Any], base: Path) -> Space:
             )
     try:
         parameters |= get_table(table, "parameters")
-        return Space({**list_declared(list_models(parameters)), **parameters})
+        own = [model for model in list_models(parameters) if not declarations.has("model", model)]
+        return Space({**list_declared(own), **parameters}, registered=declarations)
     except RequestError as error:
         raise type(error)(f"[parameters] {error}") from error
 
 
-def default_objective(models: Iterable[str]) -> str:
+def default_objective(models: Iterable[str], declarations: Declarations = NONE_DECLARED) -> str:
     """Return the objective of a study of these models that names none."""
-    return "val_loss" if any(registry.models.get(name).reconstructs for name in models) else "val_accuracy"
+    return "val_loss" if any(declarations.get(name).reconstructs for name in models) else "val_accuracy"
 
 
-def check_objective_metrics(metrics: Mapping[str, str], models: Iterable[str]) -> None:
+def check_objective_metrics(
+    metrics: Mapping[str, str], models: Iterable[str], declarations: Declarations = NONE_DECLARED
+) -> None:
     """Refuse metrics that a model does not have.
 
     Args:
         metrics: by metric, how the study file asks for it; the error begins with that.
         models: names of models.
+        declarations: of models and metrics that need not be registered.
 
     Raises:
         DefinitionError: a metric is of classes and the model reconstructs its input, or the other way round.
     """
     for model in models:
-        entry = registry.models.get(model)
+        entry = declarations.get(model)
         if entry.loop:
             continue
-        for metric in (name for name in metrics if registry.metrics.get(name).reported):
+        for metric in (name for name in metrics if declarations.metric(name).reported):
             raise DefinitionError(
                 f"{metrics[metric]}: only training loops of your own report it, and model '{model}' is none"
             )
@@ -306,11 +316,10 @@ def parse_component(value: object, kind: str) -> ComponentSpec:
     return ComponentSpec(name=table["name"], options={key: value for key, value in table.items() if key != "name"})
 
 
-def _modules(space: Space, metrics: Iterable[str]) -> dict[str, str]:
+def _modules(declared: Declarations) -> dict[str, str]:
     """Return the modules of models and metrics that are not ours, so that a worker's error can name them."""
-    entries: list[tuple[str, registry.Entry]] = [("model", registry.models.get(name)) for name in sorted(space.models)]
-    entries += [("metric", registry.metrics.get(name)) for name in metrics]
-    return {f"{kind}:{entry.name}": entry.module for kind, entry in entries if not entry.builtin}
+    models = {f"model:{each.name}": each.module for each in declared.models}
+    return models | {f"metric:{each.name}": each.module for each in declared.metrics}
 
 
 def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) -> Budget:

@@ -42,9 +42,11 @@ from hpo.utils.paths import fit_name
 __all__ = [
     "TestSetRead",
     "baseline_or_default",
+    "count_runs",
     "create_evaluations",
     "create_function_evaluations",
     "evaluation_studies",
+    "list_candidates",
     "list_test_set_reads",
     "parameter_values_of",
     "readable_evaluation_studies",
@@ -62,9 +64,9 @@ LONGEST_STEM = 40  # characters of a data set's name in an evaluation's
 MAX_SEEDS = 1000  # of an evaluation
 
 
-def trial_config_of(candidate: Candidate) -> TrialConfig:
-    """Return a candidate's configuration, with the default seed."""
-    return TrialConfig(**cast(dict[str, Value], candidate.values))
+def trial_config_of(definition: Definition, candidate: Candidate) -> TrialConfig:
+    """Return the configuration of a candidate of a study or its evaluation, with the default seed."""
+    return TrialConfig.of(cast(dict[str, Value], candidate.values), definition.declarations)
 
 
 def evaluation_studies(study: Study) -> list[Study]:
@@ -156,12 +158,7 @@ def create_evaluations(
         RequestError: a configuration does not fit the data set, or the name would be too long.
     """
     data = dataset or study.definition.dataset
-    candidates = list(_make_candidates(study, chosen, refit=refit))
-    for each in candidates:
-        try:
-            check_compatible(trial_config_of(each), data)
-        except RequestError as error:
-            raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
+    candidates = list_candidates(study, chosen, data, refit=refit)
     kind = _evaluation_kind(study, dataset, refit=refit)
     return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit))
 
@@ -212,6 +209,35 @@ def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
     if pending:
         evaluations.append(_create(study, kind, replace(plan, candidates=pending)))
     return evaluations
+
+
+def list_candidates(
+    study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], data: DatasetReference, *, refit: bool
+) -> list[Candidate]:
+    """List the configurations that an evaluation trains; see `create_evaluations`.
+
+    Raises:
+        RequestError: one does not fit the data set.
+    """
+    candidates = list(_make_candidates(study, chosen, refit=refit))
+    for each in candidates:
+        try:
+            check_compatible(trial_config_of(study.definition, each), data)
+        except RequestError as error:
+            raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
+    return candidates
+
+
+def count_runs(study: Study, candidate: Candidate, data: DatasetReference, *, refit: bool) -> int:
+    """Count the runs of a configuration in the evaluation that has it, trained or not; 0 if none has."""
+    for evaluation in readable_evaluation_studies(study):
+        definition = evaluation.definition
+        assert definition.evaluation is not None
+        candidates = definition.evaluation.candidates
+        same = definition.dataset == data and definition.evaluation.refit == refit
+        if same and any(_equal(candidate, other) for other in candidates):
+            return evaluation.budget.trials // len(candidates)
+    return 0
 
 
 def _equal(one: Candidate, other: Candidate) -> bool:
@@ -275,6 +301,7 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
             "configuration": {"choices": [each.label for each in candidates]},
         },
         modules=original.modules,
+        declarations=original.declarations,
         evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=plan.refit),
         function=plan.function,
     )

@@ -207,6 +207,7 @@ def fork_study(
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
+    study.definition.check_readable()
     changes = {key: value for key, value in keys.items() if value is not None}
     for key in changes:
         if key not in CHANGEABLE:
@@ -261,7 +262,7 @@ def _change_definition(
         "pruner": {"name": old.pruner.name, **old.pruner.options},
         "seed": old.seed,
         "record_steps": old.record_steps,
-        "constraints": [constraint.text for constraint in old.constraints],
+        "constraints": old.constraints,
         "baseline": old.baseline,
         "report": None if report is None else report.model_dump(mode="json", exclude_none=True),
         **changes,
@@ -271,7 +272,7 @@ def _change_definition(
     if sampler != "grid":  # whose budget is its number of points
         table.setdefault("trials", budget.trials)
     present = {key: value for key, value in table.items() if value is not None}
-    _, definition, new_budget = parse_definition(present, name, Path())
+    _, definition, new_budget = parse_definition(present, name, Path(), old.declarations)
     return definition, new_budget
 
 

@@ -16,7 +16,7 @@ __all__ = ["open_study"]
 
 
 def open_study(study: str | Study | optuna.Study, storage: str | None = None, imports: Sequence[str] = ()) -> Study:
-    """Return a stored study, everything registered that its definition names.
+    """Return a stored study. To read it, what its definition names need not be registered.
 
     Args:
         study: its name; or a study, as `hpo.launch` returns one.
@@ -26,12 +26,9 @@ def open_study(study: str | Study | optuna.Study, storage: str | None = None, im
     Raises:
         RequestError: there is no such storage or study, a module cannot be imported, or Optuna's study is in a storage
             of another kind.
-        RegistryError: its model, data set or metric is not registered.
     """
     registry.import_modules(imports)
-    opened = _open(study, storage)
-    opened.definition.check_registered()
-    return opened
+    return _open(study, storage)
 
 
 def _open(study: str | Study | optuna.Study, storage: str | None) -> Study:

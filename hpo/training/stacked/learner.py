@@ -71,7 +71,7 @@ class StackedLearner:
     ) -> None:
         self._device, self._record_steps = device, record_steps
         self._features = torch.Size(shape).numel()
-        self._outputs = count_outputs(members[0].config.model, shape, classes)
+        self._outputs = count_outputs(members[0].config, shape, classes)
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
