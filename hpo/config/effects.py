@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hpo.config.choices import OPTIMIZERS, SCHEDULES
@@ -86,6 +87,7 @@ def when_optimizer_takes(name: str) -> Effect:
     return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
 
 
+@cache
 def when_model_is(name: str) -> Effect:
     """Return the effect of a parameter of one model."""
     return Effect(f"model is {name}", ("model",), lambda values, _: values["model"] == name)

@@ -149,7 +149,7 @@ class Unmeasured(TorchDataset):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Items(broken), r"data set 'mine', train, sample 17: KeyError: 'lost' (line"),
+        (Items(broken), r"data set 'mine', train, sample 17: KeyError: 'lost' (test_map_style.py, line"),
         (Items(lambda i: (tensor(i), "cat")), "sample 0: its label is the text 'cat'; give classes numbers, from 0"),
         (Items(lambda i: (tensor(i), 0.5)), "sample 0: its label is 0.5; it must be a whole number, the class"),
         (Items(lambda i: (tensor(i), torch.zeros(4))), "sample 0: a label of shape (4,); it must be one class number"),
@@ -182,7 +182,6 @@ def test_what_cannot_be_a_data_set_is_one_line(data: Any, message: str) -> None:
 
 
 def test_the_line_of_the_users_own_code_is_named() -> None:
-    assert "(line" in refused(lambda: Items(broken))
     assert "(test_map_style.py, line " in refused(lambda: Items(broken))
 
 
