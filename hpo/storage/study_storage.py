@@ -19,18 +19,17 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
-from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
-from typing_extensions import override
 
 from hpo.storage import leases
 from hpo.storage.clock import MACHINES
 from hpo.storage.disk_full import SqliteConnection, is_full, name_full_disk
 from hpo.storage.identity import FileWatch
-from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
+from hpo.storage.leased_storage import ATTEMPT, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
+from hpo.storage.optimize_leases import OptimizeStorage, StaleTrialCallback
 from hpo.storage.statements import (
     count_trials,
     delete_study,
@@ -75,7 +74,6 @@ __all__ = ["ENVIRONMENT", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStor
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
 EpochMetrics = dict[str, float]
-StaleTrialCallback = Callable[[optuna.Study, FrozenTrial], None]
 Array = np.ndarray[Any, np.dtype[np.float32]]
 FLOATS = "<f4"  # as the database holds them
 
@@ -95,7 +93,7 @@ class EpochSteps:
     seconds: Array
 
 
-class StudyStorage(LeasedStorage, BaseHeartbeat):
+class StudyStorage(OptimizeStorage):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
     It takes the place of `optuna.storages.RDBStorage`, whose arguments it has.
@@ -105,7 +103,8 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
             file.
         engine_kwargs: arguments of `sqlalchemy.create_engine`, which override our own.
         skip_compatibility_check: whether tables of another version of Optuna are used as they are.
-        heartbeat_interval: seconds between the heartbeats of a trial under `study.optimize`; None is no heartbeat.
+        heartbeat_interval: seconds between the heartbeats of a trial under `study.optimize`, as plain Optuna has them;
+            by default, trials are leased instead, and fail a minute after their process is gone.
         grace_period: seconds without a heartbeat after which a trial is failed; by default twice the interval.
         heartbeat_stale_trial_callback: called with the study and a trial that was failed so, such as
             `optuna.storages.RetryHeartbeatStaleTrialCallback()`.
@@ -170,15 +169,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
         """Return one line for a database's error, in its own words."""
         return explain_connect_error(self.url, error, "does not answer")
 
-    def read(self, step: Callable[[sa.Connection], Result]) -> Result:
-        """Run `step` on a connection that reads, apart from the cache and the buffer, and return its result."""
-
-        def once() -> Result:
-            with self._transaction_lock, self.engine.connect() as connection:
-                return step(connection)
-
-        return self.retry_policy(once)
-
     def rescue_if_lost(self) -> None:
         """Save what a SQLite file holds, should it be deleted or replaced from now on; its loss is noticed anyway."""
         if self._file is not None:
@@ -188,24 +178,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
     def rescued(self) -> Path | None:
         """The copy of what a lost SQLite file held; None where there is none."""
         return None if self._file is None else self._file.saved
-
-    # Heartbeats of `study.optimize`. Our own workers hold leases instead.
-
-    @override
-    def record_heartbeat(self, trial_id: int) -> None:
-        self._rdb.record_heartbeat(trial_id)
-
-    @override
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        return self._rdb._get_stale_trial_ids(study_id)
-
-    @override
-    def get_heartbeat_interval(self) -> int | None:
-        return self._rdb.get_heartbeat_interval()
-
-    @override
-    def get_heartbeat_stale_trial_callback(self) -> StaleTrialCallback | None:
-        return self._rdb.get_heartbeat_stale_trial_callback()
 
     # Studies.
 
@@ -471,7 +443,7 @@ def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -
     trial_id = trial._trial_id
     failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == trial.state)
     if trial.state == TrialState.RUNNING:
-        held = sa.select(LEASES.c.trial_id).where(LEASES.c.worker.is_not(None))
+        held = sa.select(LEASES.c.trial_id).where(leases.is_held(connection))
         failed = failed.where(TRIALS.c.trial_id.not_in(held))
     if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
         return False

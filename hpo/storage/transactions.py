@@ -6,8 +6,10 @@ Each takes along what waits in the buffer, and brings back what others have chan
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
@@ -32,6 +34,7 @@ __all__ = ["Outage", "TransactionalStorage"]
 
 log = logging.getLogger("hpo.study")
 Result = TypeVar("Result")
+_OPEN: weakref.WeakSet[TransactionalStorage] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,31 @@ class TransactionalStorage(BaseStorage):
         self.engine: sa.Engine = rdb.engine
         self.retry_policy = RetryPolicy(mask(rdb.engine.url))
         self.damage = DamageLog()
-        self._transaction_lock = threading.RLock()  # one transaction at a time; taken before the other
-        self._state_lock = threading.RLock()  # for what is below; never held while the database is waited for
-        self._rdb = retrying_proxy(rdb, self.retry_policy, self._transaction_lock)
-        self._buffer = WriteBuffer()
-        self._caches: dict[int, TrialCache] = {}
-        self._study_of: dict[int, int] = {}
+        self._plain_rdb = rdb
         self._names: dict[int, str] = {}  # by which messages call them
         self._directions: dict[int, list[StudyDirection]] = {}
         self._leases: dict[int, leases.Lease] = {}
         self._lost: set[int] = set()
         self._outage: Outage | None = None
         self.loss: RunError | None = None
+        self._reset()
+        _OPEN.add(self)
+
+    def _reset(self) -> None:
+        """Begin with nothing cached, buffered or locked."""
+        self._transaction_lock = threading.RLock()  # one transaction at a time; taken before the other
+        self._state_lock = threading.RLock()  # for what is below; never held while the database is waited for
+        self._rdb = retrying_proxy(self._plain_rdb, self.retry_policy, self._transaction_lock)
+        self._buffer = WriteBuffer()
+        self._caches: dict[int, TrialCache] = {}
+        self._study_of: dict[int, int] = {}
+
+    def _begin_in_child(self) -> None:
+        """Leave the connections, threads and locks to the process that this one was forked from."""
+        if not isinstance(self.engine.pool, sa.StaticPool):  # a database in memory is its one connection
+            self._parents_pool = self.engine.pool  # kept, for its connections are not this process's to close
+            self.engine.dispose(close=False)
+        self._reset()
 
     # Transactions.
 
@@ -200,6 +216,15 @@ class TransactionalStorage(BaseStorage):
 
         return self.retry_policy(once)
 
+    def read(self, step: Callable[[sa.Connection], Result]) -> Result:
+        """Run `step` on a connection that reads, apart from the cache and the buffer, and return its result."""
+
+        def once() -> Result:
+            with self._transaction_lock, self.engine.connect() as connection:
+                return step(connection)
+
+        return self.retry_policy(once)
+
     # What others have changed.
 
     def _read(self, connection: sa.Connection, study_id: int, also: Iterable[int] = ()) -> Snapshot:
@@ -255,3 +280,12 @@ class TransactionalStorage(BaseStorage):
     def is_unavailable(self) -> bool:
         """True while the database does not answer, and for good once it is lost."""
         return self._outage is not None or self.loss is not None
+
+
+def _begin_in_child() -> None:
+    for storage in list(_OPEN):
+        storage._begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

@@ -26,6 +26,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
 from hpo.errors import LeaseLostError, StorageLostError
 from hpo.storage import leases
@@ -72,8 +73,12 @@ class WriteBehindStorage(StudyRecords):
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
         super().__init__(rdb)
         self._write_behind = write_behind
-        self._timer: threading.Timer | None = None
         atexit.register(_flush_at_exit, weakref.ref(self))
+
+    @override
+    def _reset(self) -> None:
+        super()._reset()
+        self._timer: threading.Timer | None = None
 
     # Reading.
 
@@ -228,13 +233,27 @@ class WriteBehindStorage(StudyRecords):
         def create(connection: sa.Connection) -> int:
             lock_study(connection, study_id)
             trial_id = add_trial(connection, study_id, count_trials(connection, study_id), template_trial)
-            purge_trials(connection, LEASES, [trial_id])
+            if template_trial is None:
+                self._begin_trial(connection, study_id, trial_id, new=True)
+            else:
+                purge_trials(connection, LEASES, [trial_id])
             return trial_id
 
         trial_id = self._transact(study_id, create)
         if template_trial is None or template_trial.state == TrialState.RUNNING:
             self._adopt(study_id, trial_id)
         return trial_id
+
+    def _begin_trial(self, connection: sa.Connection, study_id: int, trial_id: int, *, new: bool) -> None:
+        """Record that this process begins a trial, a new one or one that waited; part of the transaction."""
+        if holder := self._lease_holder():
+            leases.insert_lease(connection, study_id, trial_id, 1, holder)
+        elif new:
+            purge_trials(connection, LEASES, [trial_id])
+
+    def _lease_holder(self) -> leases.WorkerInfo | None:
+        """Return who holds the trial that is begun now; None where nobody does."""
+        return None
 
     def _adopt(self, study_id: int, trial_id: int, held: leases.Lease | None = None) -> None:
         """Take the trial as one that this process runs."""
@@ -298,6 +317,8 @@ class WriteBehindStorage(StudyRecords):
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
             if state.is_finished():
                 leases.delete_leases(connection, [trial_id])
+            elif running:
+                self._begin_trial(connection, study_id, trial_id, new=False)
             return True
 
         running = state == TrialState.RUNNING
