@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -30,9 +30,11 @@ from typing_extensions import override
 
 from hpo.errors import HpoError
 from hpo.storage import clock
+from hpo.storage.cache import TrialCache
 from hpo.storage.leased_storage import LeasedStorage, LeaseGrant
 from hpo.storage.leases import OPTUNA, WorkerInfo, delete_leases
 from hpo.storage.tables import LEASES, TRIALS, begin, utc_time
+from hpo.storage.trial_query import Snapshot
 
 __all__ = ["LEASE", "RENEWAL", "OptimizeStorage", "StaleTrialCallback"]
 
@@ -128,6 +130,22 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
         super()._drop_trials(refused, settled)
         for trial_id in (*refused, *settled):
             self._asked.pop(trial_id, None)
+
+    # Trials that were asked for, which another process may tell.
+
+    def _asked_for(self, trial_ids: Iterable[int]) -> set[int]:
+        return {trial_id for trial_id in trial_ids if self._asked.get(trial_id) == ASK}
+
+    @override
+    def _is_busy(self, cache: TrialCache) -> bool:
+        busy = self._buffer.since is not None or cache.own > self._asked_for(cache.own)
+        return busy and super()._is_busy(cache)
+
+    @override
+    def _read(self, connection: sa.Connection, study_id: int, also: Iterable[int] = ()) -> Snapshot:
+        with self._state_lock:
+            asked = self._asked_for(self._caches[study_id].own if study_id in self._caches else ())
+        return super()._read(connection, study_id, asked.union(also))
 
     # Renewal.
 
@@ -269,6 +287,5 @@ def _give_up_at_exit(reference: weakref.ref[OptimizeStorage]) -> None:
     storage = reference()
     if storage is None or storage.is_unavailable:
         return
-    asked = [trial_id for trial_id, begun in storage._asked.items() if begun == ASK]
-    if asked:
+    if asked := storage._asked_for(storage._asked):
         storage._try(lambda connection: delete_leases(connection, asked))

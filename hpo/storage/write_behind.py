@@ -86,9 +86,10 @@ class WriteBehindStorage(StudyRecords):
         """Return the cache of a study, up to date; while a trial of it runs here, at most a second old."""
         with self._state_lock:
             cache = self._caches.get(study_id)
-            if cache is not None and cache.own and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
+            busy = cache is not None and self._is_busy(cache)
+            if cache and busy and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
                 return cache
-        if cache is None or not cache.own:
+        if cache is None or not busy:
             return self.retry_policy(lambda: self._read_study(study_id))
         if not self._transaction_lock.acquire(blocking=False):
             return cache  # the database is being waited for; training goes on meanwhile
@@ -101,6 +102,10 @@ class WriteBehindStorage(StudyRecords):
             return cache
         finally:
             self._transaction_lock.release()
+
+    def _is_busy(self, cache: TrialCache) -> bool:
+        """Return whether a trial of the study runs here, so that what is known of the others may be a second old."""
+        return bool(cache.own)
 
     def _trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial as it is now.

@@ -247,6 +247,20 @@ def test_a_trial_that_waited_is_held_as_well(file: StudyStorage, other: StudySto
         file.set_trial_state_values(trial._trial_id, COMPLETE, [0.5])
 
 
+def test_what_another_process_tells_of_an_asked_trial_is_seen(file: StudyStorage, other: StudyStorage) -> None:
+    study = load(file)
+    asked = study.ask()
+    load(other).tell(asked.number, 0.5)
+    assert study.best_value == 0.5
+    mine = study.ask()
+    mine.suggest_float("x", 0, 1)
+    load(other).tell(mine.number, 0.25)
+    file.flush()
+    assert study.best_value == 0.25
+    with pytest.raises(ValueError, match="Cannot tell a COMPLETE"):
+        study.tell(mine, 1.0)
+
+
 # Workers beside them.
 
 
