@@ -288,4 +288,7 @@ def _give_up_at_exit(reference: weakref.ref[OptimizeStorage]) -> None:
     if storage is None or storage.is_unavailable:
         return
     if asked := storage._asked_for(storage._asked):
-        storage._try(lambda connection: delete_leases(connection, asked))
+        # Where the database does not answer now, they fail in a minute.
+        with suppress(sqlalchemy.exc.SQLAlchemyError, HpoError), storage.engine.begin() as connection:
+            begin(connection)
+            delete_leases(connection, asked)
