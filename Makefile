@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile bench clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -50,6 +50,10 @@ fuzz: $(VENV)/installed-test
 hostile: $(VENV)/installed-test
 	$(BIN)/python -m tests.hostile
 
+# Optuna's own tests with our storage in the place of its own; half an hour.
+optuna-tests: $(VENV)/installed-test
+	$(BIN)/python -m tests.optuna_suite
+
 bench: $(VENV)/installed-test
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python -m benchmarks.storage
@@ -57,6 +61,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.convolutions
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.repeats
+	$(BIN)/python -m benchmarks.objective_function
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

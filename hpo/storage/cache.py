@@ -74,10 +74,11 @@ class TrialCache:
         self._order: list[int] = []
 
     def update(self, snapshot: Snapshot) -> None:
-        """Store what was read, except of the trials that this process runs."""
+        """Store what was read, except of the trials that this process runs and nobody else has ended."""
         self.name = snapshot.name
         for trial in snapshot.trials:
-            if trial._trial_id not in self.own:
+            if trial._trial_id not in self.own or trial.state.is_finished():
+                self.own.discard(trial._trial_id)
                 self.put(trial)
         self.read_at = time.monotonic()
 

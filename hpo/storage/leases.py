@@ -22,6 +22,8 @@ from hpo.storage.stored_values import is_finite, is_whole
 from hpo.storage.tables import LEASES, STUDY_USER_ATTRS, TRIALS, WORKERS, upsert, upsert_one, utc_time
 
 __all__ = [
+    "HAS_WORKER",
+    "OPTUNA",
     "ClaimableTrial",
     "Lease",
     "LeaseState",
@@ -37,6 +39,7 @@ __all__ = [
     "find_claimable",
     "insert_lease",
     "insert_leases",
+    "is_held",
     "lease_states",
     "read_workers",
     "register_worker",
@@ -47,6 +50,8 @@ __all__ = [
 ]  # fmt: skip
 
 FORGET_AFTER = 86400.0  # seconds after which a worker that died is no longer listed
+OPTUNA = "optuna:"  # what the holders of trials under Optuna's own loops begin with; no worker does
+HAS_WORKER = LEASES.c.worker.not_like(f"{OPTUNA}%")  # nor has a trial that waits
 IS_WAITING = TRIALS.c.state == TrialState.WAITING
 
 
@@ -139,7 +144,7 @@ def find_all_claimable(
 def _is_abandoned(connection: sa.Connection, worker: WorkerInfo, held: Collection[int]) -> sa.ColumnElement[bool]:
     orphan = (LEASES.c.worker == worker.name) & LEASES.c.trial_id.not_in(held)
     # One that waited again may be run by another tool, which knows no leases: that one has no worker.
-    expired = LEASES.c.worker.is_not(None) & (LEASES.c.expires < database_clock(connection))
+    expired = HAS_WORKER & (LEASES.c.expires < database_clock(connection))
     return sa.and_(TRIALS.c.state == TrialState.RUNNING, orphan | expired)
 
 
@@ -223,6 +228,13 @@ def delete_leases(connection: sa.Connection, trial_ids: Collection[int]) -> None
 
 
 # Holding.
+
+
+def is_held(connection: sa.Connection) -> sa.ColumnElement[bool]:
+    """Return an expression for whether a lease is held: by a worker, dead or alive, or by a loop of Optuna's that is
+    alive.
+    """
+    return HAS_WORKER | (LEASES.c.expires >= database_clock(connection))
 
 
 @dataclass(frozen=True)
@@ -321,7 +333,7 @@ def count_held_by_others(connection: sa.Connection, study_id: int, held: Collect
         held: ids of trials that are not counted.
         waiting: whether those that wait count as well: others are claiming them just now.
     """
-    theirs = (TRIALS.c.state == TrialState.RUNNING) & LEASES.c.worker.is_not(None) & LEASES.c.trial_id.not_in(held)
+    theirs = (TRIALS.c.state == TrialState.RUNNING) & HAS_WORKER & LEASES.c.trial_id.not_in(held)
     counted = theirs | (TRIALS.c.state == TrialState.WAITING) if waiting else theirs
     joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
     query = sa.select(sa.func.count()).select_from(joined).where(TRIALS.c.study_id == study_id, counted)

@@ -7,30 +7,27 @@ back; all metrics of every epoch, for Optuna keeps one float a step; and the los
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import sqlalchemy as sa
 import sqlalchemy.exc
 import tenacity
 from optuna.storages import RDBStorage
-from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
-from typing_extensions import override
 
 from hpo.storage import leases
 from hpo.storage.clock import MACHINES
 from hpo.storage.disk_full import SqliteConnection, is_full, name_full_disk
 from hpo.storage.identity import FileWatch
-from hpo.storage.leased_storage import ATTEMPT, LeasedStorage, LeaseGrant
+from hpo.storage.leased_storage import ATTEMPT, LeaseGrant
 from hpo.storage.network_fs import refuse_network_sqlite
+from hpo.storage.optimize_leases import StaleTrialCallback
+from hpo.storage.reports import EpochMetrics, EpochSteps, ReportStorage
 from hpo.storage.statements import (
     count_trials,
     delete_study,
@@ -39,7 +36,7 @@ from hpo.storage.statements import (
     insert_slots,
     purge_study,
 )
-from hpo.storage.stored_values import UnreadableError, is_whole, parse_metrics, parse_value
+from hpo.storage.stored_values import is_whole, parse_value
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -57,7 +54,7 @@ from hpo.storage.tables import (
     metadata,
     store_fractions,
 )
-from hpo.storage.transient_errors import Result, with_retries
+from hpo.storage.transient_errors import with_retries
 from hpo.storage.trial_query import STATES
 from hpo.storage.url import (
     check_file,
@@ -74,28 +71,8 @@ __all__ = ["ENVIRONMENT", "EpochMetrics", "EpochSteps", "LeaseGrant", "StudyStor
 
 ENVIRONMENT = "hpo:environment"  # a trial's system attribute: what it was trained with
 
-EpochMetrics = dict[str, float]
-StaleTrialCallback = Callable[[optuna.Study, FrozenTrial], None]
-Array = np.ndarray[Any, np.dtype[np.float32]]
-FLOATS = "<f4"  # as the database holds them
 
-
-@dataclass(frozen=True, eq=False)
-class EpochSteps:
-    """The steps of one epoch of training, in order.
-
-    Attributes:
-        epoch: its number, from 1.
-        losses: the mean loss at each step, measured before it: (steps,), float32.
-        seconds: of training at each step's end, counted from the trial's beginning: (steps,), float32.
-    """
-
-    epoch: int
-    losses: Array
-    seconds: Array
-
-
-class StudyStorage(LeasedStorage, BaseHeartbeat):
+class StudyStorage(ReportStorage):
     """Studies in a SQL database: SQLite for one machine, PostgreSQL or MySQL/MariaDB for many.
 
     It takes the place of `optuna.storages.RDBStorage`, whose arguments it has.
@@ -105,7 +82,8 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
             file.
         engine_kwargs: arguments of `sqlalchemy.create_engine`, which override our own.
         skip_compatibility_check: whether tables of another version of Optuna are used as they are.
-        heartbeat_interval: seconds between the heartbeats of a trial under `study.optimize`; None is no heartbeat.
+        heartbeat_interval: seconds between the heartbeats of a trial under `study.optimize`, as plain Optuna has them;
+            by default, trials are leased instead, and fail a minute after their process is gone.
         grace_period: seconds without a heartbeat after which a trial is failed; by default twice the interval.
         heartbeat_stale_trial_callback: called with the study and a trial that was failed so, such as
             `optuna.storages.RetryHeartbeatStaleTrialCallback()`.
@@ -170,15 +148,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
         """Return one line for a database's error, in its own words."""
         return explain_connect_error(self.url, error, "does not answer")
 
-    def read(self, step: Callable[[sa.Connection], Result]) -> Result:
-        """Run `step` on a connection that reads, apart from the cache and the buffer, and return its result."""
-
-        def once() -> Result:
-            with self._transaction_lock, self.engine.connect() as connection:
-                return step(connection)
-
-        return self.retry_policy(once)
-
     def rescue_if_lost(self) -> None:
         """Save what a SQLite file holds, should it be deleted or replaced from now on; its loss is noticed anyway."""
         if self._file is not None:
@@ -188,24 +157,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
     def rescued(self) -> Path | None:
         """The copy of what a lost SQLite file held; None where there is none."""
         return None if self._file is None else self._file.saved
-
-    # Heartbeats of `study.optimize`. Our own workers hold leases instead.
-
-    @override
-    def record_heartbeat(self, trial_id: int) -> None:
-        self._rdb.record_heartbeat(trial_id)
-
-    @override
-    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        return self._rdb._get_stale_trial_ids(study_id)
-
-    @override
-    def get_heartbeat_interval(self) -> int | None:
-        return self._rdb.get_heartbeat_interval()
-
-    @override
-    def get_heartbeat_stale_trial_callback(self) -> StaleTrialCallback | None:
-        return self._rdb.get_heartbeat_stale_trial_callback()
 
     # Studies.
 
@@ -302,25 +253,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
 
     # Trials.
 
-    def discard_reports(self, trial_id: int, after: int) -> None:
-        """Delete what a trial of this process reported of the epochs after that one, from which it resumes.
-
-        Raises:
-            LeaseLostError: another worker has taken it over.
-        """
-
-        def step(connection: sa.Connection) -> None:
-            for epoch in (EPOCHS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
-                table = epoch.table
-                connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
-
-        trial = self.get_trial(trial_id)
-        study_id = self._study_of[trial_id]
-        self._transact(study_id, step, trial_id=trial_id)
-        trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= after}
-        with self._state_lock:
-            self._caches[study_id].put(trial)
-
     def retry(self, study_id: int, numbers: Collection[int] | None = None) -> list[int]:
         """Put FAIL trials back to WAITING under their own numbers, their reports cleared; return the numbers.
 
@@ -336,78 +268,6 @@ class StudyStorage(LeasedStorage, BaseHeartbeat):
             return [trial.number for trial in failed if _reset_trial(connection, study_id, trial)]
 
         return self._transact(study_id, step)
-
-    # All metrics of every epoch, and the loss of every step.
-
-    def record_epoch(self, trial_id: int, epoch: int, metrics: EpochMetrics) -> None:
-        """Store the metrics of one epoch of an unfinished trial; a second call for the epoch updates them.
-
-        Raises:
-            LeaseLostError: another worker has taken it over.
-        """
-        self._write_report(EPOCHS, trial_id, epoch, {"metrics": json.dumps(metrics)})
-
-    def record_steps(self, trial_id: int, steps: EpochSteps) -> None:
-        """Store the steps of one epoch of an unfinished trial; a second call for the epoch updates them.
-
-        Raises:
-            LeaseLostError: another worker has taken it over.
-        """
-        parts = {"losses": steps.losses, "seconds": steps.seconds}
-        row = {name: part.astype(FLOATS).tobytes() for name, part in parts.items()}
-        self._write_report(STEPS, trial_id, steps.epoch, row)
-
-    def _write_report(self, table: sa.Table, trial_id: int, epoch: int, row: Mapping[str, Any]) -> None:
-        held = self._leases.get(trial_id)
-        self._trial(trial_id)
-        place = {"attempt": held.attempt if held else 1, "epoch": epoch, "study_id": self._study_of[trial_id]}
-        self._edit_trial(trial_id, table, {**place, **row}, lambda _: None)
-
-    def read_epochs(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochMetrics]]:
-        """Read the metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
-        found = self._read_reports(EPOCHS, study_id, trial_id, lambda row: parse_metrics(row.metrics))
-        return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
-
-    def read_steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
-        """Read the steps of every epoch by trial id, in order; of a trial's last attempt at each epoch.
-
-        Trials that have recorded none are left out.
-        """
-        found = self._read_reports(STEPS, study_id, trial_id, _parse_steps)
-        return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
-
-    def _read_reports(
-        self, table: sa.Table, study_id: int, trial_id: int | None, read: Callable[[sa.Row[Any]], Result]
-    ) -> dict[int, dict[int, Result]]:
-        """Read a table of ours by trial id and epoch, in order; of the last attempt at each epoch.
-
-        Rows that `read` cannot read are left out.
-        """
-        self.flush()
-        query = (
-            sa.select(table)
-            .where(table.c.study_id == study_id, *([table.c.trial_id == trial_id] if trial_id is not None else []))
-            .order_by(table.c.trial_id, table.c.epoch, table.c.attempt)
-        )
-
-        def step(connection: sa.Connection) -> dict[int, dict[int, Result]]:
-            found: dict[int, dict[int, Result]] = {}
-            for row in connection.execute(query):
-                try:
-                    found.setdefault(row.trial_id, {})[row.epoch] = read(row)
-                except UnreadableError as error:
-                    self.damage.add(study_id, f"a row of {table.name}", error)
-            return found
-
-        return self.read(step)
-
-    @with_retries
-    def read_last_epochs(self, study_id: int, trial_ids: Collection[int]) -> dict[int, int]:
-        """Read the last epoch that each of these trials has in the database, by id."""
-        mine = EPOCHS.c.study_id == study_id, EPOCHS.c.trial_id.in_(trial_ids)
-        query = sa.select(EPOCHS.c.trial_id, sa.func.max(EPOCHS.c.epoch)).where(*mine).group_by(EPOCHS.c.trial_id)
-        with self._transaction_lock, self.engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(query)} if trial_ids else {}
 
 
 # Opening.
@@ -458,20 +318,12 @@ def _engine_options(url: URL, own: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **own, "connect_args": {**connect, **own.get("connect_args", {})}}
 
 
-def _parse_steps(row: sa.Row[Any]) -> EpochSteps:
-    parts = row.losses, row.seconds
-    if not all(isinstance(part, bytes) and len(part) % 4 == 0 for part in parts) or len({*map(len, parts)}) > 1:
-        raise UnreadableError("the losses and seconds of an epoch are not as many numbers each")
-    losses, seconds = (np.frombuffer(part, FLOATS).astype(np.float32) for part in parts)
-    return EpochSteps(row.epoch, losses, seconds)
-
-
 def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -> bool:
     """Reset a trial that failed, or was abandoned, to WAITING without results; return whether nobody was faster."""
     trial_id = trial._trial_id
     failed = sa.update(TRIALS).where(TRIALS.c.trial_id == trial_id, TRIALS.c.state == trial.state)
     if trial.state == TrialState.RUNNING:
-        held = sa.select(LEASES.c.trial_id).where(LEASES.c.worker.is_not(None))
+        held = sa.select(LEASES.c.trial_id).where(leases.is_held(connection))
         failed = failed.where(TRIALS.c.trial_id.not_in(held))
     if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
         return False

@@ -16,54 +16,43 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
 import sqlalchemy.exc
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
-from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedError
+from hpo.errors import LeaseLostError, StorageLostError
 from hpo.storage import leases
-from hpo.storage.cache import FINAL, TrialCache, WriteBuffer, copy_trial
+from hpo.storage.cache import FINAL, TrialCache, copy_trial
 from hpo.storage.identity import is_gone
 from hpo.storage.statements import add_trial, count_trials, set_state, value_row
-from hpo.storage.stored_values import DamageLog, UnreadableError, parse_system_attr, parse_value, shorten
+from hpo.storage.study_records import StudyRecords
 from hpo.storage.tables import (
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
-    STUDIES,
-    STUDY_DIRECTIONS,
-    STUDY_SYSTEM_ATTRS,
-    STUDY_USER_ATTRS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
-    begin,
     lock_study,
     purge_trials,
     upsert,
 )
+from hpo.storage.transactions import Outage
 from hpo.storage.transient_errors import (
     RETRY_SECONDS,
-    RetryPolicy,
     first_line,
     is_transient,
-    retrying_proxy,
     with_retries,
 )
-from hpo.storage.trial_query import Snapshot, TrialQuery, read_snapshot
-from hpo.storage.url import mask
 
 __all__ = ["WriteBehindStorage"]
 
@@ -73,212 +62,34 @@ LARGEST, LONGEST = 2**31 - 1, 512  # of a step, and of a name, in Optuna's table
 STALE = 0.8  # seconds that a write may wait, and that what is known of others may be old while a trial runs here
 
 
-@dataclass(frozen=True)
-class Outage:
-    """An outage of the database: its last error, and since when it lasts, in seconds of a monotonic clock."""
-
-    error: Exception
-    since: float
-
-
-class WriteBehindStorage(BaseStorage):
+class WriteBehindStorage(StudyRecords):
     """Optuna storage that caches trials and batches writes.
 
     Args:
         rdb: Optuna's storage on the same database; it does what is done to studies.
         write_behind: whether writes may wait; a database in memory does not let a second thread write them.
-
-    Attributes:
-        engine: the SQLAlchemy engine that every statement goes through.
-        retry_policy: how long, and how often, transient errors are retried.
-        damage: what could not be read of trials.
-        loss: why nothing more can be stored, once the database, or the study that a worker of this process trains, was
-            deleted or replaced; None before that.
     """
 
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
-        self.engine: sa.Engine = rdb.engine
-        self.retry_policy = RetryPolicy(mask(rdb.engine.url))
-        self.damage = DamageLog()
-        self._transaction_lock = threading.RLock()  # one transaction at a time; taken before the other
-        self._state_lock = threading.RLock()  # for what is below; never held while the database is waited for
-        self._rdb = retrying_proxy(rdb, self.retry_policy, self._transaction_lock)
+        super().__init__(rdb)
         self._write_behind = write_behind
-        self._buffer = WriteBuffer()
-        self._caches: dict[int, TrialCache] = {}
-        self._study_of: dict[int, int] = {}
-        self._names: dict[int, str] = {}  # by which messages call them
-        self._directions: dict[int, list[StudyDirection]] = {}
-        self._leases: dict[int, leases.Lease] = {}
-        self._lost: set[int] = set()
-        self._timer: threading.Timer | None = None
-        self._outage: Outage | None = None
-        self.loss: RunError | None = None
         atexit.register(_flush_at_exit, weakref.ref(self))
 
-    # Transactions.
-
-    def _transact(
-        self,
-        study_id: int | None,
-        step: Callable[[sa.Connection], Result],
-        *,
-        trial_id: int | None = None,
-        settles: bool = False,
-    ) -> Result:
-        """Run `step` in a transaction that writes the buffer first and reads back what others have changed.
-
-        Args:
-            study_id: what is read back; None reads the studies of what waited in the buffer.
-            step: what to do.
-            trial_id: the trial that it is done to, which must be ours to write, or nobody's.
-            settles: whether that trial is ours no longer afterwards.
-
-        Raises:
-            KeyError: there is no such study or trial.
-            optuna.exceptions.UpdateFinishedTrialError: the trial is finished.
-            LeaseLostError: another worker has taken the trial over.
-        """
-        return self.retry_policy(lambda: self._transact_once(study_id, step, trial_id, settles))
-
-    def _transact_once(
-        self, study_id: int | None, step: Callable[[sa.Connection], Result], trial_id: int | None, settles: bool
-    ) -> Result:
-        ids = () if trial_id is None else (trial_id,)
-        # Where the trial is refused there is no result, and nobody asks for it.
-        result, refused = self._transact_each(
-            study_id, lambda connection, ours: step(connection) if ours or not ids else None, ids, settles
-        )
-        for error in refused.values():
-            raise error
-        return cast(Result, result)
-
-    def _transact_each(
-        self,
-        study_id: int | None,
-        step: Callable[[sa.Connection, Sequence[int]], Result],
-        trial_ids: Collection[int],
-        settles: bool,
-    ) -> tuple[Result, dict[int, Exception]]:
-        """Run one try of `_transact` on several trials; `step` is given those that are ours to write.
-
-        Returns:
-            What `step` returned, and why the others were refused, by id.
-        """
-        with self._transaction_lock:
-            with self._state_lock:
-                rows = self._buffer.take()
-            try:
-                with self.engine.begin() as connection:
-                    begin(connection)
-                    refused = self._write_rows(connection, rows, trial_ids)
-                    result = step(connection, [trial_id for trial_id in trial_ids if trial_id not in refused])
-                    # Of what was refused the study may be gone as well.
-                    studies = self._studies_of(rows.trial_ids) if study_id is None else {study_id}
-                    read = {each: self._read(connection, each, trial_ids if settles else ()) for each in studies}
-            except BaseException as error:
-                # What the database refuses for good would be refused with every later transaction as well.
-                if not isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError):
-                    with self._state_lock:
-                        self._buffer.restore(rows)
-                raise
-            with self._state_lock:
-                self._note_recovery()
-                self._drop_trials(refused, trial_ids if settles else ())
-                for each, snapshot in read.items():
-                    self._store(each, snapshot)
-            return result, {trial_id: why for trial_id, why in refused.items() if trial_id in trial_ids}
-
-    def _write_rows(
-        self, connection: sa.Connection, rows: WriteBuffer, trial_ids: Iterable[int]
-    ) -> dict[int, Exception]:
-        """Write the buffered rows, but for trials that are no longer ours: return those with the reason."""
-        ids = rows.trial_ids.union(trial_ids)
-        if not ids:
-            return {}
-        held = ids & self._leases.keys()
-        found = leases.lease_states(connection, held, leased=True)
-        found |= leases.lease_states(connection, ids - held, leased=False)
-        refused = {i: why for i in ids if (why := self._refusal(i, found.get(i)))}
-        rows.drop(refused)
-        rows.write(connection)
-        return refused
-
-    def _studies_of(self, trial_ids: Iterable[int]) -> set[int]:
-        with self._state_lock:
-            return {self._study_of[i] for i in trial_ids}
-
-    def _refusal(self, trial_id: int, now: leases.LeaseState | None) -> Exception | None:
-        if now is None and trial_id not in self._leases:
-            return KeyError(models.NOT_FOUND_MSG)
-        if now is None:
-            return LeaseLostError(f"trial {trial_id} is not this worker's any more")
-        if now.state.is_finished():
-            return optuna.exceptions.UpdateFinishedTrialError(f"trial {trial_id} is finished and cannot be changed")
-        held = self._leases.get(trial_id)
-        taken = held is not None and (now.worker, now.attempt) != (held.worker, held.attempt)
-        if taken or trial_id in self._lost:  # what has been lost is held no longer, and refused still
-            return LeaseLostError(f"trial {trial_id} has been taken over by another worker")
-        return None
-
-    def _drop_trials(self, refused: Mapping[int, Exception], settled: Iterable[int]) -> None:
-        """Let go of trials that are no longer ours: from now on they are read from the database."""
-        for trial_id, why in refused.items():
-            if isinstance(why, LeaseLostError) or trial_id in self._leases:
-                self._lost.add(trial_id)
-        gone = {*refused, *settled}
-        self._buffer.drop(gone)
-        for trial_id in gone:
-            self._leases.pop(trial_id, None)
-            if (cache := self._caches.get(self._study_of.get(trial_id, -1))) is not None:
-                cache.own.discard(trial_id)
+    @override
+    def _reset(self) -> None:
+        super()._reset()
+        self._timer: threading.Timer | None = None
 
     # Reading.
-
-    def _read(self, connection: sa.Connection, study_id: int, also: Iterable[int] = ()) -> Snapshot:
-        """Read what others have changed of a study; one statement, unless it is another study than before."""
-        with self._state_lock:
-            cache = self._caches.setdefault(study_id, TrialCache())
-            wanted = cache.query(also)
-        snapshot = read_snapshot(connection, study_id, wanted, self.damage)
-        if cache.is_stale_for(snapshot):
-            self._forget(study_id)
-            snapshot = read_snapshot(connection, study_id, TrialQuery(), self.damage)
-        if snapshot.name is None:
-            raise self._deletion(study_id)
-        return snapshot
-
-    def _store(self, study_id: int, snapshot: Snapshot) -> None:
-        cache = self._caches.setdefault(study_id, TrialCache())
-        cache.update(snapshot)
-        self._study_of.update((trial._trial_id, study_id) for trial in snapshot.trials)
-
-    def _forget(self, study_id: int) -> None:
-        """Drop all that is cached of a study that was deleted."""
-        with self._state_lock:
-            cache = self._caches.pop(study_id, TrialCache())
-            self._buffer.drop(cache.trials)
-            self._directions.pop(study_id, None)
-            for trial_id in cache.trials:
-                self._study_of.pop(trial_id, None)
-                self._leases.pop(trial_id, None)
-
-    def _read_study(self, study_id: int) -> TrialCache:
-        with self._transaction_lock:
-            with self.engine.connect() as connection:
-                snapshot = self._read(connection, study_id)
-            with self._state_lock:
-                self._note_recovery()
-                self._store(study_id, snapshot)
-                return self._caches[study_id]
 
     def _refresh(self, study_id: int) -> TrialCache:
         """Return the cache of a study, up to date; while a trial of it runs here, at most a second old."""
         with self._state_lock:
             cache = self._caches.get(study_id)
-            if cache is not None and cache.own and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
+            busy = cache is not None and self._is_busy(cache)
+            if cache and busy and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
                 return cache
-        if cache is None or not cache.own:
+        if cache is None or not busy:
             return self.retry_policy(lambda: self._read_study(study_id))
         if not self._transaction_lock.acquire(blocking=False):
             return cache  # the database is being waited for; training goes on meanwhile
@@ -291,6 +102,10 @@ class WriteBehindStorage(BaseStorage):
             return cache
         finally:
             self._transaction_lock.release()
+
+    def _is_busy(self, cache: TrialCache) -> bool:
+        """Return whether a trial of the study runs here, so that what is known of the others may be a second old."""
+        return bool(cache.own)
 
     def _trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial as it is now.
@@ -353,16 +168,6 @@ class WriteBehindStorage(BaseStorage):
         if trial_id in self._lost:
             raise LeaseLostError(f"trial {trial_id} has been taken over by another worker")
 
-    def write(self, step: Callable[[sa.Connection], Result]) -> Result:
-        """Run `step` in a transaction of its own, which neither writes the buffer nor reads back."""
-
-        def once() -> Result:
-            with self._transaction_lock, self.engine.begin() as connection:
-                begin(connection)
-                return step(connection)
-
-        return self.retry_policy(once)
-
     def flush(self) -> None:
         """Write the buffer, but for trials that other workers have taken over meanwhile."""
         if self._buffer.since is not None:
@@ -417,19 +222,9 @@ class WriteBehindStorage(BaseStorage):
             if self.outage_error is None:
                 self._start_timer(random.uniform(0.5, 5))
 
-    def _note_recovery(self) -> None:
-        if self._outage is not None:
-            log.warning("the database answers again after %.0f s", time.monotonic() - self._outage.since)
-            self._outage = None
-
     def is_lost(self, trial_id: int) -> bool:
         """Return whether a trial that this process held is known to have been taken over."""
         return trial_id in self._lost
-
-    @property
-    def is_unavailable(self) -> bool:
-        """True while the database does not answer, and for good once it is lost."""
-        return self._outage is not None or self.loss is not None
 
     @property
     def outage_error(self) -> Exception | None:
@@ -443,13 +238,27 @@ class WriteBehindStorage(BaseStorage):
         def create(connection: sa.Connection) -> int:
             lock_study(connection, study_id)
             trial_id = add_trial(connection, study_id, count_trials(connection, study_id), template_trial)
-            purge_trials(connection, LEASES, [trial_id])
+            if template_trial is None:
+                self._begin_trial(connection, study_id, trial_id, new=True)
+            else:
+                purge_trials(connection, LEASES, [trial_id])
             return trial_id
 
         trial_id = self._transact(study_id, create)
         if template_trial is None or template_trial.state == TrialState.RUNNING:
             self._adopt(study_id, trial_id)
         return trial_id
+
+    def _begin_trial(self, connection: sa.Connection, study_id: int, trial_id: int, *, new: bool) -> None:
+        """Record that this process begins a trial, a new one or one that waited; part of the transaction."""
+        if holder := self._lease_holder():
+            leases.insert_lease(connection, study_id, trial_id, 1, holder)
+        elif new:
+            purge_trials(connection, LEASES, [trial_id])
+
+    def _lease_holder(self) -> leases.WorkerInfo | None:
+        """Return who holds the trial that is begun now; None where nobody does."""
+        return None
 
     def _adopt(self, study_id: int, trial_id: int, held: leases.Lease | None = None) -> None:
         """Take the trial as one that this process runs."""
@@ -513,6 +322,8 @@ class WriteBehindStorage(BaseStorage):
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
             if state.is_finished():
                 leases.delete_leases(connection, [trial_id])
+            elif running:
+                self._begin_trial(connection, study_id, trial_id, new=False)
             return True
 
         running = state == TrialState.RUNNING
@@ -557,114 +368,6 @@ class WriteBehindStorage(BaseStorage):
     def remove_session(self) -> None:
         self.flush()
         self._rdb.remove_session()
-
-    # Optuna's storage: studies.
-
-    def _deletion(self, study_id: int) -> StudyDeletedError:
-        """Return the error for a study that is not there: whoever has its id has seen it before."""
-        name = repr(self._names[study_id]) if study_id in self._names else study_id
-        return StudyDeletedError(f"study {name} is not in the storage any more: it was deleted")
-
-    @contextmanager
-    def _naming_deletion(self, study_id: int) -> Iterator[None]:
-        """Replace Optuna's KeyError for a study that is not there by one that says so."""
-        try:
-            yield
-        except KeyError:
-            raise self._deletion(study_id) from None
-
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        return self._rdb.create_new_study(directions, study_name)
-
-    def delete_study(self, study_id: int) -> None:
-        with self._naming_deletion(study_id):
-            self._rdb.delete_study(study_id)
-        self._forget(study_id)
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        with self._naming_deletion(study_id):
-            self._rdb.set_study_user_attr(study_id, key, value)
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        with self._naming_deletion(study_id):
-            self._rdb.set_study_system_attr(study_id, key, value)
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        with self._state_lock:  # Optuna's Hyperband asks at every check of a trial
-            for study_id, cache in self._caches.items():
-                if cache.own and cache.name == study_name:
-                    return study_id
-        study_id = self._rdb.get_study_id_from_name(study_name)
-        self._names[study_id] = study_name
-        return study_id
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        with self._naming_deletion(study_id):
-            return self._rdb.get_study_name_from_id(study_id)
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        if study_id not in self._directions:
-            with self._naming_deletion(study_id):
-                self._directions[study_id] = self._rdb.get_study_directions(study_id)
-        return list(self._directions[study_id])
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._study_attrs(STUDY_USER_ATTRS, study_id)
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._study_attrs(STUDY_SYSTEM_ATTRS, study_id)
-
-    @with_retries
-    def _study_attrs(self, table: sa.Table, study_id: int) -> dict[str, Any]:
-        """Read a study's attributes, in one statement that also tells whether the study exists."""
-        joined = STUDIES.outerjoin(table, table.c.study_id == STUDIES.c.study_id)
-        query = sa.select(table.c.key, table.c.value_json).select_from(joined).where(STUDIES.c.study_id == study_id)
-        with self._transaction_lock, self.engine.connect() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            raise self._deletion(study_id)
-        return self._parse_attrs(table, study_id, ((row.key, row.value_json) for row in rows if row.key is not None))
-
-    def _parse_attrs(self, table: sa.Table, study_id: int, texts: Iterable[tuple[str, object]]) -> dict[str, Any]:
-        attrs: dict[str, Any] = {}
-        for key, text in texts:
-            try:
-                attrs[key] = parse_value(text) if table is STUDY_USER_ATTRS else parse_system_attr(key, text)
-            except UnreadableError as error:
-                self.damage.add(study_id, f"its attribute {shorten(key)}", error)
-        return attrs
-
-    @with_retries
-    def get_all_studies(self) -> list[FrozenStudy]:
-        # As Optuna's own storage has it, which ends at the first attribute of any study that is no JSON.
-        d = STUDY_DIRECTIONS.c
-        directions: dict[int, list[StudyDirection]] = {}
-        attrs: dict[sa.Table, dict[int, list[tuple[str, object]]]] = {STUDY_USER_ATTRS: {}, STUDY_SYSTEM_ATTRS: {}}
-        with self._transaction_lock, self.engine.connect() as connection:
-            studies = connection.execute(sa.select(STUDIES).order_by(STUDIES.c.study_id)).all()
-            for study_id, name in connection.execute(
-                sa.select(d.study_id, sa.cast(d.direction, sa.Text)).order_by(d.study_id, d.objective)
-            ):
-                known = StudyDirection.__members__.get(name, StudyDirection.NOT_SET)
-                directions.setdefault(study_id, []).append(known)
-            for table, found in attrs.items():
-                for row in connection.execute(sa.select(table)):
-                    found.setdefault(row.study_id, []).append((row.key, row.value_json))
-        parsed = {
-            study_id: [self._parse_attrs(table, study_id, found.get(study_id, ())) for table, found in attrs.items()]
-            for study_id, _ in studies
-        }
-        return [
-            FrozenStudy(
-                study_name=name,
-                direction=None,
-                directions=directions.get(study_id, [StudyDirection.NOT_SET]),
-                user_attrs=parsed[study_id][0],
-                system_attrs=parsed[study_id][1],
-                study_id=study_id,
-            )
-            for study_id, name in studies
-        ]
 
 
 def _flush_at_exit(reference: weakref.ref[WriteBehindStorage]) -> None:

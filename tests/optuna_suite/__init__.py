@@ -1,0 +1,1 @@
+"""Optuna's own tests with our storage in the place of its own."""
