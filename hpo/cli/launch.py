@@ -78,7 +78,7 @@ def launch(
     **keys: Any,
 ) -> int:
     """Launch STUDY: a template's name, a .toml file, FILE.py:FUNCTION, an objective function of Optuna's trial, or
-    FILE.py, which registers a training loop or a model.
+    FILE.py, which holds one of those or registers a training loop or a model.
 
     The name of a stored study goes on with it.
 
@@ -128,9 +128,12 @@ def _plan(
     model = None
     if study.endswith(".py") or is_function(study):
         from hpo.config import registry
-        from hpo.execution.launch_model import find_model, plan_model_launch
+        from hpo.execution.launch_model import find_model, find_objective, plan_model_launch
 
         registry.import_modules(options.imports)
+        if study.endswith(".py") and (named := find_objective(study)) is not None:
+            study = named
+            say(f"note: objective function {study}")
         model = find_model(study)
         if model is None:
             return _plan_function(study, storage, options, {**keys, "set": sets})

@@ -22,7 +22,7 @@ from hpo.study import Study
 from hpo.study.attributes import TRIAL_SEED
 from hpo.study.operations.evaluation_study import create_function_evaluations
 
-__all__ = ["check_function_options", "find_study_function", "plan_function_evaluations"]
+__all__ = ["check_function_options", "choose_trials", "find_study_function", "plan_function_evaluations"]
 
 
 def find_study_function(
@@ -83,25 +83,29 @@ def plan_function_evaluations(study: Study, top: int, seeds: int, function: Obje
     Raises:
         RequestError: no trial is complete, the study is an evaluation itself, or the function takes no seed.
     """
-    if study.definition.evaluation is not None:
-        of = study.definition.evaluation.of
-        raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
-    chosen = _choose_trials(study, top)
-    if not chosen:
-        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to call again; launch it first")
+    chosen = choose_trials(study, top)
     if not (_has_changed(study, function) or any(TRIAL_SEED in trial.user_attrs for trial in study.trials())):
         raise RequestError(f"evaluate: study '{study.name}': {SEEDLESS}")
     return create_function_evaluations(study, chosen, seeds, function.reference)
 
 
-def _choose_trials(study: Study, top: int) -> list[FrozenTrial]:
-    """Return the best trials; of those with the same parameters only the best one."""
+def choose_trials(study: Study, top: int) -> list[FrozenTrial]:
+    """Return the best trials; of those with the same parameters only the best one.
+
+    Raises:
+        RequestError: no trial is complete, or the study is an evaluation itself.
+    """
+    if study.definition.evaluation is not None:
+        of = study.definition.evaluation.of
+        raise RequestError(f"evaluate: '{study.name}' is an evaluation itself; evaluate '{of}' with other options")
     trials = {trial.number: trial for trial in study.trials()}
     chosen: list[FrozenTrial] = []
     for row in read_results(study).top(len(trials)):
         trial = trials[row.number]
         if len(chosen) < top and all(trial.params != other.params for other in chosen):
             chosen.append(trial)
+    if not chosen:
+        raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to call again; launch it first")
     return chosen
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpo.datasets import make_reference
 from hpo.execution.evaluate import choose_candidates
+from hpo.execution.evaluate_function import check_function_options, choose_trials
 from hpo.report.data.results import read_results
 from hpo.study import Study
-from hpo.study.operations.evaluation_study import count_runs, list_candidates
+from hpo.study.definition import Candidate
+from hpo.study.operations.evaluation_study import count_runs, list_candidates, list_function_candidates
 
 __all__ = ["EvaluationPreview", "preview_evaluation"]
 
@@ -37,12 +40,24 @@ def preview_evaluation(
     Raises:
         RequestError: it would be refused.
     """
-    chosen = choose_candidates(study, top, dataset, refit=refit)
     data = study.definition.dataset if dataset is None else make_reference(dataset)
-    candidates = list_candidates(study, chosen, data, refit=refit)
+    if study.definition.configured:
+        chosen = choose_candidates(study, top, dataset, refit=refit)
+        candidates = list_candidates(study, chosen, data, refit=refit)
+    else:
+        check_function_options(study, dataset, refit=refit, inside=False)
+        candidates = list_function_candidates(choose_trials(study, top))
     present = [count_runs(study, each, data, refit=refit) for each in candidates]
+    rows = _list_rows(study, candidates, present, seeds)
+    runs = sum(max(0, seeds - count) for count in present)
+    return EvaluationPreview(rows, _describe(study, Path(data.name).name, runs))
+
+
+def _list_rows(
+    study: Study, candidates: Sequence[Candidate], present: Sequence[int], seeds: int
+) -> list[dict[str, Any]]:
     varied = read_results(study).varied
-    rows: list[dict[str, Any]] = [
+    return [
         {
             "configuration": each.label,
             "runs": max(0, seeds - count),
@@ -51,7 +66,12 @@ def preview_evaluation(
         }
         for each, count in zip(candidates, present, strict=True)
     ]
-    runs = sum(max(0, seeds - count) for count in present)
-    name = Path(data.name).name
-    text = f"would train {runs} runs on {name} and read its test set once for each; nothing is created"
-    return EvaluationPreview(rows, text if runs else f"every run exists, and the test set of {name} is read no more")
+
+
+def _describe(study: Study, data: str, runs: int) -> str:
+    if not study.definition.configured:
+        calls = f"would call the objective function {runs} times; nothing is created"
+        return calls if runs else "every run exists, and the objective function is called no more"
+    if not runs:
+        return f"every run exists, and the test set of {data} is read no more"
+    return f"would train {runs} runs on {data} and read its test set once for each; nothing is created"

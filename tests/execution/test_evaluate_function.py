@@ -206,6 +206,10 @@ def test_what_the_command_refuses_and_prints(functions: Path) -> None:
     refused = run_hpo("evaluate", "seeded")
     assert refused.returncode == 2
     assert f"add --objective {functions}:seeded" in refused.stderr
+    preview = run_hpo("evaluate", "seeded", "--dry-run", "--seeds", "2", "--top", "2")  # which needs no function
+    assert "would call the objective function 4 times; nothing is created" in preview.stderr
+    assert len(preview.stdout.splitlines()) == 3
+    assert evaluation_studies(study) == []
     planned = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert planned.returncode == 0, planned.stderr
     make_worker(evaluation_studies(study)[0], function=f"{functions}:seeded").run()

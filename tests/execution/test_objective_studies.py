@@ -533,3 +533,17 @@ def test_tensorboard_has_the_reports_and_the_parameters(
         events.Reload()
         assert {each.step: each.value for each in events.Scalars("value")} == pytest.approx(trial.intermediate_values)
         assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_the_only_objective_function_of_a_file_needs_no_name(tmp_path: Path) -> None:
+    file = tmp_path / "sole_objective.py"
+    file.write_text(
+        "def helper(x): return x\ndef objective(trial, scale=1): return scale * trial.suggest_float('x', 0, 1)\n"
+    )
+    done = run_hpo("launch", str(file), "--trials", "2", "--workers", "0", cwd=tmp_path)
+    assert f"note: objective function {file}:objective" in done.stderr
+    file.write_text("def one(trial): return 0.0\ndef two(trial): return 0.0\n")
+    sys.modules.pop("sole_objective")
+    done = run_hpo("launch", str(file), "--trials", "2", "--workers", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"name an objective function as {file}:FUNCTION (its functions are: one, two)" in done.stderr

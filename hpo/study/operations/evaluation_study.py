@@ -47,6 +47,7 @@ __all__ = [
     "create_function_evaluations",
     "evaluation_studies",
     "list_candidates",
+    "list_function_candidates",
     "list_test_set_reads",
     "parameter_values_of",
     "readable_evaluation_studies",
@@ -174,12 +175,16 @@ def create_function_evaluations(
         seeds: the number of seeds, none of which the study has used.
         function: the objective function.
     """
-    candidates = [
+    plan = _Plan(study.definition.dataset, list_function_candidates(chosen), seeds, function=function)
+    return _extend_or_create(study, "-evaluation", plan)
+
+
+def list_function_candidates(chosen: Sequence[FrozenTrial]) -> list[Candidate]:
+    """List the candidates that some trials of an objective function are in an evaluation."""
+    return [
         Candidate(label=f"trial {trial.number}", trial=trial.number, baseline=False, values=trial.params)
         for trial in chosen
     ]
-    plan = _Plan(study.definition.dataset, candidates, seeds, function=function)
-    return _extend_or_create(study, "-evaluation", plan)
 
 
 @dataclass(frozen=True)
