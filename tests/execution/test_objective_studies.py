@@ -543,7 +543,6 @@ def test_the_only_objective_function_of_a_file_needs_no_name(tmp_path: Path) -> 
     done = run_hpo("launch", str(file), "--trials", "2", "--workers", "0", cwd=tmp_path)
     assert f"note: objective function {file}:objective" in done.stderr
     file.write_text("def one(trial): return 0.0\ndef two(trial): return 0.0\n")
-    sys.modules.pop("sole_objective")
     done = run_hpo("launch", str(file), "--trials", "2", "--workers", "0", cwd=tmp_path)
     assert done.returncode == 2
     assert f"name an objective function as {file}:FUNCTION (its functions are: one, two)" in done.stderr
