@@ -131,7 +131,12 @@ def test_tpe_goes_on_among_infeasible_trials_of_two_objectives(tmp_path: Path) -
         trials=32,
         objective=["val_accuracy", "parameter_count"],
         constraints=["parameter_count <= 400"],
-        parameters={"depth": 1, "width": {"low": 1, "high": 512, "log": True}, "epochs": 1, "learning_rate": 0.01},
+        parameters={
+            "depth": 1,
+            "width": {"low": 1, "high": 512, "log": True},
+            "epochs": 1,
+            "learning_rate": {"low": 0.009, "high": 0.011},
+        },  # or each width would be trained only once
     )
     widths = [trial.params["width"] for trial in study.trials()]
     fitting = [width <= 9 for width in widths]  # 37 % by chance

@@ -414,7 +414,7 @@ def test_a_checkpoint_is_never_ahead_of_the_database(simple: str, tmp_path: Path
             seen.append(other.get_trial(trial._trial_id).intermediate_values)
         return 0.0
 
-    worker._calls.function = objective  # type: ignore[union-attr]
+    worker.trials.function = objective  # type: ignore[union-attr]
     worker.run()
     assert [len(values) for values in seen] == [1, 2, 3]
 

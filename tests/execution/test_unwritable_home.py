@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpo.errors import RequestError
-from hpo.execution import trial_recorder, worker
+from hpo.execution import cohort_trainer, trial_loggers, trial_recorder
 from hpo.study import Study
 from hpo.study.files import study_files
 from hpo.training import checkpoint
@@ -44,7 +44,7 @@ def test_a_home_that_becomes_read_only_fails_no_trial(
     study = make_study(tmp_path, trials=4)
     runs = make_worker(study, cohort=1, checkpoint_every=0)
     for module, name in (
-        (checkpoint, "write_atomically"), (trial_recorder, "delete_checkpoint"), (worker, "delete_checkpoint"),
+        (checkpoint, "write_atomically"), (trial_recorder, "delete_checkpoint"), (cohort_trainer, "delete_checkpoint"),
         (trial_recorder, "_write"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, _refuse)
@@ -76,7 +76,8 @@ def test_what_fails_after_a_result_is_stored_is_not_the_trial(
         def __getattr__(self, _: str) -> Any:
             return lambda *_, **__: None
 
-    monkeypatch.setattr(runs, "_make_trackers", lambda _: [Broken()])
+    monkeypatch.setattr(runs.trials.context.loggers, "_trackers", ["broken"])
+    monkeypatch.setattr(trial_loggers, "make_tracker", lambda *_: Broken())
     runs.run()
     assert _states(study) == ["COMPLETE"] * 4
     assert "failed" not in caplog.text

@@ -97,7 +97,7 @@ def test_other_content_is_not_overwritten(tmp_path: Path) -> None:
         ({"warm_start": [{"learning_rate": 0.5}]}, r"warm_start\[0\].*learning_rate"),
         ({"warm_start": [{"learning_rate": 1e-4}, {}]}, r"warm_start\[1\].*learning_rate"),
         ({"warm_start": 3}, "list of tables"),
-        ({"warm_start": [{"learning_rate": 1e-4}] * 3, "trials": 2}, "are 3 trials"),
+        ({"warm_start": [{"learning_rate": each} for each in (1e-4, 2e-4, 3e-4)], "trials": 2}, "are 3 trials"),
         ({"warm_start": [{"depth": 1}], "sampler": "grid", "parameters": {"depth": [1, 2]}}, "grid"),
     ],
 )

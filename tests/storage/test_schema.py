@@ -139,7 +139,8 @@ def test_commands_read_a_study_of_another_tool_and_say_what_training_it_needs(tm
     for verb in ("worker", "launch", "evaluate"):
         done = run_hpo(verb, "plain", "--storage", url, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-        assert "hpo launch FILE.py:FUNCTION --name plain" in done.stderr
+        advice = "--objective FILE.py:FUNCTION" if verb == "evaluate" else "hpo launch FILE.py:FUNCTION --name plain"
+        assert advice in done.stderr
     listed = run_hpo("list", "--storage", url)
     assert listed.returncode == 0
     assert "not made by hpo" in listed.stdout
