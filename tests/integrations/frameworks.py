@@ -43,6 +43,6 @@ def work(
         trial.report = counted  # type: ignore[method-assign]
         return function(trial)
 
-    worker._calls.function = call  # type: ignore[union-attr]
+    worker.trials.function = call  # type: ignore[union-attr]
     worker.run()
     return study.trials()
