@@ -95,7 +95,7 @@ class ExtendedSpace(Space):
 
     def __init__(self, space: Space, asked: LearnedSpace) -> None:
         self._space = space
-        self.models, self.configurations = space.models, space.configurations
+        self.models, self.configurations, self.registered = space.models, space.configurations, space.registered
         self.table = {**space.table, **asked.table}
         self.domains = {**asked.domains, **space.domains}
         self.asked = asked.dimensions
