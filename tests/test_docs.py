@@ -77,9 +77,13 @@ class Reader:
 
 
 def one_core() -> None:
-    """A machine of one core: where a page leaves the number of workers to the machine, one is quicker to start."""
+    """A machine of one core: where a page leaves the number of workers to the machine, one is quicker to start.
+
+    Each process of the tests has its own, or two pages could share one while the other idles.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {cores[worker % len(cores)]})
 
 
 def reader(folder: Path) -> Reader:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import click
 
 from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, train, worker
-from hpo.cli.options import app
+from hpo.cli.options import OutputClosedError, app
 from hpo.cli.output import say
 from hpo.errors import HpoError
 from hpo.utils.exits import translate_exits
@@ -42,8 +42,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has closed it; the interpreter's own flush must not complain either.
+    except OutputClosedError:
+        # The interpreter's own flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

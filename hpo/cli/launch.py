@@ -199,6 +199,7 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
                 _say_state(study)  # the workers that did not fail may have done all there is
                 raise
     _say_state(study)
+    _say_repeats(study)
     _print_result(study, options.imports, report=report and not stop())
     if not stop() and (why := explain_no_result(study)):
         raise RunError(why)
@@ -219,6 +220,18 @@ def _say_state(study: Study) -> None:
         say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
     else:
         say(f"study {study.name}: {left} of {trials} trials are left")
+
+
+def _say_repeats(study: Study) -> None:
+    """Say how many calls of an objective function have repeated another's parameters; only it knows its choices."""
+    from hpo.report.data.repeats import describe_repeats
+    from hpo.report.data.results import read_results
+
+    if not study.definition.learned:
+        return
+    results = read_results(study)
+    if (repeats := describe_repeats(results.trials, results.definition, results.space)) is not None:
+        say(f"note: {repeats}")
 
 
 def _print_result(study: Study, imports: Sequence[str], *, report: bool) -> None:

@@ -11,10 +11,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from typing_extensions import override
 
 from hpo.execution.worker_options import Flag, WorkerOptions, explain, flag_of
 
 __all__ = [
+    "OutputClosedError",
     "app",
     "backend_options",
     "device_option",
@@ -166,7 +168,23 @@ def _print_version(context: click.Context, _option: click.Parameter, value: bool
     context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class OutputClosedError(Exception):
+    """Nobody reads the output any more, as after `hpo trials NAME | head`."""
+
+
+class Commands(click.Group):
+    """Group of all commands."""
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a closed output is told by an exception, where click would end the process."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputClosedError from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may stand anywhere.")
 @click.option(
     "--version",

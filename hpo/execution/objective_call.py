@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class ObjectiveTrial(optuna.trial.Trial):
     Attributes:
         interrupted: called at each report; true, or an error, raises `TrialInterrupted`.
         reported: called with each value and its step.
+        measure: measures the time of the sampler and the pruner.
         folder: the folder for files that a later attempt needs; None outside a worker.
         seed: its seed.
         given: values of all parameters, of a trial that is called again; None where the sampler chooses them.
@@ -56,6 +58,7 @@ class ObjectiveTrial(optuna.trial.Trial):
 
     interrupted: Callable[[], bool] = staticmethod(lambda: False)
     reported: Callable[[float, int], object] = staticmethod(lambda *_: None)
+    measure: Callable[[], AbstractContextManager[object]] = staticmethod(nullcontext)
     folder: Path | None = None
     seed: int = 0
     given: Mapping[str, Any] | None = None
@@ -84,7 +87,8 @@ class ObjectiveTrial(optuna.trial.Trial):
     @override
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if self.given is None:
-            return super()._suggest(name, distribution)
+            with self.measure():
+                return super()._suggest(name, distribution)
         if name not in self.given:
             had = ", ".join(self.given) or "none"
             raise RunError(
@@ -111,7 +115,8 @@ class ObjectiveTrial(optuna.trial.Trial):
     def should_prune(self) -> bool:
         """Ask the study's pruner, as Optuna's trial does."""
         self._check()
-        return super().should_prune()
+        with self.measure():
+            return super().should_prune()
 
     def _check(self) -> None:
         try:

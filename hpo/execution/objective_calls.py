@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hpo.config.trial_config import TrialConfig
@@ -69,6 +70,7 @@ class ObjectiveCalls:
         last_step = max(self.study.storage.get_trial(claim.id).intermediate_values, default=-1)
         call_log = CallLog(trial, self.study.definition.metrics, loggers, last_step)
         trial.reported = call_log.report
+        trial.measure = partial(self.context.work.measure, "sampling")
         start = time.perf_counter()
         with contain_user_code():
             result = call_objective(self.function, trial, len(self.study.definition.objectives))
@@ -135,4 +137,4 @@ class ObjectiveCalls:
         """End the study for all workers, where the function has called `trial.study.stop()`."""
         if self.study.optuna_study._stop_flag:
             log.info("the objective function has stopped the study")
-            self.study.storage.request_stop(self.study.id)
+            self.study.stop()

@@ -26,6 +26,7 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
+    "STOPPED",
     "TRIAL_SEED",
     "VALUE_FROM",
     "StudyAttributes",
@@ -40,6 +41,7 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
+STOPPED = 0.0  # the deadline of a study that its objective function has stopped
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
 LONGEST = 2000  # characters of a text
 

@@ -25,7 +25,7 @@ from hpo.errors import (
 from hpo.space import LearnedSpace, Space
 from hpo.storage.identity import KEY
 from hpo.storage.study_storage import StudyStorage
-from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, StudyAttributes
+from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, STOPPED, StudyAttributes
 from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN
@@ -259,6 +259,10 @@ class StoredStudy:
         """Start the timeout now: every launch gives the study its full time again."""
         timeout = self.budget.timeout
         self.storage.set_study_user_attr(self.id, DEADLINE, None if timeout is None else time.time() + timeout)
+
+    def stop(self) -> None:
+        """Begin no more trials, whoever works on the study, until it is launched again."""
+        self.storage.set_study_user_attr(self.id, DEADLINE, STOPPED)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials, ordered by number.

@@ -26,7 +26,7 @@ from hpo.errors import (
 from hpo.storage.identity import KEY
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.attributes import BUDGET, DEFINITION, SLOTS
+from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, STOPPED
 from hpo.study.definition import Budget, Definition
 from hpo.study.samplers import build_sampler, trial_seed
 from hpo.study.slots import baseline_params, fixed_trials
@@ -276,11 +276,15 @@ class Study(StoredStudy):
         return self.storage.retry(self.id, numbers)
 
     def stop_reason(self) -> str | None:
-        """Return why no more trials are begun: the time is up, or the target is reached; None if they are."""
+        """Return why no more trials are begun: the time is up, the target is reached, or the objective function has
+        stopped the study; None if they are.
+        """
         attrs = self._attrs
         return self._stop_reason(self._read_budget(attrs), attrs.deadline)
 
     def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
+        if deadline == STOPPED:
+            return "its objective function has stopped it"
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):

@@ -546,3 +546,26 @@ def test_the_only_objective_function_of_a_file_needs_no_name(tmp_path: Path) -> 
     done = run_hpo("launch", str(file), "--trials", "2", "--workers", "0", cwd=tmp_path)
     assert done.returncode == 2
     assert f"name an objective function as {file}:FUNCTION (its functions are: one, two)" in done.stderr
+
+
+def test_a_function_can_stop_the_study_for_every_worker(tmp_path: Path) -> None:
+    file = tmp_path / "stopping_objective.py"
+    file.write_text("def objective(trial):\n    if trial.number == 1: trial.study.stop()\n    return trial.number\n")
+    function, url = f"{file}:objective", f"sqlite:///{tmp_path}/hpo.db"
+    study = plan_function_launch(load_function(function), url, trials=6).create(url)
+    for _ in range(2):  # workers
+        make_worker(study, function=function).run()
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE"] * 2
+    assert study.stop_reason() == "its objective function has stopped it"
+    study.start_clock()  # by a launch
+    assert study.stop_reason() is None
+
+
+def test_the_time_of_samplers_is_told_from_training(tmp_path: Path) -> None:
+    file = tmp_path / "sampled_objective.py"
+    file.write_text("def objective(trial): return trial.suggest_float('x', 0, 1)\n")
+    function, url = f"{file}:objective", f"sqlite:///{tmp_path}/hpo.db"
+    study = plan_function_launch(load_function(function), url, trials=15).create(url)
+    worker = make_worker(study, function=function)
+    worker.run()
+    assert worker.work.seconds["sampling"] > 0
