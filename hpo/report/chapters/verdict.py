@@ -203,18 +203,31 @@ def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]
 def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """Name the leads that exceed chance, and those that do not: with these no winner is named."""
     metric, reach = results.objective.metric, _chance_limit(results)
-    leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals]
+    ties = [words for words, row in rivals if row.value == best.value]
+    leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals if words not in ties]
+    if ties:
+        equal = names_text(ties)
+        told = f"{equal[0].upper()}{equal[1:]} {'has' if len(ties) == 1 else 'have'} the same value: no winner."
+        return [told, *_describe_leads(results, leads, metric, reach)]
+    return _describe_leads(results, leads, metric, reach)
+
+
+def _describe_leads(
+    results: Results, leads: Sequence[tuple[str, float]], metric: str, reach: float | None
+) -> list[str]:
     leads_text = [
         (f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads
     ]
     clear = [text for text, is_clear in leads_text if is_clear]
     close = [text for text, is_clear in leads_text if not is_clear]
-    if reach is None:
+    if reach is None and close:
         exact = metric in COUNTED
         once = "seed" if results.definition.configured else "call"
         more = "." if exact else f"; with one {once} each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
-    lines = []
+    lines: list[str] = []
+    if reach is None:
+        return lines
     if clear:
         lines.append(
             f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
