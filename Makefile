@@ -22,9 +22,9 @@ lint: $(VENV)/installed-test
 types: $(VENV)/installed-test
 	$(BIN)/mypy
 
-# Two processes: the tests hardly wait for anything but the processor, and two cores are what they are sized for. In the
-# order in which they are collected, the longest first, but those that share a cluster, a server or a browser together.
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 --junitxml=build/junit.xml
+# Three processes for two cores: tests of commands, clusters and databases often wait. In the order in which they are
+# collected, the longest first, but those that share a cluster, a server or a browser together.
+PYTEST := $(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=10 --junitxml=build/junit.xml
 
 tests: $(VENV)/installed-test
 	$(PYTEST)

@@ -72,6 +72,11 @@ def test_a_lead_within_the_standard_error_names_no_winner(tmp_path: Path) -> Non
     assert write_verdict(data)[1].startswith("No winner: it leads the baseline by 0.20 percentage points")
 
 
+def test_a_tie_is_called_one(tmp_path: Path) -> None:
+    second = write_verdict(told(tmp_path, [0.90, 0.97, 0.97]))[1]
+    assert second.startswith("Trial 2 (the runner-up) has the same value: no winner. It leads the baseline by 7.00")
+
+
 def test_the_standard_error_is_that_of_drawn_samples(tmp_path: Path) -> None:
     results = told(tmp_path, [0.95, 0.96]).results
     drawn = np.random.default_rng(1).binomial(2000, 0.96, 100_000) / 2000
