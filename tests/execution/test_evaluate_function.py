@@ -15,12 +15,12 @@ import pytest
 from optuna.trial import FixedTrial, TrialState
 
 import hpo
-from hpo.errors import RegistryError, RequestError, RunError, StudyForeignError
+from hpo.errors import RequestError, RunError, StudyForeignError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_function import load_function
 from hpo.execution.reproduce import describe_reproduction
 from hpo.execution.reproduce_function import reproduce_call
-from hpo.execution.trial_seed import derive_seed
+from hpo.execution.trial_seed import SEEDLESS, derive_seed
 from hpo.report.data.evaluations import read_evaluations
 from hpo.study import Study, StudyStorage
 from hpo.study.operations.evaluation_study import evaluation_studies
@@ -165,22 +165,44 @@ def test_a_function_without_a_seed_is_refused_and_nothing_is_created(functions: 
     assert evaluation_studies(study) == []
 
 
-def test_a_function_that_takes_a_seed_since_is_evaluated_and_one_that_does_not_ends_the_worker(
+def test_a_function_that_takes_a_seed_since_is_evaluated_and_one_that_does_not_leaves_no_evaluation(
     functions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = launch(functions, "seedless")
     text = f"{functions}:seedless"
     functions.write_text(SOURCE + "\nmore = 1\n")
     monkeypatch.delitem(sys.modules, "functions_of_test")
-    with pytest.raises(RegistryError, match="cannot be evaluated yet: its objective function takes no seed"):
+    refusal = r"^evaluate: study 'seedless': its objective function takes no seed, .*\"hpo_seed\"\]$"
+    with pytest.raises(RequestError, match=refusal):
         hpo.evaluate(study, objective=text, seeds=2, top=1)
-    (evaluation,) = evaluation_studies(study)
-    assert evaluation.remaining() == 2
+    assert evaluation_studies(study) == []
     functions.write_text(SOURCE.replace("def seedless(trial):", "def seedless(trial):\n    hpo.seed(trial)"))
     monkeypatch.delitem(sys.modules, "functions_of_test")
     (stats,) = hpo.evaluate(study, objective=text, seeds=2, top=1)
     assert stats.scores[0].validation is not None
-    assert evaluation.remaining() == 0
+    assert evaluation_studies(study)[0].remaining() == 0
+
+
+def test_several_workers_that_find_no_seed_are_one_line_and_leave_no_evaluation(
+    functions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    objective = load_function(f"{functions}:seedless").call
+    optuna.create_study(study_name="theirs", storage=url).optimize(objective, n_trials=3)
+    line = f"worker 7 ended with exit code 2: hpo: study 'theirs' cannot be evaluated yet: {SEEDLESS}; then …"
+
+    def fail(*_: object) -> None:
+        raise RunError(f"{line}; {line}; 6 of 6 trials are left")
+
+    monkeypatch.setattr("hpo.execution.evaluate.run_workers", fail)
+    named = "--objective", f"{functions}:seedless", "--storage", url
+    refused = run_hpo("evaluate", "theirs", *named, "--workers", "2")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == f"hpo: evaluate: study 'theirs': {SEEDLESS}"
+    assert evaluation_studies(Study(StudyStorage(url), "theirs")) == []
+    assert run_hpo("evaluate", "theirs", *named, "--workers", "0").returncode == 0
+    assert run_hpo("evaluate", "theirs", *named, "--workers", "2").returncode == 2
+    assert len(evaluation_studies(Study(StudyStorage(url), "theirs"))) == 1  # which was there before
 
 
 def test_a_function_that_asks_for_something_else_fails_the_run_and_says_so(
