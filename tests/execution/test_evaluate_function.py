@@ -16,6 +16,7 @@ from optuna.trial import FixedTrial, TrialState
 
 import hpo
 from hpo.errors import RequestError, RunError, StudyForeignError
+from hpo.execution.evaluation_preview import preview_evaluation
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_function import load_function
 from hpo.execution.reproduce import describe_reproduction
@@ -233,8 +234,13 @@ def test_what_the_command_refuses_and_prints(functions: Path) -> None:
     assert "would call the objective function 4 times; nothing is created" in preview.stderr
     assert len(preview.stdout.splitlines()) == 3
     assert evaluation_studies(study) == []
+    rows = preview_evaluation(study, top=12).rows
+    assert {row["sizes"] for row in rows} == {"none", "[8]", "[16, 8]"}  # a value of None is said, too
     planned = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert planned.returncode == 0, planned.stderr
+    shown = run_hpo("show", "seeded-evaluation").stdout
+    assert shown.startswith("study seeded-evaluation: 6 trials of functions_of_test.py:seeded, minimize value\n")
+    assert "dataset" not in run_hpo("list").stdout
     make_worker(evaluation_studies(study)[0], function=f"{functions}:seeded").run()
     printed = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert "called again with the same parameters and fresh seeds" in printed.stderr

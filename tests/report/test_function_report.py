@@ -19,6 +19,7 @@ from hpo.report.data.results import read_results, shown_trials
 from hpo.report.render.markdown import render_markdown
 from hpo.report.report_data import ReportData, read_report_data
 from hpo.study import Study, StudyStorage
+from tests.helpers import run_hpo
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 pytestmark = pytest.mark.filterwarnings(
@@ -141,3 +142,14 @@ def test_how_to_go_on_names_the_function_that_is_not_known(url: str) -> None:
     study.enqueue_trial({"x": 0.5})
     text = prose(read_report_data(Study(StudyStorage(url), "two")))
     assert "hpo launch FILE.py:FUNCTION --name two" in text
+
+
+def test_show_lists_the_front_as_a_table(url: str) -> None:
+    shown = run_hpo("show", "two", "--storage", url).stdout
+    _, _, table = shown.partition("\nfront:\n")
+    head, *rows = table.partition("\n\n")[0].splitlines()
+    assert head.split() == ["number", "value_0", "value_1", "x", "steps", "seconds"]
+    front = read_results(Study(StudyStorage(url), "two")).front
+    assert [int(row.split()[0]) for row in rows] == sorted(row.number for row in front)
+    assert "{" not in shown
+    assert "\nfront:\n" not in run_hpo("show", "quiet", "--storage", url).stdout

@@ -30,7 +30,7 @@ from hpo.study.attributes import TRIAL_SEED, read_origin, read_table, read_text,
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
-__all__ = ["Results", "TrialRow", "read_results", "shown_trials", "study_summary", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
 
 
 @dataclass(frozen=True)
@@ -385,6 +385,16 @@ def shown_trials(results: Results) -> list[dict[str, Any]]:
         return rows
     steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
     return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
+
+
+NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
+
+
+def shown_front(results: Results) -> list[dict[str, Any]]:
+    """Return a row for each trial of the Pareto front, for a person: its values and its parameters."""
+    numbers = {row.number for row in results.front}
+    rows = [row for row in shown_trials(results) if row["number"] in numbers]
+    return [{key: value for key, value in row.items() if key not in NOT_OF_A_RESULT} for row in rows]
 
 
 def study_summary(results: Results) -> dict[str, Any]:
