@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +273,23 @@ def test_a_call_is_reproduced_with_its_parameters_and_its_seed(functions: Path) 
     refused = run_hpo("reproduce", "seeded", "2", *named, "--out", "somewhere")
     assert refused.returncode == 2
     assert "--out: study 'seeded' calls an objective function" in refused.stderr
+
+
+def test_a_reproduction_neither_announces_a_study_nor_warns_of_lists(
+    functions: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = launch(functions, "seeded", trials=2)
+    announcer = logging.getLogger("optuna.storages._in_memory")
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)  # to where pytest listens
+    caplog.set_level(logging.INFO, "optuna")
+    function = load_function(f"{functions}:seeded")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert reproduce_call(study, 1, function).identical
+        assert (seen, caplog.messages) == ([], [])
+    optuna.create_study(study_name="theirs")
+    assert "A new study created in memory with name: theirs" in caplog.messages
+    assert announcer.level == logging.NOTSET
 
 
 def test_a_pruned_call_is_pruned_again_after_as_many_reports(functions: Path) -> None:
