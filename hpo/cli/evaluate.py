@@ -65,23 +65,23 @@ def evaluate(
     Example: hpo evaluate train --objective train.py:objective --seeds 5
     """
     from hpo.execution.evaluate import check_results, publish_evaluations, run_evaluations
+    from hpo.execution.evaluate_function import check_function_options, refuse_seedless
     from hpo.utils.signals import StopRequest
 
     if dry_run:
         return _preview(load_study(name, storage, options.imports), top, seeds, dataset, style, refit=refit)
     where = make_backend(backend, address, slurm, options)
     study = load_runnable_study(name, storage, options.imports)
-    if study.definition.configured:
-        evaluations = _plan(study, top, seeds, dataset, objective, refit=refit, inside=inside)
-    else:
-        from hpo.execution.evaluate_function import check_function_options
-
-        check_function_options(study, dataset, refit=refit, inside=inside)
-        evaluations, options = _plan_function(study, top, seeds, objective, options)
-    with StopRequest(within=20) as stop:  # the workers take half of it
-        if options.workers != 0:
-            say(f"evaluating {name}: {', '.join(each.name for each in evaluations)} in {study.storage.masked_url}")
-            run_evaluations(evaluations, options, stop, where)
+    with refuse_seedless(study):
+        if study.definition.configured:
+            evaluations = _plan(study, top, seeds, dataset, objective, refit=refit, inside=inside)
+        else:
+            check_function_options(study, dataset, refit=refit, inside=inside)
+            evaluations, options = _plan_function(study, top, seeds, objective, options)
+        with StopRequest(within=20) as stop:  # the workers take half of it
+            if options.workers != 0:
+                say(f"evaluating {name}: {', '.join(each.name for each in evaluations)} in {study.storage.masked_url}")
+                run_evaluations(evaluations, options, stop, where)
     _print_scores(study, evaluations, style)
     if inside and not stop():
         from hpo.execution.inspect_model import inspect_model

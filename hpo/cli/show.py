@@ -43,7 +43,7 @@ def list_(style: str, storage: str | None) -> None:
 @storage_option
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
-    from hpo.report.data.results import read_results, study_summary
+    from hpo.report.data.results import read_results, shown_front, study_summary
     from hpo.study.files.study_files import list_local_weights
     from hpo.study.operations.worker_status import format_trial_numbers
 
@@ -64,7 +64,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
         click.echo(format_preview(study.name, study.definition, study.budget, samples=0, asked=asked))
     click.echo()
     workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
-    tables = {"workers": workers, "failed": summary["failed"]}
+    front = shown_front(results) if summary["front"] else []
+    tables = {"front": front, "workers": workers, "failed": summary["failed"]}
     summary["work"] = results.work.text if results.work else None
     if not study.definition.configured and summary["best"]:
         summary["best"]["steps"] = summary["best"].pop("epochs_done")

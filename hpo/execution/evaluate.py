@@ -14,10 +14,15 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
-from hpo.execution.evaluate_function import check_function_options, find_study_function, plan_function_evaluations
+from hpo.execution.evaluate_function import (
+    check_function_options,
+    find_study_function,
+    plan_function_evaluations,
+    refuse_seedless,
+)
 from hpo.execution.launch import check_backend, run_study, run_workers
 from hpo.execution.notebook_code import send_notebook_code
-from hpo.execution.optimize import run_function_study
+from hpo.execution.optimize import send_function
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
@@ -98,10 +103,11 @@ def evaluate(
     if not opened.definition.configured:
         check_function_options(opened, dataset, refit=refit, inside=inside)
         function = find_study_function(opened, objective, options.imports, "evaluate")
-        evaluations = plan_function_evaluations(opened, top, seeds, function)
-        for each in evaluations:
-            if each.remaining():
-                run_function_study(each, function, options, backend)
+        with send_function(function, options, backend) as options, refuse_seedless(opened):
+            evaluations = plan_function_evaluations(opened, top, seeds, function)
+            for each in evaluations:
+                if each.remaining():
+                    run_study(each, options, backend, function)
         return _read_stats(opened, evaluations, ran=workers != 0)
     if objective is not None:
         raise RequestError(f"objective: study '{opened.name}' trains models, and calls no objective function")
@@ -110,8 +116,8 @@ def evaluate(
         from hpo.execution.inspect_model import check_inspectable  # torch
 
         check_inspectable(opened)
-    evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
     with send_notebook_code(opened.definition, options, backend) as options:
+        evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
         for each in evaluations:
             if each.remaining():
                 run_study(each, options, backend)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from hpo.errors import RequestError, StudyForeignError
+from hpo.errors import RegistryError, RequestError, RunError, StudyForeignError
 from hpo.execution.objective_function import (
     ObjectiveFunction,
     check_function,
@@ -20,9 +21,16 @@ from hpo.execution.trial_seed import SEEDLESS
 from hpo.report.data.results import read_results
 from hpo.study import Study
 from hpo.study.attributes import TRIAL_SEED
-from hpo.study.operations.evaluation_study import create_function_evaluations
+from hpo.study.files.cleanup import find_study_folders, remove_files
+from hpo.study.operations.evaluation_study import create_function_evaluations, evaluation_studies
 
-__all__ = ["check_function_options", "choose_trials", "find_study_function", "plan_function_evaluations"]
+__all__ = [
+    "check_function_options",
+    "choose_trials",
+    "find_study_function",
+    "plan_function_evaluations",
+    "refuse_seedless",
+]
 
 
 def find_study_function(
@@ -89,6 +97,27 @@ def plan_function_evaluations(study: Study, top: int, seeds: int, function: Obje
     return create_function_evaluations(study, chosen, seeds, function.reference)
 
 
+@contextmanager
+def refuse_seedless(study: Study) -> Iterator[None]:
+    """Turn the finding of a worker that the function asks for no seed into one line, and leave no evaluation behind.
+
+    Whether a changed function, or another tool's, takes a seed is known when it has been called, which workers do.
+
+    Raises:
+        RequestError: it asks for none.
+    """
+    present = {each.name for each in evaluation_studies(study)}
+    try:
+        yield
+    except (RegistryError, RunError) as error:
+        if SEEDLESS not in str(error):
+            raise
+        for each in evaluation_studies(study):
+            if each.name not in present and not any(trial.state.is_finished() for trial in each.trials()):
+                _delete(each)
+        raise RequestError(f"evaluate: study '{study.name}': {SEEDLESS}") from error
+
+
 def choose_trials(study: Study, top: int) -> list[FrozenTrial]:
     """Return the best trials; of those with the same parameters only the best one.
 
@@ -113,3 +142,11 @@ def _has_changed(study: Study, function: ObjectiveFunction) -> bool:
     """Tell whether the function may take a seed although no trial of the study has one: its first call will show."""
     stored = study.definition.function
     return stored is None or stored.sha256 != function.reference.sha256
+
+
+def _delete(evaluation: Study) -> None:
+    """Delete an evaluation and its files; logs stay."""
+    folders = [folder for folder in find_study_folders(evaluation) if not folder.stays]
+    evaluation.storage.delete_study(evaluation.id)
+    for folder in folders:
+        remove_files(folder.path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpo.config.values import plain_value
 from hpo.datasets import make_reference
 from hpo.execution.evaluate import choose_candidates
 from hpo.execution.evaluate_function import check_function_options, choose_trials
@@ -62,7 +63,7 @@ def _list_rows(
             "configuration": each.label,
             "runs": max(0, seeds - count),
             "exist": count,
-            **{name: each.values[name] for name in varied if name in each.values},
+            **{name: plain_value(each.values[name]) for name in varied if name in each.values},
         }
         for each, count in zip(candidates, present, strict=True)
     ]

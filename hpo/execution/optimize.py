@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from hpo.execution.launch import check_backend, run_study
 from hpo.execution.launch_function import default_name, plan_function_launch
 from hpo.execution.objective_function import ObjectiveFunction, check_function, describe_function, pickle_function
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
-from hpo.study import Study, StudyStorage, study_names
+from hpo.study import StudyStorage, study_names
 from hpo.utils.home import default_storage
 
-__all__ = ["optimize", "run_function_study"]
+__all__ = ["optimize", "send_function"]
 
 log = logging.getLogger("hpo.study")
 
@@ -84,8 +85,9 @@ def optimize(
     plan = plan_function_launch(function, storage, warm_start=warm_start, top=top, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
-    study = plan.create(storage)
-    run_function_study(study, function, options, backend)
+    with send_function(function, options, backend) as options:
+        study = plan.create(storage)
+        run_study(study, options, backend, function)
     return study.optuna_study
 
 
@@ -101,19 +103,21 @@ def _choose_name(stem: str, storage: str | None) -> str:
     return name
 
 
-def run_function_study(
-    study: Study, function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None = None
-) -> None:
-    """Run a study from Python; its workers find the function in its file, or in one that is there as long as they run.
+@contextmanager
+def send_function(
+    function: ObjectiveFunction, options: WorkerOptions, backend: Backend | None
+) -> Iterator[WorkerOptions]:
+    """Yield options with which workers find a function in its file, or in one that is there as long as this context.
+
+    Enter it before a study is created, so that a function that cannot be sent leaves none behind.
 
     Raises:
         RequestError: the function cannot be sent to workers.
-        RunError: a worker failed.
     """
     if options.workers == 1 and backend is None:
-        run_study(study, options, function=function)
+        yield options
     elif function.reference.module is not None:
-        run_study(study, options.model_copy(update={"function": function.reference.location}), backend)
+        yield options.model_copy(update={"function": function.reference.location})
     elif backend is not None:
         raise RequestError(
             f"{function.reference.label}: lives in this process alone, and workers of a backend may run elsewhere; "
@@ -121,5 +125,4 @@ def run_function_study(
         )
     else:  # a script is not imported in workers: without `if __name__ == …` it would optimize there, too
         with tempfile.TemporaryDirectory(prefix="hpo-") as folder:
-            path = pickle_function(function, Path(folder))
-            run_study(study, options.model_copy(update={"function": str(path)}), backend)
+            yield options.model_copy(update={"function": str(pickle_function(function, Path(folder)))})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
@@ -12,6 +14,7 @@ from hpo.execution.objective_function import ObjectiveFunction
 from hpo.execution.reproduce import Difference, Reproduction, find_changes, measure_distance, read_threads
 from hpo.execution.restore import choose_trial
 from hpo.execution.trial_seed import derive_seed
+from hpo.storage.stored_values import allow_lists
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
 from hpo.study.attributes import TRIAL_SEED, read_table, read_whole
@@ -78,11 +81,9 @@ def reproduce_call(study: Study, number: int, function: ObjectiveFunction, threa
         set_threads(threads)
     seed = read_whole(trial.user_attrs, TRIAL_SEED)
     seed = derive_seed(study.definition.seed, number) if seed is None else seed
-    storage = optuna.storages.InMemoryStorage()
-    storage.create_new_study(study.optuna_study.directions, study.name)
-    memory = optuna.Study(study.name, storage)
+    memory = _make_study_in_memory(study)
     again = ReplayedTrial(memory, trial, seed)
-    with contain_user_code():
+    with contain_user_code(), allow_lists():
         result = call_objective(function.call, again, len(memory.directions))
     assert result is not None  # nothing interrupts it
     reported = _compare("reported", trial.intermediate_values, again.reports)
@@ -91,6 +92,18 @@ def reproduce_call(study: Study, number: int, function: ObjectiveFunction, threa
     returned = [Difference(name, measure_distance(was.get(name), now.get(name)), None) for name in names]
     changed = find_changes(then, describe_environment())
     return Reproduction(number, len(trial.intermediate_values), [*reported, *returned], 1, changed, bool(then), "step")
+
+
+def _make_study_in_memory(study: Study) -> optuna.Study:
+    """Return an empty study in memory with the name and directions of another, which Optuna does not announce."""
+    storage, announcer = optuna.storages.InMemoryStorage(), logging.getLogger("optuna.storages._in_memory")
+    level = announcer.level
+    announcer.setLevel(logging.WARNING)
+    try:
+        storage.create_new_study(study.optuna_study.directions, study.name)
+    finally:
+        announcer.setLevel(level)
+    return optuna.Study(study.name, storage)
 
 
 def _compare(name: str, then: dict[int, float], now: dict[int, float]) -> list[Difference]:

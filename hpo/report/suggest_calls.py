@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from hpo.config.values import plain_value
+from hpo.config.values import Value, plain_value
 from hpo.space import LearnedSpace
 
 __all__ = ["format_calls", "format_suggest_call"]
@@ -42,8 +42,11 @@ def _format_range(name: str, literal: Mapping[str, Any]) -> str:
 
 def _format_categorical(space: LearnedSpace, name: str, literal: Mapping[str, Any]) -> str:
     wanted = [(type(value), value) for value in literal.get("choices", [literal.get("value")])]
-    stored = {(type(plain_value(value)), plain_value(value)): value for value in space.stored_values(name)}
-    return f"trial.suggest_categorical({_quote(name)}, {[stored.get(key, key[1]) for key in wanted]!r})"
+    stored: dict[tuple[type, Value], dict[str, Any]] = {}  # None and the text "none" have one plain form
+    for value in space.stored_values(name):
+        stored.setdefault((type(plain_value(value)), plain_value(value)), {})[repr(value)] = value
+    choices = [value for key in wanted for value in stored.get(key, {"": key[1]}).values()]
+    return f"trial.suggest_categorical({_quote(name)}, {choices!r})"
 
 
 def _variable(name: str) -> str:

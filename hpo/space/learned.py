@@ -22,6 +22,7 @@ from hpo.config.values import Value, plain_value
 from hpo.errors import SpaceError
 from hpo.space.domains import Choices, Constant, Domain, Float, Int
 from hpo.space.space import Params, Space, Values
+from hpo.utils.text import shorten
 
 __all__ = ["ExtendedSpace", "LearnedSpace"]
 
@@ -74,12 +75,29 @@ class LearnedSpace(Space):
         return self._recorded[name].total()
 
     def notices(self) -> list[str]:
-        """Return a line for each parameter that was asked for with more than one domain."""
+        """Return a line for each parameter that was asked for with more than one domain, or whose choices look alike.
+
+        Such choices are None and the text `none`, or a list and its JSON.
+        """
         changed = {name: counts for name, counts in self._recorded.items() if len(counts) > 1}
+        alike = {name: texts for name in self.domains if (texts := self._list_alike(name))}
         return [
-            f"{name}: its domain changed between trials ({_list_domains(counts)}); the space has their union"
-            for name, counts in changed.items()
+            *(
+                f"{name}: its domain changed between trials ({_list_domains(counts)}); the space has their union"
+                for name, counts in changed.items()
+            ),
+            *(
+                f"{name}: its choices {' and '.join(texts)} are counted as one in reports"
+                for name, texts in alike.items()
+            ),
         ]
+
+    def _list_alike(self, name: str) -> list[str]:
+        """List the choices of a parameter that have the plain form of another one, as Python writes them."""
+        forms: dict[str, dict[str, None]] = {}
+        for value in self.stored_values(name):
+            forms.setdefault(repr(plain_value(value)), {})[shorten(value)] = None
+        return [text for texts in forms.values() if len(texts) > 1 for text in texts]
 
 
 class ExtendedSpace(Space):

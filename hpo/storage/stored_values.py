@@ -11,6 +11,9 @@ import json
 import logging
 import math
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeGuard
 
@@ -20,6 +23,7 @@ __all__ = [
     "FIXED",
     "DamageLog",
     "UnreadableError",
+    "allow_lists",
     "is_finite",
     "is_number",
     "is_whole",
@@ -169,6 +173,14 @@ def parse_system_attr(key: str, text: object) -> Any:
     return value
 
 
+@contextmanager
+def allow_lists() -> Iterator[None]:
+    """Keep Optuna from warning of lists among choices, which a database holds as JSON and gives back as lists."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Choices for a categorical distribution", UserWarning)
+        yield
+
+
 @lru_cache(maxsize=1024)
 def parse_distribution(text: str) -> BaseDistribution:
     """Parse a distribution, once each: the trials of a study store the same few.
@@ -178,7 +190,8 @@ def parse_distribution(text: str) -> BaseDistribution:
     """
     parse_json(text)
     try:
-        return json_to_distribution(text)
+        with allow_lists():
+            return json_to_distribution(text)
     except Exception as error:  # Optuna takes the content as it is, so anything may be raised
         raise UnreadableError(f"{shorten(text)} is no distribution") from error
 

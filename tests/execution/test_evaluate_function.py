@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import pytest
 from optuna.trial import FixedTrial, TrialState
 
 import hpo
-from hpo.errors import RegistryError, RequestError, RunError, StudyForeignError
+from hpo.errors import RequestError, RunError, StudyForeignError
+from hpo.execution.evaluation_preview import preview_evaluation
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_function import load_function
 from hpo.execution.reproduce import describe_reproduction
 from hpo.execution.reproduce_function import reproduce_call
-from hpo.execution.trial_seed import derive_seed
+from hpo.execution.trial_seed import SEEDLESS, derive_seed
 from hpo.report.data.evaluations import read_evaluations
 from hpo.study import Study, StudyStorage
 from hpo.study.operations.evaluation_study import evaluation_studies
@@ -165,22 +168,44 @@ def test_a_function_without_a_seed_is_refused_and_nothing_is_created(functions: 
     assert evaluation_studies(study) == []
 
 
-def test_a_function_that_takes_a_seed_since_is_evaluated_and_one_that_does_not_ends_the_worker(
+def test_a_function_that_takes_a_seed_since_is_evaluated_and_one_that_does_not_leaves_no_evaluation(
     functions: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = launch(functions, "seedless")
     text = f"{functions}:seedless"
     functions.write_text(SOURCE + "\nmore = 1\n")
     monkeypatch.delitem(sys.modules, "functions_of_test")
-    with pytest.raises(RegistryError, match="cannot be evaluated yet: its objective function takes no seed"):
+    refusal = r"^evaluate: study 'seedless': its objective function takes no seed, .*\"hpo_seed\"\]$"
+    with pytest.raises(RequestError, match=refusal):
         hpo.evaluate(study, objective=text, seeds=2, top=1)
-    (evaluation,) = evaluation_studies(study)
-    assert evaluation.remaining() == 2
+    assert evaluation_studies(study) == []
     functions.write_text(SOURCE.replace("def seedless(trial):", "def seedless(trial):\n    hpo.seed(trial)"))
     monkeypatch.delitem(sys.modules, "functions_of_test")
     (stats,) = hpo.evaluate(study, objective=text, seeds=2, top=1)
     assert stats.scores[0].validation is not None
-    assert evaluation.remaining() == 0
+    assert evaluation_studies(study)[0].remaining() == 0
+
+
+def test_several_workers_that_find_no_seed_are_one_line_and_leave_no_evaluation(
+    functions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    objective = load_function(f"{functions}:seedless").call
+    optuna.create_study(study_name="theirs", storage=url).optimize(objective, n_trials=3)
+    line = f"worker 7 ended with exit code 2: hpo: study 'theirs' cannot be evaluated yet: {SEEDLESS}; then …"
+
+    def fail(*_: object) -> None:
+        raise RunError(f"{line}; {line}; 6 of 6 trials are left")
+
+    monkeypatch.setattr("hpo.execution.evaluate.run_workers", fail)
+    named = "--objective", f"{functions}:seedless", "--storage", url
+    refused = run_hpo("evaluate", "theirs", *named, "--workers", "2")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1] == f"hpo: evaluate: study 'theirs': {SEEDLESS}"
+    assert evaluation_studies(Study(StudyStorage(url), "theirs")) == []
+    assert run_hpo("evaluate", "theirs", *named, "--workers", "0").returncode == 0
+    assert run_hpo("evaluate", "theirs", *named, "--workers", "2").returncode == 2
+    assert len(evaluation_studies(Study(StudyStorage(url), "theirs"))) == 1  # which was there before
 
 
 def test_a_function_that_asks_for_something_else_fails_the_run_and_says_so(
@@ -211,8 +236,13 @@ def test_what_the_command_refuses_and_prints(functions: Path) -> None:
     assert "would call the objective function 4 times; nothing is created" in preview.stderr
     assert len(preview.stdout.splitlines()) == 3
     assert evaluation_studies(study) == []
+    rows = preview_evaluation(study, top=12).rows
+    assert {row["sizes"] for row in rows} == {"none", "[8]", "[16, 8]"}  # a value of None is said, too
     planned = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert planned.returncode == 0, planned.stderr
+    shown = run_hpo("show", "seeded-evaluation").stdout
+    assert shown.startswith("study seeded-evaluation: 6 trials of functions_of_test.py:seeded, minimize value\n")
+    assert "dataset" not in run_hpo("list").stdout
     make_worker(evaluation_studies(study)[0], function=f"{functions}:seeded").run()
     printed = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert "called again with the same parameters and fresh seeds" in printed.stderr
@@ -243,6 +273,23 @@ def test_a_call_is_reproduced_with_its_parameters_and_its_seed(functions: Path) 
     refused = run_hpo("reproduce", "seeded", "2", *named, "--out", "somewhere")
     assert refused.returncode == 2
     assert "--out: study 'seeded' calls an objective function" in refused.stderr
+
+
+def test_a_reproduction_neither_announces_a_study_nor_warns_of_lists(
+    functions: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = launch(functions, "seeded", trials=2)
+    announcer = logging.getLogger("optuna.storages._in_memory")
+    monkeypatch.setattr(logging.getLogger("optuna"), "propagate", True)  # to where pytest listens
+    caplog.set_level(logging.INFO, "optuna")
+    function = load_function(f"{functions}:seeded")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert reproduce_call(study, 1, function).identical
+        assert (seen, caplog.messages) == ([], [])
+    optuna.create_study(study_name="theirs")
+    assert "A new study created in memory with name: theirs" in caplog.messages
+    assert announcer.level == logging.NOTSET
 
 
 def test_a_pruned_call_is_pruned_again_after_as_many_reports(functions: Path) -> None:

@@ -7,18 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import optuna
 import pytest
 
 import hpo
-from hpo.errors import RegistryError, RequestError, StudyConflictError
+from hpo.errors import RegistryError, RequestError, StorageMissingError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
 from hpo.execution.objective_function import find_directions, is_function, load_function, read_study
 from hpo.execution.trial_checkpoint import TrialCheckpoint
-from hpo.study import Study, StudyStorage
+from hpo.study import Study, StudyStorage, study_names
 from tests.helpers import hpo as hpo_process
 from tests.helpers import run_hpo, start_hpo
 from tests.workers import make_worker
@@ -371,6 +372,26 @@ def test_a_function_of_a_script_travels_to_workers(tmp_path: Path) -> None:
     assert lines[0].startswith("6 "), done.stderr
     assert "cannot be sent to worker processes (TypeError: cannot pickle '_thread.lock' object)" in lines[1]
     assert not list(tmp_path.glob("home/**/*.pkl"))
+
+
+def test_a_function_that_cannot_be_sent_leaves_no_study(tmp_path: Path) -> None:
+    lock, url = threading.Lock(), f"sqlite:///{tmp_path / 'optuna.db'}"
+
+    def locked(trial: optuna.Trial) -> float:
+        with lock:
+            return trial.suggest_float("x", 0, 1)
+
+    locked.__module__ = "__main__"  # as of a script or a notebook
+    with pytest.raises(RequestError, match="locked: cannot be sent to worker processes"):
+        hpo.optimize(locked, trials=2, workers=2, storage=url)
+    with pytest.raises(RequestError, match="lives in this process alone"):
+        hpo.optimize(locked, trials=2, storage=url, backend=hpo.Slurm({}))
+    with pytest.raises(StorageMissingError):
+        StudyStorage(url, create=False)
+    hpo.optimize(locked, trials=2, storage=url, name="alone")
+    with pytest.raises(RequestError, match="cannot be sent"):
+        hpo.evaluate("alone", storage=url, objective=locked, workers=2)
+    assert study_names(StudyStorage(url)) == ["alone"]
 
 
 def test_a_checkpoint_outside_a_worker_is_temporary() -> None:

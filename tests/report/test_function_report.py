@@ -5,12 +5,14 @@ for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from hpo.report.chapters.order import make_chapters
 from hpo.report.chapters.verdict import write_verdict
@@ -19,6 +21,7 @@ from hpo.report.data.results import read_results, shown_trials
 from hpo.report.render.markdown import render_markdown
 from hpo.report.report_data import ReportData, read_report_data
 from hpo.study import Study, StudyStorage
+from tests.helpers import run_hpo
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 pytestmark = pytest.mark.filterwarnings(
@@ -141,3 +144,58 @@ def test_how_to_go_on_names_the_function_that_is_not_known(url: str) -> None:
     study.enqueue_trial({"x": 0.5})
     text = prose(read_report_data(Study(StudyStorage(url), "two")))
     assert "hpo launch FILE.py:FUNCTION --name two" in text
+
+
+def test_show_lists_the_front_as_a_table(url: str) -> None:
+    shown = run_hpo("show", "two", "--storage", url).stdout
+    _, _, table = shown.partition("\nfront:\n")
+    head, *rows = table.partition("\n\n")[0].splitlines()
+    assert head.split() == ["number", "value_0", "value_1", "x", "steps", "seconds"]
+    front = read_results(Study(StudyStorage(url), "two")).front
+    assert [int(row.split()[0]) for row in rows] == sorted(row.number for row in front)
+    assert "{" not in shown
+    assert "\nfront:\n" not in run_hpo("show", "quiet", "--storage", url).stdout
+
+
+@pytest.mark.parametrize(
+    ("returned", "levels"),
+    [
+        (lambda reports: reports[-1], {"improving": "warning", "flat": "ok"}),
+        (min, {"improving": "warning", "flat": "ok"}),
+        (sum, {"improving": "unknown", "flat": "unknown"}),
+        (lambda reports: min(reports[:3]), {"improving": "unknown", "flat": "unknown"}),
+    ],
+)
+def test_curves_say_something_about_values_that_they_end_in_alone(
+    tmp_path: Path, returned: Callable[[list[float]], float], levels: dict[str, str]
+) -> None:
+    def falls(trial: optuna.trial.Trial) -> float:
+        reports = [trial.suggest_float("x", 0, 1) + 10 - step for step in range(10)]
+        for step, value in enumerate(reports):
+            trial.report(value, step)
+        return returned(reports)
+
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    optuna.create_study(study_name="falls", storage=url).optimize(falls, n_trials=4)
+    findings = run_checks(read_results(Study(StudyStorage(url), "falls")), [])
+    assert {each.check: each.level for each in findings if each.check in levels} == levels
+
+
+def test_a_failure_of_which_optuna_keeps_nothing_is_called_failed(tmp_path: Path) -> None:
+    def fails(trial: optuna.trial.Trial) -> float:
+        if trial.number % 2:
+            raise ValueError("which Optuna does not store")
+        return trial.suggest_float("x", 0, 1)
+
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    optuna.create_study(study_name="fails", storage=url).optimize(fails, n_trials=6, catch=ValueError)
+    study = Study(StudyStorage(url), "fails")
+    data = read_report_data(study)
+    assert data.results.failures == {"failed": 3}
+    text = prose(data)
+    assert "| failed | 3 |" in text
+    assert "Messages of the first failures" not in text
+    assert "failed: failed" not in text
+    old = optuna.trial.create_trial(state=TrialState.FAIL, system_attrs={"fail_reason": "it is old"})
+    study.optuna_study.add_trial(old)
+    assert "| 6 | failed | failed | it is old |" in prose(read_report_data(study))

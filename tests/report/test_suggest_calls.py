@@ -7,12 +7,14 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from hpo.errors import RequestError
 from hpo.report.chapters.order import findings_chapter
 from hpo.report.checks.run import run_checks
 from hpo.report.data.results import read_results
 from hpo.report.next_study import suggest_function, write_suggestion
+from hpo.report.suggest_calls import format_suggest_call
 from hpo.space import LearnedSpace
 from hpo.study import Study, StudyStorage
 
@@ -90,3 +92,13 @@ def test_a_study_without_trials_has_no_space_to_suggest(tmp_path: Path) -> None:
     optuna.create_study(study_name="empty", storage=url)
     with pytest.raises(RequestError, match="no trial of study 'empty' has a parameter yet"):
         suggest_function(read_results(Study(StudyStorage(url), "empty")), [])
+
+
+def test_none_and_the_text_none_are_both_asked_for() -> None:
+    space = LearnedSpace([{"off": CategoricalDistribution([None, "relu", True, 3.5, "none", [1], "[1]"])}])
+    (domain,) = space.domains["off"]
+    text = format_suggest_call(space, "off", domain.to_json())
+    assert text == """off = trial.suggest_categorical("off", [None, 'none', 'relu', True, 3.5, [1], '[1]'])"""
+    only = LearnedSpace([{"off": CategoricalDistribution([None, "none"])}])
+    (domain,) = only.domains["off"]
+    assert format_suggest_call(only, "off", domain.to_json()).endswith("""("off", [None, 'none'])""")

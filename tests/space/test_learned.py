@@ -82,3 +82,12 @@ def test_a_trial_has_the_values_that_it_asked_for_and_no_others() -> None:
     assert space.values({"x": 0.5}) == {"x": 0.5}
     assert [dimension.key for dimension in space.varied] == ["x", "y"]
     assert LearnedSpace().varied == ()
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_choices_that_look_alike_are_said() -> None:
+    off, sizes = CategoricalDistribution([None, "relu", "none"]), CategoricalDistribution([[1, 2], "[1, 2]"])
+    assert LearnedSpace([{"off": off, "sizes": sizes, "x": CategoricalDistribution([None, True, 1])}]).notices() == [
+        "off: its choices None and 'none' are counted as one in reports",
+        "sizes: its choices [1, 2] and '[1, 2]' are counted as one in reports",
+    ]

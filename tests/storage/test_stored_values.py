@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -55,6 +56,15 @@ def test_anything_is_a_value_that_can_be_printed_or_one_error(stored: object) ->
         said = message(parse, stored)
         assert "\n" not in said
         assert len(said) < 3 * SHOWN
+
+
+def test_lists_among_choices_are_read_without_a_warning() -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        read = parse_distribution('{"name": "CategoricalDistribution", "attributes": {"choices": [[8], [16, 8]]}}')
+    assert isinstance(read, CategoricalDistribution)
+    assert read.choices == ([8], [16, 8])
+    assert seen == []
 
 
 @given(ANYTHING)

@@ -31,7 +31,7 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
     """Show progress on standard error until all workers have ended; return the reasons of those that failed.
 
     A request to stop is passed on to the workers once, and so is the loss of the database or the study. A failure is
-    shown at once: other workers may go on for long.
+    shown within seconds: other workers may go on for long. Where all fail for one reason, whoever called says it.
 
     Raises:
         StorageLostError, StudyDeletedError: the database or the study was deleted or replaced. Its workers have ended.
@@ -40,6 +40,7 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
     display: _Display = _Terminal(study.name, console) if console.is_terminal else _Lines(study.name, console)
     begin, stopping, last_read, reported = datetime.now(), False, 0.0, False
     failures: dict[int, str] = {}  # by the worker's place; read early, while the database still lists the worker
+    unsaid: dict[int, float] = {}  # when a worker failed, until that is said
     running = set(range(len(workers)))
     loss: RunError | None = None
     try:
@@ -59,9 +60,11 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
             for i in [i for i in running if not workers[i].alive]:
                 running.remove(i)
                 if why := workers[i].failure:
-                    failures[i] = why
-                    if running and not stopping:
-                        console.print(f"{why}; {len(running)} more at work", soft_wrap=True)
+                    failures[i], unsaid[i] = why, time.monotonic()
+            for i in [i for i, failed in unsaid.items() if time.monotonic() - failed >= REFRESH]:
+                del unsaid[i]
+                if running and not stopping:
+                    console.print(f"{failures[i]}; {len(running)} more at work", soft_wrap=True)
             if running:
                 pause(POLL)
     except BaseException:  # a second signal, or a bug here: nobody else would stop them

@@ -117,13 +117,16 @@ def _failure_tables(results: Results) -> list[Block]:
     if not results.failures:
         return []
     rows = [[kind, count_text(count)] for kind, count in results.failures.items()]
-    return [Subtitle("Failures by kind"), Table(["kind", "trials"], rows, ["trials"]), _message_table(results.trials)]
+    kinds: list[Block] = [Subtitle("Failures by kind"), Table(["kind", "trials"], rows, ["trials"])]
+    return [*kinds, *_message_table(results.trials)]
 
 
-def _message_table(trials: Sequence[TrialRow]) -> Table:
-    failed = (row for row in trials if row.failure and row.feasible)
+def _message_table(trials: Sequence[TrialRow]) -> list[Block]:
+    """Return the table of messages; none where no trial has more to say than that it failed, as those of Optuna."""
+    failed = (row for row in trials if row.failure and row.feasible and (row.known_failure or row.message))
     rows = [
         [str(row.number), state_text(row.state), row.failure or "", row.message or NONE]
         for row in islice(failed, MESSAGES)
     ]
-    return Table(["trial", "state", "kind", "message"], rows, ["trial"], folded="Messages of the first failures")
+    table = Table(["trial", "state", "kind", "message"], rows, ["trial"], folded="Messages of the first failures")
+    return [table] if rows else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpo.config.registry import NO_DATA
 from hpo.report.chapters.blocks import Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results
 from hpo.report.format import (
@@ -32,8 +33,9 @@ def _study_table(results: Results) -> Table:
     definition, budget = results.definition, results.budget
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
+    data = "read by the training loop" if definition.dataset.name == NO_DATA else definition.dataset.name
     rows = [
-        made_by if not definition.configured else ["data set", definition.dataset.name],
+        made_by if not definition.configured else ["data set", data],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
         ["budget", f"{budget.trials} trials"],
         ["sampler", _component_text(definition.sampler.name, definition.sampler.options)],

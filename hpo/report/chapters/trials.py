@@ -103,5 +103,5 @@ def _note_text(row: TrialRow, earlier: int | None, *, front: bool) -> str:
     words += ["added by others"] if row.extra else []
     words += [ORIGIN_NOTES[row.value_from]] if row.value_from in ORIGIN_NOTES else []
     words += [f"as trial {earlier}"] if earlier is not None else []
-    words += [f"{row.failure}: {row.message}" if row.message else row.failure] if row.failure else []
+    words += [": ".join(filter(None, (row.known_failure, row.message)))] if row.known_failure or row.message else []
     return ", ".join(words)

@@ -11,13 +11,14 @@ from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import number_of, percent_text
-from hpo.report.stats.trial_stats import list_top_trials, read_curve, standard_error
+from hpo.report.stats.trial_stats import list_top_trials, read_curve, read_value_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
 NEAR_EDGE = 3.0  # the best learning rate within half a decade of the divergence
 RISE = 1.05  # a loss that is a twentieth above its lowest has turned
+FEWEST = 5  # steps of a curve, of which the last fifth is told from the rest
 STILL = 0.05  # of the whole improvement, in the last fifth of the epochs
 FLAT = 0.5  # of the epochs after which nothing more is won
 EARLY, LATE = 0.1, 0.75  # [P]
@@ -112,7 +113,7 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
 
 def rough(results: Results, _: Evaluations) -> list[Finding]:
     """Check 9: the validation curve jumps late in training."""
-    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_value_curve(results, results.best) if results.best else np.array([])
     if len(values) < 6 or np.ptp(values) == 0:
         return []
     late = values[len(values) // 2 :]
@@ -135,8 +136,8 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
 
 def _gain_curves(results: Results) -> list[tuple[TrialRow, np.ndarray[tuple[int], np.dtype[np.float64]]]]:
     """Return the best trials' curves, larger better."""
-    curves = [(row, -results.signs[0] * read_curve(row, results.objective.metric)) for row in list_top_trials(results)]
-    return [(row, values) for row, values in curves if len(values) >= 2]
+    curves = [(row, -results.signs[0] * read_value_curve(results, row)) for row in list_top_trials(results)]
+    return [(row, values) for row, values in curves if len(values) >= FEWEST]
 
 
 def _epochs_toml(results: Results, factor: float) -> str:
@@ -168,13 +169,13 @@ def improving(results: Results, _: Evaluations) -> list[Finding]:
 
 
 def _still_improves(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
-    last = max(1, len(values) // 5)
+    last = len(values) // 5
     return bool(values[-last:].max() - values[:-last].max() > STILL * np.ptp(values) > 0)
 
 
 def flat(results: Results, _: Evaluations) -> list[Finding]:
     """Check 11: the best trials are flat long before the end."""
-    curves = [values for _, values in _gain_curves(results) if len(values) >= 4]
+    curves = [values for _, values in _gain_curves(results)]
     if not curves:
         return []
     error = standard_error(results) or 0.0
@@ -245,7 +246,7 @@ def training_loss(results: Results, _: Evaluations) -> list[Finding]:
 
 def periodic(results: Results, _: Evaluations) -> list[Finding]:
     """Check 14: the validation curve is periodic (power spectrum of its second half, detrended)."""
-    values = read_curve(results.best, results.objective.metric) if results.best else np.array([])
+    values = read_value_curve(results, results.best) if results.best else np.array([])
     if len(values) < 16:
         return []
     late = values[len(values) // 4 :]

@@ -30,7 +30,9 @@ from hpo.study.attributes import TRIAL_SEED, read_origin, read_table, read_text,
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 
-__all__ = ["Results", "TrialRow", "read_results", "shown_trials", "study_summary", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
+
+UNEXPLAINED = "failed"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class TrialRow:
         seconds: from start to finish.
         best_epoch: the epoch its values are from.
         parameter_count: weights of its model.
-        failure: kind of failure (`diverged`, `infeasible`, `out_of_memory`, `error`), or None.
+        failure: kind of failure (`diverged`, `infeasible`, `out_of_memory`, `error`), or None; `failed` where the trial
+            has none, as those of other tools.
         message: the failure in a line, or None.
         baseline: whether it is the baseline.
         extra: whether others added it to a study of fixed slots.
@@ -89,6 +92,11 @@ class TrialRow:
     def feasible(self) -> bool:
         """True where it violates no constraint, as far as is known."""
         return self.failure != INFEASIBLE
+
+    @property
+    def known_failure(self) -> str | None:
+        """The kind of failure, if more than the failure itself is known."""
+        return None if self.failure == UNEXPLAINED else self.failure
 
     @property
     def comparable(self) -> bool:
@@ -302,8 +310,8 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         seconds=seconds,
         best_epoch=read_whole(attrs, "best_epoch"),
         parameter_count=read_whole(attrs, "parameter_count"),
-        failure=read_text(attrs, "failure") or ("unknown" if trial.state == TrialState.FAIL else None),
-        message=read_text(attrs, "message"),
+        failure=read_text(attrs, "failure") or (UNEXPLAINED if trial.state == TrialState.FAIL else None),
+        message=read_text(attrs, "message") or read_text(trial.system_attrs, "fail_reason"),  # of Optuna before 3.0
         seed=read_whole(attrs, TRIAL_SEED),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
@@ -385,6 +393,16 @@ def shown_trials(results: Results) -> list[dict[str, Any]]:
         return rows
     steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
     return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
+
+
+NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
+
+
+def shown_front(results: Results) -> list[dict[str, Any]]:
+    """Return a row for each trial of the Pareto front, for a person: its values and its parameters."""
+    numbers = {row.number for row in results.front}
+    rows = [row for row in shown_trials(results) if row["number"] in numbers]
+    return [{key: value for key, value in row.items() if key not in NOT_OF_A_RESULT} for row in rows]
 
 
 def study_summary(results: Results) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def describe_trial(results: Results, row: TrialRow) -> str:
         f"{escape_text(o.metric)} {values_text(o.metric, v)}" for o, v in zip(results.objectives, values, strict=False)
     ]
     if row.state != "COMPLETE":
-        lines.append(state_text(row.state) + (f": {escape_text(row.failure)}" if row.failure else ""))
+        lines.append(state_text(row.state) + (f": {escape_text(row.known_failure)}" if row.known_failure else ""))
     settings = [
         f"{escape_text(name)} {escape_text(value_text(value))}" for name, value in results.settings(row).items()
     ]

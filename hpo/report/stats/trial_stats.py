@@ -22,6 +22,7 @@ __all__ = [
     "is_adaptive",
     "list_top_trials",
     "read_curve",
+    "read_value_curve",
     "standard_error",
     "to_unit_interval",
     "trials_with_value",
@@ -110,6 +111,20 @@ def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np
     """Return a metric by epoch; epochs that lack it, or where it is not finite, are left out."""
     values = [epoch.get(metric) for epoch in row.epochs]
     return np.array([float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+
+
+def read_value_curve(results: Results, row: TrialRow) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Return the curve of the first objective that ends in a trial's value; empty if the value is of something else.
+
+    A function, or a training loop, may report one thing and return another. What it reported says something about the
+    value only if that is the last or the best of it.
+    """
+    curve = read_curve(row, results.objective.metric)
+    returned = not results.definition.configured or row.value_from == "returned"
+    if not returned or not len(curve) or row.value is None:
+        return curve
+    best = curve.min() if results.signs[0] == 1 else curve.max()
+    return curve if any(math.isclose(row.value, each, rel_tol=1e-6) for each in (curve[-1], best)) else curve[:0]
 
 
 def choose_curve_objective(results: Results) -> Objective | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hpo.config.registry import NO_DATA
 from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
@@ -34,7 +35,7 @@ def format_preview(
     objectives = _format_objectives(definition)
     sampled = _sample_params(definition, space, min(samples, budget.trials))
     lines = [
-        f"study {name}: {budget.trials} trials on {definition.dataset.name}, {objectives}",
+        f"study {name}: {budget.trials} trials{_format_subject(definition)}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
         *_format_limits(budget),
         "",
@@ -59,6 +60,13 @@ def format_learned_preview(name: str, definition: Definition, budget: Budget, sp
     if not space.dimensions:
         lines.append("the space is learned from the trials, which have recorded nothing yet")
     return "\n".join([*lines, *(f"note: {notice}" for notice in space.notices())])
+
+
+def _format_subject(definition: Definition) -> str:
+    """Return what trials call or train on; nothing where a training loop reads its own data."""
+    if definition.function is not None:
+        return f" of {definition.function.label}"
+    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.name}"
 
 
 def _format_objectives(definition: Definition) -> str:

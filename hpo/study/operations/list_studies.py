@@ -10,6 +10,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from hpo.config.registry import NO_DATA
 from hpo.errors import StudyDamagedError
 from hpo.storage.stored_values import is_number, parse_value
 from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_USER_ATTRS, TRIALS, VALUES
@@ -20,7 +21,7 @@ __all__ = ["list_studies"]
 
 
 def list_studies(url: str) -> list[dict[str, Any]]:
-    """List the studies of a storage: progress, best value, objective and data set.
+    """List the studies of a storage: progress, best value, objective, and data set if one is named.
 
     Those of other tools have a note, and so have those whose definition or budget cannot be read.
 
@@ -91,6 +92,6 @@ def _make_row(attrs: StudyAttributes, counts: Mapping[str, int], best: float | N
         **row,
         "trials": budget.trials,
         "objective": ", ".join(objective.metric for objective in definition.objectives),
-        "dataset": definition.dataset.name,
+        "dataset": None if definition.dataset.name == NO_DATA else definition.dataset.name,
         "sampler": definition.sampler.name,
     }
