@@ -43,8 +43,12 @@ __all__: list[str] = []
     help="Of an objective function: variable of its file that holds an optuna.Study, from which direction, sampler,"
     " pruner and name are read.",
 )
-@click.option("--sampler", help="Sampler instead of the file's.")
-@click.option("--pruner", help="Pruner instead of the file's.")
+@click.option(
+    "--sampler", help="Sampler instead of the file's: a name, or a table, as '{name=\"tpe\", n_startup_trials=5}'."
+)
+@click.option(
+    "--pruner", help="Pruner instead of the file's: a name, or a table, as '{name=\"hyperband\", max_resource=27}'."
+)
 @click.option("--seed", type=int, help="Seed instead of the file's.")
 @click.option(
     "--warm-start",
@@ -153,7 +157,7 @@ def _plan_function(
     text: str, storage: str | None, options: WorkerOptions, keys: dict[str, Any]
 ) -> tuple[LaunchPlan, WorkerOptions]:
     from hpo.execution.launch_function import plan_function_launch
-    from hpo.execution.objective_function import find_directions, load_function, read_study
+    from hpo.execution.objective_function import load_function, read_study
 
     for name in ("dataset", "objective", "set"):
         if keys.pop(name):
@@ -162,10 +166,7 @@ def _plan_function(
     function = load_function(text)
     variable = keys.pop("made")
     made = None if variable is None else read_study(text, variable)
-    if keys["direction"] is None and made is None and (found := find_directions(function)) is not None:
-        keys["direction"], line = found
-        say(f"note: direction {', '.join(found[0])}, as {text.rpartition(':')[0]} has it in line {line}")
-    plan = plan_function_launch(function, storage, made, **keys)
+    plan = plan_function_launch(function, storage, made, read_file=True, **keys)
     return plan, options.model_copy(update={"function": function.reference.location})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import inspect
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
 import optuna
 
@@ -24,7 +23,7 @@ from hpo.utils.text import summarize_error
 __all__ = [
     "ObjectiveFunction",
     "describe_function",
-    "find_directions",
+    "find_changes",
     "find_function",
     "is_function",
     "load_function",
@@ -148,6 +147,17 @@ def find_function(study: Study, text: str | None, imports: Sequence[str]) -> Obj
     return function
 
 
+def find_changes(study: Study, reference: FunctionReference) -> list[str]:
+    """Return a line if the source of a study's function is not what it was at the launch."""
+    stored = study.definition.function
+    if stored is None or not stored.sha256 or not reference.sha256 or stored.sha256 == reference.sha256:
+        return []
+    return [
+        f"{reference.label}: its source is not the one that study '{study.name}' was launched with (SHA-256 now "
+        f"{reference.sha256[:12]}, at the launch {stored.sha256[:12]}); trials of both are compared"
+    ]
+
+
 def check_function(label: str, function: object) -> None:
     """Check that an objective function can be called with a trial alone.
 
@@ -168,45 +178,6 @@ def check_function(label: str, function: object) -> None:
         ) from None
     except ValueError:  # of a builtin, whose signature is not known
         return
-
-
-def find_directions(function: ObjectiveFunction) -> tuple[list[str], int] | None:
-    """Find the directions that the function's file gives to `optuna.create_study`, by reading it, and the line.
-
-    Most files make their study under `if __name__ == "__main__":`, which a launch does not run. None if the file makes
-    no study, or does not say the direction in plain text.
-
-    Raises:
-        RequestError: it makes studies of different directions.
-    """
-    file = function.reference.file
-    if file is None:
-        return None
-    calls = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if _is_call(node, "create_study")]
-    found = {directions: call.lineno for call in calls if (directions := _read_directions(call)) is not None}
-    if len(found) > 1:
-        lines = " and ".join(map(str, found.values()))
-        raise RequestError(f"{file}: makes studies of different directions (lines {lines}); say which with --direction")
-    return next(((list(directions), line) for directions, line in found.items()), None)
-
-
-def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
-    if not isinstance(node, ast.Call):
-        return False
-    called = node.func
-    return name == (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None))
-
-
-def _read_directions(call: ast.Call) -> tuple[str, ...] | None:
-    """Return the directions of a call of `create_study`; None if they are not written out."""
-    given = [word.value for word in call.keywords if word.arg in ("direction", "directions")]
-    if not given:
-        return None if any(word.arg is None for word in call.keywords) else ("minimize",)
-    try:
-        value = ast.literal_eval(given[0])
-    except ValueError:
-        return None
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else None
 
 
 def read_study(text: str, variable: str) -> optuna.Study:

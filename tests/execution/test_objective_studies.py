@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import hpo
 from hpo.errors import RegistryError, RequestError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
-from hpo.execution.objective_function import find_directions, is_function, load_function, read_study
+from hpo.execution.objective_function import is_function, load_function, read_study
+from hpo.execution.script_study import find_directions, read_components
 from hpo.execution.trial_checkpoint import TrialCheckpoint
 from hpo.study import Study, StudyStorage
 from tests.helpers import hpo as hpo_process
@@ -483,26 +485,139 @@ def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple:
     assert launch(f"{simple}:objective", tmp_path, trials=40).budget.trials == 40
 
 
+CONSTANTS = """
+import optuna
+from optuna.study import StudyDirection as Way
+
+D = "maximize"
+OPTIONS = {"direction": D, "pruner": optuna.pruners.NopPruner()}
+LEFT = D
+def objective(trial, way="minimize"):
+    return 0.0
+def choose():
+    return D
+def other(LEFT):
+    pass
+if __name__ == "__main__":
+    local = "maximize"
+"""
+
+
 @pytest.mark.parametrize(
     ("calls", "expected"),
     [
         (["optuna.create_study(direction='maximize')"], ["maximize"]),
         (["create_study(directions=['minimize', 'maximize'], sampler=None)"], ["minimize", "maximize"]),
         (["optuna.create_study()"], ["minimize"]),
-        (["optuna.create_study(direction=WAY)"], None),
-        (["optuna.create_study(**options)"], None),
-        (["optuna.create_study(direction='maximize')", "optuna.create_study(direction='maximize')"], ["maximize"]),
+        (["optuna.create_study(direction=None)"], ["minimize"]),
+        (["optuna.create_study(direction=D)"], ["maximize"]),
+        (["optuna.create_study(directions=[D, 'minimize', optuna.study.StudyDirection.MAXIMIZE])"], [*"+-+"]),
+        (["optuna.create_study(direction=Way.MAXIMIZE)"], ["maximize"]),
+        (["optuna.create_study(direction=StudyDirection.MAXIMIZE)"], ["maximize"]),
+        (["optuna.create_study(direction=OPTIONS['direction'])"], ["maximize"]),
+        (["optuna.create_study(**OPTIONS)"], ["maximize"]),
+        (["optuna.create_study(direction=WAY)"], "line 15 is known only when the file runs"),
+        (["optuna.create_study(direction=local)"], "line 15"),
+        (["optuna.create_study(direction=LEFT)"], "line 15"),
+        (["optuna.create_study(direction=choose())"], "line 15"),
+        (["optuna.create_study(**options)"], "give --direction minimize or --direction maximize"),
+        (["optuna.create_study(direction='maximize')", "optuna.create_study(direction=Way.MAXIMIZE)"], ["maximize"]),
         (["optuna.load_study(study_name='x')"], None),
     ],
 )
 def test_the_direction_of_an_unchanged_script_is_read_from_it(
-    tmp_path: Path, calls: list[str], expected: list[str] | None
+    tmp_path: Path, calls: list[str], expected: list[str] | str | None
 ) -> None:
     path = tmp_path / f"script_{abs(hash(str(calls)))}.py"
-    main = "\n".join(f"    study = {call}" for call in calls)
-    path.write_text(f"def objective(trial):\n    return 0.0\n\nif __name__ == '__main__':\n{main}\n")
-    found = find_directions(load_function(f"{path}:objective"))
-    assert (None if found is None else found[0]) == expected
+    path.write_text(CONSTANTS.lstrip("\n") + "".join(f"    study = {call}\n" for call in calls))
+    reference = load_function(f"{path}:objective").reference
+    if isinstance(expected, str):
+        with pytest.raises(RequestError, match=expected):
+            find_directions(reference)
+        return
+    found = find_directions(reference)
+    spelled = {"+": "maximize", "-": "minimize"}
+    assert (None if found is None else found.directions) == (expected and [spelled.get(e, e) for e in expected])
+
+
+def test_a_script_that_leaves_the_direction_out_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "script_default.py"
+    path.write_text("def objective(trial): return 0.0\nif __name__ == '__main__':\n    study = optuna.create_study()\n")
+    found = find_directions(load_function(f"{path}:objective").reference)
+    assert found is not None
+    assert found.describe() == (
+        "direction minimize, the default of create_study, which script_default.py calls in line 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "note"),
+    [
+        ("sampler=optuna.samplers.RandomSampler(seed=3)", {"sampler": {"name": "random"}, "seed": 3}, "in line 4"),
+        ("sampler=S(sigma0=0.5)", {"sampler": {"name": "cmaes", "sigma0": 0.5}}, "sampler cmaes, as"),
+        ("pruner=optuna.pruners.NopPruner()", {"pruner": {"name": "none"}}, "pruner none, as"),
+        ("sampler=choose()", {}, "sampler: that of .* line 4, is not taken, as it is known only when the file runs"),
+        ("sampler=optuna.samplers.QMCSampler()", {}, "QMCSampler has no name here"),
+        ("pruner=optuna.pruners.HyperbandPruner()", {}, "HyperbandPruner needs max_resource"),
+        ("sampler=optuna.samplers.TPESampler(gamma=len)", {}, "known only when the file runs"),
+        ("sampler=optuna.samplers.TPESampler(gamma=None)", {}, "TPESampler has no option gamma here"),
+    ],
+)
+def test_the_sampler_and_the_pruner_of_an_unchanged_script_are_read_or_it_is_said(
+    tmp_path: Path, arguments: str, expected: dict[str, object], note: str
+) -> None:
+    path = tmp_path / f"script_{abs(hash(arguments))}.py"
+    path.write_text(
+        "from optuna.samplers import CmaEsSampler as S\ndef objective(trial): return 0.0\n"
+        f"if __name__ == '__main__':\n    optuna.create_study({arguments})\n"
+    )
+    keys, notes = read_components(load_function(f"{path}:objective").reference, ("sampler", "pruner", "seed"))
+    for key, value in expected.items():
+        assert keys[key] == ({**keys[key], **value} if isinstance(value, dict) else value)
+    assert set(keys) == set(expected)
+    assert re.search(note, "\n".join(notes))
+
+
+def test_a_stored_study_keeps_its_direction_whatever_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "script_late.py"
+    path.write_text("def objective(trial): return 0.0\ndef main(): create_study(direction='minimize')\n")
+    function, url = load_function(f"{path}:objective"), f"sqlite:///{tmp_path / 'hpo.db'}"
+    plan_function_launch(function, url, name="pl", direction="maximize").create(url)
+    plan = plan_function_launch(function, url, name="pl", read_file=True)
+    assert plan.definition.objectives[0].direction == "maximize"
+    assert plan.notices == ("study 'pl' keeps its direction, maximize; script_late.py:objective has minimize",)
+    path.write_text(path.read_text() + "def again(): create_study(direction='maximize')\n")
+    assert plan_function_launch(function, url, name="pl", read_file=True).definition == plan.definition
+    with pytest.raises(RequestError, match="no trial of it has completed; remove it with: hpo delete pl"):
+        plan_function_launch(function, url, name="pl", direction="minimize")
+
+
+def test_a_worker_whose_file_has_changed_says_so(simple: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    edited = tmp_path / "edited" / "simple_objective.py"
+    edited.parent.mkdir()
+    edited.write_text(SIMPLE + "\n# a change\n")
+    make_worker(study, function=f"{edited}:objective")
+    assert "its source is not the one that study 'simple_objective' was launched with (SHA-256 now" in caplog.text
+
+
+def test_samplers_and_pruners_of_optuna_are_taken_as_they_are(simple: str, tmp_path: Path) -> None:
+    samplers, pruners = optuna.samplers, optuna.pruners
+    study = launch(
+        f"{simple}:objective",
+        tmp_path,
+        sampler=samplers.TPESampler(seed=1),
+        pruner=pruners.MedianPruner(n_min_trials=3),
+    )
+    definition = study.definition
+    assert (definition.sampler.name, definition.seed) == ("tpe", 1)
+    assert (definition.pruner.name, definition.pruner.options["n_min_trials"]) == ("median", 3)
+    spelled = launch(f"{simple}:objective", tmp_path, name="two", pruner='{name = "hyperband", max_resource = 27}')
+    assert spelled.definition.pruner.options == {"max_resource": 27}
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        unknown = pruners.PatientPruner(None, 3)
+    with pytest.raises(RequestError, match="^pruner PatientPruner has no name here; those that have one are: none,"):
+        launch(f"{simple}:objective", tmp_path, name="three", pruner=unknown)
 
 
 def test_a_launch_says_which_direction_it_has_read_and_refuses_to_choose(tmp_path: Path) -> None:
