@@ -38,7 +38,7 @@ from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
-from hpo.study.operations.progress import explain_no_result
+from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
 from hpo.utils.home import default_storage, home
 
@@ -289,7 +289,7 @@ def run_workers(
     if should_stop():
         return
     left = 0 if study.stop_reason() else study.remaining()
-    rest = f"{left} of {study.budget.trials} trials are left; launch again to go on with them"
+    rest = f"{describe_rest(left, study.budget.trials)}; launch again to go on with {'it' if left == 1 else 'them'}"
     if failures:
         raise RunError("; ".join([*failures, *([rest] if left else [])]))
     if left:

@@ -132,8 +132,8 @@ def _check_directions(study: Study, requested: Sequence[str]) -> None:
     if stored != requested:
         if not any(trial.state == TrialState.COMPLETE for trial in study.trials()):
             raise StudyConflictError(
-                f"study '{study.name}' exists with direction {', '.join(stored)}, and no trial of it has completed; remove "
-                f"it with: hpo delete {shlex.quote(study.name)}, or give this one another --name"
+                f"study '{study.name}' exists with direction {', '.join(stored)}, and no trial of it has completed; "
+                f"remove it with: hpo delete {shlex.quote(study.name)}, or give this one another --name"
             )
         raise StudyConflictError(
             f"study '{study.name}' exists, and its directions are {', '.join(stored)}, not {', '.join(requested)}; "

@@ -20,6 +20,8 @@ from hpo.execution.objective_call import ObjectiveTrial, call_objective
 from hpo.execution.objective_function import is_function, load_function, read_study
 from hpo.execution.script_study import find_directions, read_components
 from hpo.execution.trial_checkpoint import TrialCheckpoint
+from hpo.execution.worker import Worker
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage
 from tests.helpers import hpo as hpo_process
 from tests.helpers import run_hpo, start_hpo
@@ -42,6 +44,9 @@ def two(trial):
     return trial.suggest_float("x", 0, 1), trial.suggest_int("n", 1, 3)
 
 def takes_more(trial, data):
+    return 0.0
+
+def takes_none():
     return 0.0
 
 class Callable:
@@ -90,8 +95,14 @@ def test_what_names_a_function(text: str, expected: bool) -> None:
     ("name", "message"),
     [
         ("objectve", "has no objectve; did you mean 'objective'?"),
-        ("zzz", "its functions are: objective, two, takes_more"),
+        ("zzz", "its functions are: objective, two, takes_more, takes_none"),
         ("takes_more", r"takes \(trial, data\), but an objective function is called with the trial alone"),
+        ("takes_none", "takes no arguments, but an objective function is called with the trial"),
+        ("a-b", "name a function as FILE.py:FUNCTION or MODULE:FUNCTION"),
+        (
+            "",
+            "simple_objective.py: name its objective function, as .*simple_objective.py:FUNCTION; its functions are: o",
+        ),
         ("number", "is int, not a function"),
         ("Callable", "is a class"),
     ],
@@ -120,10 +131,15 @@ def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path: Path, so
     ("returned", "message"),
     [
         (None, "returned None; let it return a number"),
-        ("0.5", "the returned value: must be a number, not str '0.5'"),
+        ("0.5", "the objective function returned the text '0.5'; let it return a number"),
         (True, "the returned value: must be a number, not bool True"),
-        ((1.0, 2.0), "returned 2 values, and the study has 1 direction"),
-        ([], "returned 0 values"),
+        (
+            (1.0, 2.0),
+            "returned 2 values, and the study has 1 direction; give a direction for each value, as --direction "
+            "minimize,maximize, and another --name",
+        ),
+        ([1.0, 2.0, 3.0, 4.0], "as --direction minimize,maximize,minimize,…, and another --name"),
+        ([], "returned 0 values, and the study has 1 direction; let it return a number"),
         ({"loss": 1.0}, "the returned value: must be a number, not dict"),
     ],
 )
@@ -223,7 +239,7 @@ def test_several_objectives(simple: str, tmp_path: Path) -> None:
     assert all(trial.values == [trial.params["x"], trial.params["n"]] for trial in study.trials())
     for keys, message in (
         ({"direction": "minimize,up"}, "unknown direction 'up'"),
-        ({"direction": "minimize,maximize", "metric_names": "one"}, "are 1, and the study has 2 directions"),
+        ({"direction": "minimize,maximize", "metric_names": "one"}, "one: 1 of them, and the study has 2 directions"),
         ({"direction": "minimize,maximize", "sampler": "cmaes"}, "takes one objective"),
         ({"sampler": "grid"}, "needs the whole space"),
         ({"pruner": "hyperband"}, "needs max_resource"),
@@ -241,6 +257,7 @@ def test_a_worker_elsewhere_names_the_function_or_its_module(
     refused = run_hpo("worker", "simple_objective", *where)
     assert refused.returncode == 2
     assert f"add --objective {simple}:objective, or --import simple_objective" in refused.stderr
+    Worker(Study(StudyStorage(where[1]), "simple_objective"), WorkerOptions(function=f"{simple}:"))  # knows the name
     other = run_hpo("worker", "simple_objective", "--objective", f"{simple}:two", *where)
     assert "calls simple_objective.py:objective" in other.stderr
     done = run_hpo("worker", "simple_objective", "--import", "simple_objective", *where, cwd=tmp_path)
@@ -262,6 +279,26 @@ def test_an_edited_file_is_noticed_and_another_function_refused(simple: str, tmp
     with pytest.raises(StudyConflictError, match=r"function\.name: stored 'objective', requested 'instance'"):
         launch(f"{simple}:instance", tmp_path)
     assert study.budget.trials == 4
+
+
+def test_the_preview_of_a_stored_study_shows_what_its_trials_have_shown(simple: str, tmp_path: Path) -> None:
+    make_worker(launch(f"{simple}:objective", tmp_path, trials=1), function=f"{simple}:objective").run()
+    asked = "launch", f"{simple}:objective", "--storage", f"sqlite:///{tmp_path / 'hpo.db'}", "--dry-run"
+    stored, new = run_hpo(*asked), run_hpo(*asked, "--name", "new")
+    assert "x = -1 to 1" in stored.stdout
+    assert "which have recorded nothing yet" not in stored.stdout
+    assert "which have recorded nothing yet" in new.stdout
+
+
+def test_another_sampler_or_pruner_is_a_fork(simple: str, tmp_path: Path) -> None:
+    launch(f"{simple}:objective", tmp_path)
+    with pytest.raises(
+        StudyConflictError, match="keep its trials with: hpo fork simple_objective NEW --sampler cmaes;"
+    ):
+        launch(f"{simple}:objective", tmp_path, sampler="cmaes")
+    table = '{name = "hyperband", max_resource = 9}'
+    with pytest.raises(StudyConflictError, match=re.escape(f"NEW --pruner '{table}'")):
+        launch(f"{simple}:objective", tmp_path, pruner=table)
 
 
 RESUMED = """
@@ -479,7 +516,9 @@ def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simp
 
 def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple: str, tmp_path: Path) -> None:
     launch(f"{simple}:objective", tmp_path, trials=30)
-    with pytest.raises(RequestError, match=r"trials = 10: study .* has a budget of 30 .* give 40"):
+    with pytest.raises(
+        RequestError, match=r"trials = 10: study .* has a budget of 30 trials already.* for 10 more give --trials 40"
+    ):
         launch(f"{simple}:objective", tmp_path, trials=10)
     assert launch(f"{simple}:objective", tmp_path).budget.trials == 30
     assert launch(f"{simple}:objective", tmp_path, trials=40).budget.trials == 40
@@ -616,7 +655,7 @@ def test_samplers_and_pruners_of_optuna_are_taken_as_they_are(simple: str, tmp_p
     assert spelled.definition.pruner.options == {"max_resource": 27}
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         unknown = pruners.PatientPruner(None, 3)
-    with pytest.raises(RequestError, match="^pruner PatientPruner has no name here; those that have one are: none,"):
+    with pytest.raises(RequestError, match=r"^pruner PatientPruner has no name here; those that have one are: none,"):
         launch(f"{simple}:objective", tmp_path, name="three", pruner=unknown)
 
 

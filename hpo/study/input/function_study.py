@@ -19,6 +19,7 @@ from hpo.study.input.study_file import check_name, get_integer, parse_budget, pa
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.study import Study
+from hpo.utils.text import quantity
 
 __all__ = [
     "DEFAULT_TRIALS",
@@ -100,7 +101,8 @@ def _parse_objectives(direction: object, names: object) -> tuple[Objective, ...]
     metrics = _split(names, "metric_names") if names else default_metrics(len(directions))
     if len(metrics) != len(directions):
         raise DefinitionError(
-            f"metric_names = {', '.join(metrics)}: are {len(metrics)}, and the study has {len(directions)} directions"
+            f"metric_names = {', '.join(metrics)}: {len(metrics)} of them, and the study has "
+            f"{quantity(len(directions), 'direction')}"
         )
     if len(set(metrics)) < len(metrics):
         raise DefinitionError(f"metric_names = {', '.join(metrics)}: a name occurs twice")
