@@ -239,9 +239,12 @@ def resume_plan(
         )
     stored.definition.check_registered()
     if other:
+        options = [f"--{key} {keys[key]}" for key in ("sampler", "pruner") if isinstance(keys.get(key), str)]
+        options += [f"--set {name}=…" for name in parameters or {}]
+        forks = f"keep its trials with: hpo fork {shlex.quote(study)} NEW {' '.join(options)}; or "
         raise StudyConflictError(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "
-            "launch a file under another --name"
+            f"{forks if len(options) == len(other) else ''}launch a file under another --name"
         )
     budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
     stored.check_growth(values.get("trials"))

@@ -183,7 +183,7 @@ def find_directions(reference: FunctionReference) -> FileDirections | None:
         except UnreadableError:
             raise RequestError(
                 f"{script.name}: the direction in line {call.lineno} is known only when the file runs, which a launch "
-                "does not; give --direction minimize or --direction maximize"
+                "does not; give --direction minimize or --direction maximize, or several with commas"
             ) from None
         directions = given or ["minimize"]
         found.setdefault(tuple(directions), FileDirections(directions, script.name, call.lineno, given is not None))
@@ -236,16 +236,22 @@ def read_components(reference: FunctionReference, wanted: Sequence[str]) -> tupl
             try:
                 found.append(_read_component(script, call, kind))
             except UnreadableError:
-                notes.append(f"{where}, as it is known only when the file runs; give --{kind} NAME")
+                notes.append(
+                    f"{where}, as it is known only when the file runs; the default one is, unless you give --{kind}"
+                )
             except DefinitionError as error:
-                notes.append(f"{where}: {error}")
+                notes.append(f"{where}, but the default one: {error}")
         if len(found) == len(calls) and all(each == found[0] for each in found):
             keys.update({key: value for key, value in (found[0] if found else {}).items() if key in wanted})
         elif len(found) == len(calls):
-            notes.append(f"{kind}: {script.name} makes studies of different ones; give --{kind} NAME")
+            notes.append(
+                f"{kind}: {script.name} makes studies of different ones, of which none is taken; give --{kind}"
+            )
     if script is not None and keys:
         taken = [f"{key} {value['name'] if isinstance(value, dict) else value}" for key, value in keys.items()]
-        notes.append(f"{', '.join(taken)}, as {script.name} has in line {calls[0].lineno}")
+        notes.append(
+            f"{', '.join(taken)}, as {script.name} has {'it' if len(taken) == 1 else 'them'} in line {calls[0].lineno}"
+        )
     return keys, notes
 
 

@@ -290,6 +290,18 @@ def test_the_preview_of_a_stored_study_shows_what_its_trials_have_shown(simple: 
     assert "which have recorded nothing yet" in new.stdout
 
 
+def test_optimize_takes_a_sampler_of_optuna(tmp_path: Path) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1)
+
+    samplers, url = optuna.samplers, f"sqlite:///{tmp_path / 'hpo.db'}"
+    study = hpo.optimize(objective, trials=1, name="s", storage=url, sampler=samplers.RandomSampler(seed=4))
+    definition = Study(StudyStorage(url), study.study_name).definition
+    assert (definition.sampler.name, definition.seed) == ("random", 4)
+    with pytest.raises(RequestError, match="GridSampler has no name here"):
+        hpo.optimize(objective, trials=1, storage=url, sampler=samplers.GridSampler({"x": [0.0]}))
+
+
 def test_another_sampler_or_pruner_is_a_fork(simple: str, tmp_path: Path) -> None:
     launch(f"{simple}:objective", tmp_path)
     with pytest.raises(
@@ -655,6 +667,8 @@ def test_samplers_and_pruners_of_optuna_are_taken_as_they_are(simple: str, tmp_p
     assert spelled.definition.pruner.options == {"max_resource": 27}
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         unknown = pruners.PatientPruner(None, 3)
+    with pytest.raises(RequestError, match=r"^pruner = \{name=: .*; write it as \{name = \"median\""):
+        launch(f"{simple}:objective", tmp_path, name="three", pruner="{name=")
     with pytest.raises(RequestError, match=r"^pruner PatientPruner has no name here; those that have one are: none,"):
         launch(f"{simple}:objective", tmp_path, name="three", pruner=unknown)
 

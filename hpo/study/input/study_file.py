@@ -316,7 +316,11 @@ def parse_component(value: object, kind: str) -> ComponentSpec:
     if isinstance(value, Component):
         value = read_component(value)
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = parse_toml(f"value = {value}")["value"]
+        try:
+            value = parse_toml(f"value = {value}")["value"]
+        except DefinitionError as error:
+            example = f'{{name = "{"tpe" if kind == "sampler" else "median"}", n_startup_trials = 5}}'
+            raise DefinitionError(f"{kind} = {shorten(value, quote=False)}: {error}; write it as {example}") from error
     table = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(table.get("name"), str):
         raise DefinitionError(f"{kind} = {shorten(value)}: give its name, or a table with name and options")
