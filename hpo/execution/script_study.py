@@ -55,12 +55,21 @@ class FileDirections:
 
 @dataclass(frozen=True)
 class _Script:
-    """Source of a module that is imported, with the values of its names."""
+    """Source of a module that is imported, with the values of its names.
+
+    Attributes:
+        name: of the file.
+        tree: the source.
+        values: of the module's names.
+        bindings: how often each name is bound anywhere in the source.
+        assigned: what is assigned to each name.
+    """
 
     name: str
     tree: ast.Module
     values: Mapping[str, object]
     bindings: Counter[str]
+    assigned: Mapping[str, ast.expr]
 
     def find_calls(self) -> list[ast.Call]:
         """Return the calls of `optuna.create_study`, by that name or another."""
@@ -107,7 +116,7 @@ class _Script:
             pass
         try:
             return self._look_up(node)
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise UnreadableError from error
 
     def _look_up(self, node: ast.expr) -> Any:
@@ -116,7 +125,9 @@ class _Script:
                 # A name that is bound twice may have another value where the study is made.
                 if self.bindings[name] > 1:
                     raise UnreadableError
-                return optuna if name == "optuna" else self.values[name]
+                if name in self.values:
+                    return self.values[name]
+                return optuna if name == "optuna" else self.evaluate(self.assigned[name])
             case ast.Attribute(value=ast.Name(id="StudyDirection") | ast.Attribute(attr="StudyDirection"), attr=member):
                 return StudyDirection[member]
             case ast.Attribute(value=owner, attr=name):
@@ -134,6 +145,8 @@ class _Script:
         Raises:
             UnreadableError: the expression is neither a call of such a class nor one that is there already.
         """
+        if isinstance(node, ast.Name) and node.id not in self.values and self.bindings[node.id] == 1:
+            node = self.assigned.get(node.id, node)
         if not isinstance(node, ast.Call):
             value = self.evaluate(node)
             if value is not None and not isinstance(value, Component):
@@ -161,7 +174,12 @@ def _read_script(reference: FunctionReference) -> _Script | None:
     nodes = list(ast.walk(tree))
     names = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
     names += [node.arg for node in nodes if isinstance(node, ast.arg)]
-    return _Script(Path(path).name, tree, vars(module), Counter(names))
+    assigned = {
+        node.targets[0].id: node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+    }
+    return _Script(Path(path).name, tree, vars(module), Counter(names), assigned)
 
 
 def find_directions(reference: FunctionReference) -> FileDirections | None:

@@ -550,7 +550,7 @@ def choose():
 def other(LEFT):
     pass
 if __name__ == "__main__":
-    local = "maximize"
+    local = "maximize"; itself = itself
 """
 
 
@@ -568,7 +568,8 @@ if __name__ == "__main__":
         (["optuna.create_study(direction=OPTIONS['direction'])"], ["maximize"]),
         (["optuna.create_study(**OPTIONS)"], ["maximize"]),
         (["optuna.create_study(direction=WAY)"], "line 15 is known only when the file runs"),
-        (["optuna.create_study(direction=local)"], "line 15"),
+        (["optuna.create_study(direction=local)"], ["maximize"]),
+        (["optuna.create_study(direction=itself)"], "line 15"),
         (["optuna.create_study(direction=LEFT)"], "line 15"),
         (["optuna.create_study(direction=choose())"], "line 15"),
         (["optuna.create_study(**options)"], "give --direction minimize or --direction maximize"),
@@ -591,6 +592,12 @@ def test_the_direction_of_an_unchanged_script_is_read_from_it(
     assert (None if found is None else found.directions) == (expected and [spelled.get(e, e) for e in expected])
 
 
+def test_a_file_that_cannot_be_a_modules_name_is_imported_once(tmp_path: Path) -> None:
+    path = tmp_path / "my-script.py"
+    path.write_text("def objective(trial): return 0.0\n")
+    assert load_function(str(path)).call is load_function(f"{path}:objective").call
+
+
 def test_a_script_that_leaves_the_direction_out_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "script_default.py"
     path.write_text("def objective(trial): return 0.0\nif __name__ == '__main__':\n    study = optuna.create_study()\n")
@@ -604,10 +611,11 @@ def test_a_script_that_leaves_the_direction_out_is_told_so(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "expected", "note"),
     [
-        ("sampler=optuna.samplers.RandomSampler(seed=3)", {"sampler": {"name": "random"}, "seed": 3}, "in line 4"),
+        ("sampler=optuna.samplers.RandomSampler(seed=3)", {"sampler": {"name": "random"}, "seed": 3}, "in line 5"),
         ("sampler=S(sigma0=0.5)", {"sampler": {"name": "cmaes", "sigma0": 0.5}}, "sampler cmaes, as"),
         ("pruner=optuna.pruners.NopPruner()", {"pruner": {"name": "none"}}, "pruner none, as"),
-        ("sampler=choose()", {}, "sampler: that of .* line 4, is not taken, as it is known only when the file runs"),
+        ("sampler=sampler", {"sampler": {"name": "random"}, "seed": 5}, "sampler random, seed 5"),
+        ("sampler=choose()", {}, "sampler: that of .* line 5, is not taken, as it is known only when the file runs"),
         ("sampler=optuna.samplers.QMCSampler()", {}, "QMCSampler has no name here"),
         ("pruner=optuna.pruners.HyperbandPruner()", {}, "HyperbandPruner needs max_resource"),
         ("sampler=optuna.samplers.TPESampler(gamma=len)", {}, "known only when the file runs"),
@@ -620,7 +628,8 @@ def test_the_sampler_and_the_pruner_of_an_unchanged_script_are_read_or_it_is_sai
     path = tmp_path / f"script_{abs(hash(arguments))}.py"
     path.write_text(
         "from optuna.samplers import CmaEsSampler as S\ndef objective(trial): return 0.0\n"
-        f"if __name__ == '__main__':\n    optuna.create_study({arguments})\n"
+        "if __name__ == '__main__':\n    sampler = optuna.samplers.RandomSampler(seed=5)\n"
+        f"    optuna.create_study({arguments})\n"
     )
     keys, notes = read_components(load_function(f"{path}:objective").reference, ("sampler", "pruner", "seed"))
     for key, value in expected.items():
