@@ -115,7 +115,7 @@ def _plan_function(
 ) -> tuple[list[Study], WorkerOptions]:
     """Plan the evaluations of a study of an objective function; return the options of their workers as well."""
     from hpo.execution.evaluate_function import find_study_function, plan_function_evaluations
-    from hpo.execution.launch_function import find_changes
+    from hpo.execution.objective_function import find_changes
 
     function = find_study_function(study, objective, options.imports, "evaluate")
     for notice in find_changes(study, function.reference):

@@ -43,8 +43,12 @@ __all__: list[str] = []
     help="Of an objective function: variable of its file that holds an optuna.Study, from which direction, sampler,"
     " pruner and name are read.",
 )
-@click.option("--sampler", help="Sampler instead of the file's.")
-@click.option("--pruner", help="Pruner instead of the file's.")
+@click.option(
+    "--sampler", help="Sampler instead of the file's: a name, or a table, as '{name=\"tpe\", n_startup_trials=5}'."
+)
+@click.option(
+    "--pruner", help="Pruner instead of the file's: a name, or a table, as '{name=\"hyperband\", max_resource=27}'."
+)
 @click.option("--seed", type=int, help="Seed instead of the file's.")
 @click.option(
     "--warm-start",
@@ -96,7 +100,7 @@ def launch(
     for notice in plan.notices:
         say(f"note: {notice}")
     if dry_run:
-        return _preview(plan, options)
+        return _preview(plan, options, storage)
     for notice in plan.definition.space.notices():
         say(f"note: {notice}")
     created = plan.create(storage)
@@ -105,16 +109,18 @@ def launch(
     return _run(created, options, where, report=report)
 
 
-def _preview(plan: LaunchPlan, options: WorkerOptions) -> int:
+def _preview(plan: LaunchPlan, options: WorkerOptions, storage: str | None) -> int:
     """Try the study out, and show it; its objective function, if it has one, is not called."""
-    from hpo.study.input.preview import format_preview
+    from hpo.execution.launch import find_study
+    from hpo.execution.sanity_check import check_study
+    from hpo.study.input.preview import format_learned_preview, format_preview
 
-    tried = []
-    if not plan.definition.learned:
-        from hpo.execution.sanity_check import check_study
-
-        tried = ["", *check_study(plan.definition, options.device)]
-    click.echo("\n".join([format_preview(plan.name, plan.definition, plan.budget), *tried]))
+    name, definition, budget = plan.name, plan.definition, plan.budget
+    if definition.learned:
+        stored = find_study(name, storage)  # whose trials have shown of the space what is known of it
+        click.echo(format_learned_preview(name, definition, budget, (stored or definition).space))
+        return 0
+    click.echo("\n".join([format_preview(name, definition, budget), "", *check_study(definition, options.device)]))
     return 0
 
 
@@ -126,9 +132,12 @@ def _plan(
     from hpo.study.input.study_file import parse_override
 
     model = None
-    if study.endswith(".py") or is_function(study):
+    if study.endswith(".py:"):  # without the function's name
+        study = study[:-1]
+    if study.endswith(".py") or ".py:" in study or is_function(study):
         from hpo.config import registry
-        from hpo.execution.launch_model import find_model, find_objective, plan_model_launch
+        from hpo.execution.launch_model import find_model, plan_model_launch
+        from hpo.execution.objective_function import find_objective
 
         registry.import_modules(options.imports)
         if study.endswith(".py") and (named := find_objective(study)) is not None:
@@ -153,7 +162,7 @@ def _plan_function(
     text: str, storage: str | None, options: WorkerOptions, keys: dict[str, Any]
 ) -> tuple[LaunchPlan, WorkerOptions]:
     from hpo.execution.launch_function import plan_function_launch
-    from hpo.execution.objective_function import find_directions, load_function, read_study
+    from hpo.execution.objective_function import load_function, read_study
 
     for name in ("dataset", "objective", "set"):
         if keys.pop(name):
@@ -162,10 +171,7 @@ def _plan_function(
     function = load_function(text)
     variable = keys.pop("made")
     made = None if variable is None else read_study(text, variable)
-    if keys["direction"] is None and made is None and (found := find_directions(function)) is not None:
-        keys["direction"], line = found
-        say(f"note: direction {', '.join(found[0])}, as {text.rpartition(':')[0]} has it in line {line}")
-    plan = plan_function_launch(function, storage, made, **keys)
+    plan = plan_function_launch(function, storage, made, read_file=True, **keys)
     return plan, options.model_copy(update={"function": function.reference.location})
 
 
@@ -213,13 +219,16 @@ def _say_start(study: Study) -> None:
 
 
 def _say_state(study: Study) -> None:
+    from hpo.study.operations.progress import describe_rest
+    from hpo.utils.text import quantity
+
     left, trials = study.remaining(), study.budget.trials
     if left == 0:
-        say(f"study {study.name} is complete: {trials} trials")
+        say(f"study {study.name} is complete: {quantity(trials, 'trial')}")
     elif why := study.stop_reason():
-        say(f"study {study.name} has ended, {why}: {left} of {trials} trials are left")
+        say(f"study {study.name} has ended, {why}: {describe_rest(left, trials)}")
     else:
-        say(f"study {study.name}: {left} of {trials} trials are left")
+        say(f"study {study.name}: {describe_rest(left, trials)}")
 
 
 def _say_repeats(study: Study) -> None:

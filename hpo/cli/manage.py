@@ -12,6 +12,7 @@ from hpo.cli.lookup import format_command_line, load_study, open_storage
 from hpo.cli.options import app, format_option, import_option, set_option, storage_option
 from hpo.cli.output import format_size, print_rows, say
 from hpo.errors import RequestError
+from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.study.definition import FunctionReference
@@ -36,7 +37,11 @@ def stop(name: str, wait: float, storage: str | None) -> int:
 
     study = load_study(name, storage)
     asked, left = stop_workers(study, wait)
-    say(f"study {name}: {asked} workers were asked to stop" if asked else f"study {name}: no worker is alive")
+    say(
+        f"study {name}: {quantity(asked, 'worker')} {'was' if asked == 1 else 'were'} asked to stop"
+        if asked
+        else f"study {name}: no worker is alive"
+    )
     for worker in left if wait else ():
         say(f"{worker.name} on {worker.host} has not stopped yet; its last sign of life was {worker.seen:.0f} s ago")
     return 1 if left and wait else 0
@@ -57,7 +62,10 @@ def retry(name: str, numbers: Sequence[int], storage: str | None) -> None:
     if not again:
         say(f"study {name}: no trial has failed")
         return
-    say(f"study {name}: {len(again)} trials wait again: {', '.join(map(str, again))}")
+    say(
+        f"study {name}: {quantity(len(again), 'trial')} {'waits' if len(again) == 1 else 'wait'} again: "
+        f"{', '.join(map(str, again))}"
+    )
     say(f"run: {format_command_line('launch', study)}")
 
 
@@ -77,9 +85,9 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
     evaluations = f" and its evaluations ({', '.join(each.name for each in studies[1:])})" if studies[1:] else ""
     if not yes:
         if not sys.stdin.isatty():
-            raise RequestError(f"delete {name}: {count} trials would be lost; confirm with --yes")
+            raise RequestError(f"delete {name}: {quantity(count, 'trial')} would be lost; confirm with --yes")
         click.confirm(
-            f"Delete study {name}{evaluations} with {count} trials from {study.storage.masked_url}?",
+            f"Delete study {name}{evaluations} with {quantity(count, 'trial')} from {study.storage.masked_url}?",
             abort=True,
             err=True,
         )
@@ -104,7 +112,7 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
         if folder.stays:
             say(f"note: {folder.path} stays: {folder.why}")
     freed = format_size(sum(folder.size for folder in removable))
-    say(f"study {name}{evaluations} deleted: {count} trials, {freed} freed on disk")
+    say(f"study {name}{evaluations} deleted: {quantity(count, 'trial')}, {freed} freed on disk")
 
 
 @app.command()
@@ -155,7 +163,7 @@ def copy(name: str, target: str, new_name: str | None, storage: str | None) -> N
     study = load_study(name, storage)
     copied = copy_study(study, StudyStorage(target), new_name or name)
     count = sum(copied.storage.count_trials(copied.id).values())
-    say(f"study {copied.name} is now in {copied.storage.masked_url}: {count} trials")
+    say(f"study {copied.name} is now in {copied.storage.masked_url}: {quantity(count, 'trial')}")
     say(f"go on with it:  {format_command_line('launch', copied)}")
 
 
@@ -205,11 +213,17 @@ def fork(
         say(f"not kept: {state} {'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}")
     kept, trials = len(plan.kept), plan.budget.trials
     if dry_run:
-        say(f"study {new} would keep {kept} of {len(study.trials())} trials of {old}; its budget would be {trials}")
+        say(
+            f"study {new} would keep {kept} of {quantity(len(study.trials()), 'trial')} of {old}; "
+            f"its budget would be {trials}"
+        )
         return
     forked = plan.create()
     left = forked.remaining()
-    say(f"study {new} in {forked.storage.masked_url} keeps {kept} trials of {old}; {left} of {trials} are left")
+    say(
+        f"study {new} in {forked.storage.masked_url} keeps {quantity(kept, 'trial')} of {old}; "
+        f"{left} of {trials} are left"
+    )
     say(f"go on with it:  {format_command_line('launch', forked, imports)}{'' if left else ' --trials N'}")
 
 

@@ -103,7 +103,7 @@ def _reproduce_call(
 ) -> Reproduction:
     """Call the objective function of a study again."""
     from hpo.execution.evaluate_function import find_study_function
-    from hpo.execution.launch_function import find_changes
+    from hpo.execution.objective_function import find_changes
     from hpo.execution.reproduce_function import reproduce_call
 
     if out is not None:

@@ -11,6 +11,7 @@ import click
 from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, mask_urls, open_storage
 from hpo.cli.options import app, format_option, import_option, storage_option
 from hpo.cli.output import print_json, print_rows, print_tree, program, say
+from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.study import Study
@@ -205,4 +206,4 @@ def dashboard(name: str | None, host: str, port: int, writable: bool, storage: s
 
 def _unattended(study: Study, imports: Sequence[str]) -> str:
     why = f"it has ended, {ended}" if (ended := study.stop_reason()) else "no live worker"
-    return f"{study.remaining()} trials left, {why}; run: {format_command_line('launch', study, imports)}"
+    return f"{quantity(study.remaining(), 'trial')} left, {why}; run: {format_command_line('launch', study, imports)}"

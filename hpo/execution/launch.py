@@ -38,7 +38,7 @@ from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
-from hpo.study.operations.progress import explain_no_result
+from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
 from hpo.utils.home import default_storage, home
 
@@ -239,9 +239,12 @@ def resume_plan(
         )
     stored.definition.check_registered()
     if other:
+        options = [f"--{key} {keys[key]}" for key in ("sampler", "pruner") if isinstance(keys.get(key), str)]
+        options += [f"--set {name}=…" for name in parameters or {}]
+        forks = f"keep its trials with: hpo fork {shlex.quote(study)} NEW {' '.join(options)}; or "
         raise StudyConflictError(
             f"study '{study}' exists, and {', '.join(other)} would change its definition; "
-            "launch a file under another --name"
+            f"{forks if len(options) == len(other) else ''}launch a file under another --name"
         )
     budget = stored.budget.merge(parse_budget(values, stored.definition, stored.budget.trials))
     stored.check_growth(values.get("trials"))
@@ -289,7 +292,7 @@ def run_workers(
     if should_stop():
         return
     left = 0 if study.stop_reason() else study.remaining()
-    rest = f"{left} of {study.budget.trials} trials are left; launch again to go on with them"
+    rest = f"{describe_rest(left, study.budget.trials)}; launch again to go on with {'it' if left == 1 else 'them'}"
     if failures:
         raise RunError("; ".join([*failures, *([rest] if left else [])]))
     if left:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
-from hpo.errors import StudyConflictError
+from hpo.errors import RequestError, StudyConflictError
 from hpo.execution.launch import TOP, LaunchPlan, add_warm_start, check_top, find_study
-from hpo.execution.objective_function import ObjectiveFunction
+from hpo.execution.objective_function import ObjectiveFunction, find_changes
+from hpo.execution.script_study import find_directions, read_components
 from hpo.study import Study
 from hpo.study.definition import FunctionReference, WarmFrom
 from hpo.study.input.function_study import (
@@ -22,8 +25,9 @@ from hpo.study.input.function_study import (
     waiting_params,
 )
 
+COMPONENT_KEYS = ("sampler", "pruner", "seed")
 LONGEST_NAME = 80  # characters, which leaves room for a number
-__all__ = ["find_changes", "plan_function_launch"]
+__all__ = ["plan_function_launch"]
 
 
 def plan_function_launch(
@@ -31,6 +35,7 @@ def plan_function_launch(
     storage: str | None = None,
     made: optuna.Study | None = None,
     *,
+    read_file: bool = False,
     warm_start: str | None = None,
     top: int | None = None,
     **keys: Any,
@@ -42,6 +47,8 @@ def plan_function_launch(
         storage: a storage URL; by default the one that the commands use.
         made: a study as the function's own file has made it: its directions, metric names, sampler, pruner, name and
             enqueued trials are taken, where no key says otherwise.
+        read_file: whether direction, sampler, pruner and seed are otherwise those of the file's own call of
+            `optuna.create_study`, as far as they can be read. A study that is stored already keeps its own.
         warm_start: the name of a study whose best trials' parameters are called first.
         top: number of its best trials; by default 5.
         keys: see `define_function_study`; None leaves what the study has, or the default.
@@ -55,6 +62,10 @@ def plan_function_launch(
     of_file, notices = ({}, list[str]()) if made is None else read_study_keys(made)
     name = str({"name": default_name(function.reference), **of_file, **given}["name"])
     stored = _find_study(name, storage)
+    if made is None and read_file:
+        of_file, notices = _read_file(function.reference, stored, given)
+    if stored is not None and "direction" not in given:
+        notices += _compare_directions(stored, of_file.pop("direction", None), function.reference)
     values = {**of_file, **({} if stored is None else read_stored_keys(stored)), **given}
     if stored is not None and "direction" in given:
         _check_directions(stored, parse_directions(given["direction"]))
@@ -76,9 +87,54 @@ def plan_function_launch(
     return add_warm_start(plan, storage, WarmFrom(study=warm_start, top=top or TOP))
 
 
+def _read_file(
+    reference: FunctionReference, stored: Study | None, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the keys that the file of a function has for a study, and lines that say so.
+
+    Raises:
+        RequestError: a new study needs its direction, which the file has, but not in plain text.
+    """
+    keys: dict[str, Any] = {}
+    notices: list[str] = []
+    if "direction" not in given:
+        try:
+            found = find_directions(reference)
+        except RequestError:
+            if stored is None:
+                raise
+            found = None  # the stored study has its directions
+        if found is not None:
+            keys["direction"] = found.directions
+            notices += [] if stored else [found.describe()]
+    if stored is None or stored.definition.foreign:
+        components, notes = read_components(reference, [key for key in COMPONENT_KEYS if key not in given])
+        known = {"direction": "minimize", **keys, **({} if stored is None else read_stored_keys(stored)), **given}
+        several = len(parse_directions(known["direction"])) > 1
+        keys |= {key: value for key, value in components.items() if not (several and key == "pruner")}
+        notices += notes
+    return keys, notices
+
+
+def _compare_directions(study: Study, of_file: object, reference: FunctionReference) -> list[str]:
+    """Return a line if the file of a function has other directions than the study, which keeps its own."""
+    directions = [objective.direction for objective in study.definition.objectives]
+    if of_file is None or of_file == directions:
+        return []
+    return [
+        f"study '{study.name}' keeps its direction, {', '.join(directions)}; {reference.label} has "
+        f"{', '.join(parse_directions(of_file))}"
+    ]
+
+
 def _check_directions(study: Study, requested: Sequence[str]) -> None:
     stored = [objective.direction for objective in study.definition.objectives]
     if stored != requested:
+        if not any(trial.state == TrialState.COMPLETE for trial in study.trials()):
+            raise StudyConflictError(
+                f"study '{study.name}' exists with direction {', '.join(stored)}, and no trial of it has completed; "
+                f"remove it with: hpo delete {shlex.quote(study.name)}, or give this one another --name"
+            )
         raise StudyConflictError(
             f"study '{study.name}' exists, and its directions are {', '.join(stored)}, not {', '.join(requested)}; "
             "leave --direction out, or give this study another --name"
@@ -92,17 +148,6 @@ def default_name(reference: FunctionReference) -> str:
     else:
         stem = reference.name if reference.module is None else reference.module.rpartition(".")[2]
     return re.sub(r"[^\w .+@=,-]", "-", stem).lstrip(" .+@=,-")[:LONGEST_NAME].strip() or "objective"
-
-
-def find_changes(study: Study, reference: FunctionReference) -> list[str]:
-    """Return a line if the source of a study's function is not what it was at the launch."""
-    stored = study.definition.function
-    if stored is None or not stored.sha256 or not reference.sha256 or stored.sha256 == reference.sha256:
-        return []
-    return [
-        f"{reference.label}: its source is not the one that study '{study.name}' was launched with (SHA-256 "
-        f"{reference.sha256[:12]}, then {stored.sha256[:12]}); trials of both are compared"
-    ]
 
 
 def _find_study(name: str, storage: str | None) -> Study | None:

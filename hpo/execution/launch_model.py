@@ -17,7 +17,7 @@ from hpo.execution.launch_function import default_name
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study.definition import FunctionReference
 
-__all__ = ["NamedModel", "find_model", "find_objective", "plan_code_launch", "plan_model_launch"]
+__all__ = ["NamedModel", "find_model", "plan_code_launch", "plan_model_launch"]
 
 
 @dataclass(frozen=True)
@@ -60,28 +60,6 @@ def find_model(code: str | Callable[..., Any]) -> NamedModel | None:
     function = getattr(module, name, None)
     found = next((each for each in entries if name == each.name or each.target is function), None)
     return None if found is None else NamedModel(found, source, len(entries) == 1)
-
-
-def find_objective(file: str) -> str | None:
-    """Find the objective function of a `FILE.py`, and return it as `FILE.py:NAME`.
-
-    It is the only function of the file that takes one argument, called `trial`. None if there are several or none, or
-    if the file registers a training loop or a model.
-
-    Raises:
-        RegistryError: the file cannot be imported.
-    """
-    module = registry.import_module(file)
-    if _list_entries(module.__name__):
-        return None
-    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
-    own = [each.__name__ for each in functions if each.__module__ == module.__name__ and _takes_trial(each)]
-    return f"{file}:{own[0]}" if len(own) == 1 else None
-
-
-def _takes_trial(function: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
-    return [each.name for each in parameters if each.default is inspect.Parameter.empty] == ["trial"]
 
 
 def _list_entries(module: str) -> list[ModelEntry]:

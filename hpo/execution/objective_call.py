@@ -21,7 +21,7 @@ from hpo.study.attributes import TRIAL_SEED
 from hpo.study.definition import default_metrics
 from hpo.training.divergence import find_divergence
 from hpo.training.numbers import to_number
-from hpo.utils.text import shorten_message
+from hpo.utils.text import quantity, shorten, shorten_message
 
 __all__ = ["CallResult", "ObjectiveTrial", "TrialInterrupted", "call_objective"]
 
@@ -186,13 +186,25 @@ def _read_last_report(trial: ObjectiveTrial) -> list[float] | None:
 def _parse_values(returned: object, objectives: int) -> list[float]:
     parts = list(returned) if isinstance(returned, Sequence) and not isinstance(returned, str | bytes) else [returned]
     if len(parts) != objectives:
-        wanted = "1 direction" if objectives == 1 else f"{objectives} directions"
-        raise RunError(f"the objective function returned {len(parts)} values, and the study has {wanted}")
+        raise RunError(
+            f"the objective function returned {quantity(len(parts), 'value')}, and the study has "
+            f"{quantity(objectives, 'direction')}; {_advise_count(len(parts), objectives)}"
+        )
     return [_parse_value(part, objectives) for part in parts]
+
+
+def _advise_count(returned: int, objectives: int) -> str:
+    if returned == 0:
+        return f"let it return {'a number' if objectives == 1 else f'{objectives} numbers'}"
+    example = ",".join(("minimize", "maximize")[index % 2] for index in range(min(returned, 3)))
+    more = ",…" if returned > 3 else ""
+    return f"give a direction for each value, as --direction {example}{more}, and another --name"
 
 
 def _parse_value(value: Any, objectives: int) -> float:
     if value is None:
         wanted = "a number" if objectives == 1 else f"{objectives} numbers"
         raise RunError(f"the objective function returned None; let it return {wanted}")
+    if isinstance(value, str):
+        raise RunError(f"the objective function returned the text {shorten(value)}; let it return a number")
     return to_number(value, "the returned value")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import inspect
@@ -10,22 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeGuard
+from typing import Any
 
 import optuna
 
+from hpo.config import registry
 from hpo.errors import RegistryError, RequestError, find_closest
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from hpo.utils.files import write_atomically
 from hpo.utils.modules import add_folder, import_file
-from hpo.utils.text import summarize_error
+from hpo.utils.text import shorten, summarize_error
 
 __all__ = [
     "ObjectiveFunction",
     "describe_function",
-    "find_directions",
+    "find_changes",
     "find_function",
+    "find_objective",
     "is_function",
     "load_function",
     "pickle_function",
@@ -54,12 +55,34 @@ def _is_module_name(text: str) -> bool:
     return all(part.isidentifier() for part in text.split("."))
 
 
+def find_objective(file: str) -> str | None:
+    """Find the objective function of a `FILE.py`, and return it as `FILE.py:NAME`.
+
+    It is the only function of the file that takes one argument, called `trial`. None if there are several or none, or
+    if the file registers a training loop or a model.
+
+    Raises:
+        RegistryError: the file cannot be imported.
+    """
+    module = registry.import_module(file)
+    if any(registry.models.get(name).module == module.__name__ for name in registry.models.names()):
+        return None
+    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+    own = [each.__name__ for each in functions if each.__module__ == module.__name__ and _takes_trial(each)]
+    return f"{file}:{own[0]}" if len(own) == 1 else None
+
+
+def _takes_trial(function: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return [each.name for each in parameters if each.default is inspect.Parameter.empty] == ["trial"]
+
+
 def load_function(text: str) -> ObjectiveFunction:
     """Load an objective function, importing the file or module that holds it.
 
     Args:
-        text: `FILE.py:NAME`, or `MODULE:NAME` for a module that can be imported from the working directory; or a file
-            that `pickle_function` wrote.
+        text: `FILE.py:NAME`, or `MODULE:NAME` for a module that can be imported from the working directory; `FILE.py`,
+            for the only objective function of a file; or a file that `pickle_function` wrote.
 
     Raises:
         RequestError: there is no such file or name, or it does not take a trial.
@@ -67,6 +90,7 @@ def load_function(text: str) -> ObjectiveFunction:
     """
     if text.endswith(PICKLE):
         return _load_pickle(Path(text))
+    text = _complete_name(text)
     place, _, name = text.rpartition(":")
     file = Path(place).expanduser().absolute() if place.endswith(".py") else None
     module = import_file(file) if file is not None else _import_module(place)
@@ -75,6 +99,27 @@ def load_function(text: str) -> ObjectiveFunction:
         raise RequestError(f"{text}: {place} {_explain_missing(module, name)}")
     check_function(text, function)
     return ObjectiveFunction(function, _make_reference(name, module, file))
+
+
+def _complete_name(text: str) -> str:
+    """Return what names a function, with the function's name where its file alone was given.
+
+    Raises:
+        RequestError: it names no function, and the file has several or none.
+    """
+    place = text.removesuffix(":")
+    named = find_objective(place) if place.endswith(".py") else text
+    if named is None:
+        functions = _list_functions(registry.import_module(place))
+        raise RequestError(f"{place}: name its objective function, as {place}:FUNCTION; its functions are: {functions}")
+    if not is_function(named):
+        raise RequestError(f"{shorten(named, quote=False)}: name a function as FILE.py:FUNCTION or MODULE:FUNCTION")
+    return named
+
+
+def _list_functions(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if inspect.isfunction(value) and not name.startswith("_")]
+    return ", ".join(names) or "none"
 
 
 def pickle_function(function: ObjectiveFunction, folder: Path) -> Path:
@@ -124,7 +169,8 @@ def find_function(study: Study, text: str | None, imports: Sequence[str]) -> Obj
 
     Args:
         study: a study of an objective function.
-        text: the function, as `load_function` takes it; None if one of the modules holds it.
+        text: the function, as `load_function` takes it, or its file or module alone; None if one of the modules holds
+            it.
         imports: modules that the user has named. What a database names is not imported.
 
     Raises:
@@ -142,10 +188,23 @@ def find_function(study: Study, text: str | None, imports: Sequence[str]) -> Obj
                 f"you name it: add {named}" + (f", or --import {holder}" if holder else "")
             )
         text = f"{holder}:{reference.name}"
+    elif (place := text.removesuffix(":")).endswith(".py") or _is_module_name(place):
+        text = f"{place}:{reference.name}"
     function = load_function(text)
     if function.reference.name != reference.name:
         raise RequestError(f"--objective {text}: study '{study.name}' calls {reference.label}")
     return function
+
+
+def find_changes(study: Study, reference: FunctionReference) -> list[str]:
+    """Return a line if the source of a study's function is not what it was at the launch."""
+    stored = study.definition.function
+    if stored is None or not stored.sha256 or not reference.sha256 or stored.sha256 == reference.sha256:
+        return []
+    return [
+        f"{reference.label}: its source is not the one that study '{study.name}' was launched with (SHA-256 now "
+        f"{reference.sha256[:12]}, at the launch {stored.sha256[:12]}); trials of both are compared"
+    ]
 
 
 def check_function(label: str, function: object) -> None:
@@ -162,51 +221,16 @@ def check_function(label: str, function: object) -> None:
         inspect.signature(function).bind(None)
     except TypeError:
         wanted = ", ".join(map(str, inspect.signature(function).parameters.values()))
+        if not wanted:
+            raise RequestError(
+                f"{label}: takes no arguments, but an objective function is called with the trial; let it take one"
+            ) from None
         raise RequestError(
             f"{label}: takes ({wanted}), but an objective function is called with the trial alone; "
             "give the other arguments defaults"
         ) from None
     except ValueError:  # of a builtin, whose signature is not known
         return
-
-
-def find_directions(function: ObjectiveFunction) -> tuple[list[str], int] | None:
-    """Find the directions that the function's file gives to `optuna.create_study`, by reading it, and the line.
-
-    Most files make their study under `if __name__ == "__main__":`, which a launch does not run. None if the file makes
-    no study, or does not say the direction in plain text.
-
-    Raises:
-        RequestError: it makes studies of different directions.
-    """
-    file = function.reference.file
-    if file is None:
-        return None
-    calls = [node for node in ast.walk(ast.parse(Path(file).read_bytes())) if _is_call(node, "create_study")]
-    found = {directions: call.lineno for call in calls if (directions := _read_directions(call)) is not None}
-    if len(found) > 1:
-        lines = " and ".join(map(str, found.values()))
-        raise RequestError(f"{file}: makes studies of different directions (lines {lines}); say which with --direction")
-    return next(((list(directions), line) for directions, line in found.items()), None)
-
-
-def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
-    if not isinstance(node, ast.Call):
-        return False
-    called = node.func
-    return name == (called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None))
-
-
-def _read_directions(call: ast.Call) -> tuple[str, ...] | None:
-    """Return the directions of a call of `create_study`; None if they are not written out."""
-    given = [word.value for word in call.keywords if word.arg in ("direction", "directions")]
-    if not given:
-        return None if any(word.arg is None for word in call.keywords) else ("minimize",)
-    try:
-        value = ast.literal_eval(given[0])
-    except ValueError:
-        return None
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else None
 
 
 def read_study(text: str, variable: str) -> optuna.Study:

@@ -34,8 +34,8 @@ def optimize(
     direction: str | Sequence[str] | None = None,
     name: str | None = None,
     storage: str | None = None,
-    sampler: str | Mapping[str, Any] | None = None,
-    pruner: str | Mapping[str, Any] | None = None,
+    sampler: str | Mapping[str, Any] | optuna.samplers.BaseSampler | None = None,
+    pruner: str | Mapping[str, Any] | optuna.pruners.BasePruner | None = None,
     timeout: str | float | None = None,
     trial_timeout: str | float | None = None,
     target: float | None = None,
@@ -59,8 +59,9 @@ def optimize(
         name: the study's name. A study of that name is gone on with. By default a new study, called after the function
             or its file.
         storage: a storage URL; by default the one that the commands use.
-        sampler: `tpe` by default, or its name, or a table of name and options.
-        pruner: `median` by default, and `none` for several objectives.
+        sampler: `tpe` by default, or its name, a table of name and options, or a sampler of Optuna, whose
+            options and seed are taken.
+        pruner: `median` by default, and `none` for several objectives; or as the sampler.
         timeout: no trial is begun after this much time: seconds, or a text such as "2h".
         trial_timeout: a trial that takes longer fails.
         target: the value of the objective that ends the study.

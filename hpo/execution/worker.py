@@ -27,7 +27,7 @@ from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.loss import explain_loss
 from hpo.execution.objective_call import ObjectiveTrial
 from hpo.execution.objective_calls import ObjectiveCalls
-from hpo.execution.objective_function import ObjectiveFunction, find_function
+from hpo.execution.objective_function import ObjectiveFunction, find_changes, find_function
 from hpo.execution.test_set import TestSetEvaluator
 from hpo.execution.trial_errors import ErrorRecorder
 from hpo.execution.trial_loggers import TrialLoggers
@@ -130,6 +130,8 @@ class Worker:
             return CohortTrainer(context, data)
         if self.function is None:
             self.function = find_function(self.study, self.options.function, self.options.imports)
+            for change in find_changes(self.study, self.function.reference):
+                log.warning("%s", change)
         self.study.trial_type = ObjectiveTrial
         return ObjectiveCalls(context, self.function.call)
 

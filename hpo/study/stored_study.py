@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from functools import cached_property
@@ -30,8 +31,11 @@ from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, d
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN
 from hpo.study.slots import fixed_trials
+from hpo.utils.text import quantity
 
 __all__ = ["StoredStudy", "study_names"]
+
+COMPONENTS = ("sampler", "pruner")
 
 
 def study_names(storage: StudyStorage) -> list[str]:
@@ -110,11 +114,22 @@ class StoredStudy:
             StudyConflictError: names every difference and what to do.
         """
         differences = self.definition.differences(definition)
-        if differences:
-            raise StudyConflictError(
-                f"study '{self.name}' exists with another definition ({'; '.join(differences)}); "
-                f"launch this one with --name NEW, or remove the old one with: hpo delete {shlex.quote(self.name)}"
+        if not differences:
+            return
+        name = shlex.quote(self.name)
+        paths = [difference.partition(":")[0].split(".") for difference in differences]
+        changed = {path[0] for path in paths}
+        options = [f"--{key} {_spell_component(getattr(definition, key))}" for key in COMPONENTS if key in changed]
+        options += [f"--set {path[1]}=…" for path in paths if path[0] == "parameters"]
+        if changed <= {*COMPONENTS, "parameters"}:
+            advice = (
+                f"keep its trials with: hpo fork {name} NEW {' '.join(options)}; or launch this one with --name NEW"
             )
+        else:
+            advice = f"launch this one with --name NEW, or remove the old one with: hpo delete {name}"
+        raise StudyConflictError(
+            f"study '{self.name}' exists with another definition ({'; '.join(differences)}); {advice}"
+        )
 
     # Identity.
 
@@ -225,8 +240,9 @@ class StoredStudy:
         stored = self.budget.trials
         if trials is not None and trials < stored and not self.definition.foreign:
             raise RequestError(
-                f"trials = {trials}: study '{self.name}' has a budget of {stored} trials already, and a budget only "
-                f"grows; leave it out to go on, or give {stored + trials} for {trials} more"
+                f"trials = {trials}: study '{self.name}' has a budget of {quantity(stored, 'trial')} already, and a "
+                f"budget, which counts all trials from the first, only grows; for {trials} more give --trials "
+                f"{stored + trials}, or leave it out to go on"
             )
 
     def extend(self, budget: Budget) -> None:
@@ -274,3 +290,10 @@ class StoredStudy:
             return self.storage.get_all_trials(self.id, deepcopy=False)
         except StudyDeletedError:
             raise self._deletion() from None
+
+
+def _spell_component(component: ComponentSpec) -> str:
+    """Return a sampler or pruner as an option of a command, with its options as a table of TOML."""
+    table = {"name": component.name, **component.options}
+    text = ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+    return shlex.quote(f"{{{text}}}" if component.options else component.name)

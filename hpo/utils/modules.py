@@ -52,6 +52,9 @@ def import_file(path: Path) -> ModuleType:
             return _import_of_package(name, file)
         if loaded is not None or not name.isidentifier():
             name = f"hpo_file_{name}"  # something else is imported under its name, or nothing can be
+        loaded = sys.modules.get(name)
+        if loaded is not None and loaded.__file__ == str(file):
+            return loaded
         return _execute(name, file)
     except RegistryError:
         raise

@@ -14,6 +14,7 @@ __all__ = [
     "format_stack",
     "format_traceback",
     "locate_error",
+    "quantity",
     "shorten",
     "shorten_message",
     "summarize_error",
@@ -49,6 +50,11 @@ def shorten(value: object, limit: int = 80, *, quote: bool = True) -> str:
         kept = (limit - 1) // 2
         text = f"{text[: limit - 1 - kept]}…{text[len(text) - kept :]}"
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def quantity(count: int, noun: str) -> str:
+    """Return a number with its noun, which has a plural in -s: `1 trial`, `2 trials`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def first_line(error: object) -> str:

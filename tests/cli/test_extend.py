@@ -71,7 +71,7 @@ def test_a_smaller_budget_is_refused_by_file_and_by_name(tmp_path: Path) -> None
         done = run_hpo("launch", study, "--trials", "5", *asked, cwd=tmp_path)
         assert done.returncode == 2
         assert "trials = 5: study 'small' has a budget of 20 trials already" in done.stderr
-        assert "give 25 for 5 more" in done.stderr
+        assert "for 5 more give --trials 25" in done.stderr
         again = run_hpo("launch", study, *asked, cwd=tmp_path)  # the file's own number is no request
         assert again.returncode == 0, again.stderr
     assert Study(StudyStorage(url, create=False), "small").budget.trials == 20

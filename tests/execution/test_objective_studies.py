@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import hpo
 from hpo.errors import RegistryError, RequestError, StorageMissingError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
-from hpo.execution.objective_function import find_directions, is_function, load_function, read_study
+from hpo.execution.objective_function import is_function, load_function, read_study
+from hpo.execution.script_study import find_directions, read_components
 from hpo.execution.trial_checkpoint import TrialCheckpoint
+from hpo.execution.worker import Worker
+from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage, study_names
 from tests.helpers import hpo as hpo_process
 from tests.helpers import run_hpo, start_hpo
@@ -41,6 +45,9 @@ def two(trial):
     return trial.suggest_float("x", 0, 1), trial.suggest_int("n", 1, 3)
 
 def takes_more(trial, data):
+    return 0.0
+
+def takes_none():
     return 0.0
 
 class Callable:
@@ -89,8 +96,14 @@ def test_what_names_a_function(text: str, expected: bool) -> None:
     ("name", "message"),
     [
         ("objectve", "has no objectve; did you mean 'objective'?"),
-        ("zzz", "its functions are: objective, two, takes_more"),
+        ("zzz", "its functions are: objective, two, takes_more, takes_none"),
         ("takes_more", r"takes \(trial, data\), but an objective function is called with the trial alone"),
+        ("takes_none", "takes no arguments, but an objective function is called with the trial"),
+        ("a-b", "name a function as FILE.py:FUNCTION or MODULE:FUNCTION"),
+        (
+            "",
+            "simple_objective.py: name its objective function, as .*simple_objective.py:FUNCTION; its functions are: o",
+        ),
         ("number", "is int, not a function"),
         ("Callable", "is a class"),
     ],
@@ -119,10 +132,15 @@ def test_a_file_that_cannot_be_imported_is_told_with_its_line(tmp_path: Path, so
     ("returned", "message"),
     [
         (None, "returned None; let it return a number"),
-        ("0.5", "the returned value: must be a number, not str '0.5'"),
+        ("0.5", "the objective function returned the text '0.5'; let it return a number"),
         (True, "the returned value: must be a number, not bool True"),
-        ((1.0, 2.0), "returned 2 values, and the study has 1 direction"),
-        ([], "returned 0 values"),
+        (
+            (1.0, 2.0),
+            "returned 2 values, and the study has 1 direction; give a direction for each value, as --direction "
+            "minimize,maximize, and another --name",
+        ),
+        ([1.0, 2.0, 3.0, 4.0], "as --direction minimize,maximize,minimize,…, and another --name"),
+        ([], "returned 0 values, and the study has 1 direction; let it return a number"),
         ({"loss": 1.0}, "the returned value: must be a number, not dict"),
     ],
 )
@@ -222,7 +240,7 @@ def test_several_objectives(simple: str, tmp_path: Path) -> None:
     assert all(trial.values == [trial.params["x"], trial.params["n"]] for trial in study.trials())
     for keys, message in (
         ({"direction": "minimize,up"}, "unknown direction 'up'"),
-        ({"direction": "minimize,maximize", "metric_names": "one"}, "are 1, and the study has 2 directions"),
+        ({"direction": "minimize,maximize", "metric_names": "one"}, "one: 1 of them, and the study has 2 directions"),
         ({"direction": "minimize,maximize", "sampler": "cmaes"}, "takes one objective"),
         ({"sampler": "grid"}, "needs the whole space"),
         ({"pruner": "hyperband"}, "needs max_resource"),
@@ -240,6 +258,7 @@ def test_a_worker_elsewhere_names_the_function_or_its_module(
     refused = run_hpo("worker", "simple_objective", *where)
     assert refused.returncode == 2
     assert f"add --objective {simple}:objective, or --import simple_objective" in refused.stderr
+    Worker(Study(StudyStorage(where[1]), "simple_objective"), WorkerOptions(function=f"{simple}:"))  # knows the name
     other = run_hpo("worker", "simple_objective", "--objective", f"{simple}:two", *where)
     assert "calls simple_objective.py:objective" in other.stderr
     done = run_hpo("worker", "simple_objective", "--import", "simple_objective", *where, cwd=tmp_path)
@@ -261,6 +280,38 @@ def test_an_edited_file_is_noticed_and_another_function_refused(simple: str, tmp
     with pytest.raises(StudyConflictError, match=r"function\.name: stored 'objective', requested 'instance'"):
         launch(f"{simple}:instance", tmp_path)
     assert study.budget.trials == 4
+
+
+def test_the_preview_of_a_stored_study_shows_what_its_trials_have_shown(simple: str, tmp_path: Path) -> None:
+    make_worker(launch(f"{simple}:objective", tmp_path, trials=1), function=f"{simple}:objective").run()
+    asked = "launch", f"{simple}:objective", "--storage", f"sqlite:///{tmp_path / 'hpo.db'}", "--dry-run"
+    stored, new = run_hpo(*asked), run_hpo(*asked, "--name", "new")
+    assert "x = -1 to 1" in stored.stdout
+    assert "which have recorded nothing yet" not in stored.stdout
+    assert "which have recorded nothing yet" in new.stdout
+
+
+def test_optimize_takes_a_sampler_of_optuna(tmp_path: Path) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1)
+
+    samplers, url = optuna.samplers, f"sqlite:///{tmp_path / 'hpo.db'}"
+    study = hpo.optimize(objective, trials=1, name="s", storage=url, sampler=samplers.RandomSampler(seed=4))
+    definition = Study(StudyStorage(url), study.study_name).definition
+    assert (definition.sampler.name, definition.seed) == ("random", 4)
+    with pytest.raises(RequestError, match="GridSampler has no name here"):
+        hpo.optimize(objective, trials=1, storage=url, sampler=samplers.GridSampler({"x": [0.0]}))
+
+
+def test_another_sampler_or_pruner_is_a_fork(simple: str, tmp_path: Path) -> None:
+    launch(f"{simple}:objective", tmp_path)
+    with pytest.raises(
+        StudyConflictError, match="keep its trials with: hpo fork simple_objective NEW --sampler cmaes;"
+    ):
+        launch(f"{simple}:objective", tmp_path, sampler="cmaes")
+    table = '{name = "hyperband", max_resource = 9}'
+    with pytest.raises(StudyConflictError, match=re.escape(f"NEW --pruner '{table}'")):
+        launch(f"{simple}:objective", tmp_path, pruner=table)
 
 
 RESUMED = """
@@ -498,10 +549,30 @@ def test_what_a_function_changes_of_its_process_does_not_reach_later_trials(simp
 
 def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple: str, tmp_path: Path) -> None:
     launch(f"{simple}:objective", tmp_path, trials=30)
-    with pytest.raises(RequestError, match=r"trials = 10: study .* has a budget of 30 .* give 40"):
+    with pytest.raises(
+        RequestError, match=r"trials = 10: study .* has a budget of 30 trials already.* for 10 more give --trials 40"
+    ):
         launch(f"{simple}:objective", tmp_path, trials=10)
     assert launch(f"{simple}:objective", tmp_path).budget.trials == 30
     assert launch(f"{simple}:objective", tmp_path, trials=40).budget.trials == 40
+
+
+CONSTANTS = """
+import optuna
+from optuna.study import StudyDirection as Way
+
+D = "maximize"
+OPTIONS = {"direction": D, "pruner": optuna.pruners.NopPruner()}
+LEFT = D
+def objective(trial, way="minimize"):
+    return 0.0
+def choose():
+    return D
+def other(LEFT):
+    pass
+if __name__ == "__main__":
+    local = "maximize"; itself = itself
+"""
 
 
 @pytest.mark.parametrize(
@@ -510,20 +581,126 @@ def test_a_budget_smaller_than_the_studys_is_refused_with_what_was_meant(simple:
         (["optuna.create_study(direction='maximize')"], ["maximize"]),
         (["create_study(directions=['minimize', 'maximize'], sampler=None)"], ["minimize", "maximize"]),
         (["optuna.create_study()"], ["minimize"]),
-        (["optuna.create_study(direction=WAY)"], None),
-        (["optuna.create_study(**options)"], None),
-        (["optuna.create_study(direction='maximize')", "optuna.create_study(direction='maximize')"], ["maximize"]),
+        (["optuna.create_study(direction=None)"], ["minimize"]),
+        (["optuna.create_study(direction=D)"], ["maximize"]),
+        (["optuna.create_study(directions=[D, 'minimize', optuna.study.StudyDirection.MAXIMIZE])"], [*"+-+"]),
+        (["optuna.create_study(direction=Way.MAXIMIZE)"], ["maximize"]),
+        (["optuna.create_study(direction=StudyDirection.MAXIMIZE)"], ["maximize"]),
+        (["optuna.create_study(direction=OPTIONS['direction'])"], ["maximize"]),
+        (["optuna.create_study(**OPTIONS)"], ["maximize"]),
+        (["optuna.create_study(direction=WAY)"], "line 15 is known only when the file runs"),
+        (["optuna.create_study(direction=local)"], ["maximize"]),
+        (["optuna.create_study(direction=itself)"], "line 15"),
+        (["optuna.create_study(direction=LEFT)"], "line 15"),
+        (["optuna.create_study(direction=choose())"], "line 15"),
+        (["optuna.create_study(**options)"], "give --direction minimize or --direction maximize"),
+        (["optuna.create_study(direction='maximize')", "optuna.create_study(direction=Way.MAXIMIZE)"], ["maximize"]),
         (["optuna.load_study(study_name='x')"], None),
     ],
 )
 def test_the_direction_of_an_unchanged_script_is_read_from_it(
-    tmp_path: Path, calls: list[str], expected: list[str] | None
+    tmp_path: Path, calls: list[str], expected: list[str] | str | None
 ) -> None:
     path = tmp_path / f"script_{abs(hash(str(calls)))}.py"
-    main = "\n".join(f"    study = {call}" for call in calls)
-    path.write_text(f"def objective(trial):\n    return 0.0\n\nif __name__ == '__main__':\n{main}\n")
-    found = find_directions(load_function(f"{path}:objective"))
-    assert (None if found is None else found[0]) == expected
+    path.write_text(CONSTANTS.lstrip("\n") + "".join(f"    study = {call}\n" for call in calls))
+    reference = load_function(f"{path}:objective").reference
+    if isinstance(expected, str):
+        with pytest.raises(RequestError, match=expected):
+            find_directions(reference)
+        return
+    found = find_directions(reference)
+    spelled = {"+": "maximize", "-": "minimize"}
+    assert (None if found is None else found.directions) == (expected and [spelled.get(e, e) for e in expected])
+
+
+def test_a_file_that_cannot_be_a_modules_name_is_imported_once(tmp_path: Path) -> None:
+    path = tmp_path / "my-script.py"
+    path.write_text("def objective(trial): return 0.0\n")
+    assert load_function(str(path)).call is load_function(f"{path}:objective").call
+
+
+def test_a_script_that_leaves_the_direction_out_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "script_default.py"
+    path.write_text("def objective(trial): return 0.0\nif __name__ == '__main__':\n    study = optuna.create_study()\n")
+    found = find_directions(load_function(f"{path}:objective").reference)
+    assert found is not None
+    assert found.describe() == (
+        "direction minimize, the default of create_study, which script_default.py calls in line 3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "note"),
+    [
+        ("sampler=optuna.samplers.RandomSampler(seed=3)", {"sampler": {"name": "random"}, "seed": 3}, "in line 5"),
+        ("sampler=S(sigma0=0.5)", {"sampler": {"name": "cmaes", "sigma0": 0.5}}, "sampler cmaes, as"),
+        ("pruner=optuna.pruners.NopPruner()", {"pruner": {"name": "none"}}, "pruner none, as"),
+        ("sampler=sampler", {"sampler": {"name": "random"}, "seed": 5}, "sampler random, seed 5"),
+        ("sampler=choose()", {}, "sampler: that of .* line 5, is not taken, as it is known only when the file runs"),
+        ("sampler=optuna.samplers.QMCSampler()", {}, "QMCSampler has no name here"),
+        ("pruner=optuna.pruners.HyperbandPruner()", {}, "HyperbandPruner needs max_resource"),
+        ("sampler=optuna.samplers.TPESampler(gamma=len)", {}, "known only when the file runs"),
+        ("sampler=optuna.samplers.TPESampler(gamma=None)", {}, "TPESampler has no option gamma here"),
+    ],
+)
+def test_the_sampler_and_the_pruner_of_an_unchanged_script_are_read_or_it_is_said(
+    tmp_path: Path, arguments: str, expected: dict[str, object], note: str
+) -> None:
+    path = tmp_path / f"script_{abs(hash(arguments))}.py"
+    path.write_text(
+        "from optuna.samplers import CmaEsSampler as S\ndef objective(trial): return 0.0\n"
+        "if __name__ == '__main__':\n    sampler = optuna.samplers.RandomSampler(seed=5)\n"
+        f"    optuna.create_study({arguments})\n"
+    )
+    keys, notes = read_components(load_function(f"{path}:objective").reference, ("sampler", "pruner", "seed"))
+    for key, value in expected.items():
+        assert keys[key] == ({**keys[key], **value} if isinstance(value, dict) else value)
+    assert set(keys) == set(expected)
+    assert re.search(note, "\n".join(notes))
+
+
+def test_a_stored_study_keeps_its_direction_whatever_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "script_late.py"
+    path.write_text("def objective(trial): return 0.0\ndef main(): create_study(direction='minimize')\n")
+    function, url = load_function(f"{path}:objective"), f"sqlite:///{tmp_path / 'hpo.db'}"
+    plan_function_launch(function, url, name="pl", direction="maximize").create(url)
+    plan = plan_function_launch(function, url, name="pl", read_file=True)
+    assert plan.definition.objectives[0].direction == "maximize"
+    assert plan.notices == ("study 'pl' keeps its direction, maximize; script_late.py:objective has minimize",)
+    path.write_text(path.read_text() + "def again(): create_study(direction='maximize')\n")
+    assert plan_function_launch(function, url, name="pl", read_file=True).definition == plan.definition
+    with pytest.raises(RequestError, match="no trial of it has completed; remove it with: hpo delete pl"):
+        plan_function_launch(function, url, name="pl", direction="minimize")
+
+
+def test_a_worker_whose_file_has_changed_says_so(simple: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=1)
+    edited = tmp_path / "edited" / "simple_objective.py"
+    edited.parent.mkdir()
+    edited.write_text(SIMPLE + "\n# a change\n")
+    make_worker(study, function=f"{edited}:objective")
+    assert "its source is not the one that study 'simple_objective' was launched with (SHA-256 now" in caplog.text
+
+
+def test_samplers_and_pruners_of_optuna_are_taken_as_they_are(simple: str, tmp_path: Path) -> None:
+    samplers, pruners = optuna.samplers, optuna.pruners
+    study = launch(
+        f"{simple}:objective",
+        tmp_path,
+        sampler=samplers.TPESampler(seed=1),
+        pruner=pruners.MedianPruner(n_min_trials=3),
+    )
+    definition = study.definition
+    assert (definition.sampler.name, definition.seed) == ("tpe", 1)
+    assert (definition.pruner.name, definition.pruner.options["n_min_trials"]) == ("median", 3)
+    spelled = launch(f"{simple}:objective", tmp_path, name="two", pruner='{name = "hyperband", max_resource = 27}')
+    assert spelled.definition.pruner.options == {"max_resource": 27}
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        unknown = pruners.PatientPruner(None, 3)
+    with pytest.raises(RequestError, match=r"^pruner = \{name=: .*; write it as \{name = \"median\""):
+        launch(f"{simple}:objective", tmp_path, name="three", pruner="{name=")
+    with pytest.raises(RequestError, match=r"^pruner PatientPruner has no name here; those that have one are: none,"):
+        launch(f"{simple}:objective", tmp_path, name="three", pruner=unknown)
 
 
 def test_a_launch_says_which_direction_it_has_read_and_refuses_to_choose(tmp_path: Path) -> None:

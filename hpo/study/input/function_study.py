@@ -14,10 +14,12 @@ from hpo.config.registry import Direction
 from hpo.datasets import DatasetReference
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
+from hpo.study.input.optuna_components import Component, read_component, read_seed
 from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
-from hpo.study.pruners import PRUNERS, Pruner, check_pruner
-from hpo.study.samplers import SAMPLERS, Sampler, check_sampler
+from hpo.study.pruners import check_pruner
+from hpo.study.samplers import check_sampler
 from hpo.study.study import Study
+from hpo.utils.text import quantity
 
 __all__ = [
     "DEFAULT_TRIALS",
@@ -51,7 +53,8 @@ def define_function_study(
     Args:
         function: the objective function.
         default_name: the study's name where the keys give none.
-        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file;
+        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file, or
+            a sampler or pruner of Optuna;
             `direction`, `minimize` by default, or one for each value that the function returns; and `metric_names`, as
             many.
 
@@ -63,6 +66,7 @@ def define_function_study(
             raise DefinitionError(describe_unknown("key", key, KEYS))
     objectives = _parse_objectives(keys.get("direction", "minimize"), keys.get("metric_names"))
     several = len(objectives) > 1
+    seed = read_seed(keys.get("sampler"))  # of a sampler of Optuna's
     sampler = parse_component(keys.get("sampler", "tpe"), "sampler")
     # As optuna.create_study has them.
     pruner = parse_component(keys.get("pruner", "none" if several else "median"), "pruner")
@@ -75,7 +79,8 @@ def define_function_study(
     if pruner.name == "hyperband" and "max_resource" not in pruner.options:
         raise DefinitionError(
             "pruner 'hyperband': needs max_resource, the last step that a trial reports; give "
-            'pruner={"name": "hyperband", "max_resource": N} in Python, or use asha'
+            """--pruner '{name="hyperband", max_resource=27}' with that step instead of 27, in Python """
+            'pruner={"name": "hyperband", "max_resource": 27}, or use asha, which needs none'
         )
     check_pruner(pruner.name, pruner.options, 1, len(objectives))
     definition = Definition(
@@ -83,7 +88,7 @@ def define_function_study(
         objectives=objectives,
         sampler=sampler,
         pruner=pruner,
-        seed=get_integer(keys, "seed", 0, low=0, high=2**32 - 1),
+        seed=get_integer({"seed": seed or 0, **keys}, "seed", 0, low=0, high=2**32 - 1),
         parameters={},
         function=function,
     )
@@ -96,7 +101,8 @@ def _parse_objectives(direction: object, names: object) -> tuple[Objective, ...]
     metrics = _split(names, "metric_names") if names else default_metrics(len(directions))
     if len(metrics) != len(directions):
         raise DefinitionError(
-            f"metric_names = {', '.join(metrics)}: are {len(metrics)}, and the study has {len(directions)} directions"
+            f"metric_names = {', '.join(metrics)}: {len(metrics)} of them, and the study has "
+            f"{quantity(len(directions), 'direction')}"
         )
     if len(set(metrics)) < len(metrics):
         raise DefinitionError(f"metric_names = {', '.join(metrics)}: a name occurs twice")
@@ -151,25 +157,21 @@ def read_study_keys(study: optuna.Study) -> tuple[dict[str, Any], list[str]]:
     keys: dict[str, Any] = {
         "direction": ["maximize" if each == StudyDirection.MAXIMIZE else "minimize" for each in study.directions],
         "metric_names": study.metric_names,
-        "sampler": _read_component("sampler", study.sampler, SAMPLERS, notes),
-        "pruner": None if several else _read_component("pruner", study.pruner, PRUNERS, notes),
+        "sampler": _translate_component(study.sampler, notes),
+        "pruner": None if several else _translate_component(study.pruner, notes),
+        "seed": read_seed(study.sampler),
         "name": None if study.study_name.startswith("no-name-") else study.study_name,
     }
     return {key: value for key, value in keys.items() if value is not None}, notes
 
 
-def _read_component(
-    kind: str, component: object, known: Mapping[str, Sampler | Pruner], notes: list[str]
-) -> dict[str, Any] | None:
+def _translate_component(component: Component, notes: list[str]) -> dict[str, Any] | None:
     """Return name and options of a sampler or pruner of Optuna; None, and a note, for one that has no name here."""
-    # Fixed samplers have no class of Optuna's, but one of the same name.
-    names = {"RandomSampler": "random", **{each.target: name for name, each in known.items() if each.target}}
-    name = names.get(type(component).__name__)
-    if name is None:
-        notes.append(f"{kind} {type(component).__name__} has no name here; the default one takes its place")
+    try:
+        return read_component(component)
+    except DefinitionError as error:
+        notes.append(f"{error}; the default one takes its place")
         return None
-    options = {option: getattr(component, f"_{option}", None) for option in known[name].options}
-    return {"name": name, **{option: value for option, value in options.items() if value not in (None, "auto")}}
 
 
 def waiting_params(study: optuna.Study) -> list[dict[str, Any]]:

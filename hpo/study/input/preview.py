@@ -13,6 +13,7 @@ from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
 from hpo.study.definition import Budget, Definition
 from hpo.study.slots import fixed_trials
+from hpo.utils.text import quantity
 
 __all__ = ["format_learned_preview", "format_preview"]
 
@@ -35,7 +36,7 @@ def format_preview(
     objectives = _format_objectives(definition)
     sampled = _sample_params(definition, space, min(samples, budget.trials))
     lines = [
-        f"study {name}: {budget.trials} trials{_format_subject(definition)}, {objectives}",
+        f"study {name}: {quantity(budget.trials, 'trial')}{_format_subject(definition)}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
         *_format_limits(budget),
         "",
@@ -53,7 +54,7 @@ def format_preview(
 def format_learned_preview(name: str, definition: Definition, budget: Budget, space: Space) -> str:
     """Format a study of an objective function, or of another tool, with what its trials have shown of the space."""
     function = "another tool" if definition.function is None else definition.function.label
-    lines = [f"study {name}: {budget.trials} trials of {function}, {_format_objectives(definition)}"]
+    lines = [f"study {name}: {quantity(budget.trials, 'trial')} of {function}, {_format_objectives(definition)}"]
     if definition.function is not None:
         lines.append(f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}")
     lines += ["", *(_format_dimension(dimension) for dimension in space.dimensions)]

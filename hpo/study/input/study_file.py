@@ -29,6 +29,7 @@ from hpo.study.definition import (
 )
 from hpo.study.input import templates
 from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -305,11 +306,21 @@ def _parse_objective(item: object) -> Objective:
 
 
 def parse_component(value: object, kind: str) -> ComponentSpec:
-    """Parse the key `sampler` or `pruner`: a name, or a table of name and options.
+    """Parse the key `sampler` or `pruner`: a name, a table of name and options, or an object of Optuna's.
+
+    A text may have the table as TOML writes it in one line, as an option of a command does.
 
     Raises:
-        DefinitionError: it is neither.
+        DefinitionError: it is none of them.
     """
+    if isinstance(value, Component):
+        value = read_component(value)
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = parse_toml(f"value = {value}")["value"]
+        except DefinitionError as error:
+            example = f'{{name = "{"tpe" if kind == "sampler" else "median"}", n_startup_trials = 5}}'
+            raise DefinitionError(f"{kind} = {shorten(value, quote=False)}: {error}; write it as {example}") from error
     table = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(table.get("name"), str):
         raise DefinitionError(f"{kind} = {shorten(value)}: give its name, or a table with name and options")

@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from hpo.study.attributes import read_text
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
 from hpo.study.study import Study
+from hpo.utils.text import quantity
 
-__all__ = ["Progress", "explain_no_result", "read_progress"]
+__all__ = ["Progress", "describe_rest", "explain_no_result", "read_progress"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def _estimate_seconds(finished: int, remaining: int, since: datetime | None) -> 
     if since is None or finished == 0:
         return None
     return (datetime.now() - since).total_seconds() / finished * remaining
+
+
+def describe_rest(left: int, trials: int) -> str:
+    """Return how many trials of a budget are left, as `3 of 10 trials are left`."""
+    return f"{left} of {quantity(trials, 'trial')} {'is' if left == 1 else 'are'} left"
 
 
 def explain_no_result(study: Study) -> str | None:
