@@ -92,7 +92,7 @@ def test_of_several_one_is_named(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_without_any_says_what_to_name(tmp_path: Path) -> None:
-    (tmp_path / "has_none.py").write_text("def objective(trial):\n    return 1.0\n")
+    (tmp_path / "has_none.py").write_text("def objective(trial, data):\n    return 1.0\n")
     done = run_hpo("launch", "has_none.py", cwd=tmp_path)
     assert done.returncode == 2
     assert "registers no training loop and no model; name an objective function as has_none.py:FUNCTION" in done.stderr

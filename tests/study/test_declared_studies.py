@@ -83,9 +83,6 @@ READING = {
     "evaluate --dry-run": ("evaluate", "own", "--dry-run", "--seeds", "3"),
     "list": ("list",),
     "copy": ("copy", "own", "--to", "sqlite:///other.db"),
-    "fork": ("fork", "own", "forked", "--set", "blocks=[2, 3, 4]", "--trials", "6"),
-    "show a fork": ("show", "forked"),
-    "delete": ("delete", "forked", "--yes"),
 }
 
 
@@ -155,9 +152,16 @@ def test_a_study_is_read_without_the_code(trained: Path, name: str) -> None:
         assert done.stderr.strip() == (
             "would train 7 runs on plants and read its test set once for each; nothing is created"
         )
-    if name == "fork":
-        assert "study forked in" in done.stderr
-        assert done.stderr.strip().endswith("--import own_code")
+
+
+def test_a_fork_is_made_read_and_deleted_without_the_code(trained: Path) -> None:
+    done = run(trained, "fork", "own", "forked", "--set", "blocks=[2, 3, 4]", "--trials", "6")
+    assert done.returncode == 0, done.stderr
+    assert "study forked in" in done.stderr
+    assert done.stderr.strip().endswith("--import own_code")
+    for command in (("show", "forked"), ("delete", "forked", "--yes")):
+        done = run(trained, *command)
+        assert done.returncode == 0, done.stderr
 
 
 def test_configurations_are_those_that_were_trained(trained: Path) -> None:
