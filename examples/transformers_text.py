@@ -83,7 +83,7 @@ def make_trainer(folder: pathlib.Path, **options: Any) -> Trainer:
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
-    """What a trial decides: arguments of the trainer."""
+    """Arguments of the trainer that a trial decides."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         "per_device_train_batch_size": trial.suggest_categorical("per_device_train_batch_size", [32, 64]),

@@ -103,7 +103,7 @@ D = TypeVar("D", bound=_Declaration)
 
 
 class ModelDeclaration(_Declaration):
-    """What is known of a model or a training loop without its function; see `hpo.config.registry.ModelEntry`."""
+    """Traits of a model or a training loop, as a study stores them; see `hpo.config.registry.ModelEntry`."""
 
     uses: Annotated[frozenset[str], PlainSerializer(sorted)] = frozenset()
     reconstructs: bool = False
@@ -155,7 +155,7 @@ def _changes_of_parameter(then: Parameter, now: Parameter) -> Iterator[str]:
 
 
 class MetricDeclaration(_Declaration):
-    """What is known of a metric without its function; see `hpo.config.registry.MetricEntry`."""
+    """Traits of a metric, as a study stores them; see `hpo.config.registry.MetricEntry`."""
 
     direction: registry.Direction
     reported: bool = False

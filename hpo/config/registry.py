@@ -118,7 +118,7 @@ class ModelEntry(Entry):
 
 
 class ModelTraits(Protocol):
-    """What can be known of a model without its function; see `ModelEntry`."""
+    """Traits of a model that need no function; see `ModelEntry`."""
 
     @property
     def name(self) -> str:
@@ -142,11 +142,11 @@ class ModelTraits(Protocol):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether its target is its input."""
+        """True if its target is its input."""
 
     @property
     def loop(self) -> bool:
-        """Whether it is a training loop of the user's own."""
+        """True if it is a training loop of the user's own."""
 
     def __hash__(self) -> int:
         """Return its hash, by which tables of parameters are cached."""
