@@ -24,6 +24,7 @@ from hpo.execution.trial_checkpoint import TrialCheckpoint
 from hpo.execution.worker import Worker
 from hpo.execution.worker_options import WorkerOptions
 from hpo.study import Study, StudyStorage, study_names
+from hpo.study.input.optuna_components import read_component
 from tests.helpers import hpo as hpo_process
 from tests.helpers import run_hpo, start_hpo
 from tests.workers import make_worker
@@ -686,6 +687,17 @@ def test_a_worker_whose_file_has_changed_says_so(simple: str, tmp_path: Path, ca
     edited.write_text(SIMPLE + "\n# a change\n")
     make_worker(study, function=f"{edited}:objective")
     assert "its source is not the one that study 'simple_objective' was launched with (SHA-256 now" in caplog.text
+
+
+def test_the_options_of_an_evolutionary_sampler_are_kept() -> None:
+    sampler = optuna.samplers.NSGAIISampler(population_size=10, mutation_prob=0.1, swapping_prob=0.3)
+    table = read_component(sampler)
+    assert (table["population_size"], table["mutation_prob"], table["swapping_prob"]) == (10, 0.1, 0.3)
+
+
+def test_an_option_of_a_sampler_that_could_not_be_kept_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"sampler TPESampler: its option gamma = \S+ has no name here"):
+        hpo.optimize(lambda _: 0.0, trials=1, sampler=optuna.samplers.TPESampler(gamma=lambda _: 3))
 
 
 def test_samplers_and_pruners_of_optuna_are_taken_as_they_are(simple: str, tmp_path: Path) -> None:

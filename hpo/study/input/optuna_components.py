@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import optuna
@@ -22,7 +24,7 @@ def read_component(component: Component) -> dict[str, Any]:
     """Return name and options of a sampler or pruner of Optuna.
 
     Raises:
-        DefinitionError: it has no name here.
+        DefinitionError: it, or an option that it was given, has no name here.
     """
     sampler = isinstance(component, optuna.samplers.BaseSampler)
     kind, known = ("sampler", SAMPLERS) if sampler else ("pruner", PRUNERS)
@@ -33,8 +35,39 @@ def read_component(component: Component) -> dict[str, Any]:
     name = names.get(cls.__name__) if cls.__module__.startswith("optuna.") else None
     if name is None:
         raise DefinitionError(f"{kind} {cls.__name__} has no name here; those that have one are: {', '.join(kinds)}")
-    options = {option: getattr(component, f"_{option}", None) for option in kinds[name].options}
+    _check_options(component, kind, kinds[name].options)
+    options = {option: _read_option(component, option) for option in kinds[name].options}
     return {"name": name, **{option: value for option, value in options.items() if value not in (None, "auto")}}
+
+
+def _read_option(component: Component, option: str) -> Any:
+    """Return an option of a component, or of what an evolutionary sampler makes children with."""
+    owners = (component, getattr(component, "_child_generation_strategy", None))
+    return next((getattr(owner, f"_{option}") for owner in owners if hasattr(owner, f"_{option}")), None)
+
+
+def _check_options(component: Component, kind: str, known: Collection[str]) -> None:
+    """Refuse a component with an option of its own that could not be kept.
+
+    Raises:
+        DefinitionError: names the option.
+    """
+    cls = type(component)
+    parameters = inspect.signature(cls).parameters
+    if any(each.default is inspect.Parameter.empty for each in parameters.values()):
+        return  # there is none without options to compare with
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is experimental
+        usual = cls()
+    for name in set(parameters) - {*known, "seed"}:
+        value, default = getattr(component, f"_{name}", None), getattr(usual, f"_{name}", None)
+        plain = isinstance(value, bool | int | float | str) or inspect.isfunction(value)
+        if plain and value != default and not name.startswith("warn_"):
+            spelled = getattr(value, "__name__", repr(value))
+            raise DefinitionError(
+                f"{kind} {cls.__name__}: its option {name} = {spelled} has no name here; those that have one are: "
+                f"{', '.join(known) or 'none'}"
+            )
 
 
 def read_seed(sampler: object) -> int | None:
