@@ -90,7 +90,7 @@ class Trial:
 
     @property
     def epoch(self) -> int:
-        """How many epochs were reported, those of earlier attempts too."""
+        """Number of epochs that were reported, those of earlier attempts too."""
         return len(self._run.member.history)
 
     @property

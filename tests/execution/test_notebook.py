@@ -67,5 +67,5 @@ def test_a_cell_optimizes_with_two_workers(tmp_path: Path) -> None:
 
 
 def printed(cell: nbformat.NotebookNode) -> str:
-    """What a cell wrote to its standard output."""
+    """Return what a cell wrote to its standard output."""
     return "".join(each.text for each in cell.outputs if each.get("name") == "stdout")

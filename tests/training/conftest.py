@@ -21,6 +21,6 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def own_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is registered for it alone."""
+    """Keep what a test registers to that test."""
     for kind in (registry.models, registry.datasets, registry.metrics):
         monkeypatch.setattr(kind, "_entries", dict(kind._entries))

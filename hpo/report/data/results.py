@@ -144,7 +144,7 @@ class Results:
 
     @property
     def step_name(self) -> str:
-        """What a trial's reports are numbered by: `epoch`, or `step` of an objective function."""
+        """Name of what a trial's reports are numbered by: `epoch`, or `step` of an objective function."""
         return "epoch" if self.definition.configured else "step"
 
     @property

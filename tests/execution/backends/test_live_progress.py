@@ -1,4 +1,4 @@
-"""What is said of workers that fail while others run."""
+"""Lines about workers that fail while others run."""
 
 from __future__ import annotations
 
