@@ -150,6 +150,7 @@ def mariadb() -> Iterator[str]:
         ]
         subprocess.run([*install, "--skip-test-db"], user=user, check=True, capture_output=True, cwd=folder)
         server = [MARIADB, "--no-defaults", f"--datadir={data}", f"--port={port}", "--bind-address=127.0.0.1"]
+        server.append(f"--tmpdir={folder}")  # a server that starts deletes the temporary tables of all others in /tmp
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*server, f"--socket={folder / 'socket'}", *NO_FLUSH],
