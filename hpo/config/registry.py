@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from hpo.config.choices import TASKS, Task
 from hpo.config.declared_domain import declared_domains
 from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
@@ -161,7 +162,13 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """Registered data set: `() -> hpo.Dataset`."""
+    """Registered data set: `() -> hpo.Dataset`.
+
+    Attributes:
+        task: what is predicted.
+    """
+
+    task: Task = "classification"
 
 
 @dataclass(frozen=True)
@@ -323,11 +330,22 @@ def _all_uses(uses: Iterable[str], parameters: type[BaseModel] | None) -> frozen
     return frozenset(uses).union(declared_domains(parameters))
 
 
-def dataset(name: str) -> Callable[[Function], Function]:
-    """Register a function without arguments that returns an `hpo.Dataset` as a data set."""
+def dataset(name: str, *, task: Task = "classification") -> Callable[[Function], Function]:
+    """Register a function without arguments that returns an `hpo.Dataset` as a data set.
+
+    Args:
+        name: the name by which study files know it.
+        task: what is predicted: `classification`, `multilabel` (several labels per sample) or `regression`; a launch
+            chooses losses and metrics by it, and does not read the data.
+
+    Raises:
+        RegistryError: the task is unknown.
+    """
+    if task not in TASKS:
+        raise RegistryError(f"data set '{name}': {describe_unknown('task', str(task), TASKS)}")
 
     def register(function: Function) -> Function:
-        datasets.add(DatasetEntry(name, function, function.__module__))
+        datasets.add(DatasetEntry(name, function, function.__module__, task))
         return function
 
     return register

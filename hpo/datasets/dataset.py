@@ -64,6 +64,7 @@ class Dataset:
         times: of each training sample, (N,): validation samples are the latest.
         weights: of each training sample in training, (N,).
         rows: by part, the number of each sample's row in its file, from 1.
+        notes: remarks on what was guessed or left out, for the user.
     """
 
     train: Part
@@ -77,6 +78,7 @@ class Dataset:
     times: Array | None = None
     weights: Array | None = None
     rows: Mapping[str, Array] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def none() -> Dataset:

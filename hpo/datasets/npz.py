@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels
+from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.arrays import ArrayArchive, open_npz
 from hpo.utils.digest import DigestCache, file_state
@@ -40,6 +41,18 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def can_read(path: Path) -> bool:
+    return path.suffix == ".npz"
+
+
+def read_source(path: Path, source: DatasetSource) -> Dataset:
+    return load_npz(path)
+
+
+def digest(path: Path) -> dict[str, str]:
+    return {path.name: digest_npz(path)}
 
 
 def digest_npz(path: Path) -> str:

@@ -6,9 +6,11 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hpo.config import registry
+from hpo.config.choices import Task
 from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import Value
@@ -28,7 +30,7 @@ from hpo.study.definition import (
     test_metric,
 )
 from hpo.study.input import templates
-from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.compatibility import check_compatible, check_task
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
@@ -61,6 +63,9 @@ KEYS = (
     *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
 )
 DEFAULT_TRIALS = 60
+DEFAULT_OBJECTIVES: Mapping[Task, str] = MappingProxyType(
+    {"classification": "val_accuracy", "multilabel": "val_f1_macro", "regression": "val_r2"}
+)
 T = TypeVar("T")
 FIXED_LIMIT = 1_000_000  # trials that are inserted when the study is created
 TIMEOUT_LIMIT = 3650 * 86_400  # seconds
@@ -106,7 +111,10 @@ def parse_definition(
             raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base, declarations)
-    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations)))
+    dataset = _find_dataset(table, space, base)
+    space = _add_dataset_parameters(space, dataset, declarations)
+    usual = default_objective(space.models, declarations, dataset.task)
+    objectives = parse_objectives(table.get("objective", usual))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
     pruner = parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
@@ -117,7 +125,6 @@ def parse_definition(
     check_objective_metrics(metrics, space.models, declarations)
     _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
-    dataset = _find_dataset(table, space, base)
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     declared = declarations.select(space.models, metrics)
@@ -163,16 +170,24 @@ def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> Dataset
     """
     trained_by_us = [name for name in space.models if not space.registered.get(name).loop]
     default = "mnist" if trained_by_us else registry.NO_DATA
-    value = table.get("dataset")
-    dataset = (
-        value if isinstance(value, DatasetReference) else make_reference(get_text(table, "dataset", default), base)
-    )
+    value = table.get("dataset", default)
+    dataset = value if isinstance(value, DatasetReference) else make_reference(value, base)
     if dataset.name == registry.NO_DATA and trained_by_us:
         raise DefinitionError(
             f"dataset = '{dataset.name}': is for training loops of your own, and {', '.join(trained_by_us)} is none; "
             f"name a data set"
         )
     return dataset
+
+
+def _add_dataset_parameters(space: Space, dataset: DatasetReference, declarations: Declarations) -> Space:
+    """Return the space with the constants that the data set decides, such as its task."""
+    parameters = space.to_json()
+    new = {name: value for name, value in dataset.parameters.items() if name not in parameters}
+    tasks = {str(point) for each in space.dimensions if each.parameter.name == "task" for point in each.domain.points()}
+    for task in sorted(tasks):
+        check_task(task, dataset)
+    return Space({**parameters, **new}, registered=declarations) if new else space
 
 
 def check_first(definition: Definition, budget: Budget) -> None:
@@ -242,9 +257,12 @@ def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> 
         raise type(error)(f"[parameters] {error}") from error
 
 
-def default_objective(models: Iterable[str], declarations: Declarations = NONE_DECLARED) -> str:
-    """Return the objective of a study of these models that names none."""
-    return "val_loss" if any(declarations.get(name).reconstructs for name in models) else "val_accuracy"
+def default_objective(
+    models: Iterable[str], declarations: Declarations = NONE_DECLARED, task: Task = "classification"
+) -> str:
+    """Return the objective of a study of these models, for that task, that names none."""
+    reconstructs = any(declarations.get(name).reconstructs for name in models)
+    return "val_loss" if reconstructs else DEFAULT_OBJECTIVES[task]
 
 
 def check_objective_metrics(
