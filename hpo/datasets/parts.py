@@ -1,0 +1,90 @@
+"""Parts of a data set: the test samples are held out of the training data where a file brings none of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from hpo.config.choices import Task
+from hpo.datasets.dataset import Dataset, check_dataset, is_split
+from hpo.datasets.labels import code_labels
+from hpo.datasets.row_split import split_rows
+from hpo.datasets.source import DatasetSource
+from hpo.errors import DataError
+from hpo.utils.text import shorten
+
+__all__ = ["TEST_SHARE", "choose_test_rows", "complete_dataset"]
+
+Array = np.ndarray[Any, Any]
+TEST_SHARE = 0.2  # held out where neither the file nor the study says otherwise
+SEED = 0  # the same rows for every study on a file
+
+
+def complete_dataset(dataset: Dataset, source: DatasetSource, where: str) -> Dataset:
+    """Return a data set as a file's reader gives it: labels coded, test samples held out, and all of it checked.
+
+    Args:
+        dataset: as the file has it; its labels may be texts.
+        source: how much is held out as test, where the data set has none; and the task.
+        where: the beginning of an error's line: the file.
+
+    Raises:
+        DataError: a part cannot be used.
+    """
+    coded = code_labels(replace(dataset, task=source.task or dataset.task), where)
+    coded = check_dataset(coded, where)
+    return coded if coded.test is not None else _hold_out(coded, source, where)
+
+
+def choose_test_rows(
+    labels: Array,
+    source: DatasetSource,
+    task: Task,
+    where: str,
+    groups: Array | None = None,
+    times: Array | None = None,
+) -> tuple[Array, Array]:
+    """Return the indices of the samples that stay and of those that are held out as test, both ascending.
+
+    Args:
+        labels: as training has them, (N,) or (N, columns).
+        source: its `test` is the fraction; by default a fifth.
+        task: what the labels mean.
+        where: the beginning of an error's line: the file.
+        groups: of each sample, (N,): those of one stay together.
+        times: of each sample, (N,): the latest are held out.
+
+    Raises:
+        DataError: the fraction leaves either side without samples.
+    """
+    share = TEST_SHARE if source.test is None else source.test
+    if isinstance(share, str) or not 0 < share < 1:
+        raise DataError(f"{where}: test = {shorten(share)}; it must be a file or folder, or a fraction between 0 and 1")
+    return split_rows(labels, share, SEED, task, groups, times)
+
+
+def _hold_out(dataset: Dataset, source: DatasetSource, where: str) -> Dataset:
+    assert dataset.task is not None
+    if not is_split(dataset.train):
+        raise DataError(f"{where}: has no test data; give `test`")
+    x, y = dataset.train
+    assert isinstance(y, np.ndarray)
+    rest, taken = choose_test_rows(y, source, dataset.task, where, dataset.groups, dataset.times)
+    test_x, test_y = x[taken], y[taken]
+    rows: Mapping[str, Array] = dataset.rows or {"train": np.arange(1, len(x) + 1)}
+    return replace(
+        dataset,
+        train=(x[rest], y[rest]),
+        test=lambda: (test_x, test_y),
+        rows={**rows, "train": rows["train"][rest], "test": rows["train"][taken]},
+        groups=_choose(dataset.groups, rest),
+        times=_choose(dataset.times, rest),
+        weights=_choose(dataset.weights, rest),
+    )
+
+
+def _choose(values: Array | None, index: Array) -> Array | None:
+    return None if values is None else values[index]
