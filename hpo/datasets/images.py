@@ -13,7 +13,7 @@ from hpo.datasets.folder_state import digest_folder, has_images, read_state
 from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
-from hpo.datasets.parts import choose_test_rows
+from hpo.datasets.parts import check_fraction, choose_test_rows
 from hpo.datasets.source import DatasetSource
 
 __all__ = ["digest", "has_images", "read_source"]
@@ -49,6 +49,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     given = {"test": source.test, "validation": source.validation}
     others = {part: read_state(_beside(path, name)) for part, name in given.items() if isinstance(name, str)}
     parts = list_images(state, others, source)
+    check_fraction(source, str(path), has_test="test" in parts and "test" not in others)
     train = parts["train"]
     coding = fit_coding(train.labels, f"{path}, train", source.task, train.columns)
     orders = _order_parts(parts, coding, source, str(path))

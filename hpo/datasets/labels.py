@@ -21,6 +21,7 @@ __all__ = ["LabelCoding", "as_array", "code_labels", "fit_coding", "tell_task"]
 
 Array = np.ndarray[Any, Any]
 FEW = 5  # values that an error names
+MOST_CLASSES = 20  # that real numbers are taken for, if they are all whole
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,18 @@ class LabelCoding:
             numbers = _as_numbers(labels, where)
             return numbers[:, None] if numbers.ndim == 1 else numbers
         if self.one_hot:
-            return np.asarray(labels.argmax(1))
+            return self._pick_columns(labels, where)
         flat = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if self.values is None:
             return flat.astype(np.int64) if _are_whole(flat) else flat
         return self._number(_as_values(flat, self.values.dtype.kind), where)
+
+    def _pick_columns(self, labels: Array, where: str) -> Array:
+        if labels.ndim != 2 or labels.dtype.kind not in "buif" or not _is_one_hot(labels):
+            raise DataError(
+                f"{where}: labels are not one column per class, of which one is 1, as train; make them alike"
+            )
+        return np.asarray(labels.argmax(1))
 
     def _number(self, labels: Array, where: str) -> Array:
         assert self.values is not None
@@ -84,7 +92,7 @@ def tell_task(y: Any) -> tuple[Task, str]:
     """Return the task that labels suggest, and why.
 
     Several columns of which exactly one is 1 in each row are classes; other columns of 0 and 1 are labels; real numbers
-    are targets; all else are classes.
+    are targets, except few whole ones; all else are classes.
     """
     labels = as_array(y)
     columns = labels.shape[1] if labels.ndim == 2 else 1
@@ -95,6 +103,8 @@ def tell_task(y: Any) -> tuple[Task, str]:
             return "multilabel", f"its {columns} columns hold 0 and 1"
         return "regression", f"its {columns} columns hold numbers"
     if labels.dtype.kind == "f":
+        if _are_whole(labels) and len(values := np.unique(labels)) <= MOST_CLASSES:
+            return "classification", f"its labels are {len(values)} different whole numbers"
         return "regression", "its labels are real numbers"
     kind = "texts" if labels.dtype.kind in "US" else "whole numbers"
     return "classification", f"its labels are {kind}"

@@ -1,23 +1,21 @@
-"""Data sets in .npz files of the Keras layout: x_train, y_train, x_test and y_test."""
+"""Data sets in .npz files: found here or in HPO_DATA, and verified; see `hpo.datasets.arrays`."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels
+from hpo.datasets.arrays import digest_file as digest_npz
+from hpo.datasets.arrays import read_source
+from hpo.datasets.dataset import Dataset
+from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
-from hpo.utils.arrays import ArrayArchive, open_npz
-from hpo.utils.digest import DigestCache, file_state
 from hpo.utils.home import data_folder
 
 __all__ = ["digest_npz", "find_npz", "load_npz"]
-
-NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-_digests = DigestCache()
 
 
 def find_npz(path: Path) -> Path:
@@ -42,23 +40,6 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def digest_npz(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex digits.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    with _open_file(path) as file:
-        return _digests.get(file_state(file), lambda: hashlib.file_digest(file, "sha256").hexdigest())
-
-
-def _open_file(path: Path) -> io.BufferedReader:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
-
-
 def load_npz(path: Path, expected: Mapping[str, str] = MappingProxyType({})) -> Dataset:
     """Read the training data of a file; the test data are read and checked when `test` is called.
 
@@ -70,16 +51,13 @@ def load_npz(path: Path, expected: Mapping[str, str] = MappingProxyType({})) -> 
         DataError: the file is damaged, is another one than expected, or holds data that cannot be used.
     """
     _verify_npz(path, expected)
-    with open_npz(path) as arrays:
-        classes = _count_classes(path, arrays)
-        train = _read_split(path, arrays, "train", classes)
+    dataset = read_source(path, DatasetSource())
 
-    def test() -> Split:
+    def test() -> Any:
         _verify_npz(path, expected)
-        with open_npz(path) as arrays:
-            return _read_split(path, arrays, "test", classes)
+        return dataset.test() if callable(dataset.test) else dataset.test
 
-    return Dataset(train=train, test=test, classes=classes)
+    return replace(dataset, test=test)
 
 
 def _verify_npz(path: Path, expected: Mapping[str, str]) -> None:
@@ -89,23 +67,3 @@ def _verify_npz(path: Path, expected: Mapping[str, str]) -> None:
             f"{path}: is not the file that the study was made with (its SHA-256 is not {sha256[:12]}…); "
             "restore that file, or launch a new study"
         )
-
-
-def _count_classes(path: Path, arrays: ArrayArchive) -> int:
-    """Return the largest training label + 1."""
-    missing = [key for key in NPZ_KEYS if key not in arrays.names]
-    if missing:
-        raise DataError(f"{path}: has no {', '.join(missing)}; it must hold {', '.join(NPZ_KEYS)}")
-    labels = flat_labels(arrays.read("y_train"), f"{path}, train")
-    if not len(labels):
-        raise DataError(f"{path}, train: no samples; give at least one")
-    return int(labels.max()) + 1
-
-
-def _read_split(path: Path, arrays: ArrayArchive, part: str, classes: int) -> Split:
-    x, y = arrays.read(f"x_{part}"), arrays.read(f"y_{part}")
-    check_split(x, y, f"{path}, {part}", classes)
-    shape = arrays.shape("x_train")[1:]
-    if x.shape[1:] != shape:
-        raise DataError(f"{path}, {part}: samples of shape {x.shape[1:]}, not {shape} as in x_train; make them equal")
-    return x, y

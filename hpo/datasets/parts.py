@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hpo.config.choices import Task
-from hpo.datasets.dataset import Dataset, check_dataset, is_split
+from hpo.datasets.dataset import Dataset, check_dataset, check_split, is_split
 from hpo.datasets.labels import code_labels
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.text import shorten
 
-__all__ = ["TEST_SHARE", "choose_test_rows", "complete_dataset"]
+__all__ = ["TEST_SHARE", "check_fraction", "choose_test_rows", "complete_dataset"]
 
 Array = np.ndarray[Any, Any]
 TEST_SHARE = 0.2  # held out where neither the file nor the study says otherwise
@@ -35,8 +35,34 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str) -> Dat
         DataError: a part cannot be used.
     """
     coded = code_labels(replace(dataset, task=source.task or dataset.task), where)
-    coded = check_dataset(coded, where)
-    return coded if coded.test is not None else _hold_out(coded, source, where)
+    checked = check_dataset(coded, where)
+    if checked.test is None:
+        return _hold_out(checked, source, where)
+    return replace(checked, test=_check_test(checked, where))
+
+
+def _check_test(dataset: Dataset, where: str) -> Callable[[], Any]:
+    """Return a function that reads the test data and checks them, which is not done before they are needed."""
+
+    def read() -> Any:
+        part = dataset.test() if callable(dataset.test) else dataset.test
+        assert isinstance(part, tuple)
+        assert dataset.task is not None
+        x, y = part
+        check_split(x, y, f"{where}, test", dataset.classes, dataset.task, dataset.features)
+        return part
+
+    return read
+
+
+def check_fraction(source: DatasetSource, where: str, *, has_test: bool) -> None:
+    """Check that no fraction is asked for where there are test data.
+
+    Raises:
+        DataError: it is.
+    """
+    if has_test and source.test is not None:
+        raise DataError(f"{where}: has test data of its own, so none can be held out; leave out test = {source.test}")
 
 
 def choose_test_rows(
