@@ -162,10 +162,13 @@ def _is_number(text: str) -> bool:
 
 def _check_varied(targets: Array, where: str, task: Task) -> None:
     columns = targets.reshape(len(targets), -1)
-    for column in range(columns.shape[1]):
-        if task == "regression" and len(columns) > 1 and (columns[:, column] == columns[0, column]).all():
-            which = f"column {column + 1} of its targets" if columns.shape[1] > 1 else "its target"
-            raise DataError(f"{where}: {which} is {columns[0, column]:g} in every sample; there is nothing to learn")
+    constant = (columns == columns[:1]).all(0)
+    if len(columns) < 2 or not (constant.any() if task == "regression" else constant.all()):
+        return
+    column = int(constant.argmax())
+    what = "its target" if task == "regression" else "its label"
+    which = f"column {column + 1} of {what}s" if columns.shape[1] > 1 else what
+    raise DataError(f"{where}: {which} is {columns[0, column]:g} in every sample; there is nothing to learn")
 
 
 def _number_classes(labels: Array, where: str, reason: str, names: Sequence[str]) -> LabelCoding:
@@ -240,17 +243,20 @@ def code_labels(dataset: Dataset, where: str) -> Dataset:
 
 
 def _code_part(part: Any, coding: LabelCoding, where: str) -> Any:
-    if not is_split(part):
+    """Return a part with coded labels: one `(x, y)`, or batches of them, which are held anyway; None stays None."""
+    if is_split(part):
+        x, y = part
+        return x, coding.apply(y, where)
+    if part is None or (coding.values is None and not coding.one_hot):
         return part
-    x, y = part
-    return x, coding.apply(y, where)
+    return [(x, coding.apply(y, where)) for x, y in part]
 
 
 def _code_test(test: Any, coding: LabelCoding, where: str) -> Any:
-    if test is None or not callable(test):
-        return _code_part(test, coding, where)
+    if test is None:
+        return None
 
     def read() -> Split | Any:
-        return _code_part(test(), coding, where)
+        return _code_part(test() if callable(test) else test, coding, where)
 
     return read

@@ -13,6 +13,7 @@ from hpo.config import registry
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
+from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
 from hpo.datasets.source import DatasetSource
@@ -124,7 +125,7 @@ def load(reference: DatasetReference) -> Dataset:
             f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "
             "or a torch.utils.data.Dataset that has its samples by number"
         )
-    return dataset if entry.builtin else check_dataset(read_parts(dataset, where), where)
+    return dataset if entry.builtin else check_dataset(code_labels(read_parts(dataset, where), where), where)
 
 
 def describe() -> list[DatasetRow]:
