@@ -15,7 +15,7 @@ import numpy as np
 from hpo.datasets.array_files import NamedArrays, array_paths, is_array_file, open_arrays
 from hpo.datasets.array_names import ArrayRoles, find_family, find_roles
 from hpo.datasets.dataset import Dataset, Split
-from hpo.datasets.parts import check_fraction, complete_dataset
+from hpo.datasets.parts import NotedDataset, check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.digest import DigestCache, file_state
@@ -48,7 +48,7 @@ def digest_file(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
 
 
-def read_source(path: Path, source: DatasetSource) -> Dataset:
+def read_source(path: Path, source: DatasetSource) -> NotedDataset:
     """Read the training data of a file of arrays; test data are read when `test` is called.
 
     Where there are no test data, some of the training samples are held out.

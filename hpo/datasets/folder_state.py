@@ -1,4 +1,4 @@
-"""State of a folder of images: which files it holds, and the digest of their contents.
+"""State of a folder of data: which files it holds, and the digest of their contents.
 
 The digest is kept in HPO_HOME, and not computed again as long as no file has changed.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,12 @@ def list_folders(path: Path) -> list[str]:
     return sorted(each.name for each in _entries(path) if each.is_dir())
 
 
-def read_state(path: Path) -> FolderState:
+def read_state(path: Path, belongs: Callable[[str], bool] | None = None) -> FolderState:
     """Return the state of a folder, for which no file is read.
+
+    Args:
+        path: of the folder.
+        belongs: tells from a file's name whether it counts; by default images and label files do.
 
     Raises:
         DataError: it is no folder, or cannot be read.
@@ -100,7 +104,7 @@ def read_state(path: Path) -> FolderState:
         raise DataError(f"{path}: is no folder; correct the path")
     files, others = [], []
     for name, entry in _walk(path):
-        if is_image(name) or entry.name == LABELS:
+        if belongs(entry.name) if belongs else is_image(name) or entry.name == LABELS:
             stat = entry.stat()
             files.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from hpo.utils.text import shorten
 
 __all__ = ["Images", "open_images"]
 
-log = logging.getLogger("hpo.datasets")
 Array = np.ndarray[Any, Any]
 Size = tuple[int, int]  # height and width
 VERSION = 1  # of what a cache holds; raise it where the same files would give other pixels
@@ -55,36 +53,36 @@ class Images:
 
 
 def open_images(
-    state: FolderState,
-    others: Sequence[FolderState],
+    states: Sequence[FolderState],
     names: Sequence[str],
     resize: Size | None,
-    notes: Sequence[str] = (),
+    unpack: Callable[[Path], None] | None = None,
 ) -> Images:
     """Return images in the order of their names, from the cache if it has them. Corrupt ones are left out.
 
     Args:
-        state: of the folder, taken before its files were listed.
-        others: those of further folders that hold some of the images.
+        states: of the folder, taken before its files were listed, and of others that hold some of the images.
         names: of the files, relative to the folder.
         resize: height and width; by default those that most images have.
-        notes: what is to be told beside what is found, once, when the images are decoded.
+        unpack: writes the files into a folder, under their names, where they are not in the first one as they are.
 
     Raises:
         DataError: more than 1 % are corrupt; all together are too many for this machine's memory or disk.
     """
-    digests = [known_digest(each) for each in (state, *others)]
-    cache = cache_folder()
-    known = [digest for digest in digests if digest is not None]
-    if len(known) == len(digests) and (found := _read_cache(cache / _make_key(known, names, resize))):
+    cache, where = cache_folder(), str(states[0].path)
+    known = [digest for state in states if (digest := known_digest(state)) is not None]
+    if len(known) == len(states) and (found := _read_cache(cache / _make_key(known, names, resize))):
         return found
     _delete_abandoned(cache)
     with tempfile.TemporaryDirectory(prefix=".new.", dir=cache) as temporary:
-        new = Path(temporary) / "images"
+        new, root = Path(temporary) / "images", states[0].path
         new.mkdir()
-        hashes = _fill(new, state.path, names, resize)
-        made = [digest_folder(state, hashes), *(digest_folder(each) for each in others)]
-        target = cache / _make_key(made, names, resize)
+        if unpack is not None:
+            root = Path(temporary) / "files"
+            unpack(root)
+        hashes = _fill(new, root, names, resize, where)
+        digests = [digest_folder(states[0], hashes if unpack is None else {}), *map(digest_folder, states[1:])]
+        target = cache / _make_key(digests, names, resize)
         if _read_cache(target) is None:
             shutil.rmtree(target, ignore_errors=True)  # a damaged one
             with suppress(OSError):  # another worker was faster
@@ -92,8 +90,6 @@ def open_images(
     images = _read_cache(target)
     if images is None:
         raise DataError(f"{target}: is not what was written there; free space on its disk, or set HPO_HOME to another")
-    for note in (*notes, *images.notes):
-        log.warning("%s: %s", state.path, note)
     return images
 
 
@@ -121,18 +117,18 @@ def _delete_abandoned(cache: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _fill(folder: Path, root: Path, names: Sequence[str], resize: Size | None) -> dict[str, str]:
+def _fill(folder: Path, root: Path, names: Sequence[str], resize: Size | None, where: str) -> dict[str, str]:
     """Decode images into a folder: `pixels` and `index.json`. Return the SHA-256 of each file."""
     files = [str(root / name) for name in names]
-    size, colour = _probe(root, files, resize)
+    size, colour = _probe(where, files, resize)
     pixels = folder / "pixels"
-    outcomes = _decode(root, files, pixels, size, colour)
+    outcomes = _decode(where, files, pixels, size, colour)
     if not colour and any(outcome.colour for outcome in outcomes):
         colour = True
-        outcomes = _decode(root, files, pixels, size, colour)
+        outcomes = _decode(where, files, pixels, size, colour)
     found = sorted(zip(names, outcomes, strict=True))
     faults = {name: each.problem for name, each in found if each.problem}
-    _check_faults(root, faults, len(names))
+    _check_faults(where, faults, len(names))
     shape = (len(names), *size, 3) if colour else (len(names), *size)
     kept = _close_gaps(pixels, shape, [not outcome.problem for outcome in outcomes])
     notes = _tell(outcomes, faults, size, resize)
@@ -141,7 +137,7 @@ def _fill(folder: Path, root: Path, names: Sequence[str], resize: Size | None) -
     return {name: each.sha256 for name, each in zip(names, outcomes, strict=True)}
 
 
-def _probe(root: Path, files: Sequence[str], resize: Size | None) -> tuple[Size, bool]:
+def _probe(where: str, files: Sequence[str], resize: Size | None) -> tuple[Size, bool]:
     """Return the size that images are brought to, and whether they have colours, from the headers of some."""
     headers, fault = [], ""
     for index in sorted({int(index) for index in np.linspace(0, len(files) - 1, PROBES)}):
@@ -150,7 +146,9 @@ def _probe(root: Path, files: Sequence[str], resize: Size | None) -> tuple[Size,
         except Exception as error:  # Pillow may raise anything; the whole pass counts what is corrupt
             fault = fault or f"{files[index]}: {explain_fault(error)}"
     if not headers:
-        raise DataError(f"{root}: none of the images can be decoded ({shorten(fault, 300, quote=False)}); replace them")
+        raise DataError(
+            f"{where}: none of the images can be decoded ({shorten(fault, 300, quote=False)}); replace them"
+        )
     return resize or _choose_size([size for size, _ in headers]), any(colour for _, colour in headers)
 
 
@@ -164,17 +162,17 @@ def _choose_size(sizes: Sequence[Size]) -> Size:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _decode(root: Path, files: Sequence[str], pixels: Path, size: Size, colour: bool) -> list[Outcome]:
+def _decode(where: str, files: Sequence[str], pixels: Path, size: Size, colour: bool) -> list[Outcome]:
     shape = (len(files), *size, 3) if colour else (len(files), *size)
-    _check_room(root, shape, pixels.parent)
+    _check_room(where, shape, pixels.parent)
     with pixels.open("wb") as file:
         file.truncate(math.prod(shape))
     return decode_all(files, pixels, shape)
 
 
-def _check_room(root: Path, shape: tuple[int, ...], folder: Path) -> None:
+def _check_room(where: str, shape: tuple[int, ...], folder: Path) -> None:
     count, size = math.prod(shape), "x".join(map(str, shape[1:]))
-    what = f"{root}: {shape[0]:,} images of {size}"
+    what = f"{where}: {shape[0]:,} images of {size}"
     free = free_memory()
     if 5 * count > SHARE * free:
         raise DataError(
@@ -190,10 +188,10 @@ def _check_room(root: Path, shape: tuple[int, ...], folder: Path) -> None:
         )
 
 
-def _check_faults(root: Path, faults: dict[str, str], count: int) -> None:
+def _check_faults(where: str, faults: dict[str, str], count: int) -> None:
     if len(faults) > WORST * count:
         raise DataError(
-            f"{root}: {len(faults):,} of {count:,} images cannot be decoded, more than 1 %: {_name_faults(faults)}; "
+            f"{where}: {len(faults):,} of {count:,} images cannot be decoded, more than 1 %: {_name_faults(faults)}; "
             "replace or delete them"
         )
 

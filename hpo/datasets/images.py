@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpo.datasets.dataset import Dataset, Split, check_dataset
+from hpo.datasets.dataset import Split, check_dataset
 from hpo.datasets.folder_state import digest_folder, has_images, read_state
 from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
-from hpo.datasets.parts import check_fraction, choose_test_rows
+from hpo.datasets.parts import NotedDataset, check_fraction, choose_test_rows, describe_held_out, describe_task
 from hpo.datasets.source import DatasetSource
 
 __all__ = ["digest", "has_images", "read_source"]
@@ -32,7 +33,7 @@ def digest(path: Path) -> dict[str, str]:
     return {path.name: digest_folder(read_state(path))}
 
 
-def read_source(path: Path, source: DatasetSource) -> Dataset:
+def read_source(path: Path, source: DatasetSource) -> NotedDataset:
     """Read a folder of images: x is uint8, memory-mapped, (N, H, W) if all are grey, else (N, H, W, 3).
 
     Test samples are held out of the training data where the folder has no test folder.
@@ -54,9 +55,12 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     coding = fit_coding(train.labels, f"{path}, train", source.task, train.columns)
     orders = _order_parts(parts, coding, source, str(path))
     names = [name for part, index in orders.values() for name in np.array(part.names, object)[index]]
-    notes = [note for part in parts.values() for note in part.notes]
-    images = open_images(state, list(others.values()), names, source.resize, notes)
-    return _make_dataset(orders, images, coding, path)
+    images = open_images([state, *others.values()], names, source.resize)
+    dataset = _make_dataset(orders, images, coding, path)
+    told = [note for part in parts.values() for note in part.notes] + list(images.notes)
+    if "test" not in parts:
+        told.append(describe_held_out(dataset, source))
+    return replace(dataset, notes=tuple(note for note in (describe_task(coding, source), *told) if note))
 
 
 def _beside(path: Path, part: str) -> Path:
@@ -77,7 +81,7 @@ def _order_parts(parts: Mapping[str, ImageFiles], coding: LabelCoding, source: D
     return {**orders, "train": (train, rest), "test": (train, taken)}
 
 
-def _make_dataset(orders: Orders, images: Images, coding: LabelCoding, path: Path) -> Dataset:
+def _make_dataset(orders: Orders, images: Images, coding: LabelCoding, path: Path) -> NotedDataset:
     made: dict[str, tuple[Array, Array]] = {}
     kept: dict[str, Array] = {}
     first = 0
@@ -92,7 +96,7 @@ def _make_dataset(orders: Orders, images: Images, coding: LabelCoding, path: Pat
     def choose(values: Array | None) -> Array | None:
         return None if values is None else values[kept["train"]]
 
-    dataset = Dataset(
+    dataset = NotedDataset(
         train=made["train"],
         test=_later(made["test"]),
         validation=made.get("validation"),
@@ -104,7 +108,9 @@ def _make_dataset(orders: Orders, images: Images, coding: LabelCoding, path: Pat
         weights=choose(train.weights),
         rows={name: part.rows[kept[name]] for name, (part, _) in orders.items()},
     )
-    return check_dataset(dataset, str(path))
+    checked = check_dataset(dataset, str(path))
+    assert isinstance(checked, NotedDataset)
+    return checked
 
 
 def _later(part: Split) -> Callable[[], Split]:

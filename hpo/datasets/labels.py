@@ -103,7 +103,7 @@ def tell_task(y: Any) -> tuple[Task, str]:
             return "multilabel", f"its {columns} columns hold 0 and 1"
         return "regression", f"its {columns} columns hold numbers"
     if labels.dtype.kind == "f":
-        if _are_whole(labels) and len(values := np.unique(labels)) <= MOST_CLASSES:
+        if _are_whole(labels) and len(values := np.unique(labels)) <= min(MOST_CLASSES, len(labels) // 2):
             return "classification", f"its labels are {len(values)} different whole numbers"
         return "regression", "its labels are real numbers"
     kind = "texts" if labels.dtype.kind in "US" else "whole numbers"
@@ -217,10 +217,15 @@ def _is_one_hot(labels: Array) -> bool:
     return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
 
 
-def code_labels(dataset: Dataset, where: str) -> Dataset:
+def code_labels(dataset: Dataset, where: str, coding: LabelCoding | None = None) -> Dataset:
     """Return a data set whose labels are as training has them, with its task and the names of its outputs.
 
     What streams in batches stays as it is, and so do class numbers whose bound the data set gives (`classes`).
+
+    Args:
+        dataset: with any labels.
+        where: the beginning of an error's line.
+        coding: of the training labels; by default it is fitted to them.
 
     Raises:
         DataError: labels are of no type that can be predicted; a validation label is none of the training data's.
@@ -230,7 +235,7 @@ def code_labels(dataset: Dataset, where: str) -> Dataset:
     x, y = dataset.train
     if dataset.classes is not None and as_array(y).dtype.kind in "iu" and dataset.task in (None, "classification"):
         return dataset
-    coding = fit_coding(y, f"{where}, train", dataset.task, tuple(dataset.output_names))
+    coding = coding or fit_coding(y, f"{where}, train", dataset.task, tuple(dataset.output_names))
     return replace(
         dataset,
         train=(x, coding.apply(y, f"{where}, train")),

@@ -2,43 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from hpo.config.choices import Task
-from hpo.datasets.dataset import Dataset, check_dataset, check_split, is_split
-from hpo.datasets.labels import code_labels
+from hpo.datasets.dataset import Dataset, check_dataset, check_split
+from hpo.datasets.labels import LabelCoding, code_labels, fit_coding
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.text import shorten
 
-__all__ = ["TEST_SHARE", "check_fraction", "choose_test_rows", "complete_dataset"]
+__all__ = [
+    "TEST_SHARE",
+    "NotedDataset",
+    "check_fraction",
+    "choose_test_rows",
+    "complete_dataset",
+    "describe_held_out",
+    "describe_task",
+]
 
 Array = np.ndarray[Any, Any]
 TEST_SHARE = 0.2  # held out where neither the file nor the study says otherwise
 SEED = 0  # the same rows for every study on a file
 
 
-def complete_dataset(dataset: Dataset, source: DatasetSource, where: str) -> Dataset:
+@dataclass(frozen=True)
+class NotedDataset(Dataset):
+    """Data set that was read from a file.
+
+    Attributes:
+        notes: what was done without being asked, a line each.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
+def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes: Sequence[str] = ()) -> NotedDataset:
     """Return a data set as a file's reader gives it: labels coded, test samples held out, and all of it checked.
 
     Args:
         dataset: as the file has it; its labels may be texts.
         source: how much is held out as test, where the data set has none; and the task.
         where: the beginning of an error's line: the file.
+        notes: what is to be told beside the task and what is held out.
 
     Raises:
         DataError: a part cannot be used.
     """
-    coded = code_labels(replace(dataset, task=source.task or dataset.task), where)
-    checked = check_dataset(coded, where)
+    noted = NotedDataset(**{each.name: getattr(dataset, each.name) for each in fields(Dataset)})
+    asked = replace(noted, task=source.task or dataset.task)
+    assert isinstance(asked.train, tuple)
+    coding = fit_coding(asked.train[1], f"{where}, train", asked.task, tuple(asked.output_names))
+    checked = check_dataset(code_labels(asked, where, coding), where)
+    assert isinstance(checked, NotedDataset)
     if checked.test is None:
-        return _hold_out(checked, source, where)
-    return replace(checked, test=_check_test(checked, where))
+        held = _hold_out(checked, source, where)
+        told = describe_held_out(held, source)
+    else:
+        held, told = replace(checked, test=_check_test(checked, where)), ""
+    return replace(held, notes=tuple(note for note in (describe_task(coding, source), *notes, told) if note))
+
+
+def describe_task(coding: LabelCoding, source: DatasetSource) -> str:
+    """Return which task was guessed and why, or nothing where it was asked for."""
+    return "" if source.task else f"task {coding.task}, because {coding.reason}; say task = … for another"
+
+
+def describe_held_out(dataset: Dataset, source: DatasetSource) -> str:
+    """Return which samples were held out as test, or nothing where it was asked for."""
+    if source.test is not None:
+        return ""
+    held = len(dataset.rows["test"])
+    how = (
+        "the latest"
+        if dataset.times is not None
+        else "whole groups"
+        if dataset.groups is not None
+        else "drawn at random, stratified"
+    )
+    total = held + len(dataset.rows["train"])
+    return f"test: {held:,} of {total:,} samples are held out ({how}); say test = … for a file or another share"
 
 
 def _check_test(dataset: Dataset, where: str) -> Callable[[], Any]:
@@ -92,10 +140,9 @@ def choose_test_rows(
     return split_rows(labels, share, SEED, task, groups, times)
 
 
-def _hold_out(dataset: Dataset, source: DatasetSource, where: str) -> Dataset:
+def _hold_out(dataset: NotedDataset, source: DatasetSource, where: str) -> NotedDataset:
     assert dataset.task is not None
-    if not is_split(dataset.train):
-        raise DataError(f"{where}: has no test data; give `test`")
+    assert isinstance(dataset.train, tuple)
     x, y = dataset.train
     assert isinstance(y, np.ndarray)
     rest, taken = choose_test_rows(y, source, dataset.task, where, dataset.groups, dataset.times)

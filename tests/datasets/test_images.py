@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpo.datasets import Dataset, DatasetSource, decoder_pool, image_cache
+from hpo.datasets import DatasetSource, decoder_pool, image_cache
 from hpo.datasets.folder_state import has_images
 from hpo.datasets.images import digest, read_source
+from hpo.datasets.parts import NotedDataset
 from hpo.errors import DataError
 from hpo.utils import digest as digests
 
@@ -37,7 +38,7 @@ def classes(root: Path, names: tuple[str, ...] = ("cat", "dog"), count: int = 5,
     return {f"{name}/{i}.png": save(root / name / f"{i}.png", size) for name in names for i in range(count)}
 
 
-def read(path: Path, **options: Any) -> Dataset:
+def read(path: Path, **options: Any) -> NotedDataset:
     return read_source(path, DatasetSource(**options))
 
 
@@ -62,7 +63,12 @@ def test_each_image_is_in_one_part_with_its_class(tmp_path: Path) -> None:
             np.testing.assert_array_equal(image, pixels[row - 1])
             assert label == (row > 5)
     assert np.bincount(test_y).tolist() == [1, 1]  # stratified
+    assert dataset.notes == (
+        "task classification, because its labels are texts; say task = … for another",
+        "test: 2 of 10 samples are held out (drawn at random, stratified); say test = … for a file or another share",
+    )
     assert len(read(tmp_path / "pets", test=0.4).test()[1]) == 4
+    assert read(tmp_path / "pets", test=0.4, task="classification").notes == ()
 
 
 def test_parts_below_the_folder(tmp_path: Path) -> None:
@@ -96,14 +102,15 @@ def test_classes_that_are_numbers_are_ordered_by_value(tmp_path: Path) -> None:
 # ---- sizes, colours, what is corrupt
 
 
-def test_images_of_other_sizes_and_colours_are_brought_to_those_of_most(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_images_of_other_sizes_and_colours_are_brought_to_those_of_most(tmp_path: Path) -> None:
     classes(tmp_path)
     save(tmp_path / "cat/large.png", (30, 20, 3))
     save(tmp_path / "dog/large.png", (60, 20))
-    assert read(tmp_path).train[0].shape[1:] == (6, 5, 3)
-    assert "images have 3 sizes: 2 are brought to 6x5 (height, width; sides are stretched); resize" in caplog.text
+    dataset = read(tmp_path)
+    assert dataset.train[0].shape[1:] == (6, 5, 3)
+    assert "images have 3 sizes: 2 are brought to 6x5 (height, width; sides are stretched); resize" in "; ".join(
+        dataset.notes
+    )
     assert read(tmp_path, resize=(4, 3)).train[0].shape[1:] == (4, 3, 3)
 
 
@@ -120,21 +127,21 @@ def test_a_colour_image_beyond_those_that_are_looked_at_first(tmp_path: Path, mo
     assert read(tmp_path).train[0].shape[1:] == (6, 5, 3)
 
 
-def test_upper_bits_of_16_are_kept_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_upper_bits_of_16_are_kept_and_told(tmp_path: Path) -> None:
     deep = [save(tmp_path / f"{i % 2}/{i}.png", kind=np.uint16) for i in range(4)]
     dataset = read(tmp_path, test=0.5)
     np.testing.assert_array_equal(dataset.train[0][0], [deep[0], deep[2]][dataset.rows["train"][0] - 1] >> 8)
-    assert "4 images have 16 bits a pixel" in caplog.text
+    assert "4 images have 16 bits a pixel" in "; ".join(dataset.notes)
 
 
-def test_corrupt_images_are_named_and_left_out_up_to_one_in_a_hundred(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_corrupt_images_are_named_and_left_out_up_to_one_in_a_hundred(tmp_path: Path) -> None:
     pixels = classes(tmp_path, count=100)
     (tmp_path / "cat/3.png").write_bytes(b"")
     (tmp_path / "dog/77.png").write_bytes((tmp_path / "dog/77.png").read_bytes()[:50])
     dataset = read(tmp_path)
-    assert "2 of 200 images cannot be decoded, and are left out: 'cat/3.png' is empty, 'dog/77.png'" in caplog.text
+    assert "2 of 200 images cannot be decoded, and are left out: 'cat/3.png' is empty, 'dog/77.png'" in "; ".join(
+        dataset.notes
+    )
     names = sorted(pixels)
     for part, (x, y) in (("train", dataset.train), ("test", dataset.test())):
         assert len(x) == len(y) == len(dataset.rows[part])
