@@ -14,6 +14,7 @@ from hpo.config import registry
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, channels_first, check_dataset, guess_task, is_split
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
+from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
@@ -203,7 +204,7 @@ def load(reference: DatasetReference) -> Dataset:
         )
     if entry.builtin:
         return dataset
-    checked = check_dataset(read_parts(dataset, where), where)
+    checked = check_dataset(code_labels(read_parts(dataset, where), where), where)
     if checked.task != reference.task:
         raise DataError(
             f"{where}: its labels are for {checked.task}, but the study is for {reference.task}; register it with "

@@ -49,11 +49,11 @@ class DatasetSource(BaseModel):
     task: Task | None = None
     resize: tuple[int, int] | None = None
 
-    @field_validator("test", "validation")
+    @field_validator("validation")
     @classmethod
     def _check_fraction(cls, value: str | float | None) -> str | float | None:
         if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError("must be a file, a folder, or a fraction between 0 and 1")
+            raise ValueError("must be a file or folder, or a fraction between 0 and 1")
         return value
 
     @field_validator("resize")
