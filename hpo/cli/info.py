@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from hpo.cli.options import app, format_option, import_option, storage_option
-from hpo.cli.output import print_rows
+from hpo.cli.output import print_rows, say
+from hpo.errors import RequestError
 
 
 @app.command()
@@ -38,17 +40,44 @@ def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
 
 
 @app.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--label", help="The column to predict, of which the task is told.")
 @format_option("table", "json")
 @import_option
-def datasets(style: str, imports: Sequence[str]) -> None:
-    """List the data sets: shape, classes, sizes, path and checksum."""
+def datasets(file: Path | None, label: str | None, style: str, imports: Sequence[str]) -> None:
+    """List the data sets, or tell what a FILE holds: CSV, TSV, Parquet, Feather, Arrow or JSON lines.
+
+    Of data sets: shape, classes, sizes, path and checksum. Of a file, for each column: what it would be used as,
+    missing and different values, range, and what is odd about it.
+    """
     from dataclasses import asdict
 
     from hpo.config import registry
-    from hpo.datasets import describe
 
     registry.import_modules(imports)
+    if file is not None:
+        _describe_table(file, label, style)
+        return
+    from hpo.datasets import describe
+
     print_rows([asdict(row) for row in describe()], style)
+
+
+def _describe_table(file: Path, label: str | None, style: str) -> None:
+    from dataclasses import asdict
+
+    from hpo.datasets.columns import describe_columns, guess_task
+    from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
+
+    if not is_table(file):
+        raise RequestError(f"{file}: is no table, by its name; those end in {', '.join(TABLE_SUFFIXES)}")
+    frame = read_table(file)
+    columns = describe_columns(frame)
+    say(f"{file}: {frame.height:,} rows, {sum(each.usable for each in columns)} of {frame.width} columns can be used")
+    if label is not None:
+        task, why = guess_task(frame, label, str(file))
+        say(f"to predict {label}: {task}, for {why}")
+    print_rows([asdict(column) for column in columns], style)
 
 
 @app.command()
