@@ -38,7 +38,7 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
 from hpo.training.cohort_run import make_learner
-from hpo.training.data import Data, prepare_data
+from hpo.training.data import Data, TrainBatch, prepare_data
 from hpo.training.learner import Learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
@@ -146,7 +146,7 @@ class Ours:
         self.epoch = 0
         self.batches = self.forever()
 
-    def forever(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def forever(self) -> Iterator[TrainBatch]:
         while True:
             self.epoch += 1
             yield from self.data.batches(self.config.batch_size, self.epoch)

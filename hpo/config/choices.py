@@ -10,18 +10,21 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 __all__ = [
     "ACTIVATIONS",
-    "CLASSIFICATION_LOSSES",
     "INITIALISATIONS",
     "LOSSES",
     "OPTIMIZERS",
     "RECONSTRUCTION_LOSSES",
     "SCHEDULES",
+    "TASKS",
+    "TASK_LOSSES",
     "Initialisation",
     "Optimizer",
     "Schedule",
+    "Task",
 ]
 
 ADAM: Mapping[str, str | tuple[str, ...]] = {
@@ -119,10 +122,18 @@ INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
     }
 )
 
-# The first one is the default.
-CLASSIFICATION_LOSSES = ("cross_entropy", "mse")
+Task = Literal["classification", "multilabel", "regression"]
+# The first loss of each is the default.
+TASK_LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "classification": ("cross_entropy", "mse"),
+        "multilabel": ("binary_cross_entropy",),
+        "regression": ("mse", "mae", "huber", "gaussian_nll"),
+    }
+)
+TASKS = tuple(TASK_LOSSES)
 RECONSTRUCTION_LOSSES = ("mse", "binary_cross_entropy")
-LOSSES = tuple(dict.fromkeys(CLASSIFICATION_LOSSES + RECONSTRUCTION_LOSSES))
+LOSSES = tuple(dict.fromkeys([*(loss for losses in TASK_LOSSES.values() for loss in losses), *RECONSTRUCTION_LOSSES]))
 
 
 @dataclass(frozen=True)

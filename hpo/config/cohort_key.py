@@ -11,7 +11,10 @@ from hpo.config.trial_config import TrialConfig
 __all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
 
 # Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
-COHORT_PARAMETERS = ("model", "validation", "split_seed", "input_scaling", "batch_size", "seed")
+COHORT_PARAMETERS = (
+    *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
+    *("numeric_scaling", "task", "class_weight"),  # these decide the samples, their labels or weights
+)
 STACKED_MODELS = frozenset({"mlp", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 

@@ -13,9 +13,12 @@ from hpo.config.registry import Models
 __all__ = [
     "ALWAYS",
     "LOOP_PARAMETERS",
+    "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
+    "WHEN_HUBER",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_DECAYS",
+    "WHEN_TASK_IS_OTHER",
     "WHEN_WARMUP_IS_POSSIBLE",
     "Effect",
     "Values",
@@ -113,6 +116,14 @@ WHEN_RATIO_DECIDES = Effect(
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
     "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
+)
+# Of a constant that the data set decides; it is shown where it says something.
+WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")
+WHEN_HUBER = Effect("loss is huber", ("loss",), lambda v, _: v["loss"] == "huber")
+WHEN_CLASSES_ARE_WEIGHTED = Effect(
+    "samples have classes or labels",
+    ("task", "model"),
+    lambda v, models: v["task"] != "regression" and not models.get(v["model"]).reconstructs,
 )
 WHEN_CROSS_ENTROPY = Effect(
     "loss is cross_entropy, of classes",

@@ -14,8 +14,13 @@ MAX_WIDTH = 65536
 
 
 def count_outputs(config: TrialConfig, shape: tuple[int, ...], classes: int) -> int:
-    """Return a model's number of outputs: one per class, or one per value of a sample that it reconstructs."""
-    return math.prod(shape) if config.reconstructs else classes
+    """Return a model's number of outputs: one per value of a sample that it reconstructs, else per class or target.
+
+    Under gaussian_nll there are two per target: all means, then all logarithms of variances.
+    """
+    if config.reconstructs:
+        return math.prod(shape)
+    return 2 * classes if config.loss == "gaussian_nll" else classes
 
 
 def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:

@@ -17,18 +17,22 @@ from pydantic_core import PydanticUndefined
 from hpo.config import registry
 from hpo.config.choices import (
     ACTIVATIONS,
-    CLASSIFICATION_LOSSES,
     INITIALISATIONS,
     LOSSES,
     OPTIMIZERS,
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
+    TASK_LOSSES,
+    TASKS,
 )
 from hpo.config.effects import (
     LOOP_PARAMETERS,
+    WHEN_CLASSES_ARE_WEIGHTED,
     WHEN_CROSS_ENTROPY,
+    WHEN_HUBER,
     WHEN_RATIO_DECIDES,
     WHEN_SCHEDULE_DECAYS,
+    WHEN_TASK_IS_OTHER,
     WHEN_WARMUP_IS_POSSIBLE,
     Values,
     restrict_to_loops,
@@ -82,6 +86,22 @@ class TrialConfig(BaseModel):
         Field(description="standard: mean 0, standard deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
         Group("data"),
     ] = "standard"
+    numeric_scaling: Annotated[
+        str | None,
+        AllowedNames(("standard", "robust", "quantile")),
+        Field(
+            description="instead of input_scaling, of the numbers of a table: standard; robust: median 0, quartiles "
+            "1 apart; quantile: normally distributed by rank"
+        ),
+        Group("data"),
+    ] = None
+    task: Annotated[
+        str,
+        AllowedNames(TASKS),
+        Field(description="what is predicted: a class, several labels, or real numbers; the data set decides it"),
+        Group("data"),
+        WHEN_TASK_IS_OTHER,
+    ] = "classification"
 
     model: Annotated[str, Field(description="mlp, cnn, autoencoder, or a registered model's name"), Group("model")] = (
         "mlp"
@@ -281,8 +301,9 @@ class TrialConfig(BaseModel):
         str,
         AllowedNames(LOSSES),
         Field(
-            description="mse: mean squared difference between the softmax outputs and the one-hot label, or between "
-            "outputs and sample for models that reconstruct (their default); binary_cross_entropy: for those only"
+            description="cross_entropy by default of classes, binary_cross_entropy of several labels, mse of real "
+            "numbers; mse: mean squared difference between the softmax outputs and the one-hot label, between outputs "
+            "and target, or outputs and sample for models that reconstruct; mae, huber, gaussian_nll: of real numbers"
         ),
         Group("loss"),
     ] = "cross_entropy"
@@ -292,6 +313,19 @@ class TrialConfig(BaseModel):
         Group("loss"),
         WHEN_CROSS_ENTROPY,
     ] = 0.0
+    huber_delta: Annotated[
+        float,
+        Field(gt=0, le=1000, description="error from which huber is linear, in standard deviations of the target"),
+        Group("loss"),
+        WHEN_HUBER,
+    ] = 1.0
+    class_weight: Annotated[
+        str | None,
+        AllowedNames(("balanced",)),
+        Field(description="balanced: samples of rare classes, or rare labels, weigh more, so that each counts alike"),
+        Group("loss"),
+        WHEN_CLASSES_ARE_WEIGHTED,
+    ] = None
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per step"), Group("training")] = 128
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
@@ -342,8 +376,8 @@ class TrialConfig(BaseModel):
         model = models.get(resolved["model"])
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
-        if "loss" not in values and model.reconstructs:
-            resolved["loss"] = RECONSTRUCTION_LOSSES[0]
+        if "loss" not in values:
+            resolved["loss"] = (RECONSTRUCTION_LOSSES if model.reconstructs else TASK_LOSSES[resolved["task"]])[0]
         _check_combination(resolved, models)
         return _gained_parameters(model, table) | resolved
 
@@ -432,11 +466,12 @@ class TrialConfig(BaseModel):
 
 def _check_loss(values: Values, models: Models) -> None:
     model, loss = values["model"], values["loss"]
-    reconstructs = models.get(model).reconstructs
-    valid = RECONSTRUCTION_LOSSES if reconstructs else CLASSIFICATION_LOSSES
+    reconstructs, task = models.get(model).reconstructs, values["task"]
+    valid = RECONSTRUCTION_LOSSES if reconstructs else TASK_LOSSES[task]
     if loss not in valid:
-        raise ConfigError(f"loss = '{loss}': under model = '{model}' it must be {' or '.join(valid)}")
-    if loss == "binary_cross_entropy" and values["input_scaling"] != "unit":
+        where = f"model = '{model}'" if reconstructs or task == "classification" else f"task = '{task}'"
+        raise ConfigError(f"loss = '{loss}': under {where} it must be {' or '.join(valid)}")
+    if reconstructs and loss == "binary_cross_entropy" and values["input_scaling"] != "unit":
         raise ConfigError(
             f"loss = '{loss}': its targets lie from 0 to 1, but input_scaling is '{values['input_scaling']}'; "
             "set input_scaling = 'unit'"

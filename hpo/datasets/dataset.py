@@ -6,15 +6,30 @@ it; a torch tensor has them first, as torch has it. `hpo.training.data` brings b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from hpo.errors import DataError
+from hpo.config.choices import TASKS, Task
+from hpo.datasets.features import Feature
+from hpo.errors import DataError, describe_unknown
 
-__all__ = ["Dataset", "Split", "channels_first", "check_dataset", "check_split", "flat_labels", "is_split", "none"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "channels_first",
+    "check_dataset",
+    "check_split",
+    "flat_labels",
+    "guess_task",
+    "is_split",
+    "none",
+    "read_labels",
+]
+
+Array = np.ndarray[Any, Any]
 
 Split = tuple[Any, Any]
 Part = Split | Iterable[Split]
@@ -30,8 +45,8 @@ class Dataset:
     A part (`train`, `test`, `validation`) is either a tuple `(x, y)`, or an iterable of batches `(x, y)`, or a
     map-style `torch.utils.data.Dataset` of samples `(x, y)`, which is read into memory once.
     `x` holds uint8 or other real numbers: features (N, F), grey images (N, H, W), or colour images, which are
-    (N, H, W, C) in a NumPy array and (N, C, H, W) in a torch tensor. `y` holds the labels: whole numbers from 0,
-    shape (N,) or (N, 1).
+    (N, H, W, C) in a NumPy array and (N, C, H, W) in a torch tensor. `y` holds what is predicted: classes, whole
+    numbers from 0 of shape (N,) or (N, 1); several labels, (N, L) of 0 and 1; or real numbers, (N,) or (N, T).
 
     An iterable is gone through once per epoch, in its own order and batch sizes; it needs a length (`len()`), and
     `classes` and `validation` must be given with it.
@@ -40,13 +55,28 @@ class Dataset:
         train: the data that trials learn from.
         test: the test data, or a function that returns them, so that they are not read before they are needed.
         validation: the validation data; by default some of the training data are split off.
-        classes: the number of classes; by default the largest training label + 1.
+        classes: the number of classes; by default the largest training label + 1. Of other tasks the number of
+            labels or targets, which follows from the training data.
+        task: `classification`, `multilabel` or `regression`; by default what the training labels suggest.
+        output_names: the values of the classes in their order, or the names of the labels or targets.
+        features: of a table, what the columns of x mean, a raw matrix; empty where x is what models see.
+        groups: of each training sample, (N,): those of one group stay on one side of a split.
+        times: of each training sample, (N,): validation samples are the latest.
+        weights: of each training sample in training, (N,).
+        rows: by part, the number of each sample's row in its file, from 1.
     """
 
     train: Part
     test: Part | Callable[[], Part] | None = None
     validation: Part | None = None
     classes: int | None = None
+    task: Task | None = None
+    output_names: Sequence[str] = ()
+    features: Sequence[Feature] = ()
+    groups: Array | None = None
+    times: Array | None = None
+    weights: Array | None = None
+    rows: Mapping[str, Array] = field(default_factory=dict)
 
 
 def none() -> Dataset:
@@ -74,10 +104,13 @@ def check_dataset(dataset: Dataset, where: str) -> Dataset:
     Raises:
         DataError: a split cannot be used, or batches lack what must be given with them.
     """
-    classes = dataset.classes
+    classes, task = dataset.classes, dataset.task
+    if task is not None and task not in TASKS:
+        raise DataError(f"{where}: {describe_unknown('task', str(task), TASKS)}")
     if is_split(dataset.train):
         x, y = dataset.train
-        classes = check_split(x, y, f"{where}, train", classes)
+        task = task or guess_task(y)
+        classes = check_split(x, y, f"{where}, train", classes, task, dataset.features)
     elif classes is None or dataset.validation is None:
         raise DataError(f"{where}: its training data are batches, so `classes` and `validation` must be given too")
     elif not hasattr(dataset.train, "__len__"):
@@ -86,26 +119,47 @@ def check_dataset(dataset: Dataset, where: str) -> Dataset:
         )
     if dataset.validation is not None and is_split(dataset.validation):
         x, y = dataset.validation
-        check_split(x, y, f"{where}, validation", classes)
-    return replace(dataset, classes=classes)
+        check_split(x, y, f"{where}, validation", classes, task or "classification", dataset.features)
+    return replace(dataset, classes=classes, task=task or "classification")
 
 
-def check_split(x: Any, y: Any, where: str, classes: int | None = None) -> int:
-    """Check that a split can be used, and return its number of classes.
+def guess_task(y: Any) -> Task:
+    """Return the task that labels suggest: real numbers are targets, several columns of 0 and 1 are labels."""
+    labels = _as_array(y)
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    if several and labels.dtype.kind in "bui" and np.isin(labels, (0, 1)).all():
+        return "multilabel"
+    return "regression" if several or labels.dtype.kind == "f" else "classification"
+
+
+def check_split(
+    x: Any,
+    y: Any,
+    where: str,
+    classes: int | None = None,
+    task: Task = "classification",
+    features: Sequence[Feature] = (),
+) -> int:
+    """Check that a split can be used, and return its number of classes, labels or targets.
 
     Args:
         x: samples, a NumPy array or a torch tensor in the layout that `Dataset` describes.
-        y: labels, whole numbers of shape (N,) or (N, 1).
+        y: what is predicted, as `Dataset` describes it.
         where: the beginning of an error's line: the file or the data set, and the split.
-        classes: the bound that all labels must be below; by default the largest label + 1.
+        classes: the bound that all labels must be below, by default the largest label + 1; of other tasks the number
+            of labels or targets, by default those of y.
+        task: what y means.
+        features: of a table, whose numbers may be missing.
 
     Raises:
-        DataError: no samples; a wrong shape, type or count; labels out of range.
+        DataError: no samples; a wrong shape, type or count; labels out of range, targets that are not finite.
     """
-    _check_samples(x, where)
-    labels = flat_labels(y, where)
+    _check_samples(x, where, finite=not features)
+    labels = read_labels(y, where, task)
     if len(labels) != len(x):
         raise DataError(f"{where}: {len(x)} samples but {len(labels)} labels; give one label per sample")
+    if task != "classification":
+        return _check_columns(labels, where, classes, task)
     low, high = int(labels.min()), int(labels.max())
     bound = high + 1 if classes is None else classes
     if low < 0 or high >= bound:
@@ -117,33 +171,73 @@ def check_split(x: Any, y: Any, where: str, classes: int | None = None) -> int:
     return bound
 
 
-def flat_labels(y: Any, where: str) -> np.ndarray[Any, Any]:
-    """Return labels as a NumPy array of shape (N,).
+def _check_columns(labels: Array, where: str, columns: int | None, task: Task) -> int:
+    """Check labels or targets (N, columns), and return their number."""
+    what = "labels" if task == "multilabel" else "targets"
+    if columns is not None and labels.shape[1] != columns:
+        raise DataError(f"{where}: {labels.shape[1]} {what} per sample, not {columns} as train; make them equal")
+    if task == "multilabel" and not np.isin(labels, (0, 1)).all():
+        raise DataError(f"{where}: labels other than 0 and 1; several labels per sample are a 0 or a 1 for each")
+    bad = np.argwhere(~np.isfinite(labels))
+    if len(bad):
+        raise DataError(
+            f"{where}: the target of sample {int(bad[0][0])} is {labels[tuple(bad[0])]}; remove or replace it"
+        )
+    return int(labels.shape[1])
+
+
+def read_labels(y: Any, where: str, task: Task) -> Array:
+    """Return labels as training has them: classes (N,), of whole numbers; else (N, columns) of float32.
+
+    Raises:
+        DataError: they have a wrong shape or type.
+    """
+    if task == "classification":
+        return flat_labels(y, where)
+    labels = _as_array(y)
+    if labels.ndim == 1:
+        labels = labels[:, None]
+    if labels.ndim != 2 or 0 in labels.shape[1:]:
+        raise DataError(f"{where}: labels of shape {labels.shape}; they must be (N,) or (N, columns)")
+    if labels.dtype.kind not in "buif":
+        raise DataError(f"{where}: labels of type {labels.dtype}; they must be numbers")
+    return labels.astype(np.float32)
+
+
+def _as_array(y: Any) -> Array:
+    return np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+
+
+def flat_labels(y: Any, where: str) -> Array:
+    """Return classes as a NumPy array of shape (N,).
 
     Raises:
         DataError: they are not whole numbers, or have a shape other than (N,) and (N, 1).
     """
-    labels = np.asarray(y.cpu() if hasattr(y, "cpu") else y)
+    labels = _as_array(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(f"{where}: labels of shape {labels.shape}; they must be (N,), one class number per sample")
     if labels.dtype.kind not in "iu":
-        raise DataError(f"{where}: labels of type {labels.dtype}; they must be whole numbers, save them as int64")
+        raise DataError(
+            f"{where}: labels of type {labels.dtype}; classes must be whole numbers from 0; to predict real numbers, "
+            "say task = 'regression'"
+        )
     return labels
 
 
-def _check_samples(x: Any, where: str) -> None:
+def _check_samples(x: Any, where: str, *, finite: bool = True) -> None:
     shape = tuple(x.shape)
     if len(shape) not in (2, 3, 4):
         raise DataError(f"{where}: samples of shape {shape}; they must be (N, features), (N, H, W) or colour images")
     if 0 in shape:
         raise DataError(f"{where}: no samples (shape {shape}); give at least one")
     if isinstance(x, np.ndarray):
-        _check_array(x, where)
+        _check_array(x, where, finite)
 
 
-def _check_array(x: np.ndarray[Any, Any], where: str) -> None:
+def _check_array(x: Array, where: str, finite: bool) -> None:
     if x.dtype.kind not in "buif":
         raise DataError(f"{where}: samples of type {x.dtype}; they must be numbers, save them as uint8 or float32")
     if x.ndim == 4 and x.shape[3] > MAX_CHANNELS:
@@ -151,5 +245,5 @@ def _check_array(x: np.ndarray[Any, Any], where: str) -> None:
             f"{where}: samples of shape {x.shape} would have {x.shape[3]} channels; "
             "arrays have the channels last, transpose them to (N, H, W, channels)"
         )
-    if x.dtype.kind == "f" and not all(np.isfinite(x[i : i + CHUNK]).all() for i in range(0, len(x), CHUNK)):
+    if finite and x.dtype.kind == "f" and not all(np.isfinite(x[i : i + CHUNK]).all() for i in range(0, len(x), CHUNK)):
         raise DataError(f"{where}: some samples are not finite; remove or replace them")

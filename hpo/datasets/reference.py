@@ -10,10 +10,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from hpo.config import registry
+from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, channels_first, check_dataset
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.npz import digest_npz, find_npz, load_npz
+from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, HpoError
 from hpo.utils.exits import translate_exits
 from hpo.utils.text import locate_error, summarize_error
@@ -31,6 +33,9 @@ class DatasetReference(BaseModel):
         module: the module that registers a user's data set.
         shape: of one sample as models see it, channels first; None for a user's data set.
         samples: number of training samples; None likewise.
+        source: how the file is read; None for one that says all itself, and for a registered name.
+        task: what is predicted.
+        output_names: see `hpo.datasets.Dataset`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +45,9 @@ class DatasetReference(BaseModel):
     module: str | None = None
     shape: tuple[int, ...] | None = None
     samples: int | None = None
+    source: DatasetSource | None = None
+    task: Task = "classification"
+    output_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
-from hpo.training.data import Batch, Data, epoch_seed
+from hpo.training.data import Data, TrainBatch, epoch_seed
 from hpo.training.learner import EvalResult, Learner, ModuleLearner
 from hpo.training.losses import compute_metric, loss_target
 from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
@@ -122,7 +122,7 @@ class CohortRun:
         self._write_checkpoints()
         return False
 
-    def _skip_steps(self, batches: Iterator[Batch]) -> bool:
+    def _skip_steps(self, batches: Iterator[TrainBatch]) -> bool:
         """Go to the step where a checkpoint was taken; return false when asked to stop, with nothing new to write."""
         for _ in range(self._step):
             if self._interrupt_if_asked():

@@ -75,13 +75,13 @@ def _make_learner(configs: Sequence[TrialConfig], data: Data) -> StackedLearner:
 
 def _seconds_per_step(learner: StackedLearner, batch_size: int, data: Data, clock: Callable[[], float]) -> float:
     """Return the seconds of a step of all models, from the fastest of three blocks: the first warms up the machine."""
-    x, y = next(data.batches(batch_size, 1))
+    batch = next(data.batches(batch_size, 1))
     blocks: list[float] = []
     for _ in range(3):
         learner.begin_epoch(0, [[0.0] * BLOCK] * len(learner.members))
         started = clock()
         for _ in range(BLOCK):
-            learner.step(x, y)
+            learner.step(*batch)
         learner.end_epoch()  # which waits for the device
         blocks.append((clock() - started) / BLOCK)
     return min(blocks)

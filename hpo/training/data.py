@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo.config.choices import Task
 from hpo.config.registry import NO_DATA
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, Split, check_split, flat_labels, is_split, load
+from hpo.datasets import (
+    Dataset,
+    DatasetReference,
+    Feature,
+    SampleShape,
+    Split,
+    check_split,
+    guess_task,
+    is_split,
+    load,
+    read_labels,
+)
 from hpo.datasets.map_style import Samples
 from hpo.errors import ConfigError, DataError
 from hpo.training.process_state import contain_user_code
@@ -30,7 +42,10 @@ __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data"]
 log = logging.getLogger("hpo.training")
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
+TrainBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # with the weights of its samples
 CHUNK = 1024  # samples converted at once: the peak of memory stays near the size of the result
+# Parameters that decide the samples, the labels or their weights.
+DATA_PARAMETERS = ("validation", "seed_of_split", "input_scaling", "numeric_scaling", "class_weight")
 ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their numbers
 
 
@@ -119,16 +134,21 @@ class Data:
     """Data set on a device, for one split and scaling. Tensors of samples are float32 in torch's layout.
 
     Attributes:
-        x_train, y_train: (N, *shape) and (N,) of int64; empty where the data set gives batches.
+        x_train, y_train: (N, *shape), and classes (N,) of int64, labels (N, L) of 0 and 1, or targets (N, T) of
+            float32, scaled; empty where the data set gives batches.
         x_val, y_val: the validation split.
         shape: of one sample: (channels, H, W) or (features,).
-        classes: the number of classes; labels are below it.
+        classes: the number of classes, labels or targets.
         device: where the tensors are.
         seed: decides the order of the samples.
         dataset: the data set as it was loaded.
         name: what error messages call it.
         input_scaling: the kind of the scaling.
         scaling: shift and scale of the samples; None where the data set gives batches.
+        task: what is predicted.
+        target_scaling: shift and scale of the targets of regression, fitted to the training part.
+        weights: of the training samples, (N,), or of each of their labels, (N, L), with mean 1; None where all weigh
+            the same.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -144,11 +164,39 @@ class Data:
     name: str
     input_scaling: str
     scaling: Scaling | None = None
+    task: Task = "classification"
+    target_scaling: Scaling | None = None
+    weights: Tensor | None = None
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> SampleShape:
         """The shape of one sample."""
-        return tuple(self.x_val.shape[1:])
+        return SampleShape(self.x_val.shape[1:])
+
+    @property
+    def features(self) -> Sequence[Feature]:
+        """What the columns of a table's raw matrix mean; empty for other samples."""
+        return self.dataset.features
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        """The values of the classes, or the names of the labels or targets; empty where they have none."""
+        return self.dataset.output_names
+
+    def to_targets(self, outputs: Tensor) -> Tensor:
+        """Return the targets (N, T), in their own units, that outputs of a regression stand for.
+
+        Args:
+            outputs: (N, T), or (N, 2 T) with the means first; or scaled targets.
+        """
+        scaled = outputs[:, : self.classes]
+        if self.target_scaling is None:
+            return scaled
+        shift, scale = (
+            torch.from_numpy(np.asarray(each, np.float32)).to(scaled)
+            for each in (self.target_scaling.shift, self.target_scaling.scale)
+        )
+        return scaled * scale + shift
 
     @property
     def raw_bytes(self) -> bool:
@@ -178,20 +226,24 @@ class Data:
             return len(self.dataset.train)
         return _steps(len(self.y_train), batch_size)
 
-    def batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
-        """Return the batches of an epoch, x (n, *shape) and y (n,), in the order that follows from (seed, epoch)."""
+    def batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
+        """Return the batches of an epoch, in the order that follows from (seed, epoch).
+
+        They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
+        """
         if isinstance(self.dataset.train, Samples):
             return self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
         if self.streams:
             return self._convert_batches(self.dataset.train)
         return self._resident_batches(batch_size, epoch)
 
-    def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[Batch]:
+    def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
         samples = len(self.y_train)
         order = torch.from_numpy(self._order(samples, epoch)).to(self.device)
         for i in range(_steps(samples, batch_size)):
             index = order[i * batch_size : (i + 1) * batch_size]
-            yield self.x_train.index_select(0, index), self.y_train.index_select(0, index)
+            x, y = self.x_train.index_select(0, index), self.y_train.index_select(0, index)
+            yield (x, y) if self.weights is None else (x, y, self.weights.index_select(0, index))
 
     def _read_batches(self, samples: Samples, batch_size: int, epoch: int) -> Iterator[Split]:
         order = self._order(len(samples), epoch)
@@ -204,7 +256,7 @@ class Data:
     def _convert_batches(self, batches: Iterable[Split]) -> Iterator[Batch]:
         where = f"{self.name}, train"
         for x, y in batches:
-            yield _convert_batch(x, y, where, self.input_scaling, self.classes, self.device)
+            yield _convert_batch(x, y, where, self._how)
 
     @contain_user_code()
     def test(self) -> Batch:
@@ -216,8 +268,19 @@ class Data:
         part = self.dataset.test() if callable(self.dataset.test) else self.dataset.test
         if part is None:
             raise DataError(f"{self.name}: has no test set; give `test` in its hpo.Dataset")
-        return _load_part(
-            part, f"{self.name}, test", self.input_scaling, self.classes, self.device, self.scaling, self.shape
+        return _load_part(part, f"{self.name}, test", self._how)
+
+    @property
+    def _how(self) -> _Conversion:
+        return _Conversion(
+            self.input_scaling,
+            self.task,
+            self.classes,
+            self.device,
+            self.scaling,
+            self.target_scaling,
+            self.features,
+            None if self.scaling is None else tuple(self.shape),
         )
 
 
@@ -251,84 +314,118 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
         raise DataError(f"{name}: its training data are batches, so `classes` and `validation` must be given too")
     if not config.validation:
         raise ConfigError(f"validation = 0: {name} gives batches, which its validation data cannot be added to")
-    kind, classes = config.input_scaling, dataset.classes
-    x_val, y_val = _load_part(dataset.validation, f"{name}, validation", kind, classes, device, None, None)
+    kind, classes, task = config.input_scaling, dataset.classes, dataset.task or "classification"
+    x_val, y_val = _load_part(dataset.validation, f"{name}, validation", _Conversion(kind, task, classes, device))
     none = torch.empty(0)
-    return Data(none, none, x_val, y_val, classes, device, config.seed, dataset, name, kind)
+    return Data(none, none, x_val, y_val, classes, device, config.seed, dataset, name, kind, task=task)
 
 
 def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.device, name: str) -> Data:
     x, y = dataset.train
-    classes = check_split(x, y, f"{name}, train", dataset.classes) if dataset.classes is None else dataset.classes
-    samples, labels = _channels_first(x), flat_labels(y, name).astype(np.int64)
+    task = dataset.task or guess_task(y)
+    classes = dataset.classes
+    if classes is None:
+        classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
+    samples, labels = _channels_first(x), read_labels(y, name, task)
     if dataset.validation is None and config.validation:
         train, validation = split(labels, config.validation, config.seed_of_split)
     else:
         train, validation = np.arange(len(labels)), np.arange(0)
     scaling = Scaling.fit(config.input_scaling, samples, train)
-    x_train = scaling.apply(samples, train).to(device)
-    y_train = torch.from_numpy(labels[train]).to(device)
+    target_scaling = Scaling.fit("standard", labels, train) if task == "regression" else None
+    how = _Conversion(
+        config.input_scaling, task, classes, device, scaling, target_scaling, dataset.features, samples.shape[1:]
+    )
+    x_train, y_train = how.samples(samples, train), how.labels(labels, train)
     if dataset.validation is None:
-        x_val, y_val = scaling.apply(samples, validation).to(device), torch.from_numpy(labels[validation]).to(device)
+        x_val, y_val = how.samples(samples, validation), how.labels(labels, validation)
     else:
-        where, shape = f"{name}, validation", tuple(samples.shape[1:])
-        x_val, y_val = _load_part(dataset.validation, where, config.input_scaling, classes, device, scaling, shape)
+        x_val, y_val = _load_part(dataset.validation, f"{name}, validation", how)
     if dataset.validation is not None and not config.validation:  # its own, which is trained on as well
         x_train, y_train = torch.cat([x_train, x_val]), torch.cat([y_train, y_val])
         x_val, y_val = x_val[:0], y_val[:0]
     return Data(
-        x_train, y_train, x_val, y_val, classes, device, config.seed, dataset, name, config.input_scaling, scaling
+        x_train,
+        y_train,
+        x_val,
+        y_val,
+        classes,
+        device,
+        config.seed,
+        dataset,
+        name,
+        config.input_scaling,
+        scaling,
+        task,
+        target_scaling,
     )
 
 
-def _load_part(
-    part: Split | Iterable[Split],
-    where: str,
-    kind: str,
-    classes: int,
-    device: torch.device,
-    scaling: Scaling | None,
-    shape: tuple[int, ...] | None,
-) -> Batch:
+@dataclass(frozen=True)
+class _Conversion:
+    """Conversion of a part of a data set to tensors on a device; see `Data` for the attributes.
+
+    Without a scaling only bytes are scaled: the statistics of a data set that gives batches are not known.
+    """
+
+    kind: str
+    task: Task
+    classes: int
+    device: torch.device
+    scaling: Scaling | None = None
+    target_scaling: Scaling | None = None
+    features: Sequence[Feature] = ()
+    shape: tuple[int, ...] | None = None
+
+    def samples(self, x: Array, index: Array | None = None) -> Tensor:
+        """Return the samples `index` (by default all) of x, channels first, as the model sees them."""
+        assert self.scaling is not None
+        return self.scaling.apply(x, index).to(self.device)
+
+    def labels(self, labels: Array, index: Array | None = None) -> Tensor:
+        """Return the labels `index` (by default all) of those that `read_labels` returned; targets are scaled."""
+        chosen = labels if index is None else labels[index]
+        if self.task == "classification":
+            return torch.from_numpy(chosen.astype(np.int64)).to(self.device)
+        tensor = torch.from_numpy(chosen) if self.target_scaling is None else self.target_scaling.apply(chosen)
+        return tensor.to(self.device)
+
+    def check(self, x: Any, y: Any, where: str) -> Array:
+        """Check a part, and return its labels as `read_labels` does."""
+        check_split(x, y, where, self.classes, self.task, self.features)
+        return read_labels(y, where, self.task)
+
+
+def _load_part(part: Split | Iterable[Split], where: str, how: _Conversion) -> Batch:
     """Return a validation or test part as tensors on the device; batches are joined."""
     pieces = [part] if is_split(part) else list(part)
     if not pieces:
         raise DataError(f"{where}: holds no batches; give at least one")
-    parts = [_convert_part(x, y, where, kind, classes, device, scaling, shape) for x, y in pieces]
+    parts = [_convert_part(x, y, where, how) for x, y in pieces]
     x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*parts, strict=True))
     return x, y
 
 
-def _convert_part(
-    x: Any,
-    y: Any,
-    where: str,
-    kind: str,
-    classes: int,
-    device: torch.device,
-    scaling: Scaling | None,
-    shape: tuple[int, ...] | None,
-) -> Batch:
-    check_split(x, y, where, classes)
+def _convert_part(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
+    labels = how.check(x, y, where)
     samples = _channels_first(x)
-    if shape is not None and samples.shape[1:] != shape:
-        raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {shape} as train; make them equal")
-    if scaling is None:
-        return _convert_batch(x, y, where, kind, classes, device)
-    return scaling.apply(samples).to(device), torch.from_numpy(flat_labels(y, where).astype(np.int64)).to(device)
+    if how.shape is not None and samples.shape[1:] != how.shape:
+        raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {how.shape} as train; make them equal")
+    if how.scaling is None:
+        return _convert_batch(x, y, where, how)
+    return how.samples(samples), how.labels(labels)
 
 
-def _convert_batch(x: Any, y: Any, where: str, kind: str, classes: int, device: torch.device) -> Batch:
+def _convert_batch(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
     """Convert a batch of a data set that streams: only uint8 is scaled."""
-    check_split(x, y, where, classes)
+    labels = how.check(x, y, where)
     tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.require(_channels_first(x), requirements=["C", "W"]))
     tensor = tensor[:, None] if tensor.ndim == 3 else tensor
-    moved = tensor.to(device)
+    moved = tensor.to(how.device)
     if moved.dtype == torch.uint8:
         moved = moved.float() / 255
-        moved = moved * 2 - 1 if kind == "symmetric" else moved
-    labels = torch.from_numpy(flat_labels(y, where).astype(np.int64))
-    return moved.float(), labels.to(device)
+        moved = moved * 2 - 1 if how.kind == "symmetric" else moved
+    return moved.float(), how.labels(labels)
 
 
 class DataCache:
@@ -343,7 +440,7 @@ class DataCache:
         self.reference = reference
         self.device = device
         self._dataset: Dataset | None = None
-        self._key: tuple[float, int, str] | None = None
+        self._key: tuple[object, ...] | None = None
         self._data: Data | None = None
         self._versions: list[int] = []
 
@@ -366,7 +463,7 @@ class DataCache:
             DataError, RegistryError: as `hpo.datasets.load`.
             ConfigError: `validation` does not fit the data.
         """
-        key = (config.validation, config.seed_of_split, config.input_scaling)
+        key = tuple(getattr(config, name) for name in DATA_PARAMETERS)
         if self._data is not None and self._versions != _count_writes(self._data):
             log.warning("%s: a model has changed its samples in place; they are prepared anew", self.reference.name)
             self._data = None

@@ -59,7 +59,7 @@ class Learner(Protocol):
             rates: each member's learning rates at the steps to come.
         """
 
-    def step(self, x: Tensor, y: Tensor) -> None:
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,)."""
 
     def end_epoch(self) -> list[Scores]:
@@ -137,7 +137,7 @@ class ModuleLearner:
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
-    def step(self, x: Tensor, y: Tensor) -> None:
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
         """Do one optimizer step; see `Learner`."""
         rate = next(self._rates)
         for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpo
-from hpo.config.choices import CLASSIFICATION_LOSSES
+from hpo.config.choices import TASK_LOSSES
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import RequestError, SpaceError
 from hpo.space import Choices, Constant, Float, Int, Space
@@ -285,5 +285,5 @@ def test_every_parameter_can_be_varied_by_one_line() -> None:
     plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02]}
     for name, parameter in all_parameters().items():
         if name not in ("model", "widths"):
-            choices = CLASSIFICATION_LOSSES if name == "loss" else parameter.choices
+            choices = TASK_LOSSES["classification"] if name == "loss" else parameter.choices
             Space({name: list(choices) or plain[parameter.kind]})

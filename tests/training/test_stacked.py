@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from hpo.config.choices import (
     ACTIVATIONS,
-    CLASSIFICATION_LOSSES,
     INITIALISATIONS,
     OPTIMIZERS,
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
+    TASK_LOSSES,
 )
 from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
@@ -95,7 +95,7 @@ members = st.builds(
     weight_decay=st.sampled_from([0.0, 1e-3]),
     gradient_clip=st.sampled_from([0.0, 0.5]),
     momentum=st.sampled_from([0.0, 0.7]),
-    loss=st.sampled_from(CLASSIFICATION_LOSSES),
+    loss=st.sampled_from(TASK_LOSSES["classification"]),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     layer_learning_rate_decay=st.sampled_from([1.0, 0.5, 1.4]),
 )
@@ -126,7 +126,7 @@ def test_every_choice(batch_norm):
             schedule=schedule,
             activation=sorted(ACTIVATIONS)[i % 7],
             init=sorted(INITIALISATIONS)[i % 5],
-            loss=CLASSIFICATION_LOSSES[i % 2],
+            loss=TASK_LOSSES["classification"][i % 2],
             gradient_clip=(0, 0.3)[i % 2],
             batch_norm=batch_norm,
             learning_rate=0.01,

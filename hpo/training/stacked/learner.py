@@ -110,7 +110,7 @@ class StackedLearner:
         return self._places[member.number]
 
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor) -> None:
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
         """Do one optimizer step; see `Learner`.
 
         With several stacks the step is postponed until `BLOCK` steps are pending, or a result is needed.
