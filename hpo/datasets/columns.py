@@ -1,25 +1,48 @@
-"""Columns of a table: what each holds, and the task that a column as target makes."""
+"""Columns of a table: what each holds, whether a model can learn from it, and what is odd about it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from hpo.errors import DataError, find_closest
+import numpy as np
+
+from hpo.errors import find_closest
 from hpo.utils.text import shorten
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Column", "ColumnKind", "Task", "describe_columns", "guess_task"]
+__all__ = [
+    "Column",
+    "ColumnKind",
+    "count_missing",
+    "count_values",
+    "describe_column",
+    "describe_columns",
+    "explain_missing",
+    "find_date_formats",
+    "find_misfit",
+    "parse_dates",
+]
 
-ColumnKind = Literal["number", "category", "date", "text", "identifier", "constant", "nested"]
-Task = Literal["binary", "multiclass", "regression"]
-LONG_TEXT = 40  # characters on average; longer ones are sentences, not names
-MAX_CATEGORIES = 1000
-MOST_CLASSES = 20  # that whole numbers are taken for without being asked
-SAMPLE = 100_000  # rows from which the kind of a column of texts is told
+ColumnKind = Literal["number", "boolean", "category", "date", "mixed", "text", "identifier", "constant", "nested"]
+FEW_ROWS = 20  # up to which nothing is taken for an identifier: values that all differ are no wonder
+LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
+SAMPLE = 10_000  # rows from which the kind of a column of texts is told
+MISFITS = 0.1  # share of values that are no numbers, up to which a column of texts is one of numbers with mistakes
+IDENTIFIER_NAME = re.compile(r"(?:^|[_ .-])(?:id|uuid|guid|index)$|(?<=[a-z])I[dD]$|^column_1$", re.IGNORECASE)
+DATE = (
+    r"^\d{1,4}[-/. ]\w{1,9}[-/. ,]+\d{1,4}(?:\D|$)|^[A-Za-z]{3,9} \d{1,2}, \d{4}"  # what may be one, or begin with one
+)
+DAYS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d/%m/%y"),
+    *("%m/%d/%y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
+)
+TIMES = ("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.f%#z")
 
 
 @dataclass(frozen=True)
@@ -28,10 +51,10 @@ class Column:
 
     Attributes:
         name: as the file has it.
-        kind: what it is used as; identifiers, constants, texts and nested values are of no use to a network.
+        kind: what it is used as; no model learns from those of the last five kinds.
         type: of its values, as polars calls it.
         missing: number of rows without a value.
-        distinct: number of different values.
+        distinct: number of different values; None where they were not counted.
         range: lowest and highest of numbers and dates; the most frequent of others.
         note: what is odd about it, and what to do.
     """
@@ -40,144 +63,192 @@ class Column:
     kind: ColumnKind
     type: str
     missing: int
-    distinct: int
+    distinct: int | None = None
     range: str = ""
     note: str = ""
 
     @property
     def usable(self) -> bool:
         """True if a model can learn from it."""
-        return self.kind in ("number", "category", "date")
+        return self.kind in ("number", "boolean", "category", "date")
 
 
-def describe_columns(frame: pl.DataFrame) -> list[Column]:
+def describe_columns(frame: pl.DataFrame, *, count: bool = True) -> list[Column]:
     """Return what each column of a table holds.
 
     Args:
         frame: the table, (N rows).
+        count: whether the different values are counted, and the most frequent found, which takes time.
     """
-    return [_describe(frame[name]) for name in frame.columns]
+    with ThreadPoolExecutor() as pool:  # polars computes without Python's lock
+        return list(pool.map(lambda values: describe_column(values, count=count), frame))
 
 
-def _describe(series: pl.Series) -> Column:
-    kind_type = str(series.dtype)
-    if series.dtype.is_nested() or series.dtype.is_object():
-        return Column(series.name, "nested", kind_type, series.null_count(), 0, note="holds lists or tables; drop it")
-    missing = _count_missing(series)
-    distinct = series.n_unique() - (series.null_count() > 0)
-    kind, note = _find_kind(series, distinct, len(series) - missing)
-    return Column(series.name, kind, kind_type, missing, distinct, _describe_range(series, kind), note)
-
-
-def _count_missing(series: pl.Series) -> int:
-    missing = series.null_count()
-    if series.dtype.is_float():
-        missing += int(series.is_nan().sum())
-    return missing
-
-
-def _find_kind(series: pl.Series, distinct: int, present: int) -> tuple[ColumnKind, str]:
-    if distinct <= 1:
-        return "constant", "has the same value everywhere; it is dropped" if distinct else "is empty; it is dropped"
-    if series.dtype.is_temporal():
-        return "date", ""
-    if series.dtype.is_numeric():
-        return ("identifier", "counts the rows; it is dropped") if _counts_rows(series, distinct) else ("number", "")
-    if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
-        return "category", ""
-    return _find_kind_of_texts(series, distinct, present)
-
-
-def _counts_rows(series: pl.Series, distinct: int) -> bool:
-    """Return whether whole numbers are those of the rows, in their order."""
-    if not series.dtype.is_integer() or distinct != len(series) or distinct < 3:
-        return False
-    steps = series.diff().drop_nulls()
-    return int(steps.min()) == 1 == int(steps.max())  # type: ignore[arg-type]
-
-
-def _find_kind_of_texts(series: pl.Series, distinct: int, present: int) -> tuple[ColumnKind, str]:
+def describe_column(values: pl.Series, *, count: bool = True) -> Column:
+    """Return what a column holds; see `describe_columns`."""
     import polars as pl
 
-    texts = series.drop_nulls().head(SAMPLE).cast(pl.String)
-    if (problem := _find_misfit(series, texts)) is not None:
-        return "text", problem
-    if float(texts.str.len_chars().mean() or 0) > LONG_TEXT:  # type: ignore[arg-type]
-        return "text", "holds sentences, which tables cannot learn from; drop it"
-    if distinct == present and present > 20:
-        return "identifier", "differs in every row; it is dropped"
-    if distinct > MAX_CATEGORIES:
-        return "text", f"has {distinct:,} different values; group them, or drop it"
+    column = Column(values.name, "nested", str(values.dtype), count_missing(values))
+    if values.dtype.is_nested() or values.dtype in (pl.Object, pl.Binary):
+        return replace(column, note="holds lists or objects, not one value a row; it is dropped")
+    present = len(values) - column.missing
+    if present == 0:
+        return replace(column, kind="constant", distinct=0, note="is empty; it is dropped")
+    low_high = _find_range(values)
+    distinct = count_values(values).height if count else None
+    if column.missing == 0 and _is_constant(values, low_high):
+        note = "has the same value in every row; it is dropped"
+        return replace(column, kind="constant", distinct=1, range=shorten(str(values[0]), 30, quote=False), note=note)
+    kind, note = _find_kind(values, present, low_high)
+    if count and kind == "date" and low_high is None:
+        times = parse_dates(values, find_date_formats(values)[0])
+        low_high = times.min(), times.max()
+    return replace(column, kind=kind, distinct=distinct, range=_format_range(values, low_high, count), note=note)
+
+
+def count_missing(values: pl.Series) -> int:
+    """Return how many rows have no value: nothing, or NaN."""
+    return values.null_count() + (int(values.is_nan().sum()) if values.dtype.is_float() else 0)
+
+
+def _is_constant(values: pl.Series, low_high: tuple[Any, Any] | None) -> bool:
+    if low_high is not None:
+        return bool(low_high[0] == low_high[1])
+    return bool(values[0] == values[-1]) and values.n_unique() == 1
+
+
+def count_values(values: pl.Series) -> pl.DataFrame:
+    """Return the different values of a column and how often each is there, as the columns `value` and `count`."""
+    import polars as pl
+
+    values = values.drop_nulls().alias("value")
+    if values.dtype.is_float():
+        values = values.drop_nans()
+    if values.dtype != pl.Categorical or not len(values):
+        return values.value_counts(name="count")
+    codes = values.to_physical().to_numpy()  # counted by polars in ten times as long
+    counts = np.bincount(codes)
+    first = np.zeros(len(counts), np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    found = np.flatnonzero(counts)
+    return pl.DataFrame({"value": values.gather(first[found]).cast(pl.String), "count": counts[found]})
+
+
+def _find_range(values: pl.Series) -> tuple[Any, Any] | None:
+    """Return the lowest and highest value of numbers and dates; None for texts, whose order says nothing."""
+    if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
+        return None
+    return values.min(), values.max()
+
+
+def _format_range(values: pl.Series, low_high: tuple[Any, Any] | None, count: bool) -> str:
+    if low_high is not None:
+        low, high = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in low_high)
+        return f"{low} to {high}"
+    if not count:
+        return ""
+    value, times = count_values(values).sort(["count", "value"], descending=[True, False]).row(0)
+    return f"most often {shorten(str(value), 30, quote=False)}" if times > 1 else ""
+
+
+def _find_kind(values: pl.Series, present: int, low_high: tuple[Any, Any] | None) -> tuple[ColumnKind, str]:
+    import polars as pl
+
+    if values.dtype in (pl.Date, pl.Datetime):
+        return "date", ""
+    if low_high is not None:
+        return ("identifier", "numbers the rows; it is dropped") if _numbers_rows(values, *low_high) else ("number", "")
+    return ("boolean", "") if values.dtype == pl.Boolean else _find_kind_of_texts(values, present)
+
+
+def _numbers_rows(values: pl.Series, low: Any, high: Any) -> bool:
+    """Return whether whole numbers that all differ leave none out, or are called an identifier."""
+    if not values.dtype.is_integer() or values.null_count() or len(values) <= FEW_ROWS:
+        return False
+    likely = high - low + 1 == len(values) or IDENTIFIER_NAME.search(values.name) is not None
+    return likely and values.n_unique() == len(values)
+
+
+def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, str]:
+    import polars as pl
+
+    sample = values.head(SAMPLE).drop_nulls().cast(pl.String)
+    if formats := find_date_formats(values):
+        return "date", f"read as {formats[0]}, though {formats[1]} fits as well" if len(formats) > 1 else ""
+    if (misfit := find_misfit(values)) is not None:
+        row, text = misfit
+        return "mixed", f"row {row} holds {shorten(text, 40)}, but nearly all others are numbers; correct or drop it"
+    counts = count_values(values)["count"]
+    once = int((counts == 1).sum())
+    words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]
+    length = float(sample.str.len_chars().mean() or 0)  # type: ignore[arg-type]
+    if present > FEW_ROWS and once > present / 2 and (length > LONG_TEXT or words >= MANY_WORDS):
+        advice = "put numbers in its place, such as its length or an embedding of it"
+        return "text", f"holds free text, from which no table's model learns; it is dropped ({advice})"
+    if present > FEW_ROWS and once > 0.95 * present:
+        return "identifier", "differs in nearly every row; it is dropped"
     return "category", ""
 
 
-def _find_misfit(series: pl.Series, texts: pl.Series) -> str | None:
-    """Return which value makes a column of numbers one of texts, if nearly all of them are numbers."""
-    import polars as pl
-
-    numbers = texts.cast(pl.Float64, strict=False)
-    odd = numbers.null_count()
-    if not 0 < odd <= 0.1 * len(texts):
-        return None
-    row = next(i for i, value in enumerate(series) if value is not None and not _is_number(value))
-    return f"row {row + 1}: {shorten(series[row], 40)} is no number, but nearly all others are; correct it"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _describe_range(series: pl.Series, kind: ColumnKind) -> str:
-    if kind in ("number", "date"):
-        values = series.drop_nulls()
-        if series.dtype.is_float():
-            values = values.drop_nans()
-            return f"{float(values.min()):.6g} to {float(values.max()):.6g}"  # type: ignore[arg-type]
-        return f"{values.min()!s} to {values.max()!s}"
-    if kind in ("category", "constant") and series.null_count() < len(series):
-        return f"most often {shorten(str(series.drop_nulls().mode().sort()[0]), 30, quote=False)}"
-    return ""
-
-
-def guess_task(frame: pl.DataFrame, label: str, where: str) -> tuple[Task, str]:
-    """Guess the task that a column as target makes, and say why.
+def find_misfit(values: pl.Series) -> tuple[int, str] | None:
+    """Return the first text among texts that are nearly all numbers, with its row from 1; None if they are not.
 
     Args:
-        frame: the table.
-        label: the column's name.
-        where: how the file is called in errors.
-
-    Raises:
-        DataError: there is no such column, or it holds nothing that can be predicted.
+        values: texts, (N,).
     """
-    if label not in frame.columns:
-        raise DataError(f"{where}: {_explain_missing(label, frame.columns)}")
-    series, column = frame[label], _describe(frame[label])
-    if column.distinct == 0:
-        raise DataError(f"{where}, column '{label}': holds no values; name another label")
-    if column.distinct == 1:
-        raise DataError(
-            f"{where}, column '{label}': has one value everywhere ({column.range[11:]}); nothing is to learn"
-        )
-    if column.kind == "date" or column.kind == "nested":
-        raise DataError(
-            f"{where}, column '{label}': holds {column.type}, which cannot be predicted; name another label"
-        )
-    if series.dtype.is_float() and not (series.drop_nulls().drop_nans() % 1 == 0).all():
-        return "regression", "its values are numbers with fractions"
-    if series.dtype.is_numeric() and column.distinct > MOST_CLASSES:
-        return "regression", f"it has {column.distinct:,} different numbers"
-    if column.distinct == len(series) and len(series) > 20:
-        raise DataError(f"{where}, column '{label}': differs in every row, like an identifier; name another label")
-    what = "numbers" if series.dtype.is_numeric() else "values"
-    return ("binary" if column.distinct == 2 else "multiclass"), f"it has {column.distinct} different {what}"
+    import polars as pl
+
+    sample = values.head(SAMPLE).drop_nulls().cast(pl.String)
+    if sample.cast(pl.Float64, strict=False).null_count() > MISFITS * len(sample):
+        return None
+    texts = values.cast(pl.String)
+    wrong = texts.is_not_null() & texts.cast(pl.Float64, strict=False).is_null()
+    if not 0 < int(wrong.sum()) <= MISFITS * len(texts):
+        return None
+    row = int(wrong.arg_max() or 0)
+    return row + 1, str(texts[row])
 
 
-def _explain_missing(name: str, names: Sequence[str]) -> str:
-    near = find_closest(name, names)
+def find_date_formats(values: pl.Series) -> list[str]:
+    """Return the formats that fit texts which are dates: one, or two where nothing tells days from months.
+
+    Args:
+        values: texts, (N,); a few may be no dates.
+    """
+    import polars as pl
+
+    sample = values.head(SAMPLE).drop_nulls().head(500).cast(pl.String)
+    if not len(sample) or float(sample.str.contains(DATE).mean() or 0) < 1 - MISFITS:  # type: ignore[arg-type]
+        return []
+    for time in TIMES:
+        found = [day + time for day in DAYS if _share(sample, day + time) >= 1 - MISFITS]
+        if len(found) > 1:
+            shares = {form: _share(values.drop_nulls().unique(), form) for form in found}
+            found = [form for form in found if shares[form] == max(shares.values())]
+        if found:
+            return found[:2]
+    return []
+
+
+def _share(texts: pl.Series, form: str) -> float:
+    """Return the share of texts that are dates of a format, from the year 1000 on: 21 is none of four digits."""
+    dates = parse_dates(texts, form)
+    return float((dates.dt.year() >= 1000).sum()) / len(texts)
+
+
+def parse_dates(texts: pl.Series, form: str) -> pl.Series:
+    """Return texts as times without a zone, those with one in UTC; null where they have another format."""
+    import polars as pl
+
+    texts = texts.cast(pl.String)
+    if "%H" not in form:
+        return texts.str.to_date(form, strict=False, cache=False).cast(pl.Datetime("us"))
+    times = texts.str.to_datetime(form, strict=False, cache=False, time_unit="us")
+    return times.dt.replace_time_zone(None)
+
+
+def explain_missing(name: str, names: Sequence[str]) -> str:
+    """Return what is said of a column that is not there: the nearest name, or all of them."""
+    near = find_closest(name, names) or next((each for each in names if each.lower() == name.lower()), None)
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"has no column '{name}'; " + (f"did you mean '{near}'?" if near else f"its columns are: {shown}")

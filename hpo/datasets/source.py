@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from hpo.config.choices import Task
@@ -20,7 +22,7 @@ class DatasetSource(BaseModel):
         group: the column whose values stay together on one side of a split.
         time: the column by which validation and test data are the latest.
         weight: the column of the samples' weights in training.
-        task: instead of the one that the labels suggest.
+        task: instead of the one that the labels suggest; `binary` and `multiclass` are classification, checked.
         resize: height and width that images are brought to.
     """
 
@@ -33,5 +35,5 @@ class DatasetSource(BaseModel):
     group: str | None = None
     time: str | None = None
     weight: str | None = None
-    task: Task | None = None
+    task: Task | Literal["binary", "multiclass"] | None = None
     resize: tuple[int, int] | None = None

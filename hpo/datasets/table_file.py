@@ -26,8 +26,7 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".tab")
 ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq", *ARROW_SUFFIXES, *JSON_SUFFIXES)
-# Bytes of memory for each byte of a file, at the most: columns in memory, while the file is read. Parquet and Arrow files
-# may be compressed, of which their size says nothing.
+# Bytes of memory for each byte of a file, at the most, while it is read. The size of a Parquet file says nothing.
 MEMORY_OF_TEXT = 1.5
 MEMORY_OF_JSON = 4
 
@@ -53,6 +52,8 @@ def read_table(path: Path, exact: Collection[str] = (), texts: Collection[str] =
         DataError: the file is missing, empty, damaged or larger than the free memory, or has rows of several lengths or
             two columns of one name.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; name a file that holds a table")
     with _one_line(path):
         if path.suffix.lower() in TEXT_SUFFIXES:
             _check_memory(path, path.stat().st_size * MEMORY_OF_TEXT)
@@ -70,8 +71,6 @@ def _one_line(path: Path) -> Iterator[None]:
     import polars as pl
 
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; name a file that holds a table")
         yield
     except DataError:
         raise
@@ -107,7 +106,7 @@ def _read_arrow(path: Path) -> pl.DataFrame:
 
     with path.open("rb") as file:
         stream = file.read(6) != b"ARROW1"  # the start of the file format; Arrow's other format is the stream
-    return pl.read_ipc_stream(path) if stream else pl.read_ipc(path, memory_map=False)
+    return pl.read_ipc_stream(path) if stream else pl.read_ipc(path)
 
 
 def _read_json(path: Path) -> pl.DataFrame:

@@ -215,7 +215,7 @@ def _tidy(frame: pl.DataFrame, texts: Collection[str]) -> pl.DataFrame:
 def _tidy_column(values: pl.Series, text: bool) -> pl.Series:
     import polars as pl
 
-    sample = values.head(SAMPLE_ROWS).drop_nulls().cast(pl.String)
+    sample = values.drop_nulls().head(SAMPLE_ROWS).cast(pl.String)
     if values.dtype == pl.String and _is_untidy(sample):
         values, sample = values.str.strip_chars(), sample.str.strip_chars()
     if values.dtype == pl.String or set(values.unique().cast(pl.String)) & set(MISSING_TEXTS):
