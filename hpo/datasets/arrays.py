@@ -5,7 +5,6 @@ Arrays are called as `hpo.datasets.array_names` tells: x and y, or x_train, y_tr
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ import numpy as np
 from hpo.datasets.array_files import NamedArrays, array_paths, is_array_file, open_arrays
 from hpo.datasets.array_names import ArrayRoles, find_family, find_roles
 from hpo.datasets.dataset import Dataset, Split
+from hpo.datasets.file_digest import digest_file
 from hpo.datasets.parts import check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
-from hpo.utils.digest import DigestCache, file_state
 
-__all__ = ["can_read", "digest", "digest_file", "read_source"]
+__all__ = ["can_read", "digest", "read_source"]
 
 Array = np.ndarray[Any, Any]
-_digests = DigestCache()
 
 
 def can_read(path: Path) -> bool:
@@ -38,19 +36,6 @@ def digest(path: Path) -> dict[str, str]:
         DataError: a file cannot be read.
     """
     return {each.name: digest_file(each) for each in _files(path)}
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex digits; it is not read again as long as it has not changed.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return _digests.get(file_state(file), lambda: hashlib.file_digest(file, "sha256").hexdigest())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
 
 
 def read_source(path: Path, source: DatasetSource) -> Dataset:

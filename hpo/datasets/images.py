@@ -57,7 +57,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     parts = list_images(state, others, source)
     check_fraction(source, str(path), has_test="test" in parts and "test" not in others)
     train = parts["train"]
-    coding = fit_coding(train.labels, f"{path}, train", source.task, train.columns)
+    coding = fit_coding(train.labels, f"{path}, train", source.asked_task, train.columns)
     orders = _order_parts(parts, coding, source, str(path))
     names = [name for part, index in orders.values() for name in np.array(part.names, object)[index]]
     images = open_images([state, *others.values()], names, source.resize)

@@ -42,7 +42,7 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
     Raises:
         DataError: a part cannot be used.
     """
-    asked = replace(dataset, task=source.task or dataset.task)
+    asked = replace(dataset, task=source.asked_task or dataset.task)
     assert isinstance(asked.train, tuple)
     coding = fit_coding(asked.train[1], f"{where}, train", asked.task, tuple(asked.output_names))
     checked = check_dataset(code_labels(asked, where, coding), where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -16,7 +16,13 @@ from hpo.utils.toml import toml_value
 
 __all__ = ["DatasetSource", "parse_source", "spell_inline", "spell_source"]
 
-WORDS: Mapping[str, Task] = {"binary": "classification", "multiclass": "classification"}
+WORDS: Mapping[str, Task] = {
+    "classification": "classification",
+    "binary": "classification",
+    "multiclass": "classification",
+    "multilabel": "multilabel",
+    "regression": "regression",
+}
 LISTS = ("label", "drop")
 EXAMPLE = 'dataset = { path = "houses.csv", label = "price" }'
 
@@ -33,7 +39,7 @@ class DatasetSource(BaseModel):
         group: the column whose values stay together on one side of a split.
         time: the column by which validation and test data are the latest.
         weight: the column of the samples' weights in training.
-        task: instead of the one that the labels suggest.
+        task: instead of the one that the labels suggest; `binary` and `multiclass` are classification, checked.
         resize: height and width that images are brought to.
     """
 
@@ -46,7 +52,7 @@ class DatasetSource(BaseModel):
     group: str | None = None
     time: str | None = None
     weight: str | None = None
-    task: Task | None = None
+    task: Task | Literal["binary", "multiclass"] | None = None
     resize: tuple[int, int] | None = None
 
     @field_validator("validation")
@@ -62,6 +68,11 @@ class DatasetSource(BaseModel):
         if value is not None and not all(1 <= side <= 4096 for side in value):
             raise ValueError("must be [height, width], from 1 to 4096 pixels each")
         return value
+
+    @property
+    def asked_task(self) -> Task | None:
+        """The task, in the words of a configuration."""
+        return None if self.task is None else WORDS[self.task]
 
     def resolve(self, base: Path) -> DatasetSource:
         """Return the source with absolute paths; relative ones start from the folder `base`."""
@@ -107,10 +118,8 @@ def _make_source(options: dict[str, Any]) -> DatasetSource:
     for key in LISTS:
         if isinstance(options.get(key), str):
             options[key] = (options[key],)
-    if (task := options.get("task")) is not None:
-        options["task"] = WORDS.get(task, task) if isinstance(task, str) else task
-        if options["task"] not in get_args(Task):
-            raise DefinitionError(f"dataset: {describe_unknown('task', str(task), [*get_args(Task), *WORDS])}")
+    if (task := options.get("task")) is not None and task not in WORDS:
+        raise DefinitionError(f"dataset: {describe_unknown('task', str(task), WORDS)}")
     try:
         return DatasetSource.model_validate(options)
     except ValidationError as error:
