@@ -105,9 +105,16 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
     type=click.Path(path_type=Path),
     help="Write a file for the next study to this path, instead of a report.",
 )
+@click.option(
+    "--show-data",
+    is_flag=True,
+    help="Show rows of your own data: the features of the worst predictions, and images.",
+)
 @import_option
 @storage_option
-def report(name: str, out: Path | None, suggest: Path | None, storage: str | None, imports: Sequence[str]) -> None:
+def report(
+    name: str, out: Path | None, suggest: Path | None, show_data: bool, storage: str | None, imports: Sequence[str]
+) -> None:
     """Write the report of a study: HTML, Markdown with figures, JSON, the best configuration and the study file.
 
     Example: hpo report quickstart --out my_report
@@ -122,7 +129,7 @@ def report(name: str, out: Path | None, suggest: Path | None, storage: str | Non
     study = load_study(name, storage, imports)
     if not study.trials():
         say(f"note: study {name} has no trials yet; its report says only what it is")
-    click.echo(str(write_report(study, out).html))
+    click.echo(str(write_report(study, out, show_data=show_data).html))
 
 
 @app.command()

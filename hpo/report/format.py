@@ -12,6 +12,7 @@ from hpo.space import Choices, Constant, Dimension
 from hpo.space.domains import Between, Condition, Domain, Range
 
 __all__ = [
+    "amount_text",
     "cell_text",
     "condition_text",
     "count_text",
@@ -37,22 +38,34 @@ __all__ = [
 NONE = "-"  # what stands in a table where there is no value
 
 METRICS = {
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
     "val_reconstruction_error": "reconstruction error",
-    "test_accuracy": "test accuracy",
     "test_reconstruction_error": "reconstruction error on the test set",
-    "test_loss": "test loss",
-    "train_accuracy": "training accuracy",
-    "train_loss": "training loss",
     "parameter_count": "number of weights",
     "train_seconds": "training time",
+}
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
+MEASURES = {
+    "accuracy": "accuracy",
+    "loss": "loss",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "mse": "MSE",
+    "mae": "MAE",
+    "mape": "MAPE",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "f1_weighted": "weighted F1",
+    "roc_auc": "ROC-AUC",
+    "cohen_kappa": "Cohen's kappa",
 }
 
 
 def metric_text(metric: str) -> str:
     """Format a metric's name in words: `val_accuracy` is the validation accuracy."""
-    return METRICS.get(metric, metric)
+    split, _, measure = metric.partition("_")
+    if metric in METRICS or split not in SPLITS:
+        return METRICS.get(metric, metric)
+    return f"{SPLITS[split]} {MEASURES[measure]}" if measure in MEASURES else metric
 
 
 def state_text(state: str) -> str:
@@ -75,7 +88,12 @@ def values_text(metric: str, value: float | None) -> str:
         return count_text(int(value))
     if metric == "train_seconds":
         return duration_text(value)
-    return f"{value:.4g}"
+    return amount_text(value)
+
+
+def amount_text(value: float) -> str:
+    """Format a real number with four significant digits, a large one with all before the point: 1.235, 25,313."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def gain_text(metric: str, amount: float) -> str:

@@ -30,6 +30,7 @@ class ReportData:
         test_set_reads: every read of a test set, the earliest first.
         findings: of the checks, warnings first.
         read_at: when the study was read; naive local time.
+        show_data: whether rows of the user's data are shown: values of features, and images.
     """
 
     study: Study
@@ -38,6 +39,7 @@ class ReportData:
     test_set_reads: Sequence[TestSetRead]
     findings: Sequence[Finding]
     read_at: datetime
+    show_data: bool = False
 
     @cached_property
     def evaluation_stats(self) -> tuple[EvaluationStats, ...]:

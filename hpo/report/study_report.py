@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -25,6 +26,7 @@ def write_report(
     *,
     storage: str | None = None,
     imports: Sequence[str] = (),
+    show_data: bool = False,
 ) -> ReportPaths:
     """Write the report of a study, as `hpo report` does, and return the paths of its files.
 
@@ -33,6 +35,8 @@ def write_report(
         out: folder to write to; by default `reports/NAME` in `HPO_HOME`.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
+        show_data: show rows of your own data in these files: the features of the worst predictions, and images. By
+            default they are left out. The dashboard never has them.
 
     Raises:
         RequestError: there is no such study, or the folder cannot be written to.
@@ -40,6 +44,6 @@ def write_report(
     opened = open_study(study, storage, imports)
     data = read_report_data(opened)
     folder = Path(out) if out is not None else make_folder(study_path("reports", opened.name))
-    paths = write_files(data, folder)
+    paths = write_files(replace(data, show_data=show_data), folder)
     publish_report(data)
     return paths

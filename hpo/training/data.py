@@ -149,6 +149,8 @@ class Data:
         target_scaling: shift and scale of the targets of regression, fitted to the training part.
         weights: of the training samples, (N,), or of each of their labels, (N, L), with mean 1; None where all weigh
             the same.
+        val_index: the validation samples' positions among the training samples of the data set; None where it has
+            validation samples of its own.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -167,6 +169,7 @@ class Data:
     task: Task = "classification"
     target_scaling: Scaling | None = None
     weights: Tensor | None = None
+    val_index: Array | None = None
 
     @property
     def shape(self) -> SampleShape:
@@ -360,6 +363,7 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         scaling,
         task,
         target_scaling,
+        val_index=validation if dataset.validation is None else None,
     )
 
 

@@ -1,30 +1,47 @@
-"""Predictions of a trained model on a split: scores, probabilities, and images of its worst mistakes."""
+"""Predictions of a trained model on a split: its scores, and the arrays that reports are made of."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.registry import BUILTIN_METRICS, MetricEntry
+from hpo.config.registry import BUILTIN_METRICS, Direction, MetricEntry
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import is_split
 from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
-from hpo.training.learner import EvalResult, ModuleLearner
+from hpo.training.learner import EvalResult, Learner, ModuleLearner
 from hpo.training.losses import compute_metric, loss_target, reconstruct
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import translate_memory_errors
 from hpo.training.models import build_model
+from hpo.training.permutation_importance import PermutationImportance, compute_importance, list_feature_columns
+from hpo.training.prediction_arrays import (
+    RawSplit,
+    classification_arrays,
+    multilabel_arrays,
+    regression_arrays,
+    to_images,
+)
 from hpo.training.process_state import contain_user_code
 
-__all__ = ["SplitPredictions", "evaluate_weights", "pack_predictions", "predict_split"]
+__all__ = [
+    "SplitName",
+    "SplitPredictions",
+    "evaluate_weights",
+    "measure_importance",
+    "pack_predictions",
+    "predict_split",
+]
 
 Array = np.ndarray[Any, Any]
-MISTAKES = 32
+SplitName = Literal["validation", "test"]
 CODES = 2000
 PICTURES = 16
 
@@ -36,8 +53,14 @@ class SplitPredictions:
     Attributes:
         scores: see `hpo.training.learner.EvalResult`.
         metrics: the registered ones, by name.
-        arrays: `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions of the samples that
-            it got wrong with the highest probability, and, where samples are images, `pictures` of them in uint8.
+        arrays: of a classification `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions
+            of the samples that it got wrong with the highest probability, and, where samples are images, `pictures` of
+            them in uint8. Of several labels `labels` and `probabilities` (n, labels) of n samples, at most 20,000,
+            chosen once for all runs, and `count`, their number before. Of a regression, in the targets' own units,
+            `targets`, `predictions` and, where the model has them, `deviations` (n, T) of as many, `count`,
+            `worst_targets` and `worst_predictions` (K, T), and of a table the means and deviations of the residuals
+            over `BINS` bins of each feature. Where they are known, `worst_rows` (K,) are the rows of the worst
+            predictions or mistakes: in their file, if `worst_in_file`.
             Of a model that reconstructs: where it has an `encoder`, `codes` (M, 2) of the first samples, their latent
             numbers or the first two principal components of these, with `labels` (M,) and `explained`, the share of
             their variance; and where samples are images, `originals` and `reconstructions` in uint8.
@@ -50,33 +73,105 @@ class SplitPredictions:
 
 @contain_user_code()
 def predict_split(
-    outcome: TrainResult, data: Data, batch: Batch, metrics: Sequence[MetricEntry] = ()
+    outcome: TrainResult,
+    data: Data,
+    batch: Batch,
+    metrics: Sequence[MetricEntry] = (),
+    split: SplitName = "test",
 ) -> SplitPredictions:
-    """Predict samples x (N, *shape) with labels y (N,), by the model of a result with its kept weights.
+    """Predict samples x (N, *shape) with labels y (N,) or (N, columns), by the model of a result with its kept weights.
 
     Raises:
         RunError: a metric raised, or the device has too little memory.
     """
-    x, y = batch
-    evaluation = evaluate_weights(outcome, data, x, y)
+    evaluation = evaluate_weights(outcome, data, *batch)
     registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
-    target = loss_target(outcome.config, x, y)
-    values = {entry.name: compute_metric(entry.name, entry.load(), evaluation.outputs, target) for entry in registered}
-    assert evaluation.outputs is not None
+    values = {entry.name: _measure(entry, outcome.config, data, batch, evaluation) for entry in registered}
+    return SplitPredictions(evaluation.scores, values, _make_arrays(outcome, data, batch, evaluation, split))
+
+
+def _measure(entry: MetricEntry, config: TrialConfig, data: Data, batch: Batch, evaluation: EvalResult) -> float:
+    """Return a metric of outputs against labels; of a regression both are in the targets' own units."""
+    outputs, target = evaluation.outputs, loss_target(config, *batch)
+    assert outputs is not None
+    if data.task == "regression" and not config.reconstructs:
+        outputs, target = data.to_targets(outputs), data.to_targets(target)
+    return compute_metric(entry.name, entry.load(), outputs, target)
+
+
+def _make_arrays(
+    outcome: TrainResult, data: Data, batch: Batch, evaluation: EvalResult, split: SplitName
+) -> dict[str, Array]:
+    outputs = evaluation.outputs
+    assert outputs is not None
     if outcome.config.reconstructs:
-        return SplitPredictions(
-            evaluation.scores, values, _reconstruction_arrays(outcome, data, batch, evaluation.outputs)
-        )
-    probabilities = evaluation.outputs.softmax(1)
-    wrong = _worst_mistakes(probabilities, y)
-    arrays = {
-        "labels": y.cpu().numpy(),
-        "probabilities": probabilities.cpu().numpy().astype(np.float16),
-        "mistakes": wrong.cpu().numpy(),
-    }
-    if x.ndim == 4 and x.shape[1] in (1, 3):
-        arrays["pictures"] = _to_images(x[wrong], data)
-    return SplitPredictions(evaluation.scores, values, arrays)
+        return _reconstruction_arrays(outcome, data, batch, outputs)
+    if data.task == "multilabel":
+        return multilabel_arrays(outputs, batch[1])
+    if data.task == "regression":
+        raw = _read_raw(data, split, batch, samples=True)
+        return regression_arrays(outputs, batch[1], data, raw, deviations=outcome.config.loss == "gaussian_nll")
+    return classification_arrays(outputs, batch, data, _read_raw(data, split, batch, samples=False))
+
+
+def _read_raw(data: Data, split: SplitName, batch: Batch, *, samples: bool) -> RawSplit:
+    """Return the rows of a split's samples, and of a table these, as the data set has them."""
+    dataset, chosen = data.dataset, data.val_index
+    drawn = split == "validation" and chosen is not None
+    numbers = dataset.rows.get("train" if drawn else split)
+    samples_of_part = len(data.y_train) + len(data.y_val) if drawn else len(batch[1])
+    rows = np.arange(samples_of_part) if numbers is None else np.asarray(numbers)
+    rows = rows[chosen] if drawn else rows
+    if len(rows) != len(batch[1]):  # training and validation samples are one, or a data set's function is at fault
+        return RawSplit()
+    x = _read_table(data, split) if samples and batch[0].ndim == 2 else None
+    return RawSplit(x, data.features, rows, numbers is not None)
+
+
+def _read_table(data: Data, split: SplitName) -> Array | None:
+    """Return the samples of a split as the data set has them, (N, features)."""
+    part: Any = data.dataset.validation if split == "validation" else data.dataset.test
+    part = part() if callable(part) else part
+    if split == "validation" and data.val_index is not None:
+        part = data.dataset.train
+    if not is_split(part):
+        return None
+    x = np.asarray(part[0].detach().cpu() if isinstance(part[0], Tensor) else part[0])
+    return x[data.val_index] if split == "validation" and data.val_index is not None else x
+
+
+@contain_user_code()
+def measure_importance(
+    outcome: TrainResult, data: Data, entry: MetricEntry, direction: Direction
+) -> PermutationImportance | None:
+    """Return the permutation importance of a table's features on the validation split, by an objective's metric.
+
+    None where samples are no tables, the metric is not of the predictions, or it would take too long.
+
+    Args:
+        outcome: a trained model.
+        data: its data.
+        entry: the metric.
+        direction: of the objective.
+
+    Raises:
+        RunError: the metric raised, or the device has too little memory.
+    """
+    x, y = data.x_val, data.y_val
+    if x.ndim != 2 or not len(y) or outcome.config.reconstructs:
+        return None
+    learner = _load_learner(outcome, data)
+
+    def score(samples: Tensor, labels: Tensor) -> float:
+        with translate_memory_errors():
+            evaluation = learner.evaluate(samples, labels)[0]
+        name = entry.name.removeprefix("val_")
+        if name != entry.name and name in evaluation.scores:
+            return evaluation.scores[name]
+        return _measure(entry, outcome.config, data, (samples, labels), evaluation)
+
+    features = list_feature_columns(data.features, x.shape[1])
+    return compute_importance(features, x, y, score, maximize=direction == "maximize")
 
 
 def _reconstruction_arrays(outcome: TrainResult, data: Data, batch: Batch, outputs: Tensor) -> dict[str, Array]:
@@ -84,8 +179,8 @@ def _reconstruction_arrays(outcome: TrainResult, data: Data, batch: Batch, outpu
     arrays = _latent_codes(outcome, data, x[:CODES], y[:CODES])
     if x.ndim == 4 and x.shape[1] in (1, 3):
         first = torch.tensor([int((y == label).nonzero()[0]) for label in torch.unique(y)[:PICTURES]], device=x.device)
-        arrays["originals"] = _to_images(x[first], data)
-        arrays["reconstructions"] = _to_images(reconstruct(outcome.config, outputs)[first].view_as(x[first]), data)
+        arrays["originals"] = to_images(x[first], data)
+        arrays["reconstructions"] = to_images(reconstruct(outcome.config, outputs)[first].view_as(x[first]), data)
     return arrays
 
 
@@ -118,16 +213,21 @@ def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> 
     Raises:
         OutOfMemoryError: the device has too little memory.
     """
-    assert outcome.weights is not None
     with translate_memory_errors():
-        member = Member(outcome.config)
-        learner = (
-            make_learner([member], data)
-            if outcome.module is None
-            else ModuleLearner(member, data.shape, data.classes, data.device, outcome.module)
-        )
-        learner.load(member, outcome.weights)
-        return learner.evaluate(x, y)[0]
+        return _load_learner(outcome, data).evaluate(x, y)[0]
+
+
+def _load_learner(outcome: TrainResult, data: Data) -> Learner:
+    """Return a learner that has the model of a result, with the weights of its best epoch."""
+    assert outcome.weights is not None
+    member = Member(outcome.config)
+    learner: Learner = (
+        make_learner([member], data)
+        if outcome.module is None
+        else ModuleLearner(member, data.shape, data.classes, data.device, outcome.module)
+    )
+    learner.load(member, outcome.weights)
+    return learner
 
 
 def pack_predictions(predictions: Mapping[str, SplitPredictions]) -> bytes:
@@ -136,25 +236,3 @@ def pack_predictions(predictions: Mapping[str, SplitPredictions]) -> bytes:
     arrays = {f"{split}_{name}": array for split, each in predictions.items() for name, array in each.arrays.items()}
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its first keyword is a flag
     return file.getvalue()
-
-
-def _worst_mistakes(probabilities: Tensor, y: Tensor) -> Tensor:
-    confidence, predicted = probabilities.max(1)
-    wrong = torch.nonzero(predicted != y).flatten()
-    return wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
-
-
-def _to_images(x: Tensor, data: Data) -> Array:
-    """Return scaled images (K, channels, H, W) as they were, or where their scaling is unknown between their extremes.
-
-    They are uint8, (K, H, W) or (K, H, W, 3).
-    """
-    values = x.cpu().numpy().astype(np.float64)
-    if data.scaling is not None:
-        shape = (1, -1, 1, 1)
-        values = values * data.scaling.scale.reshape(shape) + data.scaling.shift.reshape(shape)
-    if data.scaling is None or not data.raw_bytes:
-        low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
-        values = 255 * (values - low) / max(high - low, 1e-12)
-    images: Array = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)

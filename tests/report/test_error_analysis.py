@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import DatasetReference
 from hpo.errors import DataError
 from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
-from hpo.report.chapters.error_analysis import (
-    calibration_bins,
-    confusion_matrix,
-    error_analysis_chapter,
-    expected_calibration_error,
-)
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions
+from hpo.report.chapters.class_errors import calibration_bins, confusion_matrix, expected_calibration_error
+from hpo.report.chapters.error_analysis import error_analysis_chapter
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.data.predictions import Predictions
 from hpo.report.figures.plotly_spec import Figure
 from hpo.study import Objective
+
+MNIST = DatasetReference(name="mnist")
 
 
 def drawn_predictions(classes: int, count: int = 500, seed: int = 0) -> Predictions:
@@ -49,7 +49,14 @@ def evaluation(files: list[Path | None], scores: list[float]) -> EvaluationResul
     )
     candidate = CandidateRuns("trial 3", 3, False, TrialConfig(), {}, 0.9, runs)
     return EvaluationResults(
-        ("e",), "mnist", True, False, Objective(metric="val_accuracy", direction="maximize"), (candidate,), 0
+        ("e",),
+        "mnist",
+        True,
+        False,
+        Objective(metric="val_accuracy", direction="maximize"),
+        (candidate,),
+        0,
+        data=MNIST,
     )
 
 

@@ -12,7 +12,23 @@ from typing import Literal
 from hpo.report.checks.finding import Level
 from hpo.report.figures.plotly_spec import Figure
 
-__all__ = ["Block", "Chapter", "Code", "Column", "DataTable", "Kind", "Note", "Pictures", "Subtitle", "Table", "Text"]
+__all__ = [
+    "HIDDEN",
+    "Block",
+    "Chapter",
+    "Code",
+    "Column",
+    "DataTable",
+    "Kind",
+    "Note",
+    "Pictures",
+    "Subtitle",
+    "Table",
+    "Text",
+]
+
+
+HIDDEN = "Rows of your own data are left out; the option `--show-data` of `hpo report` shows them."
 
 
 @dataclass(frozen=True)

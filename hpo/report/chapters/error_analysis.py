@@ -1,249 +1,84 @@
-"""Chapter on errors: confusion, most confident mistakes, calibration."""
+"""Chapter on errors of the best model, by task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
+from hpo.report.chapters.blocks import Block, Chapter, Text
+from hpo.report.chapters.class_errors import class_blocks
+from hpo.report.chapters.label_errors import label_blocks
+from hpo.report.chapters.target_errors import target_blocks
+from hpo.report.chapters.worst_rows import worst_class_blocks
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, median_run
+from hpo.report.data.predictions import LabelPredictions, TargetPredictions
+from hpo.report.data.user_rows import is_public
+from hpo.report.format import count_text, number_of, percent_text, values_text
 
-from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Table, Text
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Predictions, median_run
-from hpo.report.figures.plotly_spec import HOVER, Figure, Spec, attach_spec, build_spec, make_axis
-from hpo.report.figures.png import encode_png
-from hpo.report.format import count_text, values_text
-
-__all__ = ["calibration_bins", "confusion_matrix", "error_analysis_chapter", "expected_calibration_error"]
-
-Array = np.ndarray[Any, Any]
-MATRIX_LIMIT = 20  # classes; more squares than 400 say nothing
-PAIRS = 20
-CLASSES_LIMIT = 200  # rows of the table of classes
-PICTURES_LIMIT = 24
-BINS = 15
-CALIBRATED = 0.02  # an expected calibration error below it needs no repair
+__all__ = ["choose_run", "describe_run", "error_analysis_chapter"]
 
 
-def error_analysis_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
+def error_analysis_chapter(evaluations: Sequence[EvaluationResults], *, show_data: bool = False) -> Chapter | None:
     """Analyse the errors of the best model; None where no predictions of it are on this machine.
 
     The model is that of the run with the median validation score: neither the luckiest seed nor the unluckiest.
+
+    Args:
+        evaluations: of the study.
+        show_data: whether rows of the user's data are shown.
     """
     for evaluation in evaluations:
-        chosen = _choose_run(evaluation)
+        chosen = choose_run(evaluation)
         for split in ("test", "validation"):
-            predictions = chosen[1].predictions(split) if chosen else None
-            if chosen and predictions is not None and len(predictions.labels):
-                blocks = [_subject_text(evaluation, *chosen, split, predictions), *_analysis_blocks(predictions)]
+            blocks = _blocks(evaluation, *chosen, split, show_data=show_data) if chosen else []
+            if blocks:
                 return Chapter("mistakes", "Error analysis", blocks)
     return None
 
 
-def _choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
+def choose_run(evaluation: EvaluationResults) -> tuple[CandidateRuns, EvaluationRun] | None:
     """Return the best candidate, and the run of it to show."""
     best = evaluation.best
     run = median_run(evaluation, best) if best else None
     return (best, run) if best and run else None
 
 
-def _subject_text(
-    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, predictions: Predictions
-) -> Text:
-    wrong, total = int((~predictions.correct).sum()), len(predictions.labels)
+def _blocks(
+    evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str, *, show_data: bool
+) -> list[Block]:
+    subject = describe_run(evaluation, candidate, run, split)
+    name = evaluation.name_output
+    if (classes := run.predictions(split)) is not None and len(classes.labels):
+        wrong, total = int((~classes.correct).sum()), len(classes.labels)
+        text = f"{count_text(wrong)} of {count_text(total)} samples are misclassified ({100 * wrong / total:.2f} %)."
+        return [
+            Text(f"{subject}: {text}"),
+            *class_blocks(classes, name, show_data=show_data or is_public(evaluation.data)),
+            *worst_class_blocks(evaluation, classes, split, show_data=show_data),
+        ]
+    if (labels := run.label_predictions(split)) is not None and len(labels.labels):
+        text = (
+            f"{percent_text(labels.correct.mean())} of the labels are right, and of "
+            f"{percent_text((labels.correct == 1).mean())} of the samples all are. {_sample_text(labels)}"
+        )
+        return [Text(f"{subject}: {text}"), *label_blocks(run, split, labels, name)]
+    if (targets := run.target_predictions(split)) is not None and len(targets.targets):
+        text = f"{number_of(targets.count, 'sample')}. {_sample_text(targets)}".strip()
+        return [Text(f"{subject}: {text}"), *target_blocks(evaluation, run, split, targets, show_data=show_data)]
+    return []
+
+
+def _sample_text(predictions: LabelPredictions | TargetPredictions) -> str:
+    """Say so where not all predictions are stored."""
+    stored = len(predictions.labels if isinstance(predictions, LabelPredictions) else predictions.targets)
+    if stored >= predictions.count:
+        return ""
+    return f"What follows is of {count_text(stored)} of these samples, drawn at random."
+
+
+def describe_run(evaluation: EvaluationResults, candidate: CandidateRuns, run: EvaluationRun, split: str) -> str:
+    """Return a clause on a model and what it predicts."""
     data = "test set" if split == "test" else "validation data (the test set has not been read)"
     value = run.validation.get(evaluation.validation_metric or "")
     score = f", the run with the median validation score ({values_text(evaluation.objective.metric, value)})"
     which = score if value is not None else ""
-    return Text(
-        f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}: "
-        f"{count_text(wrong)} of {count_text(total)} samples are misclassified ({100 * wrong / total:.2f} %)."
-    )
-
-
-def _analysis_blocks(predictions: Predictions) -> list[Block]:
-    table = confusion_matrix(predictions)
-    matrix: list[Block] = [_matrix_figure(table)] if len(table) <= MATRIX_LIMIT else []
-    return [
-        *matrix,
-        *_pair_table(table),
-        Subtitle("By class"),
-        *_class_table(table),
-        *_mistake_pictures(predictions),
-        Subtitle("Calibration"),
-        *_reliability_blocks(predictions),
-    ]
-
-
-# Which classes it confuses.
-
-
-def confusion_matrix(predictions: Predictions) -> Array:
-    """Count how often a sample of class `row` was predicted as class `column`: (classes, classes)."""
-    classes = max(predictions.probabilities.shape[1], int(predictions.labels.max()) + 1)
-    table = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(table, (predictions.labels, predictions.probabilities.argmax(1)), 1)
-    return table
-
-
-def _matrix_figure(table: Array) -> Figure:
-    """Draw the shares of each class as a heatmap; the diagonal is left without colour, for it holds no errors."""
-    support = table.sum(1, keepdims=True)
-    shares = table / np.maximum(support, 1)
-    wrong = np.where(np.eye(len(table), dtype=bool), np.nan, shares)
-    names = [str(i) for i in range(len(table))]
-    texts = [[f"{n} samples of class {r} predicted as {c}" for c, n in enumerate(row)] for r, row in enumerate(table)]
-    heat = {
-        "type": "heatmap",
-        "x": names,
-        "y": names,
-        "z": [[None if np.isnan(value) else round(float(value), 4) for value in row] for row in wrong],
-        "text": texts,
-        "hovertemplate": HOVER,
-        "colorscale": [[0, "@surface"], [1, "@fail"]],
-        "zmin": 0,
-        "showscale": False,
-        "xgap": 1,
-        "ygap": 1,
-    }
-    strong = float(np.nanmax(wrong, initial=0)) / 2
-    numbers = [
-        _count_label(str(n), c, r, "@muted" if r == c else "@on" if wrong[r, c] > strong else "@ink")
-        for r, row in enumerate(table)
-        for c, n in enumerate(row)
-        if n
-    ]
-    named: Spec = {"type": "category", "showgrid": False}
-    spec = build_spec(
-        [heat],
-        90 + 28 * len(table),
-        xaxis=make_axis("predicted", **named),
-        yaxis=make_axis("label", **named, autorange="reversed"),
-        annotations=numbers,
-    )
-    caption = (
-        "Samples of each label (rows) by predicted class (columns); the redder, the larger the share of the label."
-    )
-    return attach_spec(Figure("confusion", "Confusion matrix"), spec, caption, 28 * len(table) + 80)
-
-
-def _count_label(text: str, x: int, y: int, colour: str) -> Spec:
-    return {"x": x, "y": y, "text": text, "showarrow": False, "font": {"size": 11, "color": colour}}
-
-
-def _pair_table(table: Array) -> list[Block]:
-    """Tabulate the most confused pairs, where a matrix would be too large."""
-    off = table - np.diag(np.diag(table))
-    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    confused = [(int(r), int(c)) for r, c in zip(*np.unravel_index(order, off.shape), strict=True) if off[r, c]]
-    if len(table) <= MATRIX_LIMIT or not confused:
-        return []
-    support = table.sum(1)
-    rows = [[str(r), str(c), str(off[r, c]), f"{100 * off[r, c] / support[r]:.1f} %"] for r, c in confused]
-    columns = ["label", "predicted", "samples", "share of the label"]
-    return [Subtitle("Most confused classes"), Table(columns, rows, columns)]
-
-
-def _class_table(table: Array) -> list[Block]:
-    """Tabulate precision, recall and F1 of each class, the worst F1 first."""
-    hits, predicted, support = np.diag(table), table.sum(0), table.sum(1)
-    precision, recall = (hits / np.where(count, count, 1) for count in (predicted, support))
-    f1 = 2 * hits / np.maximum(predicted + support, 1)
-    present = sorted((i for i in range(len(table)) if predicted[i] or support[i]), key=lambda i: (f1[i], i))
-    rows = [
-        [
-            str(i),
-            f"{100 * precision[i]:.1f} %" if predicted[i] else "-",
-            f"{100 * recall[i]:.1f} %" if support[i] else "-",
-            f"{100 * f1[i]:.1f} %",
-            count_text(int(support[i])),
-        ]
-        for i in present[:CLASSES_LIMIT]
-    ]
-    columns = ["class", "precision", "recall", "F1", "samples"]
-    note = (
-        "Worst F1 first. Precision: the share of the samples predicted as the class that belong to it. Recall: the "
-        "share of the class that was predicted as it."
-    )
-    cut = f" {CLASSES_LIMIT} of {len(present)} classes are shown." if len(present) > CLASSES_LIMIT else ""
-    return [Table(columns, rows, columns), Text(note + cut, quiet=True)]
-
-
-# Where it was sure, and wrong.
-
-
-def _mistake_pictures(predictions: Predictions) -> list[Block]:
-    if predictions.pictures is None or not len(predictions.pictures):
-        return []
-    predicted, confidence = predictions.probabilities.argmax(1), predictions.probabilities.max(1)
-    samples = predictions.mistakes[:PICTURES_LIMIT]
-    captions = [f"{predictions.labels[i]} as {predicted[i]} ({100 * confidence[i]:.0f} %)" for i in samples]
-    images = [encode_png(picture) for picture in predictions.pictures[:PICTURES_LIMIT]]
-    note = Text(
-        ("Under each: its label, the class predicted, and the probability of that class. Some labels may be wrong."),
-        quiet=True,
-    )
-    return [Subtitle("Most confident mistakes"), Pictures("mistakes", images, captions), note]
-
-
-# Whether its probabilities mean what they say.
-
-
-def calibration_bins(predictions: Predictions, bins: int = BINS) -> list[tuple[float, float, int]]:
-    """Return mean probability, share correct, and count, by bins of about equal counts.
-
-    Bins of equal mass leave none empty or nearly so (Nixon et al., "Measuring Calibration in Deep Learning", 2019).
-    """
-    confidence, right = predictions.probabilities.max(1).astype(float), predictions.correct
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
-    return [(float(confidence[part].mean()), float(right[part].mean()), len(part)) for part in parts]
-
-
-def expected_calibration_error(predictions: Predictions, bins: int = BINS) -> float:
-    """Return the mean distance of probability and share correct over the bins, weighted by counts."""
-    table = calibration_bins(predictions, bins)
-    return sum(count * abs(confidence - right) for confidence, right, count in table) / sum(
-        count for *_, count in table
-    )
-
-
-def _reliability_blocks(predictions: Predictions) -> list[Block]:
-    table, error = calibration_bins(predictions), expected_calibration_error(predictions)
-    low = max(0.0, min(min(confidence, right) for confidence, right, _ in table) - 0.05)
-    points = {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": "the model",
-        "x": [round(confidence, 5) for confidence, *_ in table],
-        "y": [round(right, 5) for _, right, _ in table],
-        "text": [f"{n} samples: predicted {100 * s:.1f} %, correct {100 * r:.1f} %" for s, r, n in table],
-        "hovertemplate": HOVER,
-        "line": {"color": "@accent", "width": 2},
-        "marker": {"color": "@accent", "size": 7},
-        "showlegend": False,
-    }
-    diagonal = {"type": "line", "x0": low, "y0": low, "x1": 1, "y1": 1, "line": {"color": "@muted", "dash": "dash"}}
-    span = {"range": [low, 1.01], "tickformat": ".0%"}
-    spec = build_spec(
-        [points],
-        320,
-        xaxis=make_axis("predicted probability", **span),
-        yaxis=make_axis("share correct", **span),
-        shapes=[diagonal],
-    )
-    caption = (
-        f"{len(table)} bins of equally many samples. On the dashed line, predictions of 80 % are correct in 80 % of "
-        "cases."
-    )
-    return [
-        attach_spec(Figure("calibration", "Reliability diagram"), spec, caption),
-        Text(_calibration_text(table, error)),
-    ]
-
-
-def _calibration_text(table: Sequence[tuple[float, float, int]], error: float) -> str:
-    gap = sum(count * (confidence - right) for confidence, right, count in table)
-    text = f"Expected calibration error {100 * error:.1f} %: "
-    if error < CALIBRATED:
-        return text + "its probabilities can be trusted on data like these."
-    side = "overconfident" if gap > 0 else "underconfident"
-    return text + f"the model is {side}; rescale its outputs (temperature scaling) before relying on its probabilities."
+    return f"The model of {candidate.label} trained from seed {run.seed}{which}, on the {data} of {evaluation.dataset}"

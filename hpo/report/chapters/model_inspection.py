@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hpo.errors import DataError, DefinitionError
 from hpo.report.chapters.blocks import Block, Chapter, Note, Pictures, Subtitle, Text
-from hpo.report.data.evaluations import AGAIN, ARTIFACT_LIMIT
+from hpo.report.data.predictions import AGAIN, ARTIFACT_LIMIT
 from hpo.report.figures.plotly_spec import HOVER, Figure, attach_spec, build_spec, escape_text, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, one_line, values_text
@@ -42,6 +42,12 @@ class InspectionData:
 
     arrays: Mapping[str, Array]
     about: Mapping[str, Any]
+    output_names: Sequence[str] = ()
+
+    def name_unit(self, kind: str, unit: int) -> str:
+        """Return what a unit is called: of an output the class, where the data set names it."""
+        named = kind == "class" and 0 <= unit < len(self.output_names)
+        return one_line(self.output_names[unit]) if named else f"{kind} {unit}"
 
     @property
     def subject(self) -> str:
@@ -71,7 +77,7 @@ def _read_data(study: Study) -> InspectionData | None:
         raise DataError(f"{path}: about: cannot be read ({first_line(error)}); {AGAIN}") from error
     if missing := [name for name in ABOUT if name not in about]:
         raise DataError(f"{path}: about: has no {', '.join(missing)}; {AGAIN}")
-    return InspectionData(arrays, about)
+    return InspectionData(arrays, about, study.definition.dataset.output_names)
 
 
 def _subject_blocks(study: Study, data: InspectionData) -> list[Block]:
@@ -183,7 +189,7 @@ def _first_layer_blocks(data: InspectionData) -> list[Block]:
     weights = data.arrays["filters"].astype(np.float32)
     linear = list(weights.shape[1:]) == data.about["shape"]
     singular, plural = NAMES["outputs" if filters["only"] else "linear" if linear else "convolution"]
-    captions = [f"{singular} {unit}" for unit in filters["units"]]
+    captions = [data.name_unit(singular, unit) for unit in filters["units"]]
     note = (
         f"{_units_text(len(weights), filters['of'], plural)} of module {one_line(filters['name'])}; "
         f"each picture on a scale of its own, {_scale_text(weights.shape[1])}."
@@ -216,7 +222,7 @@ def _one_layer_blocks(data: InspectionData, place: int, layer: Mapping[str, Any]
         if outputs
         else f"Inputs that excite the {plural} of layer {layer['number']} most"
     )
-    captions = [f"{singular} {unit}" for unit in layer["units"]]
+    captions = [data.name_unit(singular, unit) for unit in layer["units"]]
     pictures = Pictures(f"inside-{place}", [_encode_picture(each) for each in inputs], captions)
     return [Subtitle(title), pictures, Text(_layer_caption(data, layer, inputs), quiet=True)]
 

@@ -10,6 +10,7 @@ from hpo.report.chapters.comparison import comparison_chapter
 from hpo.report.chapters.cost import cost_chapter
 from hpo.report.chapters.definition import definition_chapter
 from hpo.report.chapters.error_analysis import error_analysis_chapter
+from hpo.report.chapters.feature_importance import feature_importance_chapter
 from hpo.report.chapters.learning_curves import learning_curves_chapter
 from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
@@ -41,9 +42,10 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
     lambda data: learning_curves_chapter(data.results),
     lambda data: comparison_chapter(data.results),
-    lambda data: error_analysis_chapter(data.evaluations),
-    lambda data: reconstruction_chapter(data.evaluations),
-    lambda data: sample_images_chapter(data.study),
+    lambda data: error_analysis_chapter(data.evaluations, show_data=data.show_data),
+    lambda data: feature_importance_chapter(data.evaluations),
+    lambda data: reconstruction_chapter(data.evaluations, show_data=data.show_data),
+    lambda data: sample_images_chapter(data.study, show_data=data.show_data),
     lambda data: pareto_chapter(data.results),
     lambda data: model_inspection_chapter(data.study),
     lambda data: cost_chapter(data.results),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from hpo.report.chapters.blocks import Block, Chapter, Pictures, Subtitle, Text
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, Reconstructions, median_run
+from hpo.report.chapters.blocks import HIDDEN, Block, Chapter, Pictures, Subtitle, Text
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, median_run
+from hpo.report.data.predictions import Reconstructions
+from hpo.report.data.user_rows import is_public
 from hpo.report.figures.overview import SERIES
-from hpo.report.figures.plotly_spec import Figure, Spec, attach_spec, build_spec, make_axis
+from hpo.report.figures.plotly_spec import Figure, Spec, attach_spec, build_spec, escape_text, make_axis
 from hpo.report.figures.png import encode_png
 from hpo.report.format import count_text, values_text
 
@@ -22,9 +24,13 @@ LABELS_LIMIT = 20  # more colours cannot be told apart
 SYMBOLS = ("circle", "square", "triangle-up", "diamond")
 
 
-def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter | None:
-    """Write the chapter on every evaluated configuration; None where no reconstructions are on this machine."""
+def reconstruction_chapter(evaluations: Sequence[EvaluationResults], *, show_data: bool = False) -> Chapter | None:
+    """Write the chapter on every evaluated configuration; None where no reconstructions are on this machine.
+
+    Samples of a user's own data set are shown only with `show_data`.
+    """
     for evaluation in evaluations:
+        shown = show_data or is_public(evaluation.data)
         blocks: list[Block] = []
         for index, candidate in enumerate(_best_first(evaluation)):
             run = median_run(evaluation, candidate)
@@ -33,7 +39,7 @@ def reconstruction_chapter(evaluations: Sequence[EvaluationResults]) -> Chapter 
                 blocks += [
                     Subtitle(candidate.label),
                     _subject_text(evaluation, candidate, run),
-                    *_sample_blocks(index, reconstructions),
+                    *_sample_blocks(index, reconstructions, evaluation.name_output, show_data=shown),
                 ]
         if blocks:
             return Chapter("reconstruction", "Reconstructions", blocks)
@@ -54,10 +60,15 @@ def _subject_text(evaluation: EvaluationResults, candidate: CandidateRuns, run: 
     return Text(sentence[:1].upper() + sentence[1:])
 
 
-def _sample_blocks(index: int, reconstructions: Reconstructions) -> list[Block]:
+def _sample_blocks(
+    index: int, reconstructions: Reconstructions, name: Callable[[int], str], *, show_data: bool
+) -> list[Block]:
     blocks: list[Block] = []
+    if reconstructions.originals is not None and not show_data:
+        blocks.append(Text(HIDDEN, quiet=True))
     if (
-        reconstructions.originals is not None
+        show_data
+        and reconstructions.originals is not None
         and reconstructions.reconstructions is not None
         and len(reconstructions.originals)
     ):
@@ -65,11 +76,11 @@ def _sample_blocks(index: int, reconstructions: Reconstructions) -> list[Block]:
         captions = ["sample", "reconstruction"] * len(reconstructions.originals)
         blocks.append(Pictures(f"reconstructions-{index}", [encode_png(picture) for picture in pairs], captions, 10))
     if reconstructions.codes is not None and len(reconstructions.codes):
-        blocks.append(_plane_figure(index, reconstructions, reconstructions.codes))
+        blocks.append(_plane_figure(index, reconstructions, reconstructions.codes, name))
     return blocks
 
 
-def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array) -> Figure:
+def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array, name: Callable[[int], str]) -> Figure:
     """Draw samples at their latent codes, coloured by their labels, which the model has never seen."""
     labels = sorted(set(reconstructions.labels.tolist()))
     coloured = labels if len(labels) <= LABELS_LIMIT else [None]
@@ -81,7 +92,7 @@ def _plane_figure(index: int, reconstructions: Reconstructions, codes: Array) ->
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": "samples" if label is None else str(label),
+                "name": "samples" if label is None else escape_text(name(int(label))),
                 "x": [round(float(value), 4) for value in part[:, 0]],
                 "y": [round(float(value), 4) for value in part[:, 1]],
                 "hoverinfo": "name",

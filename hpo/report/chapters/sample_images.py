@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hpo.errors import DataError
 from hpo.report.chapters.blocks import Block, Chapter, Pictures, Text
-from hpo.report.data.evaluations import AGAIN, ARTIFACT_LIMIT
+from hpo.report.data.predictions import AGAIN, ARTIFACT_LIMIT
+from hpo.report.data.user_rows import is_public
 from hpo.report.figures.png import encode_png
+from hpo.report.format import one_line
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.operations.evaluation_study import evaluation_studies
@@ -21,11 +24,15 @@ SHOWN = 10  # of a class; where there are many classes, fewer
 PICTURES_LIMIT = 120
 
 
-def sample_images_chapter(study: Study) -> Chapter | None:
-    """Write the chapter: images, a row per class; None where no evaluation has kept any on this machine."""
-    samples = _find_samples(study)
+def sample_images_chapter(study: Study, *, show_data: bool = False) -> Chapter | None:
+    """Write the chapter: images, a row per class; None where no evaluation has kept any on this machine.
+
+    Those of a user's own data set are shown only with `show_data`.
+    """
+    samples = _find_samples(study) if show_data or is_public(study.definition.dataset) else None
     if samples is None:
         return None
+    names = study.definition.dataset.output_names
     dataset, path = samples
     with open_npz(path, ARTIFACT_LIMIT, AGAIN) as arrays:
         images, labels = arrays.read("images"), arrays.read("labels")
@@ -39,12 +46,16 @@ def sample_images_chapter(study: Study) -> Chapter | None:
     text = f"Training images of {dataset} with their labels."
     if len(chosen) < len(images):
         text += f" {len(chosen)} of the {len(images)} stored images are shown."
-    captions = [str(labels[i]) for i in chosen]
+    captions = [_name_class(names, int(labels[i])) for i in chosen]
     blocks: list[Block] = [
         Text(text, quiet=True),
         Pictures("samples", [encode_png(images[i]) for i in chosen], captions, each),
     ]
     return Chapter("samples", "Sample images", blocks)
+
+
+def _name_class(names: Sequence[str], label: int) -> str:
+    return one_line(names[label]) if 0 <= label < len(names) else str(label)
 
 
 def _find_samples(study: Study) -> tuple[str, Path] | None:

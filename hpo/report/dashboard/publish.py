@@ -54,6 +54,7 @@ CHAPTERS = {
     "curves",
     "comparison",
     "mistakes",
+    "features",
     "reconstruction",
     "pareto",
     "inside",

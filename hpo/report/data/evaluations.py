@@ -15,13 +15,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial
 from pydantic import JsonValue
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.errors import DataError
+from hpo.report.data.predictions import (
+    FeatureImportance,
+    LabelPredictions,
+    Predictions,
+    Reconstructions,
+    TargetPredictions,
+    read_importance,
+    read_label_predictions,
+    read_predictions,
+    read_reconstructions,
+    read_target_predictions,
+)
+from hpo.report.format import one_line
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
@@ -34,87 +45,15 @@ from hpo.study.operations.evaluation_study import (
     same_trial,
     trial_config_of,
 )
-from hpo.utils.arrays import ArrayArchive, open_npz
 
 __all__ = [
     "NOT_VALIDATION",
     "CandidateRuns",
     "EvaluationResults",
     "EvaluationRun",
-    "Predictions",
-    "Reconstructions",
     "median_run",
     "read_evaluations",
 ]
-
-Array = np.ndarray[Any, Any]
-ARTIFACT_LIMIT = 2**30  # bytes of one array
-AGAIN = "delete the file, and run hpo evaluate again"
-
-
-def _read_numbers(arrays: ArrayArchive, name: str) -> Array:
-    array = arrays.read(name)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"{arrays.path}: {name} holds {array.dtype}, not numbers; {AGAIN}")
-    return array
-
-
-def _within(numbers: Array, bound: int) -> bool:
-    return not numbers.size or (int(numbers.min()) >= 0 and int(numbers.max()) < bound)
-
-
-def _read_optional(arrays: ArrayArchive, name: str) -> Array | None:
-    return _read_numbers(arrays, name) if name in arrays.names else None
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions of a model for the samples of a split.
-
-    Attributes:
-        labels: (N,), whole numbers.
-        probabilities: (N, classes), softmax of the outputs, float32.
-        mistakes: the samples that it got wrong with the highest probability: (K,), positions in the split.
-        pictures: of the mistakes: (K, H, W) or (K, H, W, 3) of uint8; None where samples are no images.
-    """
-
-    labels: Array
-    probabilities: Array
-    mistakes: Array
-    pictures: Array | None
-
-    @property
-    def consistent(self) -> bool:
-        """True if the arrays have the shapes and numbers that belong together."""
-        if self.probabilities.ndim != 2 or self.labels.shape != self.probabilities.shape[:1] or self.mistakes.ndim != 1:
-            return False
-        samples, classes = self.probabilities.shape
-        inside = _within(self.labels, classes) and _within(self.mistakes, samples)
-        return inside and (self.pictures is None or self.pictures.shape[:1] == self.mistakes.shape)
-
-    @property
-    def correct(self) -> Array:
-        """(N,) of bool: whether the most probable class is the label."""
-        hits: Array = self.probabilities.argmax(1) == self.labels
-        return hits
-
-
-@dataclass(frozen=True)
-class Reconstructions:
-    """Reconstructions of samples of a split; see `hpo.training.predictions.SplitPredictions`.
-
-    Attributes:
-        labels: (M,), whole numbers.
-        codes: (M, 2), on a plane; None of a model without an encoder.
-        explained: the share of the variance of the latent numbers that the plane has.
-        originals, reconstructions: (K, H, W) or (K, H, W, 3) of uint8; None where samples are no images.
-    """
-
-    labels: Array
-    codes: Array | None
-    explained: float
-    originals: Array | None
-    reconstructions: Array | None
 
 
 @dataclass(frozen=True)
@@ -145,37 +84,24 @@ class EvaluationRun:
     file: Path | None = None
 
     def predictions(self, split: str) -> Predictions | None:
-        """Read those of the split `validation` or `test`; None where they are not here."""
-        if self.file is None:
-            return None
-        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
-            if f"{split}_probabilities" not in arrays.names:
-                return None
-            found = Predictions(
-                _read_numbers(arrays, f"{split}_labels").astype(np.int64),
-                _read_numbers(arrays, f"{split}_probabilities").astype(np.float32),
-                _read_numbers(arrays, f"{split}_mistakes").astype(np.int64),
-                _read_optional(arrays, f"{split}_pictures"),
-            )
-        if not found.consistent:
-            raise DataError(f"{self.file}: its arrays do not belong together; {AGAIN}")
-        return found
+        """Read those of classes for the split `validation` or `test`; None where they are not here."""
+        return None if self.file is None else read_predictions(self.file, split)
+
+    def label_predictions(self, split: str) -> LabelPredictions | None:
+        """Read those of several labels for the split `validation` or `test`; None where they are not here."""
+        return None if self.file is None else read_label_predictions(self.file, split)
+
+    def target_predictions(self, split: str) -> TargetPredictions | None:
+        """Read those of real numbers for the split `validation` or `test`; None where they are not here."""
+        return None if self.file is None else read_target_predictions(self.file, split)
 
     def reconstructions(self, split: str) -> Reconstructions | None:
         """Read those of the split `validation` or `test`; None where they are not here, or the model has classes."""
-        if self.file is None:
-            return None
-        with open_npz(self.file, ARTIFACT_LIMIT, AGAIN) as arrays:
-            if not {f"{split}_codes", f"{split}_originals"} & arrays.names:
-                return None
-            labels, explained = (_read_optional(arrays, f"{split}_{name}") for name in ("labels", "explained"))
-            return Reconstructions(
-                np.zeros(0, np.int64) if labels is None else labels,
-                _read_optional(arrays, f"{split}_codes"),
-                1.0 if explained is None or explained.size != 1 else float(explained.item()),
-                _read_optional(arrays, f"{split}_originals"),
-                _read_optional(arrays, f"{split}_reconstructions"),
-            )
+        return None if self.file is None else read_reconstructions(self.file, split)
+
+    def importance(self) -> FeatureImportance | None:
+        """Read the permutation importance of a table's features; None where it is not here."""
+        return None if self.file is None else read_importance(self.file)
 
 
 @dataclass(frozen=True)
@@ -232,6 +158,7 @@ class EvaluationResults:
         path: what `--dataset` takes for that data set.
         test_set_read_at: when its test set was first read; naive local time.
         function: the objective function that was called, as a label; empty where models were trained.
+        data: the data set's reference: its task, and the names of its classes, labels or targets; None of a function.
     """
 
     studies: tuple[str, ...]
@@ -244,6 +171,7 @@ class EvaluationResults:
     path: str = ""
     test_set_read_at: datetime | None = None
     function: str = ""
+    data: DatasetReference | None = None
 
     @property
     def validation_metric(self) -> str | None:
@@ -258,6 +186,11 @@ class EvaluationResults:
     def test_metric(self) -> str | None:
         """The metric of the test score; None where the objective says nothing of data (as `parameter_count`)."""
         return None if self.function else test_metric(self.objective.metric)
+
+    def name_output(self, number: int) -> str:
+        """Return what a class, label or target is called: its number where the data set has no names."""
+        names = () if self.data is None else self.data.output_names
+        return one_line(names[number]) if number < len(names) else str(number)
 
     @cached_property
     def best(self) -> CandidateRuns | None:
@@ -361,6 +294,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             None,
         ),
         "" if function is None else function.label,
+        data,
     )
 
 

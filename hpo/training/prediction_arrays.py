@@ -1,0 +1,202 @@
+"""Arrays that a report on a model's predictions is made of, by task; small, however many samples there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo.datasets import Feature
+from hpo.training.data import Data
+
+__all__ = [
+    "SAMPLES_LIMIT",
+    "RawSplit",
+    "choose_samples",
+    "classification_arrays",
+    "multilabel_arrays",
+    "regression_arrays",
+    "to_images",
+]
+
+Array = np.ndarray[Any, Any]
+SAMPLES_LIMIT = 20_000
+MISTAKES = 32
+BINS = 10  # of a feature, each with as many samples
+FEWEST = 10  # samples of a category that has a bin of its own
+FEATURES_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Samples of a split as they are in the data set, before any scaling.
+
+    Attributes:
+        x: (N, features) of a table; None where samples are none.
+        features: what its columns mean.
+        rows: of the samples in their file, from 1, (N,); else their positions in the data set's array, from 0.
+        in_file: whether they are rows of a file.
+    """
+
+    x: Array | None = None
+    features: Sequence[Feature] = ()
+    rows: Array | None = None
+    in_file: bool = False
+
+    def number(self, positions: Array) -> dict[str, Array]:
+        """Return the rows of samples as arrays of a file of predictions; nothing where they are not known."""
+        if self.rows is None:
+            return {}
+        return {"worst_rows": self.rows[positions].astype(np.int64), "worst_in_file": np.array(self.in_file)}
+
+
+def choose_samples(count: int, limit: int = SAMPLES_LIMIT) -> Array:
+    """Return the positions of the samples that are stored: the same in each run, so that runs are paired by sample."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))
+
+
+# Classes.
+
+
+def classification_arrays(outputs: Tensor, batch: tuple[Tensor, Tensor], data: Data, raw: RawSplit) -> dict[str, Array]:
+    """Return labels, probabilities and the most confident mistakes of outputs (N, classes)."""
+    x, y = batch
+    probabilities = outputs.softmax(1)
+    confidence, predicted = probabilities.max(1)
+    wrong = torch.nonzero(predicted != y).flatten()
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]]
+    arrays = {
+        "labels": y.cpu().numpy(),
+        "probabilities": probabilities.cpu().numpy().astype(np.float16),
+        "mistakes": worst.cpu().numpy(),
+        **raw.number(worst.cpu().numpy()),
+    }
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        arrays["pictures"] = to_images(x[worst], data)
+    return arrays
+
+
+def to_images(x: Tensor, data: Data) -> Array:
+    """Return scaled images (K, channels, H, W) as they were, or where their scaling is unknown between their extremes.
+
+    They are uint8, (K, H, W) or (K, H, W, 3).
+    """
+    values = x.cpu().numpy().astype(np.float64)
+    if data.scaling is not None:
+        shape = (1, -1, 1, 1)
+        values = values * data.scaling.scale.reshape(shape) + data.scaling.shift.reshape(shape)
+    if data.scaling is None or not data.raw_bytes:
+        low, high = (values.min(), values.max()) if values.size else (0.0, 1.0)
+        values = 255 * (values - low) / max(high - low, 1e-12)
+    images: Array = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+
+
+# Several labels.
+
+
+def multilabel_arrays(outputs: Tensor, y: Tensor) -> dict[str, Array]:
+    """Return labels and probabilities of outputs (N, labels)."""
+    chosen = choose_samples(len(y))
+    return {
+        "labels": y.cpu().numpy()[chosen].astype(np.uint8),
+        "probabilities": outputs.sigmoid().cpu().numpy()[chosen].astype(np.float16),
+        "count": np.array(len(y)),
+    }
+
+
+# Real numbers.
+
+
+def regression_arrays(outputs: Tensor, y: Tensor, data: Data, raw: RawSplit, *, deviations: bool) -> dict[str, Array]:
+    """Return targets, predictions, the worst of these, and residuals by feature, all in the targets' own units.
+
+    Args:
+        outputs: (N, T), or (N, 2 T) with the logarithms of the variances last.
+        y: (N, T), scaled.
+        data: the data set, which undoes the scaling.
+        raw: the samples as they are in the data set.
+        deviations: whether the outputs have variances.
+    """
+    targets = data.to_targets(y).cpu().numpy().astype(np.float64)
+    predictions = data.to_targets(outputs).cpu().numpy().astype(np.float64)
+    scale = np.ones(targets.shape[1]) if data.target_scaling is None else data.target_scaling.scale.reshape(-1)
+    chosen = choose_samples(len(targets))
+    errors = np.square((targets - predictions) / scale).sum(1)
+    worst = np.argsort(-errors, kind="stable")[:MISTAKES]
+    arrays = {
+        "targets": targets[chosen].astype(np.float32),
+        "predictions": predictions[chosen].astype(np.float32),
+        "count": np.array(len(targets)),
+        "worst_targets": targets[worst].astype(np.float32),
+        "worst_predictions": predictions[worst].astype(np.float32),
+        **raw.number(worst),
+        **_residuals_by_feature(targets - predictions, raw),
+    }
+    if deviations:
+        variances = outputs[:, data.classes :].cpu().numpy().astype(np.float64)
+        arrays["deviations"] = (np.exp(variances[chosen] / 2) * scale).astype(np.float32)
+    return arrays
+
+
+def _residuals_by_feature(residuals: Array, raw: RawSplit) -> dict[str, Array]:
+    """Return mean and deviation of the residuals (N, T) over bins of each feature."""
+    if raw.x is None or raw.x.ndim != 2 or raw.x.shape[1] > FEATURES_LIMIT or len(raw.x) != len(residuals):
+        return {}
+    found: list[tuple[int, str, Array]] = []
+    for i in range(raw.x.shape[1]):
+        feature = raw.features[i] if raw.features else Feature(name=f"feature {i}", column="")
+        bins = _category_bins if feature.kind == "category" else _number_bins
+        found += [(i, label, rows) for label, rows in bins(raw.x[:, i], feature).items() if len(rows)]
+    return {
+        "features": np.array([each.name[:60] for each in raw.features] or _numbered(raw.x.shape[1])),
+        "bin_features": np.array([i for i, _, _ in found]),
+        "bin_labels": np.array([label[:60] for _, label, _ in found]),
+        "bin_counts": np.array([len(rows) for _, _, rows in found]),
+        "bin_means": np.array([residuals[rows].mean(0) for _, _, rows in found], np.float32),
+        "bin_deviations": np.array([residuals[rows].std(0) for _, _, rows in found], np.float32),
+    }
+
+
+def _numbered(count: int) -> list[str]:
+    return [f"feature {i}" for i in range(count)]
+
+
+def _number_bins(values: Array, feature: Feature) -> Mapping[str, Array]:  # noqa: ARG001  as categories have it
+    """Return the samples of bins by quantiles, by what they are called.
+
+    The outer bins are open: their bounds would be the values of single rows.
+    """
+    missing = np.isnan(values.astype(np.float64))
+    known = values[~missing]
+    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.zeros(0)
+    places = np.searchsorted(edges, values, side="right")
+    texts = [f"{edge:.3g}" for edge in edges]
+    names = [f"{low} to {high}" for low, high in pairwise(texts)]
+    labels = [f"below {texts[0]}", *names, f"from {texts[-1]}"] if texts else ["all"]
+    bins: dict[str, list[Array]] = {}
+    for i, label in enumerate(labels):  # close edges may have the same three digits
+        bins.setdefault(label, []).append(np.flatnonzero(~missing & (places == i)))
+    joined = {label: np.concatenate(parts) for label, parts in bins.items()}
+    return {**joined, "missing": np.flatnonzero(missing)}
+
+
+def _category_bins(codes: Array, feature: Feature) -> Mapping[str, Array]:
+    """Return the samples of each frequent category, by its value; rare ones, which could name a person, are joined."""
+    missing = np.isnan(codes)
+    whole = np.where(missing, -1, codes).astype(np.int64)
+    counts = np.bincount(whole[~missing], minlength=len(feature.categories) + 1)
+    frequent = [code for code in np.argsort(-counts[1:], kind="stable")[: BINS - 1] + 1 if counts[code] >= FEWEST]
+    bins = {feature.categories[code - 1]: np.flatnonzero(whole == code) for code in frequent}
+    return {
+        **bins,
+        "any other": np.flatnonzero(~missing & ~np.isin(whole, frequent)),
+        "missing": np.flatnonzero(missing),
+    }
