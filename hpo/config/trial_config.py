@@ -233,7 +233,7 @@ class TrialConfig(BaseModel):
     ] = 0.1
     numeric_bins: Annotated[
         int,
-        Field(ge=2, le=1024, description="bins of each number's range"),
+        Field(ge=1, le=1024, description="bins of each number's range"),
         Group("table"),
         when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
     ] = 16

@@ -65,19 +65,23 @@ class PiecewiseLinearEmbedding(nn.Module):
     """
 
     edges: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, features: int, edges: list[float], size: int) -> None:
         super().__init__()
+        bins = len(edges) - 1
+        least, most = [-math.inf] + [0.0] * (bins - 1), [1.0] * (bins - 1) + [math.inf]
         # They follow from the configuration and are no part of the weights.
-        self.register_buffer("edges", torch.tensor(edges), persistent=False)
-        self.linear = FeatureLinear(features, len(edges) - 1, size)
+        for name, values in (("edges", edges), ("least", least), ("most", most)):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+        self.linear = FeatureLinear(features, bins, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the embeddings (n, features * size) of numbers (n, features)."""
         low, high = self.edges[:-1], self.edges[1:]
-        shares = (x.unsqueeze(2) - low) / (high - low)
-        first, inner, last = shares[..., :1].clamp(max=1), shares[..., 1:-1].clamp(0, 1), shares[..., -1:].clamp(min=0)
-        embedded: Tensor = self.linear(torch.cat([first, inner, last], 2))
+        shares = torch.clamp((x.unsqueeze(2) - low) / (high - low), self.least, self.most)
+        embedded: Tensor = self.linear(shares)
         return embedded
 
 

@@ -211,7 +211,11 @@ def test_a_member_that_diverges_changes_no_other(kind):
 @pytest.mark.parametrize("answers", [3, 7])
 @pytest.mark.parametrize(
     ("kind", "optimizers", "dropout"),  # several stacks draw their noise in turns, which an interruption changes
-    [(KINDS[1], ("adamw", "adamw"), 0.3), (KINDS[3], ("nadam", "nadam"), 0.3), (KINDS[3], ("adam", "rmsprop", "sgd"), 0.0)],
+    [
+        (KINDS[1], ("adamw", "adamw"), 0.3),
+        (KINDS[3], ("nadam", "nadam"), 0.3),
+        (KINDS[3], ("adam", "rmsprop", "sgd"), 0.0),
+    ],
 )
 def test_a_cohort_goes_on_from_its_checkpoints(kind, optimizers, dropout, answers, tmp_path):
     configs = [
