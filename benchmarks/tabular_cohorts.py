@@ -2,12 +2,11 @@
 
     python -m benchmarks.tabular_cohorts [--rounds 7] [--models 25] [--width 64] [--batch 256] [--threads 2]
 
-The rival is our own loop with one model, `ModuleLearner`: torch's autograd and its fused AdamW. Both do the same steps on
-the same batches, the record of outputs included. The table has the columns of the census data "adult": 6 numbers, and 8
-categories of 2 to 42 values. A figure is the time of a step of one model: of a cohort's step, the share of each member.
-Ratios are medians over the rounds, with the least and the largest. Each contender trains with one thread or with all,
-whichever a first turn found faster; the number is said. A round measures both, so that what else the machine does falls
-on both alike.
+The rival is our own loop with one model, `ModuleLearner`: torch's autograd and its fused AdamW. Both do the same steps
+on the same batches, the record of outputs included. The table has the columns of the census data "adult": 6 numbers,
+and 8 categories of 2 to 42 values. A figure is the time of a step of one model: of a cohort's step, the share of each
+member. Ratios are medians over the rounds, with the least and the largest. Each contender trains with one thread or
+with all, whichever a first turn found faster; the number is said. Other work on the machine falls on both alike.
 """
 
 from __future__ import annotations
