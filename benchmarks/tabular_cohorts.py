@@ -48,8 +48,9 @@ def make_data() -> Data:
     codes = np.stack([rng.integers(0, count, ROWS) for count in CATEGORIES], 1)
     x = np.concatenate([rng.normal(size=(ROWS, NUMBERS)), codes], 1).astype(np.float32)
     y = (x[:, 0] + (codes[:, 0] % 3) - 1 + rng.normal(size=ROWS) > 0).astype(np.int64)
-    split = torch.from_numpy(x), torch.from_numpy(y)
-    return TableData(*split, *(part[:0] for part in split), CLASSES, CPU, 0, Dataset((x, y)), "adult", "standard")
+    samples, labels = torch.from_numpy(x), torch.from_numpy(y)
+    none = samples[:0], labels[:0]
+    return TableData(samples, labels, *none, CLASSES, CPU, 0, Dataset((x, y)), "adult", "standard")
 
 
 def cases(width: int, batch: int) -> dict[str, dict[str, object]]:
@@ -68,7 +69,7 @@ def cases(width: int, batch: int) -> dict[str, dict[str, object]]:
 def compare(parameters: dict[str, object], data: Data, arguments: argparse.Namespace) -> tuple[Contender, Contender]:
     """Return the cohort and its rival, measured in turns."""
     rates = np.geomspace(3e-4, 3e-3, arguments.models).tolist()
-    cohort = [TrialConfig(**parameters, learning_rate=rate) for rate in rates]
+    cohort = [TrialConfig.model_validate({**parameters, "learning_rate": rate}) for rate in rates]
     stacked = StackedLearner(members(cohort), data.shape, data.classes, CPU)
     rival = ModuleLearner(Member(cohort[0]), data.shape, data.classes, CPU)
     found = Contender([Ours(stacked, data)], len(cohort)), Contender([Ours(rival, data)], 1)

@@ -6,13 +6,14 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from hpo.config.model_size import embedding_sizes, resolve_width
 from hpo.config.trial_config import TrialConfig, parameter_rows
 from hpo.datasets import SampleShape
-from hpo.errors import ConfigError
-from hpo.training.models import build_model, parameter_count
+from hpo.errors import ConfigError, RequestError
+from hpo.training.models import build_model, parameter_count, restore_model
 from hpo.training.tabular_models import FeatureEmbedding, PeriodicEmbedding, PiecewiseLinearEmbedding
 
 SHAPE = SampleShape((5,), categories=(4, 9))  # three numbers, and two categories
@@ -180,6 +181,19 @@ def test_a_mean_and_a_variance_for_each_target():
     for model in ("mlp", "resnet_tabular"):
         sized = TrialConfig(**config.effective() | {"model": model})
         assert build_model(sized, SHAPE, 2)(samples()).shape == (7, 4)
+
+
+@pytest.mark.parametrize("model", ["mlp", "resnet_tabular"])
+@pytest.mark.parametrize("embedding", ["periodic", "piecewise_linear"])
+def test_weights_are_restored(model, embedding, tmp_path):
+    config = TrialConfig(model=model, numeric_embedding=embedding, width=4)
+    module = build_model(config, SHAPE, 2).eval()
+    save_file(module.state_dict(), tmp_path / "weights.safetensors")
+    again = TrialConfig(**config.effective() | {"seed": 1})
+    restored = restore_model(again, SHAPE, 2, tmp_path / "weights.safetensors").eval()
+    assert torch.equal(restored(samples()), module(samples()))
+    with pytest.raises(RequestError, match="do not fit the model"):
+        restore_model(again, SampleShape((5,), categories=(4, 8)), 2, tmp_path / "weights.safetensors")
 
 
 def test_todays_configurations_have_no_new_parameters():
