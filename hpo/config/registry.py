@@ -427,7 +427,12 @@ def _reason(error: Exception) -> str:
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
 DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
-MLP = SHARED | DENSE
+PERIODIC = {"periodic_frequencies", "periodic_sigma"}
+TABLE = {"embedding_factor", "numeric_embedding", "numeric_embedding_size", "numeric_bins"} | PERIODIC
+MLP = SHARED | DENSE | TABLE
+RESNET_TABULAR = (
+    frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
+)
 AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
 CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
 
@@ -440,6 +445,14 @@ models.add(
         "hpo.training.models",
         uses=AUTOENCODER,
         reconstructs=True,
+    )
+)
+models.add(
+    ModelEntry(
+        "resnet_tabular",
+        "hpo.training.tabular_models.resnet_tabular",
+        "hpo.training.tabular_models",
+        uses=RESNET_TABULAR,
     )
 )
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
-from hpo.config.model_size import count_outputs, resolve_width
+from hpo.config.model_size import count_outputs, measure_input, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
 from hpo.training.memory import is_out_of_memory
+from hpo.training.tabular_models import FeatureEmbedding
 from hpo.utils.text import shorten, summarize_error
 
 __all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
@@ -44,7 +45,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     entry = registry.models.get(config.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
+        model = _make_module(config, shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")
         _probe(model, config.model, shape, count_outputs(config, shape, classes))
@@ -80,10 +81,16 @@ def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -
 
 def _weight_shapes(config: TrialConfig, shape: Shape, classes: int) -> dict[str, Shape]:
     """Return the shapes of a built-in model's weights, for which no memory is taken."""
-    entry = registry.models.get(config.model)
     with torch.device("meta"):
-        model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
+        model = _make_module(config, shape, classes)
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def _make_module(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
+    """Call the model's function, with the number of outputs that the loss needs."""
+    outputs = classes if config.reconstructs else count_outputs(config, shape, classes)
+    module: nn.Module = registry.models.get(config.model).load()(resolve_width(config, shape, classes), shape, outputs)
+    return module
 
 
 def _check_shapes(expected: dict[str, Shape], stored: dict[str, Shape]) -> None:
@@ -99,9 +106,17 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build a multilayer perceptron of `config.hidden_widths` units, with normalisation, activation and dropout."""
-    widths = [math.prod(shape), *config.hidden_widths]
-    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    """Build a multilayer perceptron of `config.hidden_widths` units, with normalisation, activation and dropout.
+
+    The categories of a table are embedded, and its numbers where `numeric_embedding` says so; see `FeatureEmbedding`.
+
+    Raises:
+        ConfigError: there is a numeric embedding, and the samples are not the features of a table.
+    """
+    size = measure_input(config, shape)
+    widths = [size.width, *config.hidden_widths]
+    layers: list[nn.Module] = [FeatureEmbedding(config, shape)] if size.embedded else []
+    layers += [nn.Flatten()] if len(shape) > 1 else []
     return nn.Sequential(*layers, *_dense_layers(config, widths), nn.Linear(widths[-1], classes))
 
 
@@ -135,7 +150,16 @@ class Autoencoder(nn.Module):
 
 
 def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG001  as all models have
-    """Build an autoencoder of dense layers; see `Autoencoder`."""
+    """Build an autoencoder of dense layers; see `Autoencoder`.
+
+    Raises:
+        ConfigError: samples have categories, whose codes are no numbers to reconstruct.
+    """
+    if categories := len(getattr(shape, "categories", ())):
+        raise ConfigError(
+            f"model = 'autoencoder': reconstructs numbers, but {categories} of the {shape[0]} features are categories; "
+            "drop their columns, or use model = 'mlp'"
+        )
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 
