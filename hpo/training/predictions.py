@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.registry import BUILTIN_METRICS, MetricEntry
+from hpo.config.registry import MetricEntry
 from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
 from hpo.training.learner import EvalResult, ModuleLearner
-from hpo.training.losses import compute_metric, loss_target, reconstruct
+from hpo.training.losses import reconstruct
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import translate_memory_errors
+from hpo.training.metrics import measure_metrics
 from hpo.training.models import build_model
 from hpo.training.process_state import contain_user_code
 
@@ -35,7 +36,7 @@ class SplitPredictions:
 
     Attributes:
         scores: see `hpo.training.learner.EvalResult`.
-        metrics: the registered ones, by name.
+        metrics: the built-in and registered ones that were asked for, by name.
         arrays: `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions of the samples that
             it got wrong with the highest probability, and, where samples are images, `pictures` of them in uint8.
             Of a model that reconstructs: where it has an `encoder`, `codes` (M, 2) of the first samples, their latent
@@ -59,9 +60,7 @@ def predict_split(
     """
     x, y = batch
     evaluation = evaluate_weights(outcome, data, x, y)
-    registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
-    target = loss_target(outcome.config, x, y)
-    values = {entry.name: compute_metric(entry.name, entry.load(), evaluation.outputs, target) for entry in registered}
+    (values,) = measure_metrics(metrics, outcome.config, data, x, y, [evaluation.outputs])
     assert evaluation.outputs is not None
     if outcome.config.reconstructs:
         return SplitPredictions(
