@@ -73,7 +73,8 @@ def read_config(
         check_task(config.task, data)
         usual = default_objective([config.model], task=data.task)
         objectives = parse_objectives(objective or table.get("objective", usual))
-        check_objective_metrics({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
+        named = {each.metric: f"objective = '{each.metric}'" for each in objectives}
+        check_objective_metrics(named, [config.model], task=config.task)
         check_compatible(config, data)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error

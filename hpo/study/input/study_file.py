@@ -6,11 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hpo.config import registry
-from hpo.config.choices import Task
+from hpo.config.builtin_metrics import default_metric
 from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import Value
@@ -31,6 +30,7 @@ from hpo.study.definition import (
 )
 from hpo.study.input import templates
 from hpo.study.input.compatibility import check_compatible, check_task
+from hpo.study.input.metric_names import describe_misfit, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
@@ -60,12 +60,9 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
+    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
 )
 DEFAULT_TRIALS = 60
-DEFAULT_OBJECTIVES: Mapping[Task, str] = MappingProxyType(
-    {"classification": "val_accuracy", "multilabel": "val_f1_macro", "regression": "val_r2"}
-)
 T = TypeVar("T")
 FIXED_LIMIT = 1_000_000  # trials that are inserted when the study is created
 TIMEOUT_LIMIT = 3650 * 86_400  # seconds
@@ -113,16 +110,18 @@ def parse_definition(
     space = _space(table, base, declarations)
     dataset = _find_dataset(table, space, base)
     space = _add_dataset_parameters(space, dataset, declarations)
-    usual = default_objective(space.models, declarations, dataset.task)
-    objectives = parse_objectives(table.get("objective", usual))
+    task = dataset.task
+    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)))
+    recorded = parse_recorded(table.get("metrics", ()))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
     pruner = parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest_epochs(space), len(objectives))
     constraints = read_constraints(table.get("constraints", ()), sampler.name)
-    metrics = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
+    metrics = {name: f"metrics: '{name}'" for name in recorded}
+    metrics |= {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
-    check_objective_metrics(metrics, space.models, declarations)
+    check_objective_metrics(metrics, space.models, declarations, task)
     _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
@@ -144,6 +143,7 @@ def parse_definition(
         if report is None
         else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives)),
         record_steps=_get_flag(table, "record_steps"),
+        recorded=recorded,
     )
     if baseline is not None:
         _with_prefix("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
@@ -258,15 +258,17 @@ def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> 
 
 
 def default_objective(
-    models: Iterable[str], declarations: Declarations = NONE_DECLARED, task: Task = "classification"
+    models: Iterable[str], declarations: Declarations = NONE_DECLARED, task: str = "classification"
 ) -> str:
-    """Return the objective of a study of these models, for that task, that names none."""
-    reconstructs = any(declarations.get(name).reconstructs for name in models)
-    return "val_loss" if reconstructs else DEFAULT_OBJECTIVES[task]
+    """Return the objective of a study of these models, on data of that task, that names none."""
+    return default_metric(task, reconstructs=any(declarations.get(name).reconstructs for name in models))
 
 
 def check_objective_metrics(
-    metrics: Mapping[str, str], models: Iterable[str], declarations: Declarations = NONE_DECLARED
+    metrics: Mapping[str, str],
+    models: Iterable[str],
+    declarations: Declarations = NONE_DECLARED,
+    task: str = "classification",
 ) -> None:
     """Refuse metrics that a model does not have.
 
@@ -274,9 +276,11 @@ def check_objective_metrics(
         metrics: by metric, how the study file asks for it; the error begins with that.
         models: names of models.
         declarations: of models and metrics that need not be registered.
+        task: of the data.
 
     Raises:
-        DefinitionError: a metric is of classes and the model reconstructs its input, or the other way round.
+        DefinitionError: a metric is of another task, or only of models that reconstruct their input, or of none of
+            them.
     """
     for model in models:
         entry = declarations.get(model)
@@ -286,10 +290,9 @@ def check_objective_metrics(
             raise DefinitionError(
                 f"{metrics[metric]}: only training loops of your own report it, and model '{model}' is none"
             )
-        missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
-        if missing in metrics:
-            others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
-            raise DefinitionError(f"{metrics[missing]}: model '{model}' has none; use {others}")
+        for metric in (name for name in metrics if not fits(name, task, reconstructs=entry.reconstructs)):
+            why = describe_misfit(metric, model, task, reconstructs=entry.reconstructs)
+            raise DefinitionError(f"{metrics[metric]}: {why}")
 
 
 def parse_objectives(value: object) -> tuple[Objective, ...]:
