@@ -36,9 +36,9 @@ CHUNK = 64
 def make_folder(folder: Path, count: int, size: int) -> list[str]:
     """Write grey PNGs of size x size into a folder per class, and return their paths."""
     try:
-        x, y = datasets.fashion_mnist().train  # type: ignore[misc]
+        x, y = datasets.fashion_mnist().train
     except DataError:
-        x, y = datasets.mnist().train  # type: ignore[misc]
+        x, y = datasets.mnist().train
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 8, (size, size), dtype=np.uint8)
     files = []
