@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo.datasets.dataset import Dataset, is_split
+from hpo.datasets.dataset import Dataset
 from hpo.utils.text import shorten
 
 __all__ = ["DatasetDescription", "describe_dataset"]
@@ -44,7 +44,7 @@ def describe_dataset(dataset: Dataset) -> DatasetDescription:
     """
     test = dataset.test() if callable(dataset.test) else dataset.test
     parts = {"train": dataset.train, "validation": dataset.validation, "test": test}
-    splits = {name: part for name, part in parts.items() if is_split(part)}
+    splits = {name: part for name, part in parts.items() if isinstance(part, tuple)}
     x, _ = splits["train"]
     sizes = ", ".join(f"{len(part[1]):,} {name}" for name, part in splits.items())
     labels = {name: np.asarray(part[1]) for name, part in splits.items()}
