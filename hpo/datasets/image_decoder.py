@@ -1,6 +1,6 @@
-"""Decoder of pictures: a function, and a process that runs it on many files and writes into a memory-mapped array.
+"""Decoder of pictures: a function, and a process that runs it on many files and writes into one file of pixels.
 
-The process imports NumPy and Pillow alone, and so is ready in a fraction of a second. It reads a job per line from its
+The process imports Pillow alone, and so is ready in a tenth of a second. It reads a job per line from its
 standard input and answers each with a line; it ends with its input.
 """
 
@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 __all__ = ["SUFFIXES", "Outcome", "decode_files", "read_header", "run_decoder"]
 
-Array = np.ndarray[Any, Any]
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 # No others are tried, whatever a file's name says: some of Pillow's readers start programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -57,27 +57,36 @@ def read_header(file: str) -> tuple[tuple[int, int], bool]:
         return (image.height, image.width), image.mode not in GREY
 
 
-def decode_files(files: Sequence[str], out: Array) -> list[Outcome]:
-    """Decode files into the rows of `out`, (N, H, W) or (N, H, W, 3), and return what was found in each.
+def decode_files(files: Sequence[str], pixels: int, shape: Sequence[int], first: int) -> list[Outcome]:
+    """Decode files into rows of an array that is a file, and return what was found in each.
 
     Pictures are brought to its size and channels; transparency is dropped, as torchvision's loader does. The row of a
     file that is no picture is black.
+
+    Args:
+        files: their paths.
+        pixels: descriptor of the open file of the array, which is uint8.
+        shape: of the array, (N, H, W) or (N, H, W, 3).
+        first: the row of the first file; the others follow.
     """
-    rows = max(1, STRIP // max(1, out[0].nbytes)) if len(out) else 1
+    size = math.prod(shape[1:])
+    rows = max(1, STRIP // size)
+    outcomes: list[Outcome] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metadata that Pillow cannot make sense of
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        starts = range(0, len(files), rows)
-        return [outcome for i in starts for outcome in _decode_strip(files[i : i + rows], out[i : i + rows])]
-
-
-def _decode_strip(files: Sequence[str], out: Array) -> list[Outcome]:
-    """Decode files through one tall picture: a copy of its pixels is cheaper than one of each small picture's."""
-    count, height, width = out.shape[:3]
-    strip = Image.new("L" if out.ndim == 3 else "RGB", (width, count * height))
-    outcomes = [_decode_file(file, strip, (width, height), row * height) for row, file in enumerate(files)]
-    out[...] = np.asarray(strip).reshape(out.shape)
+        for i in range(0, len(files), rows):
+            strip, found = _decode_strip(files[i : i + rows], shape)
+            os.pwrite(pixels, strip.tobytes(), (first + i) * size)
+            outcomes += found
     return outcomes
+
+
+def _decode_strip(files: Sequence[str], shape: Sequence[int]) -> tuple[Image.Image, list[Outcome]]:
+    """Decode files into one tall picture: a copy of its pixels is cheaper than one of each small picture's."""
+    height, width = shape[1:3]
+    strip = Image.new("L" if len(shape) == 3 else "RGB", (width, len(files) * height))
+    return strip, [_decode_file(file, strip, (width, height), row * height) for row, file in enumerate(files)]
 
 
 def _decode_file(file: str, strip: Image.Image, size: tuple[int, int], top: int) -> Outcome:
@@ -103,6 +112,8 @@ def _decode(content: bytes, strip: Image.Image, size: tuple[int, int], top: int)
     if mode in REAL:
         raise ValueError(f"its pixels are numbers of 32 bits (mode {mode}): save such pictures as .npy")
     if deep:
+        import numpy as np  # which takes longer to import than most folders need
+
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode != strip.mode:
         picture = picture.convert(strip.mode)
@@ -128,11 +139,12 @@ def run_decoder(arguments: Sequence[str]) -> None:
     Args:
         arguments: the path of the array, and its shape, comma-separated.
     """
-    path, shape = arguments
-    out = np.asarray(np.memmap(path, np.uint8, "r+", shape=tuple(map(int, shape.split(",")))))
-    for line in sys.stdin:
-        first, files = json.loads(line)
-        print(json.dumps(decode_files(files, out[first : first + len(files)])), flush=True)  # noqa: T201
+    path, sizes = arguments
+    shape = [int(size) for size in sizes.split(",")]
+    with open(path, "r+b", buffering=0) as pixels:  # noqa: PTH123 - pathlib is not imported here
+        for line in sys.stdin:
+            first, files = json.loads(line)
+            print(json.dumps(decode_files(files, pixels.fileno(), shape, first)), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
