@@ -1,6 +1,6 @@
 """Decoding of many images on all cores, with a progress bar on a terminal.
 
-Many images are decoded by processes of their own, which write into one memory-mapped array: of small images, Pillow
+Many images are decoded by processes of their own, which write into one file of pixels: of small images, Pillow
 spends most of its time in Python, where threads wait for each other. Few are decoded by threads, for which no process
 has to start.
 """
@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hpo.datasets import image_decoder
 from hpo.datasets.image_decoder import Outcome, decode_files
 from hpo.errors import DataError
@@ -32,11 +30,11 @@ Job = tuple[int, list[str]]  # the first row, and the files of the rows from the
 
 
 def decode_all(files: Sequence[str], pixels: Path, shape: tuple[int, ...]) -> list[Outcome]:
-    """Decode files into the rows of a memory-mapped array of uint8, and return what was found in each.
+    """Decode files into the rows of an array of uint8, which is a file, and return what was found in each.
 
     Args:
         files: paths, as many as the array has rows.
-        pixels: the file of the array, of its full size.
+        pixels: the file of the array.
         shape: of the array: (N, H, W) or (N, H, W, 3).
 
     Raises:
@@ -55,11 +53,11 @@ def decode_all(files: Sequence[str], pixels: Path, shape: tuple[int, ...]) -> li
 def _decode_here(
     jobs: queue.SimpleQueue[Job], pixels: Path, shape: tuple[int, ...], advance: Callable[[int], None]
 ) -> dict[int, list[Outcome]]:
-    out = np.asarray(np.memmap(pixels, np.uint8, "r+", shape=shape))
     done = {}
-    for first, files in _take(jobs):
-        done[first] = decode_files(files, out[first : first + len(files)])
-        advance(len(files))
+    with pixels.open("r+b", buffering=0) as file:
+        for first, files in _take(jobs):
+            done[first] = decode_files(files, file.fileno(), shape, first)
+            advance(len(files))
     return done
 
 
@@ -105,11 +103,13 @@ def _take(jobs: queue.SimpleQueue[Job]) -> Iterator[Job]:
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that tells how many more images are done; only a terminal shows it."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     columns: list[Any] = [TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda count: bar.advance(task, count)

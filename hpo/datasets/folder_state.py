@@ -102,17 +102,17 @@ def read_state(path: Path, belongs: Callable[[str], bool] | None = None) -> Fold
     """
     if not path.is_dir():
         raise DataError(f"{path}: is no folder; correct the path")
-    files, others = [], []
+    stats, others, newest = {}, [], 0
     for name, entry in _walk(path):
         if belongs(entry.name) if belongs else is_image(name) or entry.name == LABELS:
             stat = entry.stat()
-            files.append((name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+            stats[name] = f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+            newest = max(newest, stat.st_mtime_ns, stat.st_ctime_ns)
         else:
             others.append(name)
-    files.sort()
-    key = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    newest = max((max(modified, changed) for _, _, modified, changed in files), default=0)
-    return FolderState(path, tuple(name for name, *_ in files), key, newest, tuple(sorted(others)))
+    names = tuple(sorted(stats))
+    key = hashlib.sha256("\n".join(stats[name] for name in names).encode(errors="surrogateescape")).hexdigest()
+    return FolderState(path, names, key, newest, tuple(sorted(others)))
 
 
 def _walk(path: Path, limit: int | None = None) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -119,7 +119,7 @@ def _delete_abandoned(cache: Path) -> None:
 
 def _fill(folder: Path, root: Path, names: Sequence[str], resize: Size | None, where: str) -> dict[str, str]:
     """Decode images into a folder: `pixels` and `index.json`. Return the SHA-256 of each file."""
-    files = [str(root / name) for name in names]
+    files = [f"{root}/{name}" for name in names]
     size, colour = _probe(where, files, resize)
     pixels = folder / "pixels"
     outcomes = _decode(where, files, pixels, size, colour)

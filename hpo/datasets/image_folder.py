@@ -135,8 +135,9 @@ def _list_classes(part: Part, images: Sequence[str], training: bool) -> ImageFil
     notes = [f"{quantity(len(others), 'file')} left out, such as {shorten(others[0])}: no images"] if others else []
     if loose:
         notes.append(f"{quantity(len(loose), 'image')} in no class's folder left out, such as {shorten(loose[0])}")
+    lead = part.lead
     return ImageFiles(
-        [f"{part.lead}{name}" for name in names],
+        [f"{lead}{name}" for name in names],
         np.array(labels),
         rows=np.arange(1, len(names) + 1),
         notes=tuple(notes),
@@ -190,9 +191,9 @@ def _read_labels(part: Part, images: Sequence[str], source: DatasetSource) -> Im
     notes = [f"{quantity(missing, 'image')} without a row in {LABELS} left out"] if missing else []
     if len(keep) < len(names):
         notes.append(f"{quantity(len(names) - len(keep), 'row')} of {LABELS} without a label left out")
-    pick = partial(_pick_column, table, keep)
+    pick, lead = partial(_pick_column, table, keep), part.lead
     return ImageFiles(
-        [f"{part.lead}{names[i]}" for i in keep],
+        [f"{lead}{names[i]}" for i in keep],
         values[0] if len(label) == 1 else np.stack(values, 1),
         tuple(label) if len(label) > 1 or values[0].dtype.kind == "f" else (),
         pick(source.group),
