@@ -40,7 +40,7 @@ class _Facts(BaseModel):
 
 
 class Overlap(_Facts):
-    """Samples of a part that are identical to a training sample, bit by bit.
+    """Samples of a part that are identical to a training sample, bit by bit; of test data to one of validation, too.
 
     Attributes:
         part: which.
@@ -221,8 +221,10 @@ def _describe_overlaps(facts: DataFacts) -> Iterator[DataIssue]:
 def _describe_overlap(overlap: Overlap) -> str:
     count = overlap.equal + overlap.other
     other = f", {overlap.other:,} of them with another label" if overlap.other else ""
-    copies = "is a copy of a training sample" if count == 1 else "are copies of training samples"
-    return f"{count:,} of {quantity(overlap.samples, f'{overlap.part} sample')} ({overlap.share:.2g}) {copies}{other}"
+    source = "training" if overlap.part == "validation" else "training or validation"
+    copies = f"is a copy of a {source} sample" if count == 1 else f"are copies of {source} samples"
+    share = f"{100 * overlap.share:.2g} %" if overlap.share < 1 else "all"
+    return f"{count:,} of {quantity(overlap.samples, f'{overlap.part} sample')} ({share}) {copies}{other}"
 
 
 def _describe_column(fact: ColumnFact) -> DataIssue:

@@ -60,7 +60,11 @@ def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = No
         validation=len(validating),
         test=len(parts["test"].samples) if "test" in parts else None,
         distinct=count_distinct(keys.samples),
-        overlaps=tuple(_compare(name, part, keys.take(train)) for name, part in parts.items() if len(part.samples)),
+        overlaps=tuple(
+            _compare(name, part, keys if name == "test" else keys.take(train))
+            for name, part in parts.items()
+            if len(part.samples)
+        ),
         columns_seen=x.shape[1] if len(x.shape) == 2 else 0,
         columns=tuple(find_columns(dataset, _flat(x), labels)) if len(x.shape) == 2 else (),
         classes=None if task == "regression" else _count_classes(labels, train, validating, dataset.classes),

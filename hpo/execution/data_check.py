@@ -37,8 +37,8 @@ def check_data(study: Study, dataset: Dataset) -> None:
             if found is not None and owner.record_data_facts(found):
                 for line in list_serious_issues(found):
                     log.warning("%s", line)
-    except DataError:
-        raise
+    except DataError as error:
+        raise DataError(f"{study.definition.dataset.name}: {error}") from error
     except (HpoError, MemoryError) as error:  # of the split, which its trials will name; nothing is lost but a note
         log.info("the data were not checked: %s", error)
 
