@@ -340,9 +340,12 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
     samples, labels = _channels_first(x), read_labels(y, name, task)
     if dataset.validation is None and config.validation:
-        train, validation = split_rows(
-            labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
-        )
+        try:
+            train, validation = split_rows(
+                labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
+            )
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     else:
         train, validation = np.arange(len(labels)), np.arange(0)
     scaling = Scaling.fit(config.input_scaling, samples, train)
