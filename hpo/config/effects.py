@@ -143,6 +143,8 @@ WHEN_CLASSES_ARE_WEIGHTED = Effect(
 )
 WHEN_CROSS_ENTROPY = Effect(
     "loss is cross_entropy, of classes",
-    ("loss", "model"),
-    lambda v, models: v["loss"] == "cross_entropy" and not models.get(v["model"]).reconstructs,
+    ("loss", "task", "model"),
+    lambda v, models: (
+        v["loss"] == "cross_entropy" and v["task"] == "classification" and not models.get(v["model"]).reconstructs
+    ),
 )

@@ -38,6 +38,7 @@ from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
+from hpo.study.input.adapted_study import explain_adaptation
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
@@ -123,8 +124,20 @@ def plan_launch(
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    plan = replace(plan, notices=(*plan.definition.dataset.notes, *plan.notices))
+    plan = replace(plan, notices=(*_describe_data(study, plan.definition, keys), *plan.notices))
     return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
+
+
+def _describe_data(study: str | None, definition: Definition, keys: Mapping[str, Any]) -> list[str]:
+    """Return what was guessed about the data, and what follows for the study; a line each."""
+    dataset = definition.dataset
+    notes = list(dataset.notes)
+    if keys.get("dataset") is None:
+        return notes
+    notes += explain_adaptation(study, dataset)
+    if keys.get("objective") is None and dataset.task != "classification":
+        notes.append(f"objective {definition.objectives[0].metric}; name another with --objective")
+    return notes
 
 
 def check_top(top: int | None, source: str | None) -> None:

@@ -29,6 +29,7 @@ from hpo.study.definition import (
     test_metric,
 )
 from hpo.study.input import templates
+from hpo.study.input.adapted_study import adapt_study
 from hpo.study.input.compatibility import check_compatible, check_task
 from hpo.study.input.metric_names import describe_misfit, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
@@ -81,7 +82,11 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     """
     is_path = study.endswith(".toml") or os.sep in study
     path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
-    table = read_document(path) | {key: value for key, value in keys.items() if value is not None}
+    given = {key: value for key, value in keys.items() if value is not None}
+    table = read_document(path)
+    if isinstance(dataset := given.get("dataset"), DatasetReference):
+        table = adapt_study(study, table, dataset)
+    table |= given
     try:
         table["parameters"] = {**get_table(table, "parameters"), **(sets or {})}
         return parse_definition(table, default_name=path.stem, base=path.parent)

@@ -1,0 +1,56 @@
+"""Study files adapted to another data set than their own: an objective of its task, and a space for its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpo.datasets import DatasetReference
+from hpo.study.input import templates
+from hpo.study.input.metric_names import fits
+from hpo.utils.documents import read_document
+
+__all__ = ["adapt_study", "explain_adaptation"]
+
+FIRST = "quickstart"  # the template that is for any data
+FOR_TABLES = "tabular"
+VISITS = 500_000  # of samples in a trial of the first study, by which the number of epochs follows from their number
+LEAST, MOST = 10, 100  # epochs
+
+
+def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference) -> dict[str, Any]:
+    """Return the keys of a study file that is launched on another data set.
+
+    An objective that the data set's task does not have is left out, so that the task's usual one holds. The template
+    `quickstart` has the space of `tabular` where samples are rows of a table, and as many epochs as these call for.
+    """
+    adapted = dict(table)
+    if study == FIRST and _is_table(dataset):
+        tabular = read_document(templates.find_template("studies", FOR_TABLES))
+        epochs = _choose_epochs(dataset)
+        parameters = {**tabular["parameters"], "epochs": epochs, "patience": max(5, epochs // 4)}
+        adapted = {**tabular, "trials": table["trials"], "parameters": parameters}
+    names = [adapted.get("objective")] if isinstance(adapted.get("objective"), str) else adapted.get("objective", ())
+    metrics = [each["metric"] if isinstance(each, Mapping) else each for each in names or ()]
+    if not all(isinstance(each, str) and fits(each, dataset.task, reconstructs=False) for each in metrics):
+        adapted.pop("objective", None)
+        adapted.pop("target", None)
+    return adapted
+
+
+def explain_adaptation(study: str | None, dataset: DatasetReference) -> list[str]:
+    """Return what `adapt_study` does to the template that is for any data, a line each."""
+    if study != FIRST or not _is_table(dataset):
+        return []
+    return [
+        f"samples are rows of a table: the space is that of the template {FOR_TABLES}, and epochs = "
+        f"{_choose_epochs(dataset)} for {dataset.samples:,} rows"
+    ]
+
+
+def _is_table(dataset: DatasetReference) -> bool:
+    return dataset.shape is not None and len(dataset.shape) == 1
+
+
+def _choose_epochs(dataset: DatasetReference) -> int:
+    return min(MOST, max(LEAST, VISITS // (dataset.samples or VISITS)))
