@@ -24,7 +24,7 @@ from hpo.utils.text import quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["SUFFIXES", "TableDataset", "digest", "is_table", "list_roles", "read_frame", "read_rows", "read_source"]
+__all__ = ["SUFFIXES", "TableDataset", "digest", "is_table", "name_columns", "read_frame", "read_rows", "read_source"]
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
@@ -67,7 +67,7 @@ def read_source(path: Path, source: DatasetSource) -> TableDataset:
     Raises:
         DataError: the table, or what the source says of it, cannot be used; the line names file, column and row.
     """
-    return read_frame(read_table(path, exact=list_roles(source)), source, str(path), path.parent)
+    return read_frame(read_table(path, exact=name_columns(source)), source, str(path), path.parent)
 
 
 def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: Path = Path()) -> TableDataset:
@@ -145,16 +145,16 @@ def read_rows(path: Path, schema: TableSchema) -> tuple[Array, Array | None]:
     return x, schema.labels.read(frame, where)
 
 
-def list_roles(source: DatasetSource) -> list[str]:
-    """Return the columns that a source names for another use than as features: labels, group, time and weight."""
+def name_columns(source: DatasetSource) -> list[str]:
+    """Return the columns that a source names for another use than as features."""
     return [*source.label, *(name for name in (source.group, source.time, source.weight) if name is not None)]
 
 
 def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> None:
-    for name in (*source.drop, *list_roles(source)):
+    for name in (*source.drop, *name_columns(source)):
         if name not in frame.columns:
             raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
-    named = [*source.drop, *list_roles(source)]
+    named = [*source.drop, *name_columns(source)]
     for name in named:
         if named.count(name) > 1 and not (name == source.group == source.time):
             raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpo.datasets.columns import Column, describe_columns
 from hpo.datasets.source import DatasetSource
-from hpo.datasets.table import TableDataset, list_roles, read_frame
+from hpo.datasets.table import TableDataset, name_columns, read_frame
 from hpo.datasets.table_file import read_table
 from hpo.utils.text import quantity
 
@@ -46,7 +46,7 @@ def describe_table(path: Path, source: DatasetSource) -> TableDescription:
     Raises:
         DataError: the file cannot be read, or the label cannot be predicted.
     """
-    frame = read_table(path, exact=list_roles(source))
+    frame = read_table(path, exact=name_columns(source))
     columns = describe_columns(frame)
     if not source.label:
         note = "name the column to predict with --label, and the task, the classes and what is held out are told"

@@ -15,7 +15,7 @@ from hpo.utils.text import first_line, quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING_TEXTS", "name_columns", "read_text_table"]
+__all__ = ["MISSING_TEXTS", "clean_names", "read_text_table"]
 
 # What stands for a missing value, beside nothing at all; pandas reads the same ones so, but for the question mark.
 MISSING_TEXTS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "?")
@@ -130,10 +130,10 @@ def _read_names(path: Path, separator: str) -> list[str]:
             )
         if "\0" in name or "\ufffd" in name:
             raise _encoding_error(path, 1)
-    return name_columns(names, f"{path}, line 1")
+    return clean_names(names, f"{path}, line 1")
 
 
-def name_columns(names: Sequence[str], where: str) -> list[str]:
+def clean_names(names: Sequence[str], where: str) -> list[str]:
     """Return names of columns without line breaks and outer spaces; those without a name are called `column_1`.
 
     Raises:
