@@ -126,12 +126,9 @@ def count_values(values: pl.Series) -> pl.DataFrame:
         values = values.drop_nans()
     if values.dtype != pl.Categorical or not len(values):
         return values.value_counts(name="count")
-    codes = values.to_physical().to_numpy()  # counted by polars in ten times as long
-    counts = np.bincount(codes)
-    first = np.zeros(len(counts), np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    found = np.flatnonzero(counts)
-    return pl.DataFrame({"value": values.gather(first[found]).cast(pl.String), "count": counts[found]})
+    found = values.unique()
+    counts = np.bincount(values.to_physical().to_numpy())  # polars counts them in ten times as long
+    return pl.DataFrame({"value": found.cast(pl.String), "count": counts[found.to_physical().to_numpy()]})
 
 
 def _find_range(values: pl.Series) -> tuple[Any, Any] | None:
@@ -178,8 +175,9 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
     if (misfit := find_misfit(values)) is not None:
         row, text = misfit
         return "mixed", f"row {row} holds {shorten(text, 40)}, but nearly all others are numbers; correct or drop it"
-    counts = count_values(values)["count"]
-    once = int((counts == 1).sum())
+    if values.n_unique() <= present / 2:
+        return "category", ""  # no more than half of them are there once
+    once = int((count_values(values)["count"] == 1).sum())
     words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]
     length = float(sample.str.len_chars().mean() or 0)  # type: ignore[arg-type]
     if present > FEW_ROWS and once > present / 2 and (length > LONG_TEXT or words >= MANY_WORDS):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpo.datasets.text_table import read_text_table
+from hpo.datasets.text_table import clean_names, read_text_table
 from hpo.errors import DataError
 from hpo.utils.memory import free_memory
 from hpo.utils.text import first_line, shorten
@@ -60,6 +60,7 @@ def read_table(path: Path, exact: Collection[str] = (), texts: Collection[str] =
             frame = read_text_table(path, exact, texts)
         else:
             frame = _read_binary(path)
+            frame.columns = clean_names(frame.columns, str(path))
     if frame.width == 0 or frame.height == 0:
         raise DataError(f"{path}: holds no rows; it must have columns with names and at least one row")
     return frame

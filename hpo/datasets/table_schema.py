@@ -109,7 +109,9 @@ class TableSchema(BaseModel):
         filled = [0] * len(parts)
         for start in range(0, columns.height, BLOCK):
             here = slice(start, start + BLOCK)
-            values = [column.to_numpy() for column in columns[here].select(expressions)]
+            values = [
+                column.to_numpy() for column in columns[here].lazy().select(expressions).collect()
+            ]  # parts of dates are computed once
             for part, (mask, x) in enumerate(zip(masks, matrices, strict=True)):
                 chosen = np.flatnonzero(mask[here])
                 end = filled[part] + len(chosen)

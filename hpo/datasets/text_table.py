@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from hpo.utils.text import first_line, quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING_TEXTS", "read_text_table"]
+__all__ = ["MISSING_TEXTS", "clean_names", "read_text_table"]
 
 # What stands for a missing value, beside nothing at all; pandas reads the same ones so, but for the question mark.
 MISSING_TEXTS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "?")
@@ -114,27 +114,36 @@ def _find_separator(path: Path) -> str:
 
 
 def _read_names(path: Path, separator: str) -> list[str]:
-    """Return the names of the columns; those without a name, as pandas writes its index, are called `column_1`.
+    """Return the names of the columns.
 
     Raises:
         DataError: there are none, one stands there twice, or the first line holds values instead.
     """
-    names = [name.strip() for name in next(_rows(path, separator), [])]
+    names = next(_rows(path, separator), [])
     if not any(names):
         raise DataError(f"{path}: is empty; it must have a line of column names and at least one row")
     for position, name in enumerate(names, 1):
-        if re.fullmatch(r"[+-]?\d+[.,]\d+", name):
+        if re.fullmatch(r"[+-]?\d+[.,]\d+", name.strip()):
             raise DataError(
                 f"{path}, line 1: holds the value {name} where the name of column {position} should stand; "
                 "put a line of column names above the rows"
             )
         if "\0" in name or "\ufffd" in name:
             raise _encoding_error(path, 1)
-    names = [name or f"column_{position}" for position, name in enumerate(names, 1)]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{path}, line 1: two columns are called '{name}'; give each column a name of its own")
-    return names
+    return clean_names(names, f"{path}, line 1")
+
+
+def clean_names(names: Sequence[str], where: str) -> list[str]:
+    """Return names of columns without line breaks and outer spaces; those without a name are called `column_1`.
+
+    Raises:
+        DataError: one stands there twice.
+    """
+    cleaned = [" ".join(name.split()) or f"column_{position}" for position, name in enumerate(names, 1)]
+    for name in cleaned:
+        if cleaned.count(name) > 1:
+            raise DataError(f"{where}: two columns are called '{name}'; give each column a name of its own")
+    return cleaned
 
 
 def _rows(path: Path, separator: str) -> Iterator[list[str]]:

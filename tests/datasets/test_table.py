@@ -115,6 +115,7 @@ def test_csv_is_read_as_pandas_reads_it(rows, tmp_path_factory):
         ("y, a\n0, 1\n1, 2\n", [1, 2]),
         ("y, a\n0, 1\n1, ?\n", [1, None]),
         ("a|y\n3|0\n4|1\n", [3, 4]),
+        ('" a\n",y\n3,0\n4,1\n', [3, 4]),
         ("\ufeffa,y\r\n3,0\r\n4,1\r\n", [3, 4]),
         ("a,y\r3,0\r4,1\r", [3, 4]),
         ("a,y\n" + "1,0\n" * 12_000 + "1.5,1\n", None),
