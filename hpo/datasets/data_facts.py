@@ -112,7 +112,7 @@ class TargetFact(_Facts):
     """Distribution of a target that is far from symmetric, or has outliers.
 
     Attributes:
-        name: of the target.
+        name: of the target; empty of one alone without a name.
         skewness: third standardised moment.
         outliers: number of samples more than 10 robust standard deviations from the median.
         low, median, high: of its values.
@@ -336,12 +336,13 @@ def _describe_size(facts: DataFacts, metric: str | None) -> Iterator[DataIssue]:
 
 
 def _describe_target(target: TargetFact) -> DataIssue:
+    name = f"target '{target.name}'" if target.name else "the target"
     outliers = f"; {quantity(target.outliers, 'value')} more than 10 robust deviations away" if target.outliers else ""
     log = ", or predict its logarithm" if target.low > 0 and target.skewness > 0 else ""
     return DataIssue(
         "targets",
         False,
-        f"target '{target.name}' is skewed ({target.skewness:.2g}): from {target.low:.4g} to {target.high:.4g}, its "
+        f"{name} is skewed ({target.skewness:.2g}): from {target.low:.4g} to {target.high:.4g}, its "
         f"median {target.median:.4g}{outliers}",
         f'try `loss = ["mse", "huber", "mae"]`, which large values sway less{log}',
     )
