@@ -211,16 +211,17 @@ def _describe_overlaps(facts: DataFacts) -> Iterator[DataIssue]:
     coarse = facts.distinct < COARSE * (facts.train + facts.validation)
     if coarse:
         text += f" (training and validation have only {facts.distinct:,} different samples)"
-    serious = not coarse and any(each.share >= SHARE and each.equal + each.other >= FEWEST for each in found)
+    serious = not coarse and any(each.equal >= max(FEWEST, SHARE * each.samples) for each in found)
     advice = "remove the copies, or keep them on one side with `group = …`: a model is tested on what it has seen"
-    if coarse:
+    if coarse or not any(each.equal for each in found):
         advice = "add features that tell the samples apart, if there are any"
     yield DataIssue("duplicates", serious, text, advice)
 
 
 def _describe_overlap(overlap: Overlap) -> str:
     count = overlap.equal + overlap.other
-    other = f", {overlap.other:,} of them with another label" if overlap.other else ""
+    all_other = overlap.other == count
+    other = f", {'' if all_other else f'{overlap.other:,} of them '}with another label" if overlap.other else ""
     source = "training" if overlap.part == "validation" else "training or validation"
     copies = f"is a copy of a {source} sample" if count == 1 else f"are copies of {source} samples"
     share = f"{100 * overlap.share:.2g} %" if overlap.share < 1 else "all"
