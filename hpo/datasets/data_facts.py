@@ -112,7 +112,7 @@ class TargetFact(_Facts):
     """Distribution of a target that is far from symmetric, or has outliers.
 
     Attributes:
-        name: of the target.
+        name: of the target; empty of one alone without a name.
         skewness: third standardised moment.
         outliers: number of samples more than 10 robust standard deviations from the median.
         low, median, high: of its values.
@@ -211,16 +211,17 @@ def _describe_overlaps(facts: DataFacts) -> Iterator[DataIssue]:
     coarse = facts.distinct < COARSE * (facts.train + facts.validation)
     if coarse:
         text += f" (training and validation have only {facts.distinct:,} different samples)"
-    serious = not coarse and any(each.share >= SHARE and each.equal + each.other >= FEWEST for each in found)
+    serious = not coarse and any(each.equal >= max(FEWEST, SHARE * each.samples) for each in found)
     advice = "remove the copies, or keep them on one side with `group = …`: a model is tested on what it has seen"
-    if coarse:
+    if coarse or not any(each.equal for each in found):
         advice = "add features that tell the samples apart, if there are any"
     yield DataIssue("duplicates", serious, text, advice)
 
 
 def _describe_overlap(overlap: Overlap) -> str:
     count = overlap.equal + overlap.other
-    other = f", {overlap.other:,} of them with another label" if overlap.other else ""
+    all_other = overlap.other == count
+    other = f", {'' if all_other else f'{overlap.other:,} of them '}with another label" if overlap.other else ""
     source = "training" if overlap.part == "validation" else "training or validation"
     copies = f"is a copy of a {source} sample" if count == 1 else f"are copies of {source} samples"
     share = f"{100 * overlap.share:.2g} %" if overlap.share < 1 else "all"
@@ -336,12 +337,13 @@ def _describe_size(facts: DataFacts, metric: str | None) -> Iterator[DataIssue]:
 
 
 def _describe_target(target: TargetFact) -> DataIssue:
+    name = f"target '{target.name}'" if target.name else "the target"
     outliers = f"; {quantity(target.outliers, 'value')} more than 10 robust deviations away" if target.outliers else ""
     log = ", or predict its logarithm" if target.low > 0 and target.skewness > 0 else ""
     return DataIssue(
         "targets",
         False,
-        f"target '{target.name}' is skewed ({target.skewness:.2g}): from {target.low:.4g} to {target.high:.4g}, its "
+        f"{name} is skewed ({target.skewness:.2g}): from {target.low:.4g} to {target.high:.4g}, its "
         f"median {target.median:.4g}{outliers}",
         f'try `loss = ["mse", "huber", "mae"]`, which large values sway less{log}',
     )

@@ -17,7 +17,7 @@ from hpo.errors import ConfigError
 __all__ = ["collect_facts", "find_issues"]
 
 Array = np.ndarray[Any, Any]
-CHUNK = 4096  # samples hashed at once
+CHUNK = 2**24  # bytes hashed at once
 FEWEST = 30  # targets, of which less can be said by chance
 SKEWED, FAR = 2.0, 10.0  # skewness; robust standard deviations from the median
 SHARE = 0.2  # that validates where no study says how many do
@@ -123,8 +123,9 @@ def _flat(x: Any) -> Array:
 
 def _hash_rows(x: Array, labels: Array) -> tuple[Array, Array]:
     samples, pairs = np.empty(len(x), np.int64), np.empty(len(x), np.int64)
-    for start in range(0, len(x), CHUNK):
-        rows = slice(start, start + CHUNK)
+    step = max(1, CHUNK // max(1, x.shape[1] * x.itemsize))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
         content = x[rows] + 0.0 if x.dtype.kind == "f" else x[rows]  # -0.0 and 0.0 are one number
         found = _to_bytes(content)
         samples[rows] = [hash(each) for each in found]
@@ -204,7 +205,7 @@ def _find_odd_targets(labels: NamedLabels) -> Iterator[TargetFact]:
         outliers = int((np.abs(y - median) > FAR * robust).sum()) if robust else 0
         if abs(skewness) >= SKEWED:
             yield TargetFact(
-                name=labels.name(number),
+                name=labels.name(number) if labels.names or labels.values.shape[1] > 1 else "",
                 skewness=skewness,
                 outliers=outliers,
                 low=float(y.min()),

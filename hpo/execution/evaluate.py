@@ -281,7 +281,7 @@ def _load_tested(data: DatasetReference) -> Dataset:
 
 
 def _samples(data: Dataset) -> bytes | None:
-    """Return the first training images of each class as the content of an .npz file; None if samples are no images."""
+    """Return the first training images of each class as the content of an .npz file; None without images or classes."""
     if not isinstance(data.train, tuple) or not is_split(data.train) or data.task not in (None, "classification"):
         return None
     images, labels = _images(data.train[0]), flat_labels(data.train[1], "train")

@@ -193,6 +193,15 @@ def test_few_different_samples_are_no_leak():
     assert topics(Dataset((RNG.integers(0, 2, (N, 3)).astype(np.float32), Y))) == [("duplicates", False)]
 
 
+def test_equal_features_of_different_labels_are_no_leak():
+    x = RNG.integers(0, 30, (N, 2)).astype(np.float32)
+    targets = np.arange(N, dtype=np.float32)[:, None]
+    (issue,) = [issue for issue in describe_facts(find(Dataset((x, targets)))) if issue.topic == "duplicates"]
+    assert not issue.serious
+    assert issue.evidence.endswith("copies of training samples, with another label")
+    assert "tell the samples apart" in issue.advice
+
+
 def test_tensors_and_signed_zeros():
     torch = pytest.importorskip("torch")
     x = torch.zeros(60, 3, dtype=torch.bfloat16)

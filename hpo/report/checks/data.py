@@ -57,7 +57,8 @@ def validation_set(results: Results, _: Evaluations) -> list[Finding]:
     facts = results.data_facts
     if facts is None or not facts.validation:
         return []
-    each = f", at least {facts.classes.rarest_in_validation:,} of each class" if facts.classes else ""
+    name = "label" if facts.task == "multilabel" else "class"
+    each = f", at least {facts.classes.rarest_in_validation:,} of each {name}" if facts.classes else ""
     return _list_findings(results, "validation_set", "validation samples", f"{facts.validation:,} samples{each}")
 
 
