@@ -30,7 +30,10 @@ __all__: list[str] = []
 @format_option("table", "json", "csv")
 @import_option
 def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
-    """Predict the classes of PNG, JPEG and .npy files with the model in FOLDER, as hpo export --weights wrote it.
+    """Predict what FILES hold with the model in FOLDER, as hpo export --weights wrote it.
+
+    Files are tables of new rows (CSV, TSV, Parquet, Arrow, JSON lines), PNG and JPEG images, and .npy arrays. What is
+    predicted are classes, labels with their probabilities, or targets in their own units.
 
     Example: hpo predict model seven.png digits.npy
     """

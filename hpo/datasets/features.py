@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hpo.errors import DataError
 
-__all__ = ["Feature", "SampleShape", "check_matrix"]
+__all__ = ["Feature", "SampleShape", "check_matrix", "find_wrong"]
 
 CHUNK = 4096  # rows that are checked at once
 
@@ -69,23 +69,32 @@ def check_matrix(x: Any, features: Sequence[Feature], where: str) -> None:
             f"{where}: samples of shape {tuple(x.shape[1:])}, but there are {len(features)} features; give a column of "
             "numbers for each"
         )
-    most = np.array([len(feature.categories) if feature.kind == "category" else np.inf for feature in features])
-    coded = np.isfinite(most)
+    most = [len(feature.categories) if feature.kind == "category" else None for feature in features]
+    if wrong := find_wrong(x, [feature.name for feature in features], most):
+        raise DataError(f"{where}: {wrong}")
+
+
+def find_wrong(x: Any, names: Sequence[str], most: Sequence[int | None]) -> str | None:
+    """Return what is wrong with the first wrong value of a raw matrix (N, columns), and what to do.
+
+    Args:
+        x: the matrix, with NaN where a value is missing.
+        names: of its columns.
+        most: the largest code of each category; None for numbers.
+    """
+    coded = np.array([each is not None for each in most])
+    largest = np.array([each for each in most if each is not None])
     for start in range(0, len(x), CHUNK):
         rows = np.asarray(x[start : start + CHUNK])
-        wrong = np.isinf(rows)
-        codes = rows[:, coded]
-        # Comparisons with NaN are false.
-        wrong[:, coded] |= (codes < 0) | (codes > most[coded]) | (codes != np.floor(codes)) & ~np.isnan(codes)
+        wrong, codes = np.isinf(rows), rows[:, coded]
+        with np.errstate(invalid="ignore"):
+            # Comparisons with NaN are false.
+            wrong[:, coded] |= (codes < 0) | (codes > largest) | (codes != np.floor(codes)) & ~np.isnan(codes)
         if wrong.any():
             row, column = (int(each) for each in np.argwhere(wrong)[0])
-            raise DataError(f"{where}: {_describe_wrong(rows[row, column], features[column], start + row)}")
-
-
-def _describe_wrong(value: Any, feature: Feature, sample: int) -> str:
-    if feature.kind == "number":
-        return f"feature '{feature.name}' of sample {sample} is {value}; replace it, or make it NaN if it is missing"
-    return (
-        f"feature '{feature.name}' of sample {sample} is {value}; a category is a code from 0 to "
-        f"{len(feature.categories)}, or NaN if it is missing"
-    )
+            code = most[column]
+            what = f"feature '{names[column]}' of sample {start + row} is {rows[row, column]}"
+            if code is None:
+                return f"{what}; replace it, or make it NaN if it is missing"
+            return f"{what}; a category is a code from 0 to {code}, or NaN if it is missing"
+    return None

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
 from scipy.special import ndtri
 
-from hpo.datasets.features import Feature, SampleShape
+from hpo.datasets.features import Feature, SampleShape, find_wrong
 from hpo.utils.home import cores
 
 __all__ = ["QUANTILE_BOUND", "CategoryColumn", "NumberColumn", "TableEncoder"]
@@ -134,6 +134,11 @@ class TableEncoder(BaseModel):
     def categories(self) -> tuple[CategoryColumn, ...]:
         """The columns of categories."""
         return tuple(column for column in self.columns if isinstance(column, CategoryColumn))
+
+    def find_wrong(self, x: Array) -> str | None:
+        """Return what is wrong with the first wrong value of a raw matrix (N, columns), and what to do."""
+        most = [len(each.codes) - 2 if isinstance(each, CategoryColumn) else None for each in self.columns]
+        return find_wrong(x, [column.name for column in self.columns], most)
 
     @property
     def names(self) -> tuple[str, ...]:

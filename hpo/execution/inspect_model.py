@@ -42,11 +42,13 @@ def check_inspectable(study: Study) -> None:
     """Refuse a study whose best model cannot be inspected, before anything is trained for it.
 
     Raises:
-        RequestError: no trial is complete, or the best model reconstructs its input.
+        RequestError: no trial is complete, or the best model predicts no classes.
     """
     config = study.config_of(choose_trial(study))
     if config.reconstructs:
         raise RequestError(f"--inside: model '{config.model}' has no classes to look for; leave --inside out")
+    if config.task != "classification":
+        raise RequestError(f"--inside: a {config.task} has no classes to look for; leave --inside out")
 
 
 def inspect_model(study: Study, device: str = "auto") -> None:
@@ -61,13 +63,18 @@ def inspect_model(study: Study, device: str = "auto") -> None:
         device: see `hpo.training.loop.select_device`.
 
     Raises:
-        RequestError: no trial is complete, its weights are missing or another model's, or it reconstructs its input.
+        RequestError: no trial is complete, its weights are missing or another model's, or it predicts no classes, or
+            takes categories.
         DataError, RegistryError: the study's data set, or its model, is not here.
         OutOfMemoryError: the device has too little memory.
     """
     check_inspectable(study)
     restored = restore(study, device=device)
     trial, config, data, model = restored.trial, restored.config, restored.data, restored.model
+    if data.shape.categories:
+        raise RequestError(
+            f"--inside: samples of {data.name} have categories, which no gradient leads to; leave --inside out"
+        )
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:
         landscape = compute_landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hpo.datasets import is_path
+from hpo.datasets.table_encoder import CategoryColumn, NumberColumn
 from hpo.export.format import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
 from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
 from hpo.report.chapters.verdict import interval_text
@@ -13,8 +15,20 @@ from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, metric_text, value_text, values_text
 from hpo.report.render.markdown import render_brief
 from hpo.report.stats.evaluation_stats import compare_candidates
+from hpo.utils.text import quantity, shorten
 
 __all__ = ["ExportedModel", "model_card"]
+
+NAMES = 20  # of outputs that are listed
+FROM_ROWS = f"""from pathlib import Path
+
+import torch
+from hpo.datasets.table_file import read_table
+from hpo.export.format import read_preprocessing
+
+inputs = read_preprocessing(Path())  # {PREPROCESSING}
+raw = inputs.table.read(read_table(Path("rows.csv"), texts=inputs.table.texts))
+x = torch.from_numpy(inputs.apply(raw))"""
 
 
 @dataclass(frozen=True)
@@ -40,10 +54,9 @@ def model_card(
     """Return the card: the model, its scores, its use, its training and its limits."""
     assert row.config is not None
     inputs = exported.preprocessing
-    task = "that reconstructs the samples" if inputs.reconstructs else f"for the {inputs.classes} classes"
     head = (
-        f"A model ({row.config.model}) {task} of {_data(results)}: trial {row.number} of the study {results.name}, "
-        "the weights of its best epoch."
+        f"A model ({row.config.model}) {_purpose(inputs)} of {_data(results)}: trial {row.number} of the study "
+        f"{results.name}, the weights of its best epoch."
     )
     tests = [line for each in evaluations for line in _test_lines(each, row)]
     chapters = [
@@ -55,9 +68,20 @@ def model_card(
     return render_brief(f"{results.name}, trial {row.number}", head, chapters)
 
 
+def _purpose(inputs: Preprocessing) -> str:
+    if inputs.reconstructs:
+        return "that reconstructs the samples"
+    if inputs.task == "classification":
+        return f"for the {inputs.classes} classes"
+    what = "label" if inputs.task == "multilabel" else "target"
+    names = ", ".join(shorten(name, 40) for name in inputs.output_names[:NAMES])
+    more = ", …" if len(inputs.output_names) > NAMES else ""
+    return f"for {quantity(inputs.classes, what)}{f' ({names}{more})' if names else ''}"
+
+
 def _data(results: Results) -> str:
-    name = results.definition.dataset.name
-    return name.rsplit("/", 1)[-1] if name.endswith(".npz") else name
+    reference = results.definition.dataset
+    return reference.name.rsplit("/", 1)[-1] if is_path(reference.name) else reference.name
 
 
 def _own_score(results: Results, row: TrialRow) -> list[Block]:
@@ -88,33 +112,91 @@ def _test_lines(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
 
 def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block]:
     inputs = exported.preprocessing
-    shape = ", ".join(map(str, inputs.shape))
-    values = "bytes, 0 to 255," if inputs.values == "uint8" else "floats"
-    per = "channel" if len(inputs.shape) > 1 else "feature"
     in_torch = "in plain torch" if exported.plain else "in torch, with torch-hpo"
+    example = "rows.csv" if inputs.table is not None else "samples.npy" if inputs.encoder else "picture.png"
     blocks: list[Block] = [
-        *([] if inputs.reconstructs else [Code("hpo predict . picture.png", caption="in this folder")]),
-        Text(
-            f"Inputs are float32 of shape (any number, {shape}): subtract from a sample's {values} the shift of its "
-            f"{per}, and divide by its scale, both in {PREPROCESSING}. Output i is {_output(row, inputs)}."
-        ),
+        *([] if inputs.reconstructs else [Code(f"hpo predict . {example}", caption="in this folder")]),
+        *(_describe_inputs(inputs) if inputs.encoder is None else _describe_table(inputs)),
+        Text(f"Output i is {_output(row, inputs)}.{_list_outputs(inputs)}"),
         Code(_in_torch(results, exported), "python", in_torch),
     ]
     if exported.onnx is None:
         return blocks
     samples, difference = exported.onnx
+    outputs = "outputs" if inputs.reconstructs else "targets" if inputs.task == "regression" else "logits"
     lines = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{ONNX}")\n'
-    lines += f'({"outputs" if inputs.reconstructs else "logits"},) = session.run(["logits"], {{"x": x}})'
-    checked = f"On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
+    lines += f'({outputs},) = session.run(["logits"], {{"x": x}})'
+    checked = (
+        f"{_describe_graph(inputs)}On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
+    )
     return [*blocks, Code(lines, "python", "in onnxruntime, without torch"), Text(checked)]
 
 
+def _describe_inputs(inputs: Preprocessing) -> list[Block]:
+    shape = ", ".join(map(str, inputs.shape))
+    values = "bytes, 0 to 255," if inputs.values == "uint8" else "floats"
+    per = "channel" if len(inputs.shape) > 1 else "feature"
+    return [
+        Text(
+            f"Inputs are float32 of shape (any number, {shape}): subtract from a sample's {values} the shift of its "
+            f"{per}, and divide by its scale, both in {PREPROCESSING}."
+        )
+    ]
+
+
+def _describe_table(inputs: Preprocessing) -> list[Block]:
+    """Say what the rows of a table hold, and how they become inputs."""
+    assert inputs.encoder is not None
+    rows = [
+        [str(number), column.name, *_describe_column(column)] for number, column in enumerate(inputs.encoder.columns)
+    ]
+    text = (
+        f"The raw matrix of rows has {quantity(len(rows), 'column')} of float32: numbers, and codes of categories, "
+        f"or NaN where they are missing. Inputs are float32 of shape (any number, {inputs.shape[0]}): the numbers, "
+        f"scaled, then a 0 or 1 for each that may be missing, then the codes. {PREPROCESSING} has the categories, and "
+        "the medians and the scaling of the training part."
+    )
+    blocks: list[Block] = [Table(["", "feature", "kind", "if missing"], rows), Text(text)]
+    if inputs.table is not None:
+        blocks.append(Code(FROM_ROWS, "python", "from rows to inputs, with torch-hpo"))
+    return blocks
+
+
+def _describe_column(column: NumberColumn | CategoryColumn) -> tuple[str, str]:
+    """Return what a column of the raw matrix holds, and what stands for a missing value."""
+    if isinstance(column, CategoryColumn):
+        return f"category, code 0 to {len(column.codes) - 2}", "code of its own" if column.missing else "as any other"
+    return "number", value_text(column.median)
+
+
+def _describe_graph(inputs: Preprocessing) -> str:
+    """Say what the ONNX file does beside computing the model."""
+    parts = ["takes the raw matrix and encodes it"] if inputs.encoder is not None else []
+    parts += ["gives targets in their own units"] if inputs.task == "regression" else []
+    return f"It {' and '.join(parts)}. " if parts else ""
+
+
 def _output(row: TrialRow, inputs: Preprocessing) -> str:
-    if not inputs.reconstructs:
-        return "the logit of class i"
     assert row.config is not None
-    logit = "the logit of " if row.config.loss == "binary_cross_entropy" else ""
-    return f"{logit}number i of the input, flattened, as it is reconstructed"
+    if inputs.reconstructs:
+        logit = "the logit of " if row.config.loss == "binary_cross_entropy" else ""
+        return f"{logit}number i of the input, flattened, as it is reconstructed"
+    if inputs.task != "regression":
+        return f"the logit of {'label' if inputs.task == 'multilabel' else 'class'} i"
+    spread = ""
+    if row.config.loss == "gaussian_nll":
+        spread = f"; output {inputs.classes} + i is the logarithm of its variance in units of the squared scale"
+    shift, scale = (", ".join(map(value_text, pair)) for pair in (inputs.target_shift, inputs.target_scale))
+    return f"target i, less its shift ({shift}) and divided by its scale ({scale}){spread}"
+
+
+def _list_outputs(inputs: Preprocessing) -> str:
+    """List the outputs by their names, if they have some."""
+    if not inputs.output_names:
+        return ""
+    named = [f"{i} {shorten(name, 40, quote=False)}" for i, name in enumerate(inputs.output_names[:NAMES])]
+    more = f", … (all in {PREPROCESSING})" if len(inputs.output_names) > NAMES else ""
+    return f" By number: {', '.join(named)}{more}."
 
 
 def _in_torch(results: Results, exported: ExportedModel) -> str:
@@ -123,9 +205,10 @@ def _in_torch(results: Results, exported: ExportedModel) -> str:
         head = "from safetensors.torch import load_file\nfrom torch import nn\n\n"
         return f"{head}model = {exported.plain}\n{load}"
     inputs = exported.preprocessing
-    head = "from pathlib import Path\n\nfrom hpo.study.input.config_file import read_config\n"
+    head = "from pathlib import Path\n\nfrom hpo.export.format import read_preprocessing\n"
+    head += "from hpo.study.input.config_file import read_parameters\n"
     head += "from hpo.training.models import build_model\nfrom safetensors.torch import load_file\n\n"
-    built = f'build_model(read_config(Path("{CONFIG}")).config, {inputs.shape}, {inputs.classes})'
+    built = f'build_model(read_parameters(Path("{CONFIG}")), read_preprocessing(Path()).input_shape, {inputs.classes})'
     own = (
         "# after the import of the module that registers the model\n"
         if any(results.definition.modules.values())
@@ -147,8 +230,13 @@ def _training(row: TrialRow, exported: ExportedModel) -> list[Block]:
 
 
 def _limits(results: Results, exported: ExportedModel, *, tested: bool) -> list[Block]:
-    others = "assigns a class to any other sample as well, often with a high probability"
-    if exported.preprocessing.reconstructs:
+    inputs = exported.preprocessing
+    others = {
+        "classification": "assigns a class to any other sample as well, often with a high probability",
+        "multilabel": "gives labels to any other sample as well, often with a high probability",
+        "regression": "predicts a number for any other sample as well, which may be far off",
+    }[inputs.task]
+    if inputs.reconstructs:
         others = "reconstructs others badly"
     lines = [f"The model only knows samples like those of {_data(results)}, and {others}."]
     if not tested:

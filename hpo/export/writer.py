@@ -13,7 +13,8 @@ import torch
 
 from hpo.errors import RunError
 from hpo.execution.restore import RestoredTrial, choose_trial, restore
-from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Array, Preprocessing
+from hpo.export.graph import make_graph
 from hpo.export.model_card import ExportedModel, model_card
 from hpo.export.onnx import has_onnx, plain_torch, write_onnx
 from hpo.report.data.evaluations import read_evaluations
@@ -92,14 +93,16 @@ def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:
     shutil.copyfile(restored.weights, folder / WEIGHTS)
     (folder / CONFIG).write_text(export_config(results, number), encoding="utf-8")
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    onnx, note = _write_onnx(restored, folder)
+    onnx, note = _write_onnx(restored, preprocessing, folder)
     environment = {name: str(text) for name, text in read_table(restored.trial.system_attrs, ENVIRONMENT).items()}
     exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx)
     (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]
 
 
-def _write_onnx(restored: RestoredTrial, folder: Path) -> tuple[tuple[int, float] | None, str]:
+def _write_onnx(
+    restored: RestoredTrial, preprocessing: Preprocessing, folder: Path
+) -> tuple[tuple[int, float] | None, str]:
     """Write the ONNX file; return the number of samples it was compared on with the largest difference, and a remark.
 
     The former is None if there is no ONNX file.
@@ -108,7 +111,7 @@ def _write_onnx(restored: RestoredTrial, folder: Path) -> tuple[tuple[int, float
         return None, f"{ONNX} is left out: it needs the extra, pip install 'torch-hpo[onnx]'"
     samples = _samples(restored.data)
     try:
-        difference = write_onnx(restored.model, folder / ONNX, samples)
+        difference = write_onnx(make_graph(restored.model, preprocessing), folder / ONNX, samples)
     except RunError as error:  # a user's own model may do what ONNX cannot express
         (folder / ONNX).unlink(missing_ok=True)
         return None, f"{ONNX} is left out: {error}"
@@ -117,30 +120,57 @@ def _write_onnx(restored: RestoredTrial, folder: Path) -> tuple[tuple[int, float
 
 
 def _samples(data: Data) -> torch.Tensor:
+    """Return samples as an ONNX file takes them: rows of a table's raw matrix, else inputs."""
+    if data.encoder is not None:
+        return torch.from_numpy(_rows(data))
     samples = (data.x_val if len(data.y_val) > 1 else data.x_train)[:COMPARED]
     if len(samples) < 2:  # a data set that streams, with hardly any validation samples
         samples = torch.zeros(2, *data.shape)
     return samples
 
 
+def _rows(data: Data) -> Array:
+    """Return training rows of a table, each twice: as it is, and with values that are missing or were never seen."""
+    x = np.asarray(data.dataset.train[0][: COMPARED // 2], np.float32)  # type: ignore[index]
+    changed = x.copy()
+    rows, columns = np.indices(x.shape)
+    changed[(rows + columns) % 3 == 0] = np.nan
+    changed[(rows + columns) % 3 == 1] = 0
+    return np.concatenate([x, changed])
+
+
 def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing:
     """Return the preprocessing that made the data's samples inputs of models, for their split and seed."""
-    channels = data.shape[0]
-    shift, scale = np.zeros(channels), np.ones(channels)
-    if data.scaling is not None:
-        shift, scale = data.scaling.shift, data.scaling.scale
-    elif data.raw_bytes:
-        middle = 127.5 if data.input_scaling == "symmetric" else 0.0
-        shift, scale = shift + middle, scale * (255.0 - middle)
+    shift, scale = _scaling(data)
+    targets = data.target_scaling
     return Preprocessing(
-        shape=data.shape,
+        task=data.task,
+        shape=tuple(data.shape),
         classes=data.classes,
+        output_names=tuple(data.output_names),
         reconstructs=reconstructs,
         values="uint8" if data.raw_bytes else "float",
         shift=_numbers(shift),
         scale=_numbers(scale),
+        target_shift=() if targets is None else _numbers(targets.shift),
+        target_scale=() if targets is None else _numbers(targets.scale),
+        encoder=data.encoder,
+        table=data.dataset.schema,
     )
 
 
-def _numbers(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, ...]:
+def _scaling(data: Data) -> tuple[Array, Array]:
+    """Return shift and scale of each channel or feature; of a table none."""
+    if data.encoder is not None:
+        return np.empty(0), np.empty(0)
+    if data.scaling is not None:
+        return data.scaling.shift, data.scaling.scale
+    shift, scale = np.zeros(data.shape[0]), np.ones(data.shape[0])
+    if data.raw_bytes:
+        middle = 127.5 if data.input_scaling == "symmetric" else 0.0
+        shift, scale = shift + middle, scale * (255.0 - middle)
+    return shift, scale
+
+
+def _numbers(values: Array) -> tuple[float, ...]:
     return tuple(float(value) for value in values)

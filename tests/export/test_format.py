@@ -86,6 +86,12 @@ def test_other_arrays_are_refused(array: np.ndarray, says: str) -> None:
         takes.samples(array)
 
 
+def test_the_first_format_is_read(tmp_path: Path) -> None:
+    (tmp_path / PREPROCESSING).write_text(json.dumps({"format": 1, "reconstructs": False, **RIGHT}))
+    takes = read_preprocessing(tmp_path)
+    assert (takes.task, takes.names, takes.sample_shape) == ("classification", ("0", "1", "2"), (1, 6, 5))
+
+
 RIGHT = {"shape": [1, 6, 5], "classes": 3, "values": "uint8", "shift": [0], "scale": [1]}
 WRONG = [
     (json.dumps({**RIGHT, "scale": [0]}), r"scale\.0: .*greater than 0"),
@@ -97,7 +103,7 @@ WRONG = [
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "is no exported model"), ("{", "JSON"), ('{"format": 2}', "format"), ("\xff", "JSON"), *WRONG],
+    [(None, "is no exported model"), ("{", "JSON"), ('{"format": 3}', "format"), ("\xff", "JSON"), *WRONG],
 )
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, text: str | None, says: str) -> None:
     if text is not None:

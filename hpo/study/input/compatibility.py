@@ -12,7 +12,7 @@ from hpo.errors import ConfigError
 __all__ = ["check_compatible", "check_task"]
 
 
-def check_task(task: str, dataset: DatasetReference) -> None:
+def check_task(task: object, dataset: DatasetReference) -> None:
     """Refuse a task that is not the data set's.
 
     Raises:

@@ -112,9 +112,9 @@ def parse_definition(
         if key not in KEYS:
             raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
-    space = _space(table, base, declarations)
-    dataset = _find_dataset(table, space, base)
-    space = _add_dataset_parameters(space, dataset, declarations)
+    literals = _read_parameters(table, base, declarations)
+    dataset = _find_dataset(table, list_models(literals), declarations, base)
+    space = _make_space(literals, dataset, declarations)
     task = dataset.task
     objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)))
     recorded = parse_recorded(table.get("metrics", ()))
@@ -167,13 +167,15 @@ def _parse_baseline(table: Mapping[str, Any], space: Space, declarations: Declar
     return {name: parameters[name].check(value) for name, value in given.items()}
 
 
-def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> DatasetReference:
-    """Return the data set that the table names, or the usual one of the space's models.
+def _find_dataset(
+    table: Mapping[str, Any], models: Iterable[str], declarations: Declarations, base: Path
+) -> DatasetReference:
+    """Return the data set that the table names, or the usual one of the models.
 
     Raises:
         DefinitionError: a model would have no data to be trained on.
     """
-    trained_by_us = [name for name in space.models if not space.registered.get(name).loop]
+    trained_by_us = [name for name in models if not declarations.get(name).loop]
     default = "mnist" if trained_by_us else registry.NO_DATA
     value = table.get("dataset", default)
     dataset = value if isinstance(value, DatasetReference) else make_reference(value, base)
@@ -183,16 +185,6 @@ def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> Dataset
             f"name a data set"
         )
     return dataset
-
-
-def _add_dataset_parameters(space: Space, dataset: DatasetReference, declarations: Declarations) -> Space:
-    """Return the space with the constants that the data set decides, such as its task."""
-    parameters = space.to_json()
-    new = {name: value for name, value in dataset.parameters.items() if name not in parameters}
-    tasks = {str(point) for each in space.dimensions if each.parameter.name == "task" for point in each.domain.points()}
-    for task in sorted(tasks):
-        check_task(task, dataset)
-    return Space({**parameters, **new}, registered=declarations) if new else space
 
 
 def check_first(definition: Definition, budget: Budget) -> None:
@@ -238,8 +230,8 @@ def check_name(name: str, room: int = ROOM) -> str:
     return name
 
 
-def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> Space:
-    """Return the space that the table names, extended and overridden by its `[parameters]`.
+def _read_parameters(table: Mapping[str, Any], base: Path, declarations: Declarations) -> dict[str, Any]:
+    """Return the domains of the space that the table names, extended and overridden by its `[parameters]`.
 
     Domains that a model declares hold where neither says anything else.
     """
@@ -254,12 +246,24 @@ def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> 
             parameters = read_document(
                 (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
             )
-    try:
-        parameters |= get_table(table, "parameters")
-        own = [model for model in list_models(parameters) if not declarations.has("model", model)]
-        return Space({**list_declared(own), **parameters}, registered=declarations)
-    except RequestError as error:
-        raise type(error)(f"[parameters] {error}") from error
+
+    def add_declared() -> dict[str, Any]:
+        literals = parameters | get_table(table, "parameters")
+        own = [model for model in list_models(literals) if not declarations.has("model", model)]
+        return {**list_declared(own), **literals}
+
+    return _with_prefix("[parameters]", add_declared)
+
+
+def _make_space(literals: Mapping[str, Any], dataset: DatasetReference, declarations: Declarations) -> Space:
+    """Return the space, with the constants that the data set decides, such as its task."""
+
+    def make() -> Space:
+        asked = literals.get("task", dataset.task)
+        check_task(asked["value"] if isinstance(asked, dict) and "value" in asked else asked, dataset)
+        return Space({**dataset.parameters, **literals}, registered=declarations)
+
+    return _with_prefix("[parameters]", make)
 
 
 def default_objective(

@@ -1,0 +1,142 @@
+"""Samples of files: tables of new rows, images and arrays, as an exported model takes them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
+from hpo.errors import RequestError
+from hpo.export.format import Array, Preprocessing
+from hpo.utils.arrays import read_npy
+from hpo.utils.text import first_line, shorten
+
+__all__ = ["FileSamples", "read_samples"]
+
+LIGHT, DARK = 160.0, 85.0  # mean bytes of an image on a light background, and of training data on a dark one
+IMAGE_FORMATS = ("PNG", "JPEG")
+PIXELS_LIMIT = 25_000_000  # of an image, each of which takes up to 16 bytes here
+
+
+@dataclass(frozen=True)
+class FileSamples:
+    """Samples of a file.
+
+    Attributes:
+        path: of the file.
+        x: (N, *sample_shape).
+        rows: whether they are the rows of a table.
+        notes: remarks on them, a line each.
+    """
+
+    path: Path
+    x: Array
+    rows: bool = False
+    notes: Sequence[str] = ()
+
+    def place(self, number: int) -> dict[str, Any]:
+        """Return the file and, of a table, the row of sample `number`."""
+        if self.rows:
+            return {"file": str(self.path), "row": number + 1}
+        return {"file": f"{self.path}[{number}]" if len(self.x) > 1 else str(self.path)}
+
+
+def read_samples(path: Path, inputs: Preprocessing, *, invert: bool = False) -> FileSamples:
+    """Read the samples of a file.
+
+    Args:
+        path: a table, a PNG or JPEG image, or a `.npy` array of one sample or many.
+        inputs: what the model takes.
+        invert: turn dark images on a light background into light ones on a dark background; bytes only.
+
+    Raises:
+        RequestError: the file cannot be read or does not fit; the line names it, and of a table the column and row.
+    """
+    if is_table(path):
+        return _read_rows(path, inputs, invert)
+    try:
+        if path.suffix.lower() == ".npy":
+            return FileSamples(path, _invert(inputs.samples(read_npy(path)), invert))
+        return _image(path, inputs, invert)
+    except ValueError as error:
+        raise RequestError(f"{path}: {error}") from error
+
+
+def _read_rows(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
+    if inputs.table is None:
+        raise RequestError(
+            f"{path}: the model takes samples of shape {inputs.sample_shape}, and no rows of files; give .npy"
+        )
+    if invert:
+        raise RequestError(f"{path}: holds rows of a table; --invert is for bytes")
+    return FileSamples(path, inputs.table.read(read_table(path, texts=inputs.table.texts), str(path)), rows=True)
+
+
+def _invert(samples: Array, invert: bool) -> Array:
+    if invert and samples.dtype != np.uint8:
+        raise ValueError(f"holds {samples.dtype}; --invert is for bytes")
+    return 255 - samples if invert else samples
+
+
+def _image(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
+    """Read an image as one sample of bytes, in the colours and the size that the model takes."""
+    from PIL import Image
+
+    if inputs.table is not None:
+        raise ValueError(f"the model takes rows of a table; give one of {', '.join(TABLE_SUFFIXES)}")
+    if len(inputs.shape) != 3 or inputs.shape[0] not in (1, 3) or inputs.values != "uint8":
+        raise ValueError(
+            f"the model takes {inputs.values} samples of shape {inputs.shape}, which no image is; give .npy"
+        )
+    channels, height, width = inputs.shape
+    image = _open_image(path).convert("L" if channels == 1 else "RGB")
+    notes = []
+    if image.size != (width, height):
+        notes.append(f"{path}: resized from {image.width} x {image.height} to {width} x {height} pixels")
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    array = _invert(np.asarray(image), invert)
+    if not invert and array.mean() > LIGHT and np.mean(inputs.shift) < DARK:
+        notes.append(f"{path}: has a light background, the training data mostly a dark one; --invert inverts it")
+    return FileSamples(path, inputs.samples(array), notes=notes)
+
+
+def _open_image(path: Path) -> Any:
+    """Read an image of a documented format and of a usual size, upright and without transparency.
+
+    Pillow would also open what other programs of the machine draw, and images that unpack to any size.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it warns of is checked here, or of no consequence
+            with Image.open(path, formats=IMAGE_FORMATS) as file:
+                _check_pixels(file.width, file.height)
+                return _remove_alpha(ImageOps.exif_transpose(file))
+    except UnidentifiedImageError:
+        raise ValueError(f"is no {' or '.join(IMAGE_FORMATS)} image, whatever its name says; convert it") from None
+    except ValueError:
+        raise
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"cannot be read: {shorten(reason, 200, quote=False)}") from error
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > PIXELS_LIMIT:
+        raise ValueError(f"has {width} x {height} pixels; at most {PIXELS_LIMIT:,} are read, make it smaller")
+
+
+def _remove_alpha(image: Any) -> Any:
+    """Make transparent pixels black, as the background of most data sets is."""
+    from PIL import Image
+
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
