@@ -13,7 +13,7 @@ from hpo.utils.documents import read_document
 __all__ = ["adapt_study", "explain_adaptation"]
 
 FIRST = "quickstart"  # the template that is for any data
-FOR_TABLES = "tabular"
+FOR_TABLES = "quickstart_table"
 VISITS = 500_000  # of samples in a trial of the first study, by which the number of epochs follows from their number
 LEAST, MOST = 10, 100  # epochs
 
@@ -22,14 +22,13 @@ def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference)
     """Return the keys of a study file that is launched on another data set.
 
     An objective that the data set's task does not have is left out, so that the task's usual one holds. The template
-    `quickstart` has the space of `tabular` where samples are rows of a table, and as many epochs as these call for.
+    `quickstart` becomes `quickstart_table` where samples are rows of a table, with as many epochs as these call for.
     """
     adapted = dict(table)
     if study == FIRST and _is_table(dataset):
-        tabular = read_document(templates.find_template("studies", FOR_TABLES))
+        adapted = read_document(templates.find_template("studies", FOR_TABLES))
         epochs = _choose_epochs(dataset)
-        parameters = {**tabular["parameters"], "epochs": epochs, "patience": max(5, epochs // 4)}
-        adapted = {**tabular, "trials": table["trials"], "parameters": parameters}
+        adapted["parameters"] |= {"epochs": epochs, "patience": max(5, epochs // 4)}
     names = [adapted.get("objective")] if isinstance(adapted.get("objective"), str) else adapted.get("objective", ())
     metrics = [each["metric"] if isinstance(each, Mapping) else each for each in names or ()]
     if not all(isinstance(each, str) and fits(each, dataset.task, reconstructs=False) for each in metrics):
@@ -43,7 +42,7 @@ def explain_adaptation(study: str | None, dataset: DatasetReference) -> list[str
     if study != FIRST or not _is_table(dataset):
         return []
     return [
-        f"samples are rows of a table: the space is that of the template {FOR_TABLES}, and epochs = "
+        f"samples are rows of a table: the study is the template {FOR_TABLES}, with epochs = "
         f"{_choose_epochs(dataset)} for {dataset.samples:,} rows"
     ]
 
