@@ -11,6 +11,7 @@ import click
 
 from hpo.cli.options import app, device_option, import_option, set_option
 from hpo.cli.output import say
+from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.errors import RunError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ __all__: list[str] = []
     "--config", "config_file", type=click.Path(path_type=Path), help="A configuration file, as hpo export writes it."
 )
 @click.option("--dataset", help="A name, or the path of an .npz file; by default mnist.")
-@click.option("--objective", help="The metric whose best epoch is kept; by default val_accuracy.")
+@click.option(
+    "--objective",
+    help="The metric whose best epoch is kept; by default that of the task: val_accuracy, val_f1_macro or val_r2.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -101,6 +105,8 @@ def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
         say("the loop has pruned itself")
     if (best := result.best) is not None:
         which, split = ("best", "val") if "val_loss" in best else ("last", "train")
-        shown = [name for each in ("accuracy", "loss", "reconstruction_error") if (name := f"{split}_{each}") in best]
+        fixed = ("accuracy", "r2", "loss", "reconstruction_error")
+        shown = [name for each in fixed if (name := f"{split}_{each}") in best]
+        shown += [name for name in best if name in BUILTIN_METRICS and name not in shown and split == "val"]
         shown = shown or [name for name in best if name not in ("epoch", "seconds")]  # of a loop of the user's own
         click.echo(f"{which} epoch {result.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")

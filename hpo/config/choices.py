@@ -21,6 +21,7 @@ __all__ = [
     "SCHEDULES",
     "TASKS",
     "TASK_LOSSES",
+    "Direction",
     "Initialisation",
     "Optimizer",
     "Schedule",
@@ -122,6 +123,7 @@ INITIALISATIONS: Mapping[str, Initialisation] = MappingProxyType(
     }
 )
 
+Direction = Literal["maximize", "minimize"]  # in which a metric is better
 Task = Literal["classification", "multilabel", "regression"]
 # The first loss of each is the default.
 TASK_LOSSES: Mapping[str, tuple[str, ...]] = MappingProxyType(

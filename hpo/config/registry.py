@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from hpo.config.builtin_metrics import BUILTIN_METRICS
+from hpo.config.choices import Direction
 from hpo.config.declared_domain import declared_domains
 from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from hpo.config.parameter import Parameter
 
 __all__ = [
+    "BUILTIN_METRICS",
     "MAIN",
     "NO_DATA",
     "DatasetEntry",
@@ -51,7 +54,6 @@ __all__ = [
     "training_loop",
 ]
 
-Direction = Literal["maximize", "minimize"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MAIN = "__main__"  # the module of notebooks, and of scripts that are run
@@ -171,10 +173,12 @@ class MetricEntry(Entry):
     Attributes:
         direction: which of its values are better.
         reported: True if training loops of the user's own report its value, and there is no function.
+        measured: True if the training loop measures it in any case, and there is no function.
     """
 
     direction: Direction = "maximize"
     reported: bool = False
+    measured: bool = False
 
 
 E = TypeVar("E", bound=Entry)
@@ -304,14 +308,16 @@ def training_loop(
             `hpo.model`.
         uses: the shared parameters that the loop reads (`epochs`, `learning_rate`, `batch_size`, …). Only these have an
             effect under it; the others are neither sampled nor stored.
-        reports: the metrics that it reports beside `val_accuracy` and `val_loss` and that can be objectives, each with
-            the direction that is better.
+        reports: the metrics that it reports beside the built-in ones and that can be objectives, each with the
+            direction that is better.
     """
 
     def register(function: Function) -> Function:
         used = _all_uses(uses, parameters)
         models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True))
         for metric, direction in reports.items():
+            if metric in BUILTIN_METRICS and BUILTIN_METRICS[metric].direction == direction:
+                continue  # one that we measure of models, and the loop of its own
             metrics.add(MetricEntry(metric, function, function.__module__, direction, reported=True))
         return function
 
@@ -336,7 +342,9 @@ def dataset(name: str) -> Callable[[Function], Function]:
 def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Function], Function]:
     """Register a function `(outputs, targets) -> float`, computed over the validation set after every epoch.
 
-    `outputs` are the model's outputs (samples x classes, before any softmax), `targets` the labels (samples).
+    `outputs` are the model's outputs (samples x classes, before any softmax), `targets` the classes (samples). Of
+    several labels both are (samples x labels), outputs before any sigmoid; of regression they are the predictions and
+    the targets (samples x targets), both in the targets' own units.
     """
 
     def register(function: Function) -> Function:
@@ -427,13 +435,9 @@ models.add(
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))
 datasets.add(DatasetEntry("fashion_mnist", "hpo.datasets.fashion_mnist", "hpo.datasets"))
 datasets.add(DatasetEntry(NO_DATA, "hpo.datasets.none", "hpo.datasets"))
-# Measured by the training loop itself, not by a function of outputs and targets.
-BUILTIN_METRICS: dict[str, Direction] = {
-    "val_accuracy": "maximize",
-    "val_loss": "minimize",
-    "val_reconstruction_error": "minimize",
-    "parameter_count": "minimize",
-    "train_seconds": "minimize",
-}
-for _name, _direction in BUILTIN_METRICS.items():
-    metrics.add(MetricEntry(_name, "hpo.training.loop.train", "hpo.training.loop", _direction))
+for _name, _metric in BUILTIN_METRICS.items():
+    metrics.add(
+        MetricEntry(
+            _name, "hpo.training.metrics.measure", "hpo.training.metrics", _metric.direction, measured=_metric.measured
+        )
+    )

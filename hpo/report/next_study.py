@@ -69,6 +69,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
         "seed": (definition.seed + 1) % 2**32,
         **({"constraints": [each.text for each in definition.constraints]} if definition.constraints else {}),
         **({"record_steps": True} if definition.record_steps else {}),
+        **({"metrics": list(definition.recorded)} if definition.recorded else {}),
     }
     if definition.sampler.name == "grid":
         del keys["trials"]

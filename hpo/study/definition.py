@@ -196,6 +196,7 @@ class Definition(_Frozen):
 
     Attributes:
         warm_start: values of the first trials; of an objective function, parameters as Optuna has them.
+        recorded: metrics that are recorded each epoch beside those that are needed.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
@@ -218,6 +219,7 @@ class Definition(_Frozen):
     evaluation: Evaluation | None = None
     report: ReportTable | None = None
     record_steps: bool = False
+    recorded: tuple[str, ...] = ()
     function: FunctionReference | None = None
     foreign: bool = False
 
@@ -254,11 +256,12 @@ class Definition(_Frozen):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that the objectives and constraints need."""
+        """The metrics that the objectives and constraints need, and those that are recorded beside them."""
         if self.evaluation:
             return self.evaluation.metrics
         bounded = [constraint.metric for constraint in self.constraints]
-        return tuple(dict.fromkeys([*(objective.metric for objective in self.objectives), *bounded]))
+        objectives = [objective.metric for objective in self.objectives]
+        return tuple(dict.fromkeys([*objectives, *bounded, *self.recorded]))
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """Return the configuration of a trial with these values; its seed is the study's."""
@@ -373,6 +376,6 @@ def longest_epochs(space: Space) -> int:
 
 def test_metric(metric: str) -> str | None:
     """Return a validation metric's name on the test set, or None if it does not depend on data."""
-    if metric in registry.BUILTIN_METRICS and metric.startswith("val_"):
-        return metric.replace("val_", "test_", 1)
-    return None if metric in registry.BUILTIN_METRICS or metric.startswith("test_") else f"test_{metric}"
+    if metric in registry.BUILTIN_METRICS:
+        return metric.replace("val_", "test_", 1) if metric.startswith("val_") else None
+    return None if metric.startswith("test_") else f"test_{metric}"

@@ -10,12 +10,21 @@ from typing import TextIO
 from typing_extensions import override
 
 from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.training.member import Member, Metrics, TrainResult
 
 __all__ = ["COLUMNS", "Callback", "CsvLog", "Progress"]
 
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+REGRESSION_COLUMNS = ("epoch", "train_loss", "train_r2", "val_loss", "val_r2", "learning_rate", "seconds")
 RECONSTRUCTION_COLUMNS = ("epoch", "train_loss", "val_loss", "val_reconstruction_error", "learning_rate", "seconds")
+
+
+def _columns(config: TrialConfig) -> tuple[str, ...]:
+    """Return the columns that every epoch of a configuration has."""
+    if config.reconstructs:
+        return RECONSTRUCTION_COLUMNS
+    return REGRESSION_COLUMNS if config.task == "regression" else COLUMNS
 
 
 class Callback:
@@ -47,7 +56,7 @@ class CsvLog(Callback):
     @override
     def on_start(self, member: Member) -> None:
         """Write the header, and the rows of a resumed trial's earlier epochs."""
-        fixed = RECONSTRUCTION_COLUMNS if member.config.reconstructs else COLUMNS
+        fixed = _columns(member.config)
         self._columns = () if registry.models.get(member.config.model).loop else (*fixed, *self._metrics)
         self._file = self._path.open("w", newline="")
         if self._columns:
@@ -97,6 +106,6 @@ class Progress(Callback):
 
 
 def _format_scores(metrics: Metrics, name: str, prefix: str) -> str:
-    accuracy = metrics.get(f"{prefix}_accuracy")
-    text = f"{name} loss {metrics[f'{prefix}_loss']:.4f}"
-    return text if accuracy is None else f"{text} accuracy {accuracy:.4f}"
+    shown = {"loss": "loss", "accuracy": "accuracy", "r2": "R²"}
+    values = {words: metrics.get(f"{prefix}_{score}") for score, words in shown.items()}
+    return f"{name} {' '.join(f'{words} {value:.4f}' for words, value in values.items() if value is not None)}"

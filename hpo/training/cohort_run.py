@@ -12,9 +12,9 @@ from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, TrainBatch, epoch_seed
-from hpo.training.learner import EvalResult, Learner, ModuleLearner
-from hpo.training.losses import compute_metric, loss_target
+from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
+from hpo.training.metrics import measure_metrics
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked.learner import StackedLearner
@@ -31,7 +31,7 @@ class CohortRun:
     Args:
         members: the trials.
         data: prepared for their configurations.
-        settings: with a monitor, and with registered metrics only; see `TrainSettings.resolve`.
+        settings: with a monitor; see `TrainSettings.resolve`.
         files: checkpoint files by the number of the trial; a trial without one writes none.
     """
 
@@ -41,7 +41,6 @@ class CohortRun:
         self._members = members
         self._data = data
         self._settings = settings
-        self._metrics = [(entry.name, entry.load()) for entry in settings.metrics]
         self._files = files
         self._groups = _group_by_run(members)
         longest = [longest for longest, _ in self._groups.values()]
@@ -207,13 +206,11 @@ class CohortRun:
 
     def _validate(self) -> list[Metrics]:
         """Return the validation metrics of every model in training."""
-        x, y, needed = self._data.x_val, self._data.y_val, bool(self._metrics)
-        return [self._val_metrics(each) for each in self._learner.evaluate(x, y, outputs=needed)]
-
-    def _val_metrics(self, evaluation: EvalResult) -> Metrics:
-        target = loss_target(self._members[0].config, self._data.x_val, self._data.y_val)
-        registered = {name: compute_metric(name, metric, evaluation.outputs, target) for name, metric in self._metrics}
-        return {**_prefix_names("val", evaluation.scores), **registered}
+        x, y, metrics = self._data.x_val, self._data.y_val, self._settings.metrics
+        results = self._learner.evaluate(x, y, outputs=bool(metrics))
+        outputs = [each.outputs for each in results]
+        measured = measure_metrics(metrics, self._members[0].config, self._data, x, y, outputs)
+        return [{**_prefix_names("val", each.scores), **others} for each, others in zip(results, measured, strict=True)]
 
     def _member_metrics(self, member: Member) -> Metrics:
         done, total = self._epoch * self._steps, member.config.epochs * self._steps

@@ -36,6 +36,7 @@ from hpo.datasets.map_style import Samples
 from hpo.errors import ConfigError, DataError
 from hpo.training.process_state import contain_user_code
 from hpo.training.split import split
+from hpo.training.weights import make_weights, read_weights
 
 __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data"]
 
@@ -148,7 +149,7 @@ class Data:
         task: what is predicted.
         target_scaling: shift and scale of the targets of regression, fitted to the training part.
         weights: of the training samples, (N,), or of each of their labels, (N, L), with mean 1; None where all weigh
-            the same.
+            the same. They count in the training loss alone, in no validation and no metric.
         val_index: the validation samples' positions among the training samples of the data set; None where it has
             validation samples of its own.
 
@@ -215,9 +216,11 @@ class Data:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the labels on both sides of the split, and of the scaling, hence of every training sample."""
+        """Digest of the labels on both sides of the split, of scaling and weights, hence of every training sample."""
         arrays = [self.y_train.cpu().numpy(), self.y_val.cpu().numpy()]
-        arrays += [self.scaling.shift, self.scaling.scale] if self.scaling else []
+        for scaling in filter(None, (self.scaling, self.target_scaling)):
+            arrays += [scaling.shift, scaling.scale]
+        arrays += [] if self.weights is None else [self.weights.cpu().numpy()]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
@@ -317,6 +320,12 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
         raise DataError(f"{name}: its training data are batches, so `classes` and `validation` must be given too")
     if not config.validation:
         raise ConfigError(f"validation = 0: {name} gives batches, which its validation data cannot be added to")
+    if dataset.weights is not None:
+        raise DataError(f"{name}: its training data are batches, which cannot be weighed; give arrays, or no weights")
+    if config.class_weight is not None:
+        raise ConfigError(
+            f"class_weight = '{config.class_weight}': {name} gives batches, whose classes are not counted"
+        )
     kind, classes, task = config.input_scaling, dataset.classes, dataset.task or "classification"
     x_val, y_val = _load_part(dataset.validation, f"{name}, validation", _Conversion(kind, task, classes, device))
     none = torch.empty(0)
@@ -344,9 +353,12 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         x_val, y_val = how.samples(samples, validation), how.labels(labels, validation)
     else:
         x_val, y_val = _load_part(dataset.validation, f"{name}, validation", how)
+    own = None if dataset.weights is None else read_weights(dataset.weights, len(labels), name)[train]
     if dataset.validation is not None and not config.validation:  # its own, which is trained on as well
+        own = None if own is None else np.concatenate([own, np.full(len(y_val), own.mean())])  # these have none
         x_train, y_train = torch.cat([x_train, x_val]), torch.cat([y_train, y_val])
         x_val, y_val = x_val[:0], y_val[:0]
+    weights = make_weights(y_train.cpu().numpy(), task, config.class_weight, own)
     return Data(
         x_train,
         y_train,
@@ -361,7 +373,8 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         scaling,
         task,
         target_scaling,
-        val_index=validation if dataset.validation is None else None,
+        None if weights is None else torch.from_numpy(weights).to(device),
+        validation if dataset.validation is None else None,
     )
 
 

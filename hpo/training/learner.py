@@ -16,6 +16,7 @@ from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
 from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
 from hpo.training.precision import Precision
+from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 
 __all__ = [
     "EvalResult",
@@ -34,7 +35,8 @@ class EvalResult:
     """Evaluation of a member on some samples.
 
     Attributes:
-        scores: mean loss, without label smoothing, and accuracy; or of a model that reconstructs its input, loss and
+        scores: mean loss, without label smoothing and weights, and accuracy: the share of samples, or of labels, that
+            are right; of real targets loss and r2; of a model that reconstructs its input, loss and
             reconstruction_error: the mean square of the difference, over samples and their numbers.
         outputs: (N, outputs), before any softmax or sigmoid; None where they were not asked for.
     """
@@ -60,10 +62,17 @@ class Learner(Protocol):
         """
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
-        """Do one optimizer step on a batch, x (n, *shape) and y (n,)."""
+        """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
+
+        Args:
+            w: weights of the samples (n,), or of each of their labels (n, columns), in the loss; None for 1 each.
+        """
 
     def end_epoch(self) -> list[Scores]:
-        """Return mean loss, and accuracy where there are classes, over the epoch's steps, measured before each step."""
+        """Return the scores of `EvalResult` over the epoch's steps, each measured before its step.
+
+        The loss is the one that is trained, smoothed and weighted, and of models that reconstruct the only one.
+        """
 
     def step_losses(self) -> list[Tensor]:
         """Return the mean loss before each step of the epoch, (steps,), on the CPU; call it after `end_epoch`."""
@@ -73,7 +82,7 @@ class Learner(Protocol):
 
         Args:
             x: samples, (N, *shape).
-            y: labels, (N,).
+            y: classes (N,), labels or targets (N, columns).
             outputs: false drops those of models that reconstruct their input: they are as large as the data.
         """
 
@@ -137,17 +146,17 @@ class ModuleLearner:
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
-    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step; see `Learner`."""
         rate = next(self._rates)
         for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
         if self._closure_steps:
-            self._step_by_closure(x, y)
+            self._step_by_closure(x, y, w)
             return
-        outputs, loss = self._backward(x, y)
+        outputs, loss = self._backward(x, y, w)
         self._precision.step(self._optimizer, self._clip if self._config.gradient_clip else None)
-        self._record.add(outputs, y, loss)
+        self._record.add(outputs, y, loss, w)
 
     def _clip(self) -> None:
         nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
@@ -160,40 +169,40 @@ class ModuleLearner:
         groups = [{"params": layer} for layer in layers]
         return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
 
-    def _backward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = x if self._augment is None else self._augment(x, self._config)
         outputs = self._precision.forward(self.module, inputs)
-        loss = self._loss(outputs, loss_target(self._config, x, y))
+        loss = self._loss(outputs, loss_target(self._config, x, y), w)
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None
         self._precision.backward(loss)
         return outputs.detach(), loss.detach()
 
-    def _step_by_closure(self, x: Tensor, y: Tensor) -> None:
+    def _step_by_closure(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
         """Do a step of L-BFGS, which evaluates the batch several times; record its first loss, from before the step."""
         first: list[tuple[Tensor, Tensor]] = []
 
         def closure() -> float:
-            outputs, loss = self._backward(x, y)
+            outputs, loss = self._backward(x, y, w)
             first.append((outputs, loss)) if not first else None
             return loss.item()
 
         self._optimizer.step(closure)
         outputs, loss = first[0]
-        self._record.add(outputs, y, loss)
+        self._record.add(outputs, y, loss, w)
 
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
         if isinstance(self._record, LossRecord):
             return [{"loss": self._record.mean()}]
-        outputs, y = self._record.read()
-        return [{"loss": self._loss(outputs, y).item(), "accuracy": _accuracy(outputs, y)}]
+        outputs, y, w = self._record.read()
+        return [{"loss": self._loss(outputs, y, w).item(), **self._score(outputs, y)}]
 
     def step_losses(self) -> list[Tensor]:
         """Return the loss of each step; see `Learner`."""
         if isinstance(self._record, LossRecord):
             return [self._record.by_step().cpu()]
-        return [torch.stack([self._loss(outputs, y) for outputs, y in self._record.by_step()]).cpu()]
+        return [torch.stack([self._loss(*step) for step in self._record.by_step()]).cpu()]
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
@@ -208,8 +217,16 @@ class ModuleLearner:
         if self._config.reconstructs:
             loss, error = (self._reconstruction_sums(whole, x) / len(x)).tolist()
             return [EvalResult({"loss": loss, "reconstruction_error": error}, whole)]
-        scores = {"loss": self._validation_loss(whole, y).item(), "accuracy": _accuracy(whole, y)}
-        return [EvalResult(scores, whole)]
+        return [EvalResult({"loss": self._validation_loss(whole, y).item(), **self._score(whole, y)}, whole)]
+
+    def _score(self, outputs: Tensor, y: Tensor) -> Scores:
+        """Return the score beside the loss."""
+        if self._config.task == "regression":
+            errors = sum_squared_errors(outputs[:, : y.shape[1]].t(), y.t())
+            return {"r2": r2_score(errors, TargetMoments.of(y).deviations).item()}
+        if self._config.task == "multilabel":
+            return {"accuracy": int(count_right_labels(outputs, y).item()) / y.numel()}
+        return {"accuracy": _accuracy(outputs, y)}
 
     def _reconstruction_sums(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Return loss and reconstruction error, summed over samples."""
@@ -261,14 +278,13 @@ def _accuracy(outputs: Tensor, y: Tensor) -> float:
 
 
 class OutputRecord:
-    """Outputs and labels of an epoch's steps, kept on the device.
+    """Outputs, labels and weights of an epoch's steps, kept on the device.
 
-    Loss and accuracy are computed once, at the end of the epoch, so that no step waits for the device.
+    Loss and score are computed once, at the end of the epoch, so that no step waits for the device.
     """
 
     def __init__(self) -> None:
-        self._outputs: Tensor | None = None
-        self._labels: Tensor | None = None
+        self._kept: list[Tensor] = []  # outputs, labels and, where there are any, weights; each of as many samples
         self._sizes: list[int] = []  # of the steps
         self._samples = 0
         self._used = 0
@@ -278,45 +294,44 @@ class OutputRecord:
         self._samples, self._used = samples, 0
         self._sizes.clear()
 
-    def add(self, outputs: Tensor, y: Tensor, loss: Tensor | None = None) -> None:  # noqa: ARG002  for LossRecord
-        """Copy a step's outputs (n, classes) and labels (n,)."""
+    def add(self, outputs: Tensor, y: Tensor, loss: Tensor | None = None, w: Tensor | None = None) -> None:  # noqa: ARG002
+        """Copy a step's outputs (n, outputs), labels (n,) or (n, columns), and weights; the loss is for LossRecord."""
+        given = [outputs, y] if w is None else [outputs, y, w]
         end = self._used + len(y)
-        if self._outputs is None or self._labels is None or end > len(self._labels):
-            self._grow(outputs, y, end)
-        assert self._outputs is not None
-        assert self._labels is not None
-        self._outputs[self._used : end] = outputs
-        self._labels[self._used : end] = y
+        if not self._kept or end > len(self._kept[0]):
+            self._grow(given, end)
+        for kept, each in zip(self._kept, given, strict=True):
+            kept[self._used : end] = each
         self._used = end
         self._sizes.append(len(y))
 
-    def _grow(self, outputs: Tensor, y: Tensor, needed: int) -> None:
+    def _grow(self, given: Sequence[Tensor], needed: int) -> None:
         """Make room for the epoch, or where its size is not known for twice what is needed."""
         size = self._samples if self._samples >= needed else 2 * needed
-        old = (self._outputs, self._labels)
-        self._outputs, self._labels = outputs.new_empty(size, outputs.shape[1]), y.new_empty(size)
-        if old[0] is not None and old[1] is not None:
-            self._outputs[: self._used], self._labels[: self._used] = old[0][: self._used], old[1][: self._used]
+        old, self._kept = self._kept, [each.new_empty(size, *each.shape[1:]) for each in given]
+        for before, kept in zip(old, self._kept, strict=False):
+            kept[: self._used] = before[: self._used]
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        """Return the outputs (N, classes) and labels (N,) of the epoch's steps."""
-        assert self._outputs is not None
-        assert self._labels is not None
-        return self._outputs[: self._used], self._labels[: self._used]
+    def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the outputs (N, outputs), labels and weights of the epoch's steps."""
+        outputs, y, *w = (each[: self._used] for each in self._kept)
+        return outputs, y, w[0] if w else None
 
-    def by_step(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Return the outputs (n, classes) and labels (n,) of each step."""
-        outputs, y = self.read()
-        return zip(torch.split(outputs, self._sizes), torch.split(y, self._sizes), strict=True)
+    def by_step(self) -> Iterator[tuple[Tensor, ...]]:
+        """Return the outputs (n, outputs), labels and, where there are any, weights of each step."""
+        return zip(*(torch.split(each[: self._used], self._sizes) for each in self._kept), strict=True)
 
     def state(self) -> list[Tensor] | None:
-        """Return a copy of the epoch's outputs, labels and sizes of steps so far, or None before its first step."""
-        return [*(tensor.clone() for tensor in self.read()), torch.tensor(self._sizes)] if self._used else None
+        """Return a copy of the epoch's outputs, labels, sizes of steps and weights so far; None before a first step."""
+        if not self._used:
+            return None
+        outputs, y, *w = (each[: self._used].clone() for each in self._kept)
+        return [outputs, y, torch.tensor(self._sizes), *w]
 
     def load(self, state: Sequence[Tensor]) -> None:
         """Load what `state` returned, after `begin`."""
-        outputs, y, sizes = state
-        self.add(outputs, y)
+        outputs, y, sizes, *w = state
+        self.add(outputs, y, w=w[0] if w else None)
         self._sizes = sizes.tolist()
 
 
@@ -331,8 +346,8 @@ class LossRecord:
         """Start an epoch."""
         self._losses, self._sizes = [], []
 
-    def add(self, outputs: Tensor, y: Tensor, loss: Tensor) -> None:  # noqa: ARG002
-        """Add a step's mean loss over its labels (n,)."""
+    def add(self, outputs: Tensor, y: Tensor, loss: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
+        """Add a step's mean loss over its samples, as many as labels."""
         self._losses.append(loss)
         self._sizes.append(len(y))
 

@@ -36,10 +36,11 @@ def train(
     `hpo.config.cohort_key`. The others, and those that begin from another place than the rest, are trained one after
     the other.
 
-    A row of metrics has: epoch (from 1); train_loss and train_accuracy, the means over the epoch's steps, each measured
-    before its step; val_loss (without label smoothing), val_accuracy and the registered metrics after the epoch,
-    where there are validation samples (else the last epoch is the best), of models that reconstruct their input
-    val_reconstruction_error instead of accuracies; learning_rate, which the next step would use;
+    A row of metrics has: epoch (from 1); train_loss, with its smoothing and weights, and train_accuracy (of real
+    targets train_r2) over the epoch's steps, each measured before its step; val_loss (without smoothing and weights),
+    val_accuracy (val_r2) and the other metrics after the epoch, where there are validation samples (else the last epoch
+    is the best), of models that reconstruct their input val_reconstruction_error instead of accuracies; learning_rate,
+    which the next step would use;
     seconds of training so far, those before an interruption too, where a cohort's are divided evenly among its trials.
     A trial ends as diverged after an epoch with an objective or a loss that is not finite, which is the last of its
     history; see `hpo.training.divergence`.

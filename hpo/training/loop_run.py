@@ -32,7 +32,11 @@ __all__ = ["LoopInterrupted", "LoopRun", "run_loop"]
 
 log = logging.getLogger("hpo.training")
 # Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
-DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (("val_accuracy", "maximize"), ("val_loss", "minimize"))
+DEFAULT_MONITORS: Sequence[tuple[str, Direction]] = (
+    ("val_accuracy", "maximize"),
+    ("val_r2", "maximize"),
+    ("val_loss", "minimize"),
+)
 COMPLETE = ("completed", "early_stopped", None)
 
 

@@ -17,7 +17,7 @@ from hpo.training.divergence import find_divergence
 __all__ = ["Member", "Metrics", "Origin", "Scores", "State", "Status", "TrainResult", "Weights"]
 
 Metrics = dict[str, float]
-Scores = dict[str, float]  # of a model on some samples: loss, and accuracy or reconstruction_error
+Scores = dict[str, float]  # of a model on some samples: loss, and accuracy, r2 or reconstruction_error
 Weights = dict[str, Tensor]
 State = dict[str, Any]  # tensors and plain values, as torch reads back with weights_only
 Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]

@@ -44,7 +44,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     entry = registry.models.get(config.model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
+        model = _make_module(config, shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")
         _probe(model, config.model, shape, count_outputs(config, shape, classes))
@@ -80,10 +80,16 @@ def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -
 
 def _weight_shapes(config: TrialConfig, shape: Shape, classes: int) -> dict[str, Shape]:
     """Return the shapes of a built-in model's weights, for which no memory is taken."""
-    entry = registry.models.get(config.model)
     with torch.device("meta"):
-        model: nn.Module = entry.load()(resolve_width(config, shape, classes), shape, classes)
+        model = _make_module(config, shape, classes)
     return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def _make_module(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
+    """Call the model's function, with the number of outputs that the loss needs."""
+    outputs = classes if config.reconstructs else count_outputs(config, shape, classes)
+    module: nn.Module = registry.models.get(config.model).load()(resolve_width(config, shape, classes), shape, outputs)
+    return module
 
 
 def _check_shapes(expected: dict[str, Shape], stored: dict[str, Shape]) -> None:

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.registry import BUILTIN_METRICS, Direction, MetricEntry
-from hpo.config.trial_config import TrialConfig
+from hpo.config.choices import Direction
+from hpo.config.registry import MetricEntry
 from hpo.datasets import is_split
 from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
 from hpo.training.learner import EvalResult, Learner, ModuleLearner
-from hpo.training.losses import compute_metric, loss_target, reconstruct
+from hpo.training.losses import reconstruct
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import translate_memory_errors
+from hpo.training.metrics import measure_metrics
 from hpo.training.models import build_model
 from hpo.training.permutation_importance import PermutationImportance, compute_importance, list_feature_columns
 from hpo.training.prediction_arrays import (
@@ -52,7 +53,7 @@ class SplitPredictions:
 
     Attributes:
         scores: see `hpo.training.learner.EvalResult`.
-        metrics: the registered ones, by name.
+        metrics: the built-in and registered ones that were asked for, by name.
         arrays: of a classification `labels` (N,), `probabilities` (N, classes) in float16, `mistakes` (K,): positions
             of the samples that it got wrong with the highest probability, and, where samples are images, `pictures` of
             them in uint8. Of several labels `labels` and `probabilities` (n, labels) of n samples, at most 20,000,
@@ -85,18 +86,8 @@ def predict_split(
         RunError: a metric raised, or the device has too little memory.
     """
     evaluation = evaluate_weights(outcome, data, *batch)
-    registered = [entry for entry in metrics if entry.name not in BUILTIN_METRICS]
-    values = {entry.name: _measure(entry, outcome.config, data, batch, evaluation) for entry in registered}
+    (values,) = measure_metrics(metrics, outcome.config, data, *batch, [evaluation.outputs])
     return SplitPredictions(evaluation.scores, values, _make_arrays(outcome, data, batch, evaluation, split))
-
-
-def _measure(entry: MetricEntry, config: TrialConfig, data: Data, batch: Batch, evaluation: EvalResult) -> float:
-    """Return a metric of outputs against labels; of a regression both are in the targets' own units."""
-    outputs, target = evaluation.outputs, loss_target(config, *batch)
-    assert outputs is not None
-    if data.task == "regression" and not config.reconstructs:
-        outputs, target = data.to_targets(outputs), data.to_targets(target)
-    return compute_metric(entry.name, entry.load(), outputs, target)
 
 
 def _make_arrays(
@@ -158,17 +149,17 @@ def measure_importance(
         RunError: the metric raised, or the device has too little memory.
     """
     x, y = data.x_val, data.y_val
-    if x.ndim != 2 or not len(y) or outcome.config.reconstructs:
+    if x.ndim != 2 or not len(y) or outcome.config.reconstructs or entry.reported:
         return None
     learner = _load_learner(outcome, data)
 
     def score(samples: Tensor, labels: Tensor) -> float:
         with translate_memory_errors():
             evaluation = learner.evaluate(samples, labels)[0]
-        name = entry.name.removeprefix("val_")
-        if name != entry.name and name in evaluation.scores:
-            return evaluation.scores[name]
-        return _measure(entry, outcome.config, data, (samples, labels), evaluation)
+        if entry.measured:
+            return evaluation.scores[entry.name.removeprefix("val_")]
+        (values,) = measure_metrics([entry], outcome.config, data, samples, labels, [evaluation.outputs])
+        return values[entry.name]
 
     features = list_feature_columns(data.features, x.shape[1])
     return compute_importance(features, x, y, score, maximize=direction == "maximize")

@@ -79,7 +79,8 @@ def _take_part(data: Data, batch_size: int, *, few: bool) -> Data:
         return replace(data, dataset=replace(data.dataset, train=[first]), x_val=x_val, y_val=y_val)
     count = min(batch_size, SAMPLES) if few else batch_size
     x_train, y_train = _spread(data.x_train, data.y_train, count)
-    return replace(data, x_train=x_train, y_train=y_train, x_val=x_val, y_val=y_val)
+    weights = None if data.weights is None else _spread(data.weights, data.weights, count)[0]
+    return replace(data, x_train=x_train, y_train=y_train, x_val=x_val, y_val=y_val, weights=weights)
 
 
 def _spread(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:

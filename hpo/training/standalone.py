@@ -17,11 +17,12 @@ from hpo.config.values import OFF
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
 from hpo.training.callbacks import CsvLog, Progress
-from hpo.training.data import DataCache
+from hpo.training.data import Data, DataCache
 from hpo.training.device import select_device, set_threads
 from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import train
 from hpo.training.member import Scores, TrainResult, Weights
+from hpo.training.metrics import measure_metrics
 from hpo.training.predictions import evaluate_weights
 from hpo.training.settings import TrainSettings
 from hpo.training.suggestions import TrialLink
@@ -67,7 +68,7 @@ def train_config(
         reference: the data set.
         out: a folder, which is created or empty.
         settings: monitor, metrics, further callbacks and the stop condition; by default those of `TrainSettings`, with
-            val_accuracy as the monitor.
+            the task's default metric as the monitor.
         device: see `hpo.training.device.select_device`.
         threads: of torch; None leaves torch its own choice.
         test: read the test set, once, at the end, and measure the kept weights on it.
@@ -85,20 +86,29 @@ def train_config(
         set_threads(threads)
     data = DataCache(reference, where).get(config)
     settings = settings or TrainSettings()
-    monitor = settings.monitor or "val_accuracy"
-    write_config(out / "config.toml", config, reference, monitor, settings.direction, extra_header)
-    registered = [entry.name for entry in settings.metrics if entry.name not in registry.BUILTIN_METRICS]
+    settings = settings if settings.monitor else settings.choose_monitor(config)
+    assert settings.monitor is not None
+    write_config(out / "config.toml", config, reference, settings.monitor, settings.direction, extra_header)
+    registered = [entry.name for entry in settings.metrics if not entry.measured]
     files = [CsvLog(out / "metrics.csv", registered), TensorBoard([out])]
     callbacks = [*files, *([Progress()] if progress else []), *settings.callbacks]
-    (outcome,) = train([config], data, replace(settings, monitor=monitor, callbacks=callbacks), links=[link])
+    (outcome,) = train([config], data, replace(settings, callbacks=callbacks), links=[link])
     if outcome.weights is None and outcome.status == "diverged":
         raise DivergedError(f"diverged: {outcome.cause}; try a smaller learning_rate or gradient_clip")
     if outcome.weights is not None:
         write_weights(out / "weights.safetensors", outcome.weights)
     if not test or outcome.weights is None or outcome.status == "interrupted":
         return JobResult(outcome, out)
-    evaluation = evaluate_weights(outcome, data, *data.test())
-    return JobResult(outcome, out, evaluation.scores)
+    return JobResult(outcome, out, _test(outcome, data, settings))
+
+
+def _test(outcome: TrainResult, data: Data, settings: TrainSettings) -> Scores:
+    """Return the scores and metrics on the test set, without a prefix."""
+    x, y = data.test()
+    evaluation = evaluate_weights(outcome, data, x, y)
+    entries = [entry for entry in settings.metrics if not entry.reported]
+    (metrics,) = measure_metrics(entries, outcome.config, data, x, y, [evaluation.outputs])
+    return {**evaluation.scores, **{name.removeprefix("val_"): value for name, value in metrics.items()}}
 
 
 def write_config(

@@ -38,20 +38,59 @@ def one_hot(y: Array, classes: int) -> Array:
     return np.eye(classes)[y]
 
 
-def cross_entropy(outputs: Array, y: Array, smoothing: float = 0.0) -> tuple[float, Array]:
+def weigh(losses: Array, gradients: Array, w: Array | None) -> tuple[float, Array]:
+    """The mean over samples and columns, and the gradient of that: of losses (n, columns) with gradients (n, outputs).
+
+    Weights are of samples, (n,), or of labels, (n, columns).
+    """
+    weights = np.ones((1, 1)) if w is None else w.reshape(len(w), -1)
+    return float((losses * weights).mean()), gradients * weights / losses.size
+
+
+def cross_entropy(outputs: Array, y: Array, smoothing: float = 0.0, w: Array | None = None) -> tuple[float, Array]:
     """The mean loss and its gradient by the outputs."""
-    n, classes = outputs.shape
+    classes = outputs.shape[1]
     target = (1 - smoothing) * one_hot(y, classes) + smoothing / classes
     p = softmax(outputs)
-    return float(-(target * np.log(p)).sum() / n), (p - target) / n
+    return weigh(-(target * np.log(p)).sum(1, keepdims=True), p - target, w)
 
 
-def mse(outputs: Array, y: Array) -> tuple[float, Array]:
-    n, classes = outputs.shape
+def mse(outputs: Array, y: Array, w: Array | None = None) -> tuple[float, Array]:
+    classes = outputs.shape[1]
     p = softmax(outputs)
     difference = p - one_hot(y, classes)
-    by_p = 2 * difference / (n * classes)
-    return float((difference**2).mean()), p * (by_p - (by_p * p).sum(1, keepdims=True))
+    by_p = 2 * difference / classes
+    return weigh((difference**2).mean(1, keepdims=True), p * (by_p - (by_p * p).sum(1, keepdims=True)), w)
+
+
+def binary_cross_entropy(outputs: Array, y: Array, w: Array | None = None) -> tuple[float, Array]:
+    p = expit(outputs)
+    return weigh(-(y * np.log(p) + (1 - y) * np.log(1 - p)), p - y, w)
+
+
+def squared_error(outputs: Array, y: Array, w: Array | None = None) -> tuple[float, Array]:
+    return weigh((outputs - y) ** 2, 2 * (outputs - y), w)
+
+
+def absolute_error(outputs: Array, y: Array, w: Array | None = None) -> tuple[float, Array]:
+    return weigh(abs(outputs - y), np.sign(outputs - y), w)
+
+
+def huber(outputs: Array, y: Array, w: Array | None = None, delta: float = 1.0) -> tuple[float, Array]:
+    """Huber 1964: half the square up to delta, and the line that goes on from there."""
+    error = outputs - y
+    near = abs(error) < delta
+    losses = np.where(near, error**2 / 2, delta * (abs(error) - delta / 2))
+    return weigh(losses, np.where(near, error, delta * np.sign(error)), w)
+
+
+def gaussian_nll(outputs: Array, y: Array, w: Array | None = None, eps: float = 1e-6) -> tuple[float, Array]:
+    """Nix and Weigend 1994: means and logarithms of variances, which are bounded as torch bounds them."""
+    mean, s = np.split(outputs, 2, axis=1)
+    v, error = np.maximum(np.exp(s), eps), mean - y
+    losses = (np.log(v) + error**2 / v) / 2
+    by_v = (1 / v - error**2 / v**2) / 2
+    return weigh(losses, np.concatenate([error / v, by_v * np.exp(s)], 1), w)
 
 
 class Mlp:

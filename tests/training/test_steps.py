@@ -20,7 +20,7 @@ from hpo.training.loop import train
 from hpo.training.member import TrainResult
 from hpo.training.models import build_model
 from hpo.training.settings import TrainSettings
-from hpo.training.stacked import losses
+from hpo.training.stacked import records
 from tests.training.resumable import config, data, one, stop_after
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +36,7 @@ def by_module(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack measures two steps at once, so that some of an epoch are measured and some are not."""
-    monkeypatch.setattr(losses, "CHUNK", 70)
+    monkeypatch.setattr(records, "CHUNK", 70)
 
 
 def plain(given: TrialConfig, on: Data) -> list[list[float]]:

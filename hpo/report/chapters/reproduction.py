@@ -104,6 +104,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "warm_start": [spell(each) for each in definition.warm_start] or None,
         "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
         "record_steps": definition.record_steps or None,
+        "metrics": list(definition.recorded) or None,
     }
     return {key: value for key, value in table.items() if value is not None}
 

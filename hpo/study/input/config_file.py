@@ -69,8 +69,11 @@ def read_config(
                 raise DefinitionError(describe_unknown("key", key, CONFIG_KEYS))
         parameters = {**get_table(table, "parameters"), **(sets or {})}
         config = TrialConfig(**parameters)
-        objectives = parse_objectives(objective or table.get("objective", default_objective([config.model])))
-        check_objective_metrics({each.metric: f"objective = '{each.metric}'" for each in objectives}, [config.model])
+        objectives = parse_objectives(
+            objective or table.get("objective", default_objective([config.model], task=config.task))
+        )
+        named = {each.metric: f"objective = '{each.metric}'" for each in objectives}
+        check_objective_metrics(named, [config.model], task=config.task)
         data = make_reference(dataset or get_text(table, "dataset", "mnist"), base)
         check_compatible(config, data)
     except RequestError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.config import registry
+from hpo.config.builtin_metrics import default_metric
 from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import Value
@@ -29,6 +30,7 @@ from hpo.study.definition import (
 )
 from hpo.study.input import templates
 from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.metric_names import describe_misfit, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
@@ -58,7 +60,7 @@ __all__ = [
 
 KEYS = (
     *("name", "dataset", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
+    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
 )
 DEFAULT_TRIALS = 60
 T = TypeVar("T")
@@ -106,15 +108,18 @@ def parse_definition(
             raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base, declarations)
-    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations)))
+    task = str(constant_parameters(space).get("task", "classification"))
+    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)))
+    recorded = parse_recorded(table.get("metrics", ()))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
     pruner = parse_component(table.get("pruner", "none"), "pruner")
     check_sampler(sampler.name, sampler.options, len(objectives))
     check_pruner(pruner.name, pruner.options, longest_epochs(space), len(objectives))
     constraints = read_constraints(table.get("constraints", ()), sampler.name)
-    metrics = {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
+    metrics = {name: f"metrics: '{name}'" for name in recorded}
+    metrics |= {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
-    check_objective_metrics(metrics, space.models, declarations)
+    check_objective_metrics(metrics, space.models, declarations, task)
     _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
     dataset = _find_dataset(table, space, base)
@@ -137,6 +142,7 @@ def parse_definition(
         if report is None
         else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives)),
         record_steps=_get_flag(table, "record_steps"),
+        recorded=recorded,
     )
     if baseline is not None:
         _with_prefix("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
@@ -242,13 +248,18 @@ def _space(table: Mapping[str, Any], base: Path, declarations: Declarations) -> 
         raise type(error)(f"[parameters] {error}") from error
 
 
-def default_objective(models: Iterable[str], declarations: Declarations = NONE_DECLARED) -> str:
-    """Return the objective of a study of these models that names none."""
-    return "val_loss" if any(declarations.get(name).reconstructs for name in models) else "val_accuracy"
+def default_objective(
+    models: Iterable[str], declarations: Declarations = NONE_DECLARED, task: str = "classification"
+) -> str:
+    """Return the objective of a study of these models, on data of that task, that names none."""
+    return default_metric(task, reconstructs=any(declarations.get(name).reconstructs for name in models))
 
 
 def check_objective_metrics(
-    metrics: Mapping[str, str], models: Iterable[str], declarations: Declarations = NONE_DECLARED
+    metrics: Mapping[str, str],
+    models: Iterable[str],
+    declarations: Declarations = NONE_DECLARED,
+    task: str = "classification",
 ) -> None:
     """Refuse metrics that a model does not have.
 
@@ -256,9 +267,11 @@ def check_objective_metrics(
         metrics: by metric, how the study file asks for it; the error begins with that.
         models: names of models.
         declarations: of models and metrics that need not be registered.
+        task: of the data.
 
     Raises:
-        DefinitionError: a metric is of classes and the model reconstructs its input, or the other way round.
+        DefinitionError: a metric is of another task, or only of models that reconstruct their input, or of none of
+            them.
     """
     for model in models:
         entry = declarations.get(model)
@@ -268,10 +281,9 @@ def check_objective_metrics(
             raise DefinitionError(
                 f"{metrics[metric]}: only training loops of your own report it, and model '{model}' is none"
             )
-        missing = "val_accuracy" if entry.reconstructs else "val_reconstruction_error"
-        if missing in metrics:
-            others = "val_loss or val_reconstruction_error" if entry.reconstructs else "val_accuracy or val_loss"
-            raise DefinitionError(f"{metrics[missing]}: model '{model}' has none; use {others}")
+        for metric in (name for name in metrics if not fits(name, task, reconstructs=entry.reconstructs)):
+            why = describe_misfit(metric, model, task, reconstructs=entry.reconstructs)
+            raise DefinitionError(f"{metrics[metric]}: {why}")
 
 
 def parse_objectives(value: object) -> tuple[Objective, ...]:

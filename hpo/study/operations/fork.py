@@ -262,6 +262,7 @@ def _change_definition(
         "pruner": {"name": old.pruner.name, **old.pruner.options},
         "seed": old.seed,
         "record_steps": old.record_steps,
+        "metrics": old.recorded,
         "constraints": old.constraints,
         "baseline": old.baseline,
         "report": None if report is None else report.model_dump(mode="json", exclude_none=True),

@@ -16,9 +16,11 @@ from hpo.errors import ConfigError
 from hpo.training.learner import EVALUATION_BATCH, EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
-from hpo.training.stacked.losses import ReconstructionLoss, ReconstructionRecord, StackLoss, StackRecord, count_correct
+from hpo.training.scores import TargetMoments
+from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss
 from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
+from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 
 __all__ = ["StackedLearner"]
 
@@ -71,7 +73,7 @@ class StackedLearner:
     ) -> None:
         self._device, self._record_steps = device, record_steps
         self._features = torch.Size(shape).numel()
-        self._outputs = count_outputs(members[0].config, shape, classes)
+        self._shape, self._classes = shape, classes
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
@@ -81,9 +83,8 @@ class StackedLearner:
             network = _network(resolve_width(member.config, shape, classes), module)
             models.append(Model(member, network, module.state_dict()))
         self._build_stacks(models)
-        self._eye = torch.eye(classes, dtype=self._stacks[0].dense.output.dtype, device=device)
-        self._batches = self._eye.new_empty(BLOCK, 0, 0)
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._batches = self._stacks[0].dense.output.new_empty(BLOCK, 0, 0)
+        self._pending: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
 
     def _build_stacks(self, models: Sequence[Model]) -> None:
         """Group models into stacks."""
@@ -95,7 +96,8 @@ class StackedLearner:
         }
 
     def _make_stack(self, models: Sequence[Model]) -> Stack:
-        return Stack(models, self._features, self._outputs, self._device, record_steps=self._record_steps)
+        outputs = count_outputs(models[0].member.config, self._shape, self._classes)
+        return Stack(models, self._features, outputs, self._device, record_steps=self._record_steps)
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
         """Prepare for an epoch; see `Learner`. Dropped members leave their stacks here."""
@@ -110,7 +112,7 @@ class StackedLearner:
         return self._places[member.number]
 
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step; see `Learner`.
 
         With several stacks the step is postponed until `BLOCK` steps are pending, or a result is needed.
@@ -118,22 +120,22 @@ class StackedLearner:
         if len(x) == 1 and any(stack.normalised for stack in self._stacks):
             raise ConfigError("batch_norm = true: a batch of one sample has no statistics; use another batch_size")
         batch = self._pad_batch(x, len(self._pending))
-        target = x.flatten(1).t().contiguous() if self._reconstructs else self._eye.index_select(1, y)
-        self._pending.append((batch, y, target))
+        target = x.flatten(1).t().contiguous() if self._reconstructs else self._stacks[0].target(y)
+        self._pending.append((batch, y, target, w))
         if len(self._pending) >= BLOCK or len(self._stacks) == 1:
             self._run_pending_steps()
 
     def _run_pending_steps(self) -> None:
         """Do the pending steps, stack by stack."""
         for stack in self._stacks:
-            for batch, y, target in self._pending:
-                stack.step(batch, y, target)
+            for batch, y, target, w in self._pending:
+                stack.step(batch, y, target, w)
         self._pending.clear()
 
     def _pad_batch(self, x: Tensor, place: int = 0) -> Tensor:
         """Return the batch as stacks read it: features, a one, and zeros. Batches at one place share memory."""
         if len(x) > self._batches.shape[1]:
-            self._batches = self._eye.new_zeros(BLOCK, len(x), self._stacks[0].dense.inputs)
+            self._batches = self._batches.new_zeros(BLOCK, len(x), self._stacks[0].dense.inputs)
             self._batches[..., self._features] = 1
         batch = self._batches[place, : len(x)]
         batch[:, : self._features] = x.flatten(1)
@@ -239,7 +241,7 @@ class Stack:
             self.loss = ReconstructionLoss(configs, features)
             self.record = ReconstructionRecord(self.loss, len(models), like, by_step=record_steps)
         else:
-            self.loss = StackLoss(configs, outputs, like)
+            self.loss = make_stack_loss(configs, outputs, like)
             self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
         self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
@@ -252,27 +254,39 @@ class Stack:
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 
-    def step(self, x: Tensor, y: Tensor, target: Tensor) -> None:
-        """Do one step on a batch (n, inputs) with its labels (n,) and targets (outputs, n)."""
+    def target(self, y: Tensor) -> Tensor:
+        """Return what gradients need of a batch's labels; see `StackLoss.target`."""
+        assert isinstance(self.loss, StackLoss)
+        return self.loss.target(y)
+
+    def step(self, x: Tensor, y: Tensor, target: Tensor, w: Tensor | None = None) -> None:
+        """Do one step on a batch (n, inputs) with its labels (n,) or (n, columns), targets (outputs, n) and weights."""
         rate = self._rates[self._step]
         outputs = self.dense.forward(x, train=True)
-        self.record.add(outputs, y, target)
+        self.record.add(outputs, y, target, w)
         if self._update is None:
-            down = self.loss.gradient(outputs, target, rate / -len(y))
+            down = self._weigh(self.loss.gradient(outputs, target, rate / -len(y)), w)
             self.dense.backward(x, down, self.dense.parameters, add=True)
         else:
-            gradient = self.loss.gradient(outputs, target, 1 / len(y))
+            gradient = self._weigh(self.loss.gradient(outputs, target, 1 / len(y)), w)
             self.dense.backward(x, gradient, self._gradients, add=False)
             self._update.step(self._gradients, rate)
         self._step += 1
 
+    @staticmethod
+    def _weigh(gradient: Tensor, w: Tensor | None) -> Tensor:
+        """Multiply a gradient (members, outputs, n) by weights (n,) or (n, outputs)."""
+        return gradient if w is None else gradient.mul_(w.t())
+
     def scores(self, outputs: Tensor | None, y: Tensor) -> list[Scores]:
-        """Return mean loss without label smoothing, and accuracy, of outputs (members, classes, n) for labels (n,)."""
+        """Return the scores of outputs (members, outputs, n), without label smoothing, for y (n,) or (n, columns)."""
         assert isinstance(self.loss, StackLoss)
         assert outputs is not None
-        losses = (self.loss.value(outputs, y, smoothing=False) / len(y)).tolist()
-        right = count_correct(outputs, y).tolist()
-        return [{"loss": loss, "accuracy": count / len(y)} for loss, count in zip(losses, right, strict=True)]
+        losses = self.loss.value(outputs, y, smoothing=False) / len(y)
+        moments = TargetMoments.of(y) if self.loss.score == "r2" else None
+        scores = self.loss.scores(self.loss.score_sums(outputs, y), len(y), moments)
+        pairs = torch.stack([losses, scores], 1).tolist()
+        return [{"loss": loss, self.loss.score: score} for loss, score in pairs]
 
     def reconstruction_sums(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return loss and reconstruction error of outputs (members, features, n), summed over samples: (members, 2)."""

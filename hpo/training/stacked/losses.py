@@ -1,69 +1,247 @@
-"""Losses of stacked outputs, (members, outputs, samples), and records of an epoch's losses."""
+"""Losses of stacked outputs, (members, outputs, samples), with their gradients in closed form, and their scores."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
-from hpo.training.member import Scores
+from hpo.training.losses import SMALLEST_VARIANCE
+from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 
-__all__ = ["ReconstructionLoss", "ReconstructionRecord", "StackLoss", "StackRecord", "count_correct"]
-
-CHUNK = 1024  # samples measured at once
+__all__ = ["ReconstructionLoss", "StackLoss", "count_correct", "make_stack_loss"]
 
 
-class StackLoss:
-    """Loss of all members of a stack, each with its own label smoothing; see `hpo.training.losses.loss_function`.
+class StackLoss(ABC):
+    """Loss of all members of a stack, of one task and one `loss`; see `hpo.training.losses.loss_function`.
+
+    The gradient is for those who go through the models by hand, and may be the start of autograd's way through them;
+    autograd can also go through `samples` itself. Weights of a batch multiply the gradient: `gradient(…) * w`, with w
+    (n,), or (columns, n) for several labels.
+
+    Attributes:
+        score: the name of the score beside the loss.
+    """
+
+    score: ClassVar[str]
+
+    @abstractmethod
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+
+        Args:
+            outputs: (members, outputs, n).
+            target: what `target` returns.
+            scale: for the mean loss, 1 / n.
+        """
+
+    @abstractmethod
+    def target(self, y: Tensor) -> Tensor:
+        """Return what gradients need of a batch: one-hot classes (classes, n), or labels or targets (columns, n)."""
+
+    @abstractmethod
+    def samples(self, outputs: Tensor, y: Tensor, w: Tensor | None = None, *, smoothing: bool = True) -> Tensor:
+        """Return the loss of each member on each sample, (members, n).
+
+        Args:
+            outputs: (members, outputs, n).
+            y: classes (n,), labels or targets (n, columns).
+            w: weights, (n,) or (n, columns).
+            smoothing: whether labels are smoothed as in training.
+        """
+
+    def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
+        """Return the summed loss of each member, in float64: (members,)."""
+        return self.samples(outputs, y, smoothing=smoothing).sum(1, dtype=torch.float64)
+
+    @abstractmethod
+    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return what the score needs, summed over samples in float64: (members, sums)."""
+
+    @abstractmethod
+    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:
+        """Return each member's score, (members,), from `score_sums` of some samples and the moments of their targets.
+
+        Only real targets have moments.
+        """
+
+
+def make_stack_loss(configs: Sequence[TrialConfig], outputs: int, like: Tensor) -> StackLoss:
+    """Return the loss of a stack whose members do not reconstruct their input.
 
     Args:
-        configs: the members, all with the same `loss`.
-        classes: the number of outputs.
+        configs: the members, all with the same `task` and `loss`.
+        outputs: the number of outputs; see `hpo.config.model_size.count_outputs`.
         like: a tensor of the weights' type and device.
     """
+    if configs[0].task == "classification":
+        return ClassLoss(configs, outputs, like)
+    if configs[0].task == "multilabel":
+        return LabelLoss()
+    if configs[0].loss == "gaussian_nll":
+        return GaussianLoss()
+    return TargetLoss(configs, like)
+
+
+class ClassLoss(StackLoss):
+    """Loss of classes, each member with its own label smoothing."""
+
+    score = "accuracy"
 
     def __init__(self, configs: Sequence[TrialConfig], classes: int, like: Tensor) -> None:
         self._squared = configs[0].loss == "mse"
         self._classes = classes
+        self._eye = torch.eye(classes, dtype=like.dtype, device=like.device)
         shares = [config.label_smoothing for config in configs]
         self._smoothing = like.new_tensor(shares).view(-1, 1, 1) if any(shares) and not self._squared else None
 
-    def gradient(self, outputs: Tensor, one_hot: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the gradient of the summed loss by the outputs, times `scale`: (members, 1, 1) or a number.
+    def target(self, y: Tensor) -> Tensor:
+        """Return the one-hot classes; see `StackLoss`."""
+        return self._eye.index_select(1, y)
 
-        Args:
-            outputs: (members, classes, n).
-            one_hot: the labels, (classes, n).
-            scale: for the mean loss, 1 / n.
-        """
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the gradient; see `StackLoss`."""
         p = torch.softmax(outputs, 1)
         if self._squared:
-            by_p = p.sub(one_hot).mul_(2 / self._classes)
+            by_p = p.sub(target).mul_(2 / self._classes)
             return p.mul_(by_p.sub_((by_p * p).sum(1, keepdim=True))).mul_(scale)
-        return p.sub_(one_hot if self._smoothing is None else self._target(one_hot)).mul_(scale)
+        return p.sub_(target if self._smoothing is None else self._smooth(target)).mul_(scale)
 
-    def _target(self, one_hot: Tensor) -> Tensor:
+    def _smooth(self, one_hot: Tensor) -> Tensor:
         assert self._smoothing is not None
         return one_hot * (1 - self._smoothing) + self._smoothing / self._classes
 
-    def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
-        """Return the summed loss of each member against labels (n,), in float64: (members,)."""
-        return self.samples(outputs, y, smoothing=smoothing).sum(1, dtype=torch.float64)
+    def samples(self, outputs: Tensor, y: Tensor, w: Tensor | None = None, *, smoothing: bool = True) -> Tensor:
+        """Return the loss of each sample; see `StackLoss`."""
+        losses = self._losses(outputs, y, smoothing=smoothing)
+        return losses if w is None else losses * w
 
-    def samples(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
-        """Return the loss of each member on each sample, against labels (n,): (members, n)."""
+    def _losses(self, outputs: Tensor, y: Tensor, *, smoothing: bool) -> Tensor:
         if self._squared:
-            one_hot = torch.nn.functional.one_hot(y, self._classes).t().to(outputs.dtype)
-            return (outputs.softmax(1) - one_hot).square_().mean(1)
+            one_hot = F.one_hot(y, self._classes).t().to(outputs.dtype)
+            return (outputs.softmax(1) - one_hot).square().mean(1)
         logs = torch.log_softmax(outputs, 1)
         losses = -_at_label(logs, y)
         if smoothing and self._smoothing is not None:
             share = self._smoothing[:, 0]
             losses = losses * (1 - share) - logs.sum(1) * (share / self._classes)
         return losses
+
+    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the right answers, (members, 1)."""
+        return count_correct(outputs, y).double()[:, None]
+
+    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+        """Return the accuracy; see `StackLoss`."""
+        return sums[:, 0] / samples
+
+
+class ColumnLoss(StackLoss):
+    """Loss of labels or targets y (n, columns), whose target of a gradient is y transposed."""
+
+    def target(self, y: Tensor) -> Tensor:
+        """Return the labels or targets, (columns, n); see `StackLoss`."""
+        return y.t().contiguous()
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each number, (members, columns, n)."""
+
+    def samples(self, outputs: Tensor, y: Tensor, w: Tensor | None = None, *, smoothing: bool = True) -> Tensor:  # noqa: ARG002
+        """Return the loss of each sample; see `StackLoss`."""
+        losses = self.losses(outputs, y.t())
+        return (losses if w is None else losses * w.t()).mean(1)
+
+
+class LabelLoss(ColumnLoss):
+    """Binary cross-entropy of several labels."""
+
+    score = "accuracy"
+
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the gradient; see `StackLoss`."""
+        return outputs.sigmoid().sub_(target).mul_(scale).div_(len(target))
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each number, (members, labels, n)."""
+        return F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
+
+    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the share of a sample's labels that are right, summed: (members, 1)."""
+        return (count_right_labels(outputs, y.t()).double() / y.shape[1])[:, None]
+
+    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+        """Return the share of all labels that are right; see `StackLoss`."""
+        return sums[:, 0] / samples
+
+
+class TargetLoss(ColumnLoss):
+    """Loss of real targets by their errors: mse, mae, or huber with each member's own `huber_delta`."""
+
+    score = "r2"
+
+    def __init__(self, configs: Sequence[TrialConfig], like: Tensor) -> None:
+        self._kind = configs[0].loss
+        self._delta = like.new_tensor([config.huber_delta for config in configs]).view(-1, 1, 1)
+
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the gradient; see `StackLoss`."""
+        error = outputs.sub(target)
+        if self._kind == "mae":
+            return error.sign_().mul_(scale).div_(len(target))
+        if self._kind == "huber":
+            return error.clamp_(-self._delta, self._delta).mul_(scale).div_(len(target))
+        return error.mul_(scale).mul_(2 / len(target))
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each number, (members, targets, n)."""
+        error = outputs - target
+        if self._kind == "mae":
+            return error.abs()
+        if self._kind == "huber":
+            size = error.abs()
+            inner = size.minimum(self._delta)  # error^2 / 2 up to delta, and beyond delta (|error| - delta / 2)
+            return inner * (size - inner / 2)
+        return error.square()
+
+    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the squared errors of each target, (members, targets)."""
+        return sum_squared_errors(outputs[:, : y.shape[1]], y.t())
+
+    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+        """Return R², the mean over targets; see `StackLoss`."""
+        assert moments is not None
+        return r2_score(sums, moments.deviations)
+
+
+class GaussianLoss(TargetLoss):
+    """Negative logarithm of the normal density: outputs are means, then logarithms of variances."""
+
+    def __init__(self) -> None:
+        """Make the loss, which no member has settings of."""
+
+    def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the gradient, as torch has it: where the variance is at its bound, it still follows exp(s)."""
+        mean, log_variance = outputs.chunk(2, 1)
+        exp = log_variance.exp()
+        variance = exp.clamp_min(SMALLEST_VARIANCE)
+        error = mean - target
+        by_mean = error / variance
+        by_log_variance = (1 - error * by_mean) * (exp / variance) / 2
+        return torch.cat([by_mean, by_log_variance], 1).mul_(scale).div_(len(target))
+
+    def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each number, (members, targets, n)."""
+        mean, log_variance = outputs.chunk(2, 1)
+        variance = log_variance.exp().clone()
+        with torch.no_grad():
+            variance.clamp_(min=SMALLEST_VARIANCE)
+        return (variance.log() + (mean - target).square() / variance) / 2
 
 
 def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
@@ -79,106 +257,6 @@ def count_correct(outputs: Tensor, y: Tensor) -> Tensor:
         if bool(((outputs >= largest).sum(1) == 1).all()):  # neither ties nor NaN in any member
             return (_at_label(outputs, y) >= largest.squeeze(1)).sum(1)
     return (outputs.argmax(1) == y).sum(1)
-
-
-class StackRecord:
-    """Record of losses and right answers of an epoch's steps, each before its step; computed many samples at a time.
-
-    Args:
-        loss: of the stack.
-        members: how many.
-        classes: the number of outputs.
-        like: a tensor of the weights' type and device.
-        by_step: whether to keep the mean loss of each step, too.
-    """
-
-    def __init__(self, loss: StackLoss, members: int, classes: int, like: Tensor, *, by_step: bool = False) -> None:
-        self._loss = loss
-        self._by_step = by_step
-        self._sizes: list[int] = []  # of the steps that still wait
-        self._steps: list[Tensor] = []  # of those that do not: mean losses, (members, steps) each
-        self._outputs = like.new_empty(members, classes, 0)
-        self._labels = torch.empty(0, dtype=torch.int64, device=like.device)
-        self._sums = torch.zeros(members, 2, dtype=torch.float64, device=like.device)
-        self._used = self._samples = 0
-
-    def begin(self) -> None:
-        """Start an epoch."""
-        self._sums.zero_()
-        self._used = self._samples = 0
-        self._sizes.clear()
-        self._steps.clear()
-
-    def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:  # noqa: ARG002  for ReconstructionRecord
-        """Copy a step's outputs (members, classes, n) and labels (n,)."""
-        n = len(y)
-        if self._used + n > len(self._labels):
-            self._process_waiting()
-            if n > len(self._labels):
-                self._grow(max(CHUNK, n))
-        part = slice(self._used, self._used + n)
-        self._outputs[:, :, part] = outputs
-        self._labels[part] = y
-        self._used += n
-        self._samples += n
-        self._sizes.append(n)
-
-    def _grow(self, samples: int) -> None:
-        self._outputs = self._outputs.new_empty(*self._outputs.shape[:2], samples)
-        self._labels = self._labels.new_empty(samples)
-
-    def _process_waiting(self) -> None:
-        """Compute losses and right answers of the samples that still wait."""
-        if not self._used:
-            return
-        outputs, y = self._outputs[:, :, : self._used], self._labels[: self._used]
-        losses = self._loss.samples(outputs, y)
-        self._sums += torch.stack([losses.sum(1, dtype=torch.float64), count_correct(outputs, y).double()], 1)
-        if self._by_step:
-            parts = torch.split(losses, self._sizes, 1)
-            self._steps.append(torch.stack([part.mean(1, dtype=torch.float64) for part in parts], 1))
-        self._used = 0
-        self._sizes.clear()
-
-    def read(self) -> list[Scores]:
-        """Return each member's mean loss and accuracy."""
-        self._process_waiting()
-        means = (self._sums / self._samples).tolist()
-        return [{"loss": loss, "accuracy": accuracy} for loss, accuracy in means]
-
-    def steps(self) -> Tensor:
-        """Return each member's mean loss at each step, (members, steps), in float64."""
-        self._process_waiting()
-        return torch.cat(self._steps, 1)
-
-    def state(self, member: int) -> list[Tensor] | None:
-        """Return a member's record: sums, number of samples, and waiting outputs and labels; None before any step.
-
-        With the loss of each step: also the losses so far, and the sizes of the steps that wait.
-        """
-        if not self._samples:
-            return None
-        rest = self._outputs[member, :, : self._used].clone(), self._labels[: self._used].clone()
-        state = [self._sums[member].clone(), torch.tensor(self._samples), *rest]
-        if self._by_step:
-            losses = [steps[member] for steps in self._steps] or [self._sums.new_empty(0)]
-            state += [torch.cat(losses), torch.tensor(self._sizes, dtype=torch.int64)]
-        return state
-
-    def load(self, member: int, state: Sequence[Tensor]) -> None:
-        """Load what `state` returned, after `begin`; all members have seen the same samples."""
-        sums, samples, outputs, labels, *by_step = state
-        if len(labels) > len(self._labels):
-            self._grow(max(CHUNK, len(labels)))
-        self._sums[member], self._samples, self._used = sums.to(self._sums), int(samples), len(labels)
-        self._outputs[member, :, : self._used] = outputs.to(self._outputs)
-        self._labels[: self._used] = labels.to(self._labels)
-        if by_step:
-            steps, sizes = by_step
-            if not self._steps:
-                self._steps.append(self._sums.new_zeros(len(self._sums), len(steps)))
-            self._steps[0][member] = steps.to(self._sums)
-            self._sizes = sizes.tolist()
 
 
 class ReconstructionLoss:
@@ -205,70 +283,14 @@ class ReconstructionLoss:
             return outputs.sigmoid().sub_(target).mul_(scale).div_(self._features)
         return outputs.sub(target).mul_(scale).mul_(2 / self._features)
 
-    def value(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return the summed loss of each member, in float64: (members,)."""
+    def value(self, outputs: Tensor, target: Tensor, w: Tensor | None = None) -> Tensor:
+        """Return the summed loss of each member, each sample times its weight (n,), in float64: (members,)."""
         if not self._binary:
-            return self.error(outputs, target)
+            return self.error(outputs, target, w)
         losses = F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
-        return losses.sum((1, 2), dtype=torch.float64) / self._features
+        return (losses if w is None else losses.mul_(w)).sum((1, 2), dtype=torch.float64) / self._features
 
-    def error(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def error(self, outputs: Tensor, target: Tensor, w: Tensor | None = None) -> Tensor:
         """Return the summed reconstruction error of each member, in float64: (members,)."""
-        difference = (outputs.sigmoid() if self._binary else outputs).sub(target)
-        return difference.square_().sum((1, 2), dtype=torch.float64) / self._features
-
-
-class ReconstructionRecord:
-    """Record of losses of an epoch's steps, each measured before its step.
-
-    Args:
-        loss: of the stack.
-        members: how many.
-        like: a tensor of the weights' type and device.
-        by_step: whether to keep the mean loss of each step, too.
-    """
-
-    def __init__(self, loss: ReconstructionLoss, members: int, like: Tensor, *, by_step: bool = False) -> None:
-        self._loss = loss
-        self._by_step = by_step
-        self._steps: list[Tensor] = []  # mean losses, (members,) each
-        self._sums = torch.zeros(members, dtype=torch.float64, device=like.device)
-        self._samples = 0
-
-    def begin(self) -> None:
-        """Start an epoch."""
-        self._sums.zero_()
-        self._samples = 0
-        self._steps.clear()
-
-    def add(self, outputs: Tensor, y: Tensor, target: Tensor) -> None:
-        """Measure a step's outputs (members, features, n) against its samples (features, n), as many as labels y."""
-        losses = self._loss.value(outputs, target)
-        self._sums += losses
-        self._samples += len(y)
-        if self._by_step:
-            self._steps.append(losses / len(y))
-
-    def read(self) -> list[Scores]:
-        """Return each member's mean loss."""
-        return [{"loss": loss} for loss in (self._sums / self._samples).tolist()]
-
-    def steps(self) -> Tensor:
-        """Return each member's mean loss at each step, (members, steps), in float64."""
-        return torch.stack(self._steps, 1)
-
-    def state(self, member: int) -> list[Tensor] | None:
-        """Return a member's record: its sum, number of samples, and losses by step; None before any step."""
-        if not self._samples:
-            return None
-        by_step = [self.steps()[member]] if self._by_step else []
-        return [self._sums[member].clone(), torch.tensor(self._samples), *by_step]
-
-    def load(self, member: int, state: Sequence[Tensor]) -> None:
-        """Load what `state` returned, after `begin`; all members have seen the same samples."""
-        self._sums[member], self._samples = state[0].to(self._sums), int(state[1])
-        for steps in state[2:]:
-            if not self._steps:
-                self._steps = [torch.zeros_like(self._sums) for _ in steps]
-            for losses, loss in zip(self._steps, steps.to(self._sums), strict=True):
-                losses[member] = loss
+        squares = (outputs.sigmoid() if self._binary else outputs).sub(target).square_()
+        return (squares if w is None else squares.mul_(w)).sum((1, 2), dtype=torch.float64) / self._features
