@@ -13,7 +13,7 @@ from hpo.config.registry import dataset, metric, model, training_loop
 
 if TYPE_CHECKING:
     from hpo.config.trial_config import TrialConfig
-    from hpo.datasets import Dataset
+    from hpo.datasets import Dataset, Feature, SampleShape
     from hpo.errors import HpoError
     from hpo.execution.backends.ray import Ray
     from hpo.execution.backends.slurm import Slurm
@@ -37,10 +37,12 @@ __all__ = [
     "Choices",
     "Constant",
     "Dataset",
+    "Feature",
     "Float",
     "HpoError",
     "Int",
     "Ray",
+    "SampleShape",
     "Slurm",
     "Space",
     "StudyStorage",
@@ -67,10 +69,12 @@ _LAZY = {
     "Categorical": "hpo.space.fields",
     "Constant": "hpo.space",
     "Dataset": "hpo.datasets",
+    "Feature": "hpo.datasets",
     "Float": "hpo.space.fields",
     "HpoError": "hpo.errors",
     "Int": "hpo.space.fields",
     "Ray": "hpo.execution.backends.ray",
+    "SampleShape": "hpo.datasets",
     "Slurm": "hpo.execution.backends.slurm",
     "Space": "hpo.space",
     "StudyStorage": "hpo.study",

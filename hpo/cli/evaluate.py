@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpo.cli.lookup import format_command_line, load_runnable_study, load_study, make_backend
-from hpo.cli.options import app, backend_options, format_option, launch_options, storage_option
+from hpo.cli.options import app, backend_options, dataset_options, format_option, launch_options, storage_option
 from hpo.cli.output import print_rows, say
 from hpo.errors import RequestError
 
@@ -23,7 +23,7 @@ __all__: list[str] = []
 @click.argument("name")
 @click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of configurations.")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs of each.")
-@click.option("--dataset", help="Another data set than the study's: a name, or the path of an .npz file.")
+@dataset_options
 @click.option(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
 )
@@ -42,7 +42,7 @@ def evaluate(
     name: str,
     top: int,
     seeds: int,
-    dataset: str | None,
+    dataset: object,
     refit: bool,
     objective: str | None,
     dry_run: bool,
@@ -96,7 +96,7 @@ def evaluate(
 
 
 def _plan(
-    study: Study, top: int, seeds: int, dataset: str | None, objective: str | None, *, refit: bool, inside: bool
+    study: Study, top: int, seeds: int, dataset: object, objective: str | None, *, refit: bool, inside: bool
 ) -> list[Study]:
     """Plan the evaluations of a study of models."""
     from hpo.execution.evaluate import plan_evaluations
@@ -124,7 +124,7 @@ def _plan_function(
     return evaluations, options.model_copy(update={"function": function.reference.location})
 
 
-def _preview(study: Study, top: int, seeds: int, dataset: str | None, style: str, *, refit: bool) -> int:
+def _preview(study: Study, top: int, seeds: int, dataset: object, style: str, *, refit: bool) -> int:
     """Print what an evaluation would train."""
     from hpo.execution.evaluation_preview import preview_evaluation
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpo.cli.lookup import format_command_line, make_backend
-from hpo.cli.options import app, backend_options, launch_options, set_option, storage_option
+from hpo.cli.options import app, backend_options, dataset_options, launch_options, set_option, storage_option
 from hpo.cli.output import say
 from hpo.errors import RequestError, RunError, StorageLostError, StudyDeletedError
 
@@ -28,7 +28,7 @@ __all__: list[str] = []
 @click.option("--trial-timeout", help="Fail a trial that trains for longer than this, even one that hangs.")
 @click.option("--target", type=float, help="End the study once the objective reaches this value.")
 @click.option("--name", help="Name of the study; by default the file's stem.")
-@click.option("--dataset", help="Data set instead of the file's: a name, or the path of an .npz file.")
+@dataset_options
 @click.option("--objective", help="Metric instead of the file's.")
 @click.option(
     "--direction",
@@ -87,6 +87,8 @@ def launch(
     The name of a stored study goes on with it.
 
     Example: hpo launch mnist_mlp --workers 4 --trials 100 --set epochs=10
+
+    Example: hpo launch quickstart --dataset house_prices.csv --label price
 
     Example: hpo launch train.py:objective --direction maximize --workers 4 --trials 100
 

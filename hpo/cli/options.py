@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import override
 
+from hpo.errors import RequestError
 from hpo.execution.worker_options import Flag, WorkerOptions, explain, flag_of
 
 __all__ = [
     "OutputClosedError",
     "app",
     "backend_options",
+    "dataset_options",
     "device_option",
     "format_option",
     "import_option",
@@ -147,6 +149,45 @@ def backend_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def dataset_options(command: Command) -> Command:
+    """Add the options that name a data set; the command takes them together, as `dataset`: a name, a table, or None."""
+
+    @functools.wraps(command)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        options = {key: value for key in ("label", "drop", "task") if (value := keywords.pop(key))}
+        return command(*arguments, dataset=_join_dataset(keywords.pop("dataset"), options), **keywords)
+
+    decorated: Any = call
+    options = (
+        click.option("--dataset", metavar="DATASET",
+                     help="Data set instead of the file's: a name, sklearn:NAME, a file (.csv, .parquet, .npz, …), a"
+                     " folder of images; or a table with more options, as"
+                     " '{path=\"houses.csv\", label=\"price\", test=0.1}'."),
+        click.option("--label", metavar="COLUMN", help="Column of that file to predict; several with commas."),
+        click.option("--drop", metavar="COLUMN", help="Columns of that file that are no features, with commas."),
+        click.option("--task", metavar="TASK",
+                     help="Instead of the one that its labels suggest: classification, multilabel or regression."),
+    )  # fmt: skip
+    for option in reversed(options):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def _join_dataset(dataset: str | None, options: dict[str, str]) -> object:
+    """Return the data set with its options, as a study file has it."""
+    if not options:
+        return dataset
+    if dataset is None:
+        raise RequestError(f"--{next(iter(options))}: of which data? name them with --dataset")
+    from hpo.datasets.source import parse_source, spell_source
+
+    lists = {key: [part.strip() for part in options[key].split(",")] for key in ("label", "drop") if key in options}
+    name, source = parse_source(dataset)
+    table = spell_source(name, source)
+    merged: dict[str, object] = {"path": name} if isinstance(table, str) else dict(table)
+    return merged | options | lists
 
 
 def format_option(*formats: str) -> Callable[[Command], Command]:

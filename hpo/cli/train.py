@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpo.cli.options import app, device_option, import_option, set_option
+from hpo.cli.options import app, dataset_options, device_option, import_option, set_option
 from hpo.cli.output import say
 from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.errors import RunError
@@ -25,7 +25,7 @@ __all__: list[str] = []
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="A configuration file, as hpo export writes it."
 )
-@click.option("--dataset", help="A name, or the path of an .npz file; by default mnist.")
+@dataset_options
 @click.option(
     "--objective",
     help="The metric whose best epoch is kept; by default that of the task: val_accuracy, val_f1_macro or val_r2.",
@@ -42,7 +42,7 @@ __all__: list[str] = []
 def train(
     sets: Sequence[str],
     config_file: Path | None,
-    dataset: str | None,
+    dataset: object,
     objective: str | None,
     out: Path | None,
     threads: int | None,

@@ -15,7 +15,7 @@ COHORT_PARAMETERS = (
     *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
     *("numeric_scaling", "task", "class_weight"),  # these decide the samples, their labels or weights
 )
-STACKED_MODELS = frozenset({"mlp", "autoencoder"})
+STACKED_MODELS = frozenset({"mlp", "resnet_tabular", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 

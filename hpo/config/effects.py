@@ -26,6 +26,7 @@ __all__ = [
     "when_hidden_layers_use",
     "when_model_is",
     "when_model_uses",
+    "when_numbers_are_embedded",
     "when_optimizer_takes",
     "when_shape_uses",
 ]
@@ -59,7 +60,9 @@ def when_hidden_layers_use(name: str) -> Effect:
         uses = models.get(str(values["model"])).uses
         if name not in uses:
             return False
-        return "depth" not in uses or name == "init" or values["widths"] is not None or values["depth"] > 0
+        if "depth" not in uses or name == "init":
+            return True
+        return values["depth"] > 0 or ("widths" in uses and values["widths"] is not None)
 
     return Effect("the model uses it, and has a hidden layer", ("model", "widths", "depth"), holds)
 
@@ -73,15 +76,28 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
     """Return the effect of a parameter that shapes a dense model of at least `min_depth` hidden layers."""
 
     def holds(values: Values, models: Models) -> bool:
-        deep = values["widths"] is None and (not min_depth or values["depth"] >= min_depth)
-        free = not unless_budget or values["parameter_budget"] is None
-        return name in models.get(str(values["model"])).uses and deep and free
+        uses = models.get(str(values["model"])).uses
+        given = values["widths"] is not None and "widths" in uses
+        deep = not given and (not min_depth or values["depth"] >= min_depth)
+        free = not unless_budget or values["parameter_budget"] is None or "parameter_budget" not in uses
+        return name in uses and deep and free
 
     others = {f"depth >= {min_depth}": "depth"} if min_depth else {}
     others |= {"no parameter_budget": "parameter_budget"} if unless_budget else {}
     return Effect(
         ", ".join(["the model uses it, widths is not given", *others]), ("model", "widths", *others.values()), holds
     )
+
+
+def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
+    """Return the effect of a parameter of numeric embeddings: of one kind, or of all."""
+
+    def holds(values: Values, models: Models) -> bool:
+        given = values["numeric_embedding"]
+        return name in models.get(str(values["model"])).uses and given is not None and kind in (None, given)
+
+    text = f"numeric_embedding is {kind or 'given'}"
+    return Effect(f"the model uses it, {text}", ("model", "numeric_embedding"), holds)
 
 
 def when_optimizer_takes(name: str) -> Effect:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from pydantic import BaseModel
 
 from hpo.config.builtin_metrics import BUILTIN_METRICS
-from hpo.config.choices import Direction
+from hpo.config.choices import TASKS, Direction, Task
 from hpo.config.declared_domain import declared_domains
 from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
@@ -163,7 +163,13 @@ class Models(Protocol):
 
 @dataclass(frozen=True)
 class DatasetEntry(Entry):
-    """Registered data set: `() -> hpo.Dataset`."""
+    """Registered data set: `() -> hpo.Dataset`.
+
+    Attributes:
+        task: what is predicted.
+    """
+
+    task: Task = "classification"
 
 
 @dataclass(frozen=True)
@@ -329,11 +335,22 @@ def _all_uses(uses: Iterable[str], parameters: type[BaseModel] | None) -> frozen
     return frozenset(uses).union(declared_domains(parameters))
 
 
-def dataset(name: str) -> Callable[[Function], Function]:
-    """Register a function without arguments that returns an `hpo.Dataset` as a data set."""
+def dataset(name: str, *, task: Task = "classification") -> Callable[[Function], Function]:
+    """Register a function without arguments that returns an `hpo.Dataset` as a data set.
+
+    Args:
+        name: the name by which study files know it.
+        task: what is predicted: `classification`, `multilabel` (several labels per sample) or `regression`; a launch
+            chooses losses and metrics by it, and does not read the data.
+
+    Raises:
+        RegistryError: the task is unknown.
+    """
+    if task not in TASKS:
+        raise RegistryError(f"data set '{name}': {describe_unknown('task', str(task), TASKS)}")
 
     def register(function: Function) -> Function:
-        datasets.add(DatasetEntry(name, function, function.__module__))
+        datasets.add(DatasetEntry(name, function, function.__module__, task))
         return function
 
     return register
@@ -417,7 +434,12 @@ def _reason(error: Exception) -> str:
 
 SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
 DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
-MLP = SHARED | DENSE
+PERIODIC = {"periodic_frequencies", "periodic_sigma"}
+TABLE = {"embedding_factor", "numeric_embedding", "numeric_embedding_size", "numeric_bins"} | PERIODIC
+MLP = SHARED | DENSE | TABLE
+RESNET_TABULAR = (
+    frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
+)
 AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
 CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
 
@@ -430,6 +452,14 @@ models.add(
         "hpo.training.models",
         uses=AUTOENCODER,
         reconstructs=True,
+    )
+)
+models.add(
+    ModelEntry(
+        "resnet_tabular",
+        "hpo.training.tabular_models.resnet_tabular",
+        "hpo.training.tabular_models",
+        uses=RESNET_TABULAR,
     )
 )
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
+from itertools import product
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
@@ -39,6 +40,7 @@ from hpo.config.effects import (
     when_hidden_layers_use,
     when_model_is,
     when_model_uses,
+    when_numbers_are_embedded,
     when_optimizer_takes,
     when_shape_uses,
 )
@@ -103,9 +105,9 @@ class TrialConfig(BaseModel):
         WHEN_TASK_IS_OTHER,
     ] = "classification"
 
-    model: Annotated[str, Field(description="mlp, cnn, autoencoder, or a registered model's name"), Group("model")] = (
-        "mlp"
-    )
+    model: Annotated[
+        str, Field(description="mlp, resnet_tabular, cnn, autoencoder, or a registered model's name"), Group("model")
+    ] = "mlp"
     activation: Annotated[
         str,
         AllowedNames(tuple(ACTIVATIONS)),
@@ -179,6 +181,62 @@ class TrialConfig(BaseModel):
         Group("mlp"),
         when_model_uses("widths"),
     ] = None
+
+    hidden_factor: Annotated[
+        float,
+        Field(gt=0, le=16, description="units of a residual block's hidden layer, as a multiple of width"),
+        Group("resnet_tabular"),
+        when_shape_uses("hidden_factor", 1),
+    ] = 2.0
+    residual_dropout: Annotated[
+        float,
+        Field(ge=0, lt=1, description="fraction of a residual block's outputs dropped in training; 0 is off"),
+        Group("resnet_tabular"),
+        when_hidden_layers_use("residual_dropout"),
+    ] = 0.0
+
+    embedding_factor: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=100,
+            description="numbers that a table's category of K codes is embedded in: factor * K ** 0.56, at most 600; "
+            "by default 1.6",
+        ),
+        Group("table"),
+        when_model_uses("embedding_factor"),
+    ] = None
+    numeric_embedding: Annotated[
+        str | None,
+        AllowedNames(("periodic", "piecewise_linear")),
+        Field(description="embedding of each number of a table: of its sines and cosines, or of its place among bins"),
+        Group("table"),
+        when_model_uses("numeric_embedding"),
+    ] = None
+    numeric_embedding_size: Annotated[
+        int,
+        Field(ge=1, le=1024, description="numbers that each number is embedded in"),
+        Group("table"),
+        when_numbers_are_embedded("numeric_embedding_size"),
+    ] = 16
+    periodic_frequencies: Annotated[
+        int,
+        Field(ge=1, le=1024, description="learned frequencies of each number's sines and cosines"),
+        Group("table"),
+        when_numbers_are_embedded("periodic_frequencies", "periodic"),
+    ] = 16
+    periodic_sigma: Annotated[
+        float,
+        Field(gt=0, le=1000, description="standard deviation that the frequencies are drawn with"),
+        Group("table"),
+        when_numbers_are_embedded("periodic_sigma", "periodic"),
+    ] = 0.1
+    numeric_bins: Annotated[
+        int,
+        Field(ge=1, le=1024, description="bins of each number's range"),
+        Group("table"),
+        when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
+    ] = 16
 
     latent_size: Annotated[
         int,
@@ -491,8 +549,15 @@ def _check_combination(values: Values, models: Models) -> None:
         values, models
     ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
-    if values["batch_norm"] and values["batch_size"] == 1 and own["batch_norm"].effect.holds(values, models):
-        raise ConfigError("batch_size = 1: batch_norm needs at least 2 samples in a batch")
+    if values["batch_size"] == 1 and (normalises := _find_normalisation(values, models)):
+        raise ConfigError(f"batch_size = 1: {normalises} needs at least 2 samples in a batch")
+
+
+def _find_normalisation(values: Values, models: Models) -> str | None:
+    """Return what normalises each batch, or None."""
+    if values["batch_norm"] and _own_parameters()["batch_norm"].effect.holds(values, models):
+        return "batch_norm"
+    return "model = 'resnet_tabular'" if values["model"] == "resnet_tabular" and values["depth"] else None
 
 
 def is_shared(name: str) -> bool:
@@ -603,8 +668,10 @@ def _may_matter(parameter: Parameter, model: str) -> bool:
     probe = {name: row.default for name, row in _own_parameters().items()} | {"model": model}
     effect = parameter.effect
     # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
+    probes = product((None, "1"), (None, "periodic", "piecewise_linear"))
     return "model" not in effect.parents or any(
-        effect.holds(probe | {"depth": 16, "widths": widths}, registry.models) for widths in (None, "1")
+        effect.holds(probe | {"depth": 16, "widths": widths, "numeric_embedding": embedding}, registry.models)
+        for widths, embedding in probes
     )
 
 

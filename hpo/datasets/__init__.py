@@ -4,6 +4,7 @@ from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels, guess
 from hpo.datasets.features import Feature, SampleShape
 from hpo.datasets.idx import fashion_mnist, mnist
 from hpo.datasets.reference import DatasetReference, DatasetRow, describe, is_path, load, make_reference
+from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "mnist",
     "none",
     "read_labels",
+    "split_rows",
 ]

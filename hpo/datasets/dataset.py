@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.config.choices import TASKS, Task
 from hpo.datasets.features import Feature
 from hpo.errors import DataError, describe_unknown
+
+if TYPE_CHECKING:
+    from hpo.datasets.table_schema import TableSchema
 
 __all__ = [
     "Dataset",
@@ -64,6 +67,8 @@ class Dataset:
         times: of each training sample, (N,): validation samples are the latest.
         weights: of each training sample in training, (N,).
         rows: by part, the number of each sample's row in its file, from 1.
+        schema: of a table in a file, how new rows are read.
+        notes: remarks on what was guessed or left out, for the user.
     """
 
     train: Part
@@ -77,6 +82,8 @@ class Dataset:
     times: Array | None = None
     weights: Array | None = None
     rows: Mapping[str, Array] = field(default_factory=dict)
+    schema: TableSchema | None = None
+    notes: Sequence[str] = ()
 
 
 def none() -> Dataset:

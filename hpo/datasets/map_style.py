@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split
+from hpo.datasets.labels import tell_task
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
 from hpo.utils.text import locate_error, shorten, summarize_error
@@ -66,8 +68,8 @@ class Samples:
                 "give it a __len__"
             ) from error
 
-    def __getitem__(self, index: int) -> tuple[Array, int]:
-        """Return a sample, channels first where it is a tensor, and its label.
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        """Return a sample, channels first where it is a tensor, and its label, of shape () or (columns,).
 
         Raises:
             DataError: it cannot be read, or is no sample with a label.
@@ -100,7 +102,7 @@ class Samples:
         return len(self) * max(array.nbytes + 4 * array.size for array in arrays)
 
     def read(self, indices: Sequence[int] | None = None) -> Split:
-        """Return samples and labels, x (N, …), a tensor where the samples are tensors, and y (N,) of int64.
+        """Return samples, x (N, …), a tensor where the samples are tensors, and labels, y (N,) or (N, columns).
 
         Args:
             indices: which ones; by default all.
@@ -109,11 +111,17 @@ class Samples:
             DataError: a sample cannot be read, or has another shape or type than the first.
         """
         chosen = range(len(self)) if indices is None else indices
-        first, _ = self[chosen[0]]
-        x, y = np.empty((len(chosen), *first.shape), first.dtype), np.empty(len(chosen), np.int64)
+        first, label = self[chosen[0]]
+        x, labels = np.empty((len(chosen), *first.shape), first.dtype), []
         for row, index in enumerate(chosen):
-            x[row], y[row] = self._check_alike(first, *self[index], index)
-        return (sys.modules["torch"].from_numpy(x) if self.has_tensors else x), y
+            sample, y = self[index]
+            self._check_alike(index, "shape", sample.shape, first.shape)
+            self._check_alike(index, "type", sample.dtype, first.dtype)
+            self._check_alike(index, "a label of shape", y.shape, label.shape)
+            self._check_alike(index, "a label that is", _name_kind(y), _name_kind(label))
+            x[row] = sample
+            labels.append(y)
+        return (sys.modules["torch"].from_numpy(x) if self.has_tensors else x), np.stack(labels)
 
     def read_all(self) -> Split:
         """Return all samples and labels, as `read` does, and say so where they are others each time.
@@ -129,14 +137,16 @@ class Samples:
             )
         return self.read()
 
-    def _check_alike(self, first: Array, x: Array, y: int, index: int) -> tuple[Array, int]:
-        for what, one, other in (("shape", first.shape, x.shape), ("type", first.dtype, x.dtype)):
-            if one != other:
-                raise DataError(
-                    f"{self.where}, sample {index}: {what} {other}, where others have {one}; "
-                    "make them equal, such as by a transform"
-                )
-        return x, y
+    def _check_alike(self, index: int, what: str, value: object, first: object) -> None:
+        if value != first:
+            raise DataError(
+                f"{self.where}, sample {index}: {what} {value}, where others have {first}; "
+                "make them equal, such as by a transform"
+            )
+
+
+def _name_kind(label: Array) -> str:
+    return "a text" if label.dtype.kind == "U" else "a number"
 
 
 def make_dataset(returned: object, where: str) -> object:
@@ -200,7 +210,10 @@ def read_parts(dataset: Dataset, where: str) -> Dataset:
     """
     train, validation, test = dataset.train, dataset.validation, dataset.test
     if is_map_style(train):
-        train = _read_train(Samples(train, f"{where}, train"), dataset)
+        samples = Samples(train, f"{where}, train")
+        train = _read_train(samples, dataset)
+        if isinstance(train, Samples):
+            dataset = replace(dataset, task=dataset.task or _probe_task(samples))
     if is_map_style(validation):
         validation = _read(Samples(validation, f"{where}, validation"))
 
@@ -215,14 +228,17 @@ def read_parts(dataset: Dataset, where: str) -> Dataset:
 def _read_train(samples: Samples, dataset: Dataset) -> Any:
     problem = _lacks_memory(samples)
     if not problem:
-        x, y = samples.read_all()
-        if dataset.classes is None and y.min() > 0:
-            raise DataError(f"{samples.where}: labels from {y.min()} to {y.max()}; they must begin at 0, renumber them")
-        return x, y
+        return samples.read_all()
     if dataset.validation is None or dataset.classes is None:
         raise DataError(f"{problem}; to have them read batch by batch, give hpo.Dataset `classes` and `validation`")
     log.warning("%s: they are read batch by batch, and not scaled", problem)
     return samples
+
+
+def _probe_task(samples: Samples) -> Task:
+    """Return the task that the labels of some samples suggest."""
+    indices = sorted({int(index) for index in np.linspace(0, len(samples) - 1, PROBES)})
+    return tell_task(samples.read(indices)[1])[0]
 
 
 def _read(samples: Samples) -> Split:
@@ -278,12 +294,19 @@ def _to_array(x: Any, where: str) -> Array:
     return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def _to_label(y: Any, where: str) -> int:
-    if isinstance(y, str | bytes):
-        raise DataError(f"{where}: its label is the text {shorten(y, 40)}; give classes numbers, from 0")
-    array = np.asarray(y.detach().cpu() if _is_tensor(y) else y)
-    if array.size != 1:
-        raise DataError(f"{where}: a label of shape {array.shape}; it must be one class number")
-    if array.dtype.kind not in "bui":
-        raise DataError(f"{where}: its label is {shorten(y, 40)}; it must be a whole number, the class")
-    return int(array.reshape(()))
+def _to_label(y: Any, where: str) -> Array:
+    """Return a label: a text or a number, of shape (), or a row of numbers, (columns,)."""
+    advice = "it must be a class (a number or a text), a real number, or a row of numbers"
+    if _is_tensor(y):
+        y = y.detach().cpu()
+        y = y.float() if str(y.dtype) == "torch.bfloat16" else y
+    try:
+        array = np.asarray(y)
+    except Exception as error:  # a list of lists of different lengths
+        raise DataError(f"{where}: its label is {shorten(y, 40)}; {advice}") from error
+    if array.dtype.kind not in ("buifU" if array.ndim == 0 else "buif"):
+        raise DataError(f"{where}: its label is {shorten(y, 40)}; {advice}")
+    if array.ndim > 1 or array.size == 0:
+        raise DataError(f"{where}: a label of shape {array.shape}; {advice}")
+    whole = array.astype(np.int64) if array.dtype.kind in "bui" else array
+    return whole.reshape(()) if whole.size == 1 else whole

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpo.config import registry
 from hpo.config.choices import Task
-from hpo.datasets.dataset import Dataset, channels_first, check_dataset
+from hpo.datasets.dataset import Dataset, channels_first, check_dataset, guess_task, is_split
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
+from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
-from hpo.datasets.npz import digest_npz, find_npz, load_npz
-from hpo.datasets.source import DatasetSource
-from hpo.errors import DataError, HpoError
+from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
+from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
+from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
 from hpo.utils.text import locate_error, summarize_error
+
+MOST_NAMES = 1000  # of outputs that a study stores
 
 __all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
 
@@ -27,7 +31,7 @@ class DatasetReference(BaseModel):
     """Identity of a study's data set, by which workers find the same data and refuse any other.
 
     Attributes:
-        name: a registered name, or the absolute path of an .npz file.
+        name: a registered name, the absolute path of a file or a folder, or `sklearn:NAME`.
         sha256: hex digest by file name, of the unpacked content of gzipped files; empty for a data set that the user
             registered.
         module: the module that registers a user's data set.
@@ -36,6 +40,7 @@ class DatasetReference(BaseModel):
         source: how the file is read; None for one that says all itself, and for a registered name.
         task: what is predicted.
         output_names: see `hpo.datasets.Dataset`.
+        notes: remarks on what was guessed or left out, said at the launch and not stored.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +53,31 @@ class DatasetReference(BaseModel):
     source: DatasetSource | None = None
     task: Task = "classification"
     output_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field((), exclude=True)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what identifies the data."""
+        return isinstance(other, DatasetReference) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.module, *self.sha256.values()))
+
+    @property
+    def spelled(self) -> str | dict[str, Any]:
+        """The data set as a study file names it: a name, or a table of path and options."""
+        return spell_source(self.name, self.source)
+
+    @property
+    def spelled_inline(self) -> str:
+        """The same as the option `--dataset` takes it."""
+        return spell_inline(self.name, self.source)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that the data set decides, by name: the task, and a fraction for validation."""
+        fraction = self.source.validation if self.source else None
+        task = {} if self.task == "classification" else {"task": self.task}
+        return task | ({"validation": fraction} if isinstance(fraction, float) else {})
 
 
 @dataclass(frozen=True)
@@ -77,27 +107,75 @@ class DatasetRow:
     problem: str = ""
 
 
-def make_reference(name: str, base: Path | None = None) -> DatasetReference:
+def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     """Check that a data set can be used, and return the reference by which studies name it.
 
     Args:
-        name: a registered name, or the path of an .npz file.
+        value: a registered name, the path of a file or a folder, or a table of path and options; see `parse_source`.
         base: the folder that a relative path starts from; by default the working directory.
 
     Raises:
+        DefinitionError: the value is none of these.
         DataError: the data set is missing or wrong; the line names the file, what is wrong and what to do.
         RegistryError: no data set of that name is registered.
     """
+    name, source = parse_source(value)
     if not is_path(name):
-        return _registered_reference(name)
-    path = find_npz(((base or Path.cwd()) / Path(name).expanduser()).absolute())
-    dataset = load_npz(path)
-    assert callable(dataset.test)
-    dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
-    x = np.asarray(dataset.train[0]) if isinstance(dataset.train, tuple) else np.empty(0)
+        return _registered_reference(name, source)
+    folder = base or Path.cwd()
+    path = Path(name) if name.startswith(PREFIXES) else (folder / Path(name).expanduser()).absolute()
+    path, source = find_path(path), None if source is None else source.resolve(folder)
+    reader = find_reader(path)
+    dataset = reader.read_source(path, source or DatasetSource())
+    test = dataset.test() if callable(dataset.test) else dataset.test
+    assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
+    x, y = dataset.train if is_split(dataset.train) else (None, None)
+    task = dataset.task or guess_task(y)
     return DatasetReference(
-        name=str(path), sha256={path.name: digest_npz(path)}, shape=channels_first(x.shape[1:]), samples=len(x)
+        name=str(path),
+        sha256=_digest(reader, path, source),
+        shape=None if x is None else _sample_shape(x, dataset),
+        samples=None if x is None else len(x),
+        source=source,
+        task=task,
+        output_names=tuple(dataset.output_names)[:MOST_NAMES],
+        notes=tuple(dataset.notes),
     )
+
+
+def _sample_shape(x: Any, dataset: Dataset) -> tuple[int, ...]:
+    return tuple(x.shape[1:]) if dataset.features else channels_first(x.shape[1:])
+
+
+def _digest(reader: Reader, path: Path, source: DatasetSource | None) -> dict[str, str]:
+    """Return the SHA-256 of all files of a data set, by name."""
+    digests = dict(reader.digest(path))
+    for part in _part_paths(source):
+        digests |= find_reader(part).digest(part)
+    return digests
+
+
+def _part_paths(source: DatasetSource | None) -> Iterator[Path]:
+    for part in (source.test, source.validation) if source else ():
+        if isinstance(part, str):
+            yield find_path(Path(part))
+
+
+def _load_file(reference: DatasetReference) -> Dataset:
+    """Read a file or folder again, and refuse another than that of the study."""
+    path, source = find_path(Path(reference.name)), reference.source
+    reader = find_reader(path)
+
+    def check() -> None:
+        check_digest(path, _digest(reader, path, source), reference.sha256)
+
+    def read_test() -> Any:
+        check()  # hours may have passed
+        return dataset.test() if callable(dataset.test) else dataset.test
+
+    check()
+    dataset = reader.read_source(path, source or DatasetSource())
+    return replace(dataset, test=read_test)
 
 
 def load(reference: DatasetReference) -> Dataset:
@@ -107,8 +185,8 @@ def load(reference: DatasetReference) -> Dataset:
         DataError: it is missing or cannot be used, or differs from the data that the reference was made of.
         RegistryError: its name is not registered; the line names the module to import.
     """
-    if is_path(reference.name):
-        return load_npz(find_npz(Path(reference.name)), reference.sha256)
+    if reference.module is None and is_path(reference.name):
+        return _load_file(reference)
     entry = registry.datasets.get(reference.name, reference.module)
     where = f"data set '{entry.name}'"
     try:
@@ -124,7 +202,15 @@ def load(reference: DatasetReference) -> Dataset:
             f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "
             "or a torch.utils.data.Dataset that has its samples by number"
         )
-    return dataset if entry.builtin else check_dataset(read_parts(dataset, where), where)
+    if entry.builtin:
+        return dataset
+    checked = check_dataset(code_labels(read_parts(dataset, where), where), where)
+    if checked.task != reference.task:
+        raise DataError(
+            f"{where}: its labels are for {checked.task}, but the study is for {reference.task}; register it with "
+            f'@hpo.dataset("{entry.name}", task="{checked.task}")'
+        )
+    return checked
 
 
 def describe() -> list[DatasetRow]:
@@ -159,14 +245,20 @@ def _describe_idx(data: IdxDataset) -> DatasetRow:
 
 
 def is_path(name: str) -> bool:
-    """Return whether the name of a data set is that of a file."""
-    return name.endswith(".npz") or "/" in name or os.sep in name
+    """Return whether the name of a data set is that of a file or a folder, or of a data set of another package."""
+    if name.startswith(PREFIXES) or "/" in name or os.sep in name:
+        return True
+    return not registry.datasets.has(name) and (bool(Path(name).suffix) or Path(name).is_dir())
 
 
-def _registered_reference(name: str) -> DatasetReference:
+def _registered_reference(name: str, source: DatasetSource | None) -> DatasetReference:
     entry = registry.datasets.get(name)
+    if source is not None and (wrong := sorted(source.model_fields_set - {"task"})):
+        raise DefinitionError(
+            f"dataset, {wrong[0]}: is for files; '{name}' is registered, and its function decides that"
+        )
     if not entry.builtin:
-        return DatasetReference(name=name, module=entry.module)
+        return DatasetReference(name=name, module=entry.module, task=(source and source.task) or entry.task)
     if name == registry.NO_DATA:
         return DatasetReference(name=name)
     data = IDX[name]

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from hpo.config.choices import Task
+from hpo.errors import DefinitionError, describe_unknown
+from hpo.utils.documents import parse_toml
+from hpo.utils.text import shorten
+from hpo.utils.toml import toml_value
 
-__all__ = ["DatasetSource"]
+__all__ = ["DatasetSource", "parse_source", "spell_inline", "spell_source"]
+
+WORDS: Mapping[str, Task] = {
+    "classification": "classification",
+    "binary": "classification",
+    "multiclass": "classification",
+    "multilabel": "multilabel",
+    "regression": "regression",
+}
+LISTS = ("label", "drop")
+EXAMPLE = 'dataset = { path = "houses.csv", label = "price" }'
 
 
 class DatasetSource(BaseModel):
@@ -16,11 +34,12 @@ class DatasetSource(BaseModel):
         label: the columns that are to be predicted.
         drop: columns that are no features.
         test: the file or folder of the test data, or the fraction of the samples held out for them.
-        validation: the file or folder of the validation data; without one they are split off the training data.
+        validation: the file or folder of the validation data, or the fraction split off the training data, which is
+            then the default of the parameter `validation`.
         group: the column whose values stay together on one side of a split.
         time: the column by which validation and test data are the latest.
         weight: the column of the samples' weights in training.
-        task: instead of the one that the labels suggest.
+        task: instead of the one that the labels suggest; `binary` and `multiclass` are classification, checked.
         resize: height and width that images are brought to.
     """
 
@@ -29,9 +48,97 @@ class DatasetSource(BaseModel):
     label: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     test: str | float | None = None
-    validation: str | None = None
+    validation: str | float | None = None
     group: str | None = None
     time: str | None = None
     weight: str | None = None
-    task: Task | None = None
+    task: Task | Literal["binary", "multiclass"] | None = None
     resize: tuple[int, int] | None = None
+
+    @field_validator("validation")
+    @classmethod
+    def _check_fraction(cls, value: str | float | None) -> str | float | None:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("must be a file or folder, or a fraction between 0 and 1")
+        return value
+
+    @field_validator("resize")
+    @classmethod
+    def _check_size(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(1 <= side <= 4096 for side in value):
+            raise ValueError("must be [height, width], from 1 to 4096 pixels each")
+        return value
+
+    @property
+    def asked_task(self) -> Task | None:
+        """The task, in the words of a configuration."""
+        return None if self.task is None else WORDS[self.task]
+
+    def resolve(self, base: Path) -> DatasetSource:
+        """Return the source with absolute paths; relative ones start from the folder `base`."""
+        parts = {
+            name: str((base / Path(value).expanduser()).absolute())
+            for name in ("test", "validation")
+            if isinstance(value := getattr(self, name), str)
+        }
+        return self.model_copy(update=parts)
+
+
+def parse_source(value: object) -> tuple[str, DatasetSource | None]:
+    """Parse the key `dataset`: a name or a path; or a table of `path` and options, also as TOML writes it in one line.
+
+    Returns:
+        The name or path as it is given, and the options; None without any.
+
+    Raises:
+        DefinitionError: it is neither, or an option is unknown or wrong.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = parse_toml(f"dataset = {value}")["dataset"]
+        except DefinitionError as error:
+            raise DefinitionError(f"dataset = {shorten(value, quote=False)}: {error}; write it as {EXAMPLE}") from error
+    if isinstance(value, str) and value:
+        return value, None
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"dataset = {shorten(value)}: give a name, a path, or a table, as {EXAMPLE}")
+    options = dict(value)
+    name = options.pop("path", None) or options.pop("name", None)
+    if not isinstance(name, str):
+        raise DefinitionError(f"dataset = {shorten(value)}: has no path; write it as {EXAMPLE}")
+    for key in options:
+        if key not in DatasetSource.model_fields:
+            raise DefinitionError(
+                f"dataset: {describe_unknown('key', str(key), ['path', *DatasetSource.model_fields])}"
+            )
+    return name, _make_source(options) if options else None
+
+
+def _make_source(options: dict[str, Any]) -> DatasetSource:
+    for key in LISTS:
+        if isinstance(options.get(key), str):
+            options[key] = (options[key],)
+    if (task := options.get("task")) is not None and task not in WORDS:
+        raise DefinitionError(f"dataset: {describe_unknown('task', str(task), WORDS)}")
+    try:
+        return DatasetSource.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, why = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        raise DefinitionError(f"dataset, {key} = {shorten(options[key])}: {why}") from error
+
+
+def spell_source(name: str, source: DatasetSource | None) -> str | dict[str, Any]:
+    """Return what a study file has under `dataset`: the name, or a table of path and options."""
+    if source is None:
+        return name
+    options = source.model_dump(mode="json", exclude_defaults=True)
+    for key in LISTS:
+        if len(options.get(key, ())) == 1:
+            options[key] = options[key][0]
+    return {"path": name, **options}
+
+
+def spell_inline(name: str, source: DatasetSource | None) -> str:
+    """Return the same as the option `--dataset` takes it."""
+    return name if source is None else toml_value(spell_source(name, source))

@@ -11,7 +11,8 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, flat_labels, is_split, load, make_reference
+from hpo.datasets import Dataset, DatasetReference, flat_labels, is_path, is_split, load, make_reference
+from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
 from hpo.execution.evaluate_function import (
@@ -32,6 +33,7 @@ from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidate
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
+from hpo.study.input.compatibility import check_task
 from hpo.study.operations.evaluation_study import create_evaluations, parameter_values_of
 from hpo.study.operations.open_study import open_study
 from hpo.study.operations.progress import explain_no_result
@@ -60,7 +62,7 @@ def evaluate(
     storage: str | None = None,
     top: int = 3,
     seeds: int = 5,
-    dataset: str | None = None,
+    dataset: object = None,
     refit: bool = False,
     inside: bool = False,
     objective: str | Callable[[optuna.trial.Trial], Any] | None = None,
@@ -141,7 +143,7 @@ def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> lis
 
 
 def plan_evaluations(
-    study: Study, top: int = 3, seeds: int = 5, dataset: str | None = None, *, refit: bool = False
+    study: Study, top: int = 3, seeds: int = 5, dataset: object = None, *, refit: bool = False
 ) -> list[Study]:
     """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
 
@@ -157,7 +159,7 @@ def plan_evaluations(
             these have no test set.
     """
     candidates = choose_candidates(study, top, dataset, refit=refit)
-    other = None if dataset is None else make_reference(dataset)
+    other = None if dataset is None else refer_to_other(study, dataset)
     data = _load_tested(other or study.definition.dataset)
     evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
     for each in evaluations:
@@ -166,8 +168,24 @@ def plan_evaluations(
     return evaluations
 
 
+def refer_to_other(study: Study, dataset: object) -> DatasetReference:
+    """Return the reference of another data set than a study's; a file without options is read with those of the study.
+
+    Raises:
+        RequestError: it cannot be used, or is for another task.
+    """
+    own = study.definition.dataset
+    name, source = parse_source(dataset)
+    if source is None and own.source is not None and is_path(name):
+        shared = own.source.model_copy(update={"test": None, "validation": None})
+        dataset = spell_source(name, shared)
+    reference = make_reference(dataset)
+    check_task(own.task, reference)
+    return reference
+
+
 def choose_candidates(
-    study: Study, top: int, dataset: str | None, *, refit: bool
+    study: Study, top: int, dataset: object, *, refit: bool
 ) -> list[tuple[int, TrialConfig, int | None]]:
     """Return number, configuration and best epoch of the trials that an evaluation trains again; see above.
 
@@ -191,7 +209,7 @@ def _check_objectives(study: Study) -> None:
         raise RequestError(f"evaluate: no objective of study '{study.name}' can be measured on a test set ({metrics})")
 
 
-def _check_loop(study: Study, dataset: str | None, *, refit: bool) -> None:
+def _check_loop(study: Study, dataset: object, *, refit: bool) -> None:
     if registry.NO_DATA in (study.definition.dataset.name, dataset):
         raise RequestError(
             f"evaluate: the training loop of study '{study.name}' reads its own data, so no test set is known here; "
@@ -264,7 +282,7 @@ def _load_tested(data: DatasetReference) -> Dataset:
 
 def _samples(data: Dataset) -> bytes | None:
     """Return the first training images of each class as the content of an .npz file; None if samples are no images."""
-    if not isinstance(data.train, tuple) or not is_split(data.train):
+    if not isinstance(data.train, tuple) or not is_split(data.train) or data.task not in (None, "classification"):
         return None
     images, labels = _images(data.train[0]), flat_labels(data.train[1], "train")
     if images is None:

@@ -65,7 +65,7 @@ def find_study_function(
     return load_function(objective)
 
 
-def check_function_options(study: Study, dataset: str | None, *, refit: bool, inside: bool) -> None:
+def check_function_options(study: Study, dataset: object, *, refit: bool, inside: bool) -> None:
     """Refuse the options of an evaluation that only models have.
 
     Raises:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.values import plain_value
-from hpo.datasets import make_reference
-from hpo.execution.evaluate import choose_candidates
+from hpo.execution.evaluate import choose_candidates, refer_to_other
 from hpo.execution.evaluate_function import check_function_options, choose_trials
 from hpo.report.data.results import read_results
 from hpo.study import Study
@@ -34,14 +33,14 @@ class EvaluationPreview:
 
 
 def preview_evaluation(
-    study: Study, top: int = 3, seeds: int = 5, dataset: str | None = None, *, refit: bool = False
+    study: Study, top: int = 3, seeds: int = 5, dataset: object = None, *, refit: bool = False
 ) -> EvaluationPreview:
     """Return what an evaluation would train; see `hpo.execution.evaluate.plan_evaluations`.
 
     Raises:
         RequestError: it would be refused.
     """
-    data = study.definition.dataset if dataset is None else make_reference(dataset)
+    data = study.definition.dataset if dataset is None else refer_to_other(study, dataset)
     if study.definition.configured:
         chosen = choose_candidates(study, top, dataset, refit=refit)
         candidates = list_candidates(study, chosen, data, refit=refit)

@@ -14,7 +14,9 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.cohort_key import UNSTACKABLE
-from hpo.datasets import is_path
+from hpo.datasets import make_reference
+from hpo.datasets.memory_data import save_data
+from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import (
     RequestError,
     RunError,
@@ -110,9 +112,8 @@ def plan_launch(
         RequestError: a value is wrong; the line names the file, the key and the value.
     """
     registry.import_modules(imports)
-    if isinstance(data := keys.get("dataset"), str) and is_path(data):
-        # Relative to the current folder, wherever the study file lies.
-        keys["dataset"] = str(Path(data).expanduser().absolute())
+    if keys.get("dataset") is not None:
+        keys["dataset"] = make_reference(keys["dataset"])  # relative to this folder, wherever the study file lies
     source = warm_start if isinstance(warm_start, str) else None
     check_top(top, source)
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
@@ -122,6 +123,7 @@ def plan_launch(
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
+    plan = replace(plan, notices=(*plan.definition.dataset.notes, *plan.notices))
     return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
 
 
@@ -332,6 +334,18 @@ def run_study(
         log.warning("%s", why)
 
 
+def _join_dataset(dataset: object, label: object, drop: object) -> object:
+    """Return a data set with its options, as a study file has it; what is in memory is saved."""
+    if label is None and drop is None:
+        return save_data(dataset)
+    if dataset is None:
+        raise RequestError("label, drop: of which data? name them with dataset=…")
+    name, source = parse_source(save_data(dataset))
+    table = spell_source(name, source)
+    options = {key: value for key, value in (("label", label), ("drop", drop)) if value is not None}
+    return {**({"path": name} if isinstance(table, str) else table), **options}
+
+
 @accepts_worker_options
 def launch(
     study: str | Callable[..., Any] | None = None,
@@ -363,14 +377,16 @@ def launch(
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
         top: number of its best trials; by default 5.
-        keywords: the options of workers below, and the other keys of a study file: name, dataset, objective, trials,
-            timeout, trial_timeout, target, sampler, pruner, seed, baseline, …
+        keywords: `dataset`: a name, a path, a pandas or polars DataFrame, or arrays `(X, y)`; with `label` and `drop`,
+            columns of a table; the options of workers below, and the other keys of a study file: name, objective,
+            trials, timeout, trial_timeout, target, sampler, pruner, seed, baseline, …
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.
         RunError: a worker failed.
     """
     options, keys = WorkerOptions.split({"workers": workers, **keywords})
+    keys["dataset"] = _join_dataset(keys.get("dataset"), keys.pop("label", None), keys.pop("drop", None))
     check_backend(backend, options)
     keys |= {"space": space, "warm_start": warm_start, "top": top}
     if study is None or (isinstance(study, str) and not (study.endswith(".py") or is_function(study))):

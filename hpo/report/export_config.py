@@ -39,7 +39,7 @@ def export_config(study: Study | Results, number: int | None = None, format: str
         reason = "it was added by others" if row.params else "it has no parameters yet"
         raise RequestError(f"trial {row.number} of study '{results.name}' has no configuration: {reason}")
     table = {
-        "dataset": results.definition.dataset.name,
+        "dataset": results.definition.dataset.spelled,
         "objective": _objective_entry(results),
         "parameters": row.config.literals(none=OFF if format == "toml" else None),
     }

@@ -60,7 +60,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
     first = len(warm) + (definition.baseline is not None)
     keys: dict[str, Any] = {
         "name": fit_name(results.name, "-next", ROOM),
-        "dataset": definition.dataset.name,
+        "dataset": definition.dataset.spelled,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": max(results.budget.trials, first),
         **results.budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from hpo.config.cohort_key import stack_key
-from hpo.config.model_size import resolve_width
+from hpo.config.model_size import count_units, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
@@ -92,7 +92,7 @@ def _count_fitting(learner: StackedLearner, data: Data) -> int:
     configs = [member.config for member in learner.members]
     numbers = sum(member.parameter_count for member in learner.members) / len(configs)
     # Narrower ones are padded.
-    units = max(sum(resolve_width(config, data.shape, data.classes).hidden_widths) for config in configs)
+    units = max(count_units(resolve_width(config, data.shape, data.classes), data.shape) for config in configs)
     kept = 2 * len(data.y_val) * data.classes
     if configs[0].reconstructs:  # outputs as large as samples are not kept
         units, kept = units + math.prod(data.shape), 0

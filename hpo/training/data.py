@@ -31,11 +31,11 @@ from hpo.datasets import (
     is_split,
     load,
     read_labels,
+    split_rows,
 )
 from hpo.datasets.map_style import Samples
 from hpo.errors import ConfigError, DataError
 from hpo.training.process_state import contain_user_code
-from hpo.training.split import split
 from hpo.training.weights import make_weights, read_weights
 
 __all__ = ["Data", "DataCache", "Scaling", "epoch_seed", "prepare_data"]
@@ -340,7 +340,9 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
     samples, labels = _channels_first(x), read_labels(y, name, task)
     if dataset.validation is None and config.validation:
-        train, validation = split(labels, config.validation, config.seed_of_split)
+        train, validation = split_rows(
+            labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
+        )
     else:
         train, validation = np.arange(len(labels)), np.arange(0)
     scaling = Scaling.fit(config.input_scaling, samples, train)
@@ -374,7 +376,7 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         task,
         target_scaling,
         None if weights is None else torch.from_numpy(weights).to(device),
-        validation if dataset.validation is None else None,
+        val_index=validation if dataset.validation is None else None,
     )
 
 

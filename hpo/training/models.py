@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
-from hpo.config.model_size import count_outputs, resolve_width
+from hpo.config.model_size import count_outputs, measure_input, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
 from hpo.training.memory import is_out_of_memory
+from hpo.training.tabular_models import FeatureEmbedding
 from hpo.utils.text import shorten, summarize_error
 
 __all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
@@ -105,9 +106,17 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build a multilayer perceptron of `config.hidden_widths` units, with normalisation, activation and dropout."""
-    widths = [math.prod(shape), *config.hidden_widths]
-    layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
+    """Build a multilayer perceptron of `config.hidden_widths` units, with normalisation, activation and dropout.
+
+    The categories of a table are embedded, and its numbers where `numeric_embedding` says so; see `FeatureEmbedding`.
+
+    Raises:
+        ConfigError: there is a numeric embedding, and the samples are not the features of a table.
+    """
+    size = measure_input(config, shape)
+    widths = [size.width, *config.hidden_widths]
+    layers: list[nn.Module] = [FeatureEmbedding(config, shape)] if size.embedded else []
+    layers += [nn.Flatten()] if len(shape) > 1 else []
     return nn.Sequential(*layers, *_dense_layers(config, widths), nn.Linear(widths[-1], classes))
 
 
@@ -141,7 +150,16 @@ class Autoencoder(nn.Module):
 
 
 def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  # noqa: ARG001  as all models have
-    """Build an autoencoder of dense layers; see `Autoencoder`."""
+    """Build an autoencoder of dense layers; see `Autoencoder`.
+
+    Raises:
+        ConfigError: samples have categories, whose codes are no numbers to reconstruct.
+    """
+    if categories := len(getattr(shape, "categories", ())):
+        raise ConfigError(
+            f"model = 'autoencoder': reconstructs numbers, but {categories} of the {shape[0]} features are categories; "
+            "drop their columns, or use model = 'mlp'"
+        )
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 

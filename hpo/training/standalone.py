@@ -122,7 +122,7 @@ def write_config(
     """Write a configuration as `hpo train --config` reads it: only the parameters that have an effect."""
     usual = registry.metrics.get(monitor).direction
     document: dict[str, Any] = {
-        "dataset": reference.name,
+        "dataset": reference.spelled,
         "objective": monitor if direction == usual else {"metric": monitor, "direction": direction},
         "parameters": config.literals(none=OFF),
     }

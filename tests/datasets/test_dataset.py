@@ -284,18 +284,21 @@ def test_another_npz_is_refused(npz):
 
 
 FAULTS = {
-    "keys": ({"y_test": None, "x_test": None}, "has no x_test, y_test"),
+    "keys": ({"y_train": None}, "has no labels among x_train of its train data; say which: label = …"),
+    "no training data": ({"x_train": None, "y_train": None}, "has no training data, but test data"),
     "count": ({"y_train": np.arange(39) % 4}, "40 samples but 39 labels"),
     "test count": ({"x_test": np.zeros((9, 5, 5), np.uint8)}, "test: 9 samples but 8 labels"),
-    "float labels": ({"y_train": np.arange(40) % 4 / 1.0}, "must be whole numbers"),
-    "one-hot labels": ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, "one class number per sample"),
-    "negative labels": ({"y_train": np.arange(40) % 4 - 1}, "labels from -1 to 2"),
+    "labels of several columns": ({"y_train": RNG.random((40, 4))}, "test: 1 targets per sample, not 4 as train"),
+    "one-hot labels": ({"y_train": np.eye(4)[np.arange(40) % 4]}, "test: labels are not one column per class"),
+    "unseen label": ({"y_train": np.arange(40) % 4 - 1}, "test: the label of sample 3 is '3', which no training"),
+    "real number for a class": ({"y_test": np.arange(8) / 2}, "labels of type float64; classes must be whole"),
+    "target not finite": ({"y_train": np.full(40, np.inf) * (np.arange(40) % 2 * 2 - 1)}, "sample 0 is -inf"),
     "test labels out of range": ({"y_test": np.arange(8)}, "labels from 0 to 7; they must be from 0 to 3"),
     "labels of billions": ({"y_train": np.arange(40) * 10**8}, "3,900,000,001 classes; there can be 1,000,000"),
     "one class": ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "at least 2 classes"),
     "dimensions": ({"x_train": np.zeros((40, 2, 5, 5, 3))}, "samples of shape (40, 2, 5, 5, 3)"),
     "channels first": ({"x_train": np.zeros((40, 3, 32, 32))}, "channels last"),
-    "test shape": ({"x_test": np.zeros((8, 6, 5), np.uint8)}, "not (5, 5) as in x_train"),
+    "test shape": ({"x_test": np.zeros((8, 6, 5), np.uint8)}, "not (5, 5) as in train"),
     "not finite": ({"x_train": np.full((40, 5, 5), np.nan)}, "not finite"),
     "texts": ({"x_train": np.full((40, 5), "a")}, "must be numbers"),
     "empty": ({"x_train": np.zeros((0, 5, 5)), "y_train": np.zeros(0, int)}, "no samples"),
@@ -331,10 +334,10 @@ def test_npy_under_the_name_of_npz(tmp_path):
     refused(lambda: make_reference(str(tmp_path / "own.npz")), "a single array")
 
 
-@pytest.mark.parametrize("name", ["none.npz", "folder.npz"])
-def test_no_such_npz(tmp_path, name):
+@pytest.mark.parametrize(("name", "problem"), [("none.npz", "not found"), ("folder.npz", "holds no arrays")])
+def test_no_such_npz(tmp_path, name, problem):
     (tmp_path / "folder.npz").mkdir()
-    refused(lambda: make_reference(name, tmp_path), tmp_path / name, "not found")
+    refused(lambda: make_reference(name, tmp_path), tmp_path / name, problem)
 
 
 # ---- registered

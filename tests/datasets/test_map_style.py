@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import hpo
 from hpo.config import registry
+from hpo.config.choices import Task
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, map_style
 from hpo.errors import DataError
@@ -54,9 +55,9 @@ def _entries(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, "_entries", dict(kind._entries))
 
 
-def cached(function: Callable[[], Any]) -> DataCache:
-    hpo.dataset("mine")(function)
-    return DataCache(DatasetReference(name="mine", module=__name__), CPU)
+def cached(function: Callable[[], Any], task: Task = "classification") -> DataCache:
+    hpo.dataset("mine", task=task)(function)
+    return DataCache(DatasetReference(name="mine", module=__name__, task=task), CPU)
 
 
 def prepared(function: Callable[[], Any], **parameters: Any) -> Data:
@@ -150,11 +151,19 @@ class Unmeasured(TorchDataset):
     ("data", "message"),
     [
         (Items(broken), r"data set 'mine', train, sample 17: KeyError: 'lost' (test_map_style.py, line"),
-        (Items(lambda i: (tensor(i), "cat")), "sample 0: its label is the text 'cat'; give classes numbers, from 0"),
-        (Items(lambda i: (tensor(i), 0.5)), "sample 0: its label is 0.5; it must be a whole number, the class"),
-        (Items(lambda i: (tensor(i), torch.zeros(4))), "sample 0: a label of shape (4,); it must be one class number"),
-        (Items(lambda i: (tensor(i), i % 3 + 1)), "train: labels from 1 to 3; they must begin at 0, renumber them"),
-        (Items(lambda i: (tensor(i), i % 3 - 1)), "labels from -1 to 1"),
+        (Items(lambda i: (tensor(i), "cat")), "train: every label is 'cat'; at least 2 classes are needed"),
+        (
+            Items(lambda i: (tensor(i), b"cat")),
+            "sample 0: its label is b'cat'; it must be a class (a number or a text)",
+        ),
+        (Items(lambda i: (tensor(i), None)), "sample 0: its label is None; it must be a class (a number or a text)"),
+        (Items(lambda i: (tensor(i), [[1], [1, 2]])), "sample 0: its label is [[1], [1, 2]]; it must be a class"),
+        (Items(lambda i: (tensor(i), 0.5)), "train: its target is 0.5 in every sample; there is nothing to learn"),
+        (Items(lambda i: (tensor(i), torch.zeros(4))), "column 1 of its labels is 0 in every sample"),
+        (Items(lambda i: (tensor(i), torch.zeros(4, 4))), "sample 0: a label of shape (4, 4); it must be a class"),
+        (Items(lambda i: (tensor(i), "cat" if i else 0)), "sample 1: a label that is a text, where others have a numb"),
+        (Items(lambda i: (tensor(i), [0.5] * (i + 2))), "sample 1: a label of shape (3,), where others have (2,)"),
+        (Items(lambda i: (tensor(i), i / 3 if i != 7 else float("nan"))), "the target of sample 7 is nan; remove or"),
         (Items(lambda i: (tensor(i)[:, i % 59 :], 0)), "shape (3, 7, 8), where others have (3, 8, 8)"),
         (Items(lambda i: (tensor(i) if i else tensor(i).float(), i % 3)), "type uint8, where others have float32"),
         (Items(tensor), "sample 0: is Tensor; it must be a tuple (x, y), a sample and its label"),
@@ -183,6 +192,59 @@ def test_what_cannot_be_a_data_set_is_one_line(data: Any, message: str) -> None:
 
 def test_the_line_of_the_users_own_code_is_named() -> None:
     assert "(test_map_style.py, line " in refused(lambda: Items(broken))
+
+
+def loaded(data: Any, task: Task = "classification") -> hpo.Dataset:
+    return cached(lambda: data, task).load()
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "classes", "names"),
+    [
+        (lambda i: ["cat", "a dog"][i % 2], "classification", 2, ("a dog", "cat")),
+        (lambda i: i % 3 + 1, "classification", 3, ("1", "2", "3")),
+        (lambda i: torch.tensor([i % 3 - 1]), "classification", 3, ("-1", "0", "1")),
+        (lambda i: bool(i % 2), "classification", 2, ()),
+        (lambda i: i / 7, "regression", 1, ()),
+        (lambda i: torch.tensor(i / 7).bfloat16(), "regression", 1, ()),
+        (lambda i: [i / 7, -i], "regression", 2, ()),
+        (lambda i: torch.tensor([i % 2, i % 3 == 0, 1.0]), "multilabel", 3, ()),
+    ],
+)
+def test_labels_of_each_kind(label: Callable[[int], Any], task: Task, classes: int, names: tuple[str, ...]) -> None:
+    items = Items(lambda i: (tensor(i), label(i)))
+    data = loaded({"train": items, "validation": Subset(items, range(7)), "test": Subset(items, range(6))}, task)
+    assert (data.task, data.classes, tuple(data.output_names)) == (task, classes, names)
+    y = data.train[1]
+    assert y.shape == ((60,) if task == "classification" else (60, classes))
+    for part, size in ((data.validation, 7), (data.test(), 6)):
+        np.testing.assert_array_equal(part[1], y[:size])
+    if names:
+        assert [names[value] for value in y[:4]] == [
+            str(np.ravel(label(i))[0].item() if not isinstance(label(i), str) else label(i)) for i in range(4)
+        ]
+
+
+def test_labels_of_another_task_than_the_studys() -> None:
+    with pytest.raises(DataError, match="its labels are for regression, but the study is for classification; register"):
+        loaded({"train": Items(lambda i: (tensor(i), i / 7))})
+
+
+def test_a_label_that_training_does_not_have() -> None:
+    items = Items(lambda i: (tensor(i), i % 3 + 1))
+    data = loaded({"train": items, "test": Items(lambda i: (tensor(i), i % 4 + 1))})
+    with pytest.raises(DataError, match="test: the label of sample 3 is '4', which no training sample has; theirs are"):
+        data.test()
+
+
+def test_batches_of_validation_and_test_have_the_numbers_of_the_training_labels() -> None:
+    def batches() -> Any:
+        return [(PIXELS[i : i + 20], LABELS[i : i + 20] + 5) for i in range(0, 60, 20)]
+
+    data = loaded(hpo.Dataset(train=(PIXELS, LABELS + 5), validation=batches(), test=batches))
+    assert data.output_names == ("5", "6", "7")
+    for part in (data.validation, data.test()):
+        assert np.concatenate([y for _, y in part]).tolist() == LABELS.tolist()
 
 
 def test_samples_that_change_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import yaml
 from PIL import Image
 from safetensors.torch import save
 
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import make_reference
+from hpo.datasets import DatasetSource, make_reference
+from hpo.datasets.table import read_source
 from hpo.export import predict as prediction
 from hpo.export.format import Preprocessing
 from hpo.report.data.evaluations import EvaluationRun
@@ -45,6 +47,7 @@ from tests.hostile.damage import DECLARED
 
 __all__ = ["Target", "make_targets"]
 
+TABLES = ("csv", "parquet", "feather", "jsonl")
 DOCUMENTS = ("toml", "json", "yaml")
 SHAPE, CLASSES = (1, 6, 6), 4
 CONFIG = TrialConfig(widths="8-8")
@@ -93,6 +96,7 @@ def make_targets(folder: Path) -> list[Target]:
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
         Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
+        *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
         Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
         Target("picture", ".png", _pictures("PNG"), _read_samples, mutate_picture),
         Target("picture", ".jpg", _pictures("JPEG"), _read_samples, mutate_picture),
@@ -127,6 +131,17 @@ def _arrays() -> dict[str, np.ndarray[Any, Any]]:
     sizes = {"train": 20, "test": 8}
     samples = {f"x_{part}": random.integers(0, 256, (n, 6, 6), dtype=np.uint8) for part, n in sizes.items()}
     return samples | {f"y_{part}": np.arange(n) % CLASSES for part, n in sizes.items()}
+
+
+def _table(kind: str) -> bytes:
+    dates = [f"2020-{1 + i % 12:02}-03" for i in range(24)]
+    frame = pl.DataFrame(
+        {"area": np.arange(24) / 7, "zone": ["a", "b"] * 12, "sold": dates, "price": np.arange(24) % 3}
+    )
+    file = io.BytesIO()
+    writers = {"csv": frame.write_csv, "parquet": frame.write_parquet, "feather": frame.write_ipc}
+    writers.get(kind, frame.write_ndjson)(file)
+    return file.getvalue()
 
 
 def _predictions() -> dict[str, np.ndarray[Any, Any]]:
@@ -221,6 +236,10 @@ def _read_override(path: Path) -> None:
 def _read_samples(path: Path) -> None:
     takes = Preprocessing(shape=SHAPE, classes=CLASSES, values="uint8", shift=(1.0,), scale=(2.0,))
     prediction._read(path, takes, invert=False)
+
+
+def _read_table(path: Path) -> object:
+    return read_source(path, DatasetSource(label=("price",)))
 
 
 def _read_data(path: Path) -> None:

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference
+from hpo.datasets import Dataset, DatasetReference, split_rows
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import DataCache, epoch_seed, prepare_data
-from hpo.training.split import split
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) % 3
+
+
+def split(y, share, seed):
+    return split_rows(y, share, seed, "classification")
 
 
 def prepared(x, y=None, test=None, **parameters):

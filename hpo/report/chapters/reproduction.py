@@ -89,7 +89,7 @@ def study_table(results: Results) -> dict[str, Any]:
     definition, budget, spell = results.definition, results.budget, results.space.spell
     table = {
         "name": fit_name(results.name, "", ROOM),  # a name of earlier versions may be longer than a new one
-        "dataset": definition.dataset.name,
+        "dataset": definition.dataset.spelled,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": budget.trials,
         "timeout": budget.timeout,

@@ -287,7 +287,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         objectives[place],
         candidates,
         companion.remaining(),
-        data.name,
+        data.spelled_inline,
         next(
             (
                 _to_local_time(read.at)

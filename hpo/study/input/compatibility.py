@@ -9,7 +9,20 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import ConfigError
 
-__all__ = ["check_compatible"]
+__all__ = ["check_compatible", "check_task"]
+
+
+def check_task(task: str, dataset: DatasetReference) -> None:
+    """Refuse a task that is not the data set's.
+
+    Raises:
+        ConfigError: names both.
+    """
+    if task != dataset.task:
+        raise ConfigError(
+            f"task = '{task}': the labels of {dataset.name} are for {dataset.task}; leave task out, or say it in the "
+            "data set: dataset = { path = …, label = …, task = … }"
+        )
 
 
 def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:

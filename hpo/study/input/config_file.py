@@ -11,12 +11,11 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.study.definition import Objective
-from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.compatibility import check_compatible, check_task
 from hpo.study.input.study_file import (
     check_objective_metrics,
     default_objective,
     get_table,
-    get_text,
     parse_objectives,
 )
 from hpo.utils.documents import read_document
@@ -46,7 +45,7 @@ class Configuration:
 def read_config(
     path: Path | None = None,
     sets: Mapping[str, Any] | None = None,
-    dataset: str | None = None,
+    dataset: object = None,
     objective: str | None = None,
 ) -> Configuration:
     """Read a configuration from a file as `hpo export` writes it, with overrides.
@@ -54,7 +53,7 @@ def read_config(
     Args:
         path: the file, with `dataset`, `objective` and `[parameters]`; None for defaults.
         sets: parameters that override those of the file.
-        dataset: a name or an .npz file's path instead of the file's.
+        dataset: a name, a path, or a table of path and options, instead of the file's.
         objective: a metric instead of the file's.
 
     Raises:
@@ -68,19 +67,23 @@ def read_config(
             if key not in CONFIG_KEYS:
                 raise DefinitionError(describe_unknown("key", key, CONFIG_KEYS))
         parameters = {**get_table(table, "parameters"), **(sets or {})}
+        data = make_reference(dataset or table.get("dataset", "mnist"), base)
+        parameters = {**data.parameters, **parameters}
         config = TrialConfig(**parameters)
-        objectives = parse_objectives(
-            objective or table.get("objective", default_objective([config.model], task=config.task))
-        )
+        check_task(config.task, data)
+        usual = default_objective([config.model], task=data.task)
+        objectives = parse_objectives(objective or table.get("objective", usual))
         named = {each.metric: f"objective = '{each.metric}'" for each in objectives}
         check_objective_metrics(named, [config.model], task=config.task)
-        data = make_reference(dataset or get_text(table, "dataset", "mnist"), base)
         check_compatible(config, data)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error
     idle = [name for name in parameters if name not in config.effective()]
     return Configuration(
-        config, data, objectives[0], [f"{name} has no effect under the other parameters" for name in idle]
+        config,
+        data,
+        objectives[0],
+        [*data.notes, *(f"{name} has no effect under the other parameters" for name in idle)],
     )
 
 

@@ -29,7 +29,7 @@ from hpo.study.definition import (
     test_metric,
 )
 from hpo.study.input import templates
-from hpo.study.input.compatibility import check_compatible
+from hpo.study.input.compatibility import check_compatible, check_task
 from hpo.study.input.metric_names import describe_misfit, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
@@ -108,7 +108,9 @@ def parse_definition(
             raise DefinitionError(describe_unknown("key", key, KEYS))
     name = check_name(get_text(table, "name", default_name))
     space = _space(table, base, declarations)
-    task = str(constant_parameters(space).get("task", "classification"))
+    dataset = _find_dataset(table, space, base)
+    space = _add_dataset_parameters(space, dataset, declarations)
+    task = dataset.task
     objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)))
     recorded = parse_recorded(table.get("metrics", ()))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
@@ -122,7 +124,6 @@ def parse_definition(
     check_objective_metrics(metrics, space.models, declarations, task)
     _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
-    dataset = _find_dataset(table, space, base)
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
     declared = declarations.select(space.models, metrics)
@@ -169,16 +170,24 @@ def _find_dataset(table: Mapping[str, Any], space: Space, base: Path) -> Dataset
     """
     trained_by_us = [name for name in space.models if not space.registered.get(name).loop]
     default = "mnist" if trained_by_us else registry.NO_DATA
-    value = table.get("dataset")
-    dataset = (
-        value if isinstance(value, DatasetReference) else make_reference(get_text(table, "dataset", default), base)
-    )
+    value = table.get("dataset", default)
+    dataset = value if isinstance(value, DatasetReference) else make_reference(value, base)
     if dataset.name == registry.NO_DATA and trained_by_us:
         raise DefinitionError(
             f"dataset = '{dataset.name}': is for training loops of your own, and {', '.join(trained_by_us)} is none; "
             f"name a data set"
         )
     return dataset
+
+
+def _add_dataset_parameters(space: Space, dataset: DatasetReference, declarations: Declarations) -> Space:
+    """Return the space with the constants that the data set decides, such as its task."""
+    parameters = space.to_json()
+    new = {name: value for name, value in dataset.parameters.items() if name not in parameters}
+    tasks = {str(point) for each in space.dimensions if each.parameter.name == "task" for point in each.domain.points()}
+    for task in sorted(tasks):
+        check_task(task, dataset)
+    return Space({**parameters, **new}, registered=declarations) if new else space
 
 
 def check_first(definition: Definition, budget: Budget) -> None:

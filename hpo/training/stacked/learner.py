@@ -1,8 +1,9 @@
-"""Learner of many dense models at once, and of one where that is faster too."""
+"""Learner of many models at once, and of one where that is faster too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.model_size import count_outputs, resolve_width
+from hpo.config.model_size import count_outputs, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.learner import EVALUATION_BATCH, EvalResult, Rates
@@ -18,7 +19,8 @@ from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
 from hpo.training.scores import TargetMoments
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss
-from hpo.training.stacked.mlp import Network, StackedMLP
+from hpo.training.stacked.mlp import Network, StackedMLP, batch_width
+from hpo.training.stacked.modules import StackedModules, structure_of
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 
@@ -38,14 +40,14 @@ class Model:
 
     Attributes:
         member: the trial.
-        network: its shape.
+        network: its shape, or its module where that is more than dense layers of numbers.
         weights: its module's state dict, running statistics included.
         slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
         steps: how many its optimizer has done.
     """
 
     member: Member
-    network: Network
+    network: Network | nn.Module
     weights: Weights
     slots: dict[str, Weights] = field(default_factory=dict)
     steps: int = 0
@@ -72,15 +74,15 @@ class StackedLearner:
         record_steps: bool = False,
     ) -> None:
         self._device, self._record_steps = device, record_steps
-        self._features = torch.Size(shape).numel()
-        self._shape, self._classes = shape, classes
+        self._shape, self._features, self._classes = tuple(shape), math.prod(shape), classes
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
         for member in members:
             module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
-            network = _network(resolve_width(member.config, shape, classes), module)
+            dense = is_dense(member.config, shape)
+            network = _network(resolve_width(member.config, shape, classes), module) if dense else module
             models.append(Model(member, network, module.state_dict()))
         self._build_stacks(models)
         self._batches = self._stacks[0].dense.output.new_empty(BLOCK, 0, 0)
@@ -97,7 +99,7 @@ class StackedLearner:
 
     def _make_stack(self, models: Sequence[Model]) -> Stack:
         outputs = count_outputs(models[0].member.config, self._shape, self._classes)
-        return Stack(models, self._features, outputs, self._device, record_steps=self._record_steps)
+        return Stack(models, self._shape, outputs, self._device, record_steps=self._record_steps)
 
     def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
         """Prepare for an epoch; see `Learner`. Dropped members leave their stacks here."""
@@ -135,7 +137,7 @@ class StackedLearner:
     def _pad_batch(self, x: Tensor, place: int = 0) -> Tensor:
         """Return the batch as stacks read it: features, a one, and zeros. Batches at one place share memory."""
         if len(x) > self._batches.shape[1]:
-            self._batches = self._batches.new_zeros(BLOCK, len(x), self._stacks[0].dense.inputs)
+            self._batches = self._batches.new_zeros(BLOCK, len(x), batch_width(self._features))
             self._batches[..., self._features] = 1
         batch = self._batches[place, : len(x)]
         batch[:, : self._features] = x.flatten(1)
@@ -217,7 +219,7 @@ class StackedLearner:
 
 
 class Stack:
-    """Stack of models that are trained by the same operations.
+    """Stack of models that are trained by the same operations: dense networks, or modules of any kind.
 
     Attributes:
         models: in the order of the stack; their tensors are the initial ones, not those in training.
@@ -228,13 +230,14 @@ class Stack:
     """
 
     def __init__(
-        self, models: Sequence[Model], features: int, outputs: int, device: torch.device, *, record_steps: bool
+        self, models: Sequence[Model], shape: tuple[int, ...], outputs: int, device: torch.device, *, record_steps: bool
     ) -> None:
         self.models = list(models)
-        self.normalised = bool(models[0].network.norm)
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
-        self.dense = StackedMLP([model.network for model in models], features, outputs, like)
+        features = math.prod(shape)
+        self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, device)
+        self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
         self.record: StackRecord | ReconstructionRecord
         if configs[0].reconstructs:
@@ -329,6 +332,18 @@ def _means(sums: Sequence[Tensor], samples: int) -> list[Scores]:
     return [{"loss": loss, "reconstruction_error": error} for loss, error in means]
 
 
+def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: Tensor) -> StackedMLP | None:
+    """Return models as stacked dense layers; None for modules."""
+    networks = [model.network for model in models if isinstance(model.network, Network)]
+    return StackedMLP(networks, features, outputs, like) if networks else None
+
+
+def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], device: torch.device) -> StackedModules:
+    modules = [model.network for model in models if isinstance(model.network, nn.Module)]
+    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
+    return StackedModules(modules, shape, device, by_layer=by_layer)
+
+
 def _network(config: TrialConfig, module: nn.Module) -> Network:
     """Return the shape of a dense module, and the names of its tensors."""
     linear = tuple(name for name, part in module.named_modules() if isinstance(part, nn.Linear))
@@ -340,15 +355,19 @@ def _network(config: TrialConfig, module: nn.Module) -> Network:
     return Network(widths, activations, dropouts, linear, norm)
 
 
-def _stack_key(model: Model) -> tuple[str, bool, str, int]:
-    """Return a key that is equal for models of one stack."""
+def _stack_key(model: Model) -> tuple[Hashable, ...]:
+    """Return a key that is equal for models of one stack, and sorts."""
     config, network = model.member.config, model.network
-    return optimizer_family(config), bool(network.norm), config.loss, -(-max(network.widths, default=0) // CLASS)
+    common = optimizer_family(config), config.loss
+    if isinstance(network, nn.Module):
+        return "modules", *common, repr(structure_of(network))
+    return "dense", *common, bool(network.norm), -(-max(network.widths, default=0) // CLASS)
 
 
 def _sort_key(model: Model) -> tuple[object, ...]:
     """Return the sort key in a stack: deepest first; equal activations and optimizer settings side by side."""
-    config = model.member.config
+    config, network = model.member.config, model.network
     settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
     more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay
-    return -len(model.network.widths), config.activation, *settings, *more
+    depth = len(network.widths) if isinstance(network, Network) else 0
+    return -depth, config.activation, *settings, *more

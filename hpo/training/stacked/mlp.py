@@ -17,12 +17,17 @@ from torch import Tensor
 
 from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout
 
-__all__ = ["ALIGNED", "Network", "StackedMLP"]
+__all__ = ["ALIGNED", "Network", "StackedMLP", "batch_width"]
 
 # Row lengths of the first layer are multiples of this: with 785 columns a product into the weights of 100 members has
 # 73 Gflop/s of 98, with 792 all of them (one thread, batch 128).
 ALIGNED = 8
 FEW = 16  # samples
+
+
+def batch_width(features: int) -> int:
+    """Return the numbers of a sample in a batch: its features, a one, and zeros up to a multiple of `ALIGNED`."""
+    return -(-(features + 1) // ALIGNED) * ALIGNED
 
 
 @dataclass(frozen=True)
@@ -143,15 +148,16 @@ class StackedMLP:
 
     Attributes:
         parameters: of all layers, (members, …, …) each, where the members are the first ones of the stack.
-        inputs: the width of a batch: the features, a one, and zeros up to a multiple of `ALIGNED`.
+        normalised: true with batch normalisation.
+        inputs: the width of a batch.
     """
 
     def __init__(self, networks: Sequence[Network], features: int, classes: int, like: Tensor) -> None:
         self.networks = list(networks)
         self.features, self.classes = features, classes
-        self.inputs = -(-(features + 1) // ALIGNED) * ALIGNED
+        self.inputs = batch_width(features)
         self.tracked = 0  # batches that the running statistics have seen
-        self._normed = bool(networks[0].norm)
+        self.normalised = bool(networks[0].norm)
         depth = len(networks[0].widths)
         self._widths = [max(net.widths[i] for net in networks if len(net.widths) > i) for i in range(depth)]
         self.layers = [self._layer(index, like) for index in range(depth)]
@@ -164,9 +170,9 @@ class StackedMLP:
     def _layer(self, index: int, like: Tensor) -> Layer:
         networks = [net for net in self.networks if len(net.widths) > index]
         count, width = len(networks), self._widths[index]
-        batch = self.features if self._normed else self.inputs
-        inputs = self._widths[index - 1] + (not self._normed) if index else batch
-        gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self._normed else (None, None)
+        batch = self.features if self.normalised else self.inputs
+        inputs = self._widths[index - 1] + (not self.normalised) if index else batch
+        gamma, beta = (like.new_zeros(count, width, 1) for _ in range(2)) if self.normalised else (None, None)
         shares = [net.dropouts[index] for net in networks]
         return Layer(
             count,
@@ -181,7 +187,7 @@ class StackedMLP:
 
     def _first_inputs(self, x: Tensor) -> Tensor:
         """Return the columns of a batch that the first hidden layer reads: a normalised one has no bias."""
-        return x[:, : self.features] if self._normed else x
+        return x[:, : self.features] if self.normalised else x
 
     @property
     def below(self) -> list[list[int]]:
@@ -305,7 +311,7 @@ class StackedMLP:
 
         BLAS multiplies four of them by 50 x 50 weights in 0.6 us a member then, else in 2.8; from 16 on that is slower.
         """
-        if n < FEW and not self._normed:
+        if n < FEW and not self.normalised:
             return self.output.new_zeros(count, n, width).mT
         return self.output.new_zeros(count, width, n)
 
@@ -317,7 +323,7 @@ class StackedMLP:
         # The first layer's products are of all members at once.
         whole = layer.weight.new_zeros(2, count, width, n)
         sums, dz = (self._zeros(count, width, n), self._zeros(count, width, n)) if below else whole
-        z, by_sums = (torch.zeros_like(sums), torch.zeros_like(dz)) if self._normed else (sums, dz)
+        z, by_sums = (torch.zeros_like(sums), torch.zeros_like(dz)) if self.normalised else (sums, dz)
         h = self._zeros(count, width + 1, n)
         h[:, -1] = 1
         units, noise = h[:, :width], None
@@ -375,7 +381,7 @@ class StackedMLP:
         for position, (width, layer) in enumerate(zip(network.widths, self.layers, strict=False)):
             own = [remaining.pop(0)[index, :width] for _ in layer.parameters]
             views[f"{network.linear[position]}.weight"] = own[0][:, :inputs]
-            if self._normed:
+            if self.normalised:
                 views[f"{network.norm[position]}.weight"] = own[1][:, 0]
                 views[f"{network.norm[position]}.bias"] = own[2][:, 0]
             else:

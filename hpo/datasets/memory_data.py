@@ -1,0 +1,71 @@
+"""Data of a Python session: tables and arrays in memory, saved to a file of HPO_HOME that workers read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo.errors import DefinitionError
+from hpo.utils.files import write_atomically
+from hpo.utils.home import home, make_folder
+from hpo.utils.text import shorten, summarize_error
+
+__all__ = ["save_data"]
+
+
+def save_data(data: object) -> object:
+    """Return a data set as a study file names it; one in memory is saved, under a name that follows from its content.
+
+    Args:
+        data: a pandas or polars DataFrame; a tuple `(X, y)` of arrays or of a DataFrame and a column; anything else is
+            returned as it is: a name, a path, a table of path and options.
+
+    Raises:
+        DefinitionError: it cannot be saved.
+    """
+    if isinstance(data, str | Mapping | None) or hasattr(data, "sha256"):
+        return data
+    if isinstance(data, Path):
+        return str(data)
+    try:
+        if isinstance(data, tuple) and len(data) == 2 and not _is_frame(data[0]):
+            return str(_save("arrays", ".npz", lambda file: np.savez(file, X=_to_array(data[0]), y=_to_array(data[1]))))
+        if _is_frame(data):
+            return str(_save("table", ".parquet", lambda file: _to_polars(data).write_parquet(file)))
+    except Exception as error:  # of pandas, polars or NumPy: objects in a column, arrays of different lengths
+        raise DefinitionError(f"dataset: {type(data).__name__} cannot be saved: {summarize_error(error)}") from error
+    raise DefinitionError(
+        f"dataset = {shorten(type(data).__name__)}: give a name, a path, a DataFrame, or a tuple (X, y) of arrays"
+    )
+
+
+def _is_frame(value: object) -> bool:
+    return hasattr(value, "columns") and (hasattr(value, "to_parquet") or hasattr(value, "write_parquet"))
+
+
+def _to_polars(frame: Any) -> Any:
+    import polars as pl
+
+    return frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+
+
+def _to_array(value: Any) -> Any:
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    array = np.asarray(value)
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
+def _save(stem: str, suffix: str, write: Callable[[io.BytesIO], Any]) -> Path:
+    file = io.BytesIO()
+    write(file)
+    content = file.getvalue()
+    name = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    path = make_folder(home() / "datasets") / name
+    if not path.exists():
+        write_atomically(path, content)
+    return path

@@ -1,0 +1,90 @@
+"""Readers of data files and folders: which one a path is for, and what they share."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+from hpo.datasets.dataset import Dataset
+from hpo.datasets.source import DatasetSource
+from hpo.errors import DataError
+from hpo.utils.home import data_folder
+
+__all__ = ["Reader", "check_digest", "find_path", "find_reader"]
+
+# In the order in which they are asked; imported when they are, for some take a tenth of a second.
+MODULES = ("sklearn_sets", "hf_folder", "images", "arrays", "table")
+PREFIXES = ("sklearn:",)  # of names that are no paths
+
+
+class Reader(Protocol):
+    """Module that reads one kind of file or folder."""
+
+    def can_read(self, path: Path) -> bool:
+        """Return whether a path is of this kind."""
+
+    def read_source(self, path: Path, source: DatasetSource) -> Dataset:
+        """Read training and validation data, and prepare the test data.
+
+        Raises:
+            DataError: something is wrong; one line names the file, the place, the value and what to do.
+        """
+
+    def digest(self, path: Path) -> dict[str, str]:
+        """Return the SHA-256 of the content, by file name."""
+
+
+def find_reader(path: Path) -> Reader:
+    """Return the reader of a path.
+
+    Raises:
+        DataError: there is none; the line lists what can be read.
+    """
+    for name in MODULES:
+        module = cast(Reader, importlib.import_module(f"hpo.datasets.{name}"))
+        if module.can_read(path):
+            return module
+    raise DataError(
+        f"{path}: is no data file that can be read; give a table (.csv, .tsv, .parquet, .feather, .jsonl), arrays "
+        "(.npz, .npy, .safetensors, .pt), a folder of images by class, or a saved data set of Hugging Face"
+    )
+
+
+def find_path(path: Path) -> Path:
+    """Return this path, or the one of its name in the folder HPO_DATA.
+
+    Raises:
+        DataError: there is neither.
+    """
+    if str(path).startswith(PREFIXES):
+        return path
+    folder = data_folder()
+    for candidate in (path, *([folder / path.name] if folder else [])):
+        if _exists(candidate):
+            return candidate.absolute()
+    also = f", nor in HPO_DATA ({folder})" if folder else ""
+    raise DataError(f"{path}: not found{also}; correct the path, or put the file into the folder that HPO_DATA names")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is something of that name, which may be one that no file can have."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def check_digest(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Refuse a file or folder that is not the one of a study.
+
+    Raises:
+        DataError: names it.
+    """
+    for name, sha256 in found.items():
+        if name in expected and expected[name] != sha256:
+            raise DataError(
+                f"{path}: is not the file that the study was made with (its SHA-256 is not {expected[name][:12]}…); "
+                "restore that file, or launch a new study"
+            )

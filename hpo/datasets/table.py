@@ -1,0 +1,273 @@
+"""Data sets in tables: label, test and validation rows, groups, times and weights, and what is to be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpo.datasets.columns import Column, count_missing, explain_missing, find_date_formats, parse_dates
+from hpo.datasets.dataset import Dataset, Split
+from hpo.datasets.file_digest import digest_file
+from hpo.datasets.row_split import split_rows
+from hpo.datasets.source import DatasetSource
+from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
+from hpo.datasets.table_labels import TableLabels, make_labels
+from hpo.datasets.table_schema import TableSchema, make_schema
+from hpo.errors import DataError
+from hpo.utils.text import quantity, shorten
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read_rows", "read_source"]
+
+Array = np.ndarray[Any, Any]
+SUFFIXES = TABLE_SUFFIXES
+TEST_SHARE = 0.2
+SEED = 0  # of the rows held out as test: they are the same for all studies on a file
+
+
+def can_read(path: Path) -> bool:
+    """Return whether a path is the file of a table."""
+    return is_table(path)
+
+
+def digest(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of a table's file, by its name.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return {path.name: digest_file(path)}
+
+
+def read_source(path: Path, source: DatasetSource) -> Dataset:
+    """Read the data set in a table, with the raw matrix of its features as x; see `hpo.datasets.features.Feature`.
+
+    Rows without a label are left out. Test rows that are held out are the same for each study on the file: a share of
+    each class or quantile, of whole groups, or the latest in time. Columns of groups and weights are no features.
+
+    Args:
+        path: of the table.
+        source: its columns, and which rows are test and validation data.
+
+    Raises:
+        DataError: the table, or what the source says of it, cannot be used; the line names file, column and row.
+    """
+    return read_frame(read_table(path, exact=name_columns(source)), source, str(path), path.parent)
+
+
+def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: Path = Path()) -> Dataset:
+    """Read the data set in a table that is in memory; see `read_source`.
+
+    Args:
+        frame: the table.
+        source: its columns, and which rows are test and validation data.
+        where: how the table is called in errors.
+        folder: that relative paths of test and validation files start from; by default the working directory.
+    """
+    _check_columns(frame, source, where)
+    frame = frame.drop(source.drop)
+    labels, reason = make_labels(frame, source.label, source.task, where)
+    notes = [
+        f"task {labels.task}: to predict {', '.join(source.label)}, because {reason}" if source.task is None else ""
+    ]
+    labelled = labels.find_rows(frame)
+    rows = np.flatnonzero(labelled) + 1
+    if not labelled.all():
+        frame = frame.filter(labelled)
+        notes.append(
+            f"{quantity(int((~labelled).sum()), 'row')} without a label left out, first row {labelled.argmin() + 1}"
+        )
+    y = labels.read(frame, where, rows)
+    roles = _Roles.read(frame, source, where, rows)
+    index, held = _hold_out(y, source, labels, roles, rows, where)
+    notes.append(_describe_test(source, len(held), len(y), roles))
+    chosen = np.ones(len(y), bool)
+    chosen[held] = False
+    skip = [column for column in (source.group, source.weight) if column is not None]
+    schema, noted = make_schema(frame, labels, where, chosen, rows, skip, source.time)
+    notes += _describe_dropped(noted, source.time)
+    columns = schema.convert(frame, where, rows)
+    del frame  # its texts are not needed any more, and may be the larger part of the memory
+    x, x_held = schema.fill(columns, [index, held], where, rows)
+    numbers = {"train": rows[index]}
+    test: Any = None
+    if len(held):
+        test, numbers["test"] = (x_held, y[held]), rows[held]
+    elif isinstance(source.test, str):
+        test = partial(_read_split, folder / source.test, schema)
+    validation = None
+    if isinstance(source.validation, str):
+        validation, numbers["validation"] = _read_part(folder / source.validation, schema)
+    return Dataset(
+        train=(x, y[index]),
+        test=test,
+        validation=validation,
+        classes=len(labels.names),
+        task=labels.task,
+        output_names=labels.names,
+        features=schema.features,
+        rows=numbers,
+        schema=schema,
+        notes=tuple(note for note in notes if note),
+        **roles.take(index),
+    )
+
+
+def read_rows(path: Path, schema: TableSchema) -> tuple[Array, Array | None]:
+    """Read new rows: the raw matrix (n, features), and the labels, or None where the file has none.
+
+    Args:
+        path: of a table.
+        schema: of the training data.
+
+    Raises:
+        DataError: the file lacks a column, or holds a value that cannot be read as in training.
+    """
+    frame, where = read_table(path, exact=schema.labels.columns, texts=schema.texts), str(path)
+    x = schema.read(frame, where)
+    if not set(schema.labels.columns) <= set(frame.columns) or not schema.labels.find_rows(frame).all():
+        return x, None
+    return x, schema.labels.read(frame, where)
+
+
+def name_columns(source: DatasetSource) -> list[str]:
+    """Return the columns that a source names for another use than as features."""
+    return [*source.label, *(name for name in (source.group, source.time, source.weight) if name is not None)]
+
+
+def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> None:
+    for name in (*source.drop, *name_columns(source)):
+        if name not in frame.columns:
+            raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
+    named = [*source.drop, *name_columns(source)]
+    for name in named:
+        if named.count(name) > 1 and not (name == source.group == source.time):
+            raise DataError(
+                f"{where}, column '{name}': is named twice; a column has one use: label, drop, group, time or weight"
+            )
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """Columns that say how rows are used, (N,) each, or None."""
+
+    groups: Array | None
+    times: Array | None
+    weights: Array | None
+
+    @classmethod
+    def read(cls, frame: pl.DataFrame, source: DatasetSource, where: str, rows: Array) -> _Roles:
+        """Read them from a table."""
+        for name in (source.group, source.time, source.weight):
+            if name is not None and count_missing(frame[name]):
+                row = rows[int(np.argmax(_is_missing(frame[name])))]
+                raise DataError(f"{where}, column '{name}', row {row}: is empty; each row needs a value there")
+        return cls(
+            None if source.group is None else frame[source.group].rank("dense").to_numpy().astype(np.int64) - 1,
+            None if source.time is None else _read_times(frame[source.time], where, rows),
+            None if source.weight is None else _read_weights(frame[source.weight], where, rows),
+        )
+
+    def take(self, index: Array) -> dict[str, Array | None]:
+        """Return those of some rows, as `Dataset` has them."""
+        named = {"groups": self.groups, "times": self.times, "weights": self.weights}
+        return {name: None if values is None else values[index] for name, values in named.items()}
+
+
+def _is_missing(values: pl.Series) -> Array:
+    missing = values.is_null() | values.is_nan() if values.dtype.is_float() else values.is_null()
+    return missing.to_numpy()
+
+
+def _read_times(values: pl.Series, where: str, rows: Array) -> Array:
+    """Return times as float64, dates in days since 1970."""
+    import polars as pl
+
+    if values.dtype in (pl.String, pl.Categorical):
+        formats = find_date_formats(values)
+        dates = parse_dates(values, formats[0]) if formats else None
+        if dates is None or dates.null_count():
+            row = 0 if dates is None else int(dates.is_null().arg_max() or 0)
+            text = shorten(values[row], 40)
+            raise DataError(f"{where}, column '{values.name}', row {rows[row]}: {text} is no date; correct it")
+        values = dates
+    if values.dtype.is_temporal():
+        return values.cast(pl.Datetime("us")).dt.timestamp("us").to_numpy() / 86_400_000_000
+    if not values.dtype.is_numeric():
+        raise DataError(f"{where}, column '{values.name}': holds {values.dtype}; times are dates or numbers")
+    return values.cast(pl.Float64).to_numpy()
+
+
+def _read_weights(values: pl.Series, where: str, rows: Array) -> Array:
+    import polars as pl
+
+    weights = values.cast(pl.Float64, strict=False).to_numpy()
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(bad.argmax())
+        text = shorten(values[row], 40)
+        raise DataError(f"{where}, column '{values.name}', row {rows[row]}: {text} is no weight; it must be 0 or more")
+    if not weights.any():
+        raise DataError(f"{where}, column '{values.name}': all weights are 0; some must be more")
+    return weights.astype(np.float32)
+
+
+def _hold_out(
+    y: Array, source: DatasetSource, labels: TableLabels, roles: _Roles, rows: Array, where: str
+) -> tuple[Array, Array]:
+    """Return the indices of the training rows, and of those that are held out as test."""
+    if isinstance(source.test, str) or source.test == 0:
+        return np.arange(len(y)), np.arange(0)
+    share = TEST_SHARE if source.test is None else source.test
+    index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
+    if labels.task == "classification":
+        unseen = np.setdiff1d(y[held], y[index])
+        if len(unseen):
+            first = held[np.isin(y[held], unseen).argmax()]
+            raise DataError(
+                f"{where}, column '{labels.columns[0]}', row {rows[first]}: the class "
+                f"{shorten(labels.names[y[first]], 40)} is in rows that are held out as test, but not in the training "
+                "rows; hold out others, or remove it"
+            )
+    return index, held
+
+
+def _describe_test(source: DatasetSource, held: int, total: int, roles: _Roles) -> str:
+    if source.test is not None:
+        return ""
+    how = "drawn at random, stratified" if roles.groups is None else "whole groups"
+    how = how if roles.times is None else "the latest"
+    return f"test: {held:,} of {total:,} rows are held out ({how}); say test = … for a file or another share"
+
+
+def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:
+    notes = [f"column '{column.name}' {column.note}" for column in columns if column.note]
+    if time is not None:
+        notes.append(f"column '{time}' orders the rows; of it only what recurs (months, weekdays, hours) is a feature")
+    return notes
+
+
+def _read_split(path: Path, schema: TableSchema) -> Split:
+    return _read_part(path, schema)[0]
+
+
+def _read_part(path: Path, schema: TableSchema) -> tuple[Split, Array]:
+    """Return the samples and labels of a test or validation file, and the numbers of its rows."""
+    frame, where = read_table(path, exact=schema.labels.columns, texts=schema.texts), str(path)
+    for name in schema.labels.columns:
+        if name not in frame.columns:
+            raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
+    labelled = schema.labels.find_rows(frame)
+    rows = np.flatnonzero(labelled) + 1
+    if not len(rows):
+        raise DataError(f"{where}: no row has a label")
+    frame = frame.filter(labelled)
+    y = schema.labels.read(frame, where, rows)
+    return (schema.read(frame, where, rows=rows), y), rows

@@ -1,0 +1,118 @@
+"""Folders that Hugging Face's `save_to_disk` has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hpo.datasets import DatasetSource
+from hpo.datasets.dataset import Dataset
+from hpo.datasets.hf_folder import can_read, digest, read_source
+from hpo.errors import DataError
+
+hf = pytest.importorskip("datasets")
+hf.disable_progress_bars()
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 255, (30, 6, 5), dtype=np.uint8)
+Y = np.arange(30) % 3
+NAMES = ["cat", "a dog", "mouse"]
+CLASSES = hf.ClassLabel(names=NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    return read_source(path, DatasetSource(**options))
+
+
+def refused(path: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as raised:
+        read(path, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def pictures(rows: slice) -> Any:
+    columns = {"picture": [Image.fromarray(each) for each in PIXELS[rows]], "kind": Y[rows].tolist()}
+    return hf.Dataset.from_dict(columns, features=hf.Features({"picture": hf.Image(), "kind": CLASSES}))
+
+
+def save(path: Path, **columns: Any) -> Path:
+    hf.Dataset.from_dict(columns).save_to_disk(str(path))
+    return path
+
+
+def test_images_in_parts(tmp_path: Path) -> None:
+    parts = {"train": pictures(slice(20)), "validation": pictures(slice(20, 25)), "test": pictures(slice(25, 30))}
+    hf.DatasetDict(parts).save_to_disk(str(tmp_path / "pets"))
+    assert can_read(tmp_path / "pets")
+    dataset = read(tmp_path / "pets")
+    assert (dataset.task, dataset.classes, dataset.output_names) == ("classification", 3, tuple(NAMES))
+    slices = (slice(20), slice(20, 25), slice(25, 30))
+    for (x, y), rows in zip((dataset.train, dataset.validation, dataset.test()), slices, strict=True):
+        np.testing.assert_array_equal(x, PIXELS[rows])
+        assert y.tolist() == Y[rows].tolist()
+    assert read(tmp_path / "pets", resize=(3, 2)).train[0].shape == (20, 3, 2)
+    assert len(digest(tmp_path / "pets")["pets"]) == 64
+
+
+def test_images_of_one_part(tmp_path: Path) -> None:
+    pictures(slice(30)).save_to_disk(str(tmp_path / "pets"))
+    dataset = read(tmp_path / "pets")
+    for part, (x, y) in (("train", dataset.train), ("test", dataset.test())):
+        np.testing.assert_array_equal(x, PIXELS[dataset.rows[part] - 1])
+        assert y.tolist() == Y[dataset.rows[part] - 1].tolist()
+    assert len(dataset.rows["test"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "classes", "names"),
+    [
+        (Y.tolist(), "classification", 3, ()),
+        (np.array(NAMES)[Y].tolist(), "classification", 3, ("a dog", "cat", "mouse")),
+        ((Y / 7).tolist(), "regression", 1, ()),
+        ([[i / 3, i / 7] for i in range(30)], "regression", 2, ()),
+        ([[i % 2, 1, int(i % 3 > 0)] for i in range(30)], "multilabel", 3, ()),
+    ],
+)
+def test_arrays_with_labels_of_each_kind(
+    tmp_path: Path, label: Any, task: str, classes: int, names: tuple[str, ...]
+) -> None:
+    dataset = read(save(tmp_path / "own", features=PIXELS[:, 0].tolist(), label=label), label=("label",))
+    assert (dataset.task, dataset.classes, tuple(dataset.output_names)) == (task, classes, names)
+    np.testing.assert_array_equal(dataset.train[0], PIXELS[:, 0][dataset.rows["train"] - 1])
+
+
+def test_groups_and_weights_and_columns_that_are_left_out(tmp_path: Path) -> None:
+    who, weight = [i // 3 for i in range(30)], [i + 0.5 for i in range(30)]
+    path = save(tmp_path / "own", x=PIXELS[:, 0].tolist(), y=Y.tolist(), who=who, w=weight, note=["n"] * 30)
+    dataset = read(path, label=("y",), group="who", weight="w")
+    rows = dataset.rows["train"]
+    assert dataset.groups.tolist() == [(row - 1) // 3 for row in rows]
+    assert dataset.weights.tolist() == [row - 0.5 for row in rows]
+    assert "columns left out: note" in dataset.notes
+
+
+def test_what_cannot_be_used(tmp_path: Path) -> None:
+    path = save(tmp_path / "own", x=PIXELS[:, 0].tolist(), y=Y.tolist(), z=[*Y.tolist()[:-1], None])
+    assert "has no column 'yy'; did you mean 'y'?" in refused(path, label=("yy",))
+    assert "has no column 'q'; its columns are: x, y, z" in refused(path, drop=("q",))
+    assert "column 'z' is empty in row 30" in refused(path, label=("z",), drop=("y",))
+    assert "test = 'more'; save the part in the folder" in refused(path, test="more")
+    path = save(tmp_path / "two", a=PIXELS[:, 0].tolist(), b=PIXELS[:, 0].tolist(), c=Y.tolist())
+    assert "say which of a, b, c it is: label = …" in refused(path)
+    assert "columns a, b may be the samples; leave out the others" in refused(path, label=("c",))
+    path = save(tmp_path / "ragged", x=[[1] * (1 + i % 2) for i in range(30)], y=Y.tolist())
+    assert "holds arrays of different lengths" in refused(path)
+    hf.DatasetDict({"all": hf.Dataset.from_dict({"x": [1]})}).save_to_disk(str(tmp_path / "all"))
+    assert "has no split 'train', but 'all'; rename one" in refused(tmp_path / "all")
+    (tmp_path / "own/state.json").write_text("{")
+    assert "is no complete data set of save_to_disk" in refused(tmp_path / "own")
+    assert not can_read(tmp_path)
