@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.config.choices import TASKS, Task
-from hpo.datasets.features import Feature
+from hpo.datasets.features import Feature, check_matrix
 from hpo.errors import DataError, describe_unknown
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ def check_split(
         DataError: no samples; a wrong shape, type or count; labels out of range, targets that are not finite.
     """
     _check_samples(x, where, finite=not features)
+    if features:
+        check_matrix(x, features, where)
     labels = read_labels(y, where, task)
     if len(labels) != len(x):
         raise DataError(f"{where}: {len(x)} samples but {len(labels)} labels; give one label per sample")

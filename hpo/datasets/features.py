@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Feature", "SampleShape"]
+from hpo.errors import DataError
+
+__all__ = ["Feature", "SampleShape", "check_matrix"]
+
+CHUNK = 4096  # rows that are checked at once
 
 
 class Feature(BaseModel):
@@ -51,3 +56,36 @@ class SampleShape(tuple[int, ...]):
     def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return what a copy is made of."""
         return tuple(self), self.categories
+
+
+def check_matrix(x: Any, features: Sequence[Feature], where: str) -> None:
+    """Check a raw matrix (N, features): numbers are finite or NaN, and codes are those of their category or NaN.
+
+    Raises:
+        DataError: they are not, or the matrix has another number of columns.
+    """
+    if len(x.shape) != 2 or x.shape[1] != len(features):
+        raise DataError(
+            f"{where}: samples of shape {tuple(x.shape[1:])}, but there are {len(features)} features; give a column of "
+            "numbers for each"
+        )
+    most = np.array([len(feature.categories) if feature.kind == "category" else np.inf for feature in features])
+    coded = np.isfinite(most)
+    for start in range(0, len(x), CHUNK):
+        rows = np.asarray(x[start : start + CHUNK])
+        wrong = np.isinf(rows)
+        codes = rows[:, coded]
+        # Comparisons with NaN are false.
+        wrong[:, coded] |= (codes < 0) | (codes > most[coded]) | (codes != np.floor(codes)) & ~np.isnan(codes)
+        if wrong.any():
+            row, column = (int(each) for each in np.argwhere(wrong)[0])
+            raise DataError(f"{where}: {_describe_wrong(rows[row, column], features[column], start + row)}")
+
+
+def _describe_wrong(value: Any, feature: Feature, sample: int) -> str:
+    if feature.kind == "number":
+        return f"feature '{feature.name}' of sample {sample} is {value}; replace it, or make it NaN if it is missing"
+    return (
+        f"feature '{feature.name}' of sample {sample} is {value}; a category is a code from 0 to "
+        f"{len(feature.categories)}, or NaN if it is missing"
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import optuna
 import sqlalchemy.exc
 
+from hpo.config import registry
 from hpo.errors import (
     DataError,
     HpoError,
@@ -22,6 +23,7 @@ from hpo.errors import (
     StudyDeletedError,
 )
 from hpo.execution.cohort_trainer import CohortTrainer
+from hpo.execution.data_check import check_data
 from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.loss import explain_loss
@@ -143,6 +145,8 @@ class Worker:
         evaluates = definition.evaluation is not None and definition.configured
         if evaluates and dataset.test is None:
             raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
+        if definition.configured and definition.dataset.name != registry.NO_DATA:
+            check_data(self.study, dataset)
         return evaluates
 
     @property

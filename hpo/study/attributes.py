@@ -6,6 +6,8 @@ what a trial can do without is missing.
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import shlex
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hpo.datasets import DataFacts
 from hpo.errors import HpoError, RegistryError, StudyDamagedError
 from hpo.space import Space
 from hpo.storage.stored_values import is_finite, is_whole, shorten
@@ -23,6 +26,7 @@ from hpo.study.samplers import SAMPLERS, check_options
 
 __all__ = [
     "BUDGET",
+    "DATA_FACTS",
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
@@ -38,6 +42,8 @@ __all__ = [
 ]
 
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
+DATA_FACTS = "hpo:data_facts"
+log = logging.getLogger("hpo.study")
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
@@ -137,6 +143,18 @@ class StudyAttributes:
             raise self.damaged(SLOTS, f"{shorten(stored)} is no list of ranges")
         return stored
 
+    @property
+    def data_facts(self) -> DataFacts | None:
+        """What the first worker found in the data; None before it has looked, or where that cannot be read."""
+        stored = self.values.get(DATA_FACTS)
+        if stored is None:
+            return None
+        try:
+            return DataFacts.model_validate(stored)
+        except ValueError as error:  # the study can do without
+            _log_once(f"{self.damaged(DATA_FACTS, _explain(error))}".partition("; restore")[0])
+            return None
+
     def damaged(self, key: str, why: str) -> StudyDamagedError:
         """Return the error for an attribute."""
         return StudyDamagedError(
@@ -144,6 +162,11 @@ class StudyAttributes:
             f"database from a backup, or remove the study with: hpo delete {shlex.quote(self.study)[:200]}",
             f"{key}: {why}",
         )
+
+
+@functools.cache
+def _log_once(line: str) -> None:
+    log.warning("%s, and is left out", line)
 
 
 def _check_definition(definition: Definition) -> None:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from hpo.config import registry
 from hpo.config.parameter import Value
-from hpo.datasets import DatasetReference
+from hpo.datasets import DataFacts, DatasetReference
 from hpo.errors import (
     RequestError,
     StudyConflictError,
@@ -26,7 +26,7 @@ from hpo.errors import (
 from hpo.space import LearnedSpace, Space
 from hpo.storage.identity import KEY
 from hpo.storage.study_storage import StudyStorage
-from hpo.study.attributes import BUDGET, DEADLINE, DEFINITION, SLOTS, STOPPED, StudyAttributes
+from hpo.study.attributes import BUDGET, DATA_FACTS, DEADLINE, DEFINITION, SLOTS, STOPPED, StudyAttributes
 from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN
@@ -230,6 +230,16 @@ class StoredStudy:
         pruner = self.definition.pruner
         built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space))
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
+
+    @property
+    def data_facts(self) -> DataFacts | None:
+        """What a worker has found in the data; None before it has looked."""
+        return self._attrs.data_facts
+
+    def record_data_facts(self, facts: DataFacts) -> bool:
+        """Store what was found in the data; return false if another worker was faster."""
+        held = {DATA_FACTS: self._attrs.values.get(DATA_FACTS)}
+        return self.storage.update_study(self.id, held, {DATA_FACTS: facts.model_dump(mode="json")})
 
     def check_growth(self, trials: int | None) -> None:
         """Refuse a number of trials that was asked for and is smaller than the budget, which only grows.

@@ -34,6 +34,7 @@ from hpo.datasets import (
     split_rows,
 )
 from hpo.datasets.map_style import Samples
+from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
 from hpo.training.process_state import contain_user_code
 from hpo.training.weights import make_weights, read_weights
@@ -145,13 +146,14 @@ class Data:
         dataset: the data set as it was loaded.
         name: what error messages call it.
         input_scaling: the kind of the scaling.
-        scaling: shift and scale of the samples; None where the data set gives batches.
+        scaling: shift and scale of the samples; None of a table, and where the data set gives batches.
         task: what is predicted.
         target_scaling: shift and scale of the targets of regression, fitted to the training part.
         weights: of the training samples, (N,), or of each of their labels, (N, L), with mean 1; None where all weigh
             the same. They count in the training loss alone, in no validation and no metric.
         val_index: the validation samples' positions among the training samples of the data set; None where it has
             validation samples of its own.
+        encoder: of a table, fitted to the training part; None of other samples.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -171,11 +173,12 @@ class Data:
     target_scaling: Scaling | None = None
     weights: Tensor | None = None
     val_index: Array | None = None
+    encoder: TableEncoder | None = None
 
     @property
     def shape(self) -> SampleShape:
         """The shape of one sample."""
-        return SampleShape(self.x_val.shape[1:])
+        return SampleShape(self.x_val.shape[1:]) if self.encoder is None else self.encoder.shape
 
     @property
     def features(self) -> Sequence[Feature]:
@@ -221,7 +224,9 @@ class Data:
         for scaling in filter(None, (self.scaling, self.target_scaling)):
             arrays += [scaling.shift, scaling.scale]
         arrays += [] if self.weights is None else [self.weights.cpu().numpy()]
-        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+        parts = [array.tobytes() for array in arrays]
+        parts += [self.encoder.model_dump_json().encode()] if self.encoder else []
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
         """Return the steps of one epoch. A last batch of one sample is left out: it has no statistics."""
@@ -285,6 +290,7 @@ class Data:
             self.device,
             self.scaling,
             self.target_scaling,
+            self.encoder,
             self.features,
             None if self.scaling is None else tuple(self.shape),
         )
@@ -326,6 +332,10 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
         raise ConfigError(
             f"class_weight = '{config.class_weight}': {name} gives batches, whose classes are not counted"
         )
+    if dataset.features:
+        raise DataError(
+            f"{name}: its training data are batches, which have no `features`; give x and y, or encode them"
+        )
     kind, classes, task = config.input_scaling, dataset.classes, dataset.task or "classification"
     x_val, y_val = _load_part(dataset.validation, f"{name}, validation", _Conversion(kind, task, classes, device))
     none = torch.empty(0)
@@ -340,15 +350,26 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
     samples, labels = _channels_first(x), read_labels(y, name, task)
     if dataset.validation is None and config.validation:
-        train, validation = split_rows(
-            labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
-        )
+        try:
+            train, validation = split_rows(
+                labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
+            )
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
     else:
         train, validation = np.arange(len(labels)), np.arange(0)
-    scaling = Scaling.fit(config.input_scaling, samples, train)
+    scaling, encoder = _fit_inputs(samples, train, dataset.features, config)
     target_scaling = Scaling.fit("standard", labels, train) if task == "regression" else None
     how = _Conversion(
-        config.input_scaling, task, classes, device, scaling, target_scaling, dataset.features, samples.shape[1:]
+        config.input_scaling,
+        task,
+        classes,
+        device,
+        scaling,
+        target_scaling,
+        encoder,
+        dataset.features,
+        samples.shape[1:],
     )
     x_train, y_train = how.samples(samples, train), how.labels(labels, train)
     if dataset.validation is None:
@@ -377,14 +398,25 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         target_scaling,
         None if weights is None else torch.from_numpy(weights).to(device),
         val_index=validation if dataset.validation is None else None,
+        encoder=encoder,
     )
+
+
+def _fit_inputs(
+    x: Array, train: Array, features: Sequence[Feature], config: TrialConfig
+) -> tuple[Scaling | None, TableEncoder | None]:
+    """Fit to the training part what makes samples inputs: of a table the encoder, else the scaling."""
+    if features:
+        return None, TableEncoder.fit(x, train, features, config.numeric_scaling or config.input_scaling)
+    return Scaling.fit(config.input_scaling, x, train), None
 
 
 @dataclass(frozen=True)
 class _Conversion:
     """Conversion of a part of a data set to tensors on a device; see `Data` for the attributes.
 
-    Without a scaling only bytes are scaled: the statistics of a data set that gives batches are not known.
+    Without a scaling or an encoder only bytes are scaled: the statistics of a data set that gives batches are not
+    known.
     """
 
     kind: str
@@ -393,11 +425,14 @@ class _Conversion:
     device: torch.device
     scaling: Scaling | None = None
     target_scaling: Scaling | None = None
+    encoder: TableEncoder | None = None
     features: Sequence[Feature] = ()
-    shape: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None  # of an array of samples, before it is encoded
 
     def samples(self, x: Array, index: Array | None = None) -> Tensor:
         """Return the samples `index` (by default all) of x, channels first, as the model sees them."""
+        if self.encoder is not None:
+            return torch.from_numpy(self.encoder.apply(x, index)).to(self.device)
         assert self.scaling is not None
         return self.scaling.apply(x, index).to(self.device)
 
@@ -430,7 +465,7 @@ def _convert_part(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
     samples = _channels_first(x)
     if how.shape is not None and samples.shape[1:] != how.shape:
         raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {how.shape} as train; make them equal")
-    if how.scaling is None:
+    if how.scaling is None and how.encoder is None:
         return _convert_batch(x, y, where, how)
     return how.samples(samples), how.labels(labels)
 

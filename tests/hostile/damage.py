@@ -93,7 +93,7 @@ def _attribute(table: str, owner: int, key: str, kind: str, text: str, name: str
 
 
 def _attributes() -> Iterator[Damage]:
-    for key in ("hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots", "hpo:unknown"):
+    for key in ("hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots", "hpo:data_facts", "hpo:unknown"):
         for kind, text in TEXTS.items():
             yield _attribute("study_user", STUDY, key, kind, text)
     artifact = "artifacts:3c6469b0ac7918ef20bea0a26ec02d22"

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference
+from hpo.datasets import DataFacts, DatasetReference
+from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import CHECKS, run_checks
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.report.stats.trial_stats import count_validation_samples
 from hpo.study import Budget, Definition, Objective
 from hpo.study.definition import ComponentSpec
 from tests.report.helpers import add_foreign, filled
@@ -130,6 +132,25 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     )
 
 
+COPY = {"column": "copy", "kind": "determines", "score": 1.0, "values": 2}
+PRICE = {"name": "price", "skewness": 4.0, "outliers": 3, "low": 1.0, "median": 2.0, "high": 99.0}
+
+
+def looked_at(**facts: Any) -> Results:
+    """A study whose first worker has found these in its data."""
+    basis = {"task": "classification", "train": 4000, "validation": 1000, "distinct": 5000, "columns_seen": 7}
+    return replace(plain(), data_facts=DataFacts.model_validate({**basis, **facts}))
+
+
+def overlap(equal: int) -> dict[str, Any]:
+    return {"part": "validation", "samples": 1000, "equal": equal, "other": 0}
+
+
+def shares(largest: float) -> dict[str, Any]:
+    few = {"smallest": "b", "smallest_count": round(5000 * (1 - largest)), "rarest_in_validation": 50}
+    return {"classes": 2, "largest": "a", "largest_share": largest, **few}
+
+
 def lucky(v: Mapping[str, Any]) -> float:
     return 0.9 if abs(math.log10(v["learning_rate"]) + 2.5) < 0.02 else 0.5
 
@@ -218,6 +239,11 @@ CASES: list[Case] = [
         lambda: (plain(change=lambda row: begun(row, 60)), [evaluation(0.1, test=True)]),
     ),
     ("record", lambda: (plain(left=5),), lambda: (plain(),)),
+    ("duplicates", lambda: (looked_at(overlaps=[overlap(30)]),), lambda: (looked_at(overlaps=[overlap(0)]),)),
+    ("leaks", lambda: (looked_at(columns=[COPY]),), lambda: (looked_at(),)),
+    ("balance", lambda: (looked_at(classes=shares(0.95)),), lambda: (looked_at(classes=shares(0.6)),)),
+    ("validation_set", lambda: (looked_at(validation=40),), lambda: (looked_at(classes=shares(0.6)),)),
+    ("targets", lambda: (looked_at(task="regression", targets=[PRICE]),), lambda: (looked_at(task="regression"),)),
 ]
 
 
@@ -232,6 +258,18 @@ def test_there_are_28_checks_and_each_says_something() -> None:
     assert len(set(names)) == 28
     assert {f.check for f in run_checks(plain())} == set(names)
     assert [f.level for f in shown("clipping", plain())] == ["unknown"]
+
+
+def test_checks_of_the_data_say_nothing_where_nobody_has_looked() -> None:
+    names = {check.__name__ for check in DATA_CHECKS}
+    assert not {f.check for f in run_checks(plain())} & names
+    assert {f.check for f in run_checks(looked_at())} & names == {"leaks", "validation_set"}
+    assert {f.check for f in run_checks(looked_at(unlabelled=3))} & names == {"leaks", "validation_set", "unlabelled"}
+
+
+def test_the_validation_samples_are_those_that_were_counted() -> None:
+    assert count_validation_samples(plain()) == 10_000
+    assert count_validation_samples(looked_at(validation=321)) == 321
 
 
 def test_warnings_come_first_and_adaptive_evidence_says_that_it_is_weaker() -> None:

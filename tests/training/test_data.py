@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from hpo import datasets
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, split_rows
+from hpo.datasets import Dataset, DatasetReference, Feature, split_rows
+from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import DataCache, epoch_seed, prepare_data
+from hpo.training.loop import train
+from hpo.training.settings import TrainSettings
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -253,3 +256,87 @@ def test_cache_keeps_the_last_split_and_reads_once():
     finally:
         registry.datasets._entries.clear()
         registry.datasets._entries.update(before)
+
+
+# ---- tables
+
+TABLE = (
+    Feature(name="rooms", column="rooms", missing=True),
+    Feature(name="colour", column="colour", kind="category", missing=True, categories=("red", "blue")),
+    Feature(name="price", column="price"),
+)
+
+
+def table(rows=60):
+    rng = np.random.default_rng(1)
+    x = np.stack([rng.normal(5, 3, rows), rng.integers(0, 3, rows), rng.lognormal(0, 1, rows)], 1).astype(np.float32)
+    x[::5, 0], x[1::7, 1] = np.nan, np.nan
+    return x
+
+
+def prepared_table(x, test=None, **parameters):
+    dataset = Dataset((x, LABELS), test, classes=3, features=TABLE)
+    return prepare_data(dataset, TrialConfig(**{"validation": 12, **parameters}), CPU)
+
+
+def test_a_table_is_encoded_by_its_training_part():
+    x, (train, validation) = table(), split(LABELS, 12, 0)
+    data = prepared_table(x, test=(x[:5], LABELS[:5]))
+    assert data.scaling is None
+    assert (data.shape, data.shape.categories) == ((4,), (4,))
+    expected = TableEncoder.fit(x, train, TABLE, "standard")
+    assert data.encoder == expected
+    np.testing.assert_array_equal(data.x_train.numpy(), expected.apply(x, train))
+    np.testing.assert_array_equal(data.x_val.numpy(), expected.apply(x, validation))
+    np.testing.assert_array_equal(data.test()[0].numpy(), expected.apply(x[:5]))
+    assert torch.equal(prepared_table(torch.from_numpy(x)).x_train, data.x_train)
+
+
+def test_the_scaling_of_a_table_is_numeric_scaling_where_it_is_given():
+    x, (train, _) = table(), split(LABELS, 12, 0)
+    for numeric, kind in ((None, "unit"), ("quantile", "quantile")):
+        data = prepared_table(x, input_scaling="unit", numeric_scaling=numeric)
+        assert data.encoder == TableEncoder.fit(x, train, TABLE, kind)
+
+
+def test_the_digest_of_a_table_covers_its_encoder():
+    one, same, other = (prepared_table(table(), numeric_scaling=kind).digest for kind in ("robust", "robust", None))
+    assert one == same != other
+
+
+def test_a_model_gets_the_shape_with_its_categories(monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    data = prepared_table(table())
+    seen = []
+
+    @registry.model("sees_shape")
+    def build(config, shape, classes):
+        seen.append(shape.categories)
+        return torch.nn.Linear(shape[0], classes)
+
+    (result,) = train([TrialConfig(model="sees_shape", epochs=1)], data, TrainSettings())
+    assert result.history
+    assert set(seen) == {(4,)}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda x: x[:, :2], r"samples of shape \(2,\), but there are 3 features"),
+        (lambda x: np.where(x > 4, np.inf, x), "feature 'rooms' of sample 1 is inf; replace it"),
+        (lambda x: x + np.float32([0, 2, 0]), "feature 'colour' of sample 0 is 4.0; a category is a code from 0 to 2"),
+        (lambda x: x + np.float32([0, 0.5, 0]), "feature 'colour' of sample 0 is 2.5"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_its_features_is_one_line(change, says):
+    x = change(table())
+    with pytest.raises(DataError, match=f"^mine, test: {says}"):
+        prepare_data(
+            Dataset((table(), LABELS), (x, LABELS), classes=3, features=TABLE), TrialConfig(validation=12), CPU, "mine"
+        ).test()
+
+
+def test_batches_of_a_table_are_refused():
+    batches = Dataset([(table(), LABELS)], validation=(table(), LABELS), classes=3, features=TABLE)
+    with pytest.raises(DataError, match="mine: its training data are batches, which have no `features`"):
+        prepare_data(batches, TrialConfig(), CPU, "mine")

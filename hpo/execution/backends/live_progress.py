@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpo.datasets import list_serious_issues
 from hpo.errors import RunError, StorageLostError, StudyDeletedError
 from hpo.execution.backends.base import WorkerHandle
 from hpo.study import Study
@@ -43,6 +44,7 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
     unsaid: dict[int, float] = {}  # when a worker failed, until that is said
     running = set(range(len(workers)))
     loss: RunError | None = None
+    warned = False
     try:
         while running:
             if (should_stop() or loss is not None) and not stopping:
@@ -55,6 +57,7 @@ def watch_study(study: Study, workers: Sequence[WorkerHandle], should_stop: Call
                 last_read = time.monotonic()
                 try:
                     reported = _show(display, study, begin, console, reported)
+                    warned = warned or (not reported and _warn_of_data(study, console))
                 except (StorageLostError, StudyDeletedError) as error:
                     loss = error
             for i in [i for i in running if not workers[i].alive]:
@@ -87,6 +90,17 @@ def _show(display: _Display, study: Study, begin: datetime, console: Console, re
             console.print(f"{study.storage.explain(error)}; the workers go on for up to 5 minutes", soft_wrap=True)
         return True
     return False
+
+
+def _warn_of_data(study: Study, console: Console) -> bool:
+    """Show what is wrong with the data so that scores cannot be trusted; return false before a worker has looked."""
+    try:
+        facts = study.data_facts
+    except (sqlalchemy.exc.DBAPIError, optuna.exceptions.StorageInternalError):
+        return False
+    for line in [] if facts is None else list_serious_issues(facts):
+        console.print(line, soft_wrap=True)
+    return facts is not None
 
 
 class _Display(Protocol):

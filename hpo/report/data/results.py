@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.trial_config import TrialConfig
 from hpo.config.values import Value, plain_value
+from hpo.datasets import DataFacts
 from hpo.errors import RequestError
 from hpo.report.data.repeats import describe_repeats
 from hpo.report.format import finite
@@ -119,6 +120,7 @@ class Results:
         stop_reason: why no trial is begun any more although some may be left, or None.
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
+        data_facts: what its first worker found in the data; None before that.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Results:
     stop_reason: str | None
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
+    data_facts: DataFacts | None = None
 
     @property
     def unattended(self) -> bool:
@@ -283,6 +286,7 @@ def read_results(study: Study) -> Results:
         stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
+        data_facts=study.data_facts,
     )
 
 

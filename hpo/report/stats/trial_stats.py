@@ -52,7 +52,9 @@ def count_validation_samples(results: Results) -> int | None:
     samples, best = results.definition.dataset.samples, results.best
     if best is None or best.config is None or not best.config.validation:
         return None
-    validation = best.config.validation
+    validation, facts = best.config.validation, results.data_facts
+    if facts is not None and validation == results.definition.baseline_config(results.space).validation:
+        return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
     if validation >= 1:
         return round(validation)
     return round(validation * samples) or None if samples else None

@@ -1,0 +1,71 @@
+"""Check of a study's data, once: what its first worker finds is kept with the study, for its report."""
+
+from __future__ import annotations
+
+import logging
+
+from hpo.datasets import DataFacts, Dataset, collect_facts, list_serious_issues
+from hpo.errors import DataError, HpoError
+from hpo.study import Study
+from hpo.training.process_state import contain_user_code
+from hpo.utils.text import summarize_error
+
+__all__ = ["check_data"]
+
+log = logging.getLogger("hpo.execution.worker")
+
+
+def check_data(study: Study, dataset: Dataset) -> None:
+    """Look at a study's data, unless a worker has done so, and keep and log what is found.
+
+    Test data are compared with the training data where they lie in a file, which was read at the launch as well. Those
+    of a registered function are left alone until they are evaluated.
+
+    Args:
+        study: the study, or its evaluation, which looks for the study.
+        dataset: its data set, as `hpo.datasets.load` returns it.
+
+    Raises:
+        DataError: its groups or times allow no split.
+    """
+    try:
+        owner = _find_owner(study)
+        known = owner.data_facts
+        tests = dataset.test is not None and (study.definition.evaluation is not None or _is_file(dataset, owner))
+        if known is None or (tests and known.test is None):
+            found = _collect(owner, dataset, tests=tests)
+            if found is not None and owner.record_data_facts(found):
+                for line in list_serious_issues(found):
+                    log.warning("%s", line)
+    except DataError as error:
+        raise DataError(f"{study.definition.dataset.name}: {error}") from error
+    except (HpoError, MemoryError) as error:  # of the split, which its trials will name; nothing is lost but a note
+        log.info("the data were not checked: %s", error)
+
+
+def _find_owner(study: Study) -> Study:
+    """Return the study whose data they are: of an evaluation on the study's own data the study."""
+    evaluation = study.definition.evaluation
+    if evaluation is None:
+        return study
+    owner = Study(study.storage, evaluation.of)
+    return owner if owner.definition.dataset == study.definition.dataset else study
+
+
+def _is_file(dataset: Dataset, study: Study) -> bool:
+    return not callable(dataset.test) or bool(study.definition.dataset.sha256)
+
+
+def _collect(study: Study, dataset: Dataset, *, tests: bool) -> DataFacts | None:
+    config = study.definition.baseline_config(study.space)
+    if tests:
+        try:
+            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset))
+        except Exception as error:  # a function of the user's can raise anything, and does so again as it is evaluated
+            log.info("the test data were not compared with the training data: %s", summarize_error(error))
+    return collect_facts(dataset, config.validation, config.seed_of_split)
+
+
+@contain_user_code()
+def _read_test(dataset: Dataset) -> object:
+    return dataset.test() if callable(dataset.test) else dataset.test
