@@ -59,6 +59,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.cohorts
 	$(BIN)/python -m benchmarks.convolutions
+	$(BIN)/python -m benchmarks.metrics
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function

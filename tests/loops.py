@@ -53,7 +53,7 @@ def plain(trial: hpo.Trial) -> None:
         )
 
 
-@hpo.training_loop("parabola", parameters=Mine, reports={"val_rmse": "minimize"})
+@hpo.training_loop("parabola", parameters=Mine, reports={"val_rmse": "minimize", "distance": "minimize"})
 def parabola(trial: hpo.Trial) -> float:
     """No epochs, no data, no model: a value."""
     return abs(trial.config.hidden - 40.0) / 8

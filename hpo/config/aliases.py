@@ -162,6 +162,17 @@ METRIC_ALIASES: Mapping[str, str] = {
     "val_loss": "val_loss",
     "valid_loss": "val_loss",
     "validation_loss": "val_loss",
+    "r2": "val_r2",
+    "val_r2": "val_r2",
+    "f1": "val_f1_macro",
+    "val_f1": "val_f1_macro",
+    "auc": "val_roc_auc",
+    "val_auc": "val_roc_auc",
+    "roc_auc": "val_roc_auc",
+    "mae": "val_mae",
+    "val_mae": "val_mae",
+    "rmse": "val_rmse",
+    "val_rmse": "val_rmse",
 }
 
 DATASET_ALIASES: Mapping[str, str] = {

@@ -38,34 +38,50 @@ __all__ = [
 NONE = "-"  # what stands in a table where there is no value
 
 METRICS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
     "val_reconstruction_error": "reconstruction error",
+    "test_accuracy": "test accuracy",
     "test_reconstruction_error": "reconstruction error on the test set",
+    "test_loss": "test loss",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
     "parameter_count": "number of weights",
     "train_seconds": "training time",
 }
+
+
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
-MEASURES = {
-    "accuracy": "accuracy",
-    "loss": "loss",
+SCORES = {
     "r2": "R²",
-    "rmse": "RMSE",
-    "mse": "MSE",
-    "mae": "MAE",
-    "mape": "MAPE",
-    "f1_macro": "macro F1",
-    "f1_micro": "micro F1",
-    "f1_weighted": "weighted F1",
-    "roc_auc": "ROC-AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
+    "mcc": "Matthews correlation",
     "cohen_kappa": "Cohen's kappa",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "mape": "mean absolute percentage error",
+    "median_absolute_error": "median absolute error",
+    "spearman": "Spearman correlation",
+    **{
+        f"{name}_{average}": f"{'F1' if name == 'f1' else name} ({average})"
+        for name in ("precision", "recall", "f1")
+        for average in ("macro", "micro", "weighted")
+    },
 }
+SHARES = ("accuracy", "_mape", "_calibration_error")  # how names of metrics end that are shown in percent
 
 
 def metric_text(metric: str) -> str:
-    """Format a metric's name in words: `val_accuracy` is the validation accuracy."""
-    split, _, measure = metric.partition("_")
-    if metric in METRICS or split not in SPLITS:
-        return METRICS.get(metric, metric)
-    return f"{SPLITS[split]} {MEASURES[measure]}" if measure in MEASURES else metric
+    """Format a metric's name in words: `val_accuracy` is the validation accuracy, `test_r2` the test R²."""
+    split, _, score = metric.partition("_")
+    if split in SPLITS and score in SCORES:
+        return f"{SPLITS[split]} {SCORES[score]}"
+    return METRICS.get(metric, metric)
 
 
 def state_text(state: str) -> str:
@@ -75,11 +91,11 @@ def state_text(state: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether the metric is shown in percent."""
-    return metric.endswith("accuracy")
+    return metric.endswith(SHARES)
 
 
 def values_text(metric: str, value: float | None) -> str:
-    """Format an objective's value: accuracies in percent, counts with separators, times in units, else four digits."""
+    """Format an objective's value: shares in percent, counts with separators, times in units, else four digits."""
     if value is None or not math.isfinite(value):
         return NONE if value is None else str(value)
     if is_share(metric):

@@ -163,7 +163,9 @@ class Space:
         if not dimension.domain.condition.holds(self._outside | dict(values)):
             return False
         off = {name: None for name, value in values.items() if value == OFF and self.table[name].is_off(OFF)}
-        return dimension.parameter.effect.holds({**self._defaults, **values, **off}, self.registered)
+        # Whether a constant has an effect may depend on its own value, as that of the task does.
+        own = {dimension.parameter.name: dimension.domain.value} if isinstance(dimension.domain, Constant) else {}
+        return dimension.parameter.effect.holds({**self._defaults, **own, **values, **off}, self.registered)
 
     def _fill(self, choose: Callable[[Dimension], Value]) -> Values:
         values: Values = {}

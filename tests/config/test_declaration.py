@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 import hpo
 from hpo.config import registry
-from hpo.config.declaration import NONE_DECLARED, NOT_STORED, Declarations
+from hpo.config.declaration import NONE_DECLARED, NOT_STORED, Declarations, MetricDeclaration
 from hpo.config.parameter import Parameter
 from hpo.config.trial_config import TrialConfig, all_parameters, model_parameters
 from hpo.errors import ConfigError, RegistryError
@@ -187,3 +187,11 @@ def test_a_declared_parameter_may_not_take_the_place_of_ours() -> None:
     stored = {"models": [{"name": "net", "module": "m", "rows": [{"name": "epochs", "kind": "int", "default": 1}]}]}
     with pytest.raises(ConfigError, match="its parameter 'epochs' is one of ours already"):
         all_parameters(["net"], Declarations.model_validate(stored))
+
+
+def test_a_loop_of_an_earlier_study_may_report_what_has_become_built_in() -> None:
+    declared = NONE_DECLARED.model_copy(
+        update={"metrics": (MetricDeclaration(name="val_mae", module="mine", direction="minimize", reported=True),)}
+    )
+    declared.check_code()
+    assert declared.metric("val_mae").module == "mine"

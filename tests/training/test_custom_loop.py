@@ -304,8 +304,8 @@ def test_what_a_study_file_says_wrong_is_one_line(tmp_path: Path) -> None:
 
     refused("dataset = 'none': is for training loops of your own, and mlp is none; name a data set", dataset="none")
     refused(
-        "objective = 'val_rmse': only training loops of your own report it, and model 'mlp' is none",
-        objective="val_rmse",
+        "objective = 'distance': only training loops of your own report it, and model 'mlp' is none",
+        objective="distance",
         parameters={"model": ["mlp", "parabola"]},
         dataset="mnist",
     )

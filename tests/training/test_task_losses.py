@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import r2_score
+from sklearn.utils.class_weight import compute_sample_weight
 
+from hpo.config import registry
 from hpo.config.choices import TASK_LOSSES
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
+from hpo.errors import ConfigError, DataError
 from hpo.training import cohort_run
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
@@ -20,10 +23,12 @@ from hpo.training.learner import ModuleLearner
 from hpo.training.loop import train
 from hpo.training.losses import loss_function
 from hpo.training.member import Member
+from hpo.training.predictions import evaluate_weights
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import records
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import make_stack_loss
+from hpo.training.weights import make_weights, read_weights
 from tests.training import oracle
 from tests.training.resumable import bits, stop_after
 
@@ -249,3 +254,79 @@ def test_a_resumed_regression_has_the_same_bits(weights, kind, record_steps, tmp
         assert {outcome.status for outcome in first} == {"interrupted"}
         again = train(configs, on, base, [replace(spec, resume=True) for spec in specs])
         assert [bits(each) for each in again] == [bits(each) for each in whole]
+
+
+# What weighs how much.
+
+
+def test_weights_are_those_of_scikit_learn():
+    y = RNG.integers(0, 4, 200) % 3
+    own = RNG.uniform(0, 2, 200)
+    balanced = compute_sample_weight("balanced", y)
+    np.testing.assert_allclose(make_weights(y, "classification", "balanced"), balanced, rtol=1e-6)
+    both = balanced * own
+    np.testing.assert_allclose(make_weights(y, "classification", "balanced", own), both / both.mean(), rtol=1e-6)
+    labels = RNG.integers(0, 2, (200, 3)).astype(np.float32)
+    columns = np.stack([compute_sample_weight("balanced", column) for column in labels.T], 1)
+    np.testing.assert_allclose(make_weights(labels, "multilabel", "balanced"), columns, rtol=1e-6)
+    np.testing.assert_allclose(make_weights(labels, "regression", "balanced", own), own / own.mean(), rtol=1e-6)
+    assert make_weights(labels, "regression", "balanced") is None
+    assert make_weights(y, "classification", None) is None
+
+
+def test_data_of_rare_classes_are_weighed():
+    x, y = RNG.normal(size=(60, 4)), np.repeat([0, 1, 2], [40, 15, 5])
+    given = TrialConfig(class_weight="balanced", validation=0.2, batch_size=16)
+    on = prepare_data(Dataset((x, y)), given, CPU)
+    assert on.weights.mean().item() == pytest.approx(1)
+    totals = [on.weights[on.y_train == k].sum().item() for k in range(3)]
+    assert totals == pytest.approx([totals[0]] * 3)
+    for _, labels, w in on.batches(16, 1):
+        assert [len(set(w[labels == k].tolist())) <= 1 for k in range(3)] == [True] * 3
+    plain = prepare_data(Dataset((x, y)), given.model_copy(update={"class_weight": None}), CPU)
+    assert plain.weights is None
+    assert plain.digest != on.digest
+
+
+def test_validation_samples_that_are_trained_on_weigh_as_much_as_others():
+    x, y = RNG.normal(size=(30, 4)), np.arange(30) % 3
+    on = prepare_data(Dataset((x, y), validation=(x, y), weights=np.arange(30)), TrialConfig(validation=0), CPU)
+    assert on.weights.shape == (60,)
+    assert on.weights[30:].tolist() == pytest.approx([1.0] * 30)
+
+
+@pytest.mark.parametrize(
+    ("weights", "line"),
+    [
+        (np.ones(9), "set: weights of type float64 and shape (9,); they must be one number per training sample, (10,)"),
+        (np.array([1.0] * 9 + [np.nan]), "set: the weight of sample 9 is nan; weights are numbers from 0 on"),
+        (np.array([-1.0] + [1.0] * 9), "set: the weight of sample 0 is -1; weights are numbers from 0 on"),
+        (np.zeros(10), "set: all weights are 0; some samples must count"),
+    ],
+)
+def test_wrong_weights_are_one_line(weights, line):
+    with pytest.raises(DataError) as error:
+        read_weights(weights, 10, "set")
+    assert str(error.value) == line
+
+
+def test_batches_have_no_classes_to_balance():
+    batches = [(np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1]))]
+    stream = Dataset(batches, classes=2, validation=batches[0])
+    with pytest.raises(ConfigError, match=r"^class_weight = 'balanced': set gives batches, whose classes are not "):
+        prepare_data(stream, TrialConfig(class_weight="balanced"), CPU, "set")
+    with pytest.raises(DataError, match=r"^set: its training data are batches, which cannot be weighed; give arrays"):
+        prepare_data(replace(stream, weights=np.ones(4)), TrialConfig(), CPU, "set")
+
+
+def test_metrics_are_in_the_targets_own_units():
+    on = regression(small(), samples=400)
+    wanted = [registry.metrics.get(name) for name in ("val_mae", "val_rmse", "val_spearman")]
+    (outcome,) = train([small(epochs=2)], on, TrainSettings(metrics=wanted))
+    assert outcome.best_epoch == max(outcome.history, key=lambda row: row["val_r2"])["epoch"]
+    evaluation = evaluate_weights(outcome, on, on.x_val, on.y_val)
+    predicted, y = (on.to_targets(each).double().numpy() for each in (evaluation.outputs, on.y_val))
+    assert np.abs(y).max() > 5000
+    assert outcome.best["val_mae"] == pytest.approx(np.abs(predicted - y).mean(), rel=1e-5)
+    assert outcome.best["val_rmse"] == pytest.approx(np.sqrt(((predicted - y) ** 2).mean(0)).mean(), rel=1e-5)
+    assert outcome.best["val_r2"] == pytest.approx(r2_score(y, predicted), rel=1e-4)

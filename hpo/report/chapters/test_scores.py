@@ -23,7 +23,7 @@ from hpo.report.figures.plotly_spec import (
     mark_missing,
     shorten,
 )
-from hpo.report.format import NONE, count_text, gain_text, metric_text, number_of, values_text
+from hpo.report.format import NONE, count_text, gain_text, is_share, metric_text, number_of, values_text
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, list_lost_runs
 from hpo.study.operations.evaluation_study import REFERENCE, TestSetRead
 
@@ -269,7 +269,7 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
     shapes, names = _reference_lines(evaluation, scores)
     values = [value for trace in data for value in trace["x"] if value is not None] + [each["x0"] for each in shapes]
     xaxis = {**make_value_axis(evaluation.objective, values, " "), "showgrid": True}
-    if metric.endswith("accuracy"):
+    if is_share(metric):
         xaxis["tickformat"] = ".2%" if max(values) - min(values) < 0.02 else ".1%"
     margin = 0.04 * (max(values) - min(values)) or 0.01 * abs(values[0]) or 0.01
     xaxis["range"] = [min(values) - margin, max(values) + margin]

@@ -32,7 +32,10 @@ def trials_chapter(results: Results) -> Chapter | None:
     columns = [
         Column("trial", "count"),
         Column("state"),
-        *(Column(objective.metric, _column_kind(objective.metric)) for objective in results.objectives),
+        *(
+            Column(name, _column_kind(name))
+            for name in [*(each.metric for each in results.objectives), *results.recorded]
+        ),
         *(
             Column(name, "number" if all(map(_is_numeric, (v.get(name) for v in settings))) else "text")
             for name in columns_held
@@ -45,6 +48,7 @@ def trials_chapter(results: Results) -> Chapter | None:
             row.number,
             state_text(row.state),
             *(row.values or (None,) * len(results.objectives)),
+            *map(row.metric, results.recorded),
             *(_cell_value(values.get(name)) for name in columns_held),
             *_cost_cells(row, costs),
             *([note] if notes else []),

@@ -89,6 +89,10 @@ class TrialRow:
         """The first objective's value."""
         return self.values[0] if self.values else None
 
+    def metric(self, name: str) -> float | None:
+        """Return a metric of the epoch that its values are from; None where that has none."""
+        return next((epoch.get(name) for epoch in self.epochs if epoch.get("epoch") == self.best_epoch), None)
+
     @property
     def feasible(self) -> bool:
         """True where it violates no constraint, as far as is known."""
@@ -154,6 +158,12 @@ class Results:
     def objectives(self) -> tuple[Objective, ...]:
         """The metrics with their directions."""
         return self.definition.objectives
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """The metrics that are recorded beside the objectives, as the study file's key `metrics` asks."""
+        objectives = {objective.metric for objective in self.objectives}
+        return tuple(name for name in self.definition.recorded if name not in objectives)
 
     @property
     def objective(self) -> Objective:
@@ -351,10 +361,10 @@ OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `t
 def trial_table(results: Results) -> list[dict[str, Any]]:
     """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
-    Keys: `number`, `state`, the objectives' metrics, the varied parameters by name (also those of extra trials), then
-    `best_epoch`, `value_from` (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`,
-    `started`, `finished`, `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under
-    `parameter NAME`.
+    Keys: `number`, `state`, the objectives' metrics, the metrics recorded beside them, the varied parameters by name
+    (also those of extra trials), then `best_epoch`, `value_from` (in studies of training loops), `epochs_done`,
+    `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`, `baseline`, `extra`. A
+    parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -371,7 +381,8 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
     """Return what stands before the parameters, and after them."""
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
-    head = {"number": row.number, "state": row.state, **metrics}
+    recorded = {name: row.metric(name) for name in results.recorded}
+    head = {"number": row.number, "state": row.state, **metrics, **recorded}
     tail = {
         "best_epoch": row.best_epoch,
         **({"value_from": row.value_from} if results.origins else {}),

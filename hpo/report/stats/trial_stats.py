@@ -132,9 +132,10 @@ def read_value_curve(results: Results, row: TrialRow) -> np.ndarray[tuple[int], 
 def choose_curve_objective(results: Results) -> Objective | None:
     """Return the metric whose curves are shown, with its direction; None before the first epoch.
 
-    It is the first objective that is recorded by epoch, or else `val_accuracy` or `val_loss`.
+    It is the first objective that is recorded by epoch, or else `val_accuracy`, `val_r2` or `val_loss`.
     """
     recorded = {key for row in results.trials for epoch in row.epochs[:1] for key in epoch}
     accuracy = Objective(metric="val_accuracy", direction="maximize")
+    r2 = Objective(metric="val_r2", direction="maximize")
     loss = Objective(metric="val_loss", direction="minimize")
-    return next((each for each in (*results.objectives, accuracy, loss) if each.metric in recorded), None)
+    return next((each for each in (*results.objectives, accuracy, r2, loss) if each.metric in recorded), None)

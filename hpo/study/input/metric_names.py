@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hpo.config import registry
-from hpo.config.builtin_metrics import BUILTIN_METRICS, RECONSTRUCTION, list_fitting
-from hpo.errors import DefinitionError, describe_unknown, find_closest
+from hpo.config.builtin_metrics import BUILTIN_METRICS, RECONSTRUCTION, default_metric, list_fitting
+from hpo.errors import DefinitionError, describe_unknown
 from hpo.utils.text import shorten
 
 __all__ = ["describe_misfit", "fits", "parse_recorded"]
@@ -35,11 +35,9 @@ def describe_misfit(metric: str, model: str, task: str, *, reconstructs: bool) -
     """Say why a built-in metric does not fit a model on data of a task, and which metrics do."""
     if reconstructs:
         return f"model '{model}' has none; use val_loss or val_reconstruction_error"
-    fitting = list_fitting(task)
-    main = " or ".join([name for name in fitting if BUILTIN_METRICS[name].measured and name.startswith("val_")])
+    measured = [name for name in list_fitting(task) if BUILTIN_METRICS[name].measured and name.startswith("val_")]
+    main = " or ".join(dict.fromkeys([default_metric(task), *measured]))
     tasks = BUILTIN_METRICS[metric].tasks
     if RECONSTRUCTION in tasks:
         return f"model '{model}' has none; use {main}"
-    near = find_closest(metric, [name for name in fitting if not BUILTIN_METRICS[name].measured])
-    others = f"{near}, {main}" if near else main
-    return f"is a metric of {' and '.join(tasks)}, but the task is {task}; use {others}"
+    return f"is a metric of {' and '.join(tasks)}, but the task is {task}; use {main}, or another of its metrics"

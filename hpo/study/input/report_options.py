@@ -15,13 +15,15 @@ __all__ = ["MEASURES", "parse_report_table"]
 KEYS = ("x", "compare", "y", "log", "knee", "expect")
 # Metrics and costs that trials have, whatever their objective.
 MEASURES = (
-    *("val_accuracy", "val_loss", "val_reconstruction_error", "train_accuracy", "train_loss"),
+    *("val_accuracy", "val_loss", "val_r2", "val_reconstruction_error", "train_accuracy", "train_loss", "train_r2"),
     *("parameter_count", "epoch_seconds", "train_seconds", "best_epoch", "learning_rate"),
 )
 COSTS = ("parameter_count", "epoch_seconds", "train_seconds")
 
 
-def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Sequence[Objective]) -> ReportTable:
+def parse_report_table(
+    table: Mapping[str, Any], space: Space, objectives: Sequence[Objective], recorded: Sequence[str] = ()
+) -> ReportTable:
     """Parse the `[report]` table.
 
     Args:
@@ -30,6 +32,7 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
             `y`; `expect`, tables of `better` and `than`, each with values of parameters, and `text`.
         space: the study's space, whose parameters may be named.
         objectives: the study's objectives, whose metrics may be named.
+        recorded: the metrics that are recorded beside them, which may be named too.
 
     Raises:
         DefinitionError: names the key and the value that is wrong.
@@ -39,7 +42,7 @@ def parse_report_table(table: Mapping[str, Any], space: Space, objectives: Seque
             raise DefinitionError(describe_unknown("key", key, KEYS))
     names = [*dict.fromkeys(dimension.parameter.name for dimension in space.dimensions)]
     parameters = [*names, *(name for name in space.table if name not in names)]
-    measures = [*dict.fromkeys([*(objective.metric for objective in objectives), *MEASURES])]
+    measures = [*dict.fromkeys([*(objective.metric for objective in objectives), *recorded, *MEASURES])]
     x = _read_names(table, "x", [*parameters, *COSTS])
     if len(x) > 1:
         raise DefinitionError(f"x = {table['x']!r}: name one parameter or cost; put others in compare")

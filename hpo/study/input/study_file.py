@@ -141,7 +141,7 @@ def parse_definition(
         warm_start=check_warm_start(table.get("warm_start", ()), space, sampler.name),
         report=None
         if report is None
-        else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives)),
+        else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives, recorded)),
         record_steps=_get_flag(table, "record_steps"),
         recorded=recorded,
     )
