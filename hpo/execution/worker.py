@@ -30,6 +30,7 @@ from hpo.execution.loss import explain_loss
 from hpo.execution.objective_call import ObjectiveTrial
 from hpo.execution.objective_calls import ObjectiveCalls
 from hpo.execution.objective_function import ObjectiveFunction, find_changes, find_function
+from hpo.execution.reference_models import train_reference_models
 from hpo.execution.test_set import TestSetEvaluator
 from hpo.execution.trial_errors import ErrorRecorder
 from hpo.execution.trial_loggers import TrialLoggers
@@ -94,7 +95,7 @@ class Worker:
         self.device = select_device(self.options.device)
         if self.options.cpus:
             set_threads(self.options.cpus)
-        data = DataCache(self.study.definition.dataset, self.device)
+        self._data = data = DataCache(self.study.definition.dataset, self.device)
         evaluates = self._check_data(data)
         self.files = StudyFiles(self.study)
         self.files.check_writable()
@@ -167,6 +168,8 @@ class Worker:
         try:
             with self._heartbeat:
                 self._train_cohorts()
+                if not self._stopping() and not self.study.remaining():
+                    train_reference_models(self.study, self._data, self._stopping)
             if storage.loss is not None:  # noticed as its statistics were written
                 raise storage.loss
         except StudyDeletedError:

@@ -38,8 +38,14 @@ __all__ = [
 NONE = "-"  # what stands in a table where there is no value
 
 METRICS = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
     "val_reconstruction_error": "reconstruction error",
+    "test_accuracy": "test accuracy",
     "test_reconstruction_error": "reconstruction error on the test set",
+    "test_loss": "test loss",
+    "train_accuracy": "training accuracy",
+    "train_loss": "training loss",
     "parameter_count": "number of weights",
     "train_seconds": "training time",
 }

@@ -10,6 +10,7 @@ from functools import cached_property
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import run_checks
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
+from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.data.results import Results, read_results
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
 from hpo.report.stats.importance import Importances, compute_importances
@@ -45,6 +46,11 @@ class ReportData:
     def evaluation_stats(self) -> tuple[EvaluationStats, ...]:
         """Statistics of each evaluation, in the order of `evaluations`."""
         return tuple(compare_candidates(evaluation) for evaluation in self.evaluations)
+
+    @cached_property
+    def reference_models(self) -> ReferenceModels | None:
+        """Models of scikit-learn on the study's validation split; None where there are none."""
+        return read_reference_models(self.study)
 
     @cached_property
     def importances(self) -> Importances:

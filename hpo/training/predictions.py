@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config.registry import Direction, MetricEntry
+from hpo.config.choices import Direction
+from hpo.config.registry import MetricEntry
 from hpo.datasets import is_split
 from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
@@ -148,16 +149,15 @@ def measure_importance(
         RunError: the metric raised, or the device has too little memory.
     """
     x, y = data.x_val, data.y_val
-    if x.ndim != 2 or not len(y) or outcome.config.reconstructs:
+    if x.ndim != 2 or not len(y) or outcome.config.reconstructs or entry.reported:
         return None
     learner = _load_learner(outcome, data)
 
     def score(samples: Tensor, labels: Tensor) -> float:
         with translate_memory_errors():
             evaluation = learner.evaluate(samples, labels)[0]
-        name = entry.name.removeprefix("val_")
-        if name != entry.name and name in evaluation.scores:
-            return evaluation.scores[name]
+        if entry.measured:
+            return evaluation.scores[entry.name.removeprefix("val_")]
         (values,) = measure_metrics([entry], outcome.config, data, samples, labels, [evaluation.outputs])
         return values[entry.name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hpo.export.format import read_preprocessing
 from hpo.export.predict import predict
 from hpo.export.writer import write_model
 from hpo.report.data.evaluations import read_evaluations
+from hpo.report.report_data import read_report_data
 from hpo.report.trial_files import export_trials
 from hpo.report.write import write_report
 from hpo.study import Study, study_names
@@ -96,6 +98,10 @@ def test_an_evaluation_tests_and_shows_what_they_reconstruct(study: Study, tmp_p
         assert (len(told.codes), len(told.labels)) == (150, 150)
         assert told.codes.shape[1] <= 2
     text = write_report(study, tmp_path / "out").markdown.read_text()
+    assert "--show-data" in text
+    assert not (tmp_path / "out" / "report_figures" / "reconstructions-0.svg").exists()
+    shown = replace(read_report_data(study), show_data=True)
+    text = write_report(shown, tmp_path / "out").markdown.read_text()
     assert "## Reconstructions" in text
     assert "intrinsic dimension of the data" in text
     assert "Confusion matrix" not in text

@@ -33,7 +33,7 @@ def scores(number: int) -> dict[str, float]:
 def chapter(study: Study) -> Chapter:
     found = read_report_data(study)
     told = test_scores.test_scores_chapter(
-        found.results, found.evaluations, found.evaluation_stats, found.test_set_reads
+        found.results, found.evaluations, found.evaluation_stats, found.test_set_reads, None
     )
     assert told is not None
     return told

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.parameter import Value
 from hpo.report.chapters.blocks import Block, Chapter, Note, Subtitle, Table, Text
 from hpo.report.chapters.expectations import ScoredTrial, judge_expectations
@@ -178,7 +179,9 @@ def measure_trial(results: Results, row: TrialRow, measure: str) -> float | None
 
 def _is_maximized(results: Results, measure: str) -> bool:
     directions = {objective.metric: objective.direction for objective in results.objectives}
-    return directions.get(measure, "maximize" if measure.endswith("accuracy") else "minimize") == "maximize"
+    builtin = BUILTIN_METRICS.get(measure.replace("train_", "val_", 1))
+    usual = builtin.direction if builtin is not None else "minimize"
+    return directions.get(measure, usual) == "maximize"
 
 
 def _score_trials(results: Results, rows: Sequence[TrialRow], measure: str) -> list[tuple[float, TrialRow]]:

@@ -46,7 +46,6 @@ def label_blocks(
     return [
         Subtitle("By label"),
         *_table_blocks(predictions, thresholds, order[:LABELS_LIMIT], name),
-        Subtitle("Precision and recall"),
         *_curve_blocks(predictions, order, name),
     ]
 

@@ -36,7 +36,9 @@ __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
 # A report is read from its top, and most readers stop early: what is decided by comes first.
 CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
-    lambda data: test_scores_chapter(data.results, data.evaluations, data.evaluation_stats, data.test_set_reads),
+    lambda data: test_scores_chapter(
+        data.results, data.evaluations, data.evaluation_stats, data.test_set_reads, data.reference_models
+    ),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
     lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),

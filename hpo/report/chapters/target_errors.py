@@ -55,9 +55,7 @@ def target_blocks(
     validation = predictions if split == "validation" else run.target_predictions("validation")
     return [
         *_error_table(predictions, name),
-        Subtitle("Predicted against true"),
         *(_scatter_figure(predictions, i, name(i)) for i in shown),
-        Subtitle("Residuals by magnitude"),
         *(_residual_figure(predictions, i, name(i)) for i in shown),
         *_feature_blocks(predictions, name),
         *interval_blocks(validation, predictions if split == "test" else None, name),
@@ -211,7 +209,11 @@ def _residual_figure(predictions: TargetPredictions, target: int, name: str) -> 
         "A mean off zero is an error that a better model would not make; bars that grow are a noise that grows."
         f"{count_note(len(shown), len(predicted), 'samples')}"
     )
-    return attach_spec(Figure(f"residuals-{target}", f"Residuals of {name}" if name else "Residuals"), spec, caption)
+    return attach_spec(
+        Figure(f"residuals-{target}", f"Residuals of {name} by magnitude" if name else "Residuals by magnitude"),
+        spec,
+        caption,
+    )
 
 
 # By feature.

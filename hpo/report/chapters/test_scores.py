@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
+from hpo.report.chapters.reference_models import reference_blocks, reference_note
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.data.results import Results
 from hpo.report.figures.plotly_spec import (
     Figure,
@@ -21,9 +23,9 @@ from hpo.report.figures.plotly_spec import (
     mark_missing,
     shorten,
 )
-from hpo.report.format import NONE, count_text, gain_text, metric_text, number_of, values_text
+from hpo.report.format import NONE, count_text, gain_text, is_share, metric_text, number_of, values_text
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, list_lost_runs
-from hpo.study.operations.evaluation_study import TestSetRead
+from hpo.study.operations.evaluation_study import REFERENCE, TestSetRead
 
 __all__ = ["test_scores_chapter"]
 
@@ -35,6 +37,7 @@ def test_scores_chapter(
     evaluations: Sequence[EvaluationResults],
     stats: Sequence[EvaluationStats],
     test_set_reads: Sequence[TestSetRead],
+    reference_models: ReferenceModels | None,
 ) -> Chapter | None:
     """Write what each evaluation says, and how often test sets were read; None of a study without results.
 
@@ -43,6 +46,7 @@ def test_scores_chapter(
         evaluations: of the study.
         stats: one per evaluation.
         test_set_reads: every look at a test set.
+        reference_models: models of scikit-learn on the study's validation split.
     """
     if results.best is None or not (results.definition.configured or evaluations):
         return None  # an objective function alone knows what it measures
@@ -52,6 +56,7 @@ def test_scores_chapter(
         blocks += _evaluation_blocks(results, evaluation, each, index)
     if not any(evaluation.on_own_data for evaluation in evaluations) and results.definition.evaluation is None:
         blocks += _not_evaluated_blocks(results, test_set_read=bool(test_set_reads))
+        blocks += reference_blocks(results, reference_models)
     if not results.definition.configured:
         return Chapter("honest", "Scores from fresh seeds", blocks)
     return Chapter("honest", "Test scores", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
@@ -83,6 +88,7 @@ def _evaluation_blocks(
     else:
         blocks += [
             _score_table(evaluation, stats),
+            *reference_note(evaluation.reference_models),
             _scores_figure(evaluation, stats, index),
             *_comparison_table(stats),
         ]
@@ -149,7 +155,15 @@ def _score_table(evaluation: EvaluationResults, stats: EvaluationStats) -> Table
             "seeds": str(_seed_count(score)),
         }
         rows.append([cells[column] for column in columns])
+    for model in _reference_models(evaluation):
+        known = {"fresh seeds": evaluation.validation_metric, "test": test}
+        scores = {column: values_text(name or "", model.score(name)) for column, name in known.items()}
+        rows.append([model.name if column == columns[0] else scores.get(column, NONE) for column in columns])
     return Table(columns, rows, columns[1:])
+
+
+def _reference_models(evaluation: EvaluationResults) -> Sequence[ReferenceModel]:
+    return () if evaluation.reference_models is None else evaluation.reference_models.models
 
 
 def _seed_count(score: Score) -> int:
@@ -217,9 +231,11 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
         return NOT_READ
     parts = []
     for dataset, count in Counter(read.dataset for read in reads).items():
-        configurations = len({read.configuration for read in reads if read.dataset == dataset})
-        of = number_of(configurations, "configuration")
-        parts.append(f"The test set of {dataset} has been read {'once' if count == 1 else f'{count} times'}, for {of}.")
+        own = [read for read in reads if read.dataset == dataset and not read.by.endswith(f" {REFERENCE}")]
+        configurations = number_of(len({read.configuration for read in own}), "configuration")
+        others = f" and {number_of(count - len(own), 'time')} for reference models" if count > len(own) else ""
+        times = "once" if len(own) == 1 else f"{len(own)} times"
+        parts.append(f"The test set of {dataset} has been read {times}, for {configurations}{others}.")
     return " ".join([*parts, "Each run reads it once. Choose nothing by what it shows."])
 
 
@@ -250,9 +266,10 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
     ]
     labels = [escape_text(shorten(score.candidate.label, 18)) for score in scores]
     ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "range": [len(labels) - 0.5, -0.5]}
-    values = [value for trace in data for value in trace["x"] if value is not None]
+    shapes, names = _reference_lines(evaluation, scores)
+    values = [value for trace in data for value in trace["x"] if value is not None] + [each["x0"] for each in shapes]
     xaxis = {**make_value_axis(evaluation.objective, values, " "), "showgrid": True}
-    if metric.endswith("accuracy"):
+    if is_share(metric):
         xaxis["tickformat"] = ".2%" if max(values) - min(values) < 0.02 else ".1%"
     margin = 0.04 * (max(values) - min(values)) or 0.01 * abs(values[0]) or 0.01
     xaxis["range"] = [min(values) - margin, max(values) + margin]
@@ -261,12 +278,30 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
         110 + 54 * len(scores),
         xaxis={**xaxis, "nticks": 6},
         yaxis={"showgrid": False, "zeroline": False, "automargin": True, "ticksuffix": "  ", **ticks},
+        shapes=shapes,
+        annotations=names,
     )
     caption = (
         "Large dots are means over seeds, lines their 95 % intervals, small dots single seeds; diamonds are the scores "
         "in the study."
     )
+    if shapes:
+        caption += " Dashed lines are reference models of scikit-learn."
     return attach_spec(figure, spec, caption)
+
+
+def _reference_lines(evaluation: EvaluationResults, scores: Sequence[Score]) -> tuple[list[Spec], list[Spec]]:
+    """Draw a line with a name at the score of each reference model: on the test set, if the others have been there."""
+    metric = evaluation.test_metric if any(score.test for score in scores) else evaluation.validation_metric
+    shapes, names = [], []
+    for i, model in enumerate(_reference_models(evaluation)):
+        value = model.score(metric)
+        if value is not None:
+            line = {"color": "@muted", "dash": "dash", "width": 1}
+            shapes.append({"type": "line", "x0": value, "x1": value, "yref": "paper", "y0": 0, "y1": 1, "line": line})
+            place = {"x": value, "yref": "paper", "y": 0.02 + 0.09 * i, "yanchor": "bottom", "showarrow": False}
+            names.append({**place, "text": escape_text(model.name), "font": {"size": 11, "color": "@muted"}})
+    return shapes, names
 
 
 def _seed_traces(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+from hpo.report.chapters.reference_models import compare_with_evaluated, compare_with_trial
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
@@ -49,11 +50,15 @@ def write_verdict(data: ReportData) -> list[str]:
             comparison = (
                 f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
             )
-        lines = [_evaluated_text(evaluation, score), comparison]
+        lines = [
+            _evaluated_text(evaluation, score),
+            f"{comparison} {compare_with_evaluated(evaluation, score)}".strip(),
+        ]
     elif results.best is None:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        lines = [_single_run_text(results, results.best), _single_run_leads(results, results.best)]
+        leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
+        lines = [_single_run_text(results, results.best), leads.strip()]
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
 
 

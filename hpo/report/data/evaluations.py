@@ -32,6 +32,7 @@ from hpo.report.data.predictions import (
     read_reconstructions,
     read_target_predictions,
 )
+from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.format import one_line
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
@@ -159,6 +160,7 @@ class EvaluationResults:
         test_set_read_at: when its test set was first read; naive local time.
         function: the objective function that was called, as a label; empty where models were trained.
         data: the data set's reference: its task, and the names of its classes, labels or targets; None of a function.
+        reference_models: models of scikit-learn on the same data; None where there are none.
     """
 
     studies: tuple[str, ...]
@@ -172,6 +174,7 @@ class EvaluationResults:
     test_set_read_at: datetime | None = None
     function: str = ""
     data: DatasetReference | None = None
+    reference_models: ReferenceModels | None = None
 
     @property
     def validation_metric(self) -> str | None:
@@ -295,6 +298,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         ),
         "" if function is None else function.label,
         data,
+        read_reference_models(companion),
     )
 
 
@@ -370,6 +374,7 @@ def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResult
         studies=one.studies + other.studies,
         candidates=tuple(candidates.values()),
         remaining_runs=one.remaining_runs + other.remaining_runs,
+        reference_models=one.reference_models or other.reference_models,
         test_set_read_at=min(
             (each.test_set_read_at for each in (one, other) if each.test_set_read_at is not None), default=None
         ),

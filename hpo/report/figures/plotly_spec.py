@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import metric_text, one_line, state_text, value_text, values_text
+from hpo.report.format import is_share, metric_text, one_line, state_text, value_text, values_text
 from hpo.study import Objective
 
 __all__ = [
@@ -153,7 +153,7 @@ def describe_trial(results: Results, row: TrialRow) -> str:
 def make_value_axis(objective: Objective, values: Sequence[float], title: str = "", **more: Any) -> Spec:
     """Make an objective's axis, in percent where it is a share; `values` say how fine its labels must be."""
     extra = {}
-    if objective.metric.endswith("accuracy"):
+    if is_share(objective.metric):
         spread = max(values) - min(values) if values else 0.1
         extra = {"tickformat": ".0%" if spread > 0.2 else ".1%" if spread > 0.004 else ".2%"}
     return make_axis(title or metric_text(objective.metric), **extra, **more)

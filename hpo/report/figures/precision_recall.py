@@ -45,6 +45,7 @@ def precision_recall_figure(key: str, curves: Sequence[tuple[str, PrecisionRecal
         xaxis=make_axis("recall", **span),
         yaxis=make_axis("precision", **span),
         shapes=chance,
+        showlegend=True,
     )
     caption = (
         "Each point is a threshold on the probability. Recall: the share of the positive samples that are found. "

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.data.reference_models import ReferenceModels
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
@@ -38,6 +39,7 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
         "looks": [asdict(read) for read in data.test_set_reads],
+        "reference_models": _models_json(data.reference_models),
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
@@ -57,7 +59,12 @@ def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> d
         "winner": stats.winner.label if stats.winner else None,
         "tied": stats.tied,
         "beats_rival": stats.beats_rival,
+        "reference_models": _models_json(evaluation.reference_models),
     }
+
+
+def _models_json(models: ReferenceModels | None) -> list[dict[str, Any]]:
+    return [] if models is None else [model.model_dump() for model in models.models]
 
 
 def _score_json(score: Score) -> dict[str, Any]:

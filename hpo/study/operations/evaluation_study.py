@@ -40,6 +40,7 @@ from hpo.study.study import Study
 from hpo.utils.paths import fit_name
 
 __all__ = [
+    "REFERENCE",
     "TestSetRead",
     "baseline_or_default",
     "count_runs",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("hpo.study")
+REFERENCE = "reference"  # who reads a test set for reference models
 TEST_SET_READ = "hpo:look:"
 SEEDS = ("seed", "split_seed")
 REFIT_VALUES = ("validation", "epochs", "patience")  # that a refit changes
@@ -381,15 +383,21 @@ class TestSetRead:
     configuration: str
 
 
-def record_test_set_read(companion: Study, number: int, configuration: str) -> None:
-    """Record in the evaluated study that a test set is about to be read. Call this before, because a worker may die."""
+def record_test_set_read(companion: Study, run: int | str, configuration: str) -> None:
+    """Record in the evaluated study that a test set is about to be read. Call this before, because a worker may die.
+
+    Args:
+        companion: the evaluation.
+        run: the number of its trial, or a word for what else reads it.
+        configuration: the label of the configuration, or the name of a reference model.
+    """
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     study = Study(companion.storage, evaluation.of)
     read = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "dataset": Path(companion.definition.dataset.name).name,
-        "by": f"{companion.name} {number}",
+        "by": f"{companion.name} {run}",
         "configuration": configuration,
     }
     study.storage.set_study_system_attr(study.id, f"{TEST_SET_READ}{secrets.token_hex(8)}", read)

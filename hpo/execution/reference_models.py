@@ -1,0 +1,101 @@
+"""Reference models of a study of a table: trained once, by a worker at its end, and kept with the study's files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from hpo.config import registry
+from hpo.config.registry import MetricEntry
+from hpo.config.trial_config import TrialConfig
+from hpo.report.data.reference_models import (
+    ReferenceModel,
+    ReferenceModels,
+    read_reference_models,
+    save_reference_models,
+)
+from hpo.study import Study
+from hpo.study.definition import test_metric
+from hpo.study.operations.evaluation_study import REFERENCE, record_test_set_read
+from hpo.training.data import Batch, Data, DataCache
+from hpo.training.reference_models import FittedReference, describe_unfit, fit_reference_models
+from hpo.utils.text import summarize_error
+
+__all__ = ["train_reference_models"]
+
+log = logging.getLogger("hpo.execution.worker")
+CLAIM = "hpo:reference_models"  # the split that a worker has begun them on
+
+
+def train_reference_models(study: Study, data: DataCache, should_stop: Callable[[], bool] = lambda: False) -> None:
+    """Train and score reference models on the split of the study's best trial, unless that has been done.
+
+    An evaluation has them scored on the test set as well, which is recorded as one more read of it. Whatever fails is
+    logged, and nothing else suffers from it.
+
+    Args:
+        study: a study or an evaluation.
+        data: the worker's prepared data.
+        should_stop: asked between models.
+    """
+    try:
+        config = _choose_config(study)
+        if config is not None and _is_new(study, _name_split(config)):
+            _train(study, data, config, should_stop)
+    except ImportError:
+        log.info("scikit-learn is not installed: the report has no gradient boosting to compare with")
+    except Exception as error:  # of scikit-learn, or of a metric of the user's
+        log.warning("reference models: not trained (%s)", summarize_error(error))
+
+
+def _choose_config(study: Study) -> TrialConfig | None:
+    """Return the configuration of the best trial; None without one."""
+    best = study.best() if study.definition.configured else None
+    return None if best is None else study.config_of(best)
+
+
+def _name_split(config: TrialConfig) -> str:
+    return f"validation {config.validation:g}, seed {config.seed_of_split}"
+
+
+def _is_new(study: Study, split: str) -> bool:
+    known = read_reference_models(study)
+    return known is None or known.split != split
+
+
+def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Callable[[], bool]) -> None:
+    prepared, split = data.get(config), _name_split(config)
+    if why := describe_unfit(prepared, config):
+        log.debug("no reference models: %s", why)
+        return
+    before = study.storage.get_study_user_attrs(study.id).get(CLAIM)
+    if before == split or not study.storage.update_study(study.id, {CLAIM: before}, {CLAIM: split}):
+        return  # of several workers the first does it
+    fitted = fit_reference_models(prepared, config, should_stop)
+    if not fitted:
+        return
+    splits: dict[str, Batch] = {}
+    if len(prepared.y_val):
+        splits["val"] = (prepared.x_val, prepared.y_val)
+    if study.definition.evaluation is not None:
+        record_test_set_read(study, REFERENCE, fitted[0].name)
+        splits["test"] = prepared.test()
+    entries = [registry.metrics.get(name) for name in study.definition.metrics]
+    models = tuple(_score(each, config, prepared, splits, entries) for each in fitted)
+    save_reference_models(study, ReferenceModels(split=split, samples=len(prepared.y_train), models=models))
+    for each in models:
+        log.info(
+            "%s: %s, in %.1f s", each.name, {name: round(value, 5) for name, value in each.scores.items()}, each.seconds
+        )
+
+
+def _score(
+    fitted: FittedReference, config: TrialConfig, data: Data, splits: dict[str, Batch], entries: list[MetricEntry]
+) -> ReferenceModel:
+    scores: dict[str, float] = {}
+    for split, batch in splits.items():
+        measured, metrics = fitted.score(config, data, batch, entries)
+        scores |= {f"{split}_{name}": value for name, value in measured.items()}
+        named = {name if split == "val" else test_metric(name): value for name, value in metrics.items()}
+        scores |= {name: value for name, value in named.items() if name is not None}
+    return ReferenceModel(name=fitted.name, scores=scores, seconds=round(fitted.seconds, 3), note=fitted.note)
