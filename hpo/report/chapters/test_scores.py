@@ -29,6 +29,7 @@ from hpo.study.operations.evaluation_study import REFERENCE, TestSetRead
 
 __all__ = ["test_scores_chapter"]
 
+SAMPLED = ("val_accuracy", "test_accuracy")  # means over samples, which are resampled as well as seeds
 NOT_READ = "The test set has not been read."
 
 
@@ -201,7 +202,9 @@ def _comparison_table(stats: EvaluationStats) -> list[Block]:
         for each in stats.comparisons
     ]
     first, metric = stats.comparisons[0].first, metric_text(stats.comparisons[0].metric)
-    sample = "" if stats.scores[0].candidate.config is None else " and by sample"
+    config = stats.scores[0].candidate.config
+    sampled = config is not None and config.task == "classification" and stats.comparisons[0].metric in SAMPLED
+    sample = " and by sample" if sampled else ""
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "significant"]
     note = (
         f"The {metric} of {first} less that of the other, paired by seed{sample}; above 0 where {first} is "
