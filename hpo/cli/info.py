@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
-from hpo.cli.options import app, format_option, import_option, storage_option
+from hpo.cli.options import app, format_option, import_option, join_dataset, storage_option
 from hpo.cli.output import print_json, print_rows, say
 from hpo.errors import RequestError
-from hpo.utils.text import quantity
 
 
 @app.command()
@@ -41,52 +39,49 @@ def parameters(model: str | None, style: str, imports: Sequence[str]) -> None:
 
 
 @app.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--label", multiple=True, help="A column of FILE to predict, of which the task is told; repeatable.")
-@click.option("--drop", multiple=True, help="A column of FILE that is left out; repeatable.")
+@click.argument("data", required=False)
+@click.option("--label", metavar="COLUMN", help="Column to predict, of which the task is told; several with commas.")
+@click.option("--drop", metavar="COLUMN", help="Columns that are no features, with commas.")
 @format_option("table", "json")
 @import_option
-def datasets(
-    file: Path | None, label: tuple[str, ...], drop: tuple[str, ...], style: str, imports: Sequence[str]
-) -> None:
-    """List the data sets, or say what the table in FILE holds: CSV, TSV, Parquet, Feather, Arrow or JSON lines.
+def datasets(data: str | None, label: str | None, drop: str | None, style: str, imports: Sequence[str]) -> None:
+    """List the data sets, or say what DATA holds: a file of a table or of arrays, a folder of images, sklearn:NAME.
 
     Of data sets: shape, classes, sizes, path and checksum. Of a table, for each column: what it is used as, missing and
-    different values, range, and what is odd about it; and with --label the task, the classes, and what is held out.
+    different values, range, and what is odd about it. With a label: the task and why, the classes or targets, what is
+    held out, and what is wrong with the data.
     """
-    from dataclasses import asdict
-
     from hpo.config import registry
 
     registry.import_modules(imports)
-    if file is not None:
-        _describe_table(file, label, drop, style)
+    if data is not None:
+        _describe_data(join_dataset(data, {"label": label, "drop": drop}), style)
         return
     if label or drop:
         raise RequestError("--label and --drop are about a file; name it: hpo datasets FILE --label NAME")
+    from dataclasses import asdict
+
     from hpo.datasets import describe
 
     print_rows([asdict(row) for row in describe()], style)
 
 
-def _describe_table(file: Path, label: tuple[str, ...], drop: tuple[str, ...], style: str) -> None:
+def _describe_data(data: object, style: str) -> None:
     from dataclasses import asdict
 
-    from hpo.datasets.source import DatasetSource
-    from hpo.datasets.table_description import describe_table
-    from hpo.datasets.table_file import TABLE_SUFFIXES, is_table
+    from hpo.datasets.description import describe_source
+    from hpo.datasets.source import parse_source
 
-    if not is_table(file):
-        raise RequestError(f"{file}: is no table by its name, which must end in {', '.join(TABLE_SUFFIXES)}")
-    description = describe_table(file, DatasetSource(label=label, drop=drop))
+    name, source = parse_source(data)
+    description = describe_source(name, source)
     if style == "json":
         print_json(asdict(description))
         return
-    say(f"{file}: {description.rows:,} rows, {quantity(len(description.columns), 'column')}")
-    print_rows([asdict(column) for column in description.columns], style)
+    say(f"{name}: {description.summary}")
+    for rows in (description.columns, description.outputs, description.samples):
+        print_rows(rows, style)
     for note in description.notes:
-        say(note)
-    print_rows(description.outputs, style)
+        say(f"note: {note}")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -24,6 +24,7 @@ __all__ = [
     "device_option",
     "format_option",
     "import_option",
+    "join_dataset",
     "launch_options",
     "set_option",
     "storage_option",
@@ -156,8 +157,8 @@ def dataset_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        options = {key: value for key in ("label", "drop", "task") if (value := keywords.pop(key))}
-        return command(*arguments, dataset=_join_dataset(keywords.pop("dataset"), options), **keywords)
+        options = {key: keywords.pop(key) for key in ("label", "drop", "task")}
+        return command(*arguments, dataset=join_dataset(keywords.pop("dataset"), options), **keywords)
 
     decorated: Any = call
     options = (
@@ -175,8 +176,13 @@ def dataset_options(command: Command) -> Command:
     return decorated  # type: ignore[no-any-return]
 
 
-def _join_dataset(dataset: str | None, options: dict[str, str]) -> object:
-    """Return the data set with its options, as a study file has it."""
+def join_dataset(dataset: str | None, given: Mapping[str, str | None]) -> object:
+    """Return a data set with its options, as a study file has it.
+
+    Raises:
+        RequestError: there are options of no data set.
+    """
+    options = {key: value for key, value in given.items() if value}
     if not options:
         return dataset
     if dataset is None:

@@ -1,17 +1,27 @@
-"""Descriptions of data sets that were read from a file or a folder: sizes, classes with counts, and some samples."""
+"""Descriptions of data in files and folders: columns, sizes, classes with counts, samples, and what is odd about
+them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.datasets.dataset import Dataset
-from hpo.utils.text import shorten
+from hpo.datasets.leakage import find_issues
+from hpo.datasets.readers import find_path, find_reader
+from hpo.datasets.source import DatasetSource
+from hpo.datasets.table_file import is_table
+from hpo.utils.text import quantity, shorten
 
-__all__ = ["DatasetDescription", "describe_dataset"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["DatasetDescription", "describe_dataset", "describe_source"]
 
 Array = np.ndarray[Any, Any]
 SAMPLES = 5
@@ -27,13 +37,62 @@ class DatasetDescription:
         summary: what a sample is, and how many each part has.
         outputs: a row for each class or label with its count in each part, or for each target with its range.
         samples: a row for each of some training samples, the first of each class.
-        notes: what was guessed, and what was left out.
+        notes: what was guessed, what was left out, and what is odd about the data.
+        columns: of a table, a row for each.
     """
 
     summary: str
     outputs: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     notes: list[str]
+    columns: list[dict[str, Any]] = field(default_factory=list)
+
+
+def describe_source(name: str, source: DatasetSource | None) -> DatasetDescription:
+    """Return what a file or folder holds, and what would be learnt from it.
+
+    Args:
+        name: the path, or `sklearn:NAME`.
+        source: how it is read; of a table without a label only the columns are described.
+
+    Raises:
+        DataError: it cannot be read, or the label cannot be predicted.
+    """
+    path, options = find_path(Path(name).expanduser()), source or DatasetSource()
+    if is_table(path):
+        return _describe_table(path, options)
+    dataset = find_reader(path).read_source(path, options)
+    description = describe_dataset(dataset)
+    return replace(description, notes=[*description.notes, *_list_issues(dataset)])
+
+
+def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
+    from hpo.datasets.columns import describe_columns
+    from hpo.datasets.table import name_columns, read_frame
+    from hpo.datasets.table_file import read_table
+
+    frame: pl.DataFrame = read_table(path, exact=name_columns(source))
+    columns = [asdict(column) for column in describe_columns(frame)]
+    summary = f"{frame.height:,} rows, {quantity(len(columns), 'column')}"
+    if not source.label:
+        note = "with --label COLUMN, the column to predict, the task, the classes and what is held out are told"
+        return DatasetDescription(summary, [], [], [note], columns)
+    dataset = read_frame(frame, source, str(path), path.parent)
+    assert dataset.schema is not None
+    used = f"{quantity(len(dataset.features), 'feature')} of {quantity(len(dataset.schema.columns), 'column')}"
+    description = describe_dataset(dataset)
+    return replace(
+        description,
+        summary=f"{summary}; {used}",
+        samples=[],
+        notes=[*description.notes, *_list_issues(dataset)],
+        columns=columns,
+    )
+
+
+def _list_issues(dataset: Dataset) -> list[str]:
+    test = dataset.test() if callable(dataset.test) else dataset.test
+    return [issue.text for issue in find_issues(dataset, test)]
 
 
 def describe_dataset(dataset: Dataset) -> DatasetDescription:

@@ -65,7 +65,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     told = [note for part in parts.values() for note in part.notes] + list(images.notes)
     if "test" not in parts:
         told.append(describe_held_out(dataset, source))
-    return replace(dataset, notes=tuple(note for note in (describe_task(coding, source), *told) if note))
+    return replace(dataset, notes=tuple(note for note in (describe_task(coding), *told) if note))
 
 
 def _beside(path: Path, part: str) -> Path:

@@ -30,7 +30,7 @@ class LabelCoding:
 
     Attributes:
         task: what is predicted.
-        reason: why this task, for a person to read.
+        reason: why this task, for a person to read; empty where it was asked for.
         output_names: the values of the classes in their order, or the names of labels or targets; empty where they
             have none but their numbers.
         values: the classes' own values, ascending, (classes,), where they are not numbers from 0.
@@ -125,7 +125,7 @@ def fit_coding(y: Any, where: str, task: Task | None = None, names: Sequence[str
     labels = as_array(y)
     guessed, reason = tell_task(labels)
     chosen = task or guessed
-    reason = "as asked" if task else reason
+    reason = "" if task else reason
     if labels.ndim not in (1, 2) or not len(labels):
         return LabelCoding(chosen, reason, tuple(names))  # which the checks of a data set refuse
     if labels.dtype.kind not in "buifU":

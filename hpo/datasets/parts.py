@@ -51,12 +51,12 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
         told = describe_held_out(held, source)
     else:
         held, told = replace(checked, test=_check_test(checked, where)), ""
-    return replace(held, notes=tuple(note for note in (describe_task(coding, source), *notes, told) if note))
+    return replace(held, notes=tuple(note for note in (describe_task(coding), *notes, told) if note))
 
 
-def describe_task(coding: LabelCoding, source: DatasetSource) -> str:
+def describe_task(coding: LabelCoding) -> str:
     """Return which task was guessed and why, or nothing where it was asked for."""
-    return "" if source.task else f"task {coding.task}, because {coding.reason}; say task = … for another"
+    return "" if not coding.reason else f"task {coding.task}, because {coding.reason}; say task = … for another"
 
 
 def describe_held_out(dataset: Dataset, source: DatasetSource) -> str:

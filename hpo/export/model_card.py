@@ -126,9 +126,8 @@ def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block
     outputs = "outputs" if inputs.reconstructs else "targets" if inputs.task == "regression" else "logits"
     lines = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{ONNX}")\n'
     lines += f'({outputs},) = session.run(["logits"], {{"x": x}})'
-    checked = (
-        f"{_describe_graph(inputs)}On {samples} samples its outputs differ from torch's by at most {difference:.2g}."
-    )
+    most = f"at most {difference:.2g} of the largest"
+    checked = f"{_describe_graph(inputs)}On {samples} samples its outputs differ from torch's by {most}."
     return [*blocks, Code(lines, "python", "in onnxruntime, without torch"), Text(checked)]
 
 

@@ -115,7 +115,9 @@ def _write_onnx(
     except RunError as error:  # a user's own model may do what ONNX cannot express
         (folder / ONNX).unlink(missing_ok=True)
         return None, f"{ONNX} is left out: {error}"
-    note = f"{ONNX}: on {len(samples)} samples its outputs differ from torch's by at most {difference:.2g}"
+    note = (
+        f"{ONNX}: on {len(samples)} samples its outputs differ from torch's by at most {difference:.2g} of the largest"
+    )
     return (len(samples), difference), note
 
 

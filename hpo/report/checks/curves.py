@@ -106,9 +106,15 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
             "warning" if bad else "ok",
             f"the best trial's validation loss was lowest ({loss.min():.4g}) at epoch {loss.argmin() + 1} and ended at "
             f"{loss[-1]:.4g}",
-            "regularize: dropout, weight_decay or label_smoothing" if bad else "",
+            _advise_regularization(results) if bad else "",
         )
     ]
+
+
+def _advise_regularization(results: Results) -> str:
+    config = results.best.config if results.best else None
+    smooths = config is not None and "label_smoothing" in config.effective()
+    return f"regularize: dropout{', weight_decay or label_smoothing' if smooths else ' or weight_decay'}"
 
 
 def rough(results: Results, _: Evaluations) -> list[Finding]:
