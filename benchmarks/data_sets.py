@@ -20,9 +20,8 @@ import polars as pl
 from PIL import Image
 
 import hpo
-from hpo.datasets import fashion_mnist
+from hpo.datasets import fashion_mnist, load
 from hpo.report.data.evaluations import read_evaluations
-from hpo.report.data.reference_models import read_reference_models
 from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.study import Study, StudyStorage
 from hpo.study.definition import test_metric
@@ -78,6 +77,25 @@ DATA: dict[str, Callable[[Path], dict[str, object]]] = {
 }
 
 
+def measure_on_pixels(study: Study) -> list[str]:
+    """Return the test accuracy of both models of scikit-learn on flat images, for which reports have none."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    dataset = load(study.definition.dataset)
+    test = dataset.test() if callable(dataset.test) else dataset.test
+    assert isinstance(dataset.train, tuple)
+    assert isinstance(test, tuple)
+    (x, y), (x_test, y_test) = ((np.asarray(x).reshape(len(x), -1), y) for x, y in (dataset.train, test))
+    models = {
+        "gradient boosting": HistGradientBoostingClassifier(random_state=0),
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    }
+    return [f"{name} {model.fit(x, y).score(x_test, y_test):.4f}" for name, model in models.items()]
+
+
 def measure(name: str, folder: Path, storage: str) -> str:
     """Return the row of one data set."""
     started = time.perf_counter()
@@ -86,7 +104,8 @@ def measure(name: str, folder: Path, storage: str) -> str:
     hpo.evaluate(name, storage=storage, top=1, seeds=SEEDS, workers=2)
     tested = time.perf_counter()
     study = Study(StudyStorage(storage), name)
-    best, references = compare_candidates(read_evaluations(study)[0]).best, read_reference_models(study)
+    evaluation = read_evaluations(study)[0]
+    best, references = compare_candidates(evaluation).best, evaluation.reference_models
     assert best is not None
     assert best.test is not None
     metric = test_metric(study.definition.metrics[0])
