@@ -112,7 +112,7 @@ def measure(name: str, folder: Path, storage: str) -> str:
     cells = [f"{best.test.mean:.4f} ({best.test.low:.4f} to {best.test.high:.4f})"]
     cells += (
         [f"{each.name} {each.scores.get(str(metric), math.nan):.4f}" for each in references.models]
-        if references
+        if references and references.models
         else []
     )
     return " | ".join([name, str(metric), *cells, f"{trained - started:.0f} s", f"{tested - trained:.0f} s"])
