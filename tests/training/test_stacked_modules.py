@@ -160,7 +160,7 @@ def test_which_stacks_there_are():
 @BOTH
 @pytest.mark.usefixtures("in_float64", "general")
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-@pytest.mark.parametrize("kind", KINDS[::3])
+@pytest.mark.parametrize("kind", [*KINDS[::3], {"model": "mlp", "batch_norm": True}])
 def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
     """Each unit is dropped or kept by its place in its layer and in the batch, for every member alike."""
 

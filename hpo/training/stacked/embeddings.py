@@ -138,7 +138,7 @@ class NumberPart:
         weight, bias = self.names[-1]
         by_feature = linear.view(self.features, self.inputs + 1, self.outputs)
         views = {weight: by_feature[:, :-1], bias: by_feature[:, -1:]}
-        return views | {self.names[0][0]: each for each in frequencies}
+        return views | dict(zip(self.names[0], frequencies, strict=False))
 
 
 class NumberPass:
