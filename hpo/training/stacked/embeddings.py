@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo.training.stacked.parts import Part, Pass, Rows, make_rows
+from hpo.training.stacked.parts import Part, Pass, Rows
 from hpo.training.tabular_models import FeatureEmbedding, PeriodicEmbedding, PiecewiseLinearEmbedding
 
 __all__ = ["EmbeddingPart"]
@@ -45,10 +45,11 @@ class EmbeddingPart(Part):
         self.category, self.first, self.size = whole[:, 0].contiguous(), whole[:, 1:2], whole[:, 2:]
         self.zeros = torch.tensor(zeros, dtype=torch.int64, device=like.device)  # places of the vectors of code 0
 
-    def make_pass(self, source: Rows | None, n: int, following: Part | None) -> Pass:
+    def make_pass(self, source: Rows | None, n: int) -> Pass:
         """Make the pass; see `Part`."""
         assert source is None
-        return EmbeddingPass(self, make_rows(len(self.vectors), self.width, n, self.vectors, following))
+        h, d = (self.vectors.new_empty(len(self.vectors), self.width, n) for _ in range(2))
+        return EmbeddingPass(self, Rows(h, d))
 
     def views(self, index: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return a member's part of tensors; see `Part`."""
