@@ -176,7 +176,9 @@ class ActivationPart(Part):
         """Make the pass; see `Part`."""
         assert source is not None
         over = source.free and self.function.of_result
-        return ActivationPass(self.function, source, Rows(source.h if over else torch.empty_like(source.h), source.d))
+        h = source.h if over else torch.empty_like(source.h)
+        free = self.function.of_sign or not self.function.of_result
+        return ActivationPass(self.function, source, Rows(h, source.d, free=free))
 
 
 class ActivationPass(Pass):
@@ -203,11 +205,12 @@ class DropoutPart(Part):
     def make_pass(self, source: Rows | None, n: int) -> Pass:  # noqa: ARG002
         """Make the pass; see `Part`."""
         assert source is not None
-        return DropoutPass(self.dropout, source, Rows(torch.empty_like(source.h), source.d))
+        h = source.h if source.free else torch.empty_like(source.h)
+        return DropoutPass(self.dropout, source, Rows(h, source.d))
 
 
 class DropoutPass(Pass):
-    """Dropout. Its results are not where it reads: an activation's gradient needs what that gave."""
+    """Dropout, in place where no gradient needs what it reads."""
 
     def __init__(self, dropout: Dropout, source: Rows, rows: Rows) -> None:
         self.rows, self._dropout, self._source = rows, dropout, source.h
@@ -219,7 +222,7 @@ class DropoutPass(Pass):
         if train:
             self._dropout.draw(self._bits, self._factors)
             torch.mul(self._source, self._factors, out=self.rows.h)
-        else:
+        elif self.rows.h is not self._source:
             self.rows.h.copy_(self._source)
 
     def backward(self, x: Tensor, into: Sequence[Tensor], *, add: bool) -> None:  # noqa: ARG002
