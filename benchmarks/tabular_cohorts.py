@@ -90,7 +90,9 @@ class ProcessorContender(Contender):
 
 
 def product_rate(size: int = 1024) -> float:
-    """Return this machine's rate of matrix products on one thread, in flop/s of the processor's time: the median of 9."""
+    """Return this machine's rate of matrix products on one thread, in flop/s of the processor's time: the median of
+    9.
+    """
     a = torch.randn(size, size)
     times = []
     for _ in range(10):  # the first one warms up
@@ -105,7 +107,7 @@ def count_flops(config: TrialConfig, data: Data) -> int:
     loop = Ours(ModuleLearner(Member(config), data.shape, data.classes, CPU), data)
     with FlopCounterMode(display=False) as counter:
         loop.run(1)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def compare(parameters: dict[str, object], data: Data, arguments: argparse.Namespace) -> tuple[Contender, Contender]:

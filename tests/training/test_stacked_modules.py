@@ -131,6 +131,22 @@ def test_members_of_one_stack(optimizer):
         assert_close(found, expected, 1e-9)
 
 
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_numbers_alone(optimizer):
+    """A first linear layer reads the batch that all members share; plain descent adds to the weights themselves."""
+    kinds = [
+        {"model": "resnet_tabular", "depth": 0},
+        {"model": "resnet_tabular", "depth": 2, "activation": "gelu"},
+        {"model": "mlp", "numeric_embedding": "periodic", "numeric_embedding_size": 2, "periodic_frequencies": 3},
+        {"model": "mlp", "numeric_embedding": "piecewise_linear", "numeric_embedding_size": 2, "numeric_bins": 3},
+    ]
+    configs = [tabular(**kind, optimizer=optimizer, learning_rate=rate) for kind in kinds for rate in (0.01, 0.02)]
+    on = doubled(prepare_data(Dataset((X[:, :4], Y), classes=3), configs[0], CPU))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
 def test_one_step_in_float32():
     configs = [
         tabular(**kind, optimizer=optimizer, activation=activation, epochs=1, batch_size=140)

@@ -36,7 +36,7 @@ class EmbeddingPart(Part):
             self.parameters.append(self.vectors)
             self.names.append(list(self.shapes))
         # Of each row that the vectors fill: its category, the place of its number in the first vector, and their size.
-        starts, rows, zeros = 0, [], []
+        starts, rows, zeros = 0, list[tuple[int, int, int]](), list[int]()
         for category, (codes, size) in enumerate(tables):
             rows += [(category, starts + number, size) for number in range(size)]
             zeros += range(starts, starts + size)
@@ -56,7 +56,7 @@ class EmbeddingPart(Part):
         own = len(self.numbers.parameters)
         views = self.numbers.views(index, tensors[:own])
         if self.shapes:
-            parts = tensors[own][index, 0].split([codes * size for codes, size in self.shapes.values()])
+            parts = torch.split(tensors[own][index, 0], [codes * size for codes, size in self.shapes.values()])
             views |= {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
         return views
 
