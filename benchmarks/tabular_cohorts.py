@@ -9,10 +9,10 @@ member. Ratios are medians over the rounds, with the least and the largest. Each
 with all, whichever a first turn found faster; the number is said. Other work on the machine falls on both alike. With
 `--cpu` the time is that of the processor, on one thread: for a machine that has other work.
 
-Then, for one thread: the floating-point operations of the matrix products of one model's step, the share of this
+Then, with `--cpu`: the floating-point operations of the matrix products of one model's step, the share of this
 machine's own rate of matrix products that the cohort reaches, and the bound: the ratio of a cohort that did nothing but
 those products at that rate. What keeps a cohort from it at width 64 and batch 256, of 210 us: products of 64 x 64
-matrices take 120 where the bound has 80, optimizer 20, embeddings 25, activations 18, losses and scores 13. Tried,
+matrices take 120 where the bound has 72, optimizer 20, embeddings 25, activations 18, losses and scores 13. Tried,
 and no faster: fewer members at a time (see `hpo.training.stacked.parts`), embeddings as a product with one-hot codes,
 biases as a column of the weights.
 """
@@ -110,6 +110,14 @@ def count_flops(config: TrialConfig, data: Data) -> int:
     return int(counter.get_total_flops())
 
 
+def products(parameters: dict[str, object], data: Data, cohort: Contender, alone: Contender) -> str:
+    """Return the columns on matrix products; none where times are not the processor's."""
+    if not isinstance(cohort, ProcessorContender):
+        return ""
+    flops, rate = count_flops(TrialConfig.model_validate(parameters), data), product_rate()
+    return f"{flops / 1e6:>9.1f}{flops / cohort.median / rate:>10.0%}{alone.median * rate / flops:>7.1f}"
+
+
 def compare(parameters: dict[str, object], data: Data, arguments: argparse.Namespace) -> tuple[Contender, Contender]:
     """Return the cohort and its rival, measured in turns."""
     rates = np.geomspace(3e-4, 3e-3, arguments.models).tolist()
@@ -140,17 +148,13 @@ def main() -> None:
     how = "processor's time, 1 thread" if arguments.cpu else f"{arguments.threads} threads"
     print(f"{platform.processor() or platform.machine()}, {how}, torch {torch.__version__}")
     print(f"{arguments.models} models of width {arguments.width}, batch {arguments.batch}, adamw\n")
-    titles = f"{'alone/cohort':>22}{'aim':>7}{'Mflop':>9}{'of SGEMM':>10}{'bound':>7}"
+    titles = f"{'alone/cohort':>22}{'aim':>7}" + (f"{'Mflop':>9}{'of SGEMM':>10}{'bound':>7}" if arguments.cpu else "")
     print(f"{'us per step of one model':30}{'cohort':>12}{'alone':>12}{titles}")
     data = make_data()
     for name, parameters in cases(arguments.width, arguments.batch).items():
         cohort, alone = compare(parameters, data, arguments)
         times = "".join(f"{f'{each.median * 1e6:.1f} ({each.threads}t)':>12}" for each in (cohort, alone))
-        torch.set_num_threads(1)
-        flops, rate = count_flops(TrialConfig.model_validate(parameters), data), product_rate()
-        share, bound = flops / cohort.median / cohort.threads / rate, alone.median * rate / flops
-        products = f"{flops / 1e6:>9.1f}{share:>10.0%}{bound:>7.1f}"
-        print(f"{name:30}{times}{ratio(alone.times, cohort.times, AIM)}{products}", flush=True)
+        print(f"{name:30}{times}{ratio(alone.times, cohort.times, AIM)}{products(parameters, data, cohort, alone)}")
 
 
 if __name__ == "__main__":
