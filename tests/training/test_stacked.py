@@ -32,6 +32,7 @@ from hpo.training.settings import TrainSettings
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
+from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
@@ -204,6 +205,25 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
     for lag in (1, 2, 3, 4, 1000):
         together = (kept[:-lag] & kept[lag:]).double().mean().item()
         assert together == pytest.approx((1 - share) ** 2, abs=5 * (0.25 / 1e5) ** 0.5)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
+def test_with_the_same_mask_gradients_agree(activation, monkeypatch):
+    """An activation's gradient is of what the activation gave, not of what dropout left of it."""
+    factors = (torch.arange(30).view(1, 5, 6) % 3 > 0).double() * 1.5
+    monkeypatch.setattr(Dropout, "draw", lambda _self, _bits, into: into.copy_(factors))
+    stack = StackedMLP([Network((5,), (activation,), (0.3,), ("0", "1"))], 3, 2, torch.empty(0))
+    weight, output = (each.normal_().clone().requires_grad_() for each in stack.parameters)
+    batch = torch.randn(6, 8).mul_(torch.tensor([1.0] * 4 + [0.0] * 4))
+    batch[:, 3] = 1
+    found, by_outputs = [torch.empty_like(each) for each in stack.parameters], torch.randn(1, 2, 6)
+    stack.forward(batch, train=True)
+    stack.backward(batch, by_outputs, found, add=False)
+    h = getattr(torch.nn.functional, activation)(weight @ batch.t()) * factors
+    (output @ torch.cat([h, torch.ones(1, 1, 6)], 1)).backward(by_outputs)
+    for each, parameter in zip(found, (weight, output), strict=True):
+        assert torch.allclose(each, parameter.grad, atol=1e-12)
 
 
 def test_with_dropout_the_distributions_agree(monkeypatch):

@@ -1,4 +1,7 @@
-"""A trial in a stack of modules is the trial alone: models of tables, and modules of any kind."""
+"""A trial in a stack of modules is the trial alone: models of tables, and modules of any kind.
+
+Models of tables go through `StackedSequential`, and with the fixture `general` through `StackedModules`.
+"""
 
 from dataclasses import replace
 
@@ -15,10 +18,13 @@ from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.settings import TrainSettings
+from hpo.training.stacked import learner as stacked_learner
 from hpo.training.stacked import member_layers
+from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.mlp import StackedMLP
 from hpo.training.stacked.modules import StackedModules, structure_of
+from hpo.training.stacked.sequential import StackedSequential, is_sequential
 from tests.training.resumable import CPU, RNG, bits, config, stop_after
 from tests.training.test_stacked import STACKED, Prunes, alone, assert_close, doubled, in_float64
 
@@ -62,7 +68,18 @@ KINDS = [
 ]
 
 
-@pytest.mark.usefixtures("in_float64")
+@pytest.fixture
+def general(request, monkeypatch):
+    """Whether models of tables are computed as modules of any kind are."""
+    if request.param:
+        monkeypatch.setattr(stacked_learner, "is_sequential", lambda _: False)
+
+
+BOTH = pytest.mark.parametrize("general", [False, True], indirect=True)
+
+
+@BOTH
+@pytest.mark.usefixtures("in_float64", "general")
 def test_every_choice():
     """All optimizers, and models with all kinds of embeddings; all other choices beside them in turn."""
     configs = [
@@ -114,6 +131,22 @@ def test_members_of_one_stack(optimizer):
         assert_close(found, expected, 1e-9)
 
 
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_numbers_alone(optimizer):
+    """A first linear layer reads the batch that all members share; plain descent adds to the weights themselves."""
+    kinds = [
+        {"model": "resnet_tabular", "depth": 0},
+        {"model": "resnet_tabular", "depth": 2, "activation": "gelu"},
+        {"model": "mlp", "numeric_embedding": "periodic", "numeric_embedding_size": 2, "periodic_frequencies": 3},
+        {"model": "mlp", "numeric_embedding": "piecewise_linear", "numeric_embedding_size": 2, "numeric_bins": 3},
+    ]
+    configs = [tabular(**kind, optimizer=optimizer, learning_rate=rate) for kind in kinds for rate in (0.01, 0.02)]
+    on = doubled(prepare_data(Dataset((X[:, :4], Y), classes=3), configs[0], CPU))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
 def test_one_step_in_float32():
     configs = [
         tabular(**kind, optimizer=optimizer, activation=activation, epochs=1, batch_size=140)
@@ -129,7 +162,7 @@ def test_which_stacks_there_are():
     numbers = [tabular(), tabular(learning_rate=0.1), tabular(numeric_embedding="periodic")]
     learner = StackedLearner([Member(each, i) for i, each in enumerate(numbers)], (6,), 3, CPU)
     kinds = {type(stack.dense): len(stack.models) for stack in learner._stacks}
-    assert kinds == {StackedMLP: 2, StackedModules: 1}
+    assert kinds == {StackedMLP: 2, StackedSequential: 1}
     apart = [{"width": 9}, {"depth": 1}, {"activation": "gelu"}, {"dropout": 0.1}, {"embedding_factor": 1.0}]
     together = [{}, {"learning_rate": 0.1}, {"weight_decay": 0.1}, {"init": "xavier"}, {"seed": 0}]
     members = [Member(tabular(**each), i) for i, each in enumerate([*apart, *together])]
@@ -140,9 +173,11 @@ def test_which_stacks_there_are():
 # Dropout.
 
 
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("kind", KINDS[::3])
-def test_with_the_same_masks_dropout_agrees(kind, monkeypatch):
+@BOTH
+@pytest.mark.usefixtures("in_float64", "general")
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("kind", [*KINDS[::3], {"model": "mlp", "batch_norm": True}])
+def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
     """Each unit is dropped or kept by its place in its layer and in the batch, for every member alike."""
 
     def factors(rows: int, columns: int, share: float) -> torch.Tensor:
@@ -152,12 +187,20 @@ def test_with_the_same_masks_dropout_agrees(kind, monkeypatch):
     def together(like: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         return torch.stack([factors(*like.shape[1:], share) for share in shares.tolist()])
 
+    def draw(self: Dropout, _: torch.Tensor, into: torch.Tensor) -> None:
+        dropped = (1 - 1 / self._scale).flatten().tolist()
+        into.copy_(torch.stack([factors(*into.mT.shape[1:], round(share, 2)).mT for share in dropped]))
+
     def one(self: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
         return x * factors(*x.shape, self.p) if self.training else x
 
     monkeypatch.setattr(member_layers, "draw_factors", together)
+    monkeypatch.setattr(Dropout, "draw", draw)
     shares = [(0.1, 0.0), (0.5, 0.3), (0.25, 0.2)]
-    configs = [tabular(**kind, dropout=hidden, residual_dropout=rest) for hidden, rest in shares]
+    configs = [
+        tabular(**kind, dropout=hidden, residual_dropout=rest, activation=activation, epochs=1)
+        for hidden, rest in shares
+    ]
     on = doubled(data(configs[0]))
     found = train(configs, on)
     monkeypatch.setattr(nn.Dropout, "forward", one)
@@ -290,6 +333,15 @@ def test_any_module(by_layer):
             if name != "constant":
                 assert torch.allclose(stack.statistics(index)[name].to(buffer), buffer), name
         assert torch.allclose(evaluated[index], module.eval()(batch[:, :16].view(5, 1, 4, 4)).mT, atol=1e-12)
+
+
+def test_what_is_sequential():
+    norm, linear = nn.BatchNorm1d(4), nn.Linear(4, 4)
+    assert is_sequential(nn.Sequential(nn.Flatten(), nn.Linear(3, 4), norm, nn.Sequential(nn.SiLU()), linear))
+    rest = [nn.LeakyReLU(0.2)], [nn.BatchNorm1d(4, momentum=0.2)], [nn.Softmax(1)], [nn.Linear(4, 4), nn.ReLU()]
+    others = [nn.Sequential(nn.Linear(3, 4), *layers, linear) for layers in rest[:3]]
+    others += [nn.Sequential(*rest[3]), nn.Sequential(nn.ReLU(), linear), nn.Sequential(linear, nn.ReLU(), linear)]
+    assert not any(is_sequential(each) for each in [*others, Odd()])
 
 
 def test_what_a_stack_can_hold():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "Activation", "BatchNorm", "Dropout"]
+__all__ = ["ACTIVATIONS", "Activation", "BatchNorm", "Dropout", "keep_result"]
 
 aten: Any = torch.ops.aten
 MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
@@ -24,12 +24,14 @@ class Activation:
         forward: writes h = f(z) to its second argument.
         backward: multiplies the gradient by h, its first argument, in place, so that it is the gradient by z.
         of_result: whether `backward` takes h as its second argument, instead of z.
+        of_sign: whether only the sign of h matters then, so that it may be h after dropout.
         keeps_zero: whether f(0) = 0, so that padded units stay zero.
     """
 
     forward: Callable[[Tensor, Tensor], object]
     backward: Callable[[Tensor, Tensor], object]
     of_result: bool = False
+    of_sign: bool = False
     keeps_zero: bool = True
 
 
@@ -39,6 +41,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
         lambda z, out: torch.clamp_min(z, 0, out=out),
         lambda dz, h: aten.threshold_backward.grad_input(dz, h, 0, grad_input=dz),
         of_result=True,
+        of_sign=True,
     ),
     "tanh": Activation(
         lambda z, out: torch.tanh(z, out=out),
@@ -67,6 +70,18 @@ ACTIVATIONS: Mapping[str, Activation] = {
         lambda dz, z: aten.leaky_relu_backward.grad_input(dz, z, 0.01, False, grad_input=dz),
     ),
 }
+
+
+def keep_result(activation: Activation) -> Activation:
+    """Return the same function for a layer whose dropout overwrites h: what its gradient needs of h takes z's place."""
+    if not activation.of_result or activation.of_sign:
+        return activation
+
+    def forward(z: Tensor, out: Tensor) -> None:
+        activation.forward(z, z)
+        out.copy_(z)
+
+    return replace(activation, forward=forward, of_result=False)
 
 
 class Dropout:

@@ -23,6 +23,7 @@ from hpo.training.stacked.mlp import Network, StackedMLP, batch_width
 from hpo.training.stacked.modules import StackedModules, structure_of
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
+from hpo.training.stacked.sequential import StackedSequential, is_sequential
 
 __all__ = ["StackedLearner"]
 
@@ -236,7 +237,7 @@ class Stack:
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
         features = math.prod(shape)
-        self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, device)
+        self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
         self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
         self.record: StackRecord | ReconstructionRecord
@@ -338,10 +339,12 @@ def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: 
     return StackedMLP(networks, features, outputs, like) if networks else None
 
 
-def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], device: torch.device) -> StackedModules:
+def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor) -> StackedSequential | StackedModules:
     modules = [model.network for model in models if isinstance(model.network, nn.Module)]
+    if is_sequential(modules[0]):
+        return StackedSequential(modules, like)
     by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
-    return StackedModules(modules, shape, device, by_layer=by_layer)
+    return StackedModules(modules, shape, like.device, by_layer=by_layer)
 
 
 def _network(config: TrialConfig, module: nn.Module) -> Network:

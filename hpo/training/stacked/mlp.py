@@ -15,7 +15,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout
+from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout, keep_result
 
 __all__ = ["ALIGNED", "Network", "StackedMLP", "batch_width"]
 
@@ -363,7 +363,8 @@ class StackedMLP:
         start = 0
         for name, members in groupby(net.activations[index] for net in self.networks[:count]):
             stop = start + len(list(members))
-            yield ACTIVATIONS[name], slice(start, stop)
+            drops = self.layers[index].dropout is not None
+            yield keep_result(ACTIVATIONS[name]) if drops else ACTIVATIONS[name], slice(start, stop)
             start = stop
 
     def _mask(self, index: int, part: slice) -> Tensor | None:
