@@ -55,8 +55,11 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
 
 
 def describe_task(coding: LabelCoding) -> str:
-    """Return which task was guessed and why, or nothing where it was asked for."""
-    return "" if not coding.reason else f"task {coding.task}, because {coding.reason}; say task = … for another"
+    """Return which task was guessed and why; nothing where it was asked for, and of classes that are numbers from 0."""
+    numbered = coding.task == "classification" and coding.values is None and not coding.one_hot
+    if numbered or not coding.reason:
+        return ""
+    return f"task {coding.task}, because {coding.reason}; say task = … for another"
 
 
 def describe_held_out(dataset: Dataset, source: DatasetSource) -> str:

@@ -21,6 +21,7 @@ def passengers(tmp_path):
         }
     )
     frame.to_csv(tmp_path / "passengers.csv", index=False)
+    (tmp_path / "passengers.txt").write_text("none")
     return tmp_path
 
 
@@ -40,9 +41,16 @@ def test_a_table_is_described(passengers):
 def test_a_description_is_json(passengers):
     done = run_hpo("datasets", "passengers.csv", "--label", "Age", "--drop", "Sex", "--format", "json", cwd=passengers)
     description = json.loads(done.stdout)
-    assert description["rows"] == 60
+    assert description["summary"].startswith("60 rows, 4 columns; ")
     assert [column["kind"] for column in description["columns"]] == ["identifier", "number", "category", "number"]
     assert description["outputs"][0]["target"] == "Age"
+
+
+def test_what_scikit_learn_ships_is_described():
+    pytest.importorskip("sklearn")
+    done = run_hpo("datasets", "sklearn:iris")
+    assert "sklearn:iris: 120 train, 30 test samples: 4 features" in done.stderr
+    assert ["setosa", "40", "10"] in [line.split() for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +58,7 @@ def test_a_description_is_json(passengers):
     [
         (["passengers.csv", "--label", "Survive"], "has no column 'Survive'; did you mean 'Survived'?"),
         (["passengers.csv", "--label", "PassengerId"], "column 'PassengerId': differs in every row"),
-        (["passengers.txt"], "is no table by its name"),
+        (["passengers.txt"], "passengers.txt: is no data file that can be read; give a table (.csv, "),
         (["other.csv"], "other.csv: not found"),
         (["--label", "Age"], "name it: hpo datasets FILE --label NAME"),
     ],
