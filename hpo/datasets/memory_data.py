@@ -22,8 +22,8 @@ def save_data(data: object) -> object:
     """Return a data set as a study file names it; one in memory is saved, under a name that follows from its content.
 
     Args:
-        data: a pandas or polars DataFrame; a tuple `(X, y)` of arrays or of a DataFrame and a column; anything else is
-            returned as it is: a name, a path, a table of path and options.
+        data: a pandas or polars DataFrame; a tuple `(X, y)` of arrays, or of a DataFrame and a column or an array;
+            anything else is returned as it is: a name, a path, a table of path and options.
 
     Raises:
         DefinitionError: it cannot be saved.
@@ -35,6 +35,8 @@ def save_data(data: object) -> object:
     try:
         if isinstance(data, tuple) and len(data) == 2 and not _is_frame(data[0]):
             return str(_save("arrays", ".npz", lambda file: np.savez(file, X=_to_array(data[0]), y=_to_array(data[1]))))
+        if isinstance(data, tuple) and len(data) == 2:
+            return _save_with_labels(*data)
         if _is_frame(data):
             return str(_save("table", ".parquet", lambda file: _to_polars(data).write_parquet(file)))
     except Exception as error:  # of pandas, polars or NumPy: objects in a column, arrays of different lengths
@@ -46,6 +48,23 @@ def save_data(data: object) -> object:
 
 def _is_frame(value: object) -> bool:
     return hasattr(value, "columns") and (hasattr(value, "to_parquet") or hasattr(value, "write_parquet"))
+
+
+def _save_with_labels(frame: Any, labels: Any) -> dict[str, object]:
+    """Save a table with its labels as columns, and return its path with their names."""
+    import polars as pl
+
+    table = _to_polars(frame)
+    if _is_frame(labels):
+        columns = _to_polars(labels)
+    else:
+        array = _to_array(labels)
+        names = [str(getattr(labels, "name", None) or "label")]
+        names = names if array.ndim == 1 else [f"label{i}" for i in range(array.shape[1])]
+        columns = pl.DataFrame(array, schema=names)
+    whole = table.drop(columns.columns, strict=False).hstack(columns)
+    path = _save("table", ".parquet", lambda file: whole.write_parquet(file))
+    return {"path": str(path), "label": list(columns.columns)}
 
 
 def _to_polars(frame: Any) -> Any:

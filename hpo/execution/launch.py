@@ -124,17 +124,19 @@ def plan_launch(
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    plan = replace(plan, notices=(*_describe_data(study, plan.definition, keys), *plan.notices))
+    plan = replace(plan, notices=(*_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices))
     return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
 
 
-def _describe_data(study: str | None, definition: Definition, keys: Mapping[str, Any]) -> list[str]:
+def _describe_data(
+    study: str | None, definition: Definition, keys: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> list[str]:
     """Return what was guessed about the data, and what follows for the study; a line each."""
     dataset = definition.dataset
     notes = list(dataset.notes)
     if keys.get("dataset") is None:
         return notes
-    notes += explain_adaptation(study, dataset)
+    notes += explain_adaptation(study, dataset, parameters)
     if keys.get("objective") is None and dataset.task != "classification":
         notes.append(f"objective {definition.objectives[0].metric}; name another with --objective")
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hpo.datasets import DatasetReference
@@ -37,14 +37,18 @@ def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference)
     return adapted
 
 
-def explain_adaptation(study: str | None, dataset: DatasetReference) -> list[str]:
-    """Return what `adapt_study` does to the template that is for any data, a line each."""
+def explain_adaptation(study: str | None, dataset: DatasetReference, parameters: Collection[str]) -> list[str]:
+    """Return what `adapt_study` does to the template that is for any data, a line each.
+
+    Args:
+        study: the study file or template.
+        dataset: what it is launched on.
+        parameters: those that the launch overrides.
+    """
     if study != FIRST or not _is_table(dataset):
         return []
-    return [
-        f"samples are rows of a table: the study is the template {FOR_TABLES}, with epochs = "
-        f"{_choose_epochs(dataset)} for {dataset.samples:,} rows"
-    ]
+    epochs = "" if "epochs" in parameters else f", with epochs = {_choose_epochs(dataset)} for {dataset.samples:,} rows"
+    return [f"samples are rows of a table: the study is the template {FOR_TABLES}{epochs}"]
 
 
 def _is_table(dataset: DatasetReference) -> bool:

@@ -1,0 +1,54 @@
+"""Data in memory: saved once under a name that follows from the content, and read back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from hpo.datasets import load, make_reference
+from hpo.datasets.memory_data import save_data
+from hpo.errors import DefinitionError
+
+RNG = np.random.default_rng(0)
+FRAME = pd.DataFrame({"area": RNG.normal(size=60), "kind": RNG.choice(["a", "b"], 60), "price": RNG.normal(size=60)})
+
+
+@pytest.mark.parametrize("frame", [FRAME, pl.from_pandas(FRAME)], ids=["pandas", "polars"])
+def test_a_frame_is_a_table(frame: object) -> None:
+    path = save_data(frame)
+    assert path == save_data(frame)
+    reference = make_reference({"path": path, "label": "price"})
+    dataset = load(reference)
+    assert (reference.task, [each.name for each in dataset.features]) == ("regression", ["area", "kind"])
+    rows = dataset.rows["train"] - 1
+    np.testing.assert_allclose(dataset.train[1][:, 0], FRAME["price"].to_numpy()[rows], rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [FRAME["kind"], FRAME[["kind"]], FRAME["kind"].to_numpy(), FRAME["kind"].tolist()])
+def test_a_frame_with_its_labels_apart(labels: object) -> None:
+    reference = make_reference(save_data((FRAME[["area", "price"]], labels)))
+    assert (reference.task, reference.output_names, reference.shape) == ("classification", ("a", "b"), (2,))
+
+
+@pytest.mark.parametrize(
+    ("y", "task"), [(RNG.normal(size=60), "regression"), (np.arange(60) % 3, "classification")], ids=["real", "whole"]
+)
+def test_arrays(y: np.ndarray, task: str) -> None:
+    reference = make_reference(save_data((RNG.normal(size=(60, 4)), y)))
+    assert (reference.task, reference.shape, reference.samples) == (task, (4,), 48)
+
+
+def test_what_names_data_is_left_as_it_is(tmp_path: Path) -> None:
+    assert [save_data(each) for each in (None, "mnist", {"path": "x.csv"})] == [None, "mnist", {"path": "x.csv"}]
+    assert save_data(tmp_path) == str(tmp_path)
+
+
+@pytest.mark.parametrize("data", [3, (1, 2, 3), pd.DataFrame({"a": [object()]})], ids=["number", "three", "objects"])
+def test_what_is_no_data_is_one_line(data: object) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        save_data(data)
+    assert "\n" not in str(caught.value)
