@@ -8,6 +8,7 @@ from collections.abc import Callable
 from hpo.config import registry
 from hpo.config.registry import MetricEntry
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import is_split
 from hpo.report.data.reference_models import (
     ReferenceModel,
     ReferenceModels,
@@ -39,6 +40,9 @@ def train_reference_models(study: Study, data: DataCache, should_stop: Callable[
         should_stop: asked between models.
     """
     try:
+        train = data.load().train
+        if not is_split(train) or len(train[0].shape) != 2:  # type: ignore[index]  # is_split says that it is a tuple
+            return  # no table: nothing is asked of the database
         config = _choose_config(study)
         if config is not None and _is_new(study, _name_split(config)):
             _train(study, data, config, should_stop)

@@ -69,7 +69,9 @@ def test_a_constant_task_is_part_of_every_configuration():
 
 
 def test_a_configuration_is_chosen_by_the_metric_of_its_task():
-    request = read_config(sets={"task": "regression", "loss": "mae"}, dataset=None, objective="val_spearman")
+    request = read_config(
+        sets={"task": "regression", "loss": "mae"}, dataset="sklearn:diabetes", objective="val_spearman"
+    )
     assert (request.objective.metric, request.objective.direction) == ("val_spearman", "maximize")
 
 
