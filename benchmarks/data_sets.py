@@ -110,10 +110,9 @@ def measure(name: str, folder: Path, storage: str) -> str:
     assert best.test is not None
     metric = test_metric(study.definition.metrics[0])
     cells = [f"{best.test.mean:.4f} ({best.test.low:.4f} to {best.test.high:.4f})"]
-    cells += (
-        [f"{each.name} {each.scores.get(str(metric), math.nan):.4f}" for each in references.models]
-        if references and references.models
-        else []
+    models = references.models if references else ()
+    cells += [f"{each.name} {each.scores.get(str(metric), math.nan):.4f}" for each in models] or measure_on_pixels(
+        study
     )
     return " | ".join([name, str(metric), *cells, f"{trained - started:.0f} s", f"{tested - trained:.0f} s"])
 
