@@ -131,6 +131,16 @@ def count_values(values: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"value": found.cast(pl.String), "count": counts[found.to_physical().to_numpy()]})
 
 
+def _count_distinct(values: pl.Series) -> int:
+    """Count the different values of texts, one that is missing among them."""
+    import polars as pl
+
+    if values.dtype != pl.Categorical:
+        return values.n_unique()
+    codes = values.drop_nulls().to_physical().to_numpy()
+    return int(np.count_nonzero(np.bincount(codes))) + (values.null_count() > 0)
+
+
 def _find_range(values: pl.Series) -> tuple[Any, Any] | None:
     """Return the lowest and highest value of numbers and dates; None for texts, whose order says nothing."""
     if not (values.dtype.is_numeric() or values.dtype.is_temporal()):
@@ -175,7 +185,7 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
     if (misfit := find_misfit(values)) is not None:
         row, text = misfit
         return "mixed", f"row {row} holds {shorten(text, 40)}, but nearly all others are numbers; correct or drop it"
-    if values.n_unique() <= present / 2:
+    if _count_distinct(values) <= present / 2:
         return "category", ""  # no more than half of them are there once
     once = int((count_values(values)["count"] == 1).sum())
     words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]
