@@ -228,6 +228,7 @@ class TableEncoder(BaseModel):
         with np.errstate(over="ignore"):
             numbers -= shift[:, None]
             numbers /= scale[:, None]
+        np.clip(numbers, -HUGE, HUGE, out=numbers)  # far outside of a training part that is nearly constant
         for i, deviates in by_rank:
             numbers[i] = deviates
 
@@ -304,13 +305,16 @@ def _deviate(values: Array, quantiles: Array) -> Array:
     A value that several quantiles have gets the middle of their ranks, as in scikit-learn's QuantileTransformer.
     """
     ranks = np.linspace(0, 1, len(quantiles))
-    rank = np.interp(values, quantiles, ranks)
+    order = np.argsort(values)
+    ascending = values[order].astype(np.float64)  # np.interp finds each beside the last: 3 times as fast
+    rank = np.interp(ascending, quantiles, ranks)
     if (np.diff(quantiles) == 0).any():
-        rank = (rank - np.interp(-values, -quantiles[::-1], -ranks[::-1])) / 2
-    rank[values <= quantiles[0]] = 0
-    rank[values >= quantiles[-1]] = 1
-    deviate: Array = ndtri(np.clip(rank, QUANTILE_BOUND, 1 - QUANTILE_BOUND))
-    return deviate
+        rank = (rank - np.interp(-ascending, -quantiles[::-1], -ranks[::-1])) / 2
+    rank[: np.searchsorted(ascending, quantiles[0], "right")] = 0
+    rank[np.searchsorted(ascending, quantiles[-1]) :] = 1
+    deviates = np.empty(len(values), np.float32)
+    deviates[order] = ndtri(np.clip(rank, QUANTILE_BOUND, 1 - QUANTILE_BOUND))
+    return deviates
 
 
 def _fit_category(feature: Feature, values: Array) -> CategoryColumn:
