@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Column",
     "ColumnKind",
+    "count_categories",
     "count_missing",
     "count_values",
     "describe_column",
@@ -29,6 +30,7 @@ __all__ = [
     "parse_dates",
 ]
 
+Array = np.ndarray[Any, Any]
 ColumnKind = Literal["number", "boolean", "category", "date", "mixed", "text", "identifier", "constant", "nested"]
 FEW_ROWS = 20  # up to which nothing is taken for an identifier: values that all differ are no wonder
 LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
@@ -126,9 +128,28 @@ def count_values(values: pl.Series) -> pl.DataFrame:
         values = values.drop_nans()
     if values.dtype != pl.Categorical or not len(values):
         return values.value_counts(name="count")
-    found = values.unique()
-    counts = np.bincount(values.to_physical().to_numpy())  # polars counts them in ten times as long
-    return pl.DataFrame({"value": found.cast(pl.String), "count": counts[found.to_physical().to_numpy()]})
+    codes, counts, texts = count_categories(values)
+    return pl.DataFrame({"value": texts, "count": counts[codes]})
+
+
+def count_categories(values: pl.Series) -> tuple[Array, Array, pl.Series]:
+    """Count categories by polars' codes of them, which takes a third of the time of its own `unique`.
+
+    Args:
+        values: a categorical column (N,), of which some may be missing.
+
+    Returns:
+        The codes that are there (n,), ascending, the number of each code from 0, and the texts (n,) of those there.
+    """
+    import polars as pl
+
+    values = values.drop_nulls()
+    codes = values.to_physical().to_numpy()
+    counts = np.bincount(codes)
+    places = np.empty(len(counts), np.int64)
+    places[codes] = np.arange(len(codes))  # of one row of each code
+    found = np.flatnonzero(counts)
+    return found, counts, values.gather(places[found]).cast(pl.String)
 
 
 def _count_distinct(values: pl.Series) -> int:
@@ -137,8 +158,7 @@ def _count_distinct(values: pl.Series) -> int:
 
     if values.dtype != pl.Categorical:
         return values.n_unique()
-    codes = values.drop_nulls().to_physical().to_numpy()
-    return int(np.count_nonzero(np.bincount(codes))) + (values.null_count() > 0)
+    return len(count_categories(values)[0]) + (values.null_count() > 0)
 
 
 def _find_range(values: pl.Series) -> tuple[Any, Any] | None:

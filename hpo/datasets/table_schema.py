@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hpo.datasets.columns import (
     Column,
+    count_categories,
     count_values,
     describe_column,
     explain_missing,
@@ -193,12 +194,12 @@ def _to_codes_of_categories(values: pl.Series, categories: tuple[str, ...]) -> p
     """Return what `_to_codes` does by looking up polars' own codes, in a tenth of the time."""
     import polars as pl
 
-    known = values.drop_nulls().unique()
+    codes, counts, texts = count_categories(values)
     position = {category: code for code, category in enumerate(categories, 1)}
-    table = np.zeros(int(known.to_physical().max() or 0) + 1, np.uint16)  # type: ignore[arg-type]
-    table[known.to_physical().to_numpy()] = [position.get(text, 0) for text in known.cast(pl.String)]
-    codes = pl.Series(values.name, table[values.to_physical().fill_null(0).to_numpy()])
-    return codes.set(values.is_null(), None) if values.null_count() else codes
+    table = np.zeros(max(len(counts), 1), np.uint16)
+    table[codes] = [position.get(text, 0) for text in texts]
+    coded = pl.Series(values.name, table[values.to_physical().fill_null(0).to_numpy()])
+    return coded.set(values.is_null(), None) if values.null_count() else coded
 
 
 def _to_times(values: pl.Series, form: str) -> pl.Series:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.datasets.columns import count_categories
 from hpo.errors import DataError
 from hpo.utils.text import first_line, quantity, shorten
 
@@ -231,7 +232,7 @@ def _tidy_column(values: pl.Series, text: bool) -> pl.Series:
     sample = values.drop_nulls().head(SAMPLE_ROWS).cast(pl.String)
     if values.dtype == pl.String and _is_untidy(sample):
         values, sample = values.str.strip_chars(), sample.str.strip_chars()
-    if values.dtype == pl.String or set(values.unique().cast(pl.String)) & set(MISSING_TEXTS):
+    if values.dtype == pl.String or set(count_categories(values)[2]) & set(MISSING_TEXTS):
         values = values.set(values.is_in(MISSING_TEXTS), None)
     return values if text or not _are_numbers(sample) else _to_numbers(values)
 
