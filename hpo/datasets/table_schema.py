@@ -80,37 +80,36 @@ class TableSchema(BaseModel):
             DataError: a column is missing, or a value is no number, no date or infinite.
         """
         numbers = np.arange(1, frame.height + 1) if rows is None else rows
-        return self.fill(self.convert(frame, where, numbers), [np.arange(frame.height)], where, numbers)[0]
+        return self.fill(self.choose(frame, where), [np.arange(frame.height)], where, numbers)[0]
 
-    def convert(self, frame: pl.DataFrame, where: str, rows: Array) -> pl.DataFrame:
-        """Return the columns that features are made of, as numbers, codes and times; see `read`."""
-        import polars as pl
-
+    def choose(self, frame: pl.DataFrame, where: str) -> dict[str, pl.Series]:
+        """Return the columns of a table that features are made of; see `read`."""
         for column in self.columns:
             if column not in frame.columns:
                 raise DataError(f"{where}: {explain_missing(column, frame.columns)}")
-        with ThreadPoolExecutor(CPUS) as pool:
-            return pl.DataFrame(list(pool.map(lambda name: self._convert(frame[name], where, rows), self.columns)))
+        return {column: frame[column] for column in self.columns}
 
-    def fill(self, columns: pl.DataFrame, parts: Sequence[Array], where: str, rows: Array) -> list[Array]:
-        """Return the raw matrices (n, features) of parts of a table, from its columns as `convert` returns them.
+    def fill(self, columns: dict[str, pl.Series], parts: Sequence[Array], where: str, rows: Array) -> list[Array]:
+        """Return the raw matrices (n, features) of parts of a table, from its columns as `choose` returns them.
 
         They lie in memory column by column, as tables do: it is the encoder that gathers samples.
 
         Args:
-            columns: the table (N rows).
+            columns: of the table (N rows). Each is taken out as it is used, so that no value is in memory twice.
             parts: the indices (n,) of the rows of each.
             where: how the file is called in errors.
             rows: the number (N,) of each row in its file.
 
         Raises:
-            DataError: a number is infinite.
+            DataError: a value is no number, no date or infinite.
         """
         matrices = [np.empty((len(self.features), len(index)), np.float32).T for index in parts]
 
         def fill_column(name: str) -> None:
             places = [place for place, feature in enumerate(self.features) if feature.column == name]
-            found = columns[name].to_frame().select(self._express(self.features[place]) for place in places)
+            column = self._convert(columns.pop(name), where, rows).to_frame()
+            found = column.select(self._express(self.features[place]) for place in places)
+            del column
             for place, values in zip(places, (each.to_numpy() for each in found), strict=True):
                 if np.isinf(values).any():
                     raise DataError(
