@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Column",
     "ColumnKind",
+    "count_categories",
     "count_missing",
     "count_values",
     "describe_column",
@@ -29,6 +30,7 @@ __all__ = [
     "parse_dates",
 ]
 
+Array = np.ndarray[Any, Any]
 ColumnKind = Literal["number", "boolean", "category", "date", "mixed", "text", "identifier", "constant", "nested"]
 FEW_ROWS = 20  # up to which nothing is taken for an identifier: values that all differ are no wonder
 LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
@@ -126,9 +128,37 @@ def count_values(values: pl.Series) -> pl.DataFrame:
         values = values.drop_nans()
     if values.dtype != pl.Categorical or not len(values):
         return values.value_counts(name="count")
-    found = values.unique()
-    counts = np.bincount(values.to_physical().to_numpy())  # polars counts them in ten times as long
-    return pl.DataFrame({"value": found.cast(pl.String), "count": counts[found.to_physical().to_numpy()]})
+    codes, counts, texts = count_categories(values)
+    return pl.DataFrame({"value": texts, "count": counts[codes]})
+
+
+def count_categories(values: pl.Series) -> tuple[Array, Array, pl.Series]:
+    """Count categories by polars' codes of them, which takes a third of the time of its own `unique`.
+
+    Args:
+        values: a categorical column (N,), of which some may be missing.
+
+    Returns:
+        The codes that are there (n,), ascending, the number of each code from 0, and the texts (n,) of those there.
+    """
+    import polars as pl
+
+    values = values.drop_nulls()
+    codes = values.to_physical().to_numpy()
+    counts = np.bincount(codes)
+    places = np.empty(len(counts), np.int64)
+    places[codes] = np.arange(len(codes))  # of one row of each code
+    found = np.flatnonzero(counts)
+    return found, counts, values.gather(places[found]).cast(pl.String)
+
+
+def _count_distinct(values: pl.Series) -> int:
+    """Count the different values of texts, one that is missing among them."""
+    import polars as pl
+
+    if values.dtype != pl.Categorical:
+        return values.n_unique()
+    return len(count_categories(values)[0]) + (values.null_count() > 0)
 
 
 def _find_range(values: pl.Series) -> tuple[Any, Any] | None:
@@ -175,7 +205,7 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
     if (misfit := find_misfit(values)) is not None:
         row, text = misfit
         return "mixed", f"row {row} holds {shorten(text, 40)}, but nearly all others are numbers; correct or drop it"
-    if values.n_unique() <= present / 2:
+    if _count_distinct(values) <= present / 2:
         return "category", ""  # no more than half of them are there once
     once = int((count_values(values)["count"] == 1).sum())
     words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]

@@ -92,9 +92,22 @@ def _number_strata(labels: Array, task: Task, total: int) -> Array:
     # No more strata than rows that stay, for each keeps one, nor than rows that are taken, for each should give one.
     strata = min(QUANTILES, total, len(targets) - total)
     ranks = np.empty(len(targets), np.int64)
-    ranks[np.argsort(targets.sum(1), kind="stable")] = np.arange(len(targets))
+    order = _order(labels) if targets.shape[1] == 1 else np.argsort(targets.sum(1), kind="stable")
+    ranks[order] = np.arange(len(targets))
     numbers: Array = ranks * strata // len(targets)
     return numbers
+
+
+def _order(labels: Array) -> Array:
+    """Return the stable order (N,) of finite numbers (N, 1), as float32 has them.
+
+    A sort of whole numbers, of which the upper half is the number and the lower half its place, takes a tenth of the
+    time of a stable `np.argsort`.
+    """
+    bits = (labels.reshape(-1).astype(np.float32) + np.float32(0)).view(np.int32)  # -0.0 becomes 0.0
+    ascending = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64)
+    order: Array = np.sort(ascending << 32 | np.arange(len(bits))) & 0xFFFFFFFF
+    return order
 
 
 def _take_of_strata(strata: Array, total: int, rng: np.random.Generator) -> Array:

@@ -93,8 +93,8 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
     skip = [column for column in (source.group, source.weight) if column is not None]
     schema, noted = make_schema(frame, labels, where, chosen, rows, skip, source.time)
     notes += _describe_dropped(noted, source.time)
-    columns = schema.convert(frame, where, rows)
-    del frame  # its texts are not needed any more, and may be the larger part of the memory
+    columns = schema.choose(frame, where)
+    del frame  # each column is freed as it is used
     x, x_held = schema.fill(columns, [index, held], where, rows)
     numbers = {"train": rows[index]}
     test: Any = None

@@ -6,9 +6,11 @@ number that may be missing a 0 or a 1 that says so; last the categories, as code
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -22,7 +24,7 @@ __all__ = ["QUANTILE_BOUND", "CategoryColumn", "NumberColumn", "TableEncoder"]
 
 Array = np.ndarray[Any, Any]
 CHUNK = 4096  # rows that are encoded at once, in the cache of a core
-COLUMNS = 8  # that are gathered at once: a cache line of a row-major matrix holds 16
+COLUMNS = 8  # that are fitted at once by a core: a cache line of a row-major matrix holds 16
 QUANTILES = 1000
 # A rank of 0 or 1 has no normal deviate, nor has one that float32 cannot tell from it: 5.2 deviations are the most.
 QUANTILE_BOUND = 1e-7
@@ -111,13 +113,16 @@ class TableEncoder(BaseModel):
                 -1 to 1; `robust` has median 0 and quartiles 1 apart (where these are equal, deviation 1); `quantile` is
                 normally distributed.
         """
-        columns = zip(features, _read_columns(x, index), strict=True)
-        return cls(
-            columns=tuple(
+
+        def fit(first: int) -> list[NumberColumn | CategoryColumn]:
+            columns = zip(features[first : first + COLUMNS], _read_columns(x, index, first), strict=True)
+            return [
                 _fit_number(feature, values, scaling) if feature.kind == "number" else _fit_category(feature, values)
                 for feature, values in columns
-            )
-        )
+            ]
+
+        with ThreadPoolExecutor(cores()) as pool:  # NumPy computes without Python's lock
+            return cls(columns=tuple(chain.from_iterable(pool.map(fit, range(0, len(features), COLUMNS)))))
 
     @cached_property
     def shape(self) -> SampleShape:
@@ -157,10 +162,9 @@ class TableEncoder(BaseModel):
     @cached_property
     def imputed(self) -> Array:
         """The encoded medians (numbers,) of float32, which stand for missing numbers."""
-        medians = np.array([[number.median for number in self.numbers]], np.float32)
-        scaled = np.empty_like(medians)
-        self._scale(medians, scaled)
-        imputed: Array = scaled[0]
+        medians = np.array([[number.median] for number in self.numbers], np.float32)
+        self._scale(medians)
+        imputed: Array = medians[:, 0]
         return imputed
 
     @cached_property
@@ -205,35 +209,37 @@ class TableEncoder(BaseModel):
         """Encode a few rows into an array (n, *shape)."""
         numeric, categorical, indicated = self._apart
         if len(numeric):
-            numbers = raw[:, numeric]
+            numbers = np.ascontiguousarray(raw.T[numeric])  # column by column, in which scaling is fastest
             missing = np.isnan(numbers)
-            self._scale(numbers, encoded[:, : len(numeric)])
-            np.copyto(encoded[:, : len(numeric)], self.imputed, where=missing)
-            encoded[:, len(numeric) : len(numeric) + len(indicated)] = missing[:, indicated]
+            self._scale(numbers)
+            np.copyto(numbers, self.imputed[:, None], where=missing)
+            encoded[:, : len(numeric)] = numbers.T
+            encoded[:, len(numeric) : len(numeric) + len(indicated)] = missing[indicated].T
         if len(categorical):
             table, starts, ends = self._codes
             codes = raw[:, categorical]
             codes = np.where(np.isnan(codes), ends, codes).astype(np.intp)
             encoded[:, -len(categorical) :] = table[starts + codes]
 
-    def _scale(self, numbers: Array, scaled: Array) -> None:
-        """Scale numbers (n, numbers) into an array of the same shape; what is missing stays NaN, or is 0 by rank."""
+    def _scale(self, numbers: Array) -> None:
+        """Scale numbers (numbers, n) in place; what is missing stays NaN, or is any number by rank."""
         shift, scale = self._affine
+        by_rank = [(i, _deviate(numbers[i], quantiles)) for i, quantiles in self._by_rank]
         with np.errstate(over="ignore"):
-            np.subtract(numbers, shift, out=scaled, casting="unsafe")
-            scaled /= scale
-        for i, quantiles in self._by_rank:
-            scaled[:, i] = _deviate(numbers[:, i], quantiles)
+            numbers -= shift[:, None]
+            numbers /= scale[:, None]
+        np.clip(numbers, -HUGE, HUGE, out=numbers)  # far outside of a training part that is nearly constant
+        for i, deviates in by_rank:
+            numbers[i] = deviates
 
 
-def _read_columns(x: Array, index: Array) -> Iterator[Array]:
-    """Yield the columns of the rows `index`, each contiguous, with a few of them in memory at a time."""
-    for first in range(0, x.shape[1], COLUMNS):
-        block = np.empty((min(COLUMNS, x.shape[1] - first), len(index)), np.float32)
-        for i in range(0, len(index), CHUNK):
-            rows = slice(i, i + CHUNK)
-            block[:, rows] = x[index[rows], first : first + COLUMNS].T
-        yield from block
+def _read_columns(x: Array, index: Array, first: int) -> Array:
+    """Return a few columns, from the first on, of the rows `index`: (columns, n), contiguous."""
+    columns = np.empty((min(COLUMNS, x.shape[1] - first), len(index)), np.float32)
+    for i in range(0, len(index), CHUNK):
+        rows = slice(i, i + CHUNK)
+        columns[:, rows] = x[index[rows], first : first + COLUMNS].T
+    return columns
 
 
 def _fit_number(feature: Feature, values: Array, scaling: str) -> NumberColumn:
@@ -265,7 +271,9 @@ def _quantiles(values: Array, ranks: Array) -> Array:
 
 
 def _standard(values: Array) -> tuple[float, float]:
-    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    mean = float(values.mean(dtype=np.float64))
+    parts = (values[i : i + CHUNK] - np.float64(mean) for i in range(0, len(values), CHUNK))  # in the cache of a core
+    return mean, math.sqrt(sum(float((part * part).sum()) for part in parts) / len(values))
 
 
 def _unit(values: Array) -> tuple[float, float]:
@@ -297,13 +305,16 @@ def _deviate(values: Array, quantiles: Array) -> Array:
     A value that several quantiles have gets the middle of their ranks, as in scikit-learn's QuantileTransformer.
     """
     ranks = np.linspace(0, 1, len(quantiles))
-    rank = np.interp(values, quantiles, ranks)
+    order = np.argsort(values)
+    ascending = values[order].astype(np.float64)  # np.interp finds each beside the last: 3 times as fast
+    rank = np.interp(ascending, quantiles, ranks)
     if (np.diff(quantiles) == 0).any():
-        rank = (rank - np.interp(-values, -quantiles[::-1], -ranks[::-1])) / 2
-    rank[values <= quantiles[0]] = 0
-    rank[values >= quantiles[-1]] = 1
-    deviate: Array = ndtri(np.clip(rank, QUANTILE_BOUND, 1 - QUANTILE_BOUND))
-    return deviate
+        rank = (rank - np.interp(-ascending, -quantiles[::-1], -ranks[::-1])) / 2
+    rank[: np.searchsorted(ascending, quantiles[0], "right")] = 0
+    rank[np.searchsorted(ascending, quantiles[-1]) :] = 1
+    deviates = np.empty(len(values), np.float32)
+    deviates[order] = ndtri(np.clip(rank, QUANTILE_BOUND, 1 - QUANTILE_BOUND))
+    return deviates
 
 
 def _fit_category(feature: Feature, values: Array) -> CategoryColumn:

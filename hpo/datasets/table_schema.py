@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hpo.datasets.columns import (
     Column,
+    count_categories,
     count_values,
     describe_column,
     explain_missing,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["TableSchema", "make_schema"]
 
 Array = np.ndarray[Any, Any]
-BLOCK = 16_384  # rows that are computed at once: fresh memory costs more than what is computed in it
 CPUS = len(os.sched_getaffinity(0))  # threads that compute columns; polars does so without Python's lock
 SAMPLE = 100_000  # rows by which the parts of a date are chosen
 MAX_CATEGORIES = 1000
@@ -39,6 +39,7 @@ LEAST_ROWS = 2  # of a category that has a code of its own
 FIRST_DAY = 10_957  # 1 January 2000, from which days are counted, in days since 1970
 DAY = 86_400_000_000  # in microseconds
 PERIODS = {"month": 12, "weekday": 7, "hour": 24}  # of the parts of a date that recur
+STEPS = {"month": 1, "weekday": 1, "hour": 60}  # in which each is counted: minutes
 
 
 class TableSchema(BaseModel):
@@ -79,58 +80,48 @@ class TableSchema(BaseModel):
             DataError: a column is missing, or a value is no number, no date or infinite.
         """
         numbers = np.arange(1, frame.height + 1) if rows is None else rows
-        return self.fill(self.convert(frame, where, numbers), [np.arange(frame.height)], where, numbers)[0]
+        return self.fill(self.choose(frame, where), [np.arange(frame.height)], where, numbers)[0]
 
-    def convert(self, frame: pl.DataFrame, where: str, rows: Array) -> pl.DataFrame:
-        """Return the columns that features are made of, as numbers, codes and times; see `read`."""
-        import polars as pl
-
+    def choose(self, frame: pl.DataFrame, where: str) -> dict[str, pl.Series]:
+        """Return the columns of a table that features are made of; see `read`."""
         for column in self.columns:
             if column not in frame.columns:
                 raise DataError(f"{where}: {explain_missing(column, frame.columns)}")
-        with ThreadPoolExecutor(CPUS) as pool:
-            return pl.DataFrame(list(pool.map(lambda name: self._convert(frame[name], where, rows), self.columns)))
+        return {column: frame[column] for column in self.columns}
 
-    def fill(self, columns: pl.DataFrame, parts: Sequence[Array], where: str, rows: Array) -> list[Array]:
-        """Return the raw matrices (n, features) of parts of a table, from its columns as `convert` returns them.
+    def fill(self, columns: dict[str, pl.Series], parts: Sequence[Array], where: str, rows: Array) -> list[Array]:
+        """Return the raw matrices (n, features) of parts of a table, from its columns as `choose` returns them.
+
+        They lie in memory column by column, as tables do: it is the encoder that gathers samples.
 
         Args:
-            columns: the table (N rows).
+            columns: of the table (N rows). Each is taken out as it is used, so that no value is in memory twice.
             parts: the indices (n,) of the rows of each.
             where: how the file is called in errors.
             rows: the number (N,) of each row in its file.
 
         Raises:
-            DataError: a number is infinite.
+            DataError: a value is no number, no date or infinite.
         """
-        masks = [_mask(index, columns.height) for index in parts]
-        matrices = [np.empty((len(index), len(self.features)), np.float32) for index in parts]
-        expressions = [self._express(feature) for feature in self.features]
-        filled = [0] * len(parts)
-        for start in range(0, columns.height, BLOCK):
-            here = slice(start, start + BLOCK)
-            values = [
-                column.to_numpy() for column in columns[here].lazy().select(expressions).collect()
-            ]  # parts of dates are computed once
-            for part, (mask, x) in enumerate(zip(masks, matrices, strict=True)):
-                chosen = np.flatnonzero(mask[here])
-                end = filled[part] + len(chosen)
-                for position, column in enumerate(values):
-                    x[filled[part] : end, position] = column[chosen]
-                if not np.isfinite(x[filled[part] : end]).all():
-                    self._check_finite(x[filled[part] : end], where, rows[here][chosen])
-                filled[part] = end
-        return matrices
+        matrices = [np.empty((len(self.features), len(index)), np.float32).T for index in parts]
 
-    def _check_finite(self, x: Array, where: str, rows: Array) -> None:
-        """Refuse infinite numbers; NaN is a missing one."""
-        found = np.argwhere(np.isinf(x))
-        if len(found):
-            row, position = found[0]
-            raise DataError(
-                f"{where}, column '{self.features[position].column}', row {rows[row]}: holds an infinite number, or "
-                "one beyond 3.4e38; replace it, or leave it empty"
-            )
+        def fill_column(name: str) -> None:
+            places = [place for place, feature in enumerate(self.features) if feature.column == name]
+            column = self._convert(columns.pop(name), where, rows).to_frame()
+            found = column.select(self._express(self.features[place]) for place in places)
+            del column
+            for place, values in zip(places, (each.to_numpy() for each in found), strict=True):
+                if np.isinf(values).any():
+                    raise DataError(
+                        f"{where}, column '{name}', row {rows[np.isinf(values).argmax()]}: holds an infinite number, "
+                        "or one beyond 3.4e38; replace it, or leave it empty"
+                    )
+                for index, x in zip(parts, matrices, strict=True):
+                    np.take(values, index, out=x[:, place], mode="clip")  # in the mode "raise" it makes a copy
+
+        with ThreadPoolExecutor(CPUS) as pool:
+            list(pool.map(fill_column, self.columns))
+        return matrices
 
     def _convert(self, values: pl.Series, where: str, rows: Array) -> pl.Series:
         """Return a column with the type that its features are computed from."""
@@ -167,21 +158,25 @@ class TableSchema(BaseModel):
         part = feature.name.removeprefix(feature.column).removeprefix(".")
         if not part:
             return (column.dt.timestamp("us") / DAY - FIRST_DAY).cast(pl.Float32).alias(feature.name)
-        angle = _express_part(column, part[:-4]).cast(pl.Float32) * (2 * math.pi / PERIODS[part[:-4]])
-        return (angle.sin() if part.endswith("sin") else angle.cos()).cast(pl.Float32).alias(feature.name)
+        return _express_wave(column, *part.split("_")).alias(feature.name)
 
 
-def _mask(index: Array, size: int) -> Array:
-    mask = np.zeros(size, bool)
-    mask[index] = True
-    return mask
+def _express_wave(column: pl.Expr, part: str, wave: str) -> pl.Expr:
+    """Return the expression of the sine or cosine of a part of dates, looked up: there are few values of it."""
+    import polars as pl
+
+    period, steps = PERIODS[part], STEPS[part]
+    angles = pl.Series(np.arange(period * steps) / steps).cast(pl.Float32) * (2 * math.pi / period)
+    return pl.lit(angles.sin() if wave == "sin" else angles.cos()).gather(_express_part(column, part))
 
 
 def _express_part(column: pl.Expr, part: str) -> pl.Expr:
-    """Return the expression of a part of dates, from 0."""
-    if part == "month":
-        return column.dt.month() - 1
-    return column.dt.weekday() - 1 if part == "weekday" else column.dt.hour() + column.dt.minute() / 60
+    """Return the expression of a part of dates, counted from 0 in its `STEPS`."""
+    import polars as pl
+
+    if part == "hour":
+        return column.dt.hour().cast(pl.UInt32) * 60 + column.dt.minute()
+    return (column.dt.month() if part == "month" else column.dt.weekday()).cast(pl.UInt32) - 1
 
 
 def _to_codes(values: pl.Series, categories: tuple[str, ...]) -> pl.Series:
@@ -198,12 +193,12 @@ def _to_codes_of_categories(values: pl.Series, categories: tuple[str, ...]) -> p
     """Return what `_to_codes` does by looking up polars' own codes, in a tenth of the time."""
     import polars as pl
 
-    known = values.drop_nulls().unique()
+    codes, counts, texts = count_categories(values)
     position = {category: code for code, category in enumerate(categories, 1)}
-    table = np.zeros(int(known.to_physical().max() or 0) + 1, np.uint16)  # type: ignore[arg-type]
-    table[known.to_physical().to_numpy()] = [position.get(text, 0) for text in known.cast(pl.String)]
-    codes = pl.Series(values.name, table[values.to_physical().fill_null(0).to_numpy()])
-    return codes.set(values.is_null(), None) if values.null_count() else codes
+    table = np.zeros(max(len(counts), 1), np.uint16)
+    table[codes] = [position.get(text, 0) for text in texts]
+    coded = pl.Series(values.name, table[values.to_physical().fill_null(0).to_numpy()])
+    return coded.set(values.is_null(), None) if values.null_count() else coded
 
 
 def _to_times(values: pl.Series, form: str) -> pl.Series:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.datasets.columns import count_categories
 from hpo.errors import DataError
 from hpo.utils.text import first_line, quantity, shorten
 
@@ -44,8 +45,9 @@ def read_text_table(path: Path, exact: Collection[str] = (), texts: Collection[s
         "eol_char": "\n" if b"\n" in head else "\r",
     }
     try:
-        options["null_values"] = _find_missing_texts(head, options)
-        sample = pl.read_csv(head, infer_schema_length=None, **options)
+        missing = _find_missing_texts(head, options)
+        sample = pl.read_csv(head, infer_schema_length=None, null_values=["", *missing], **options)
+        options["null_values"] = missing or None
         types = {
             raw: _choose_type(sample[raw], name in exact, name in texts)
             for raw, name in zip(sample.columns, names, strict=True)
@@ -61,7 +63,7 @@ def read_text_table(path: Path, exact: Collection[str] = (), texts: Collection[s
 def _read_head(path: Path) -> bytes:
     """Return the first rows of a file, up to the end of a line that is not within quotation marks."""
     with path.open("rb") as file:
-        head = b"".join(itertools.islice(file, SAMPLE_ROWS))[:LARGEST_SAMPLE]
+        head = b"".join(itertools.islice(file, SAMPLE_ROWS + 1))[:LARGEST_SAMPLE]
     if len(head) < path.stat().st_size:
         while head.count(b'"') % 2 and b"\n" in head[:-1]:
             head = head[: head.rindex(b"\n", 0, -1) + 1]
@@ -69,12 +71,15 @@ def _read_head(path: Path) -> bytes:
 
 
 def _find_missing_texts(head: bytes, options: dict[str, Any]) -> list[str]:
-    """Return which of `MISSING_TEXTS` are in the first rows; each that polars has to look for takes it time."""
+    """Return which of `MISSING_TEXTS` are in the first rows; each that polars has to look for takes it time.
+
+    An empty text needs none of it: as a number it is missing anyway, and `_tidy` looks for it among texts.
+    """
     import polars as pl
 
     sample = pl.read_csv(head, infer_schema=False, **options)
     found = {text for column in sample for text in column.filter(column.is_in(MISSING_TEXTS)).unique()}
-    return sorted({"", *found})
+    return sorted(found - {""})
 
 
 def _scan(path: Path, types: dict[str, pl.DataType], options: dict[str, Any]) -> pl.DataFrame:
@@ -102,7 +107,7 @@ def _choose_type(sample: pl.Series, exact: bool, text: bool) -> pl.DataType:
     if sample.dtype != pl.String:
         return sample.dtype
     values = sample.drop_nulls()
-    repeated = values.n_unique() <= len(values) / 2 and len(sample) == SAMPLE_ROWS and not _is_untidy(values)
+    repeated = values.n_unique() <= len(values) / 2 and len(sample) >= SAMPLE_ROWS and not _is_untidy(values)
     return pl.Categorical() if repeated else pl.String()  # categories take 4 bytes a row, texts 16 and more
 
 
@@ -227,7 +232,7 @@ def _tidy_column(values: pl.Series, text: bool) -> pl.Series:
     sample = values.drop_nulls().head(SAMPLE_ROWS).cast(pl.String)
     if values.dtype == pl.String and _is_untidy(sample):
         values, sample = values.str.strip_chars(), sample.str.strip_chars()
-    if values.dtype == pl.String or set(values.unique().cast(pl.String)) & set(MISSING_TEXTS):
+    if values.dtype == pl.String or set(count_categories(values)[2]) & set(MISSING_TEXTS):
         values = values.set(values.is_in(MISSING_TEXTS), None)
     return values if text or not _are_numbers(sample) else _to_numbers(values)
 
