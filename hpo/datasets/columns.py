@@ -26,6 +26,7 @@ __all__ = [
     "explain_missing",
     "find_date_formats",
     "find_misfit",
+    "numbers_rows",
     "parse_dates",
 ]
 
@@ -154,14 +155,15 @@ def _find_kind(values: pl.Series, present: int, low_high: tuple[Any, Any] | None
     if values.dtype in (pl.Date, pl.Datetime):
         return "date", ""
     if low_high is not None:
-        return ("identifier", "numbers the rows; it is dropped") if _numbers_rows(values, *low_high) else ("number", "")
+        return ("identifier", "numbers the rows; it is dropped") if numbers_rows(values) else ("number", "")
     return ("boolean", "") if values.dtype == pl.Boolean else _find_kind_of_texts(values, present)
 
 
-def _numbers_rows(values: pl.Series, low: Any, high: Any) -> bool:
+def numbers_rows(values: pl.Series) -> bool:
     """Return whether whole numbers that all differ leave none out, or are called an identifier."""
     if not values.dtype.is_integer() or values.null_count() or len(values) <= FEW_ROWS:
         return False
+    low, high = (int(each) for each in (values.min(), values.max()))  # type: ignore[arg-type]
     likely = high - low + 1 == len(values) or IDENTIFIER_NAME.search(values.name) is not None
     return likely and values.n_unique() == len(values)
 

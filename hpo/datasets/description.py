@@ -92,7 +92,8 @@ def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
 
 def _list_issues(dataset: Dataset) -> list[str]:
     test = dataset.test() if callable(dataset.test) else dataset.test
-    return [issue.text for issue in find_issues(dataset, test)]
+    # Rows without a label are in the reader's notes, with their numbers.
+    return [issue.text for issue in find_issues(dataset, test) if issue.topic != "unlabelled"]
 
 
 def describe_dataset(dataset: Dataset) -> DatasetDescription:

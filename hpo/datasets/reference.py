@@ -24,7 +24,7 @@ from hpo.utils.text import locate_error, summarize_error
 
 MOST_NAMES = 1000  # of outputs that a study stores
 
-__all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
+__all__ = ["DatasetReference", "DatasetRow", "check_unchanged", "describe", "is_path", "load", "make_reference"]
 
 
 class DatasetReference(BaseModel):
@@ -176,6 +176,20 @@ def _load_file(reference: DatasetReference) -> Dataset:
     check()
     dataset = reader.read_source(path, source or DatasetSource())
     return replace(dataset, test=read_test)
+
+
+def check_unchanged(reference: DatasetReference) -> None:
+    """Refuse data that are not those which a reference was made of, without reading samples.
+
+    Files that have been read in this process, and folders whose digest is kept, are only looked at if they have changed
+    since. Data sets of registered names pass: who loads them checks them.
+
+    Raises:
+        DataError: a file or a folder is missing, or has changed; the line names it.
+    """
+    if reference.module is None and is_path(reference.name):
+        path = find_path(Path(reference.name))
+        check_digest(path, _digest(find_reader(path), path, reference.source), reference.sha256)
 
 
 def load(reference: DatasetReference) -> Dataset:

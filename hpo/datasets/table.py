@@ -13,12 +13,13 @@ import numpy as np
 from hpo.datasets.columns import Column, count_missing, explain_missing, find_date_formats, parse_dates
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.file_digest import digest_file
+from hpo.datasets.notes import describe_held_out, describe_task, describe_unlabelled
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
 from hpo.datasets.table_schema import TableSchema, make_schema
-from hpo.errors import DataError
+from hpo.errors import ConfigError, DataError
 from hpo.utils.text import quantity, shorten
 
 if TYPE_CHECKING:
@@ -72,22 +73,20 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
         folder: that relative paths of test and validation files start from; by default the working directory.
     """
     _check_columns(frame, source, where)
+    _check_rows(frame.height, source, where)
     frame = frame.drop(source.drop)
     labels, reason = make_labels(frame, source.label, source.task, where)
-    notes = [
-        f"task {labels.task}: to predict {', '.join(source.label)}, because {reason}" if source.task is None else ""
-    ]
+    notes = [describe_task(labels.task, "" if source.task else reason, source.label), *labels.describe_pairs()]
     labelled = labels.find_rows(frame)
     rows = np.flatnonzero(labelled) + 1
     if not labelled.all():
         frame = frame.filter(labelled)
-        notes.append(
-            f"{quantity(int((~labelled).sum()), 'row')} without a label left out, first row {labelled.argmin() + 1}"
-        )
+        notes.append(describe_unlabelled(np.flatnonzero(~labelled) + 1))
+        _check_rows(frame.height, source, f"{where}, rows with a label")
     y = labels.read(frame, where, rows)
     roles = _Roles.read(frame, source, where, rows)
     index, held = _hold_out(y, source, labels, roles, rows, where)
-    notes.append(_describe_test(source, len(held), len(y), roles))
+    notes.append(describe_held_out(source, len(held), len(y), roles.groups, roles.times) if len(held) else "")
     chosen = np.ones(len(y), bool)
     chosen[held] = False
     skip = [column for column in (source.group, source.weight) if column is not None]
@@ -152,6 +151,18 @@ def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> No
             raise DataError(
                 f"{where}, column '{name}': is named twice; a column has one use: label, drop, group, time or weight"
             )
+
+
+def _check_rows(count: int, source: DatasetSource, where: str) -> None:
+    """Refuse a table whose rows do not suffice for a training and a validation part, and for the test part if it is
+    taken of them.
+    """
+    parts = ("a validation part", *([] if isinstance(source.test, str) or source.test == 0 else ["a test part"]))
+    if count <= len(parts):
+        raise DataError(
+            f"{where}: {quantity(count, 'row')} {'is' if count == 1 else 'are'} too few to hold out "
+            f"{' and '.join(parts)}; add more"
+        )
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,10 @@ def _hold_out(
     if isinstance(source.test, str) or source.test == 0:
         return np.arange(len(y)), np.arange(0)
     share = TEST_SHARE if source.test is None else source.test
-    index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
+    try:
+        index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
+    except (ConfigError, DataError) as error:
+        raise DataError(f"{where}: {error}") from error
     if labels.task == "classification":
         unseen = np.setdiff1d(y[held], y[index])
         if len(unseen):
@@ -237,14 +251,6 @@ def _hold_out(
                 "rows; hold out others, or remove it"
             )
     return index, held
-
-
-def _describe_test(source: DatasetSource, held: int, total: int, roles: _Roles) -> str:
-    if source.test is not None:
-        return ""
-    how = "drawn at random, stratified" if roles.groups is None else "whole groups"
-    how = how if roles.times is None else "the latest"
-    return f"test: {held:,} of {total:,} rows are held out ({how}); say test = … for a file or another share"
 
 
 def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:

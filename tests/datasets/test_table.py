@@ -270,6 +270,13 @@ def test_several_targets_and_several_labels(table):
     flags = read(table(frame), "garden", "flag", test=0)
     assert (flags.task, flags.train[1].dtype) == ("multilabel", np.float32)
     np.testing.assert_array_equal(flags.train[1], frame[["garden", "flag"]])
+    words = frame.assign(garden=frame["garden"].map({True: "Yes", False: "absent"}))
+    named = read(table(words), "garden", "flag", test=0)
+    np.testing.assert_array_equal(named.train[1], flags.train[1])
+    assert "column 'garden': Yes is 1, absent is 0" in named.notes
+    words.loc[3, "garden"] = "maybe"
+    refused(lambda: read(table(words), "garden", "flag"), "'garden', row 1", "two different values")
+    refused(lambda: named.schema.labels.read(pl.DataFrame(words), "new"), "'garden', row 4", "'maybe'", "absent or Yes")
 
 
 @pytest.mark.parametrize("separator", ["|", "; ", None])
@@ -288,7 +295,7 @@ def test_rows_without_a_label_are_left_out(table):
     dataset = read(table(frame), "price", test=0)
     assert len(dataset.train[0]) == N - 2
     assert 5 not in dataset.rows["train"]
-    assert "2 rows without a label left out, first row 5" in dataset.notes
+    assert any(note.startswith("2 rows have no label and are left out (the first is row 5)") for note in dataset.notes)
 
 
 # ---- Parts and roles
@@ -443,3 +450,42 @@ def test_dates_of_parquet(table):
     np.testing.assert_allclose(dataset.train[0][:, names.index("sold")], expected, rtol=1e-6)
     assert "sold.hour_cos" in names
     np.testing.assert_array_equal(read_rows(path, dataset.schema)[0], dataset.train[0])
+
+
+# ---- Few rows
+
+
+def test_few_rows_are_enough_or_refused_by_name(table):
+    few = houses().head(10)
+    dataset = read(table(few), "price")
+    assert (dataset.task, len(dataset.train[1]), len(dataset.test[1])) == ("regression", 8, 2)
+    whole = read(table(few.assign(price=few["price"].round() * 1000 + np.arange(10))), "price")
+    assert whole.task == "regression"
+    refused(lambda: read(table(few.head(1)), "price"), "houses.csv: 1 row is too few")
+    refused(lambda: read(table(few.head(2)), "price"), "houses.csv: 2 rows are too few", "a test part")
+    refused(lambda: read(table(few.assign(zone=list("abcdefghij"))), "zone"), "houses.csv: 10 samples of 10 classes")
+
+
+def test_an_own_share_is_said_in_short(table):
+    frame = houses()
+    for options, how in (
+        ({}, "drawn at random"),
+        ({"group": "zone"}, "whole groups"),
+        ({"time": "sold"}, "the latest"),
+    ):
+        notes = read(table(frame), "price", test=0.2, **options).notes
+        (note,) = [each for each in notes if each.startswith("test: ")]
+        assert f"rows are held out ({how}" in note
+        assert "say test" not in note
+
+
+def test_what_is_said_of_a_column_is_true_of_all_rows(table):
+    rows = pd.DataFrame({"n": np.arange(N), "a": RNG.normal(size=N), "t": np.arange(N), "y": [0, 1] * (N // 2)})
+    rows["rare"] = [*[None] * (N - 1), 3.5]
+    dataset = read(table(rows), "y", time="t")
+    assert [each.name for each in dataset.features] == ["a"]
+    assert "column 'rare' has no value in the 96 training rows (1 in the other rows); it is dropped" in dataset.notes
+    assert "column 'n' numbers the rows; it is dropped" in dataset.notes
+    rows["rare"] = [*[1.0] * (N - 2), 3.5, 4.5]
+    (note,) = [each for each in read(table(rows), "y", time="t").notes if "rare" in each]
+    assert "has one value in the 96 training rows (24 in the other rows)" in note
