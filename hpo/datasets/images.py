@@ -16,6 +16,7 @@ from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
 from hpo.datasets.parts import check_fraction, choose_test_rows, tell_held_out, tell_task
 from hpo.datasets.source import DatasetSource
+from hpo.utils.files import absolute_path
 
 __all__ = ["can_read", "digest", "read_source"]
 
@@ -71,7 +72,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
 
 
 def _beside(path: Path, part: str) -> Path:
-    return (path.parent / Path(part).expanduser()).absolute()
+    return absolute_path(path.parent / Path(part).expanduser())
 
 
 Orders = Mapping[str, tuple[ImageFiles, Array]]

@@ -16,10 +16,12 @@ from hpo.datasets.dataset import Dataset, channels_first, check_dataset, guess_t
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
+from hpo.datasets.memory_data import name_saved_data
 from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
+from hpo.utils.files import absolute_path
 from hpo.utils.text import locate_error, summarize_error
 
 MOST_NAMES = 1000  # of outputs that a study stores
@@ -123,11 +125,12 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     if not is_path(name):
         return _registered_reference(name, source)
     folder = base or Path.cwd()
-    path = Path(name) if name.startswith(PREFIXES) else (folder / Path(name).expanduser()).absolute()
+    path = Path(name) if name.startswith(PREFIXES) else absolute_path(folder / Path(name).expanduser())
     path, source = find_path(path), None if source is None else source.resolve(folder)
     reader = find_reader(path)
-    dataset = reader.read_source(path, source or DatasetSource())
-    test = dataset.test() if callable(dataset.test) else dataset.test
+    with name_saved_data(path):
+        dataset = reader.read_source(path, source or DatasetSource())
+        test = dataset.test() if callable(dataset.test) else dataset.test
     assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)
     task = dataset.task or guess_task(y)

@@ -20,6 +20,7 @@ from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
 from hpo.datasets.table_schema import TableSchema, make_schema
 from hpo.errors import ConfigError, DataError
+from hpo.utils.files import absolute_path
 from hpo.utils.text import quantity, shorten
 
 if TYPE_CHECKING:
@@ -100,10 +101,10 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
     if len(held):
         test, numbers["test"] = (x_held, y[held]), rows[held]
     elif isinstance(source.test, str):
-        test = partial(_read_split, folder / source.test, schema)
+        test = partial(_read_split, absolute_path(folder / source.test), schema)
     validation = None
     if isinstance(source.validation, str):
-        validation, numbers["validation"] = _read_part(folder / source.validation, schema)
+        validation, numbers["validation"] = _read_part(absolute_path(folder / source.validation), schema)
     return Dataset(
         train=(x, y[index]),
         test=test,
