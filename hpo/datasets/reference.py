@@ -22,8 +22,9 @@ from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell
 from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
 from hpo.utils.files import absolute_path
-from hpo.utils.text import locate_error, summarize_error
+from hpo.utils.text import locate_error, quantity, summarize_error
 
+FEWEST = 4  # training samples, of which the usual sixth is one
 MOST_NAMES = 1000  # of outputs that a study stores
 
 __all__ = ["DatasetReference", "DatasetRow", "check_unchanged", "describe", "is_path", "load", "make_reference"]
@@ -134,6 +135,11 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)
     task = dataset.task or guess_task(y)
+    if x is not None and dataset.validation is None and len(x) < FEWEST:
+        raise DataError(
+            f"{path}: {quantity(len(x), 'training sample')} {'is' if len(x) == 1 else 'are'} too few to hold out a "
+            f"validation part; give at least {FEWEST}, or validation data"
+        )
     return DatasetReference(
         name=str(path),
         sha256=_digest(reader, path, source),

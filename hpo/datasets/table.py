@@ -31,6 +31,7 @@ __all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
 TEST_SHARE = 0.2
+FEWEST = 4  # training rows, of which the usual sixth is one
 SEED = 0  # of the rows held out as test: they are the same for all studies on a file
 
 
@@ -155,14 +156,15 @@ def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> No
 
 
 def _check_rows(count: int, source: DatasetSource, where: str) -> None:
-    """Refuse a table whose rows do not suffice for a training and a validation part, and for the test part if it is
-    taken of them.
-    """
-    parts = ("a validation part", *([] if isinstance(source.test, str) or source.test == 0 else ["a test part"]))
-    if count <= len(parts):
+    """Refuse a table with too few rows for the parts that are taken of them."""
+    own_test = isinstance(source.test, str) or source.test == 0
+    least = FEWEST if own_test or isinstance(source.validation, str) else FEWEST + 1
+    if count < least:
+        parts = "a test part" if isinstance(source.validation, str) else "a validation part"
+        parts = parts if own_test or isinstance(source.validation, str) else "a test and a validation part"
         raise DataError(
-            f"{where}: {quantity(count, 'row')} {'is' if count == 1 else 'are'} too few to hold out "
-            f"{' and '.join(parts)}; add more"
+            f"{where}: {quantity(count, 'row')} {'is' if count == 1 else 'are'} too few to hold out {parts}; "
+            f"give at least {least}"
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpo.datasets.reference import make_reference
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table import digest, read_frame, read_rows, read_source
 from hpo.datasets.table_file import read_table
@@ -462,7 +463,10 @@ def test_few_rows_are_enough_or_refused_by_name(table):
     whole = read(table(few.assign(price=few["price"].round() * 1000 + np.arange(10))), "price")
     assert whole.task == "regression"
     refused(lambda: read(table(few.head(1)), "price"), "houses.csv: 1 row is too few")
-    refused(lambda: read(table(few.head(2)), "price"), "houses.csv: 2 rows are too few", "a test part")
+    refused(lambda: read(table(few.head(2)), "price"), "houses.csv: 2 rows are too few", "a test and a validation part")
+    path = str(table(few.head(4)))
+    refused(lambda: make_reference({"path": path, "label": "price"}), "4 rows are too few", "give at least 5")
+    make_reference({"path": str(table(few.head(5))), "label": "price"})
     refused(lambda: read(table(few.assign(zone=list("abcdefghij"))), "zone"), "houses.csv: 10 samples of 10 classes")
 
 

@@ -7,8 +7,7 @@ import math
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.errors import ConfigError, DataError
-from hpo.utils.text import quantity
+from hpo.errors import ConfigError
 
 __all__ = ["check_compatible", "check_task"]
 
@@ -38,12 +37,6 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     if dataset.samples is not None:
         held_out = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
         if config.validation and not 1 <= held_out < dataset.samples:
-            if held_out < 1 and dataset.samples < 10:
-                few = quantity(dataset.samples, "training sample")
-                raise DataError(
-                    f"{dataset.name}: {few} {'is' if dataset.samples == 1 else 'are'} too few to hold out "
-                    f"{config.validation:.3g} of them for validation; add more"
-                )
             raise ConfigError(
                 f"validation = {config.validation:.4g}: takes {held_out:g} of {dataset.samples} training samples"
             )
