@@ -78,9 +78,10 @@ def _describe_data(data: object, style: str) -> None:
         print_json(asdict(description))
         return
     say(f"{name}: {description.summary}")
-    for rows in (description.columns, description.outputs, description.samples):
+    columns = [{key: value for key, value in column.items() if key != "note"} for column in description.columns]
+    for rows in (columns, description.outputs, description.samples):
         print_rows(rows, style)
-    for note in description.notes:
+    for note in [*description.list_remarks(), *description.notes]:
         say(f"note: {note}")
 
 

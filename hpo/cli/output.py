@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from hpo.utils.text import format_number
+
 __all__ = ["format_size", "print_json", "print_rows", "print_tree", "printable", "program", "say"]
 
 
@@ -85,7 +87,7 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return " ".join(map(_cell, value))
-    return f"{value:.6g}" if isinstance(value, float) else printable(str(value))
+    return format_number(value) if isinstance(value, float) else printable(str(value))
 
 
 def print_tree(value: dict[str, Any], indent: str = "") -> None:

@@ -5,7 +5,15 @@ from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels, guess
 from hpo.datasets.features import Feature, SampleShape
 from hpo.datasets.idx import fashion_mnist, mnist
 from hpo.datasets.leakage import collect_facts, find_issues
-from hpo.datasets.reference import DatasetReference, DatasetRow, describe, is_path, load, make_reference
+from hpo.datasets.reference import (
+    DatasetReference,
+    DatasetRow,
+    check_unchanged,
+    describe,
+    is_path,
+    load,
+    make_reference,
+)
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 
@@ -20,6 +28,7 @@ __all__ = [
     "SampleShape",
     "Split",
     "check_split",
+    "check_unchanged",
     "collect_facts",
     "describe",
     "describe_facts",

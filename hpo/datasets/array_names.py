@@ -119,6 +119,11 @@ def _take_labels(
         named = {words: name for words, name in others.items() if len(samples) == 1 and words not in samples}
     if len(named) == 1:
         return {words: name for words, name in free.items() if words not in named}, tuple(named.values())
+    if len(others) == 1 and not named:
+        raise DataError(
+            f"{where}: holds one array of its {part} data, {_list(others.values())}, and no labels; give a .npz with X "
+            "and y, or put y.npy beside x.npy"
+        )
     which = f"{_list(named.values())} may be the labels" if named else f"has no labels among {_list(free.values())}"
     raise DataError(f"{where}: {which} of its {part} data; say which: label = …")
 

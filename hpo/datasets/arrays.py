@@ -18,6 +18,7 @@ from hpo.datasets.file_digest import digest_file
 from hpo.datasets.parts import check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
+from hpo.utils.files import absolute_path
 
 __all__ = ["can_read", "digest", "read_source"]
 
@@ -146,7 +147,7 @@ def _find_test(
 
 def _read_other(path: Path, name: str, part: str, shape: tuple[int, ...], source: DatasetSource) -> Split:
     """Read a part from a file of its own, whose arrays may be called as that part, or as none."""
-    other = (path.parent / Path(name).expanduser()).absolute()
+    other = absolute_path(path.parent / Path(name).expanduser())
     with _open(other) as arrays:
         roles = find_roles(arrays.names, source, str(other))
         held = roles.get(part) or roles.get("train") or next(iter(roles.values()))

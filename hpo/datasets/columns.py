@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hpo.errors import find_closest
-from hpo.utils.text import shorten
+from hpo.utils.text import format_number, shorten
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,6 +27,7 @@ __all__ = [
     "explain_missing",
     "find_date_formats",
     "find_misfit",
+    "numbers_rows",
     "parse_dates",
 ]
 
@@ -34,6 +35,7 @@ Array = np.ndarray[Any, Any]
 ColumnKind = Literal["number", "boolean", "category", "date", "mixed", "text", "identifier", "constant", "nested"]
 FEW_ROWS = 20  # up to which nothing is taken for an identifier: values that all differ are no wonder
 LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
+MIDNIGHT = " 00:00:00"  # of a date without a time
 SAMPLE = 10_000  # rows from which the kind of a column of texts is told
 MISFITS = 0.1  # share of values that are no numbers, up to which a column of texts is one of numbers with mistakes
 IDENTIFIER_NAME = re.compile(r"(?:^|[_ .-])(?:id|uuid|guid|index)$|(?<=[a-z])I[dD]$|^column_1$", re.IGNORECASE)
@@ -170,8 +172,9 @@ def _find_range(values: pl.Series) -> tuple[Any, Any] | None:
 
 def _format_range(values: pl.Series, low_high: tuple[Any, Any] | None, count: bool) -> str:
     if low_high is not None:
-        low, high = (f"{value:.6g}" if isinstance(value, float) else str(value) for value in low_high)
-        return f"{low} to {high}"
+        days = all(str(value).endswith(MIDNIGHT) for value in low_high)
+        low, high = (format_number(each) if isinstance(each, float) else str(each) for each in low_high)
+        return f"{low.removesuffix(MIDNIGHT)} to {high.removesuffix(MIDNIGHT)}" if days else f"{low} to {high}"
     if not count:
         return ""
     value, times = count_values(values).sort(["count", "value"], descending=[True, False]).row(0)
@@ -184,14 +187,15 @@ def _find_kind(values: pl.Series, present: int, low_high: tuple[Any, Any] | None
     if values.dtype in (pl.Date, pl.Datetime):
         return "date", ""
     if low_high is not None:
-        return ("identifier", "numbers the rows; it is dropped") if _numbers_rows(values, *low_high) else ("number", "")
+        return ("identifier", "numbers the rows; it is dropped") if numbers_rows(values) else ("number", "")
     return ("boolean", "") if values.dtype == pl.Boolean else _find_kind_of_texts(values, present)
 
 
-def _numbers_rows(values: pl.Series, low: Any, high: Any) -> bool:
+def numbers_rows(values: pl.Series) -> bool:
     """Return whether whole numbers that all differ leave none out, or are called an identifier."""
     if not values.dtype.is_integer() or values.null_count() or len(values) <= FEW_ROWS:
         return False
+    low, high = (int(each) for each in (values.min(), values.max()))  # type: ignore[arg-type]
     likely = high - low + 1 == len(values) or IDENTIFIER_NAME.search(values.name) is not None
     return likely and values.n_unique() == len(values)
 

@@ -354,8 +354,8 @@ def _describe_unlabelled(facts: DataFacts) -> Iterator[DataIssue]:
         yield DataIssue(
             "unlabelled",
             False,
-            f"{quantity(facts.unlabelled, 'row')} of the file left out, without a label",
-            "make sure that they lack it by chance: what is not labelled may be what is hard",
+            f"{quantity(facts.unlabelled, 'row')} of the file left out for want of a label",
+            "make sure that the label is missing by chance: what is not labelled may be what is hard",
         )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from hpo.config.choices import TASKS, Task
 from hpo.datasets.features import Feature, check_matrix
 from hpo.errors import DataError, describe_unknown
+from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.datasets.table_schema import TableSchema
@@ -254,5 +255,25 @@ def _check_array(x: Array, where: str, finite: bool) -> None:
             f"{where}: samples of shape {x.shape} would have {x.shape[3]} channels; "
             "arrays have the channels last, transpose them to (N, H, W, channels)"
         )
-    if finite and x.dtype.kind == "f" and not all(np.isfinite(x[i : i + CHUNK]).all() for i in range(0, len(x), CHUNK)):
-        raise DataError(f"{where}: some samples are not finite; remove or replace them")
+    if finite and x.dtype.kind == "f":
+        _check_finite(x, where)
+
+
+def _check_finite(x: Array, where: str) -> None:
+    """Refuse samples (N, …) with infinite numbers or NaN; the line names the first, and says how many there are."""
+    first, values, samples = "", 0, 0
+    for start in range(0, len(x), CHUNK):
+        bad = ~np.isfinite(x[start : start + CHUNK])
+        if not bad.any():
+            continue
+        if not first:
+            row, *place = (int(each) for each in np.argwhere(bad)[0])
+            what = f"feature {place[0]}" if len(place) == 1 else f"the value at {tuple(place)}"
+            first = f"{what} of sample {start + row} is {x[(start + row, *place)]}"
+        values += int(bad.sum())
+        samples += int(bad.reshape(len(bad), -1).any(1).sum())
+    if first:
+        raise DataError(
+            f"{where}: {first} (counted from 0), and {quantity(values, 'value')} of {quantity(samples, 'sample')} "
+            f"{'is' if values == 1 else 'are'} not finite in all; remove or replace them"
+        )

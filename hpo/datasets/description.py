@@ -16,7 +16,7 @@ from hpo.datasets.leakage import find_issues
 from hpo.datasets.readers import find_path, find_reader
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import is_table
-from hpo.utils.text import quantity, shorten
+from hpo.utils.text import format_number, quantity, shorten
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +47,11 @@ class DatasetDescription:
     notes: list[str]
     columns: list[dict[str, Any]] = field(default_factory=list)
 
+    def list_remarks(self) -> list[str]:
+        """Return what is odd about columns, but for those of which the notes tell already."""
+        odd = {f"column '{column['name']}' ": column["note"] for column in self.columns if column["note"]}
+        return [f"{lead}{note}" for lead, note in odd.items() if not any(each.startswith(lead) for each in self.notes)]
+
 
 def describe_source(name: str, source: DatasetSource | None) -> DatasetDescription:
     """Return what a file or folder holds, and what would be learnt from it.
@@ -58,12 +63,20 @@ def describe_source(name: str, source: DatasetSource | None) -> DatasetDescripti
     Raises:
         DataError: it cannot be read, or the label cannot be predicted.
     """
+    from hpo.datasets.columns import describe_columns
+    from hpo.datasets.hf_folder import read_training_frame
+
     path, options = find_path(Path(name).expanduser()), source or DatasetSource()
     if is_table(path):
         return _describe_table(path, options)
-    dataset = find_reader(path).read_source(path, options)
+    reader = find_reader(path)
+    dataset = reader.read_source(path, options)
     description = describe_dataset(dataset)
-    return replace(description, notes=[*description.notes, *_list_issues(dataset)])
+    notes = [*description.notes, *_list_issues(dataset)]
+    if dataset.schema is None:
+        return replace(description, notes=notes)
+    columns = [asdict(column) for column in describe_columns(read_training_frame(path))]
+    return replace(description, notes=notes, samples=[], columns=columns)
 
 
 def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
@@ -92,7 +105,8 @@ def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
 
 def _list_issues(dataset: Dataset) -> list[str]:
     test = dataset.test() if callable(dataset.test) else dataset.test
-    return [issue.text for issue in find_issues(dataset, test)]
+    # Rows without a label are in the reader's notes, with their numbers.
+    return [issue.text for issue in find_issues(dataset, test) if issue.topic != "unlabelled"]
 
 
 def describe_dataset(dataset: Dataset) -> DatasetDescription:
@@ -111,7 +125,8 @@ def describe_dataset(dataset: Dataset) -> DatasetDescription:
     notes = list(getattr(dataset, "notes", ()))
     if len(outputs) > MOST_OUTPUTS:
         notes.append(f"the first {MOST_OUTPUTS} of {len(outputs):,} are shown")
-    summary = f"{sizes} samples: {_describe_shape(np.asarray(x))}, {_describe_values(np.asarray(x))}"
+    values = f"{_describe_shape(np.asarray(x))}, {_describe_values(np.asarray(x))}"
+    summary = f"{sizes} samples: {values}" + (f"; task {dataset.task}" if dataset.task else "")
     return DatasetDescription(summary, outputs[:MOST_OUTPUTS], _pick_samples(dataset, labels["train"]), notes)
 
 
@@ -124,7 +139,7 @@ def _describe_shape(x: Array) -> str:
 
 def _describe_values(x: Array) -> str:
     some = x[:: max(1, len(x) // 1000)]
-    return f"{x.dtype} from {np.nanmin(some):.6g} to {np.nanmax(some):.6g}"
+    return f"{x.dtype} from {format_number(np.nanmin(some))} to {format_number(np.nanmax(some))}"
 
 
 def _name_outputs(dataset: Dataset, count: int) -> list[str]:

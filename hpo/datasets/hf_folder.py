@@ -23,7 +23,7 @@ from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import first_line, shorten
 
-__all__ = ["can_read", "digest", "read_source"]
+__all__ = ["can_read", "digest", "read_source", "read_training_frame"]
 
 Array = np.ndarray[Any, Any]
 PARTS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
@@ -86,6 +86,15 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
         x = {part: _read_array(path, rows, array) for part, rows in parts.items()}
         kept = {part: np.arange(len(rows)) for part, rows in parts.items()}
     return _make_dataset(path, parts, x, kept, labels, source, notes)
+
+
+def read_training_frame(path: Path) -> Any:
+    """Return the training rows of a data set of numbers, texts and dates as a table of polars.
+
+    Raises:
+        DataError: see `read_source`.
+    """
+    return _make_frame(_load(path)["train"])
 
 
 def _load(path: Path) -> dict[str, Any]:

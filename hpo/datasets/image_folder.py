@@ -19,6 +19,7 @@ import numpy as np
 
 from hpo.datasets.folder_state import LABELS, FolderState, is_image, list_folders
 from hpo.datasets.image_decoder import SUFFIXES
+from hpo.datasets.notes import describe_unlabelled
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import quantity, shorten
@@ -190,7 +191,7 @@ def _read_labels(part: Part, images: Sequence[str], source: DatasetSource) -> Im
     _check_kinds(path, label, values)
     notes = [f"{quantity(missing, 'image')} without a row in {LABELS} left out"] if missing else []
     if len(keep) < len(names):
-        notes.append(f"{quantity(len(names) - len(keep), 'row')} of {LABELS} without a label left out")
+        notes.append(describe_unlabelled(np.setdiff1d(np.arange(len(names)), keep) + 1, f"{LABELS} row"))
     pick, lead = partial(_pick_column, table, keep), part.lead
     return ImageFiles(
         [f"{lead}{names[i]}" for i in keep],

@@ -14,8 +14,9 @@ from hpo.datasets.folder_state import digest_folder, has_images, read_state
 from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
-from hpo.datasets.parts import check_fraction, choose_test_rows, describe_held_out, describe_task
+from hpo.datasets.parts import check_fraction, choose_test_rows, tell_held_out, tell_task
 from hpo.datasets.source import DatasetSource
+from hpo.utils.files import absolute_path
 
 __all__ = ["can_read", "digest", "read_source"]
 
@@ -64,12 +65,14 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     dataset = _make_dataset(orders, images, coding, path)
     told = [note for part in parts.values() for note in part.notes] + list(images.notes)
     if "test" not in parts:
-        told.append(describe_held_out(dataset, source))
-    return replace(dataset, notes=tuple(note for note in (describe_task(coding), *told) if note))
+        told.append(tell_held_out(dataset, source))
+    return replace(
+        dataset, notes=tuple(note for note in (tell_task(coding, source.label or train.columns), *told) if note)
+    )
 
 
 def _beside(path: Path, part: str) -> Path:
-    return (path.parent / Path(part).expanduser()).absolute()
+    return absolute_path(path.parent / Path(part).expanduser())
 
 
 Orders = Mapping[str, tuple[ImageFiles, Array]]

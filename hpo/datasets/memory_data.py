@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpo.errors import DefinitionError
+from hpo.errors import DataError, DefinitionError
 from hpo.utils.files import write_atomically
 from hpo.utils.home import home, make_folder
 from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["save_data"]
+__all__ = ["name_saved_data", "save_data"]
+
+SAVED = re.compile(r"(table|arrays)-[0-9a-f]{12}\.(parquet|npz)")
+OPTION = " (--label)"  # of the command, in advice for those who have a file
 
 
 def save_data(data: object) -> object:
@@ -40,6 +45,12 @@ def save_data(data: object) -> object:
         if _is_frame(data):
             return str(_save("table", ".parquet", lambda file: _to_polars(data).write_parquet(file)))
     except Exception as error:  # of pandas, polars or NumPy: objects in a column, arrays of different lengths
+        frame = data[0] if isinstance(data, tuple) else data
+        if _is_frame(frame) and (column := _find_unsavable(frame)) is not None:
+            raise DefinitionError(
+                f"dataset: column '{column}' of the DataFrame holds {_name_types(frame, column)}, where numbers, texts "
+                "or dates, of one type, are needed; drop it, or write a column for each of its values"
+            ) from error
         raise DefinitionError(f"dataset: {type(data).__name__} cannot be saved: {summarize_error(error)}") from error
     raise DefinitionError(
         f"dataset = {shorten(type(data).__name__)}: give a name, a path, a DataFrame, or a tuple (X, y) of arrays"
@@ -48,6 +59,34 @@ def save_data(data: object) -> object:
 
 def _is_frame(value: object) -> bool:
     return hasattr(value, "columns") and (hasattr(value, "to_parquet") or hasattr(value, "write_parquet"))
+
+
+def _find_unsavable(frame: Any) -> str | None:
+    """Return the first column of a table that cannot be saved."""
+    for column in frame.columns:
+        try:
+            _to_polars(frame[[column]]).write_parquet(io.BytesIO())
+        except Exception:  # see `save_data`
+            return str(column)
+    return None
+
+
+def _name_types(frame: Any, column: str) -> str:
+    """Return the types of the values of a column."""
+    names = sorted({type(value).__name__ for value in frame[column] if value is not None})
+    return f"values of the {'type' if len(names) == 1 else 'types'} {', '.join(names)}"
+
+
+@contextmanager
+def name_saved_data(path: Path) -> Iterator[None]:
+    """Call data that were saved here what they are, in the line of an error: they have no name that the user knows."""
+    try:
+        yield
+    except DataError as error:
+        if not SAVED.fullmatch(path.name) or path.parent != home() / "datasets":
+            raise
+        kind = "the DataFrame" if path.suffix == ".parquet" else "the arrays (X, y)"
+        raise DataError(str(error).replace(str(path), kind).replace(OPTION, "")) from error
 
 
 def _save_with_labels(frame: Any, labels: Any) -> dict[str, object]:

@@ -11,9 +11,10 @@ import numpy as np
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, check_dataset, check_split
 from hpo.datasets.labels import LabelCoding, code_labels, fit_coding
+from hpo.datasets.notes import describe_held_out, describe_task
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
-from hpo.errors import DataError
+from hpo.errors import ConfigError, DataError
 from hpo.utils.text import shorten
 
 __all__ = [
@@ -21,8 +22,8 @@ __all__ = [
     "check_fraction",
     "choose_test_rows",
     "complete_dataset",
-    "describe_held_out",
-    "describe_task",
+    "tell_held_out",
+    "tell_task",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -48,34 +49,29 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
     checked = check_dataset(code_labels(asked, where, coding), where)
     if checked.test is None:
         held = _hold_out(checked, source, where)
-        told = describe_held_out(held, source)
+        told = tell_held_out(held, source)
     else:
         held, told = replace(checked, test=_check_test(checked, where)), ""
-    return replace(held, notes=tuple(note for note in (describe_task(coding), *notes, told) if note))
+    names = source.label or (tuple(asked.output_names) if coding.task != "classification" else ())
+    return replace(held, notes=tuple(note for note in (tell_task(coding, names), *notes, told) if note))
 
 
-def describe_task(coding: LabelCoding) -> str:
-    """Return which task was guessed and why; nothing where it was asked for, and of classes that are numbers from 0."""
+def tell_task(coding: LabelCoding, names: Sequence[str] = ()) -> str:
+    """Return which task was guessed and why; nothing where it was asked for, and of classes that are numbers from 0.
+
+    Args:
+        coding: of the labels.
+        names: of what is predicted.
+    """
     numbered = coding.task == "classification" and coding.values is None and not coding.one_hot
-    if numbered or not coding.reason:
-        return ""
-    return f"task {coding.task}, because {coding.reason}; say task = … for another"
+    return "" if numbered else describe_task(coding.task, coding.reason, names)
 
 
-def describe_held_out(dataset: Dataset, source: DatasetSource) -> str:
-    """Return which samples were held out as test, or nothing where it was asked for."""
-    if source.test is not None:
-        return ""
+def tell_held_out(dataset: Dataset, source: DatasetSource) -> str:
+    """Return which samples of a data set were held out as test."""
     held = len(dataset.rows["test"])
-    how = (
-        "the latest"
-        if dataset.times is not None
-        else "whole groups"
-        if dataset.groups is not None
-        else "drawn at random, stratified"
-    )
     total = held + len(dataset.rows["train"])
-    return f"test: {held:,} of {total:,} samples are held out ({how}); say test = … for a file or another share"
+    return describe_held_out(source, held, total, dataset.groups, dataset.times, "samples")
 
 
 def _check_test(dataset: Dataset, where: str) -> Callable[[], Any]:
@@ -126,7 +122,10 @@ def choose_test_rows(
     share = TEST_SHARE if source.test is None else source.test
     if isinstance(share, str) or not 0 < share < 1:
         raise DataError(f"{where}: test = {shorten(share)}; it must be a file or folder, or a fraction between 0 and 1")
-    return split_rows(labels, share, SEED, task, groups, times)
+    try:
+        return split_rows(labels, share, SEED, task, groups, times, name="test")
+    except (ConfigError, DataError) as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _hold_out(dataset: Dataset, source: DatasetSource, where: str) -> Dataset:

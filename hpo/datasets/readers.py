@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
+from hpo.utils.files import absolute_path
 from hpo.utils.home import data_folder
 
 __all__ = ["Reader", "check_digest", "find_path", "find_reader"]
@@ -63,7 +64,7 @@ def find_path(path: Path) -> Path:
     folder = data_folder()
     for candidate in (path, *([folder / path.name] if folder else [])):
         if _exists(candidate):
-            return candidate.absolute()
+            return absolute_path(candidate)
     also = f", nor in HPO_DATA ({folder})" if folder else ""
     raise DataError(f"{path}: not found{also}; correct the path, or put the file into the folder that HPO_DATA names")
 

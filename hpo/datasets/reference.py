@@ -16,15 +16,18 @@ from hpo.datasets.dataset import Dataset, channels_first, check_dataset, guess_t
 from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx, verify_idx
 from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
+from hpo.datasets.memory_data import name_saved_data
 from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
-from hpo.utils.text import locate_error, summarize_error
+from hpo.utils.files import absolute_path
+from hpo.utils.text import locate_error, quantity, summarize_error
 
+FEWEST = 4  # training samples, of which the usual sixth is one
 MOST_NAMES = 1000  # of outputs that a study stores
 
-__all__ = ["DatasetReference", "DatasetRow", "describe", "is_path", "load", "make_reference"]
+__all__ = ["DatasetReference", "DatasetRow", "check_unchanged", "describe", "is_path", "load", "make_reference"]
 
 
 class DatasetReference(BaseModel):
@@ -123,14 +126,20 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     if not is_path(name):
         return _registered_reference(name, source)
     folder = base or Path.cwd()
-    path = Path(name) if name.startswith(PREFIXES) else (folder / Path(name).expanduser()).absolute()
+    path = Path(name) if name.startswith(PREFIXES) else absolute_path(folder / Path(name).expanduser())
     path, source = find_path(path), None if source is None else source.resolve(folder)
     reader = find_reader(path)
-    dataset = reader.read_source(path, source or DatasetSource())
-    test = dataset.test() if callable(dataset.test) else dataset.test
+    with name_saved_data(path):
+        dataset = reader.read_source(path, source or DatasetSource())
+        test = dataset.test() if callable(dataset.test) else dataset.test
     assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)
     task = dataset.task or guess_task(y)
+    if x is not None and dataset.validation is None and len(x) < FEWEST:
+        raise DataError(
+            f"{path}: {quantity(len(x), 'training sample')} {'is' if len(x) == 1 else 'are'} too few to hold out a "
+            f"validation part; give at least {FEWEST}, or validation data"
+        )
     return DatasetReference(
         name=str(path),
         sha256=_digest(reader, path, source),
@@ -176,6 +185,20 @@ def _load_file(reference: DatasetReference) -> Dataset:
     check()
     dataset = reader.read_source(path, source or DatasetSource())
     return replace(dataset, test=read_test)
+
+
+def check_unchanged(reference: DatasetReference) -> None:
+    """Refuse data that are not those which a reference was made of, without reading samples.
+
+    Files that have been read in this process, and folders whose digest is kept, are only looked at if they have changed
+    since. Data sets of registered names pass: who loads them checks them.
+
+    Raises:
+        DataError: a file or a folder is missing, or has changed; the line names it.
+    """
+    if reference.module is None and is_path(reference.name):
+        path = find_path(Path(reference.name))
+        check_digest(path, _digest(find_reader(path), path, reference.source), reference.sha256)
 
 
 def load(reference: DatasetReference) -> Dataset:

@@ -13,10 +13,12 @@ import numpy as np
 
 from hpo.config.choices import Task
 from hpo.errors import ConfigError, DataError
+from hpo.utils.text import quantity
 
 __all__ = ["split_rows"]
 
 Array = np.ndarray[Any, Any]
+FEW = 10  # samples, of which a usual fraction may be none
 QUANTILES = 10  # strata of real targets
 ORDERS = 20  # in which groups are tried; the best is taken
 MOST_GROUPS = 20_000  # tried in all orders together: half a second
@@ -49,7 +51,7 @@ def split_rows(
 
     Raises:
         ConfigError: the share is not a whole number, or leaves either side without rows.
-        DataError: there are too few groups or times to split by.
+        DataError: there are too few rows for a fraction, or too few groups or times to split by.
     """
     free = groups is None and times is None
     keeps = len(np.unique(labels)) if free and task == "classification" else 1  # rows that must stay
@@ -70,11 +72,17 @@ def _count_taken(share: float, samples: int, keeps: int, name: str) -> int:
     if share >= 1 and share != int(share):
         raise ConfigError(f"{name} = {share:g}: from 1 on it is a count, and must be a whole number")
     total = int(share) if share >= 1 else round(share * samples)
-    if not 1 <= total <= samples - keeps:
-        reason = ", so that each class keeps one" if keeps > 1 else ""
+    most = samples - keeps
+    classes = f" of {keeps:,} classes" if keeps > 1 else ""
+    if most < 1 or (total < 1 and samples < FEW):
+        taken = "any" if most < 1 else f"{share:.3g} of them"
+        are = "is" if samples == 1 else "are"
         raise ConfigError(
-            f"{name} = {share:g}: takes {total} of {samples} samples; it must take 1 to {samples - keeps}{reason}"
+            f"{quantity(samples, 'sample')}{classes} {are} too few to hold out {taken} for {name}; add more"
         )
+    if not 1 <= total <= most:
+        reason = ", so that each class keeps one" if keeps > 1 else ""
+        raise ConfigError(f"{name} = {share:.4g}: takes {total} of {samples} samples; it must take 1 to {most}{reason}")
     return total
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.features import Feature
+from hpo.datasets.notes import describe_task
 from hpo.datasets.parts import complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, describe_unknown
@@ -87,7 +88,9 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     features = tuple(Feature(name=loaded.features[i], column=loaded.features[i]) for i in kept)
     task: Task = "regression" if short in REGRESSION else "classification"
     dataset = Dataset((loaded.x[:, kept], y), task=task, output_names=outputs, features=features)
-    return complete_dataset(dataset, source, name)
+    guessed = task == "regression" and source.asked_task is None
+    notes = [describe_task(task, "scikit-learn has it for regression", outputs)] if guessed else []
+    return complete_dataset(dataset, source, name, notes)
 
 
 def _choose_targets(name: str, loaded: _Loaded, source: DatasetSource) -> tuple[Array, tuple[str, ...]]:

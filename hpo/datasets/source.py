@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from hpo.config.choices import Task
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.utils.documents import parse_toml
+from hpo.utils.files import absolute_path
 from hpo.utils.text import shorten
 from hpo.utils.toml import toml_value
 
@@ -77,7 +78,7 @@ class DatasetSource(BaseModel):
     def resolve(self, base: Path) -> DatasetSource:
         """Return the source with absolute paths; relative ones start from the folder `base`."""
         parts = {
-            name: str((base / Path(value).expanduser()).absolute())
+            name: str(absolute_path(base / Path(value).expanduser()))
             for name in ("test", "validation")
             if isinstance(value := getattr(self, name), str)
         }

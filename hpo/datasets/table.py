@@ -13,12 +13,14 @@ import numpy as np
 from hpo.datasets.columns import Column, count_missing, explain_missing, find_date_formats, parse_dates
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.file_digest import digest_file
+from hpo.datasets.notes import describe_held_out, describe_task, describe_unlabelled
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
 from hpo.datasets.table_schema import TableSchema, make_schema
-from hpo.errors import DataError
+from hpo.errors import ConfigError, DataError
+from hpo.utils.files import absolute_path
 from hpo.utils.text import quantity, shorten
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ __all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
 TEST_SHARE = 0.2
+FEWEST = 4  # training rows, of which the usual sixth is one
 SEED = 0  # of the rows held out as test: they are the same for all studies on a file
 
 
@@ -72,22 +75,20 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
         folder: that relative paths of test and validation files start from; by default the working directory.
     """
     _check_columns(frame, source, where)
+    _check_rows(frame.height, source, where)
     frame = frame.drop(source.drop)
     labels, reason = make_labels(frame, source.label, source.task, where)
-    notes = [
-        f"task {labels.task}: to predict {', '.join(source.label)}, because {reason}" if source.task is None else ""
-    ]
+    notes = [describe_task(labels.task, "" if source.task else reason, source.label), *labels.describe_pairs()]
     labelled = labels.find_rows(frame)
     rows = np.flatnonzero(labelled) + 1
     if not labelled.all():
         frame = frame.filter(labelled)
-        notes.append(
-            f"{quantity(int((~labelled).sum()), 'row')} without a label left out, first row {labelled.argmin() + 1}"
-        )
+        notes.append(describe_unlabelled(np.flatnonzero(~labelled) + 1))
+        _check_rows(frame.height, source, f"{where}, rows with a label")
     y = labels.read(frame, where, rows)
     roles = _Roles.read(frame, source, where, rows)
     index, held = _hold_out(y, source, labels, roles, rows, where)
-    notes.append(_describe_test(source, len(held), len(y), roles))
+    notes.append(describe_held_out(source, len(held), len(y), roles.groups, roles.times) if len(held) else "")
     chosen = np.ones(len(y), bool)
     chosen[held] = False
     skip = [column for column in (source.group, source.weight) if column is not None]
@@ -101,10 +102,10 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
     if len(held):
         test, numbers["test"] = (x_held, y[held]), rows[held]
     elif isinstance(source.test, str):
-        test = partial(_read_split, folder / source.test, schema)
+        test = partial(_read_split, absolute_path(folder / source.test), schema)
     validation = None
     if isinstance(source.validation, str):
-        validation, numbers["validation"] = _read_part(folder / source.validation, schema)
+        validation, numbers["validation"] = _read_part(absolute_path(folder / source.validation), schema)
     return Dataset(
         train=(x, y[index]),
         test=test,
@@ -152,6 +153,19 @@ def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> No
             raise DataError(
                 f"{where}, column '{name}': is named twice; a column has one use: label, drop, group, time or weight"
             )
+
+
+def _check_rows(count: int, source: DatasetSource, where: str) -> None:
+    """Refuse a table with too few rows for the parts that are taken of them."""
+    own_test = isinstance(source.test, str) or source.test == 0
+    least = FEWEST if own_test or isinstance(source.validation, str) else FEWEST + 1
+    if count < least:
+        parts = "a test part" if isinstance(source.validation, str) else "a validation part"
+        parts = parts if own_test or isinstance(source.validation, str) else "a test and a validation part"
+        raise DataError(
+            f"{where}: {quantity(count, 'row')} {'is' if count == 1 else 'are'} too few to hold out {parts}; "
+            f"give at least {least}"
+        )
 
 
 @dataclass(frozen=True)
@@ -226,7 +240,10 @@ def _hold_out(
     if isinstance(source.test, str) or source.test == 0:
         return np.arange(len(y)), np.arange(0)
     share = TEST_SHARE if source.test is None else source.test
-    index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
+    try:
+        index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
+    except (ConfigError, DataError) as error:
+        raise DataError(f"{where}: {error}") from error
     if labels.task == "classification":
         unseen = np.setdiff1d(y[held], y[index])
         if len(unseen):
@@ -237,14 +254,6 @@ def _hold_out(
                 "rows; hold out others, or remove it"
             )
     return index, held
-
-
-def _describe_test(source: DatasetSource, held: int, total: int, roles: _Roles) -> str:
-    if source.test is not None:
-        return ""
-    how = "drawn at random, stratified" if roles.groups is None else "whole groups"
-    how = how if roles.times is None else "the latest"
-    return f"test: {held:,} of {total:,} rows are held out ({how}); say test = … for a file or another share"
 
 
 def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:

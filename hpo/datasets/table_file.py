@@ -27,6 +27,7 @@ ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".pq", *ARROW_SUFFIXES, *JSON_SUFFIXES)
 # Bytes of memory for each byte of a file, at the most, while it is read. The size of a Parquet file says nothing.
+PARQUET = b"PAR1"  # how Parquet files begin and end
 MEMORY_OF_TEXT = 1.5
 MEMORY_OF_JSON = 4
 
@@ -91,10 +92,23 @@ def _read_binary(path: Path) -> pl.DataFrame:
         return _read_json(path)
     if suffix in ARROW_SUFFIXES:
         return _read_arrow(path)
+    _check_ends(path)
     schema = pl.read_parquet_schema(path)
     rows = pl.scan_parquet(path).select(pl.len()).collect().item()
     _check_memory(path, rows * sum(_count_bytes(dtype) for dtype in schema.values()))
     return pl.read_parquet(path)
+
+
+def _check_ends(path: Path) -> None:
+    """Refuse a file that does not begin and end as Parquet does."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(-min(4, path.stat().st_size), 2)
+        end = file.read(4)
+    if start != PARQUET:
+        raise DataError(f"{path}: is no Parquet file, whatever its name says; give it the suffix of what it is")
+    if end != PARQUET:
+        raise DataError(f"{path}: is a Parquet file that is cut off; write it again")
 
 
 def _count_bytes(dtype: pl.DataType) -> int:
@@ -127,10 +141,11 @@ def _read_json(path: Path) -> pl.DataFrame:
                 try:
                     row = json.loads(line or b"{}") if line.strip() else {}
                 except ValueError as problem:
-                    raise DataError(f"{path}, line {number}: is no JSON ({first_line(problem)}); correct it") from error
+                    at = f", character {problem.colno}" if isinstance(problem, json.JSONDecodeError) else ""
+                    raise DataError(f"{path}, row {number}{at}: is no JSON; correct it") from error
                 if not isinstance(row, dict):
                     raise DataError(
-                        f"{path}, line {number}: holds {shorten(row, 40)}; each line must be an object of columns and "
+                        f"{path}, row {number}: holds {shorten(row, 40)}; each line must be an object of columns and "
                         'values, such as {"age": 3}'
                     ) from error
         raise

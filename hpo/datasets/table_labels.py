@@ -24,6 +24,8 @@ TaskName = Task | Literal["binary", "multiclass"]
 MOST_CLASSES = 20  # that whole numbers are taken for without being asked
 LABEL_SEPARATORS = ("|", ";")  # of several labels in one text
 NAME_ANOTHER = "name another label"
+POSITIVE = ("yes", "y", "true", "t", "1", "positive", "present", "on", "ja", "si", "oui")
+NEGATIVE = ("no", "n", "false", "f", "0", "negative", "absent", "off", "nein", "non")
 
 
 class TableLabels(BaseModel):
@@ -34,6 +36,7 @@ class TableLabels(BaseModel):
         task: what is predicted.
         names: of the outputs: the classes in their order, or the labels or targets.
         separator: of several labels in the texts of one column; None where they are columns or lists.
+        pairs: by column, of several labels that are texts, the text that stands for 0 and the one for 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,11 @@ class TableLabels(BaseModel):
     task: Task
     names: tuple[str, ...]
     separator: str | None = None
+    pairs: dict[str, tuple[str, str]] = {}
+
+    def describe_pairs(self) -> list[str]:
+        """Return what is to be said of the columns of texts that are read as 0 and 1."""
+        return [f"column '{name}': {one} is 1, {zero} is 0" for name, (zero, one) in self.pairs.items()]
 
     def find_rows(self, frame: pl.DataFrame) -> Array:
         """Return which rows (N,) have all their labels; a list of labels may be empty."""
@@ -103,13 +111,19 @@ class TableLabels(BaseModel):
     def _read_numbers(self, values: pl.Series, where: str, rows: Array) -> Array:
         import polars as pl
 
-        numbers = values.cast(pl.Float64, strict=False).to_numpy()
+        pair = self.pairs.get(values.name)
+        if pair is None or values.dtype.is_numeric() or values.dtype == pl.Boolean:
+            numbers = values.cast(pl.Float64, strict=False).to_numpy()
+        else:
+            codes = _encode(values.cast(pl.String), pair)
+            numbers = np.where(codes < 0, np.nan, codes)
         bad = ~np.isfinite(numbers.astype(np.float32))
         if self.task == "multilabel":
             bad |= (numbers != 0) & (numbers != 1)
         if bad.any():
             row = int(bad.argmax())
             must = "0 or 1" if self.task == "multilabel" else "a finite number"
+            must = " or ".join(pair) if pair else must
             raise DataError(
                 f"{where}, column '{values.name}', row {rows[row]}: holds {shorten(values[row], 40)}, but a label must "
                 f"be {must}; correct or remove the row"
@@ -208,8 +222,8 @@ def _guess_task(labels: Sequence[pl.Series]) -> tuple[TaskName, str]:
     import polars as pl
 
     if len(labels) > 1:
-        if all(_is_zero_or_one(values) for values in labels):
-            return "multilabel", "its columns hold 0 and 1 only"
+        if all(_is_zero_or_one(values) or _find_pair(values) for values in labels):
+            return "multilabel", f"each of its {len(labels)} columns holds two values"
         return "regression", f"it has {len(labels)} columns of numbers"
     values = labels[0].drop_nulls()
     if values.dtype == pl.List:
@@ -223,8 +237,8 @@ def _guess_task(labels: Sequence[pl.Series]) -> tuple[TaskName, str]:
         if not (values % 1 == 0).all():
             return "regression", "its values are numbers with fractions"
     distinct = values.n_unique()
-    if distinct > MOST_CLASSES:
-        return "regression", f"it has {distinct:,} different numbers"
+    if distinct > MOST_CLASSES or distinct > max(2, len(values) // 2):  # a class has several rows
+        return "regression", f"it has {distinct:,} different numbers in {len(values):,} rows"
     return "classification", f"it has {distinct} different whole numbers"
 
 
@@ -234,6 +248,19 @@ def _is_zero_or_one(values: pl.Series) -> bool:
     if values.dtype == pl.Boolean:
         return True
     return values.dtype.is_numeric() and bool(((values == 0) | (values == 1)).all())
+
+
+def _find_pair(values: pl.Series) -> tuple[str, str] | None:
+    """Return the two texts of a column, first the one that stands for 0; None of a column with others than two."""
+    import polars as pl
+
+    if values.dtype not in (pl.String, pl.Categorical):
+        return None
+    texts = sorted(values.drop_nulls().unique().cast(pl.String))
+    if len(texts) != 2:
+        return None
+    negative = texts[1].lower() in NEGATIVE or texts[0].lower() in POSITIVE
+    return (texts[1], texts[0]) if negative else (texts[0], texts[1])
 
 
 def _find_separator(texts: pl.Series) -> str | None:
@@ -253,16 +280,23 @@ def _make_columns(frame: pl.DataFrame, columns: tuple[str, ...], task: TaskName,
         raise DataError(
             f"{where}: {len(columns)} labels are a multilabel or regression task, not {task}; name one label"
         )
+    pairs = {}
     for values in (frame[name] for name in columns):
         place = f"{where}, column '{values.name}'"
-        if not (values.dtype.is_numeric() or _is_zero_or_one(values)):
-            raise DataError(
-                f"{place}: holds {shorten(values.drop_nulls()[0], 40)}; several labels must be numbers, or 0 and 1 "
-                "each: name one label, or write a column for each of its values"
-            )
         if values.drop_nulls().n_unique() == 1:
             raise DataError(f"{place}: has the same value in every row; leave it out of the labels")
-    return TableLabels(columns=columns, task="multilabel" if task == "multilabel" else "regression", names=columns)
+        if values.dtype.is_numeric() or _is_zero_or_one(values):
+            continue
+        pair = _find_pair(values) if task == "multilabel" else None
+        if pair is None:
+            row = int(values.is_not_null().arg_max() or 0)
+            raise DataError(
+                f"{place}, row {row + 1}: holds {shorten(values[row], 40)}; several labels must be numbers, or hold "
+                "two different values each, such as yes and no: leave the column out of the labels, or name it alone"
+            )
+        pairs[values.name] = pair
+    chosen: Task = "multilabel" if task == "multilabel" else "regression"
+    return TableLabels(columns=columns, task=chosen, names=columns, pairs=pairs)
 
 
 def _make_one(values: pl.Series, task: TaskName, where: str) -> TableLabels:

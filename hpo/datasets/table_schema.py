@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from hpo.datasets.columns import (
     Column,
     count_categories,
+    count_missing,
     count_values,
     describe_column,
     explain_missing,
     find_date_formats,
     find_misfit,
+    numbers_rows,
     parse_dates,
 )
 from hpo.datasets.features import Feature
@@ -243,7 +246,7 @@ def make_schema(
     names = [name for name in frame.columns if name not in labels.columns and name not in skip]
     mask = pl.Series(chosen)
     with ThreadPoolExecutor(CPUS) as pool:
-        made = list(pool.map(lambda name: _make_features(frame[name].filter(mask), name == time), names))
+        made = list(pool.map(lambda name: _make_features(frame[name], mask, name == time), names))
     columns = [column for column, _, _ in made]
     for column in columns:
         if column.kind == "mixed":
@@ -274,9 +277,27 @@ def _explain_misfit(values: pl.Series, where: str, rows: Array) -> DataError:
     )
 
 
-def _make_features(values: pl.Series, is_time: bool) -> tuple[Column, list[Feature], str]:
-    """Return what the training rows of a column hold, its features, and its date format."""
+def _describe_training(whole: pl.Series, mask: pl.Series) -> tuple[Column, pl.Series]:
+    """Return what the training rows (mask) of a column hold, and their values.
+
+    What numbers the rows of the file does not number those of a part of it, and a column that says nothing in the
+    training rows may have other values elsewhere.
+    """
+    values = whole.filter(mask)
     column = describe_column(values, count=False)
+    if column.kind == "number" and numbers_rows(whole):
+        return describe_column(whole, count=False), values
+    if column.kind == "constant" and describe_column(whole, count=False).kind != "constant":
+        others = len(whole) - count_missing(whole) - (len(values) - column.missing)
+        held = "one value" if column.missing < len(values) else "no value"
+        note = f"has {held} in the {len(values):,} training rows ({others:,} in the other rows); it is dropped"
+        return replace(column, note=note), values
+    return column, values
+
+
+def _make_features(whole: pl.Series, mask: pl.Series, is_time: bool) -> tuple[Column, list[Feature], str]:
+    """Return what the training rows (mask) of a column hold, its features, and its date format."""
+    column, values = _describe_training(whole, mask)
     name, missing = values.name, column.missing > 0
     if column.kind == "category":
         categories = _list_categories(values)

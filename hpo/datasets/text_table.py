@@ -130,12 +130,12 @@ def _read_names(path: Path, separator: str) -> list[str]:
     for position, name in enumerate(names, 1):
         if re.fullmatch(r"[+-]?\d+[.,]\d+", name.strip()):
             raise DataError(
-                f"{path}, line 1: holds the value {name} where the name of column {position} should stand; "
+                f"{path}: its first line holds the value {name} where the name of column {position} should stand; "
                 "put a line of column names above the rows"
             )
         if "\0" in name or "\ufffd" in name:
-            raise _encoding_error(path, 1)
-    return clean_names(names, f"{path}, line 1")
+            raise _encoding_error(path, separator)
+    return clean_names(names, f"{path}, the line of column names")
 
 
 def clean_names(names: Sequence[str], where: str) -> list[str]:
@@ -158,14 +158,16 @@ def _rows(path: Path, separator: str) -> Iterator[list[str]]:
         try:
             yield from (row for row in rows if row)
         except csv.Error as error:
-            raise DataError(f"{path}, line {rows.line_num}: cannot be read ({error}); correct it") from error
+            raise DataError(
+                f"{path}, row {max(0, rows.line_num - 1)}: cannot be read as text with columns; correct it"
+            ) from error
 
 
 def _explain(path: Path, separator: str, error: Exception) -> DataError:
     """Return a located error for what polars says of the file as a whole."""
     text = str(error)
     if "utf-8" in text.lower():
-        return _encoding_error(path)
+        return _encoding_error(path, separator)
     rows = _rows(path, separator)
     width = len(next(rows))
     for number, row in enumerate(rows, 1):
@@ -181,19 +183,12 @@ def _explain(path: Path, separator: str, error: Exception) -> DataError:
     return DataError(f"{path}: cannot be read as text with columns ({shorten(first_line(error), 200, quote=False)})")
 
 
-def _encoding_error(path: Path, line: int | None = None) -> DataError:
-    if line is None:
-        with path.open("rb") as file:
-            line = next((number for number, text in enumerate(file, 1) if not _is_utf8(text)), 1)
-    return DataError(f"{path}, line {line}: is not written in UTF-8; save the file again with that encoding")
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _encoding_error(path: Path, separator: str) -> DataError:
+    """Return the error of a file that is not UTF-8, with the first row that is not; row 0 is the column names."""
+    rows = enumerate(_rows(path, separator))
+    row = next((number for number, values in rows if any("\ufffd" in value for value in values)), 0)
+    place = f"row {row}" if row else "the line of column names"
+    return DataError(f"{path}, {place}: is not written in UTF-8; save the file again with that encoding")
 
 
 def _check_short_rows(path: Path, separator: str, frame: pl.DataFrame) -> None:

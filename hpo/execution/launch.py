@@ -14,7 +14,7 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.cohort_key import UNSTACKABLE
-from hpo.datasets import make_reference
+from hpo.datasets import check_unchanged, make_reference
 from hpo.datasets.memory_data import save_data
 from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import (
@@ -295,10 +295,12 @@ def run_workers(
     """Run a study with the workers of a backend, by default local processes, until no trial is left.
 
     Raises:
-        RequestError: the backend cannot start them.
+        RequestError: the backend cannot start them; or the study's data on this machine are missing or others.
         RunError: a worker failed, and the line has the last line of its log, and the log's path; or trials are left.
         StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
     """
+    if backend is None or isinstance(backend, Local):  # of other machines this one may not have the data
+        check_unchanged(study.definition.dataset)
     study.storage.retry_policy.stop_requested = should_stop
     study.start_clock()
     workers = (backend or Local()).start(study, options)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from hpo.errors import RequestError
 
-__all__ = ["atomic_folder", "check_new_folder", "remove_file", "write_atomically"]
+__all__ = ["absolute_path", "atomic_folder", "check_new_folder", "remove_file", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], *, sync: bool = True) -> None:
@@ -40,6 +40,11 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def absolute_path(path: Path) -> Path:
+    """Return a path from the root; symbolic links are followed only where `..` asks what they lead to."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def remove_file(path: Path) -> None:

@@ -11,6 +11,7 @@ from types import FrameType
 __all__ = [
     "LONGEST_MESSAGE",
     "first_line",
+    "format_number",
     "format_stack",
     "format_traceback",
     "locate_error",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 LONGEST_MESSAGE = 2000  # characters; MySQL's text holds 64 kB
+MOST_DIGITS = 1e15  # up to which a float is exact, and digits are easier to read than a power
 LONGEST_TRACE_LINE = 500
 FIRST_LINES, LAST_LINES = 60, 40  # of a traceback that are kept
 
@@ -55,6 +57,12 @@ def shorten(value: object, limit: int = 80, *, quote: bool = True) -> str:
 def quantity(count: int, noun: str) -> str:
     """Return a number with its noun, which has a plural in -s: `1 trial`, `2 trials`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def format_number(value: float) -> str:
+    """Return a number with six digits, and one from a million on as a whole number: 1637390, not 1.63739e+06."""
+    text = f"{value:.6g}"
+    return f"{value:.0f}" if "e+" in text and abs(value) < MOST_DIGITS else text
 
 
 def first_line(error: object) -> str:

@@ -67,3 +67,15 @@ def test_what_is_wrong_is_one_line(passengers, arguments, words):
     done = run_hpo("datasets", *arguments, cwd=passengers)
     assert done.returncode == 2
     assert words in done.stderr.strip().splitlines()[-1]
+
+
+def test_notes_stand_below_the_columns(tmp_path):
+    frame = pd.DataFrame({"price": np.arange(60) * 37_390.5, "sold": [f"2018-01-{i % 28 + 1:02}" for i in range(60)]})
+    frame.assign(street="paved").to_csv(tmp_path / "h.csv", index=False)
+    done = run_hpo("datasets", "h.csv", cwd=tmp_path)
+    assert "note: column 'street' has the same value in every row; it is dropped" in done.stderr
+    assert "dropped" not in done.stdout
+    assert "0 to 2206040" in done.stdout
+    assert "2018-01-01 to 2018-01-28\n" in done.stdout
+    done = run_hpo("datasets", "h.csv", "--label", "price", cwd=tmp_path)
+    assert done.stderr.count("column 'street'") == 1

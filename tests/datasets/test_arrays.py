@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 from torch.utils.data import TensorDataset
 
-from hpo.datasets import Dataset, DatasetSource
+from hpo.datasets import Dataset, DatasetSource, check_unchanged, make_reference
 from hpo.datasets.arrays import can_read, digest, read_source
 from hpo.errors import DataError
 
@@ -219,7 +219,10 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert "none.safetensors: " in refused(tmp_path / "none.safetensors")
     (tmp_path / "alone").mkdir()
     np.save(tmp_path / "alone/x.npy", X)
-    assert "has no labels among x of its train data" in refused(tmp_path / "alone/x.npy")
+    assert (
+        "holds one array of its train data, x, and no labels; give a .npz with X and y, or put y.npy beside x.npy"
+        in refused(tmp_path / "alone/x.npy")
+    )
     assert not can_read(tmp_path)
 
 
@@ -243,3 +246,16 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 )
 def test_arrays_that_cannot_be_used(tmp_path: Path, arrays: Any, options: Any, message: str) -> None:
     assert message in refused(save_npz(tmp_path, **arrays), **options)
+
+
+def test_a_changed_file_is_found_without_reading_samples(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez(path, x=np.random.default_rng(0).normal(size=(40, 2)), y=np.arange(40) % 2)
+    reference = make_reference(str(path))
+    check_unchanged(reference)
+    np.savez(path, x=np.zeros((41, 2)), y=np.arange(41) % 2)
+    with pytest.raises(DataError, match=r"d\.npz: is not the file that the study was made with"):
+        check_unchanged(reference)
+    path.unlink()
+    with pytest.raises(DataError, match=r"d\.npz: not found"):
+        check_unchanged(reference)

@@ -284,7 +284,7 @@ def test_another_npz_is_refused(npz):
 
 
 FAULTS = {
-    "keys": ({"y_train": None}, "has no labels among x_train of its train data; say which: label = …"),
+    "keys": ({"y_train": None}, "holds one array of its train data, x_train, and no labels; give a .npz with X and y"),
     "no training data": ({"x_train": None, "y_train": None}, "has no training data, but test data"),
     "count": ({"y_train": np.arange(39) % 4}, "40 samples but 39 labels"),
     "test count": ({"x_test": np.zeros((9, 5, 5), np.uint8)}, "test: 9 samples but 8 labels"),
@@ -299,7 +299,10 @@ FAULTS = {
     "dimensions": ({"x_train": np.zeros((40, 2, 5, 5, 3))}, "samples of shape (40, 2, 5, 5, 3)"),
     "channels first": ({"x_train": np.zeros((40, 3, 32, 32))}, "channels last"),
     "test shape": ({"x_test": np.zeros((8, 6, 5), np.uint8)}, "not (5, 5) as in train"),
-    "not finite": ({"x_train": np.full((40, 5, 5), np.nan)}, "not finite"),
+    "not finite": (
+        {"x_train": np.full((40, 5, 5), np.nan)},
+        "at (0, 0) of sample 0 is nan (counted from 0), and 1000 values of 40 samples",
+    ),
     "texts": ({"x_train": np.full((40, 5), "a")}, "must be numbers"),
     "empty": ({"x_train": np.zeros((0, 5, 5)), "y_train": np.zeros(0, int)}, "no samples"),
     "objects": ({"x_train": np.array([None] * 40)}, "x_train cannot be read"),

@@ -17,7 +17,7 @@ def test_images_with_classes() -> None:
             train=(x, y), test=lambda: (x[:2], y[:2]), classes=2, task="classification", output_names=("cat", "dog")
         )
     )
-    expected = "6 train, 2 test samples: colour images of 4x3 (height, width), uint8 from 0 to 200"
+    expected = "6 train, 2 test samples: colour images of 4x3 (height, width), uint8 from 0 to 200; task classification"
     assert described.summary == expected
     assert described.outputs == [{"class": "cat", "train": 2, "test": 1}, {"class": "dog", "train": 4, "test": 1}]
     assert [(each["row"], each["label"]) for each in described.samples] == [(1, "dog"), (2, "cat")]
@@ -28,7 +28,7 @@ def test_arrays_with_targets_and_labels() -> None:
     targets = np.array([[1, 5], [2, 6], [3, 7], [6, 8]], np.float32)
     rows = {"train": np.array([3, 5, 7, 9])}
     described = describe_dataset(Dataset(train=(x, targets), classes=2, task="regression", rows=rows))
-    assert described.summary == "4 train samples: 2 features, float32 from 0 to 7"
+    assert described.summary == "4 train samples: 2 features, float32 from 0 to 7; task regression"
     first = {"target": "0", "lowest": 1.0, "median": 2.5, "mean": 3.0, "highest": 6.0}
     assert described.outputs[0] == first
     assert described.samples[1] == {"row": 5, "label": "2 6", "sample": "2 3"}

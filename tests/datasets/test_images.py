@@ -64,11 +64,13 @@ def test_each_image_is_in_one_part_with_its_class(tmp_path: Path) -> None:
             assert label == (row > 5)
     assert np.bincount(test_y).tolist() == [1, 1]  # stratified
     assert dataset.notes == (
-        "task classification, because its labels are texts; say task = … for another",
+        "task classification: to predict the label, because its labels are texts; say task = … for another",
         "test: 2 of 10 samples are held out (drawn at random, stratified); say test = … for a file or another share",
     )
     assert len(read(tmp_path / "pets", test=0.4).test()[1]) == 4
-    assert read(tmp_path / "pets", test=0.4, task="classification").notes == ()
+    assert read(tmp_path / "pets", test=0.4, task="classification").notes == (
+        "test: 4 of 10 samples are held out (drawn at random, stratified)",
+    )
 
 
 def test_parts_below_the_folder(tmp_path: Path) -> None:

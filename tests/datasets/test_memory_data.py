@@ -11,7 +11,7 @@ import pytest
 
 from hpo.datasets import load, make_reference
 from hpo.datasets.memory_data import save_data
-from hpo.errors import DefinitionError
+from hpo.errors import DataError, DefinitionError
 
 RNG = np.random.default_rng(0)
 FRAME = pd.DataFrame({"area": RNG.normal(size=60), "kind": RNG.choice(["a", "b"], 60), "price": RNG.normal(size=60)})
@@ -52,3 +52,20 @@ def test_what_is_no_data_is_one_line(data: object) -> None:
     with pytest.raises(DefinitionError) as caught:
         save_data(data)
     assert "\n" not in str(caught.value)
+
+
+def test_errors_call_data_in_memory_what_they_are() -> None:
+    with pytest.raises(DataError, match=r'^the DataFrame: which column is predicted\? Say label = "…"; its columns'):
+        make_reference(save_data(FRAME))
+    with pytest.raises(DataError, match=r"^the DataFrame: has no column 'prize'; did you mean 'price'\?"):
+        make_reference({"path": save_data(FRAME), "label": "prize"})
+    with pytest.raises(DataError, match=r"^the arrays \(X, y\), train: feature 1 of sample 2 is nan"):
+        make_reference(save_data((np.where(np.arange(120).reshape(60, 2) == 5, np.nan, 1.0), np.arange(60) % 2)))
+
+
+@pytest.mark.parametrize("value", [object(), {}], ids=["object", "dict"])
+def test_a_column_that_cannot_be_saved_is_named(value: object) -> None:
+    with pytest.raises(
+        DefinitionError, match=f"column 'odd' of the DataFrame holds values of the type {type(value).__name__},"
+    ):
+        save_data(FRAME.assign(odd=[value] * len(FRAME)))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hpo.datasets.reference import make_reference
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table import digest, read_frame, read_rows, read_source
 from hpo.datasets.table_file import read_table
@@ -270,6 +271,13 @@ def test_several_targets_and_several_labels(table):
     flags = read(table(frame), "garden", "flag", test=0)
     assert (flags.task, flags.train[1].dtype) == ("multilabel", np.float32)
     np.testing.assert_array_equal(flags.train[1], frame[["garden", "flag"]])
+    words = frame.assign(garden=frame["garden"].map({True: "Yes", False: "absent"}))
+    named = read(table(words), "garden", "flag", test=0)
+    np.testing.assert_array_equal(named.train[1], flags.train[1])
+    assert "column 'garden': Yes is 1, absent is 0" in named.notes
+    words.loc[3, "garden"] = "maybe"
+    refused(lambda: read(table(words), "garden", "flag"), "'garden', row 1", "two different values")
+    refused(lambda: named.schema.labels.read(pl.DataFrame(words), "new"), "'garden', row 4", "'maybe'", "absent or Yes")
 
 
 @pytest.mark.parametrize("separator", ["|", "; ", None])
@@ -288,7 +296,7 @@ def test_rows_without_a_label_are_left_out(table):
     dataset = read(table(frame), "price", test=0)
     assert len(dataset.train[0]) == N - 2
     assert 5 not in dataset.rows["train"]
-    assert "2 rows without a label left out, first row 5" in dataset.notes
+    assert any(note.startswith("2 rows have no label and are left out (the first is row 5)") for note in dataset.notes)
 
 
 # ---- Parts and roles
@@ -376,12 +384,12 @@ FAULTS = {
     "date as label": ("d,y\n" + "0,2020-01-02\n1,2020-01-03\n" * 20, {}, ["'y'", "dates"]),
     "empty": ("", {}, ["is empty"]),
     "header alone": ("a,y\n", {}, ["no rows"]),
-    "no header": ("1.5,2,0\n2,3,1\n", {}, ["line 1", "1.5", "column names"]),
+    "no header": ("1.5,2,0\n2,3,1\n", {}, ["its first line", "1.5", "column names"]),
     "short row": (ROWS + "1,x1\n", {}, ["row 31", "2 values", "3 columns"]),
     "long row": (ROWS + "1,x1,0,1\n", {}, ["row 31", "4 values", "3 columns"]),
-    "encoding": (ROWS.encode() + b"1,\xe9,0\n", {}, ["line 32", "UTF-8"]),
+    "encoding": (ROWS.encode() + b"1,\xe9,0\n", {}, ["row 31:", "UTF-8"]),
     "utf-16": (ROWS.encode("utf-16"), {}, ["UTF-8"]),
-    "two names": ("a,a,y\n1,2,0\n", {}, ["line 1", "two columns are called 'a'"]),
+    "two names": ("a,a,y\n1,2,0\n", {}, ["the line of column names", "two columns are called 'a'"]),
     "quotation": (ROWS + '"1,x1,0\n' * 3, {}, ["quotation mark"]),
     "nothing to learn": ("a,y\n" + "1,0\n1,1\n" * 20, {}, ["no column to learn from", "'a' has the same value"]),
     "texts as labels": (ROWS, {"label": ("b", "y")}, ["'b'", "must be numbers"]),
@@ -443,3 +451,45 @@ def test_dates_of_parquet(table):
     np.testing.assert_allclose(dataset.train[0][:, names.index("sold")], expected, rtol=1e-6)
     assert "sold.hour_cos" in names
     np.testing.assert_array_equal(read_rows(path, dataset.schema)[0], dataset.train[0])
+
+
+# ---- Few rows
+
+
+def test_few_rows_are_enough_or_refused_by_name(table):
+    few = houses().head(10)
+    dataset = read(table(few), "price")
+    assert (dataset.task, len(dataset.train[1]), len(dataset.test[1])) == ("regression", 8, 2)
+    whole = read(table(few.assign(price=few["price"].round() * 1000 + np.arange(10))), "price")
+    assert whole.task == "regression"
+    refused(lambda: read(table(few.head(1)), "price"), "houses.csv: 1 row is too few")
+    refused(lambda: read(table(few.head(2)), "price"), "houses.csv: 2 rows are too few", "a test and a validation part")
+    path = str(table(few.head(4)))
+    refused(lambda: make_reference({"path": path, "label": "price"}), "4 rows are too few", "give at least 5")
+    make_reference({"path": str(table(few.head(5))), "label": "price"})
+    refused(lambda: read(table(few.assign(zone=list("abcdefghij"))), "zone"), "houses.csv: 10 samples of 10 classes")
+
+
+def test_an_own_share_is_said_in_short(table):
+    frame = houses()
+    for options, how in (
+        ({}, "drawn at random"),
+        ({"group": "zone"}, "whole groups"),
+        ({"time": "sold"}, "the latest"),
+    ):
+        notes = read(table(frame), "price", test=0.2, **options).notes
+        (note,) = [each for each in notes if each.startswith("test: ")]
+        assert f"rows are held out ({how}" in note
+        assert "say test" not in note
+
+
+def test_what_is_said_of_a_column_is_true_of_all_rows(table):
+    rows = pd.DataFrame({"n": np.arange(N), "a": RNG.normal(size=N), "t": np.arange(N), "y": [0, 1] * (N // 2)})
+    rows["rare"] = [*[None] * (N - 1), 3.5]
+    dataset = read(table(rows), "y", time="t")
+    assert [each.name for each in dataset.features] == ["a"]
+    assert "column 'rare' has no value in the 96 training rows (1 in the other rows); it is dropped" in dataset.notes
+    assert "column 'n' numbers the rows; it is dropped" in dataset.notes
+    rows["rare"] = [*[1.0] * (N - 2), 3.5, 4.5]
+    (note,) = [each for each in read(table(rows), "y", time="t").notes if "rare" in each]
+    assert "has one value in the 96 training rows (24 in the other rows)" in note

@@ -57,3 +57,15 @@ def test_launch_prints_it_before_it_begins(tmp_path: Path) -> None:
     assert again.stderr.startswith(line)
     without = run_hpo("launch", "./one.toml", "--set", "optimizer=sgd", "--name", "two", "--dry-run", cwd=tmp_path)
     assert without.stderr == ""
+
+
+def test_data_that_changed_are_found_before_a_worker_starts(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("a,y\n" + "".join(f"{i % 7},{i % 2}\n" for i in range(60)))
+    launch = ["launch", "--dataset", "d.csv", "--label", "y", "quickstart", "--name", "data", "--workers", "0"]
+    assert run_hpo(*launch, cwd=tmp_path).returncode == 0
+    path.write_text("a,y\n" + "".join(f"{i % 9},{i % 2}\n" for i in range(60)))
+    done = run_hpo("launch", "data", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "d.csv: is not the file that the study was made with" in done.stderr
+    assert "worker" not in done.stderr.splitlines()[-1]

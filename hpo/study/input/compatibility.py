@@ -38,7 +38,7 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
         held_out = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
         if config.validation and not 1 <= held_out < dataset.samples:
             raise ConfigError(
-                f"validation = {config.validation:g}: takes {held_out:g} of {dataset.samples} training samples"
+                f"validation = {config.validation:.4g}: takes {held_out:g} of {dataset.samples} training samples"
             )
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
