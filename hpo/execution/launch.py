@@ -43,7 +43,7 @@ from hpo.study.input.study_file import check_first, parse_budget, parse_definiti
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
-from hpo.utils.home import default_storage, home
+from hpo.utils.home import default_storage, home, yield_cores
 
 __all__ = [
     "TOP",
@@ -336,6 +336,7 @@ def run_study(
     if options.workers == 0:
         return
     if options.workers == 1 and backend is None:
+        yield_cores()
         import torch
 
         from hpo.execution.worker import Worker
