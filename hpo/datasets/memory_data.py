@@ -73,7 +73,7 @@ def _save_samples(data: object) -> Path:
             "dataset: its samples do not fit in memory; register a function that returns hpo.Dataset(train=…, "
             "validation=…, classes=…), with @hpo.dataset"
         )
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", test)):
         if part is not None:
             x, y = cast(tuple[Any, Any], part)
