@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 
+SHORTEST_BEGINNING = 4  # characters of a name that stand for the whole of it
+
+
 class HpoError(Exception):
     """Base of all errors that this package raises on purpose."""
 
@@ -164,8 +167,14 @@ class UserExitError(RunError):
 
 
 def find_closest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name that is most similar to `name`, or None if none is similar."""
-    matches = difflib.get_close_matches(name.lower(), list(valid), n=1, cutoff=0.6)
+    """Return the valid name that is most similar to `name`, or None if none is similar.
+
+    A name that goes on where this one ends comes first: who writes `val_f1` has left `_macro` out.
+    """
+    names, lower = list(valid), name.lower()
+    if len(lower) >= SHORTEST_BEGINNING and (longer := [each for each in names if each.startswith(lower)]):
+        return min(longer, key=lambda each: (len(each), each))
+    matches = difflib.get_close_matches(lower, names, n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

@@ -70,6 +70,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     summary["work"] = results.work.text if results.work else None
     if not study.definition.configured and summary["best"]:
         summary["best"]["steps"] = summary["best"].pop("epochs_done")
+    if summary["best"] and summary["baseline"] and summary["best"]["number"] == summary["baseline"]["number"]:
+        summary["baseline"] = f"trial {summary['best']['number']}, the best"
     print_tree(
         {key: value for key, value in summary.items() if key not in ("name", "definition", "objectives", *tables)}
     )

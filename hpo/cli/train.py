@@ -69,29 +69,31 @@ def train(
     from hpo.training.settings import TrainSettings
 
     with StopRequest() as stop:
+        settings = TrainSettings(
+            monitor=request.objective.metric,
+            direction=request.objective.direction,
+            metrics=[registry.metrics.get(request.objective.metric)],
+            should_stop=stop,
+        )
         result = standalone.train_config(
             request.config,
             request.dataset,
             out or make_folder(home() / "train") / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"),
-            settings=TrainSettings(
-                monitor=request.objective.metric,
-                direction=request.objective.direction,
-                metrics=[registry.metrics.get(request.objective.metric)],
-                should_stop=stop,
-            ),
+            settings=settings,
             device=device,
             threads=threads or cores(),
             test=test,
         )
-    _print_result(result.outcome, request.config.epochs, result.out)
+    monitor = settings.resolve(request.config, 1).monitor  # with samples to validate on, by which it is the best
+    _print_result(result.outcome, request.config.epochs, result.out, monitor or request.objective.metric)
     for name, value in (result.test or {}).items():
         click.echo(f"test_{name} {value:.4f}")
     click.echo(f"written to {result.out}")
     return stop.exit_code
 
 
-def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
-    """Print the metrics of the epoch that was kept.
+def _print_result(result: TrainResult, epochs: int, out: Path, monitor: str) -> None:
+    """Print the metrics of the epoch that was kept; first the one by which it is the best.
 
     Raises:
         RunError: the training diverged.
@@ -109,4 +111,7 @@ def _print_result(result: TrainResult, epochs: int, out: Path) -> None:
         shown = [name for each in fixed if (name := f"{split}_{each}") in best]
         shown += [name for name in best if name in BUILTIN_METRICS and name not in shown and split == "val"]
         shown = shown or [name for name in best if name not in ("epoch", "seconds")]  # of a loop of the user's own
-        click.echo(f"{which} epoch {result.best_epoch}: {', '.join(f'{name} {best[name]:.4f}' for name in shown)}")
+        shown.sort(key=lambda name: name != monitor)
+        by = f" by {monitor}" if which == "best" and monitor in best else ""
+        values = ", ".join(f"{name} {best[name]:.4f}" for name in shown)
+        click.echo(f"{which} epoch {result.best_epoch}{by}: {values}")

@@ -21,7 +21,7 @@ from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
 from hpo.utils.text import locate_error, shorten, summarize_error
 
-__all__ = ["Samples", "is_map_style", "make_dataset", "read_parts"]
+__all__ = ["Samples", "is_map_style", "is_torch", "make_dataset", "read_parts"]
 
 log = logging.getLogger("hpo.datasets")
 Array = np.ndarray[Any, Any]
@@ -35,6 +35,11 @@ PROBES = 8  # samples whose size stands for that of all
 def is_map_style(value: object) -> bool:
     """Return whether a value is a data set of torch's whose samples have numbers."""
     return _is_torch(value, "Dataset") and not _is_torch(value, "IterableDataset")
+
+
+def is_torch(value: object) -> bool:
+    """Return whether a value is a data set of torch's of any kind, or a loader of one."""
+    return _is_torch(value, "Dataset") or _is_torch(value, "DataLoader")
 
 
 def _is_torch(value: object, kind: str) -> bool:

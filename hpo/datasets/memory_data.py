@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from hpo.datasets.dataset import Dataset, is_split
+from hpo.datasets.map_style import is_torch, make_dataset, read_parts
 from hpo.errors import DataError, DefinitionError
 from hpo.utils.files import write_atomically
 from hpo.utils.home import home, make_folder
@@ -27,16 +29,22 @@ def save_data(data: object) -> object:
     """Return a data set as a study file names it; one in memory is saved, under a name that follows from its content.
 
     Args:
-        data: a pandas or polars DataFrame; a tuple `(X, y)` of arrays, or of a DataFrame and a column or an array;
+        data: a pandas or polars DataFrame; a tuple `(X, y)` of arrays, or of a DataFrame and a column or an array; a
+            map-style data set of torch's, or a dict or tuple of them, see `hpo.datasets.map_style.make_dataset`;
             anything else is returned as it is: a name, a path, a table of path and options.
 
     Raises:
         DefinitionError: it cannot be saved.
+        DataError: samples of a map-style data set cannot be read, or do not fit in memory.
     """
-    if isinstance(data, str | Mapping | None) or hasattr(data, "sha256"):
+    if isinstance(data, str | None) or hasattr(data, "sha256"):
         return data
     if isinstance(data, Path):
         return str(data)
+    if _holds_samples(data):
+        return str(_save_samples(data))
+    if isinstance(data, Mapping):
+        return data
     try:
         if isinstance(data, tuple) and len(data) == 2 and not _is_frame(data[0]):
             return str(_save("arrays", ".npz", lambda file: np.savez(file, X=_to_array(data[0]), y=_to_array(data[1]))))
@@ -53,8 +61,35 @@ def save_data(data: object) -> object:
             ) from error
         raise DefinitionError(f"dataset: {type(data).__name__} cannot be saved: {summarize_error(error)}") from error
     raise DefinitionError(
-        f"dataset = {shorten(type(data).__name__)}: give a name, a path, a DataFrame, or a tuple (X, y) of arrays"
+        f"dataset = {shorten(type(data).__name__)}: give a name, a path, a DataFrame, a tuple (X, y) of "
+        "arrays, or a torch.utils.data.Dataset that has its samples by number"
     )
+
+
+def _holds_samples(data: object) -> bool:
+    """Return whether it is a data set of torch's, or a dict or tuple of them."""
+    parts = data.values() if isinstance(data, Mapping) else data if isinstance(data, tuple) else [data]
+    return any(map(is_torch, parts))
+
+
+def _save_samples(data: object) -> Path:
+    """Read the samples of map-style data sets into arrays, and save these under the names of their parts."""
+    try:
+        dataset = read_parts(cast(Dataset, make_dataset(data, "dataset")), "dataset")
+        test = dataset.test() if callable(dataset.test) else dataset.test
+    except DataError as error:
+        raise DataError(f"{error}; or register a function that returns it, with @hpo.dataset") from error
+    if not is_split(dataset.train):
+        raise DataError(
+            "dataset: its samples do not fit in memory; register a function that returns hpo.Dataset(train=…, "
+            "validation=…, classes=…), with @hpo.dataset"
+        )
+    arrays: dict[str, Any] = {}
+    for name, part in (("train", dataset.train), ("validation", dataset.validation), ("test", test)):
+        if part is not None:
+            x, y = cast(tuple[Any, Any], part)
+            arrays |= {f"x_{name}": _to_array(x), f"y_{name}": _to_array(y)}
+    return _save("samples", ".npz", lambda file: np.savez(file, **arrays))
 
 
 def _is_frame(value: object) -> bool:

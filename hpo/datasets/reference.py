@@ -281,7 +281,9 @@ def _registered_reference(name: str, source: DatasetSource | None) -> DatasetRef
             f"dataset, {wrong[0]}: is for files; '{name}' is registered, and its function decides that"
         )
     if not entry.builtin:
-        return DatasetReference(name=name, module=entry.module, task=(source and source.task) or entry.task)
+        return DatasetReference(name=name, module=entry.module, task=(source and source.asked_task) or entry.task)
+    if source is not None and source.asked_task not in (None, entry.task):
+        raise DefinitionError(f"dataset, task = '{source.task}': the labels of {name} are for {entry.task}")
     if name == registry.NO_DATA:
         return DatasetReference(name=name)
     data = IDX[name]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from hpo.config.choices import Task
+from hpo.config.trial_config import all_parameters
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.utils.documents import parse_toml
 from hpo.utils.files import absolute_path
@@ -108,6 +109,11 @@ def parse_source(value: object) -> tuple[str, DatasetSource | None]:
     if not isinstance(name, str):
         raise DefinitionError(f"dataset = {shorten(value)}: has no path; write it as {EXAMPLE}")
     for key in options:
+        if key not in DatasetSource.model_fields and key in all_parameters():
+            raise DefinitionError(
+                f"dataset, {key}: is a parameter of training, no option of a data set; write it under [parameters] of "
+                f"a study file, or as --set {key}=…"
+            )
         if key not in DatasetSource.model_fields:
             raise DefinitionError(
                 f"dataset: {describe_unknown('key', str(key), ['path', *DatasetSource.model_fields])}"

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from hpo.errors import RegistryError, RequestError, RunError, StudyForeignError
+from hpo.errors import RequestError, RunError, StudyForeignError
 from hpo.execution.objective_function import (
     ObjectiveFunction,
     check_function,
@@ -109,7 +109,7 @@ def refuse_seedless(study: Study) -> Iterator[None]:
     present = {each.name for each in evaluation_studies(study)}
     try:
         yield
-    except (RegistryError, RunError) as error:
+    except (RequestError, RunError) as error:
         if SEEDLESS not in str(error):
             raise
         for each in evaluation_studies(study):

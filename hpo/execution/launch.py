@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.cohort_key import UNSTACKABLE
-from hpo.datasets import check_unchanged, make_reference
+from hpo.datasets import DatasetReference, check_unchanged, make_reference
 from hpo.datasets.memory_data import save_data
 from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import (
@@ -29,6 +30,7 @@ from hpo.errors import (
 from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
+from hpo.execution.backends.process import find_refusal
 from hpo.execution.loss import explain_loss
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
@@ -38,12 +40,13 @@ from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
 from hpo.study.input import templates
-from hpo.study.input.adapted_study import explain_adaptation
+from hpo.study.input.adapted_study import FIRST, explain_adaptation
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
-from hpo.utils.home import default_storage, home
+from hpo.utils.home import default_storage, home, yield_cores
+from hpo.utils.paths import ROOM, is_name
 
 __all__ = [
     "TOP",
@@ -117,6 +120,13 @@ def plan_launch(
         keys["dataset"] = make_reference(keys["dataset"])  # relative to this folder, wherever the study file lies
     source = warm_start if isinstance(warm_start, str) else None
     check_top(top, source)
+    first: list[str] = []
+    if study is None and keys.get("dataset") is not None and not keys.get("name"):
+        keys["name"] = _name_after(keys["dataset"])
+        first.append(f"study {keys['name']}: named after the data; give it another name with name=…")
+    if study is None and keys.get("dataset") is not None and not parameters and keys.get("space") is None:
+        study = FIRST
+        first.append(f"no study, space or parameters are given: it is the template {FIRST}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return _add_code_notices(_add_cohort_notice(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
@@ -124,8 +134,19 @@ def plan_launch(
         stored.check_growth(keys["trials"])
     if source is not None:
         plan = add_warm_start(plan, storage, WarmFrom(study=source, top=top or TOP))
-    plan = replace(plan, notices=(*_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices))
+    plan = replace(
+        plan, notices=(*first, *_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices)
+    )
     return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
+
+
+def _name_after(dataset: DatasetReference) -> str:
+    """Name a study after its file or data set; data that lay in memory have no name of their own."""
+    path = Path(dataset.name)
+    if path.parent == home() / "datasets":
+        return FIRST
+    stem = re.sub(r"[^\w .+@=,-]", "-", path.stem).strip(" .+@=,-")
+    return stem if is_name(stem, ROOM) else FIRST
 
 
 def _describe_data(
@@ -295,7 +316,8 @@ def run_workers(
     """Run a study with the workers of a backend, by default local processes, until no trial is left.
 
     Raises:
-        RequestError: the backend cannot start them; or the study's data on this machine are missing or others.
+        RequestError: the backend cannot start them; the study's data on this machine are missing or others; or all have
+            refused what the study asks for, in their own line.
         RunError: a worker failed, and the line has the last line of its log, and the log's path; or trials are left.
         StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
     """
@@ -312,6 +334,9 @@ def run_workers(
         return
     left = 0 if study.stop_reason() else study.remaining()
     rest = f"{describe_rest(left, study.budget.trials)}; launch again to go on with {'it' if left == 1 else 'them'}"
+    refusals = [find_refusal(failure) for failure in failures]
+    if left and refusals and None not in refusals:  # another launch would end alike
+        raise RequestError("; ".join(dict.fromkeys(filter(None, refusals))))
     if failures:
         raise RunError("; ".join([*failures, *([rest] if left else [])]))
     if left:
@@ -338,6 +363,7 @@ def run_study(
     if options.workers == 0:
         return
     if options.workers == 1 and backend is None:
+        yield_cores()
         import torch
 
         from hpo.execution.worker import Worker
@@ -394,9 +420,11 @@ def launch(
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
         top: number of its best trials; by default 5.
-        keywords: `dataset`: a name, a path, a pandas or polars DataFrame, or arrays `(X, y)`; with `label` and `drop`,
-            columns of a table; the options of workers below, and the other keys of a study file: name, objective,
-            trials, timeout, trial_timeout, target, sampler, pruner, seed, baseline, …
+        keywords: `dataset`: a name, a path, a pandas or polars DataFrame, arrays `(X, y)`, or
+            a map-style data set of torch's, or a dict of them by part; with `label` and `drop`, columns of a table.
+            Without a study, space and parameters the template quickstart is launched on it; without a name the study
+            has that of the file, or quickstart. The options of workers below, and the other keys of a study file: name,
+            objective, trials, timeout, trial_timeout, target, sampler, pruner, seed, baseline, …
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.

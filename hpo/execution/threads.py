@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
 
-from hpo.study import Study
+import numpy as np
+
+from hpo.config.model_size import count_dense_parameters, resolve_width
+from hpo.study import Definition, Study
 from hpo.utils.home import cores
 
 __all__ = ["THREADS", "choose_threads"]
 
 log = logging.getLogger("hpo.study")
+DENSE = ("mlp", "resnet_tabular", "autoencoder")
+SMALL = 30_000_000  # products of a layer's inputs and weights in a step, which one core does in about 3 ms
+PROBES = 64  # configurations that stand for a space
 THREADS = "hpo:threads"  # a study's user attribute
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -25,12 +32,13 @@ def choose_threads(study: Study, given: int | None, default: Callable[[], int]) 
     Args:
         study: the study.
         given: the number that an option asks for; without one, that of `OMP_NUM_THREADS` or `MKL_NUM_THREADS` counts.
-        default: called for the number of a study that has none yet, where nothing asks for one.
+        default: called for the number of a study that has none yet, where nothing asks for one, and whose models are
+            large enough to gain by more than one.
     """
     asked, source = (given, "--cpus") if given else _environment_threads()
     stored = _stored_threads(study)
     if stored is None:
-        chosen = asked or default()
+        chosen = asked or (1 if _trains_small_models(study.definition) else default())
         if study.storage.update_study(study.id, {THREADS: None}, {THREADS: chosen}):
             return chosen
         stored = _stored_threads(study) or chosen  # another worker was faster
@@ -45,6 +53,27 @@ def choose_threads(study: Study, given: int | None, default: Callable[[], int]) 
             study.name, stored, cores(),
         )  # fmt: skip
     return asked or stored
+
+
+def _trains_small_models(definition: Definition) -> bool:
+    """Return whether one thread is as fast as several for all models of a study, as far as their sizes are known.
+
+    Where other programs want the cores, it is much faster.
+    """
+    shape = definition.dataset.shape
+    if shape is None or not definition.configured or definition.learned or definition.evaluation is not None:
+        return False
+    space = definition.space
+    drawn = [np.random.default_rng(number).random(len(space.varied)).tolist() for number in range(PROBES)]
+    configs = [definition.config(space.values(space.draw(place))) for place in drawn]
+    if any(config.model not in DENSE for config in configs):
+        return False
+    outputs = max(1, len(definition.dataset.output_names))
+    return all(
+        config.batch_size * count_dense_parameters(resolve_width(config, shape, outputs), math.prod(shape), outputs)
+        <= SMALL
+        for config in configs
+    )
 
 
 def _environment_threads() -> tuple[int | None, str]:

@@ -325,7 +325,9 @@ class Definition(_Frozen):
         stored, requested = _comparable(self), _comparable(other)
         if other.warm_from is None:
             del stored["warm_from"], requested["warm_from"]
-        return _differences(stored, requested)
+        if stored.pop("dataset") == requested.pop("dataset"):
+            return _differences(stored, requested)
+        return [_describe_other_data(self.dataset, other.dataset), *_differences(stored, requested)]
 
 
 def _get_entry(kind: str, name: str, module: str) -> registry.Entry:
@@ -351,6 +353,27 @@ def _comparable(definition: Definition) -> dict[str, Any]:
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
     return data
+
+
+def _describe_other_data(stored: DatasetReference, requested: DatasetReference) -> str:
+    """Say that a study has other data, by what a person can see of them."""
+    named, asked = (_describe_data(stored, full=False), _describe_data(requested, full=False))
+    if named == asked:  # of the same name and labels
+        named, asked = (_describe_data(stored, full=True), _describe_data(requested, full=True))
+    if named == asked:
+        return f"dataset: {asked} has other content than the study's, of the same name"
+    return f"dataset: another one, {asked} (stored: {named})"
+
+
+def _describe_data(dataset: DatasetReference, *, full: bool) -> str:
+    """Return a data set's name and labels; in full with its other options, task and number of samples."""
+    name = Path(dataset.name).name if dataset.sha256 else dataset.name
+    options = {} if dataset.source is None else dataset.source.model_dump(mode="json", exclude_defaults=True)
+    shown = {key: value for key, value in options.items() if full or key == "label"}
+    if full:
+        shown |= {"task": dataset.task, "samples": dataset.samples, "module": dataset.module}
+    values = {key: " and ".join(map(str, value)) if isinstance(value, list) else value for key, value in shown.items()}
+    return ", ".join([name, *(f"{key} {value}" for key, value in values.items() if value is not None)])
 
 
 def _differences(stored: Any, requested: Any, key: str = "") -> list[str]:

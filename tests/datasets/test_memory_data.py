@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from hpo.datasets import load, make_reference
 from hpo.datasets.memory_data import save_data
@@ -40,6 +42,28 @@ def test_a_frame_with_its_labels_apart(labels: object) -> None:
 def test_arrays(y: np.ndarray, task: str) -> None:
     reference = make_reference(save_data((RNG.normal(size=(60, 4)), y)))
     assert (reference.task, reference.shape, reference.samples) == (task, (4,), 48)
+
+
+def test_map_style_data_sets_are_saved_as_arrays() -> None:
+    x, y = torch.randn(60, 3), torch.randn(60)
+    whole = make_reference(save_data(TensorDataset(x, y)))
+    assert (whole.task, whole.shape, whole.samples) == ("regression", (3,), 48)
+    parts = [TensorDataset(x[rows], y[rows]) for rows in (slice(40), slice(40, 50), slice(50, 60))]
+    for data in (dict(zip(("train", "validation", "test"), parts, strict=True)), tuple(parts)):
+        dataset = load(make_reference(save_data(data)))
+        np.testing.assert_array_equal(np.asarray(dataset.train[0]), x[:40].numpy())
+        np.testing.assert_array_equal(np.asarray(dataset.validation[0]), x[40:50].numpy())
+        assert callable(dataset.test)
+        np.testing.assert_array_equal(np.ravel(dataset.test()[1]), y[50:].numpy())
+
+
+def test_data_sets_that_cannot_be_saved_are_told_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = TensorDataset(torch.randn(60, 3), torch.randn(60))
+    with pytest.raises(DataError, match=r"return the data set that it reads .*@hpo.dataset"):
+        save_data(DataLoader(data))
+    monkeypatch.setattr("hpo.datasets.map_style.free_memory", lambda: 1000)
+    with pytest.raises(DataError, match=r"^dataset, train: 60 samples take .*register a function that returns it"):
+        save_data(data)
 
 
 def test_what_names_data_is_left_as_it_is(tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from hpo.datasets.memory_data import save_data
+from hpo.errors import RequestError
 from hpo.execution.launch import plan_launch
 from hpo.study.slots import fixed_trials
 from tests.data import small_npz
@@ -69,3 +74,26 @@ def test_data_that_changed_are_found_before_a_worker_starts(tmp_path: Path) -> N
     assert done.returncode == 2
     assert "d.csv: is not the file that the study was made with" in done.stderr
     assert "worker" not in done.stderr.splitlines()[-1]
+
+
+def test_a_call_with_data_alone_is_the_quickstart_under_the_name_of_the_file(tmp_path: Path) -> None:
+    storage, data = f"sqlite:///{tmp_path / 'none.db'}", str(small_npz(tmp_path / "small.npz"))
+    plan = plan_launch(None, storage, dataset=data)
+    assert plan.name == "small"
+    assert plan.notices[:2] == (
+        "study small: named after the data; give it another name with name=…",
+        "no study, space or parameters are given: it is the template quickstart",
+    )
+    template = plan_launch("quickstart", storage, dataset=data)
+    assert (plan.definition, plan.budget) == (template.definition, template.budget)
+    own = plan_launch(None, storage, dataset=data, parameters={"learning_rate": [0.1, 0.2]})
+    assert (own.name, len(own.definition.space.varied)) == ("small", 1)
+    with pytest.raises(RequestError, match="needs a name"):
+        plan_launch(None, storage, parameters={"learning_rate": [0.1, 0.2]})
+
+
+def test_data_of_a_session_have_no_name_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_HOME", str(tmp_path))
+    random = np.random.default_rng(0)
+    data = save_data((random.random((60, 4)), random.random(60)))
+    assert plan_launch(None, f"sqlite:///{tmp_path / 'none.db'}", dataset=data).name == "quickstart"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,16 @@ from hpo.execution import threads
 from hpo.execution.threads import THREADS, choose_threads
 from hpo.execution.worker import cores_per_worker
 from hpo.study import Study, StudyStorage
-from tests.study.helpers import holder, make_study
+from hpo.utils.home import yield_cores
+from tests.data import small_npz
+from tests.study.helpers import SPACE, holder, make_study
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
     for name in threads.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    return make_study(tmp_path)
+    return make_study(tmp_path, parameters={**SPACE, "widths": "4096-4096"})  # which gain by more than one thread
 
 
 def test_the_first_choice_is_kept_whoever_lives(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +99,29 @@ def test_hpo_worker_stores_it(study: Study, monkeypatch: pytest.MonkeyPatch) -> 
         assert caught.value.code == 0
     assert chosen == [3, 3]
     assert StudyStorage(url).get_study_user_attrs(study.id)[THREADS] == 3
+
+
+def test_small_models_get_one_thread_and_larger_ones_their_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in threads.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    data = str(small_npz(tmp_path / "small.npz"))
+    for widths, expected in (("8-8", 1), ("4096-4096", 4)):
+        parameters = {"learning_rate": {"low": 0.01, "high": 0.1}, "widths": widths}
+        made = make_study(tmp_path, widths, dataset=data, parameters=parameters)
+        assert choose_threads(made, None, lambda: 4) == expected
+        assert choose_threads(made, None, lambda: 2) == expected
+        assert choose_threads(made, 3, lambda: 2) == 3
+
+
+def test_a_command_lets_waiting_threads_sleep_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    yield_cores()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"

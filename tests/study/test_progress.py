@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hpo.errors import RunError
 from hpo.execution.evaluate import check_results
 from hpo.study import Study
 from hpo.study.attributes import DEADLINE
-from hpo.study.operations.progress import explain_no_result
+from hpo.study.operations.progress import explain_no_result, read_progress
 from tests.helpers import run_hpo
 from tests.study.helpers import holder, make_study, sqlite_url
 
@@ -67,3 +68,16 @@ def test_commands_say_that_there_is_nothing(tmp_path: Path) -> None:
     done = run_hpo("report", "small", "--out", str(tmp_path / "report"), *storage)
     assert done.returncode == 0
     assert done.stderr.startswith("note: study small has no trials yet")
+
+
+def test_a_trial_that_trains_for_longer_than_the_others_lengthens_the_time_left(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=12)
+    end(study, TrialState.COMPLETE, *(["done"] * 11))
+    assert study.claim(holder()) is not None
+    begin = datetime.now() - timedelta(seconds=110)
+    quick = read_progress(study, begin).seconds_left
+    assert quick == pytest.approx(10, abs=2)
+    trials = study.trials()
+    trials[-1].datetime_start = begin + timedelta(seconds=10)
+    study.trials = lambda: trials  # type: ignore[method-assign]
+    assert read_progress(study, begin).seconds_left == pytest.approx(100, abs=5)

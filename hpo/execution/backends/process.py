@@ -24,11 +24,12 @@ from hpo.utils.home import home, make_folder
 from hpo.utils.paths import study_path
 from hpo.utils.text import shorten_message
 
-__all__ = ["STOPS", "RemoteWorker", "WorkerProcess", "log_names", "start_process", "storage_url_of"]
+__all__ = ["STOPS", "RemoteWorker", "WorkerProcess", "find_refusal", "log_names", "start_process", "storage_url_of"]
 
 POLL = 0.5  # seconds; Ray interrupts without a signal, which a process that waits in a system call does not notice
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")  # as a worker's logging begins them
+REFUSAL = re.compile(r"worker \d+ ended with exit code 2[^:]*: hpo: (?P<line>.*) \(log: ")
 TAIL = 65536  # bytes of a log that are read for its last line
 CLOCKS = 2.0  # seconds by which a worker may have begun before its process, as two clocks see it
 
@@ -131,6 +132,12 @@ class WorkerProcess:
             return [study.storage.get_trial_number_from_id(trial_id) for trial_id in ids] if mine else None
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, KeyError):
             return None  # no answer, or the study was deleted
+
+
+def find_refusal(failure: str) -> str | None:
+    """Return the line with which a worker has refused a wrong request; None if it failed for another reason."""
+    found = REFUSAL.search(failure)
+    return None if found is None else found["line"]
 
 
 def _signal_name(number: int) -> str:

@@ -6,11 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hpo.datasets import DatasetReference
-from hpo.study.input import templates
 from hpo.study.input.metric_names import fits
-from hpo.utils.documents import read_document
 
-__all__ = ["adapt_study", "explain_adaptation"]
+__all__ = ["FIRST", "adapt_study", "choose_template", "explain_adaptation"]
 
 FIRST = "quickstart"  # the template that is for any data
 FOR_TABLES = "quickstart_table"
@@ -18,15 +16,20 @@ VISITS = 500_000  # of samples in a trial of the first study, by which the numbe
 LEAST, MOST = 10, 100  # epochs
 
 
+def choose_template(study: str, dataset: DatasetReference) -> str:
+    """Return the study to launch on data: `quickstart_table` for `quickstart` where samples are rows of a table."""
+    return FOR_TABLES if study == FIRST and _is_table(dataset) else study
+
+
 def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference) -> dict[str, Any]:
     """Return the keys of a study file that is launched on another data set.
 
-    An objective that the data set's task does not have is left out, so that the task's usual one holds. The template
-    `quickstart` becomes `quickstart_table` where samples are rows of a table, with as many epochs as these call for.
+    An objective that the data set's task does not have is left out, so that the task's usual one holds. Instead of the
+    template `quickstart` the table is that of `quickstart_table`, which gets as many epochs as the rows call for.
     """
     adapted = dict(table)
-    if study == FIRST and _is_table(dataset):
-        adapted = read_document(templates.find_template("studies", FOR_TABLES))
+    if choose_template(study, dataset) != study:
+        adapted["parameters"] = dict(adapted["parameters"])
         epochs = _choose_epochs(dataset)
         adapted["parameters"] |= {"epochs": epochs, "patience": max(5, epochs // 4)}
     names = [adapted.get("objective")] if isinstance(adapted.get("objective"), str) else adapted.get("objective", ())
@@ -45,7 +48,7 @@ def explain_adaptation(study: str | None, dataset: DatasetReference, parameters:
         dataset: what it is launched on.
         parameters: those that the launch overrides.
     """
-    if study != FIRST or not _is_table(dataset):
+    if study is None or choose_template(study, dataset) == study:
         return []
     epochs = "" if "epochs" in parameters else f", with epochs = {_choose_epochs(dataset)} for {dataset.samples:,} rows"
     return [f"samples are rows of a table: the study is the template {FOR_TABLES}{epochs}"]

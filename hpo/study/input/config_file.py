@@ -72,7 +72,7 @@ def read_config(
         config = TrialConfig(**parameters)
         check_task(config.task, data)
         usual = default_objective([config.model], task=data.task)
-        objectives = parse_objectives(objective or table.get("objective", usual))
+        objectives = parse_objectives(objective or table.get("objective", usual), data.task)
         named = {each.metric: f"objective = '{each.metric}'" for each in objectives}
         check_objective_metrics(named, [config.model], task=config.task)
         check_compatible(config, data)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hpo.config import registry
 from hpo.config.builtin_metrics import BUILTIN_METRICS, RECONSTRUCTION, default_metric, list_fitting
-from hpo.errors import DefinitionError, describe_unknown
+from hpo.errors import DefinitionError, describe_unknown, find_closest
 from hpo.utils.text import shorten
 
-__all__ = ["describe_misfit", "fits", "parse_recorded"]
+__all__ = ["describe_misfit", "describe_unknown_metric", "fits", "parse_recorded"]
 
 
 def parse_recorded(value: object) -> tuple[str, ...]:
@@ -29,6 +29,15 @@ def fits(metric: str, task: str, *, reconstructs: bool) -> bool:
     """Return whether a metric is one of models on data of a task; the user's own are of any."""
     kind = RECONSTRUCTION if reconstructs else task
     return metric not in BUILTIN_METRICS or kind in BUILTIN_METRICS[metric].tasks
+
+
+def describe_unknown_metric(kind: str, name: str, task: str | None) -> str:
+    """Return the message for an unknown metric, which says of what task the closest one is, if it is another."""
+    known = registry.metrics.names()
+    line, closest = describe_unknown(kind, name, known), find_closest(name, known)
+    if closest is None or task is None or fits(closest, task, reconstructs=False):
+        return line
+    return f"{line} it is of {' and '.join(BUILTIN_METRICS[closest].tasks)}, and the task is {task}"
 
 
 def describe_misfit(metric: str, model: str, task: str, *, reconstructs: bool) -> str:

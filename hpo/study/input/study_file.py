@@ -29,9 +29,11 @@ from hpo.study.definition import (
     test_metric,
 )
 from hpo.study.input import templates
-from hpo.study.input.adapted_study import adapt_study
+from hpo.study.input.adapted_study import adapt_study, choose_template
+from hpo.study.input.blame import blame_options
 from hpo.study.input.compatibility import check_compatible, check_task
-from hpo.study.input.metric_names import describe_misfit, fits, parse_recorded
+from hpo.study.input.key_places import check_places, join_task
+from hpo.study.input.metric_names import describe_misfit, describe_unknown_metric, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.pruners import check_pruner
@@ -59,10 +61,6 @@ __all__ = [
     "read_study",
 ]
 
-KEYS = (
-    *("name", "dataset", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner", "seed"),
-    *("space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
-)
 DEFAULT_TRIALS = 60
 T = TypeVar("T")
 FIXED_LIMIT = 1_000_000  # trials that are inserted when the study is created
@@ -83,15 +81,28 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     is_path = study.endswith(".toml") or os.sep in study
     path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
     given = {key: value for key, value in keys.items() if value is not None}
-    table = read_document(path)
-    if isinstance(dataset := given.get("dataset"), DatasetReference):
-        table = adapt_study(study, table, dataset)
-    table |= given
+    name, file = path.stem, path
+
+    def parse(parameters: Mapping[str, Any], keys: Mapping[str, Any]) -> tuple[str, Definition, Budget]:
+        nonlocal file
+        file, table = path, read_document(path)
+        if isinstance(dataset := keys.get("dataset"), DatasetReference):
+            if "task" in table:
+                dataset = join_task(dataset, table["task"], Path.cwd())
+                keys = {**keys, "dataset": dataset}
+            assert isinstance(dataset, DatasetReference)
+            if (template := choose_template(study, dataset)) != study:
+                file = templates.find_template("studies", template)
+                table = read_document(file)
+            table = adapt_study(study, table, dataset)
+        table |= keys
+        table["parameters"] = {**get_table(table, "parameters"), **parameters}
+        return parse_definition(table, default_name=name, base=path.parent)
+
     try:
-        table["parameters"] = {**get_table(table, "parameters"), **(sets or {})}
-        return parse_definition(table, default_name=path.stem, base=path.parent)
+        return parse(sets or {}, given)
     except RequestError as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(blame_options(error, sets or {}, given, parse) or f"{file}: {error}") from error
 
 
 def parse_definition(
@@ -108,15 +119,13 @@ def parse_definition(
     Raises:
         RequestError: names the key and the value that is wrong.
     """
-    for key in table:
-        if key not in KEYS:
-            raise DefinitionError(describe_unknown("key", key, KEYS))
+    check_places(table)
     name = check_name(get_text(table, "name", default_name))
     literals = _read_parameters(table, base, declarations)
     dataset = _find_dataset(table, list_models(literals), declarations, base)
     space = _make_space(literals, dataset, declarations)
     task = dataset.task
-    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)))
+    objectives = parse_objectives(table.get("objective", default_objective(space.models, declarations, task)), task)
     recorded = parse_recorded(table.get("metrics", ()))
     sampler = parse_component(table.get("sampler", "tpe"), "sampler")
     pruner = parse_component(table.get("pruner", "none"), "pruner")
@@ -178,6 +187,8 @@ def _find_dataset(
     trained_by_us = [name for name in models if not declarations.get(name).loop]
     default = "mnist" if trained_by_us else registry.NO_DATA
     value = table.get("dataset", default)
+    if "task" in table:
+        value = join_task(value, table["task"], base)
     dataset = value if isinstance(value, DatasetReference) else make_reference(value, base)
     if dataset.name == registry.NO_DATA and trained_by_us:
         raise DefinitionError(
@@ -304,14 +315,14 @@ def check_objective_metrics(
             raise DefinitionError(f"{metrics[metric]}: {why}")
 
 
-def parse_objectives(value: object) -> tuple[Objective, ...]:
-    """Parse the key `objective`.
+def parse_objectives(value: object, task: str | None = None) -> tuple[Objective, ...]:
+    """Parse the key `objective`; of the metrics that an unknown name may mean, those of the task come first.
 
     Raises:
         DefinitionError: a metric or a direction is unknown, or a metric occurs twice.
     """
     items = value if isinstance(value, list | tuple) else [value]
-    objectives = tuple(_parse_objective(item) for item in items)
+    objectives = tuple(_parse_objective(item, task) for item in items)
     if not objectives:
         raise DefinitionError("objective = []: name at least one metric")
     if len({objective.metric for objective in objectives}) < len(objectives):
@@ -319,7 +330,7 @@ def parse_objectives(value: object) -> tuple[Objective, ...]:
     return objectives
 
 
-def _parse_objective(item: object) -> Objective:
+def _parse_objective(item: object, task: str | None) -> Objective:
     if isinstance(item, Objective):
         return item
     table = item if isinstance(item, Mapping) else {"metric": item}
@@ -327,7 +338,7 @@ def _parse_objective(item: object) -> Objective:
     if not set(table) <= {"metric", "direction"} or not isinstance(metric, str):
         raise DefinitionError(f"objective = {shorten(item)}: give a metric's name, or {{ metric = …, direction = … }}")
     if metric not in registry.metrics.names():
-        raise DefinitionError(describe_unknown("objective", metric, registry.metrics.names()))
+        raise DefinitionError(describe_unknown_metric("objective", metric, task))
     entry = registry.metrics.get(metric)
     direction = table.get("direction", entry.direction)
     if direction not in ("maximize", "minimize"):

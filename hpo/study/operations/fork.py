@@ -54,6 +54,7 @@ from hpo.storage.tables import (
     VALUES,
 )
 from hpo.study.definition import Budget, Definition, FunctionReference
+from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
@@ -226,7 +227,15 @@ def fork_study(
     if study.definition.configured:
         if function is not None:
             raise RequestError(f"fork: study '{study.name}' trains models, and calls no objective function")
-        definition, budget = _change_definition(study, name, parameters or {}, changes)
+
+        def change(sets: Mapping[str, Any], keys: Mapping[str, Any]) -> tuple[Definition, Budget]:
+            return _change_definition(study, name, sets, keys)
+
+        try:
+            definition, budget = change(parameters or {}, changes)
+        except RequestError as error:
+            line = blame_options(error, parameters or {}, changes, change) or str(error)
+            raise type(error)(f"fork of '{study.name}': {line}") from error
         candidates, refused = _validate_trials(study, definition, finished)
     else:
         definition, budget = _change_function_study(study, name, function, parameters or {}, changes)

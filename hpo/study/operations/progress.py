@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study.attributes import read_text
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
@@ -79,17 +80,25 @@ def read_progress(study: Study, since: datetime | None = None) -> Progress:
         best_value=best.values[0] if best else None,
         best_number=best.number if best else None,
         workers=read_worker_states(study, trials),
-        seconds_left=_estimate_seconds(len(recent), remaining, since),
+        seconds_left=_estimate_seconds(trials, len(recent), remaining, since),
     )
 
 
-def _estimate_seconds(finished: int, remaining: int, since: datetime | None) -> float | None:
-    """Return the seconds for the remaining trials, at the pace since the present workers began."""
+def _estimate_seconds(
+    trials: Sequence[FrozenTrial], finished: int, remaining: int, since: datetime | None
+) -> float | None:
+    """Return the seconds for the remaining trials, at the pace since the present workers began.
+
+    A trial in training that has taken longer than that is taken to be halfway through.
+    """
     if remaining == 0:
         return 0.0
     if since is None or finished == 0:
         return None
-    return (datetime.now() - since).total_seconds() / finished * remaining
+    now = datetime.now()
+    starts = [t.datetime_start for t in trials if t.state == TrialState.RUNNING and t.datetime_start is not None]
+    longest = max(((now - start).total_seconds() for start in starts if start >= since), default=0.0)
+    return max((now - since).total_seconds() / finished * remaining, longest)
 
 
 def describe_rest(left: int, trials: int) -> str:

@@ -1,0 +1,69 @@
+"""Keys of study files, and where each belongs: at the top, in the data set, or under [parameters]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.config.trial_config import all_parameters
+from hpo.datasets import DatasetReference, DatasetSource, make_reference
+from hpo.errors import DefinitionError, describe_unknown
+from hpo.utils.text import shorten
+
+__all__ = ["KEYS", "check_places", "join_task"]
+
+KEYS = (
+    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner"),
+    *("seed", "space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
+)
+TOP = "write it at the top of the file, before any [table]"
+DATASET = "say it in the data set: dataset = {{ path = …, {key} = … }}"
+PARAMETERS = "it is a parameter, write it under [parameters]"
+
+
+def check_places(table: Mapping[str, Any]) -> None:
+    """Refuse keys of a study file that are unknown, or stand in another place than their own.
+
+    Raises:
+        DefinitionError: names the key, and its place or the closest known one.
+    """
+    options = tuple(DatasetSource.model_fields)
+    for key in table:
+        if key not in KEYS:
+            where = _find_place(key, {PARAMETERS: tuple(all_parameters()), DATASET: options})
+            raise DefinitionError(f"key '{key}': {where}" if where else describe_unknown("key", key, KEYS))
+    dataset, parameters = table.get("dataset"), table.get("parameters")
+    for key in dataset if isinstance(dataset, Mapping) else ():
+        if key not in (*options, "path", "name") and (where := _find_place(key, {TOP: KEYS})):
+            raise DefinitionError(f"dataset, {key}: is no option of a data set; {where}")
+    known = all_parameters()
+    for key in parameters if isinstance(parameters, Mapping) else ():
+        if key not in known and (where := _find_place(key, {TOP: KEYS, DATASET: options})):
+            raise DefinitionError(f"[parameters] {key}: is no parameter; {where}")
+
+
+def _find_place(key: str, places: Mapping[str, tuple[str, ...]]) -> str | None:
+    return next((place.format(key=key) for place, keys in places.items() if key in keys), None)
+
+
+def join_task(dataset: object, task: object, base: Path) -> object:
+    """Return the key `dataset` with the key `task` of a study file, which means the same as in the data set's table.
+
+    Raises:
+        DefinitionError: the table has another task; or the task is no text.
+        DataError: the data are not for it.
+    """
+    if not isinstance(task, str):
+        raise DefinitionError(f'task = {shorten(task)}: must be a text, such as "regression"')
+    table = dataset.spelled if isinstance(dataset, DatasetReference) else dataset
+    if isinstance(table, str):
+        table = {"path": table}
+    if not isinstance(table, Mapping):
+        return dataset  # which is refused for what it is
+    if (said := table.get("task", task)) != task:
+        raise DefinitionError(
+            f"task = {shorten(task)}: the data set says task = {shorten(said)}; leave one of them out"
+        )
+    joined = {**table, "task": task}
+    return make_reference(joined, base) if isinstance(dataset, DatasetReference) else joined
