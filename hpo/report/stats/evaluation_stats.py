@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.stats.metric_range import metric_range
 
 __all__ = [
+    "FEWEST_SEEDS",
+    "LEVEL",
     "Comparison",
     "EvaluationStats",
     "Interval",
@@ -32,6 +35,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95
 RESAMPLES = 10_000
+# From which a score has an interval. Of two, Student's t is 9 of their deviations to each side: an interval that holds
+# nearly anything, whatever is measured.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Interval:
 
     Attributes:
         mean: over the seeds.
-        low, high: bounds of the interval; NaN of a single seed, which says nothing of the others.
+        low, high: bounds of the interval; NaN of a single seed, which says nothing of the others. A score, which is in
+            the units of its metric, has them from three seeds, and none is beyond what the metric can be.
         deviation: standard deviation over the seeds; NaN of a single one.
         count: how many seeds.
     """
@@ -175,9 +182,10 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     interval = bootstrap_interval(
         list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
     )
-    if not metric.endswith("accuracy") or not math.isfinite(interval.low):
-        return interval
-    return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
+    if interval.count < FEWEST_SEEDS:
+        return replace(interval, low=math.nan, high=math.nan)
+    least, most = metric_range(metric)
+    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
 
 
 def _compare(
