@@ -27,6 +27,7 @@ __all__ = [
     "Score",
     "bootstrap_interval",
     "compare_candidates",
+    "explain_columns",
     "list_lost_runs",
     "summarize_evaluation",
     "tabulate_scores",
@@ -269,6 +270,17 @@ def tabulate_scores(stats: EvaluationStats) -> list[dict[str, Any]]:
     """
     compared = {each.second: each for each in stats.comparisons}
     return [_score_row(score, compared.get(score.candidate.label)) for score in stats.scores]
+
+
+def explain_columns(evaluation: EvaluationResults) -> str:
+    """Explain in a line what the columns of `tabulate_scores` are."""
+    fresh = "fresh_seeds" if evaluation.function else "validation"
+    scored = "fresh_seeds" if evaluation.function else "test"
+    bias = "" if evaluation.refit else f"bias: how much better chosen is than {fresh}, the price of choosing; "
+    return (
+        f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}, from "
+        f"{FEWEST_SEEDS} seeds; better_by: what the first row gains over this one"
+    )
 
 
 def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
