@@ -317,7 +317,9 @@ def test_the_lines_of_the_card_are_true(study: Path, monkeypatch: pytest.MonkeyP
     assert "for the 3 classes" in text
     assert "Output i is the logit of class i. By number: 0 flat, 1 house, 2 hut." in text
     assert "hpo predict . rows.csv" in text
-    assert "| colour | category, code 0 to 3 | code of its own |" in text
+    listed = re.search(r"\| colour \| category, by code: 0 any other value, 1 (\w+), 2 (\w+), 3 (\w+) \| (.*) \|", text)
+    assert listed is not None
+    assert {*listed.groups()} == {"red", "blue", "grey", "a code of its own"}
     assert "It takes the raw matrix and encodes it." in text
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copy(study / "rows.csv", study / "model")
