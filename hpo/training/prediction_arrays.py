@@ -180,14 +180,22 @@ def _bins(x: Array, features: Sequence[Feature], place: int) -> Mapping[str, Arr
         return _category_bins(values, feature)
     of_date = sum(each.column == feature.column for each in features) > 1 and bool(feature.column)
     if of_date and feature.name == feature.column:
-        return _number_bins(values, _date_text)
+        return _number_bins(values, _write_dates)
     if of_date:
-        return _number_bins(_read_part(feature.name, values, x[:, place + 1]), lambda part: f"{part:.0f}")
+        return _number_bins(_read_part(feature.name, values, x[:, place + 1]))
     return _number_bins(values)
 
 
-def _date_text(days: float) -> str:
-    return (FIRST_DATE + timedelta(days=float(days))).isoformat()
+def _write_dates(days: Array) -> list[str]:
+    """Write days since `FIRST_DATE` as months, or where months do not tell them apart as days."""
+    dates = [(FIRST_DATE + timedelta(days=float(day))).isoformat() for day in days]
+    months = [day[:7] for day in dates]
+    return months if len(set(months)) == len(months) else dates
+
+
+def _write_numbers(values: Array) -> list[str]:
+    """Write numbers with four digits, and large ones without an exponent."""
+    return [f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}" for value in values]
 
 
 def _read_part(name: str, sine: Array, cosine: Array) -> Array:
@@ -198,20 +206,21 @@ def _read_part(name: str, sine: Array, cosine: Array) -> Array:
     return found
 
 
-def _number_bins(values: Array, write: Callable[[float], str] = "{:.3g}".format) -> Mapping[str, Array]:
+def _number_bins(values: Array, write: Callable[[Array], list[str]] = _write_numbers) -> Mapping[str, Array]:
     """Return the samples of bins by quantiles, by what they are called.
 
     The outer bins are open: their bounds would be the values of single rows.
     """
     missing = np.isnan(values.astype(np.float64))
     known = values[~missing]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.zeros(0)
+    edges = np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]) if len(known) else np.zeros(0)
+    edges = np.unique(np.ceil(edges) if (known == np.floor(known)).all() else edges)
     places = np.searchsorted(edges, values, side="right")
-    texts = [write(edge) for edge in edges]
+    texts = write(edges)
     names = [f"{low} to {high}" for low, high in pairwise(texts)]
     labels = [f"below {texts[0]}", *names, f"from {texts[-1]}"] if texts else ["all"]
     bins: dict[str, list[Array]] = {}
-    for i, label in enumerate(labels):  # close edges may have the same three digits
+    for i, label in enumerate(labels):  # close edges may have the same digits
         bins.setdefault(label, []).append(np.flatnonzero(~missing & (places == i)))
     joined = {label: np.concatenate(parts) for label, parts in bins.items()}
     return {**joined, "missing": np.flatnonzero(missing)}

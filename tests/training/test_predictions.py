@@ -114,9 +114,18 @@ def test_a_date_is_one_column() -> None:
     found = regression_arrays(torch.zeros(100, 1), torch.zeros(100, 1), houses(), raw, deviations=False)
     assert found["features"].tolist() == ["sold", "size", "day"]
     labels = [found["bin_labels"][found["bin_features"] == i].tolist() for i in range(3)]
-    assert "2000-01-10 to 2000-01-20" in labels[0]
+    assert "2000-01-11 to 2000-01-21" in labels[0]
     assert labels[2][0] == "below 2"
     assert labels[2][-1] == "from 11"
+
+
+def test_bins_of_years_and_months_are_written_as_people_do() -> None:
+    x = np.stack([np.arange(0.0, 4000, 40), *np.zeros((2, 100)), np.arange(1900.0, 2000), *np.zeros((2, 100))], 1)
+    raw = RawSplit(x.astype(np.float32), DATED, np.arange(100), in_file=True)
+    found = regression_arrays(torch.zeros(100, 1), torch.zeros(100, 1), houses(), raw, deviations=False)
+    labels = [found["bin_labels"][found["bin_features"] == i].tolist() for i in range(2)]
+    assert labels[0][:2] == ["below 2001-01", "2001-01 to 2002-03"]
+    assert labels[1][:2] == ["below 1910", "1910 to 1920"]
 
 
 def test_the_importance_of_a_linear_function_is_twice_the_variance_of_its_terms() -> None:

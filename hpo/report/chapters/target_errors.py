@@ -211,7 +211,8 @@ def _band_figure(predictions: TargetPredictions, target: int, name: str) -> Figu
     count = f"{len(bins)} bins of equally many samples" if len(bins) > 1 else "All samples together"
     caption = (
         f"{count}, by the true value: dots are the mean of what is true and the median prediction, bars hold 80 % of "
-        "the predictions. On the dashed line predictions are right. Single rows are left out; `--show-data` draws them."
+        "the predictions. On the dashed line predictions are right. Single rows are left out; "
+        "the option --show-data draws them."
     )
     return attach_spec(figure, spec, caption)
 
@@ -345,7 +346,7 @@ def _feature_figure(
     index: int, share: float, feature: FeatureResiduals, target: int, name: Callable[[int], str]
 ) -> Figure:
     means, deviations = feature.means[:, target], feature.deviations[:, target]
-    labels = [escape_text(shorten(label, 18)) for label in feature.labels]
+    labels = [escape_text(shorten(label, 24)) for label in feature.labels]
     labels = [f"{label} ({i})" if labels.count(label) > 1 else label for i, label in enumerate(labels)]
     dots = {
         "type": "scatter",
