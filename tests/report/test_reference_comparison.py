@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hpo.config.trial_config import TrialConfig
 from hpo.report.chapters.reference_models import compare_with_evaluated
 from hpo.report.chapters.verdict import interval_text
+from hpo.report.checks.curves import _advise_fit
 from hpo.report.checks.trust import retraining
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
@@ -130,3 +132,17 @@ def test_retraining_tells_that_the_baseline_is_the_best(tmp_path: Path) -> None:
 def test_retraining_of_one_configuration_is_no_comparison(tmp_path: Path) -> None:
     (finding,) = retraining(None, [evaluation(tmp_path, network(tmp_path, [0.7, 0.8], files=False))])  # type: ignore[arg-type]
     assert "trial 3 has been retrained from 2 fresh seeds" in finding.evidence
+
+
+def test_a_network_behind_a_linear_model_is_not_to_be_regularized_first(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, network(tmp_path, [0.7, 0.8], files=False))
+    linear = ReferenceModel(name="ridge regression", scores={"val_r2": 0.9}, seconds=0.0)
+    behind = replace(found, reference_models=ReferenceModels(split="s", samples=1, models=(linear,)))
+    ahead = replace(
+        found,
+        reference_models=ReferenceModels(
+            split="s", samples=1, models=(linear.model_copy(update={"scores": {"val_r2": 0.5}}),)
+        ),
+    )
+    assert _advise_fit([behind]).endswith("ridge regression, a linear model, is better than it")
+    assert _advise_fit([ahead]) == _advise_fit([found]) == ""

@@ -19,8 +19,9 @@ from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.chapters.feature_importance import average_losses, feature_importance_chapter
 from hpo.report.chapters.target_errors import bin_predictions, bin_residuals, explained_share
+from hpo.report.chapters.worst_rows import worst_class_blocks
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
-from hpo.report.data.predictions import FeatureResiduals, WorstRows, read_target_predictions
+from hpo.report.data.predictions import FeatureResiduals, Predictions, WorstRows, read_target_predictions
 from hpo.report.data.user_rows import read_user_rows
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.stats.conformal import calibrate_interval, expected_coverage
@@ -163,6 +164,20 @@ def test_rows_of_the_users_data_are_shown_only_on_demand(tmp_path: Path) -> None
     assert list(told) == ["row", "true", "predicted", "error"]
     shown = " ".join(b.text for b in chapter(tmp_path / "p.npz", show_data=True).blocks if isinstance(b, Text))
     assert "The rows themselves cannot be shown: /data/houses.csv" in shown  # for that file is not here
+
+
+def test_labels_of_rows_are_shown_only_on_demand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    worst = WorstRows(np.array([7]), in_file=True)
+    wrong = Predictions(np.array([1, 1]), probabilities, np.array([0]), None, worst)
+    own, public = evaluation(), evaluation(data=DatasetReference(name="mnist"))
+    shown = {"own": (own, False), "asked": (own, True), "public": (public, False)}
+    columns = {
+        name: list(table(worst_class_blocks(of, wrong, "test", show_data=show), "row"))
+        for name, (of, show) in shown.items()
+    }
+    assert columns["own"] == ["row", "probability"]
+    assert columns["asked"] == columns["public"] == ["row", "label", "predicted", "probability"]
 
 
 def points(found: Chapter, key: str) -> int:
