@@ -137,10 +137,17 @@ def _preview(study: Study, top: int, seeds: int, dataset: object, style: str, *,
 def _print_scores(study: Study, evaluations: Sequence[Study], style: str) -> None:
     """Print the results of the evaluations that have just been run."""
     from hpo.execution.evaluate import read_results_of
-    from hpo.report.stats.evaluation_stats import compare_candidates, summarize_evaluation, tabulate_scores
+    from hpo.report.stats.evaluation_stats import (
+        compare_candidates,
+        explain_columns,
+        summarize_evaluation,
+        tabulate_scores,
+    )
 
     for results in read_results_of(study, evaluations):
         stats = compare_candidates(results)
         print_rows(tabulate_scores(stats), style)
+        if style == "table":
+            say(explain_columns(results))
         for sentence in summarize_evaluation(results, stats):
             say(sentence)

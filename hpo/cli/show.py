@@ -110,7 +110,7 @@ def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -
 @click.option(
     "--show-data",
     is_flag=True,
-    help="Show rows of your own data: the features of the worst predictions, and images.",
+    help="Show rows of your own data: the worst predictions as they stand in the file, points, and images.",
 )
 @import_option
 @storage_option

@@ -86,11 +86,14 @@ def find_columns(dataset: Dataset, x: Array, labels: NamedLabels) -> Iterator[Co
     columns = min(x.shape[1], MOST_COLUMNS)
     rows = _draw_rows(len(x), min(SAMPLE, max(FEWEST_ROWS, CELLS // columns)))
     sampled = np.ascontiguousarray(x[rows, :columns].T)
+    told: set[tuple[str, str]] = set()  # of a date each part would say it again
     for number, values in enumerate(sampled):
         column = _Column(dataset, number, x[:, number], values.astype(np.float64), rows)
         if dataset.times is None and column.is_time:
             yield from _find_drift(column, labels)
-        if (found := _look_at(column, labels)) is not None:
+        found = _look_at(column, labels)
+        if found is not None and (found.column, found.kind) not in told:
+            told.add((found.column, found.kind))
             yield found
 
 

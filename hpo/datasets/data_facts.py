@@ -134,7 +134,7 @@ class DataFacts(_Facts):
         train, validation, test: numbers of samples; None of a test set that was not read.
         distinct: number of different samples among training and validation.
         overlaps: copies of training samples in the other parts.
-        columns_seen: number of columns that were looked at.
+        columns_seen: number of columns of the file that were looked at.
         columns: those that may tell the label in a way that new samples will not have.
         classes: of a classification, or of several labels.
         targets: of a regression, those that are odd.
@@ -233,7 +233,7 @@ def _describe_column(fact: ColumnFact) -> DataIssue:
     label = f"'{fact.label}'" if fact.label else "the label"
     drop = f'leave it out with `drop = ["{fact.column}"]`' if fact.named else "leave it out of the data"
     if fact.kind == "determines":
-        evidence = f"{name} alone tells {label} nearly without error (it explains {fact.score:.4g} of it)"
+        evidence = f"{name} alone tells {label} nearly without error ({100 * fact.score:.4g} % of it)"
         advice = f"{drop}, unless it is known before {label} is"
     elif fact.kind == "identifier":
         evidence = f"{name} numbers the samples: its {fact.values:,} values all differ"

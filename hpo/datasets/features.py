@@ -37,6 +37,11 @@ class Feature(BaseModel):
     missing: bool = False
     categories: tuple[str, ...] = ()
 
+    @property
+    def source(self) -> str:
+        """What people call it: the column of the file, or its own name where it is of none."""
+        return self.column or self.name
+
 
 class SampleShape(tuple[int, ...]):
     """Shape of a sample as models see it: (channels, H, W) or (features,).

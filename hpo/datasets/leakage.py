@@ -68,7 +68,7 @@ def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = No
             for name, part in parts.items()
             if len(part.samples)
         ),
-        columns_seen=x.shape[1] if len(x.shape) == 2 else 0,
+        columns_seen=_count_columns(dataset, x),
         columns=tuple(find_columns(dataset, _flat(x), labels)) if len(x.shape) == 2 else (),
         classes=None if task == "regression" else _count_classes(labels, train, validating, dataset.classes),
         targets=tuple(_find_odd_targets(labels)) if task == "regression" else (),
@@ -234,3 +234,10 @@ def _count_unlabelled(dataset: Dataset) -> int:
     used = [dataset.rows[part] for part in ("train", "test") if part in dataset.rows]
     rows = np.concatenate(used)
     return int(rows.max()) - count_distinct(rows)
+
+
+def _count_columns(dataset: Dataset, x: Any) -> int:
+    """Count the columns of samples: a date is one, whatever features it has."""
+    if len(x.shape) != 2:
+        return 0
+    return len({feature.source for feature in dataset.features}) or int(x.shape[1])

@@ -27,7 +27,16 @@ from hpo.utils.text import locate_error, quantity, summarize_error
 FEWEST = 4  # training samples, of which the usual sixth is one
 MOST_NAMES = 1000  # of outputs that a study stores
 
-__all__ = ["DatasetReference", "DatasetRow", "check_unchanged", "describe", "is_path", "load", "make_reference"]
+__all__ = [
+    "DatasetReference",
+    "DatasetRow",
+    "check_unchanged",
+    "describe",
+    "is_path",
+    "load",
+    "locate_file",
+    "make_reference",
+]
 
 
 class DatasetReference(BaseModel):
@@ -170,20 +179,26 @@ def _part_paths(source: DatasetSource | None) -> Iterator[Path]:
             yield find_path(Path(part))
 
 
+def locate_file(reference: DatasetReference) -> Path:
+    """Return the path of a reference's file or folder, and refuse another than that of the study.
+
+    Raises:
+        DataError: it, or a file of its source, is missing or another one.
+    """
+    path = find_path(Path(reference.name))
+    check_digest(path, _digest(find_reader(path), path, reference.source), reference.sha256)
+    return path
+
+
 def _load_file(reference: DatasetReference) -> Dataset:
     """Read a file or folder again, and refuse another than that of the study."""
-    path, source = find_path(Path(reference.name)), reference.source
-    reader = find_reader(path)
-
-    def check() -> None:
-        check_digest(path, _digest(reader, path, source), reference.sha256)
+    path = locate_file(reference)
 
     def read_test() -> Any:
-        check()  # hours may have passed
+        locate_file(reference)  # hours may have passed
         return dataset.test() if callable(dataset.test) else dataset.test
 
-    check()
-    dataset = reader.read_source(path, source or DatasetSource())
+    dataset = find_reader(path).read_source(path, reference.source or DatasetSource())
     return replace(dataset, test=read_test)
 
 

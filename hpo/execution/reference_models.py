@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from hpo.config import registry
 from hpo.config.registry import MetricEntry
@@ -19,12 +22,15 @@ from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.operations.evaluation_study import REFERENCE, record_test_set_read
 from hpo.training.data import Batch, Data, DataCache
+from hpo.training.predictions import SplitName, SplitPredictions
 from hpo.training.reference_models import FittedReference, describe_unfit, fit_reference_models
 from hpo.utils.text import summarize_error
 
 __all__ = ["train_reference_models"]
 
 log = logging.getLogger("hpo.execution.worker")
+Array = np.ndarray[Any, Any]
+SPLITS: dict[str, SplitName] = {"val": "validation", "test": "test"}
 CLAIM = "hpo:reference_models"  # the split that a worker has begun them on
 
 
@@ -85,8 +91,12 @@ def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Call
         record_test_set_read(study, REFERENCE, fitted[0].name)
         splits["test"] = prepared.test()
     entries = [registry.metrics.get(name) for name in study.definition.metrics]
-    models = tuple(_score(each, config, prepared, splits, entries) for each in fitted)
-    save_reference_models(study, ReferenceModels(split=split, samples=len(prepared.y_train), models=models))
+    scored = [_score(each, config, prepared, splits, entries) for each in fitted]
+    models = tuple(model for model, _ in scored)
+    predictions = _pack([found for _, found in scored])
+    save_reference_models(
+        study, ReferenceModels(split=split, samples=len(prepared.y_train), models=models), predictions
+    )
     for each in models:
         log.info(
             "%s: %s, in %.1f s", each.name, {name: round(value, 5) for name, value in each.scores.items()}, each.seconds
@@ -95,11 +105,29 @@ def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Call
 
 def _score(
     fitted: FittedReference, config: TrialConfig, data: Data, splits: dict[str, Batch], entries: list[MetricEntry]
-) -> ReferenceModel:
+) -> tuple[ReferenceModel, dict[str, SplitPredictions]]:
     scores: dict[str, float] = {}
+    predictions: dict[str, SplitPredictions] = {}
     for split, batch in splits.items():
-        measured, metrics = fitted.score(config, data, batch, entries)
-        scores |= {f"{split}_{name}": value for name, value in measured.items()}
-        named = {name if split == "val" else test_metric(name): value for name, value in metrics.items()}
+        found = fitted.predict(config, data, batch, entries)
+        predictions[SPLITS[split]] = found
+        scores |= {f"{split}_{name}": value for name, value in found.scores.items()}
+        named = {name if split == "val" else test_metric(name): value for name, value in found.metrics.items()}
         scores |= {name: value for name, value in named.items() if name is not None}
-    return ReferenceModel(name=fitted.name, scores=scores, seconds=round(fitted.seconds, 3), note=fitted.note)
+    model = ReferenceModel(name=fitted.name, scores=scores, seconds=round(fitted.seconds, 3), note=fitted.note)
+    return model, predictions
+
+
+def _pack(predictions: list[dict[str, SplitPredictions]]) -> dict[str, Array]:
+    """Return what is true and what each model predicts, by which a report pairs rows; nothing of several labels."""
+    arrays: dict[str, Array] = {}
+    for place, splits in enumerate(predictions):
+        for split, found in splits.items():
+            if "targets" in found.arrays:
+                truth, predicted = found.arrays["targets"], found.arrays["predictions"]
+            elif "mistakes" in found.arrays:
+                truth, predicted = found.arrays["labels"], found.arrays["probabilities"].argmax(1)
+            else:
+                continue
+            arrays[f"{split}_truth"], arrays[f"{split}_{place}"] = truth, predicted
+    return arrays

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpo.datasets import is_path
-from hpo.datasets.table_encoder import CategoryColumn, NumberColumn
 from hpo.export.format import CONFIG, ONNX, PREPROCESSING, WEIGHTS, Preprocessing
+from hpo.export.table_card import describe_columns
 from hpo.report.chapters.blocks import Block, Chapter, Code, Table, Text
 from hpo.report.chapters.verdict import interval_text
 from hpo.report.data.evaluations import EvaluationResults
@@ -146,9 +146,7 @@ def _describe_inputs(inputs: Preprocessing) -> list[Block]:
 def _describe_table(inputs: Preprocessing) -> list[Block]:
     """Say what the rows of a table hold, and how they become inputs."""
     assert inputs.encoder is not None
-    rows = [
-        [str(number), column.name, *_describe_column(column)] for number, column in enumerate(inputs.encoder.columns)
-    ]
+    rows = describe_columns(inputs)
     text = (
         f"The raw matrix of rows has {quantity(len(rows), 'column')} of float32: numbers, and codes of categories, "
         f"or NaN where they are missing. Inputs are float32 of shape (any number, {inputs.shape[0]}): the numbers, "
@@ -159,13 +157,6 @@ def _describe_table(inputs: Preprocessing) -> list[Block]:
     if inputs.table is not None:
         blocks.append(Code(FROM_ROWS, "python", "from rows to inputs, with torch-hpo"))
     return blocks
-
-
-def _describe_column(column: NumberColumn | CategoryColumn) -> tuple[str, str]:
-    """Return what a column of the raw matrix holds, and what stands for a missing value."""
-    if isinstance(column, CategoryColumn):
-        return f"category, code 0 to {len(column.codes) - 2}", "code of its own" if column.missing else "as any other"
-    return "number", value_text(column.median)
 
 
 def _describe_graph(inputs: Preprocessing) -> str:

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
+from hpo.datasets.table_schema import TableSchema
 from hpo.errors import RequestError
 from hpo.export.format import Array, Preprocessing
 from hpo.utils.arrays import read_npy
-from hpo.utils.text import first_line, shorten
+from hpo.utils.text import first_line, quantity, shorten
 
 __all__ = ["FileSamples", "read_samples"]
 
 LIGHT, DARK = 160.0, 85.0  # mean bytes of an image on a light background, and of training data on a dark one
 IMAGE_FORMATS = ("PNG", "JPEG")
+COLUMNS_LIMIT = 20  # of which something is said
 PIXELS_LIMIT = 25_000_000  # of an image, each of which takes up to 16 bytes here
 
 
@@ -74,7 +76,24 @@ def _read_rows(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
         )
     if invert:
         raise RequestError(f"{path}: holds rows of a table; --invert is for bytes")
-    return FileSamples(path, inputs.table.read(read_table(path, texts=inputs.table.texts), str(path)), rows=True)
+    x = inputs.table.read(read_table(path, texts=inputs.table.texts), str(path))
+    return FileSamples(path, x, rows=True, notes=_describe_gaps(path, x, inputs.table))
+
+
+def _describe_gaps(path: Path, x: Array, table: TableSchema) -> list[str]:
+    """Say of each column how many of its values are missing, and how many training did not know."""
+    found: dict[str, str] = {}
+    for number, feature in enumerate(table.features):
+        missing = int(np.isnan(x[:, number]).sum())
+        unseen = int((x[:, number] == 0).sum()) if feature.kind == "category" else 0
+        parts = [f"{missing:,} missing"] if missing else []
+        parts += [f"{unseen:,} not among the values that training had at least twice"] if unseen else []
+        if parts and feature.column not in found:  # a date has several features
+            name = shorten(feature.column, 60, quote=False)
+            found[feature.column] = f"{path}, column '{name}': of {quantity(len(x), 'value')}, {' and '.join(parts)}"
+    notes = list(found.values())
+    more = len(notes) - COLUMNS_LIMIT
+    return [*notes[:COLUMNS_LIMIT], *([f"{path}: and {quantity(more, 'more column')} likewise"] if more > 0 else [])]
 
 
 def _invert(samples: Array, invert: bool) -> Array:

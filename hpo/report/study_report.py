@@ -35,8 +35,8 @@ def write_report(
         out: folder to write to; by default `reports/NAME` in `HPO_HOME`.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
-        show_data: show rows of your own data in these files: the features of the worst predictions, and images. By
-            default they are left out. The dashboard never has them.
+        show_data: show rows of your own data in these files: the worst predictions as they stand in their file, points,
+            and images. By default they are left out. The dashboard never has them.
 
     Raises:
         RequestError: there is no such study, or the folder cannot be written to.

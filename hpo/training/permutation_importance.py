@@ -52,19 +52,21 @@ class PermutationImportance:
 
 
 def list_feature_columns(features: Sequence[Feature], columns: int) -> list[tuple[str, list[int]]]:
-    """List the features by name with their columns in the encoded matrix; a missing number's indicator goes with it.
+    """List the columns of the file with theirs in the encoded matrix, by which they are shuffled.
+
+    A date is one of them, for its year, month and weekday tell each other; so is a number with its indicator.
 
     Args:
         features: of a table; empty where each column is a feature without a name.
         columns: of the encoded matrix: scaled numbers, then indicators of missing ones, then codes of categories.
     """
     numbers = [each for each in features if each.kind == "number"]
-    indicators = [each.name for each in numbers if each.missing]
-    categories = [each.name for each in features if each.kind == "category"]
-    names = [*(each.name for each in numbers), *indicators, *categories]
+    indicators = [each.source for each in numbers if each.missing]
+    categories = [each.source for each in features if each.kind == "category"]
+    names = [*(each.source for each in numbers), *indicators, *categories]
     if len(names) != columns:
         return [(f"feature {i}", [i]) for i in range(columns)]
-    places: dict[str, list[int]] = {each.name: [] for each in features}
+    places: dict[str, list[int]] = {each.source: [] for each in features}
     for i, name in enumerate(names):
         places[name].append(i)
     return list(places.items())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,8 @@ Array = np.ndarray[Any, Any]
 SAMPLES_LIMIT = 20_000
 MISTAKES = 32
 BINS = 10  # of a feature, each with as many samples
+FIRST_DATE = date(2000, 1, 1)  # from which days are counted
+PERIODS = {"month": 12, "weekday": 7, "hour": 24}  # of the parts of a date that recur
 FEWEST = 10  # samples of a category that has a bin of its own
 FEATURES_LIMIT = 60
 
@@ -150,13 +153,18 @@ def _residuals_by_feature(residuals: Array, raw: RawSplit) -> dict[str, Array]:
     """Return mean and deviation of the residuals (N, T) over bins of each feature."""
     if raw.x is None or raw.x.ndim != 2 or raw.x.shape[1] > FEATURES_LIMIT or len(raw.x) != len(residuals):
         return {}
-    found: list[tuple[int, str, Array]] = []
-    for i in range(raw.x.shape[1]):
-        feature = raw.features[i] if raw.features else Feature(name=f"feature {i}", column="")
-        bins = _category_bins if feature.kind == "category" else _number_bins
-        found += [(i, label, rows) for label, rows in bins(raw.x[:, i], feature).items() if len(rows)]
+    features = raw.features or [Feature(name=f"feature {i}", column="") for i in range(raw.x.shape[1])]
+    # Of a date the first of its features stands for the column: its day, or else its month.
+    firsts = {feature.source: i for i, feature in reversed(list(enumerate(features)))}
+    names = sorted(firsts, key=firsts.__getitem__)
+    found = [
+        (place, label, rows)
+        for place, name in enumerate(names)
+        for label, rows in _bins(raw.x, features, firsts[name]).items()
+        if len(rows)
+    ]
     return {
-        "features": np.array([each.name[:60] for each in raw.features] or _numbered(raw.x.shape[1])),
+        "features": np.array([name[:60] for name in names]),
         "bin_features": np.array([i for i, _, _ in found]),
         "bin_labels": np.array([label[:60] for _, label, _ in found]),
         "bin_counts": np.array([len(rows) for _, _, rows in found]),
@@ -165,24 +173,54 @@ def _residuals_by_feature(residuals: Array, raw: RawSplit) -> dict[str, Array]:
     }
 
 
-def _numbered(count: int) -> list[str]:
-    return [f"feature {i}" for i in range(count)]
+def _bins(x: Array, features: Sequence[Feature], place: int) -> Mapping[str, Array]:
+    """Return the samples of bins of a feature, by what they are called."""
+    feature, values = features[place], x[:, place]
+    if feature.kind == "category":
+        return _category_bins(values, feature)
+    of_date = sum(each.column == feature.column for each in features) > 1 and bool(feature.column)
+    if of_date and feature.name == feature.column:
+        return _number_bins(values, _write_dates)
+    if of_date:
+        return _number_bins(_read_part(feature.name, values, x[:, place + 1]))
+    return _number_bins(values)
 
 
-def _number_bins(values: Array, feature: Feature) -> Mapping[str, Array]:  # noqa: ARG001  as categories have it
+def _write_dates(days: Array) -> list[str]:
+    """Write days since `FIRST_DATE` as months, or where months do not tell them apart as days."""
+    dates = [(FIRST_DATE + timedelta(days=float(day))).isoformat() for day in days]
+    months = [day[:7] for day in dates]
+    return months if len(set(months)) == len(months) else dates
+
+
+def _write_numbers(values: Array) -> list[str]:
+    """Write numbers with four digits, and large ones without an exponent."""
+    return [f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}" for value in values]
+
+
+def _read_part(name: str, sine: Array, cosine: Array) -> Array:
+    """Return the month (from 1), weekday (from 1, Monday) or hour that a sine and a cosine are of."""
+    part = name.rpartition(".")[2].removesuffix("_sin")
+    turns = np.arctan2(sine, cosine) / (2 * np.pi) % 1
+    found: Array = np.round(turns * PERIODS[part]) % PERIODS[part] + (part != "hour")
+    return found
+
+
+def _number_bins(values: Array, write: Callable[[Array], list[str]] = _write_numbers) -> Mapping[str, Array]:
     """Return the samples of bins by quantiles, by what they are called.
 
     The outer bins are open: their bounds would be the values of single rows.
     """
     missing = np.isnan(values.astype(np.float64))
     known = values[~missing]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1])) if len(known) else np.zeros(0)
+    edges = np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]) if len(known) else np.zeros(0)
+    edges = np.unique(np.ceil(edges) if (known == np.floor(known)).all() else edges)
     places = np.searchsorted(edges, values, side="right")
-    texts = [f"{edge:.3g}" for edge in edges]
+    texts = write(edges)
     names = [f"{low} to {high}" for low, high in pairwise(texts)]
     labels = [f"below {texts[0]}", *names, f"from {texts[-1]}"] if texts else ["all"]
     bins: dict[str, list[Array]] = {}
-    for i, label in enumerate(labels):  # close edges may have the same three digits
+    for i, label in enumerate(labels):  # close edges may have the same digits
         bins.setdefault(label, []).append(np.flatnonzero(~missing & (places == i)))
     joined = {label: np.concatenate(parts) for label, parts in bins.items()}
     return {**joined, "missing": np.flatnonzero(missing)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from hpo.config.registry import MetricEntry
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Batch, Data
 from hpo.training.member import TrainResult
-from hpo.training.predictions import predict_split
+from hpo.training.predictions import SplitPredictions, predict_split
 
 __all__ = ["FittedReference", "describe_unfit", "fit_reference_models"]
 
@@ -50,14 +50,13 @@ class FittedReference:
     seconds: float
     note: str = ""
 
-    def score(
+    def predict(
         self, config: TrialConfig, data: Data, batch: Batch, metrics: Sequence[MetricEntry]
-    ) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        """Return scores and metrics on samples, measured as those of a network are."""
+    ) -> SplitPredictions:
+        """Return predictions of samples, with scores and metrics that are measured as those of a network are."""
         module = FixedOutputs(self.outputs(batch[0]))
         result = TrainResult(config, "completed", [], None, None, 0, 0.0, module.state_dict(), module=module)
-        found = predict_split(result, data, batch, metrics)
-        return found.scores, found.metrics
+        return predict_split(result, data, batch, metrics)
 
 
 class FixedOutputs(nn.Module):

@@ -160,6 +160,13 @@ def test_a_date_without_drift_is_not_named():
     assert topics(make_dated(Y)) == []
 
 
+def test_a_date_is_one_column_and_named_once():
+    found = find(make_dated(DAYS[:, None].astype(np.float32)))
+    assert found.columns_seen == 2
+    assert [fact.kind for fact in found.columns if fact.column == "sold"].count("determines") == 1
+    assert "100 % of it" in str(describe_facts(found)) or "99." in str(describe_facts(found))
+
+
 # ---- copies
 
 

@@ -80,7 +80,8 @@ def test_an_evaluation_scores_them_on_the_test_set_too_and_the_report_says_so(st
     assert "Gradient boosting with default settings has" in document["verdict"][1]
     assert "on the same test rows" in document["verdict"][1]
     assert document["evaluations"][0]["reference_models"][0]["scores"]["test_accuracy"] == found["test_accuracy"]
-    assert "and 1 time for reference models" in paths.markdown.read_text()
+    assert "(significant: paired by row" in document["verdict"][1] or "; paired by row" in document["verdict"][1]
+    assert "4 times by runs of 2 configurations and once by reference models." in paths.markdown.read_text()
 
 
 def test_they_are_trained_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

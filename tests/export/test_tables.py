@@ -20,12 +20,17 @@ import torch
 from scipy.special import expit, ndtri
 from torch import nn
 
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets.source import DatasetSource
+from hpo.datasets.table import read_frame
 from hpo.errors import RequestError
 from hpo.export.answers import answer
 from hpo.export.format import PREPROCESSING, Preprocessing, read_preprocessing
 from hpo.export.graph import TableEncoding, TargetUnits, normal_deviate
 from hpo.export.predict import predict
+from hpo.export.table_card import describe_columns
 from hpo.export.writer import preprocessing_of
+from hpo.training.data import prepare_data
 from tests.export.exported import LABELS, export, prepare, write_rows
 from tests.helpers import run_hpo, train_here
 
@@ -123,6 +128,35 @@ def test_the_command_writes_every_style(folders: dict, rows: Path) -> None:
     assert [float(row["price"]) for row in table] == [row["price"] for row in told]
     assert list(told[0]) == ["file", "row", "price", "rent"]
     assert "price" in run_hpo("predict", folder, str(rows)).stdout.splitlines()[0]
+
+
+def test_values_that_are_missing_or_were_never_seen_are_counted_by_column(folders: dict, rows: Path) -> None:
+    notes = predict(folders["classification"][0], [rows])[1]
+    assert notes == [
+        f"{rows}, column 'rooms': of 4 values, 2 missing",
+        f"{rows}, column 'colour': of 4 values, 1 missing and 1 not among the values that training had at least twice",
+        f"{rows}, column 'size': of 4 values, 1 missing",
+    ]
+    told = run_hpo("predict", str(folders["classification"][0]), str(rows))
+    assert told.stderr.splitlines() == [f"note: {note}" for note in notes]
+
+
+def test_the_card_writes_columns_as_people_do(tmp_path: Path) -> None:
+    """Numbers without exponents, dates as dates, and the categories by name."""
+    days = [f"20{i % 20:02}-0{1 + i % 6}-11" for i in range(120)]
+    town = [("Aldham", "Brook", "Cole")[i % 3] for i in range(120)]
+    frame = pl.DataFrame({"built": [1900 + i for i in range(120)], "sold": days, "town": town})
+    frame = frame.with_columns(price=pl.Series([float(i) * 1.5 for i in range(120)]))
+    dataset = read_frame(frame, DatasetSource(label=("price",)), "rows")
+    data = prepare_data(dataset, TrialConfig(task="regression", widths="8"), torch.device("cpu"))
+    told = {name: (holds, missing) for _, name, holds, missing in describe_columns(preprocessing_of(data))}
+    assert re.fullmatch(r"19\d\d(\.5)?, the median", told["built"][1])
+    assert told["sold"][0] == "date, in days since 2000-01-01"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d, the median", told["sold"][1])
+    assert told["sold.month_cos"][0] == "cosine of the month of sold, from -1 to 1"
+    assert re.fullmatch(r"-?[01](\.\d{1,4})?, the median", told["sold.month_cos"][1])
+    assert re.fullmatch(r"category, by code: 0 any other value, 1 \w+, 2 \w+, 3 \w+", told["town"][0])
+    assert told["town"][1] == "as any value that is not listed"
 
 
 BAD = {
@@ -283,7 +317,9 @@ def test_the_lines_of_the_card_are_true(study: Path, monkeypatch: pytest.MonkeyP
     assert "for the 3 classes" in text
     assert "Output i is the logit of class i. By number: 0 flat, 1 house, 2 hut." in text
     assert "hpo predict . rows.csv" in text
-    assert "| colour | category, code 0 to 3 | code of its own |" in text
+    listed = re.search(r"\| colour \| category, by code: 0 any other value, 1 (\w+), 2 (\w+), 3 (\w+) \| (.*) \|", text)
+    assert listed is not None
+    assert {*listed.groups()} == {"red", "blue", "grey", "a code of its own"}
     assert "It takes the raw matrix and encodes it." in text
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copy(study / "rows.csv", study / "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from scipy import stats as scipy_stats
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
+from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.chapters.feature_importance import average_losses, feature_importance_chapter
-from hpo.report.chapters.target_errors import bin_residuals, explained_share
+from hpo.report.chapters.target_errors import bin_predictions, bin_residuals, explained_share
+from hpo.report.chapters.worst_rows import worst_class_blocks
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
-from hpo.report.data.predictions import FeatureResiduals, read_target_predictions
+from hpo.report.data.predictions import FeatureResiduals, Predictions, WorstRows, read_target_predictions
+from hpo.report.data.user_rows import read_user_rows
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.stats.conformal import calibrate_interval, expected_coverage
 from hpo.study import Objective
@@ -155,9 +159,71 @@ def test_rows_of_the_users_data_are_shown_only_on_demand(tmp_path: Path) -> None
     text = " ".join(b.text for b in found.blocks if isinstance(b, Text))
     assert "--show-data" in text
     told = table(list(found.blocks), "row")
+    assert list(told) == ["row", "error"]
+    told = table(list(chapter(tmp_path / "p.npz", show_data=True).blocks), "row")
     assert list(told) == ["row", "true", "predicted", "error"]
     shown = " ".join(b.text for b in chapter(tmp_path / "p.npz", show_data=True).blocks if isinstance(b, Text))
     assert "The rows themselves cannot be shown: /data/houses.csv" in shown  # for that file is not here
+
+
+def test_labels_of_rows_are_shown_only_on_demand() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    worst = WorstRows(np.array([7]), in_file=True)
+    wrong = Predictions(np.array([1, 1]), probabilities, np.array([0]), None, worst)
+    own, public = evaluation(), evaluation(data=DatasetReference(name="mnist"))
+    shown = {"own": (own, False), "asked": (own, True), "public": (public, False)}
+    columns = {
+        name: list(table(worst_class_blocks(of, wrong, "test", show_data=show), "row"))
+        for name, (of, show) in shown.items()
+    }
+    assert columns["own"] == ["row", "probability"]
+    assert columns["asked"] == columns["public"] == ["row", "label", "predicted", "probability"]
+
+
+def points(found: Chapter, key: str) -> int:
+    figure = next(b for b in found.blocks if isinstance(b, Figure) and b.key == key)
+    return 0 if figure.spec is None else sum(len(trace["x"]) for trace in figure.spec["data"])
+
+
+def test_no_figure_has_a_single_row_of_the_users_data(tmp_path: Path) -> None:
+    path = regression_file(tmp_path / "p.npz")
+    hidden, shown = chapter(path), chapter(path, show_data=True)
+    assert points(hidden, "predicted-0") == points(hidden, "residuals-0") == 12
+    assert points(shown, "predicted-0") == 1000
+    few = chapter(regression_file(tmp_path / "q.npz", test_bin_counts=np.array([996, 4, 995, 5])))
+    assert points(few, "residuals-by-0") == 2  # of `colour`, whose fewest samples are 5
+    assert not any(isinstance(b, Figure) and b.key == "residuals-by-1" for b in few.blocks)
+
+
+def test_bins_of_predictions_hold_no_single_row() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.exponential(1, 95)
+    bins = bin_predictions(true, true + rng.normal(0, 0.1, 95))
+    assert [n for *_, n in bins] == [11, 11, 11, 11, 11, 10, 10, 10, 10]
+    assert max(mean for mean, _, _ in bins) < true.max()
+    assert bins[0][0] == pytest.approx(np.sort(true)[:11].mean())
+    assert bin_predictions(true[:9], true[:9]) == []
+
+
+def test_rows_of_a_file_are_shown_as_they_stand_there(tmp_path: Path) -> None:
+    train, test = tmp_path / "houses.csv", tmp_path / "later.csv"
+    train.write_text("id,sold,area,price\n" + "".join(f"00{i},2019-08-{i + 10},{i}.5,{i}\n" for i in range(20)))
+    test.write_text("id,sold,area,price\n007,2019-08-31,,1\n008,2019-09-01,2.50,3\n")
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (train, test)}
+    source = DatasetSource(label=("price",), drop=("id",), test=str(test))
+    data = DatasetReference(name=str(train), sha256=digests, source=source, task="regression")
+    found = read_user_rows(data, "test", WorstRows(np.array([2, 1]), in_file=True), 5)
+    assert found is not None
+    assert list(found.features) == ["id", "sold", "area", "price"]
+    assert found.cells == [["008", "2019-09-01", "2.50", "3"], ["007", "2019-08-31", "-", "1"]]
+    found = read_user_rows(data, "validation", WorstRows(np.array([20]), in_file=True), 5)
+    assert found is not None
+    assert found.cells == [["0019", "2019-08-29", "19.5", "19"]]
+    with pytest.raises(DataError, match="has no such rows"):
+        read_user_rows(data, "test", WorstRows(np.array([3]), in_file=True), 5)
+    test.write_text("id,sold,area,price\n")
+    with pytest.raises(DataError, match="is not the file that the study was made with"):
+        read_user_rows(data, "test", WorstRows(np.array([1]), in_file=True), 5)
 
 
 def test_text_of_the_data_is_escaped_in_figures(tmp_path: Path) -> None:

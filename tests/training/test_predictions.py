@@ -94,6 +94,40 @@ def test_a_missing_number_is_shuffled_with_its_indicator() -> None:
     assert list_feature_columns((), 2) == [("feature 0", [0]), ("feature 1", [1])]
 
 
+DATED = (
+    Feature(name="sold", column="sold", missing=True),
+    Feature(name="sold.month_sin", column="sold", missing=True),
+    Feature(name="sold.month_cos", column="sold", missing=True),
+    Feature(name="size", column="size"),
+    Feature(name="day.month_sin", column="day"),
+    Feature(name="day.month_cos", column="day"),
+)
+
+
+def test_a_date_is_one_column() -> None:
+    columns = list_feature_columns(DATED, 9)
+    assert columns == [("sold", [0, 1, 2, 6, 7, 8]), ("size", [3]), ("day", [4, 5])]
+    month = np.arange(100) % 12
+    angle = 2 * np.pi * month / 12
+    x = np.stack([np.arange(100.0), np.sin(angle), np.cos(angle), np.arange(100.0), np.sin(angle), np.cos(angle)], 1)
+    raw = RawSplit(x.astype(np.float32), DATED, np.arange(100), in_file=True)
+    found = regression_arrays(torch.zeros(100, 1), torch.zeros(100, 1), houses(), raw, deviations=False)
+    assert found["features"].tolist() == ["sold", "size", "day"]
+    labels = [found["bin_labels"][found["bin_features"] == i].tolist() for i in range(3)]
+    assert "2000-01-11 to 2000-01-21" in labels[0]
+    assert labels[2][0] == "below 2"
+    assert labels[2][-1] == "from 11"
+
+
+def test_bins_of_years_and_months_are_written_as_people_do() -> None:
+    x = np.stack([np.arange(0.0, 4000, 40), *np.zeros((2, 100)), np.arange(1900.0, 2000), *np.zeros((2, 100))], 1)
+    raw = RawSplit(x.astype(np.float32), DATED, np.arange(100), in_file=True)
+    found = regression_arrays(torch.zeros(100, 1), torch.zeros(100, 1), houses(), raw, deviations=False)
+    labels = [found["bin_labels"][found["bin_features"] == i].tolist() for i in range(2)]
+    assert labels[0][:2] == ["below 2001-01", "2001-01 to 2002-03"]
+    assert labels[1][:2] == ["below 1910", "1910 to 1920"]
+
+
 def test_the_importance_of_a_linear_function_is_twice_the_variance_of_its_terms() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2000, 3, generator=generator)

@@ -25,7 +25,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class FeatureLoss:
-    """Loss of the score where a feature is shuffled.
+    """How much worse the score is where a feature is shuffled.
 
     Attributes:
         feature: its name.
@@ -90,8 +90,14 @@ def _blocks(evaluation: EvaluationResults, best: CandidateRuns, runs: Sequence[F
         "model has the other one. It says what these models use, not what causes the target."
     )
     rows = [[each.feature, _loss_text(objective, each.mean), _interval_text(objective, each)] for each in losses]
-    table = Table(["feature", "loss", "95 % interval"], rows, ["loss", "95 % interval"], folded="all features")
+    change = _change(objective)
+    table = Table(["feature", change, "95 % interval"], rows, [change, "95 % interval"], folded="all features")
     return [Text(text), _figure(objective, losses), Text(note, quiet=True), table]
+
+
+def _change(objective: Objective) -> str:
+    """Return what happens to a metric that becomes worse."""
+    return "drop" if objective.direction == "maximize" else "rise"
 
 
 def _loss_text(objective: Objective, value: float) -> str:
@@ -126,13 +132,13 @@ def _figure(objective: Objective, losses: Sequence[FeatureLoss]) -> Figure:
         "hovertemplate": HOVER,
         "marker": {"color": "@accent"},
     }
-    unit = "percentage points of the" if factor == 100 else "loss of"
+    change = f"{_change(objective)} of the {metric_text(objective.metric)}"
     spec = build_spec(
         [dots],
         80 + 22 * len(shown),
-        xaxis=make_axis(f"{unit} {metric_text(objective.metric)}", nticks=6),
+        xaxis=make_axis(f"{change}, percentage points" if factor == 100 else change, nticks=6),
         yaxis=make_axis(type="category", ticksuffix="  ", showgrid=False),
         bargap=0.4,
     )
     cut = f"{FEATURES_LIMIT} of {count_text(len(losses))} features are drawn." if len(losses) > FEATURES_LIMIT else ""
-    return attach_spec(Figure("features", "Loss without each feature"), spec, cut)
+    return attach_spec(Figure("features", f"{change[:1].upper()}{change[1:]} without each feature"), spec, cut)

@@ -4,36 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hpo.report.chapters.blocks import Block, Table, Text
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.data.results import Results
 from hpo.report.format import count_text, duration_text, gain_text, metric_text, names_text, sentence, values_text
-from hpo.report.stats.evaluation_stats import Score
+from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, Score
+from hpo.report.stats.reference_comparison import RowGains, measure_row_gains, seeds_reach
 
 __all__ = ["compare_with_evaluated", "compare_with_trial", "reference_blocks", "reference_note"]
 
+SHORTEST = 0.1  # seconds that are told
+
 
 def compare_with_evaluated(evaluation: EvaluationResults, best: Score) -> str:
-    """Compare the best reference model with the best configuration of an evaluation; nothing without one."""
+    """Compare the best reference model with the best configuration of an evaluation; nothing without one.
+
+    They are paired by row where the predictions of both are here. Else the reference model is compared with what the
+    network's seeds vary by, which few seeds do not tell.
+    """
     metric = evaluation.test_metric if best.test is not None else evaluation.validation_metric
     interval = best.test or best.validation
-    models = () if evaluation.reference_models is None else evaluation.reference_models.models
+    models = evaluation.reference_models
     maximize = evaluation.objective.direction == "maximize"
-    found = _best(models, metric, maximize=maximize)
-    if found is None or interval is None or metric is None:
+    found = _best(() if models is None else models.models, metric, maximize=maximize)
+    if models is None or found is None or interval is None or metric is None:
         return ""
     model, score = found
-    rows = "test" if best.test is not None else "validation"
+    split = "test" if best.test is not None else "validation"
     lead = (score - interval.mean) * (1 if maximize else -1)
-    apart = interval.count > 1 and not interval.low <= score <= interval.high
-    if interval.count > 1 and not apart:
-        verdict = "no clear difference from the best network"
-    elif lead > 0:
-        verdict = f"better than the best network by {gain_text(metric, lead)}"
+    gains = measure_row_gains(best.candidate, models, models.models.index(model), metric, split)
+    if gains is not None:
+        verdict = _paired_verdict(metric, lead, gains)
     else:
-        verdict = f"the best network is better by {gain_text(metric, lead)}"
-    return f"{_subject(model)} has {values_text(metric, score)} on the same {rows} rows, {_time(model)}: {verdict}."
+        verdict = _seeds_verdict(metric, lead, list(best.candidate.scores(metric).values()))
+    return f"{_subject(model)} has {values_text(metric, score)} on the same {split} rows{_time(model)}: {verdict}."
+
+
+def _paired_verdict(metric: str, lead: float, gains: RowGains) -> str:
+    seeds = len(gains.values)
+    over = "with its only seed" if seeds == 1 else f"with each of its {seeds} seeds"
+    over = over if seeds < FEWEST_SEEDS else f"over {seeds} seeds"
+    same = (gains.values.mean() > 0) == (lead > 0)
+    if gains.apart and same:
+        return f"{_lead_text(metric, lead)} (significant: paired by row, {over})"
+    return f"no significant difference ({_lead_text(metric, lead)}; paired by row, {over})"
+
+
+def _seeds_verdict(metric: str, lead: float, scores: Sequence[float]) -> str:
+    seeds = len(scores)
+    if seeds < FEWEST_SEEDS:
+        few = "a single seed is too few" if seeds == 1 else f"{seeds} seeds are too few"
+        return f"{_lead_text(metric, lead)}; {few} to tell"
+    if abs(lead) > seeds_reach(np.array(scores)):
+        return f"{_lead_text(metric, lead)}, more than the {seeds} seeds of the network explain"
+    return f"no clear difference ({_lead_text(metric, lead)}, which the {seeds} seeds of the network can explain)"
+
+
+def _lead_text(metric: str, lead: float) -> str:
+    if lead == 0:
+        return "the same as the best network"
+    return f"{gain_text(metric, lead)} {'better' if lead > 0 else 'worse'} than the best network"
 
 
 def compare_with_trial(results: Results, models: ReferenceModels | None) -> str:
@@ -59,7 +92,7 @@ def compare_with_trial(results: Results, models: ReferenceModels | None) -> str:
         )
     else:
         verdict = f"{network} is better by {gain_text(metric, lead)}"
-    return f"{_subject(model)} has {values_text(metric, score)} on the same validation rows, {_time(model)}: {verdict}."
+    return f"{_subject(model)} has {values_text(metric, score)} on the same validation rows{_time(model)}: {verdict}."
 
 
 def _best(
@@ -74,14 +107,19 @@ def _subject(model: ReferenceModel) -> str:
 
 
 def _time(model: ReferenceModel) -> str:
-    return f"trained in {duration_text(model.seconds)}"
+    """Return how long its training took, where that is long enough to be measured."""
+    return f", trained in {duration_text(model.seconds)}" if model.seconds >= SHORTEST else ""
+
+
+def _seconds_text(model: ReferenceModel) -> str:
+    return duration_text(model.seconds) if model.seconds >= SHORTEST else f"under {duration_text(SHORTEST)}"
 
 
 def reference_note(models: ReferenceModels | None) -> list[Block]:
     """Say what reference models are."""
     if models is None or not models.models:
         return []
-    what = names_text([f"{model.name} ({duration_text(model.seconds)})" for model in models.models])
+    what = names_text([f"{model.name} ({_seconds_text(model)})" for model in models.models])
     notes = "".join(f" {sentence(f'{model.name}: {model.note}')}" for model in models.models if model.note)
     text = (
         f"{what[:1].upper()}{what[1:]}: scikit-learn's with default settings, trained once on the same "
@@ -101,7 +139,7 @@ def reference_blocks(results: Results, models: ReferenceModels | None) -> list[B
         return []
     rows = [
         [f"trial {best.number}", values_text(metric, best.value), duration_text(best.seconds)],
-        *([model.name, values_text(metric, score), duration_text(model.seconds)] for model, score in scored),
+        *([model.name, values_text(metric, score), _seconds_text(model)] for model, score in scored),
     ]
     columns = ["model", metric_text(metric), "training time"]
     return [Table(columns, rows, columns[1:]), *reference_note(models)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,17 +23,19 @@ from hpo.report.figures.plotly_spec import (
     count_note,
     escape_text,
     make_axis,
+    mark_missing,
     shorten,
 )
 from hpo.report.format import NONE, amount_text, count_text, percent_text
 
-__all__ = ["bin_residuals", "explained_share", "target_blocks"]
+__all__ = ["bin_predictions", "bin_residuals", "explained_share", "target_blocks"]
 
 Array = np.ndarray[Any, Any]
 TARGETS_LIMIT = 6  # that have figures
 FEATURES_LIMIT = 6  # that have figures, for each target fewer
 POINTS_LIMIT = 1500
 BINS = 12
+FEWEST_BANDED, FEWEST_BINNED = 10, 5  # samples that are shown together, where single rows are not
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 SMALL = 0.02  # share of the residuals' variance that is not worth a word
 
@@ -55,9 +58,9 @@ def target_blocks(
     validation = predictions if split == "validation" else run.target_predictions("validation")
     return [
         *_error_table(predictions, name),
-        *(_scatter_figure(predictions, i, name(i)) for i in shown),
-        *(_residual_figure(predictions, i, name(i)) for i in shown),
-        *_feature_blocks(predictions, name),
+        *((_scatter_figure if show_data else _band_figure)(predictions, i, name(i)) for i in shown),
+        *(_residual_figure(predictions, i, name(i), show_data=show_data) for i in shown),
+        *_feature_blocks(predictions if show_data else _without_small_bins(predictions), name),
         *interval_blocks(validation, predictions if split == "test" else None, name),
         *worst_target_blocks(evaluation, split, predictions, show_data=show_data),
     ]
@@ -148,17 +151,83 @@ def _scatter_figure(predictions: TargetPredictions, target: int, name: str) -> F
     return attach_spec(Figure(f"predicted-{target}", f"Predicted against true {name}".strip()), spec, caption)
 
 
+def bin_predictions(true: Array, predicted: Array, bins: int = BINS) -> list[tuple[float, Array, int]]:
+    """Return mean target, 10 %, 50 % and 90 % quantiles of the predictions, and count, by bins of the target.
+
+    Bins have about equally many samples, and no fewer than `FEWEST_BANDED`; there are none of fewer samples.
+    """
+    parts = np.array_split(np.argsort(true, kind="stable"), max(1, min(bins, len(true) // FEWEST_BANDED)))
+    return [
+        (float(true[part].mean()), np.quantile(predicted[part], (0.1, 0.5, 0.9)), len(part))
+        for part in parts
+        if len(part) >= FEWEST_BANDED
+    ]
+
+
+def _band_figure(predictions: TargetPredictions, target: int, name: str) -> Figure:
+    """Draw predictions against targets by bins, in which no single row can be seen."""
+    figure = Figure(f"predicted-{target}", f"Predicted against true {name}".strip())
+    bins = bin_predictions(predictions.targets[:, target], predictions.predictions[:, target])
+    if not bins:
+        return mark_missing(figure, f"Fewer than {FEWEST_BANDED} samples, which would be seen one by one.")
+    quantiles = np.array([found for _, found, _ in bins])
+    means = [mean for mean, _, _ in bins]
+    low, high = float(min(*means, quantiles.min())), float(max(*means, quantiles.max()))
+    margin = 0.04 * (high - low) or 0.5
+    span = {"range": [low - margin, high + margin], "nticks": 6}
+    line = {"type": "line", "x0": low, "y0": low, "x1": high, "y1": high, "line": {"color": "@muted", "dash": "dash"}}
+    dots = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [float(f"{mean:.5g}") for mean in means],
+        "y": [float(f"{middle:.5g}") for middle in quantiles[:, 1]],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [float(f"{reach:.5g}") for reach in quantiles[:, 2] - quantiles[:, 1]],
+            "arrayminus": [float(f"{reach:.5g}") for reach in quantiles[:, 1] - quantiles[:, 0]],
+            "color": "@accent",
+            "thickness": 1.5,
+            "width": 4,
+        },
+        "text": [
+            f"{n} samples, true {amount_text(mean)} on average: predicted {amount_text(q[1])} (80 % of them "
+            f"{amount_text(q[0])} to {amount_text(q[2])})"
+            for mean, q, n in bins
+        ],
+        "hovertemplate": HOVER,
+        "showlegend": False,
+        "line": {"color": "@accent", "width": 1},
+        "marker": {"color": "@accent", "size": 7},
+    }
+    title = escape_text(shorten(name, 30))
+    spec = build_spec(
+        [dots],
+        300,
+        xaxis=make_axis(f"true {title}".strip(), **span),
+        yaxis=make_axis(f"predicted {title}".strip(), **span),
+        shapes=[line],
+    )
+    count = f"{len(bins)} bins of equally many samples" if len(bins) > 1 else "All samples together"
+    caption = (
+        f"{count}, by the true value: dots are the mean of what is true and the median prediction, bars hold 80 % of "
+        "the predictions. On the dashed line predictions are right. Single rows are left out; "
+        "the option --show-data draws them."
+    )
+    return attach_spec(figure, spec, caption)
+
+
 def bin_residuals(predicted: Array, residuals: Array, bins: int = BINS) -> list[tuple[float, float, float, int]]:
-    """Return median prediction, mean and deviation of the residuals, and count, by bins of about equal counts."""
+    """Return mean prediction, mean and deviation of the residuals, and count, by bins of about equal counts."""
     parts = np.array_split(np.argsort(predicted, kind="stable"), min(bins, max(1, len(predicted) // 5)))
     return [
-        (float(np.median(predicted[part])), float(residuals[part].mean()), float(residuals[part].std()), len(part))
+        (float(predicted[part].mean()), float(residuals[part].mean()), float(residuals[part].std()), len(part))
         for part in parts
         if len(part)
     ]
 
 
-def _residual_figure(predictions: TargetPredictions, target: int, name: str) -> Figure:
+def _residual_figure(predictions: TargetPredictions, target: int, name: str, *, show_data: bool) -> Figure:
     predicted, residuals = predictions.predictions[:, target], predictions.residuals[:, target]
     shown = _thin(len(predicted))
     texts = [
@@ -198,7 +267,7 @@ def _residual_figure(predictions: TargetPredictions, target: int, name: str) -> 
     }
     title = escape_text(shorten(name, 30))
     spec = build_spec(
-        [_points(predicted[shown], residuals[shown], texts), means],
+        [*([_points(predicted[shown], residuals[shown], texts)] if show_data else []), means],
         280,
         xaxis=make_axis(f"predicted {title}".strip(), nticks=6),
         yaxis=make_axis("true less predicted", nticks=6),
@@ -207,7 +276,7 @@ def _residual_figure(predictions: TargetPredictions, target: int, name: str) -> 
     caption = (
         f"The line is the mean over {len(bins)} bins of equally many samples, its bars are their standard deviation. "
         "A mean off zero is an error that a better model would not make; bars that grow are a noise that grows."
-        f"{count_note(len(shown), len(predicted), 'samples')}"
+        f"{count_note(len(shown), len(predicted), 'samples') if show_data else ''}"
     )
     return attach_spec(
         Figure(f"residuals-{target}", f"Residuals of {name} by magnitude" if name else "Residuals by magnitude"),
@@ -231,6 +300,16 @@ def explained_share(feature: FeatureResiduals, target: int) -> float:
     if total <= groups or inside + between <= 0:
         return 0.0
     return max(0.0, float((between - (groups - 1) * inside / (total - groups)) / (inside + between)))
+
+
+def _without_small_bins(predictions: TargetPredictions) -> TargetPredictions:
+    """Return predictions without the bins of features that have so few samples that they could be single rows."""
+    features = []
+    for feature in predictions.features:
+        kept = np.flatnonzero(feature.counts >= FEWEST_BINNED)
+        parts = (each[kept] for each in (feature.counts, feature.means, feature.deviations))
+        features.append(FeatureResiduals(feature.feature, [feature.labels[i] for i in kept.tolist()], *parts))
+    return replace(predictions, features=features)
 
 
 def _feature_blocks(predictions: TargetPredictions, name: Callable[[int], str]) -> list[Block]:
@@ -267,7 +346,7 @@ def _feature_figure(
     index: int, share: float, feature: FeatureResiduals, target: int, name: Callable[[int], str]
 ) -> Figure:
     means, deviations = feature.means[:, target], feature.deviations[:, target]
-    labels = [escape_text(shorten(label, 18)) for label in feature.labels]
+    labels = [escape_text(shorten(label, 24)) for label in feature.labels]
     labels = [f"{label} ({i})" if labels.count(label) > 1 else label for i, label in enumerate(labels)]
     dots = {
         "type": "scatter",

@@ -23,7 +23,7 @@ from hpo.report.figures.plotly_spec import (
     mark_missing,
     shorten,
 )
-from hpo.report.format import NONE, count_text, gain_text, is_share, metric_text, number_of, values_text
+from hpo.report.format import NONE, count_text, gain_text, is_share, metric_text, names_text, number_of, values_text
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score, list_lost_runs
 from hpo.study.operations.evaluation_study import REFERENCE, TestSetRead
 
@@ -236,10 +236,14 @@ def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
     for dataset, count in Counter(read.dataset for read in reads).items():
         own = [read for read in reads if read.dataset == dataset and not read.by.endswith(f" {REFERENCE}")]
         configurations = number_of(len({read.configuration for read in own}), "configuration")
-        others = f" and {number_of(count - len(own), 'time')} for reference models" if count > len(own) else ""
-        times = "once" if len(own) == 1 else f"{len(own)} times"
-        parts.append(f"The test set of {dataset} has been read {times}, for {configurations}{others}.")
+        readers = [f"{_times(len(own))} by runs of {configurations}"] if own else []
+        readers += [f"{_times(count - len(own))} by reference models"] if count > len(own) else []
+        parts.append(f"The test set of {dataset} has been read {_times(count)}: {names_text(readers)}.")
     return " ".join([*parts, "Each run reads it once. Choose nothing by what it shows."])
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count_text(count)} times"
 
 
 # The figure.

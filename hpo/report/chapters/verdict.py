@@ -97,6 +97,8 @@ def interval_text(metric: str, interval: Interval) -> str:
     mean = values_text(metric, interval.mean)
     if interval.count < 2:
         return f"{mean} (one seed, so no interval)"
+    if not math.isfinite(interval.low):
+        return f"{mean} ({number_of(interval.count, 'seed')}, too few for an interval)"
     low, high = (values_text(metric, bound) for bound in (interval.low, interval.high))
     return f"{mean} (95 % interval {low.removesuffix(' %')} to {high}, {number_of(interval.count, 'seed')})"
 

@@ -10,7 +10,7 @@ from hpo.errors import HpoError
 from hpo.report.chapters.blocks import HIDDEN, Block, Subtitle, Table, Text
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.predictions import Predictions, TargetPredictions, WorstRows
-from hpo.report.data.user_rows import UserRows, read_user_rows
+from hpo.report.data.user_rows import UserRows, is_public, read_user_rows
 from hpo.report.format import amount_text, one_line, percent_text
 
 __all__ = ["worst_class_blocks", "worst_target_blocks"]
@@ -29,14 +29,11 @@ def worst_target_blocks(
         return []
     count = min(ROWS, len(worst.rows))
     places = _shown_targets(predictions)
-    columns = [_row_title(worst)]
-    for place in places:
-        name = _target_name(evaluation, place, predictions.targets.shape[1])
-        columns += [
-            name or "true",
-            f"{name}, predicted" if name else "predicted",
-            f"{name}, error" if name else "error",
-        ]
+    names = [_target_name(evaluation, place, predictions.targets.shape[1]) for place in places]
+    columns = [
+        _row_title(worst),
+        *(f"{name}, {what}" if name else what for name in names for what in ("true", "predicted", "error")),
+    ]
     rows = [
         [
             str(worst.rows[i]),
@@ -48,6 +45,8 @@ def worst_target_blocks(
         ]
         for i in range(count)
     ]
+    if not show_data:  # without what is true and predicted
+        columns, *rows = ([row[0], *row[3::3]] for row in (columns, *rows))
     several = predictions.targets.shape[1] > 1
     by = "the sum of squared errors, each in standard deviations of its target" if several else "the absolute error"
     return [
@@ -74,6 +73,8 @@ def worst_class_blocks(
         for i, sample in enumerate(predictions.mistakes[:ROWS])
     ]
     columns = [_row_title(worst), "label", "predicted", "probability"]
+    if not (show_data or is_public(evaluation.data)):
+        columns, *rows = ([row[0], row[3]] for row in (columns, *rows))
     return [
         Subtitle("Most confident mistakes"),
         *_table(evaluation, split, worst, columns, rows, "Some labels may be wrong.", show_data),
@@ -102,7 +103,7 @@ def _table(
         return [Table(columns, rows, numbers), Text(f"{note} {where} {problem}".strip(), quiet=True)]
     features = shown.features[:FEATURES]
     wide = [[*row, *cells[:FEATURES]] for row, cells in zip(rows, shown.cells, strict=True)]
-    cut = f" {FEATURES} of {len(shown.features)} features are shown." if len(shown.features) > FEATURES else ""
+    cut = f" {FEATURES} of {len(shown.features)} columns are shown." if len(shown.features) > FEATURES else ""
     return [Table([*columns, *features], wide, numbers), Text(f"{note} {where}{cut}", quiet=True)]
 
 

@@ -25,6 +25,7 @@ EARLY, LATE = 0.1, 0.75  # [P]
 ROUGH = 0.15  # of the curve's range, from one late epoch to the next
 PERIODIC = 0.6  # of the detrended curve's power in one frequency
 WARM = 0.05  # [P]
+LINEAR = ("ridge regression", "logistic regression")  # reference models that any network should reach
 SMOOTHER = "measure the reported value on more data, or report a mean of it"
 WARMED = "warmup = { low = 0.0, high = 0.2 }"
 
@@ -93,10 +94,10 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
     ]
 
 
-def overfitting(results: Results, _: Evaluations) -> list[Finding]:
+def overfitting(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 8: the best trial's validation loss rises during training."""
     loss = read_curve(results.best, "val_loss") if results.best else np.array([])
-    if len(loss) < 3:
+    if len(loss) < FEWEST:  # a loss that rises in the first epochs is one of steps too large
         return []
     bad = bool(loss[-1] > RISE * loss.min())
     return [
@@ -106,9 +107,26 @@ def overfitting(results: Results, _: Evaluations) -> list[Finding]:
             "warning" if bad else "ok",
             f"the best trial's validation loss was lowest ({loss.min():.4g}) at epoch {loss.argmin() + 1} and ended at "
             f"{loss[-1]:.4g}",
-            _advise_regularization(results) if bad else "",
+            (_advise_fit(evaluations) or _advise_regularization(results)) if bad else "",
         )
     ]
+
+
+def _advise_fit(evaluations: Evaluations) -> str:
+    """Return what to do first where even a linear model is better, which no regularization mends."""
+    for evaluation in evaluations:
+        models = () if evaluation.reference_models is None else evaluation.reference_models.models
+        metric, best = evaluation.validation_metric, evaluation.best
+        scores = list(best.scores(metric).values()) if best is not None and metric else []
+        sign = 1 if evaluation.objective.direction == "maximize" else -1
+        for model in models:
+            score = model.score(metric)
+            if model.name in LINEAR and scores and score is not None and sign * (score - float(np.mean(scores))) > 0:
+                return (
+                    f"search the learning rate and the size of the network first: {model.name}, a linear model, is "
+                    "better than it"
+                )
+    return ""
 
 
 def _advise_regularization(results: Results) -> str:

@@ -13,7 +13,7 @@ from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import count_text, number_of
-from hpo.report.stats.evaluation_stats import compare_candidates
+from hpo.report.stats.evaluation_stats import Comparison, compare_candidates
 from hpo.report.stats.trial_stats import (
     count_validation_samples,
     estimate_retraining_noise,
@@ -57,7 +57,7 @@ def budget(results: Results, _: Evaluations) -> list[Finding]:
 
 def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 20: a gain counts only if it exceeds the retraining noise of both sides."""
-    findings = [_gain_finding(each) for each in evaluations if each.on_own_data and each.validation_metric]
+    findings = [_retraining_finding(each) for each in evaluations if each.on_own_data]
     if not any(findings):
         return [
             Finding(
@@ -71,27 +71,68 @@ def retraining(results: Results, evaluations: Evaluations) -> list[Finding]:
     return [finding for finding in findings if finding]
 
 
-def _gain_finding(evaluation: EvaluationResults) -> Finding | None:
-    """Report what the best gains over the rival, paired over seeds and samples."""
-    rival = evaluation.rival
-    found = [
-        each for each in compare_candidates(evaluation).comparisons if rival is not None and each.second == rival.label
-    ]
-    if not found or found[0].difference.count < 2:
+def _retraining_finding(evaluation: EvaluationResults) -> Finding | None:
+    """Compare the best with the rival, or the rival with the next if it is the best; None of single seeds."""
+    stats = compare_candidates(evaluation)
+    best, rival = stats.best, evaluation.rival
+    if best is None:
         return None
-    difference, told_apart = found[0].difference, found[0].significant
-    better = told_apart and difference.mean > 0
+    paired = [each for each in stats.comparisons if each.difference.count >= 2]
+    if rival is not None and best.candidate.label == rival.label and paired:
+        return _loss_finding(min(paired, key=lambda each: each.difference.mean))
+    with_rival = [each for each in paired if rival is not None and each.second == rival.label]
+    if with_rival:
+        return _gain_finding(with_rival[0])
+    score = best.test or best.validation
+    if score is None or score.count < 2:
+        return None
+    alone = "it has no baseline to be compared with" if rival is None else f"{rival.label} has no such seeds"
+    return Finding(
+        "retraining",
+        "retraining noise",
+        "unknown",
+        f"{best.candidate.label} has been retrained from {score.count} fresh seeds, with a standard deviation of "
+        f"{score.deviation:.2g}; {alone}",
+    )
+
+
+def _gain_finding(comparison: Comparison) -> Finding:
+    """Report what the best gains over the rival, paired over seeds and samples."""
+    better = comparison.significant and comparison.difference.mean > 0
+    if better:
+        advice = ""
+    elif comparison.significant:
+        advice = f"keep {comparison.second}, which is better"
+    else:
+        advice = "run more seeds: this gain may be noise"
     return Finding(
         "retraining",
         "retraining noise",
         "ok" if better else "warning",
-        f"{found[0].first} gains {difference.mean:.4g} over {found[0].second} from {difference.count} fresh seeds "
-        f"(interval {difference.low:.2g} to {difference.high:.2g})",
-        ""
-        if better
-        else "run more seeds: this gain may be noise"
-        if not told_apart
-        else f"keep {found[0].second}, which is better",
+        f"{comparison.first} gains {_difference_text(comparison)}",
+        advice,
+    )
+
+
+def _loss_finding(comparison: Comparison) -> Finding:
+    """Report that the rival is the best, and by how much."""
+    advice = f"keep {comparison.first}: the search has found nothing better"
+    if not comparison.significant:
+        advice = "run more seeds, or search on: no configuration has been found that is better"
+    return Finding(
+        "retraining",
+        "retraining noise",
+        "warning",
+        f"{comparison.first} is the best of those retrained: it gains {_difference_text(comparison)}",
+        advice,
+    )
+
+
+def _difference_text(comparison: Comparison) -> str:
+    difference = comparison.difference
+    return (
+        f"{difference.mean:.4g} over {comparison.second} from {difference.count} fresh seeds "
+        f"(interval {difference.low:.2g} to {difference.high:.2g})"
     )
 
 

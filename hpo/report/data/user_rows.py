@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpo.datasets import Dataset, DatasetReference, Feature, is_path, is_split, load
+from hpo.datasets.readers import find_path
+from hpo.datasets.reference import locate_file
+from hpo.datasets.table_file import is_table, read_table
 from hpo.errors import DataError
 from hpo.report.data.predictions import WorstRows
 from hpo.report.format import NONE, amount_text, one_line
@@ -40,6 +44,8 @@ def is_public(data: DatasetReference | None) -> bool:
 def read_user_rows(data: DatasetReference, split: str, worst: WorstRows, limit: int) -> UserRows | None:
     """Read the first `limit` rows of the worst predictions; None where samples are no table.
 
+    Those of a file of a table have all its columns, with the values that stand there.
+
     Args:
         data: the reference of the data set.
         split: `validation` or `test`, which they are of.
@@ -49,6 +55,8 @@ def read_user_rows(data: DatasetReference, split: str, worst: WorstRows, limit: 
     Raises:
         DataError, RegistryError: the data set is not here, or is another one.
     """
+    if worst.in_file and is_table(data.name):
+        return _read_file_rows(data, split, worst.rows[:limit])
     dataset = load(data)
     part = _part(dataset, split)
     x: Any = _part_samples(dataset, part)
@@ -60,6 +68,23 @@ def read_user_rows(data: DatasetReference, split: str, worst: WorstRows, limit: 
     features = dataset.features or [Feature(name=f"feature {i}", column="") for i in range(x.shape[1])]
     cells = [[_cell_text(feature, float(x[i, j])) for j, feature in enumerate(features)] for i in places]
     return UserRows([one_line(feature.name) for feature in features], cells)
+
+
+def _read_file_rows(data: DatasetReference, split: str, rows: np.ndarray[Any, Any]) -> UserRows:
+    """Read rows of the file that a split is in, by their numbers from 1."""
+    path = locate_file(data)
+    part = None if data.source is None else getattr(data.source, split)
+    path = find_path(Path(part)) if isinstance(part, str) else path
+    frame = read_table(path, texts=read_table(path).columns)  # as they are written, for 007 is not 7
+    if rows.size and (rows.min() < 1 or rows.max() > frame.height):
+        raise DataError(f"{path}: has no such rows; it is not the data set that was evaluated")
+    cells = [[_value_text(value) for value in frame.row(int(row) - 1)] for row in rows]
+    return UserRows([one_line(name) for name in frame.columns], cells)
+
+
+def _value_text(value: Any) -> str:
+    text = NONE if value is None else f"{value:.7g}" if isinstance(value, float) else str(value)
+    return one_line(text)[:CELL_LIMIT]
 
 
 def _part(dataset: Dataset, split: str) -> str:

@@ -16,14 +16,18 @@ from typing import Any
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.stats.metric_range import metric_range
 
 __all__ = [
+    "FEWEST_SEEDS",
+    "LEVEL",
     "Comparison",
     "EvaluationStats",
     "Interval",
     "Score",
     "bootstrap_interval",
     "compare_candidates",
+    "explain_columns",
     "list_lost_runs",
     "summarize_evaluation",
     "tabulate_scores",
@@ -32,6 +36,9 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 LEVEL = 0.95
 RESAMPLES = 10_000
+# From which a score has an interval. Of two, Student's t is 9 of their deviations to each side: an interval that holds
+# nearly anything, whatever is measured.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Interval:
 
     Attributes:
         mean: over the seeds.
-        low, high: bounds of the interval; NaN of a single seed, which says nothing of the others.
+        low, high: bounds of the interval; NaN of a single seed, which says nothing of the others. A score, which is in
+            the units of its metric, has them from three seeds, and none is beyond what the metric can be.
         deviation: standard deviation over the seeds; NaN of a single one.
         count: how many seeds.
     """
@@ -175,9 +183,10 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     interval = bootstrap_interval(
         list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
     )
-    if not metric.endswith("accuracy") or not math.isfinite(interval.low):
-        return interval
-    return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
+    if interval.count < FEWEST_SEEDS:
+        return replace(interval, low=math.nan, high=math.nan)
+    least, most = metric_range(metric)
+    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
 
 
 def _compare(
@@ -261,6 +270,17 @@ def tabulate_scores(stats: EvaluationStats) -> list[dict[str, Any]]:
     """
     compared = {each.second: each for each in stats.comparisons}
     return [_score_row(score, compared.get(score.candidate.label)) for score in stats.scores]
+
+
+def explain_columns(evaluation: EvaluationResults) -> str:
+    """Explain in a line what the columns of `tabulate_scores` are."""
+    fresh = "fresh_seeds" if evaluation.function else "validation"
+    scored = "fresh_seeds" if evaluation.function else "test"
+    bias = "" if evaluation.refit else f"bias: how much better chosen is than {fresh}, the price of choosing; "
+    return (
+        f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}, from "
+        f"{FEWEST_SEEDS} seeds; better_by: what the first row gains over this one"
+    )
 
 
 def _score_row(score: Score, comparison: Comparison | None) -> dict[str, Any]:
