@@ -24,14 +24,13 @@ def choose_template(study: str, dataset: DatasetReference) -> str:
 def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference) -> dict[str, Any]:
     """Return the keys of a study file that is launched on another data set.
 
-    An objective that the data set's task does not have is left out, so that the task's usual one holds. Instead of the
-    template `quickstart` the table is that of `quickstart_table`, which gets as many epochs as the rows call for.
+    An objective that the data set's task does not have is left out, so that the task's usual one holds. The template
+    `quickstart`, which for tables is `quickstart_table`, gets as many epochs as the number of samples calls for.
     """
     adapted = dict(table)
-    if choose_template(study, dataset) != study:
-        adapted["parameters"] = dict(adapted["parameters"])
-        epochs = _choose_epochs(dataset)
-        adapted["parameters"] |= {"epochs": epochs, "patience": max(5, epochs // 4)}
+    if study == FIRST and dataset.samples is not None:
+        epochs = _choose_epochs(dataset.samples)
+        adapted["parameters"] = {**adapted["parameters"], "epochs": epochs, "patience": max(5, epochs // 4)}
     names = [adapted.get("objective")] if isinstance(adapted.get("objective"), str) else adapted.get("objective", ())
     metrics = [each["metric"] if isinstance(each, Mapping) else each for each in names or ()]
     if not all(isinstance(each, str) and fits(each, dataset.task, reconstructs=False) for each in metrics):
@@ -48,15 +47,17 @@ def explain_adaptation(study: str | None, dataset: DatasetReference, parameters:
         dataset: what it is launched on.
         parameters: those that the launch overrides.
     """
-    if study is None or choose_template(study, dataset) == study:
-        return []
-    epochs = "" if "epochs" in parameters else f", with epochs = {_choose_epochs(dataset)} for {dataset.samples:,} rows"
-    return [f"samples are rows of a table: the study is the template {FOR_TABLES}{epochs}"]
+    notes: list[str] = []
+    if study == FIRST and _is_table(dataset):
+        notes.append(f"samples are rows of a table: the study is the template {FOR_TABLES}")
+    if study == FIRST and dataset.samples is not None and "epochs" not in parameters:
+        notes.append(f"epochs = {_choose_epochs(dataset.samples)}, for {dataset.samples:,} training samples")
+    return notes
 
 
 def _is_table(dataset: DatasetReference) -> bool:
     return dataset.shape is not None and len(dataset.shape) == 1
 
 
-def _choose_epochs(dataset: DatasetReference) -> int:
-    return min(MOST, max(LEAST, VISITS // (dataset.samples or VISITS)))
+def _choose_epochs(samples: int) -> int:
+    return min(MOST, max(LEAST, VISITS // max(1, samples)))
