@@ -81,8 +81,8 @@ class WorkerOptions(BaseModel):
         Field(
             ge=1,
             le=4096,
-            description="Cores, and threads of torch, of a worker; by default its share of this machine's cores, 1 on"
-            " Ray, and whatever Slurm gives.",
+            description="Cores, and threads of torch, of a worker; by default its share of this machine's cores, 1 if"
+            " all models are small, 1 on Ray, and whatever Slurm gives.",
         ),
     ] = None
     gpus: Annotated[

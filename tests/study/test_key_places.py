@@ -63,7 +63,7 @@ def test_an_error_names_the_option_or_the_file_that_it_comes_from(table: Path) -
             read_study("quickstart", sets, **{"dataset": dataset, **keys})
         return str(raised.value)
 
-    assert line(objective="val_accuracy").startswith("--objective 'val_accuracy': is a metric of classification")
+    assert line(objective="val_accuracy").startswith("--objective = 'val_accuracy': is a metric of classification")
     assert line({"loss": "cross_entropy"}).startswith("--set loss: the space contains invalid configurations: loss =")
     assert line({"learning_rat": 0.1}).startswith("--set learning_rat: unknown parameter 'learning_rat'; did you mean")
     path = table.parent / "own.toml"

@@ -44,5 +44,5 @@ def _fails_alike(error: RequestError, parse: Parse, sets: Mapping[str, Any], key
 def name_option(line: str, key: str, option: str) -> str:
     """Return an error's line that names an option, instead of the key `key = …` that it begins with."""
     if line.startswith(f"{key} = "):
-        return f"{option} {line.removeprefix(f'{key} = ')}"
+        return f"{option} = {line.removeprefix(f'{key} = ')}"
     return f"{option}: {line.removeprefix('[parameters] ')}"
