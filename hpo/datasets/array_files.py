@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -121,7 +122,7 @@ def _read_tensors(path: Path) -> dict[str, Any]:
     """
     torch: Any = importlib.import_module("torch")  # by name: only who has such a file pays for the import
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # torch's, of odd pickle protocols
             _check_archive(path, file)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except DataError:
