@@ -195,7 +195,7 @@ def _explain(error: Exception) -> str:
         text = str(error) if isinstance(error, HpoError | ValueError) else f"{type(error).__name__}: {error}"
         return " ".join(text[:300].split())
     first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))[:100]
+    place = " ".join(".".join(map(str, first["loc"])).split())[:100]
     if first["type"] in ("model_type", "dict_type"):
         return f"{f'{place}: ' if place else ''}it must be a table, but it is {shorten(first['input'])}"
     return f"{f'{place}: ' if place else ''}{first['msg'][:200]}, but it is {shorten(first['input'])}"

@@ -45,7 +45,7 @@ def fuzz(seconds: float, seed: int, folder: Path) -> tuple[str, Findings]:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 120)
         summary += done.stdout
         findings += [line for line in done.stderr.splitlines() if line.startswith("found")]
-        if done.returncode not in (0, 1):
+        if done.returncode not in (0, 1) or not done.stdout:  # an error of the harness itself ends it with 1, too
             last = next(iter(folder.glob("now_*")), None)
             findings.append(f"found: process ended with {done.returncode} by {last}: {done.stderr[-500:]}")
             seed += 1_000_003

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 import yaml
 from PIL import Image
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from hpo.config.trial_config import TrialConfig
@@ -23,6 +25,7 @@ from hpo.datasets import DatasetSource, make_reference
 from hpo.datasets.table import read_source
 from hpo.export import predict as prediction
 from hpo.export.format import Preprocessing
+from hpo.export.sample_files import read_samples
 from hpo.report.data.evaluations import EvaluationRun
 from hpo.storage.stored_values import UnreadableError, parse_value
 from hpo.study.attributes import DEFINITION, StudyAttributes
@@ -96,6 +99,8 @@ def make_targets(folder: Path) -> list[Target]:
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
         Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
+        Target("tensors", ".safetensors", [save_arrays(arrays)], _read_data, _mutate_weights),
+        Target("tensors", ".pt", [_tensors(arrays)], _read_data, mutate_archive),
         *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
         Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
         Target("picture", ".png", _pictures("PNG"), _read_samples, mutate_picture),
@@ -160,6 +165,12 @@ def _npy(array: np.ndarray[Any, Any]) -> bytes:
 def _npz(arrays: dict[str, Any], *, packed: bool = False) -> bytes:
     file = io.BytesIO()
     (np.savez_compressed if packed else np.savez)(file, **arrays)
+    return file.getvalue()
+
+
+def _tensors(arrays: dict[str, np.ndarray[Any, Any]]) -> bytes:
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, file)
     return file.getvalue()
 
 
@@ -235,7 +246,7 @@ def _read_override(path: Path) -> None:
 
 def _read_samples(path: Path) -> None:
     takes = Preprocessing(shape=SHAPE, classes=CLASSES, values="uint8", shift=(1.0,), scale=(2.0,))
-    prediction._read(path, takes, invert=False)
+    read_samples(path, takes)
 
 
 def _read_table(path: Path) -> object:
