@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
-from scipy.special import ndtri
 
 from hpo.datasets.features import Feature, SampleShape, find_wrong
 from hpo.utils.home import cores
@@ -304,6 +303,8 @@ def _deviate(values: Array, quantiles: Array) -> Array:
 
     A value that several quantiles have gets the middle of their ranks, as in scikit-learn's QuantileTransformer.
     """
+    from scipy.special import ndtri  # a fifth of a second, which workers without a table need not wait for
+
     ranks = np.linspace(0, 1, len(quantiles))
     order = np.argsort(values)
     ascending = values[order].astype(np.float64)  # np.interp finds each beside the last: 3 times as fast
