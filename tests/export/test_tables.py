@@ -145,7 +145,7 @@ def test_the_card_writes_columns_as_people_do(tmp_path: Path) -> None:
     """Numbers without exponents, dates as dates, and the categories by name."""
     days = [f"20{i % 20:02}-0{1 + i % 6}-11" for i in range(120)]
     town = [("Aldham", "Brook", "Cole")[i % 3] for i in range(120)]
-    frame = pl.DataFrame({"built": [1900 + i for i in range(120)], "sold": days, "town": town})
+    frame = pl.DataFrame({"built": [1900 + i // 2 for i in range(120)], "sold": days, "town": town})
     frame = frame.with_columns(price=pl.Series([float(i) * 1.5 for i in range(120)]))
     dataset = read_frame(frame, DatasetSource(label=("price",)), "rows")
     data = prepare_data(dataset, TrialConfig(task="regression", widths="8"), torch.device("cpu"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpo.report.chapters.error_analysis import _matrix_figure, _reliability_blocks, confusion_matrix
+from hpo.report.chapters.class_errors import _matrix_figure, _reliability_blocks, confusion_matrix
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
 from hpo.report.data.results import read_results
 from hpo.report.figures import overview
@@ -55,7 +55,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
         timeline_figure(results, datetime.now()),
         *slice_figures(results),
         *(block for block in blocks if isinstance(block, Figure)),
-        _matrix_figure(confusion_matrix(told)),
+        _matrix_figure(confusion_matrix(told), str),
         *(block for block in _reliability_blocks(told) if isinstance(block, Figure)),
     ]
 

@@ -183,7 +183,7 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     interval = bootstrap_interval(
         list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
     )
-    if interval.count < FEWEST_SEEDS:
+    if interval.count < FEWEST_SEEDS and not metric.endswith("accuracy"):  # a share of samples, which bound it
         return replace(interval, low=math.nan, high=math.nan)
     least, most = metric_range(metric)
     return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
