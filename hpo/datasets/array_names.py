@@ -43,7 +43,7 @@ class ArrayRoles:
 
 
 class _Words(NamedTuple):
-    """What a name says: a part of the data set, and the rest in lower case."""
+    """Meaning of a name: a part of the data set, and the rest in lower case."""
 
     part: str
     rest: tuple[str, ...]

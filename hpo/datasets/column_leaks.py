@@ -122,7 +122,7 @@ class _Column:
 
     @property
     def feature(self) -> Feature | None:
-        """What it means, if that is known."""
+        """The meaning, if that is known."""
         features = self.dataset.features
         return features[self.number] if self.number < len(features) else None
 
@@ -220,7 +220,7 @@ def _fill_missing(values: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """How well each sample's label is told by the sample of the nearest value of a column.
+    """Agreement of each sample's label with that of the sample of the nearest value of a column.
 
     Attributes:
         values, labels: of the samples, in the order of the values.

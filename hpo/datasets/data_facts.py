@@ -158,7 +158,7 @@ class DataFacts(_Facts):
 
 @dataclass(frozen=True)
 class DataIssue:
-    """What is to be said of a data set.
+    """Remark on a data set.
 
     Attributes:
         topic: `duplicates`, `leaks`, `balance`, `validation_set`, `targets` or `unlabelled`.

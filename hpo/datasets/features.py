@@ -39,7 +39,7 @@ class Feature(BaseModel):
 
     @property
     def source(self) -> str:
-        """What people call it: the column of the file, or its own name where it is of none."""
+        """The name that people know: the column of the file, or its own where it is of none."""
         return self.column or self.name
 
 

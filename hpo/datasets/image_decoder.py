@@ -30,7 +30,7 @@ STRIP = 1 << 20  # bytes of pictures that are decoded together
 
 
 class Outcome(NamedTuple):
-    """What was found in a file.
+    """Finding in an image file.
 
     Attributes:
         sha256: of its content, in hex digits; empty if it could not be read.

@@ -102,7 +102,7 @@ class Part(NamedTuple):
 
     @property
     def lead(self) -> str:
-        """What a file's name in the folder is preceded by in the data set's names."""
+        """The text before a file's name in the folder, in the data set's names."""
         lead = os.path.relpath(self.folder, self.root)
         return "" if lead == "." else f"{lead}/"
 

@@ -33,7 +33,7 @@ REGRESSION = ("california_housing", "diabetes", "linnerud")
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What scikit-learn returns: x (N, F), or (N, H, W) of images, y (N,) or (N, T), and names."""
+    """Data as scikit-learn returns them: x (N, F), or (N, H, W) of images, y (N,) or (N, T), and names."""
 
     x: Array
     y: Array

@@ -1,8 +1,7 @@
 """Files of tables: CSV, TSV, Parquet, Feather or Arrow, and JSON lines, read by polars.
 
-polars reads all of them with one package of 50 MB that needs no other, on all cores, and faster than pandas and pyarrow
-read CSV; pyarrow alone could neither tell the dates of a CSV file nor compute with the columns it has read, and pandas
-needs pyarrow for Parquet.
+polars reads all of them with one package that needs no other, and on all cores; pyarrow alone could neither tell the
+dates of a CSV file nor compute with the columns it has read, and pandas needs pyarrow for Parquet.
 """
 
 from __future__ import annotations

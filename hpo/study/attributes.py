@@ -145,7 +145,7 @@ class StudyAttributes:
 
     @property
     def data_facts(self) -> DataFacts | None:
-        """What the first worker found in the data; None before it has looked, or where that cannot be read."""
+        """The first worker's findings about the data; None before it has looked, or where that cannot be read."""
         stored = self.values.get(DATA_FACTS)
         if stored is None:
             return None

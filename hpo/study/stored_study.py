@@ -233,7 +233,7 @@ class StoredStudy:
 
     @property
     def data_facts(self) -> DataFacts | None:
-        """What a worker has found in the data; None before it has looked."""
+        """A worker's findings about the data; None before it has looked."""
         return self._attrs.data_facts
 
     def record_data_facts(self, facts: DataFacts) -> bool:

@@ -120,7 +120,7 @@ class Data:
 
     @property
     def features(self) -> Sequence[Feature]:
-        """What the columns of a table's raw matrix mean; empty for other samples."""
+        """The meaning of the columns of a table's raw matrix; empty for other samples."""
         return self.dataset.features
 
     @property

@@ -54,7 +54,7 @@ class Decisions:
 
     @cached_property
     def truth(self) -> Tensor:
-        """Whether each sample is of each class, or has each label, (classes, N)."""
+        """The classes or labels of the samples as booleans, (classes, N)."""
         if self.several:
             return self.y.t() > 0.5
         return F.one_hot(self.y, self.outputs.shape[1]).t() > 0

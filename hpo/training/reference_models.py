@@ -153,7 +153,7 @@ class _Table:
 
     @property
     def columns(self) -> list[Array]:
-        """What is predicted, by model: classes are one, labels and targets one each."""
+        """The labels that each model predicts: all classes together, labels and targets apart."""
         return [self.y] if self.data.task == "classification" else list(self.y.T)
 
 

@@ -25,7 +25,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class FeatureLoss:
-    """How much worse the score is where a feature is shuffled.
+    """Loss of score where a feature is shuffled.
 
     Attributes:
         feature: its name.

@@ -1,4 +1,4 @@
-"""What the report says of reference models: in a sentence of the verdict, and beside the scores of the networks."""
+"""Reference models in the report: a sentence of the verdict, and rows beside the scores of the networks."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ ERRORS: dict[str, Callable[[Array], Array]] = {"r2": np.square, "mse": np.square
 
 
 class RowGains:
-    """What a reference model gains on each row over each run of a network; above 0 where it is better.
+    """Gain of a reference model on each row over each run of a network; above 0 where it is better.
 
     Attributes:
         values: (runs, rows), shares of right classes, or errors in units of their deviation.
