@@ -1,4 +1,4 @@
-"""What is said of a data set that was read."""
+"""Descriptions of data sets that were read."""
 
 from __future__ import annotations
 

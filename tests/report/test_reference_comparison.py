@@ -1,4 +1,4 @@
-"""What is said of a reference model beside a network: by rows, by seeds, and where these are too few."""
+"""Words for a reference model beside a network: by rows, by seeds, and where these are too few."""
 
 from __future__ import annotations
 

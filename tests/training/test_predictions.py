@@ -1,4 +1,4 @@
-"""What is stored of a model's predictions, and the importance of features, against NumPy and known functions."""
+"""Stored predictions of a model, and the importance of features, against NumPy and known functions."""
 
 from __future__ import annotations
 

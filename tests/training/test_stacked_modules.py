@@ -70,7 +70,7 @@ KINDS = [
 
 @pytest.fixture
 def general(request, monkeypatch):
-    """Whether models of tables are computed as modules of any kind are."""
+    """Compute models of tables by vmap, as modules of any kind are, or by hand."""
     if request.param:
         monkeypatch.setattr(stacked_learner, "is_sequential", lambda _: False)
 
@@ -110,7 +110,7 @@ def test_every_choice():
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("optimizer", STACKED)
 def test_members_of_one_stack(optimizer):
-    """Which differ in their settings alone, some of them in each layer's learning rate, and some clipped."""
+    """Configurations that differ in their settings alone, some in each layer's learning rate, and some clipped."""
     configs = [
         tabular(
             **KINDS[1 if STACKED.index(optimizer) % 2 else 4],
