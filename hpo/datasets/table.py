@@ -14,12 +14,12 @@ from hpo.datasets.columns import Column, count_missing, explain_missing, find_da
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.file_digest import digest_file
 from hpo.datasets.notes import describe_held_out, describe_task, describe_unlabelled
-from hpo.datasets.row_split import split_rows
+from hpo.datasets.parts import choose_test_rows
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
 from hpo.datasets.table_schema import TableSchema, make_schema
-from hpo.errors import ConfigError, DataError
+from hpo.errors import DataError
 from hpo.utils.files import absolute_path
 from hpo.utils.text import quantity, shorten
 
@@ -30,9 +30,7 @@ __all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
-TEST_SHARE = 0.2
 FEWEST = 4  # training rows, of which the usual sixth is one
-SEED = 0  # of the rows held out as test: they are the same for all studies on a file
 
 
 def can_read(path: Path) -> bool:
@@ -239,11 +237,7 @@ def _hold_out(
     """Return the indices of the training rows, and of those that are held out as test."""
     if isinstance(source.test, str) or source.test == 0:
         return np.arange(len(y)), np.arange(0)
-    share = TEST_SHARE if source.test is None else source.test
-    try:
-        index, held = split_rows(y, share, SEED, labels.task, roles.groups, roles.times, name="test")
-    except (ConfigError, DataError) as error:
-        raise DataError(f"{where}: {error}") from error
+    index, held = choose_test_rows(y, source, labels.task, where, roles.groups, roles.times)
     if labels.task == "classification":
         unseen = np.setdiff1d(y[held], y[index])
         if len(unseen):
