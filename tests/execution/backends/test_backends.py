@@ -30,12 +30,19 @@ def test_each_worker_here_has_one_of_several_gpus(tmp_path: Path, monkeypatch: p
     assert default_worker_count("auto") == default_worker_count("cuda") == 2
     study = endless(sqlite_url(tmp_path), tmp_path, "gpus")
     handles = Local().start(study, WorkerOptions(workers=3, cpus=1, cohort=1))
-    seen = [Path(f"/proc/{each.worker.process.pid}/environ").read_bytes().split(b"\0") for each in handles]
+    seen = [environment(each.worker.process.pid) for each in handles]
     assert [b"CUDA_VISIBLE_DEVICES=4" in each for each in seen] == [True, False, True]
     assert b"CUDA_VISIBLE_DEVICES=GPU-b" in seen[1]
     for handle in handles:
         handle.stop()
     ended(handles)
+
+
+def environment(pid: int) -> list[bytes]:
+    """Return the variables of a process; for a moment after its start the kernel shows none."""
+    path = Path(f"/proc/{pid}/environ")
+    until(lambda: bool(path.read_bytes()))
+    return path.read_bytes().split(b"\0")
 
 
 @pytest.mark.parametrize(("visible", "found"), [("0,1", ["0", "1"]), ("", []), ("-1", []), ("3", ["3"])])
