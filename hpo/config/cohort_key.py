@@ -6,9 +6,9 @@ Study and training compare them.
 from __future__ import annotations
 
 from hpo.config.parameter import Value
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 
-__all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
+__all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key", "used_values"]
 
 # Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
 COHORT_PARAMETERS = (
@@ -41,3 +41,11 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
 def cohort_key(config: TrialConfig) -> tuple[object, ...]:
     """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
     return stack_key(config) or run_key(config)
+
+
+def used_values(config: TrialConfig) -> dict[str, Value]:
+    """Return the values of a model's own parameters and of the shared ones that it uses, by name."""
+    models = config._models
+    entry, table = models.get(config.model), all_parameters([config.model], models)
+    own = {name for name, parameter in table.items() if parameter.group == config.model}
+    return {name: value for name, value in config.effective().items() if name in entry.uses or name in own}
