@@ -23,7 +23,7 @@ from torch.autograd import Function
 
 from hpo.training.stacked import noise as member_noise
 from hpo.training.stacked.noise import Noise
-from hpo.training.stacked.recurrent import KINDS, run_layers
+from hpo.training.stacked.recurrent import KINDS, run_layers, step_lstm
 
 __all__ = ["Draws", "Given", "Share", "member_functions"]
 
@@ -34,11 +34,11 @@ ALPHA = -1.7580993408473766
 ORIGINALS: dict[str, Any] = {
     name: getattr(F, name)
     for name in (
-        *("linear", "batch_norm", "embedding_bag", "scaled_dot_product_attention"),
+        *("linear", "batch_norm", "embedding", "embedding_bag", "scaled_dot_product_attention"),
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     )
 }
-RECURRENT: dict[str, Any] = {name: getattr(_VF, name) for name in KINDS}
+RECURRENT: dict[str, Any] = {name: getattr(_VF, name) for name in (*KINDS, "lstm_cell")}
 
 
 class Share(float):
@@ -292,6 +292,21 @@ def _attention(
     return draws.apply(scores.softmax(-1), dropout_p, "dropout") @ value
 
 
+def _embedding(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    padding_idx: int | None = None,
+    *settings: Any,
+    **others: Any,
+) -> Tensor:
+    """Look embeddings up; torch's rule gives the padding a gradient."""
+    if padding_idx is None or not _is_stacked(input, weight):
+        outputs: Tensor = ORIGINALS["embedding"](input, weight, padding_idx, *settings, **others)
+        return outputs
+    rows: Tensor = ORIGINALS["embedding"](input, weight, None, *settings, **others)
+    return torch.where((input == padding_idx % weight.shape[0]).unsqueeze(-1), rows.detach(), rows)
+
+
 def _embedding_bag(
     input: Tensor,  # noqa: A002
     weight: Tensor,
@@ -363,6 +378,15 @@ def _make_recurrence(name: str) -> Callable[..., Any]:
     return recur
 
 
+def _lstm_cell(input: Tensor, hx: Sequence[Tensor], *weights: Any) -> Any:  # noqa: A002
+    """Compute a step of an LSTM."""
+    enter, stay, *biases = weights
+    if not _is_stacked(input, *hx, *weights):
+        return RECURRENT["lstm_cell"](input, hx, *weights)
+    first, second = biases or (None, None)
+    return step_lstm(F.linear(input, enter, first), F.linear(hx[0], stay, second), tuple(hx))
+
+
 def _recur_alone(
     draws: Given, own: Any, x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], settings: Sequence[Any]
 ) -> Any:
@@ -374,8 +398,10 @@ def _recur_alone(
     each, ways = len(weights) // layers, 1 + bidirectional
     finals: list[Sequence[Tensor]] = []
     for layer in range(layers):
-        if layer:
+        if layer:  # drawn with the times first
+            x = x.transpose(0, 1) if batch_first else x
             x = draws.apply(x, share, "dropout")
+            x = x.transpose(0, 1) if batch_first else x
         begin = [state[layer * ways : (layer + 1) * ways] for state in states]
         part = weights[layer * each : (layer + 1) * each]
         x, *final = own(x, begin if len(begin) > 1 else begin[0], part, biased, 1, 0.0, training, bidirectional, batch_first)
@@ -386,6 +412,7 @@ def _recur_alone(
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "linear": _linear,
     "batch_norm": _batch_norm,
+    "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "scaled_dot_product_attention": _attention,
     "dropout": _make_dropout("dropout", "dropout"),
@@ -395,5 +422,5 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "alpha_dropout": _make_dropout("alpha_dropout", "alpha"),
     "feature_alpha_dropout": _make_dropout("feature_alpha_dropout", "feature alpha"),
 }
-RECURRENCES = {name: _make_recurrence(name) for name in KINDS}
+RECURRENCES = {name: _make_recurrence(name) for name in KINDS} | {"lstm_cell": _lstm_cell}
 DRAWN = frozenset(name for name in FUNCTIONS if "dropout" in name or "attention" in name)

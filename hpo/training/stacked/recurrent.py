@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-__all__ = ["KINDS", "Recurrence", "run_layers"]
+__all__ = ["KINDS", "Recurrence", "run_layers", "step_lstm"]
 
 State = tuple[Tensor, ...]  # h, and of an LSTM c: (members, n, width)
 # From the products of inputs and of the state (members, n, gates), and the state, to the next state.
@@ -51,8 +51,9 @@ def _step_gru(x: Tensor, h: Tensor, state: State) -> State:
     return (torch.addcmul(new, state[0] - new, update),)
 
 
-def _step_lstm(x: Tensor, h: Tensor, state: State) -> State:
-    enter, forget, new, leave = (x + h).chunk(4, 2)
+def step_lstm(x: Tensor, h: Tensor, state: State) -> State:
+    """Return the next state of an LSTM."""
+    enter, forget, new, leave = (x + h).chunk(4, -1)
     c = torch.addcmul(forget.sigmoid() * state[1], enter.sigmoid(), new.tanh())
     return leave.sigmoid() * c.tanh(), c
 
@@ -61,7 +62,7 @@ KINDS: Mapping[str, Callable[..., Recurrence]] = {
     "rnn_tanh": partial(Recurrence, partial(_step_rnn, torch.tanh)),
     "rnn_relu": partial(Recurrence, partial(_step_rnn, torch.relu)),
     "gru": partial(Recurrence, _step_gru),
-    "lstm": partial(Recurrence, _step_lstm),
+    "lstm": partial(Recurrence, step_lstm),
 }
 
 
@@ -77,7 +78,7 @@ def run_layers(
         dropout: what is computed between two layers in training.
     """
     ways = 1 + recurrence.bidirectional
-    count = 2 if recurrence.cell is _step_lstm else 1
+    count = 2 if recurrence.cell is step_lstm else 1
     states, weights = tensors[:count], tensors[count:]
     each = 4 if recurrence.biased else 2
     x = x.transpose(1, 2) if recurrence.batch_first else x
