@@ -29,6 +29,8 @@ def joint_batches(parts: Sequence[Data], batch_size: int, epoch: int) -> Iterato
     """
     steps, samples = parts[0].steps(batch_size), [len(part.y_train) for part in parts]
     longest = min(max(samples), steps * batch_size)
+    sizes_of_last = [part.last_batch(batch_size) for part in parts]
+    last = None if len(set(sizes_of_last)) == 1 else sizes_of_last
     orders = torch.stack([_fill_up(part.order(epoch), longest) for part in parts])
     size = parts[0].x_train[0].nbytes * batch_size * len(parts)
     block = max(1, BLOCK_BYTES // max(1, size))  # steps
@@ -39,9 +41,8 @@ def joint_batches(parts: Sequence[Data], batch_size: int, epoch: int) -> Iterato
         w = _gather(weights, index) if weights else None
         for step in range(first, min(first + block, steps)):
             places = slice((step - first) * batch_size, (step - first + 1) * batch_size)
-            n = x[:, places].shape[1]
-            sizes = [min(n, count - step * batch_size) for count in samples]
-            yield x[:, places], y[:, places], None if w is None else w[:, places], None if min(sizes) == n else sizes
+            sizes = last if step == steps - 1 else None
+            yield x[:, places], y[:, places], None if w is None else w[:, places], sizes
 
 
 def _fill_up(order: Tensor, size: int) -> Tensor:

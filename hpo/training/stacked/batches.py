@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +28,7 @@ class Feed:
     last: int
 
 
-@dataclass(frozen=True)
-class StackBatch:
+class StackBatch(NamedTuple):
     """Batch of several streams, or of one that all members share; the dimension of the streams is then left out.
 
     Attributes:
@@ -66,22 +66,28 @@ class PaddedSamples:
         self._dimensions, self._features, self._places = len(shape), math.prod(shape), places
         self._like = like
         self._memory: dict[tuple[int, ...], Tensor] = {}  # by what is before the samples' dimension
+        self._views: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}  # making one takes as long as a small copy
 
     def pad(self, x: Tensor, place: int = 0) -> Tensor:
         """Return samples (…, n, *shape) padded, (…, n, width). Batches at one place share memory."""
-        flat = x.flatten(x.ndim - self._dimensions)
-        batch = self.make_room(flat.shape[:-2], flat.shape[-2], place)
-        batch[..., : self._features] = flat
+        *streams, n, _ = (flat := x.flatten(x.ndim - self._dimensions)).shape
+        key = *streams, n, place
+        if key not in self._views:
+            batch = self._make_room(tuple(streams), n)[place, ..., :n, :]
+            self._views[key] = batch, batch[..., : self._features]
+        batch, features = self._views[key]
+        features.copy_(flat)
         return batch
 
-    def make_room(self, streams: tuple[int, ...], n: int, place: int = 0) -> Tensor:
-        """Return memory for n samples of as many streams, (*streams, n, width), whose features are to be written."""
+    def _make_room(self, streams: tuple[int, ...], n: int) -> Tensor:
+        """Return memory of all places for n samples of each stream, (places, *streams, n or more, width)."""
         memory = self._memory.get(streams)
         if memory is None or memory.shape[-2] < n:
             memory = self._like.new_zeros(self._places, *streams, n, batch_width(self._features))
             memory[..., self._features] = 1
             self._memory[streams] = memory
-        return memory[place, ..., :n, :]
+            self._views.clear()
+        return memory
 
 
 class BatchChoice:
@@ -96,13 +102,14 @@ class BatchChoice:
     """
 
     def __init__(self, positions: Sequence[int] | None, device: torch.device) -> None:
-        self._positions = positions or []
+        self._positions = list(positions or [])
         self.own = len(set(self._positions)) > 1
+        self._ascend = self._positions == list(range(len(self._positions)))
         self._index = torch.tensor(self._positions, dtype=torch.int64, device=device)
 
     def choose(self, batch: StackBatch) -> StackBatch:
         """Return the batch of the stack: with one for each member, or one that they share."""
-        if not self._positions:
+        if not self._positions or (batch.sizes is None and self._is_whole(batch)):
             return batch
         n, valid = batch.x.shape[1], None
         if batch.sizes is not None:
@@ -116,5 +123,8 @@ class BatchChoice:
     def _pick(self, streams: Tensor) -> Tensor:
         if not self.own:
             return streams[self._positions[0]]
-        whole = self._positions == list(range(len(streams)))
-        return streams if whole else streams.index_select(0, self._index)
+        return streams.index_select(0, self._index)
+
+    def _is_whole(self, batch: StackBatch) -> bool:
+        """Return whether the members get all streams, each one."""
+        return self.own and self._ascend and batch.x.shape[0] == len(self._positions)

@@ -124,7 +124,7 @@ class ClassLoss(StackLoss):
 
     def target(self, y: Tensor) -> Tensor:
         """Return the one-hot classes; see `StackLoss`."""
-        return self._eye.index_select(1, y) if y.ndim == 1 else self._eye[y].mT.contiguous()
+        return self._eye.index_select(1, y) if y.ndim == 1 else self._eye[y].mT
 
     def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
         """Return the gradient; see `StackLoss`."""

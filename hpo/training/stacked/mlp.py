@@ -283,9 +283,9 @@ class StackedMLP:
     # Buffers.
 
     def _buffers_for(self, n: int) -> BatchBuffers:
-        """Return the buffers for batches of that size; those of the two sizes before are kept: an epoch has two."""
+        """Return the buffers for batches of that size. Four sizes are kept: an epoch has two, and its evaluation two."""
         if n not in self._buffers:
-            while len(self._buffers) > 2:
+            while len(self._buffers) > 3:
                 del self._buffers[next(iter(self._buffers))]
             self._buffers[n] = self._make_buffers(n)
         return self._buffers[n]

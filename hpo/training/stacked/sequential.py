@@ -128,9 +128,9 @@ class StackedSequential:
         backward_through(self._parts, passes, x, into, add=add)
 
     def _passes_for(self, n: int) -> list[Pass]:
-        """Return the passes for batches of that size; those of the two sizes before are kept: an epoch has two."""
+        """Return the passes for batches of that size. Four sizes are kept: an epoch has two, and its evaluation two."""
         if n not in self._passes:
-            while len(self._passes) > 2:
+            while len(self._passes) > 3:
                 del self._passes[next(iter(self._passes))]
             self._passes[n] = make_passes(self._parts, None, n)
         return self._passes[n]
