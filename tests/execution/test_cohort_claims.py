@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
-from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.cohort_claims import CohortClaimer, CohortSize
 from hpo.execution.deaths import SUSPECT
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.statements import FIXED
@@ -25,6 +25,11 @@ from tests.study.helpers import holder, make_study
 GRID = {"epochs": [1, 2, 4], "optimizer": ["adam", "sgd", "lbfgs"], "width": [8, 16], "batch_size": [32, 64]}
 MOST = 13  # statements
 TPE = {"name": "tpe", "n_startup_trials": 2}
+
+
+def at_most(size: int) -> CohortSize:
+    """As `--cohort` says."""
+    return CohortSize(size, lambda _: size - 1)
 
 
 def grid(folder: Path, **parameters: Any) -> Study:
@@ -40,7 +45,7 @@ def take(study: Study, size: int, name: str = "w") -> tuple[ClaimedTrial, TrialC
     claim = study.claim(holder(name))
     assert claim is not None
     config = study.suggest_config(claim)
-    return claim, config, CohortClaimer(study).claim(holder(name), claim, config, size)
+    return claim, config, CohortClaimer(study).claim(holder(name), claim, config, at_most(size))
 
 
 def configs(study: Study, claims: list[ClaimedTrial]) -> list[TrialConfig]:
@@ -109,7 +114,7 @@ def test_a_cohort_is_claimed_in_one_transaction_however_many_wait(storage: Study
         config = study.suggest_config(claim)
         storage.flush()
         before = statements.count
-        assert len(companions.claim(holder(), claim, config, 16)) == 15
+        assert len(companions.claim(holder(), claim, config, at_most(16))) == 15
         counts.append(statements.count - before)
     assert counts[0] == counts[1]
     assert counts[0] <= MOST
@@ -124,7 +129,7 @@ def test_workers_that_claim_at_once_never_share_a_trial(storage: StudyStorage, a
         companions, numbers = CohortClaimer(mine), []
         while (claim := mine.claim(holder(name))) is not None:
             config = mine.suggest_config(claim)
-            cohort = [claim, *companions.claim(holder(name), claim, config, 4)]
+            cohort = [claim, *companions.claim(holder(name), claim, config, at_most(4))]
             assert mine.storage.tell([TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
             numbers += [each.number for each in cohort]
         mine.storage.engine.dispose()

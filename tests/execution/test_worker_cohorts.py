@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo
+import hpo.execution.cohort_sizes
 import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
@@ -62,7 +63,7 @@ def check_whole(study: Study) -> None:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack()
     monkeypatch.setattr(hpo.execution.cohort_trainer, "train", made)
-    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_cohort_size", lambda configs, data, most: most)
     return made
 
 
@@ -124,7 +125,7 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
         asked.append((configs[0].batch_size, len({c.batch_size for c in configs}), most))
         return 2
 
-    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", size)
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_cohort_size", size)
     study = grid(tmp_path, batch_size=[32, 64], widths=["4", "8", "16", "32"], epochs=[1, 2])
     make_worker(study).run()
     assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size
