@@ -77,7 +77,8 @@ class CohortSizes:
         if like in self._measured:
             return self._measured[like]
         configs = self._claimer.candidate_configs(first.claim, first.config)
-        size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), MAX_COHORT), 1)
+        most = min(len(configs), MAX_COHORT)
+        size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), most), 1)
         if not first.claim.taken_over:  # else measured on the few trials whose workers are gone; more may be waiting
             self._measured[like] = size
             self._say(f"cohorts of up to {size} like trial {first.claim.number}: as fast as any, by a measurement")

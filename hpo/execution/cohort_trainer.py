@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
-from hpo.config.cohort_key import cohort_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
 from hpo.execution.cohort_claims import CohortClaimer, may_stack
@@ -61,15 +60,14 @@ class CohortTrainer:
     # Claiming.
 
     def claim_cohorts(self, claim: ClaimedTrial) -> list[list[RunningTrial]]:
-        """Claim the rest of a trial's cohort; trials that do not fit into it after all are cohorts of their own."""
+        """Claim the rest of a trial's cohort; a loop of the user's own, if the sampler chose one, is a cohort alone."""
         first = self._start(claim)
         if first is None:
             return []
         trials = [first, *filter(None, map(self._start, self._claim_more(first)))]
-        cohorts: dict[object, list[RunningTrial]] = {}
-        for trial in trials:
-            cohorts.setdefault(cohort_key(trial.config), []).append(trial)
-        return list(cohorts.values())
+        loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
+        others = [trial for trial in trials if trial not in loops]
+        return [*([others] if others else []), *([loop] for loop in loops)]
 
     def _start(self, claim: ClaimedTrial) -> RunningTrial | None:
         """Sample the parameters of a claimed trial; None after an error, which is told."""
@@ -196,10 +194,9 @@ class CohortTrainer:
         definition = self.context.study.definition
         objective = definition.objectives[0]
         with self.context.work.measure("training"):
-            data = self.data.get(trials[0].config)
-            environment = describe_environment(data)
-            for trial in trials:
-                trial.cohort, trial.environment = len(trials), environment
+            data = [self.data.get(trial.config) for trial in trials]
+            for trial, each in zip(trials, data, strict=True):
+                trial.cohort, trial.environment = len(trials), describe_environment(each)
             return train(
                 [trial.config for trial in trials],
                 data,

@@ -25,7 +25,8 @@ __all__ = ["count_fitting", "likeness", "measure_cohort_size", "measure_speeds"]
 
 LARGEST = 128
 NEARLY_BEST = 0.95  # share of the best speed that will do
-TIME_LIMIT, SHARE = 2.0, 0.05  # seconds, and share of the training, after which no larger cohort is measured
+# Seconds after which no larger cohort is measured: this share of the training that it is for, within these bounds.
+SHARE, LEAST, TIME_LIMIT = 0.05, 0.2, 2.0
 PROBES = 8  # models from whose size, or speed, the others' is guessed
 BUFFERS = 6  # numbers of a unit and sample that a step or an evaluation keeps
 COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best epoch's, and a checkpoint's
@@ -77,7 +78,7 @@ def measure_cohort_size(
         half, size = size, min(2 * size, most)
         parts = configs[:size], configs[:half], configs[half:size]
         whole, *halves = (_seconds_per_epoch(part, data, clock) for part in parts)
-        time_limit.tighten(halves[0] / half, configs)
+        time_limit.estimate(halves[0] / half, configs)
         cost[size] = cost[half] * whole / sum(halves)
         if len(cost) > 2 and min(cost, key=cost.__getitem__) not in list(cost)[-2:]:
             break
@@ -113,7 +114,7 @@ def measure_speeds(
             break
         for config in draws[len(alone) : count]:
             alone.append(_seconds_per_epoch([config], data, clock))
-            time_limit.tighten(sum(alone) / len(alone), [config] * trials)
+            time_limit.estimate(sum(alone) / len(alone), [config] * trials)
             if time_limit.reached:
                 return speeds
         cohorts = (draws[start : start + size] for start in range(0, count, size))
@@ -124,14 +125,15 @@ def measure_speeds(
 
 
 class TimeLimit:
-    """Time limit of a measurement, from now on: `TIME_LIMIT`, or a small share of the training that it is for."""
+    """Time limit of a measurement, from now on."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._started, self._seconds = clock, clock(), TIME_LIMIT
 
-    def tighten(self, seconds: float, configs: Sequence[TrialConfig]) -> None:
-        """Shorten it to a share of the training of these configurations, of which an epoch takes so many seconds."""
-        self._seconds = min(self._seconds, SHARE * seconds * sum(config.epochs for config in configs))
+    def estimate(self, seconds: float, configs: Sequence[TrialConfig]) -> None:
+        """Set it to a share of the training of these configurations, of which an epoch takes so many seconds each."""
+        share = SHARE * seconds * sum(config.epochs for config in configs)
+        self._seconds = min(TIME_LIMIT, max(LEAST, share))
 
     @property
     def reached(self) -> bool:
