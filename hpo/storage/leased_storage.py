@@ -36,13 +36,11 @@ class LeaseGrant:
         trial_id: the trial's id.
         attempt: the number of this attempt at it, from 1.
         taken_over: whether its worker died, or was cut off, in the last attempt.
-        made: whether it was made for this claim: it has no parameters, not even fixed ones.
     """
 
     trial_id: int
     attempt: int
     taken_over: bool = field(default=False, compare=False)
-    made: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -361,4 +359,4 @@ def _insert_trials(connection: sa.Connection, study_id: int, count: int, worker:
     ids = [add_trial(connection, study_id, first + i) for i in range(count)]
     if ids:
         leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), worker)
-    return [LeaseGrant(trial_id, 1, made=True) for trial_id in ids]
+    return [LeaseGrant(trial_id, 1) for trial_id in ids]
