@@ -36,6 +36,9 @@ class Callback:
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Act after every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
 
+    def on_round(self, members: Sequence[Member]) -> None:
+        """Act once after the `on_epoch` of a whole cohort, on those of its members that ended an epoch and go on."""
+
     def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Act once training has ended, for whatever reason but an error."""
 

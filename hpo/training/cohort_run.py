@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -48,6 +49,7 @@ class CohortRun:
         for trained, group in self._groups.values():
             for member in group:
                 member.parameter_count = trained.parameter_count
+                member.resumable = member.number in files
         self._batch_size = members[0].config.batch_size
         self._steps = data.steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
@@ -187,7 +189,20 @@ class CohortRun:
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in group if member.number not in self._results]:
                 self._end_epoch(member, {**row, **self._member_metrics(member)}, weights)
+        if going := [member for member in self._live if not member.stopped]:
+            for callback in self._settings.callbacks:
+                callback.on_round(going)
+        self._write_paused()
         self._remove_stopped()
+
+    def _write_paused(self) -> None:
+        """Write the checkpoints of the trials that pause here, between two epochs."""
+        for longest, group in self._groups.values():
+            for member in group:
+                if member.stopped == "paused" and member.number not in self._results:
+                    self._files[member.number].write(
+                        replace(self._checkpoint(member, longest), epoch=self._epoch + 1, step=0)
+                    )
 
     def _record_steps(self) -> None:
         """Keep the losses of the epoch's steps for every trial in training."""

@@ -219,6 +219,8 @@ class LoopRun:
             member.stop("completed")
         for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
+        for callback in self._settings.callbacks if not self.stopped else ():
+            callback.on_round([member])
 
     def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
         """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
@@ -258,6 +260,8 @@ class LoopRun:
             if not _is_pruned(error):
                 raise
             self._prune()
+        if member.stopped == "paused" and self.saved < len(member.history):
+            member.stopped = "pruned"  # the loop has left before `Trial.epochs` could save what it would go on from
         if member.stopped == "pruned" and self._told_to_prune:
             self._settle("last report")
         elif returned is not None and member.stopped in COMPLETE:
