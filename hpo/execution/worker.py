@@ -206,8 +206,11 @@ class Worker:
                 logged = True
                 self._wait(pause)
                 pause = min(2 * pause, 5.0, self.options.lease / 4)
-            else:
-                log.info("nothing left to begin%s", f": {why}" if (why := self.study.stop_reason()) else "")
+            elif why := self.study.stop_reason():
+                log.info("nothing left to begin: %s", why)
+                return
+            elif not self._go_on_with_paused():
+                log.info("nothing left to begin")
                 return
         if self.study.storage.loss is not None:
             raise self.study.storage.loss
@@ -215,6 +218,20 @@ class Worker:
             raise RunError(f"{self.study.storage.explain(error)}{GAVE_UP}")
         if self._heartbeat.stop:
             log.info("stopped, as hpo stop asked")
+
+    def _go_on_with_paused(self) -> bool:
+        """Promote a paused trial where nothing else is left, or end all that are; return false once none is left."""
+        try:
+            claim = self.study.claim(self.info, ending=True)
+        except LeaseLostError:
+            return True
+        if claim is not None:
+            self.work_on(claim)
+            return True
+        ended = self.study.end_paused()
+        for number in ended or ():
+            self._recorder.close_paused(number)
+        return ended is None
 
     def _count_others(self) -> int:
         """Count the trials that others train or may be claiming; in a study that has ended, nobody claims."""
