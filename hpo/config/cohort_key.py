@@ -1,4 +1,4 @@
-"""Keys of configurations that can train together: in one cohort, as stacked models, or even in one run.
+"""Keys of configurations that can train together: on the same batches, as stacked models, or even in one run.
 
 Study and training compare them.
 """
@@ -8,22 +8,31 @@ from __future__ import annotations
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
+__all__ = ["BATCH_PARAMETERS", "UNSTACKABLE", "batch_key", "run_key", "stack_key"]
 
-# Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
-COHORT_PARAMETERS = (
-    *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
-    *("numeric_scaling", "task", "class_weight"),  # these decide the samples, their labels or weights
+# What decides which samples a model sees and when, their labels and their weights.
+BATCH_PARAMETERS = (
+    *("validation", "seed_of_split", "input_scaling", "numeric_scaling", "task", "class_weight"),
+    *("batch_size", "seed"),
 )
 STACKED_MODELS = frozenset({"mlp", "resnet_tabular", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
+def batch_key(config: TrialConfig) -> tuple[Value, ...]:
+    """Return a key that is equal for trials that see the same batches, in the same order."""
+    return tuple(getattr(config, name) for name in BATCH_PARAMETERS)
+
+
 def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
-    """Return the values of `COHORT_PARAMETERS`, equal for all trials of a cohort, or None if the model trains alone."""
+    """Return a key that is equal for trials whose models may be one stack, or None if the model trains alone.
+
+    They may see batches of their own, but do as many steps in an epoch, which training knows; see
+    `hpo.training.stacked.learner`.
+    """
     if config.model not in STACKED_MODELS or config.optimizer in UNSTACKABLE:
         return None
-    return tuple(getattr(config, name) for name in COHORT_PARAMETERS)
+    return config.model, config.task, config.batch_size
 
 
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
@@ -36,8 +45,3 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     if config.schedule == "constant" and not config.warmup:
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
-
-
-def cohort_key(config: TrialConfig) -> tuple[object, ...]:
-    """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
-    return stack_key(config) or run_key(config)

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.cohort_key import COHORT_PARAMETERS, cohort_key, run_key, stack_key
+from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
@@ -21,7 +21,18 @@ from hpo.storage.statements import FIXED
 from hpo.study.attributes import read_table
 from hpo.study.study import ClaimedTrial, Study
 
-__all__ = ["CohortClaimer"]
+__all__ = ["CohortClaimer", "cohort_key"]
+
+# Parameters that new trials have in common with the first one of their cohort.
+PINNED = (
+    *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
+    *("numeric_scaling", "task", "class_weight"),
+)
+
+
+def cohort_key(config: TrialConfig) -> tuple[object, ...]:
+    """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
+    return stack_key(config) or run_key(config)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class CohortClaimer:
         """Return the values that new trials must have to fit; None if one is outside the space, as of a baseline."""
         pins: dict[str, Value] = {}
         default = self.study.definition.config({})
-        for name in COHORT_PARAMETERS:
+        for name in PINNED:
             value: Value = getattr(config, name)
             dimensions = [d for d in self.study.space.dimensions if d.parameter.name == name]
             holding = [d for d in dimensions if d.domain.contains(value)]

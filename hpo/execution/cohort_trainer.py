@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
-from hpo.config.cohort_key import cohort_key, stack_key
+from hpo.config.cohort_key import stack_key
 from hpo.config.parameter import Value
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
-from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.cohort_claims import CohortClaimer, cohort_key
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
 from hpo.execution.trial_links import make_link
@@ -205,10 +205,9 @@ class CohortTrainer:
         definition = self.context.study.definition
         objective = definition.objectives[0]
         with self.context.work.measure("training"):
-            data = self.data.get(trials[0].config)
-            environment = describe_environment(data)
-            for trial in trials:
-                trial.cohort, trial.environment = len(trials), environment
+            data = [self.data.get(trial.config) for trial in trials]
+            for trial, each in zip(trials, data, strict=True):
+                trial.cohort, trial.environment = len(trials), describe_environment(each)
             return train(
                 [trial.config for trial in trials],
                 data,

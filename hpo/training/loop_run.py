@@ -180,7 +180,7 @@ class LoopRun:
         if (epoch := self._next_epoch(given)) is None:
             return
         self._record(epoch, values, "trial.report has")
-        if "epochs" in member.config.effective() and epoch >= member.config.epochs:
+        if self._is_last(epoch):
             member.stop("completed")
         elif not self._asks and len(member.history) > member.resumed_from + 1 and self.should_stop():
             raise LoopInterrupted
@@ -219,6 +219,14 @@ class LoopRun:
             member.stop("completed")
         for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
+        if not (member.stopped or self._is_last(epoch)):
+            for callback in self._settings.callbacks:
+                callback.on_round([member])
+
+    def _is_last(self, epoch: int) -> bool:
+        """Return whether the epoch is known to be the last."""
+        config = self.member.config
+        return "epochs" in config.effective() and epoch >= config.epochs
 
     def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
         """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""

@@ -58,7 +58,7 @@ class StackedLearner:
     """Learner of a cohort of dense models. Those of one optimizer family and about one size are one stack.
 
     Args:
-        members: the trials, equal in what `hpo.config.cohort_key.COHORT_PARAMETERS` names, each with its own number.
+        members: the trials, equal in `hpo.config.cohort_key.stack_key`, each with its own number.
         shape: of one sample.
         classes: of the data.
         device: where the models are trained.
