@@ -24,8 +24,8 @@ from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.noise import noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
-from hpo.training.stacked.structure import structure_of
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.structure import structure_of
 
 __all__ = ["StackedLearner"]
 

@@ -337,7 +337,9 @@ def _make_recurrence(name: str) -> Callable[..., Any]:
         states = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
         if isinstance(draws, Given):
             return _recur_alone(draws, own, input, states, weights, settings)
-        if not _is_stacked(input, *states, *weights) or len(weights) != (4 if biased else 2) * layers * (1 + bidirectional):
+        if not _is_stacked(input, *states, *weights) or len(weights) != (4 if biased else 2) * layers * (
+            1 + bidirectional
+        ):
             return own(input, hx, weights, *settings)
         drops = bool(training and layers > 1 and share)
         shares = draws.shares_of(share)
@@ -374,7 +376,9 @@ def _recur_alone(
             x = x.transpose(0, 1) if batch_first else x
         begin = [state[layer * ways : (layer + 1) * ways] for state in states]
         part = weights[layer * each : (layer + 1) * each]
-        x, *final = own(x, begin if len(begin) > 1 else begin[0], part, biased, 1, 0.0, training, bidirectional, batch_first)
+        x, *final = own(
+            x, begin if len(begin) > 1 else begin[0], part, biased, 1, 0.0, training, bidirectional, batch_first
+        )
         finals.append(final)
     return x, *(torch.cat(list(state)) for state in zip(*finals, strict=True))
 

@@ -81,7 +81,9 @@ class Identity:
 
 
 def _tensors(part: nn.Module) -> Hashable:
-    parameters = tuple((n, each.shape, each.dtype, each.requires_grad) for n, each in part.named_parameters(recurse=False))
+    parameters = tuple(
+        (n, each.shape, each.dtype, each.requires_grad) for n, each in part.named_parameters(recurse=False)
+    )
     buffers = tuple((n, each.shape, each.dtype) for n, each in part.named_buffers(recurse=False))
     return parameters, buffers
 
