@@ -525,6 +525,7 @@ def test_likeness():
 
 
 def test_memory_bounds_a_cohort(monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", cohort_size.TIME_LIMIT)
     monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda *_: 0.001)
     monkeypatch.setattr(
         cohort_size, "_free_memory", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)
