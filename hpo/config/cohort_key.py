@@ -6,16 +6,15 @@ Study and training compare them.
 from __future__ import annotations
 
 from hpo.config.parameter import Value
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 
-__all__ = ["BATCH_PARAMETERS", "UNSTACKABLE", "batch_key", "run_key", "stack_key"]
+__all__ = ["BATCH_PARAMETERS", "UNSTACKABLE", "batch_key", "run_key", "stack_key", "used_values", "why_unstackable"]
 
 # What decides which samples a model sees and when, their labels and their weights.
 BATCH_PARAMETERS = (
     *("validation", "seed_of_split", "input_scaling", "numeric_scaling", "task", "class_weight"),
     *("batch_size", "seed"),
 )
-STACKED_MODELS = frozenset({"mlp", "resnet_tabular", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
@@ -30,9 +29,28 @@ def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
     They may see batches of their own, but do as many steps in an epoch, which training knows; see
     `hpo.training.stacked.learner`.
     """
-    if config.model not in STACKED_MODELS or config.optimizer in UNSTACKABLE:
+    if why_unstackable(config) is not None:
         return None
+    if config._models.get(config.model).loop:  # it goes through the batches of one of them with all
+        return config.model, *batch_key(config)
     return config.model, config.task, config.batch_size
+
+
+def why_unstackable(config: TrialConfig) -> str | None:
+    """Return in one phrase why a configuration is trained alone, as far as that can be told without its module.
+
+    Models of the user's own are checked further: see `hpo.training.stacked.check`.
+    """
+    entry, values = config._models.get(config.model), config.effective()
+    if entry.loop:
+        return None if entry.stack else "its loop does not ask for stacks (stack=True)"
+    if config.model == "cnn":
+        return "stacked convolutions are no faster"
+    if config.optimizer in UNSTACKABLE:
+        return f"{config.optimizer} looks at a batch several times in a step"
+    if values.get("precision") == "float16":
+        return "float16 scales each model's losses in steps of its own"
+    return None
 
 
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
@@ -45,3 +63,11 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     if config.schedule == "constant" and not config.warmup:
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
+
+
+def used_values(config: TrialConfig) -> dict[str, Value]:
+    """Return the values of a model's own parameters and of the shared ones that it uses, by name."""
+    models = config._models
+    entry, table = models.get(config.model), all_parameters([config.model], models)
+    own = {name for name, parameter in table.items() if parameter.group == config.model}
+    return {name: value for name, value in config.effective().items() if name in entry.uses or name in own}

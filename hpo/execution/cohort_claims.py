@@ -18,6 +18,7 @@ from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.statements import FIXED
 from hpo.study.attributes import read_table
+from hpo.study.paused import paused_epoch
 from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer", "CohortSize", "may_stack"]
@@ -130,6 +131,7 @@ class CohortClaimer:
             lambda offer: _select(first, candidates, offer, size),
             budget,
             abandoned=claim.taken_over,
+            promoted=self.study.find_promotable(),
         )
         return self._to_claims(grants)
 
@@ -161,6 +163,8 @@ class CohortClaimer:
         """Return the keys of trials that may be claimed, by id: waiting trials, or those of workers that are gone."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
+        promoted = {trial_id for trial_id, _ in self.study.find_promotable()}
+        trials = [t for t in trials if paused_epoch(t) is None or t._trial_id in promoted]
         trials = [t for t in trials if not is_suspect(t.user_attrs)]
         keys = {t._trial_id: self._get_key(t) for t in trials}
         return {trial_id: key for trial_id, key in keys.items() if key is not None}
