@@ -65,8 +65,10 @@ class CohortSizes:
             return ALONE
         if asked is not None:
             return CohortSize(asked, lambda _: asked - 1)
-        if self._study.definition.fixed or first.claim.taken_over:
-            return CohortSize(self._measure_fixed(first), mixed=first.claim.taken_over)
+        if first.claim.taken_over:
+            return CohortSize(self._count_fitting(first.config))  # as they were trained before
+        if self._study.definition.fixed:
+            return CohortSize(self._measure_fixed(first), mixed=False)
         return self._choose_adaptive(first.config)
 
     # Trials whose parameters are known.
@@ -74,15 +76,15 @@ class CohortSizes:
     def _measure_fixed(self, first: RunningTrial) -> int:
         """Return how many trials the device trains efficiently, measured once for each kind of model."""
         like = self._claimer.like(first.config)
-        if like in self._measured:
-            return self._measured[like]
-        configs = self._claimer.candidate_configs(first.claim, first.config)
-        most = min(len(configs), MAX_COHORT)
-        size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), most), 1)
-        if not first.claim.taken_over:  # else measured on the few trials whose workers are gone; more may be waiting
+        if like not in self._measured:
+            configs = self._claimer.candidate_configs(first.claim, first.config)
+            most = min(len(configs), MAX_COHORT)
+            size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), most), 1)
             self._measured[like] = size
-            self._say(f"cohorts of up to {size} like trial {first.claim.number}: as fast as any, by a measurement")
-        return size
+            self._say(
+                f"trains up to {size} like trial {first.claim.number} at once: as fast as any number, by measurement"
+            )
+        return self._measured[like]
 
     # Trials that a sampler is asked for.
 

@@ -63,7 +63,7 @@ def measure_cohort_size(
     twice the size, until two in a row are no faster.
 
     Args:
-        configs: may be one stack, each a run of its own, in the order in which they would be trained.
+        configs: may be one stack, each a run of its own.
         data: what they are trained on.
         most: an upper bound.
         clock: returns seconds that only grow.
@@ -72,11 +72,11 @@ def measure_cohort_size(
     if most <= 1 or stack_key(configs[0]) is None:
         return 1
     most = min(most, count_fitting(configs, data))
-    time_limit = TimeLimit(clock)
+    spread, time_limit = _spread_evenly(configs), TimeLimit(clock)
     size, cost = 1, {1: 1.0}  # of a model's epoch, by the cohort's size; alone it is 1
     while size < most and not time_limit.reached:
         half, size = size, min(2 * size, most)
-        parts = configs[:size], configs[:half], configs[half:size]
+        parts = spread[:size], spread[:half], spread[half:size]
         whole, *halves = (_seconds_per_epoch(part, data, clock) for part in parts)
         time_limit.estimate(halves[0] / half, configs)
         cost[size] = cost[half] * whole / sum(halves)
