@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RIVALS := .venv-rivals
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -64,6 +65,19 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
 
+# Other tools on the same tasks, in an environment of their own; hours. For less: make rivals OPTIONS="--seconds 60 --tasks mnist_mlp"
+rivals: $(RIVALS)/installed
+	$(RIVALS)/bin/python -m benchmarks.rivals $(OPTIONS)
+
+# On top of .venv, so that all tools train with the same torch, and nobody downloads it twice.
+$(RIVALS)/installed: $(VENV)/installed-test benchmarks/rivals/requirements.txt
+	$(BIN)/python -m venv --clear $(RIVALS)
+	@packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$packages')" > $$($(RIVALS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/rivals/requirements.txt
+	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/rivals/requirements-no-deps.txt
+	@touch $@
+
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV); install Python's venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -75,7 +89,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RIVALS) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 define check_python
 command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \
