@@ -65,17 +65,20 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
 
-# Other tools on the same tasks, in an environment of their own; hours. For less: make rivals OPTIONS="--seconds 60 --tasks mnist_mlp"
+# Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
 	$(RIVALS)/bin/python -m benchmarks.rivals $(OPTIONS)
 
 # On top of .venv, so that all tools train with the same torch, and nobody downloads it twice.
-$(RIVALS)/installed: $(VENV)/installed-test benchmarks/rivals/requirements.txt
-	$(BIN)/python -m venv --clear $(RIVALS)
-	@packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-	echo "import site; site.addsitedir('$$packages')" > $$($(RIVALS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
-	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement benchmarks/rivals/requirements.txt
-	$(RIVALS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement benchmarks/rivals/requirements-no-deps.txt
+PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
+PIP_RIVALS := $(RIVALS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(RIVALS)/installed: $(VENV)/installed-test benchmarks/rivals/packages.txt
+	@$(BIN)/python -m venv --clear $(RIVALS)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PACKAGES)')')" \
+	> "$$($(RIVALS)/bin/python -c '$(PACKAGES)')/base.pth"
+	@grep -v '^#' benchmarks/rivals/packages.txt | while read -r packages; do \
+	$(PIP_RIVALS) $$packages </dev/null || echo "make: does not install here, and is left out: $$packages" >&2; done
 	@touch $@
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt

@@ -42,14 +42,23 @@ def test_ties_are_those_whose_intervals_overlap_the_best_one():
 
 def test_the_tables_mark_the_best_and_say_never():
     rows = [
-        {"tool": tool, "seconds": 60, "curve": curve, "ended": 9, "wall": 61.0, "memory": 500, "processor": 99.0}
+        {
+            "tool": tool,
+            "seconds": 60,
+            "curve": curve,
+            "begun": 9,
+            "complete": 7,
+            "wall": 61.0,
+            "memory": 500,
+            "processor": 99.0,
+        }
         for tool, curve in (("hpo", [(5.0, 0.975)]), ("optuna", [(50.0, 0.96)]))
     ]
     table = show_task("mnist_mlp", rows).splitlines()
     assert "best at 60 s" in table[2]
     assert "best at 240 s" not in table[2]
-    assert table[4].startswith("| torch-hpo | 1 | 5.0* | never | 0.9750* | 9 | 61.0 | 99 | 500 |")
-    assert table[5].startswith("| Optuna | 1 | never | never | 0.9600 | 9 | 61.0 |")
+    assert table[4].startswith("| torch-hpo | 1 | 5.0* | never | 0.9750* | 9 | 7 | 61.0 | 99 | 500 |")
+    assert table[5].startswith("| Optuna | 1 | never | never | 0.9600 | 9 | 7 | 61.0 |")
 
 
 def test_the_table_of_budgets_counts_trials_that_never_end():
@@ -71,7 +80,7 @@ def test_every_tool_searches_the_space_of_our_study_file(task):
 
 def test_lines_of_code_are_counted_without_comments_and_docstrings(tmp_path):
     script = tmp_path / "script.py"
-    function = 'def f():\n    "Doc."\n    y = """a\nb"""\n'
+    function = 'def make_mlp():\n    "Doc."\n    y = """a\nb"""\n'
     script.write_text(f'"Docstring"\n# comment\n\nx = f(\n    1,\n)  # comment\n\n{function}')
-    assert count_lines(script) == 6
+    assert [count_lines(script, model) for model in ("mlp", "cnn")] == [6, 3]
     assert all(tool.lines("mnist_mlp") > 5 for tool in CONTENDERS.values())

@@ -41,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=8, help="budget of the runs that compare trials (8)")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds (5)")
     parser.add_argument("--tasks", nargs="+", choices=SCORES, default=list(SCORES))
-    parser.add_argument("--tools", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    installed = [name for name, tool in CONTENDERS.items() if tool.version]
+    parser.add_argument("--tools", nargs="+", choices=installed, default=installed, help="by default all installed")
     parser.add_argument(
         "--kinds", nargs="+", choices=KINDS, default=KINDS, help="of budgets; killed: trials, with a worker killed once"
     )
@@ -94,7 +95,11 @@ def describe_machine() -> str:
 
 def show(rows: list[dict[str, Any]]) -> str:
     """Return all tables."""
-    parts = [describe_machine(), ", ".join(f"{each.title} {each.version}" for each in CONTENDERS.values()), EXPLANATION]
+    parts = [
+        describe_machine(),
+        ", ".join(f"{each.title} {each.version or 'not installed'}" for each in CONTENDERS.values()),
+        EXPLANATION,
+    ]
     timed = [row for row in rows if row["kind"] == "seconds"]
     for task, seconds in dict.fromkeys((row["task"], row["seconds"]) for row in timed):
         parts.append(show_task(task, [row for row in timed if (row["task"], row["seconds"]) == (task, seconds)]))

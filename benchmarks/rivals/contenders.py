@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import sys
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.rivals.data import find_data
 from benchmarks.rivals.session import Session
-from benchmarks.rivals.tasks import TOOLS, study_file
+from benchmarks.rivals.tasks import TOOLS, read_space, study_file
 
 LOOP = "torch_loop.py"
 
@@ -27,6 +28,7 @@ class Contender:
         distribution: whose version is printed.
         threads: of each of its processes that train.
         workers: whether trials run in processes that may die alone.
+        kills: whether it stops a trial by killing its process, so that the trial cannot say that it has ended.
         environment: variables that it needs, with the run's folder for `{folder}`.
     """
 
@@ -35,6 +37,7 @@ class Contender:
     distribution: str
     threads: int = 1
     workers: bool = True
+    kills: bool = False
     environment: Mapping[str, str] | None = None
 
     def command(self, session: Session) -> list[str]:
@@ -47,13 +50,17 @@ class Contender:
         return {"OMP_NUM_THREADS": str(self.threads), **own} if self.files else own
 
     def lines(self, task: str) -> int:
-        """Count the lines of code that its user writes: without blank lines, comments and docstrings."""
+        """Count the lines of code that its user writes for a task."""
         files = [TOOLS / name for name in self.files] or [study_file(task)]
-        return sum(count_lines(path) for path in files)
+        return sum(count_lines(path, read_space(task).model) for path in files)
 
     @property
-    def version(self) -> str:
-        return version(self.distribution)
+    def version(self) -> str | None:
+        """The installed version, or None."""
+        try:
+            return version(self.distribution)
+        except PackageNotFoundError:
+            return None
 
 
 def launch_command(session: Session) -> list[str]:
@@ -84,22 +91,28 @@ CONTENDERS = {
         "Syne Tune",
         ("syne_tune_launch.py", "syne_tune_train.py", LOOP),
         "syne-tune",
+        kills=True,
         environment={"SYNETUNE_FOLDER": "{folder}"},
     ),
 }
 
 
-def count_lines(path: Path) -> int:
-    """Count lines of code; a line of a statement that goes over several counts, a docstring does not."""
+def count_lines(path: Path, model: str) -> int:
+    """Count lines of code, without blank lines, comments, docstrings, and the functions that make the other model."""
+    code = path.read_text()
     if path.suffix != ".py":
-        return sum(1 for line in path.read_text().splitlines() if line.strip() and not line.startswith("#"))
+        return sum(1 for line in code.splitlines() if line.strip() and not line.startswith("#"))
     skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     lines: set[int] = set()
     fresh = True  # whether a statement begins here: a string that does is a docstring
-    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
         if token.type in skipped:
             fresh = fresh or token.type == tokenize.NEWLINE
         elif not (fresh and token.type == tokenize.STRING):
             lines.update(range(token.start[0], token.end[0] + 1))
             fresh = False
+    others = {"mlp", "cnn"} - {model}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef) and node.name.removeprefix("make_") in others:
+            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)

@@ -33,12 +33,14 @@ class Trained:
         begun: number of trials.
         ended: number of those that ended, at the last epoch or stopped before.
         complete: number of those that reached the last epoch.
+        lost: number of those that were under way in a process that we killed.
     """
 
     points: Curve
     begun: int
     ended: int
     complete: int
+    lost: int = 0
 
 
 def run(tool: Contender, session: Session, *, kill: bool) -> dict[str, Any]:
@@ -54,7 +56,9 @@ def run(tool: Contender, session: Session, *, kill: bool) -> dict[str, Any]:
             tool.command(session), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
         row = watch.wait(process)
-    trained = watch.study_trained() if not tool.files else read_events(session, watch.began)
+    trained = watch.study_trained() if not tool.files else read_events(session, watch.began, watch.killed)
+    if tool.kills:
+        trained.ended = trained.begun - trained.lost
     return {
         **row,
         "curve": [(round(seconds, 2), score) for seconds, score in best_so_far(trained.points)],
@@ -74,7 +78,8 @@ class Watch:
         self.began, self.clock = time.time(), time.monotonic()
         self.processes: dict[psutil.Process, float] = {}  # with the processor's seconds
         self.peak = 0
-        self.killed = self.stopped = False
+        self.killed = 0  # number of the worker's process
+        self.stopped = False
 
     def wait(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         """Wait for the end; return it, and what the run took."""
@@ -94,7 +99,7 @@ class Watch:
             "wall": round(wall, 2),
             "exit": process.returncode,
             "stopped": self.stopped,
-            "killed": self.killed,
+            "killed": bool(self.killed),
             "memory": round(self.peak / 2**20),
             "processor": round(sum(self.processes.values()), 1),
         }
@@ -126,7 +131,7 @@ class Watch:
             return
         if training:
             os.kill(training[-1], signal.SIGKILL)
-            self.killed = True
+            self.killed = training[-1]
 
 
 def processor_seconds(process: psutil.Process) -> float:
@@ -148,12 +153,14 @@ def read_lines(session: Session) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def read_events(session: Session, began: float) -> Trained:
-    """Read what the trials recorded."""
+def read_events(session: Session, began: float, killed: int) -> Trained:
+    """Read what the trials recorded; `killed` is the number of the process that we killed, or 0."""
     events = read_lines(session)
     points = [(event["time"] - began, event["accuracy"]) for event in events if event["event"] == "epoch"]
     epochs: dict[str, int] = {}
     for event in events:
         epochs[event["trial"]] = epochs.get(event["trial"], 0) + (event["event"] == "epoch")
-    ended = sum(event["event"] == "end" for event in events)
-    return Trained(points, len(epochs), ended, sum(count >= session.epochs for count in epochs.values()))
+    ended = {event["trial"] for event in events if event["event"] == "end"}
+    complete = sum(count >= session.epochs for count in epochs.values())
+    lost = {event["trial"] for event in events if event["process"] == killed} - ended
+    return Trained(points, len(epochs), len(ended), complete, len(lost))

@@ -28,12 +28,12 @@ def show_task(task: str, rows: Sequence[Row]) -> str:
         (f"seconds to {score}", compare(own, seconds_until(score), "{:.1f}", largest=False)) for score in SCORES[task]
     ]
     columns += [
-        (f"best at {seconds} s", compare(own, best_by(seconds), "{:.4f}", largest=True))
-        for seconds in TIMES
-        if seconds <= asked
+        (f"best at {seconds:g} s", compare(own, best_by(seconds), "{:.4f}", largest=True))
+        for seconds in sorted({asked, *(time for time in TIMES if time < asked)})
     ]
     columns += [
-        ("trials ended", spread(own, lambda row: row["ended"], "{:.0f}")),
+        ("trials begun", spread(own, lambda row: row["begun"], "{:.0f}")),
+        ("to the last epoch", spread(own, lambda row: row["complete"], "{:.0f}")),
         (f"seconds, of {asked:g}", spread(own, lambda row: row["wall"], "{:.1f}")),
         ("processor seconds", spread(own, lambda row: row["processor"], "{:.0f}")),
         ("peak memory, MB", spread(own, lambda row: row["memory"], "{:.0f}")),
@@ -48,10 +48,14 @@ def show_budgets(rows: Sequence[Row]) -> str:
     columns = []
     for kind, title in (("trials", "trials ended"), ("killed", "trials ended, a worker killed")):
         found = {name: [row for row in rows if row["tool"] == name and row["kind"] == kind] for name in names}
-        columns.append((title, [", ".join(map(describe, found[name])) or "no workers" for name in names]))
+        columns.append((title, [", ".join(map(describe, found[name])) or missing(name, kind) for name in names]))
     asked = rows[0]["trials"]
     titles = [CONTENDERS[name].title for name in names]
     return f"A budget of {asked} trials, {TITLES[rows[0]['task']]}\n\n" + make_table(titles, columns)
+
+
+def missing(name: str, kind: str) -> str:
+    return "not run" if kind == "trials" or CONTENDERS[name].workers else "no workers"
 
 
 def describe(row: Row) -> str:
