@@ -23,7 +23,7 @@ import torch
 from benchmarks.training import load
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.training import cohort_run
+from hpo.training import stack_run
 from hpo.training.data import Data
 from hpo.training.loop import train
 from hpo.training.member import Metrics
@@ -51,7 +51,7 @@ class Clock:
 def seconds(configs: Sequence[TrialConfig], data: Data, names: Sequence[str]) -> tuple[float, float]:
     """Return the seconds of an epoch, and of measuring its metrics."""
     clock, settings = Clock(), TrainSettings(metrics=[registry.metrics.get(name) for name in names])
-    with patch.object(cohort_run, "measure_metrics", clock.measure):
+    with patch.object(stack_run, "measure_metrics", clock.measure):
         started = time.perf_counter()
         train(configs, data, settings)
         return time.perf_counter() - started, clock.seconds

@@ -3,7 +3,7 @@
     python -m benchmarks.pinning [--study mnist_mlp] [--cohorts 1,8,32] [--trials 60] [--seeds 10] [--minutes 20]
 
 A worker that trains a cohort asks the sampler for all of its trials before any of them has a value, and pins what they
-share (`hpo.config.cohort_key.COHORT_PARAMETERS`) to the first one's. Each study is run for real, by one worker on one
+share (`hpo.execution.cohort_claims.PINNED`) to the first one's. Each study is run for real, by one worker on one
 thread, with the template's space, sampler and baseline, but small: 3 epochs on 3,000 samples of
 MNIST, no pruner, 2,000 samples for validation. Trials are those of the same seed for each size of cohort; a difference
 is taken seed by seed against the first size. Accuracies are percent, the best of the trials so far, by number; the mean

@@ -37,13 +37,13 @@ from hpo import datasets
 from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
-from hpo.training.cohort_run import make_learner
 from hpo.training.data import Data, TrainBatch, prepare_data
 from hpo.training.learner import Learner
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model
 from hpo.training.schedules import rate_at
+from hpo.training.stack_run import make_learner
 
 CPU = torch.device("cpu")
 BATCH = 128

@@ -1,4 +1,4 @@
-"""Keys of configurations that can train together: in one cohort, as stacked models, or even in one run.
+"""Keys of configurations that can train together: on the same batches, as stacked models, or even in one run.
 
 Study and training compare them.
 """
@@ -6,24 +6,51 @@ Study and training compare them.
 from __future__ import annotations
 
 from hpo.config.parameter import Value
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 
-__all__ = ["COHORT_PARAMETERS", "UNSTACKABLE", "cohort_key", "run_key", "stack_key"]
+__all__ = ["BATCH_PARAMETERS", "UNSTACKABLE", "batch_key", "run_key", "stack_key", "used_values", "why_unstackable"]
 
-# Parameters that the trials of a cohort have in common: they see the same batches, in the same order.
-COHORT_PARAMETERS = (
-    *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
-    *("numeric_scaling", "task", "class_weight"),  # these decide the samples, their labels or weights
+# What decides which samples a model sees and when, their labels and their weights.
+BATCH_PARAMETERS = (
+    *("validation", "seed_of_split", "input_scaling", "numeric_scaling", "task", "class_weight"),
+    *("batch_size", "seed"),
 )
-STACKED_MODELS = frozenset({"mlp", "resnet_tabular", "autoencoder"})
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
+def batch_key(config: TrialConfig) -> tuple[Value, ...]:
+    """Return a key that is equal for trials that see the same batches, in the same order."""
+    return tuple(getattr(config, name) for name in BATCH_PARAMETERS)
+
+
 def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
-    """Return the values of `COHORT_PARAMETERS`, equal for all trials of a cohort, or None if the model trains alone."""
-    if config.model not in STACKED_MODELS or config.optimizer in UNSTACKABLE:
+    """Return a key that is equal for trials whose models may be one stack, or None if the model trains alone.
+
+    They may see batches of their own, but do as many steps in an epoch, which training knows; see
+    `hpo.training.stacked.learner`.
+    """
+    if why_unstackable(config) is not None:
         return None
-    return tuple(getattr(config, name) for name in COHORT_PARAMETERS)
+    if config._models.get(config.model).loop:  # it goes through the batches of one of them with all
+        return config.model, *batch_key(config)
+    return config.model, config.task, config.batch_size
+
+
+def why_unstackable(config: TrialConfig) -> str | None:
+    """Return in one phrase why a configuration is trained alone, as far as that can be told without its module.
+
+    Models of the user's own are checked further: see `hpo.training.stacked.check`.
+    """
+    entry, values = config._models.get(config.model), config.effective()
+    if entry.loop:
+        return None if entry.stack else "its loop does not ask for stacks (stack=True)"
+    if config.model == "cnn":
+        return "stacked convolutions are no faster"
+    if config.optimizer in UNSTACKABLE:
+        return f"{config.optimizer} looks at a batch several times in a step"
+    if values.get("precision") == "float16":
+        return "float16 scales each model's losses in steps of its own"
+    return None
 
 
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
@@ -38,6 +65,9 @@ def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     return tuple(values.items())
 
 
-def cohort_key(config: TrialConfig) -> tuple[object, ...]:
-    """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
-    return stack_key(config) or run_key(config)
+def used_values(config: TrialConfig) -> dict[str, Value]:
+    """Return the values of a model's own parameters and of the shared ones that it uses, by name."""
+    models = config._models
+    entry, table = models.get(config.model), all_parameters([config.model], models)
+    own = {name for name, parameter in table.items() if parameter.group == config.model}
+    return {name: value for name, value in config.effective().items() if name in entry.uses or name in own}

@@ -108,6 +108,7 @@ class ModelDeclaration(_Declaration):
     uses: Annotated[frozenset[str], PlainSerializer(sorted)] = frozenset()
     reconstructs: bool = False
     loop: bool = False
+    stack: bool = False
     rows: Annotated[tuple[Row, ...], Field(max_length=LONGEST)] = ()
 
     @cached_property
@@ -270,6 +271,7 @@ def _declare_model(traits: registry.ModelTraits) -> ModelDeclaration:
         uses=traits.uses,
         reconstructs=traits.reconstructs,
         loop=traits.loop,
+        stack=traits.stack,
         rows=rows,
     )
 

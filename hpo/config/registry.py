@@ -106,6 +106,7 @@ class ModelEntry(Entry):
         uses: the shared parameters that it uses.
         reconstructs: whether its target is its input.
         loop: whether it is a training loop of the user's own: `(trial) -> None`, or a value.
+        stack: whether that loop trains several trials at once, by `trial.stack`.
         augment: changes the samples of each training batch: `(x, config) -> x`.
     """
 
@@ -113,6 +114,7 @@ class ModelEntry(Entry):
     uses: frozenset[str] = frozenset()
     reconstructs: bool = False
     loop: bool = False
+    stack: bool = False
     augment: Callable[[Any, Any], Any] | None = None
 
     def __hash__(self) -> int:
@@ -149,6 +151,10 @@ class ModelTraits(Protocol):
     @property
     def loop(self) -> bool:
         """True if it is a training loop of the user's own."""
+
+    @property
+    def stack(self) -> bool:
+        """True if that loop trains several trials at once."""
 
     def __hash__(self) -> int:
         """Return its hash, by which tables of parameters are cached."""
@@ -301,12 +307,14 @@ def training_loop(
     parameters: type[BaseModel] | None = None,
     uses: Iterable[str] = (),
     reports: Mapping[str, Direction] = MappingProxyType({}),
+    stack: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a training loop of your own: a function `(trial: hpo.Trial)` that trains a trial and reports.
 
-    It is selected as a model is, by `model = NAME` in a space, and has all that models have except cohorts: storage,
-    slots, leases, budget, pruning, checkpoints, reports. See `hpo.Trial` for its argument. The trial's value is that of
-    its best epoch, or what the function returns: the first objective, all in their order, or several by name.
+    It is selected as a model is, by `model = NAME` in a space, and has all that models have: storage, slots, leases,
+    budget, pruning, checkpoints, reports; and cohorts, if it asks for them. See `hpo.Trial` for its argument. The
+    trial's value is that of its best epoch, or what the function returns: the first objective, all in their order, or
+    several by name.
 
     Args:
         name: the value of the parameter `model` that selects it.
@@ -316,11 +324,13 @@ def training_loop(
             effect under it; the others are neither sampled nor stored.
         reports: the metrics that it reports beside the built-in ones and that can be objectives, each with the
             direction that is better.
+        stack: whether one call may train several trials at once; such a loop trains what `trial.stack` returns. They
+            agree in the data, its split and order, and in `batch_size`.
     """
 
     def register(function: Function) -> Function:
         used = _all_uses(uses, parameters)
-        models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True))
+        models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True, stack=stack))
         for metric, direction in reports.items():
             if metric in BUILTIN_METRICS and BUILTIN_METRICS[metric].direction == direction:
                 continue  # one that we measure of models, and the loop of its own

@@ -36,6 +36,13 @@ class Callback:
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
         """Act after every epoch, the last too, with its row of metrics; `member.stopped` says if training ends here."""
 
+    def on_round(self, members: Sequence[Member]) -> None:
+        """Act once the whole cohort has done an epoch, and `on_epoch` was called for each of its members.
+
+        Args:
+            members: those that have just ended an epoch and still train; never empty. They may be in different epochs.
+        """
+
     def on_end(self, member: Member, outcome: TrainResult) -> None:
         """Act once training has ended, for whatever reason but an error."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -420,8 +421,18 @@ def _convert_batch(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
     return moved.float(), how.labels(labels)
 
 
+@dataclass
+class CachedData:
+    """Data in a cache, and how often each of its tensors had been written to."""
+
+    data: weakref.ref[Data]
+    versions: list[int]
+
+
 class DataCache:
-    """Cache of a worker between trials: the data set as read, and its last split on the device.
+    """Cache of a worker: the data set as read, its last split on the device, and all other splits in use.
+
+    A split is in use as long as somebody holds its `Data`, as the trials of a cohort do that differ in it.
 
     Args:
         reference: the data set.
@@ -432,9 +443,8 @@ class DataCache:
         self.reference = reference
         self.device = device
         self._dataset: Dataset | None = None
-        self._key: tuple[object, ...] | None = None
-        self._data: Data | None = None
-        self._versions: list[int] = []
+        self._last: Data | None = None
+        self._in_use: dict[tuple[object, ...], CachedData] = {}  # by split and scaling, then by the seed of the order
 
     @contain_user_code()
     def load(self) -> Dataset:
@@ -449,23 +459,39 @@ class DataCache:
         return self._dataset
 
     def get(self, config: TrialConfig) -> Data:
-        """Return the data for a configuration, from the cache where the last trial had the same split and scaling.
+        """Return the data for a configuration: the same object as long as one of equal samples and order is in use.
+
+        Data whose samples are the same, in another order, share their tensors.
 
         Raises:
             DataError, RegistryError: as `hpo.datasets.load`.
             ConfigError: `validation` does not fit the data.
         """
         key = tuple(getattr(config, name) for name in DATA_PARAMETERS)
-        if self._data is not None and self._versions != _count_writes(self._data):
-            log.warning("%s: a model has changed its samples in place; they are prepared anew", self.reference.name)
-            self._data = None
-        if self._data is None or key != self._key:
-            self._data = None  # freed first: two splits at a time would double the memory
-            self._data = self._prepare(config)
-            self._key, self._versions = key, _count_writes(self._data)
-        elif self._data.seed != config.seed:
-            self._data = replace(self._data, seed=config.seed)  # the same samples, in another order
-        return self._data
+        self._forget_unused()
+        found = self._find((*key, config.seed))
+        if found is None:
+            same = [each for each in self._in_use if each[:-1] == key]
+            relative = self._find(same[0]) if same else None
+            if relative is None:
+                self._last = None  # freed first: a split that nobody uses any more would double the memory
+            found = self._prepare(config) if relative is None else replace(relative, seed=config.seed)
+            self._in_use[*key, config.seed] = CachedData(weakref.ref(found), _count_writes(found))
+        self._last = found
+        return found
+
+    def _find(self, key: tuple[object, ...]) -> Data | None:
+        return self._in_use[key].data() if key in self._in_use else None
+
+    def _forget_unused(self) -> None:
+        """Forget data that nobody uses, and those whose samples a model has changed."""
+        for key, each in list(self._in_use.items()):
+            data = each.data()
+            if data is not None and each.versions != _count_writes(data):
+                log.warning("%s: a model has changed its samples in place; they are prepared anew", self.reference.name)
+                data = None
+            if data is None:
+                del self._in_use[key]
 
     @contain_user_code()
     def _prepare(self, config: TrialConfig) -> Data:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hpo.config import registry
-from hpo.config.cohort_key import cohort_key
+from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.model_size import resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
@@ -17,6 +17,7 @@ from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
+from hpo.training.stack_run import StackRun
 from hpo.training.suggestions import TrialLink
 
 __all__ = ["train"]
@@ -24,30 +25,32 @@ __all__ = ["train"]
 
 def train(
     configs: Sequence[TrialConfig],
-    data: Data,
+    data: Data | Sequence[Data] | Callable[[TrialConfig], Data],
     settings: TrainSettings | None = None,
     checkpoints: Sequence[CheckpointSpec | None] | None = None,
     links: Sequence[TrialLink | None] | None = None,
 ) -> list[TrainResult]:
     """Train each configuration to its end, and return the results in the same order.
 
-    Models that are loops of the user's own train themselves; see `hpo.training.loop_run`.
-    Trials that fit together are one cohort, trained at the same time, and those that one run answers are one run; see
-    `hpo.config.cohort_key`. The others, and those that begin from another place than the rest, are trained one after
-    the other.
+    All of them are one cohort, trained at the same time: those whose models fit together are a stack, those that one
+    run answers one run (see `hpo.config.cohort_key`), and stacks do their epochs in lockstep, one after the other.
+    Models that are loops of the user's own train themselves, before the others and one by one; see
+    `hpo.training.loop_run`.
 
     A row of metrics has: epoch (from 1); train_loss, with its smoothing and weights, and train_accuracy (of real
     targets train_r2) over the epoch's steps, each measured before its step; val_loss (without smoothing and weights),
     val_accuracy (val_r2) and the other metrics after the epoch, where there are validation samples (else the last epoch
     is the best), of models that reconstruct their input val_reconstruction_error instead of accuracies; learning_rate,
     which the next step would use;
-    seconds of training so far, those before an interruption too, where a cohort's are divided evenly among its trials.
+    seconds of training so far, those before an interruption too, where a stack's are divided evenly among its trials.
     A trial ends as diverged after an epoch with an objective or a loss that is not finite, which is the last of its
     history; see `hpo.training.divergence`.
 
     Args:
         configs: the configurations, at least one.
-        data: prepared for these configurations.
+        data: prepared for these configurations; or that of each of them, such as the folds of one; or a function that
+            returns the data of a configuration, such as `hpo.training.data.DataCache.get`. Trials that get the same
+            object see the same batches.
         settings: metrics, callbacks and the stop condition of all of them; by default `TrainSettings()`.
         checkpoints: one for each configuration, None for no checkpoints of that one. A trial that ends as interrupted
             has left one. A trial that begins from one ends with the same bits as if it had never been interrupted, on
@@ -65,56 +68,97 @@ def train(
     """
     keep_freed_memory()
     settings = settings or TrainSettings()
-    specs = [None] * len(configs) if checkpoints is None else checkpoints
-    if registry.models.get(configs[0].model).loop:
-        # They record no steps; the checkpoint's fingerprint is the same with and without.
-        found = [None] * len(configs) if links is None else links
-        return _train_custom_loops(configs, data, replace(settings, record_steps=False), specs, found)
-    settings = settings.resolve(configs[0], len(data.y_val))
-    files = {
-        number: _checkpoint_file(spec, config, data, settings)
-        for number, (config, spec) in enumerate(zip(configs, specs, strict=True))
-        if spec is not None
-    }
-    with contain_user_code(data.device), translate_memory_errors():
-        resumed = {number: file.load() for number, file in files.items()}
-        results: dict[int, TrainResult] = {}
-        for numbers in _group_into_cohorts(configs, resumed):
-            members = [Member(resolve_width(configs[number], data.shape, data.classes), number) for number in numbers]
-            run = CohortRun(members, data, settings, files)
-            results |= run.train({number: resumed.get(number) for number in numbers})
-        return [results[number] for number in range(len(configs))]
+    trials = _make_trials(configs, data, checkpoints, links)
+    loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
+    results = {trial.number: _train_loop(trial, settings) for trial in loops}
+    if others := [trial for trial in trials if trial.number not in results]:
+        results |= _train_cohort(others, settings)
+    return [results[number] for number in range(len(configs))]
 
 
-def _train_custom_loops(
+@dataclass(frozen=True)
+class TrialSpec:
+    """Trial to train; see the arguments of `train`."""
+
+    number: int
+    config: TrialConfig
+    data: Data
+    spec: CheckpointSpec | None
+    link: TrialLink | None
+
+
+def _make_trials(
     configs: Sequence[TrialConfig],
-    data: Data,
-    settings: TrainSettings,
-    specs: Sequence[CheckpointSpec | None],
-    links: Sequence[TrialLink | None],
-) -> list[TrainResult]:
-    """Train with loops of the user's own, one trial after the other."""
-    results = []
-    for number, (config, spec, link) in enumerate(zip(configs, specs, links, strict=True)):
-        file = None if spec is None else _checkpoint_file(spec, config, data, settings)
-        with contain_user_code(data.device), translate_memory_errors():
-            results.append(run_loop(config, number, data, settings, file, link))
-    return results
+    data: Data | Sequence[Data] | Callable[[TrialConfig], Data],
+    checkpoints: Sequence[CheckpointSpec | None] | None,
+    links: Sequence[TrialLink | None] | None,
+) -> list[TrialSpec]:
+    count = len(configs)
+    of_each: Sequence[Data]
+    if isinstance(data, Data):
+        of_each = [data] * count
+    else:
+        of_each = [data(config) for config in configs] if callable(data) else data
+    columns = configs, of_each, checkpoints or [None] * count, links or [None] * count
+    return [TrialSpec(number, *row) for number, row in enumerate(zip(*columns, strict=True))]
 
 
-def _checkpoint_file(spec: CheckpointSpec, config: TrialConfig, data: Data, settings: TrainSettings) -> CheckpointFile:
-    """Return the checkpoint file of one trial, with the fingerprint that tells it from another's."""
+def _train_loop(trial: TrialSpec, settings: TrainSettings) -> TrainResult:
+    """Train with a loop of the user's own."""
+    # It records no steps; the checkpoint's fingerprint is the same with and without.
+    own = replace(settings, record_steps=False)
+    file = _checkpoint_file(trial, own)
+    with contain_user_code(trial.data.device), translate_memory_errors():
+        return run_loop(trial.config, trial.number, trial.data, own, file, trial.link)
+
+
+def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[int, TrainResult]:
+    """Train a cohort, and return the results by the trials' numbers."""
+    resolved = {each.number: settings.resolve(each.config, len(each.data.y_val)) for each in trials}
+    files = {each.number: file for each in trials if (file := _checkpoint_file(each, resolved[each.number]))}
+    with contain_user_code(trials[0].data.device), translate_memory_errors():
+        found = {number: file.load() for number, file in files.items()}
+        checkpoints = {number: each for number, each in found.items() if each}
+        stacks = [_make_stack(group, resolved, files, checkpoints) for group in _group_into_stacks(trials, checkpoints)]
+        return CohortRun(stacks, settings.callbacks).train()
+
+
+def _make_stack(
+    trials: Sequence[TrialSpec],
+    settings: Mapping[int, TrainSettings],
+    files: Mapping[int, CheckpointFile],
+    checkpoints: Mapping[int, Checkpoint],
+) -> StackRun:
+    first = trials[0]
+    shape, classes = first.data.shape, first.data.classes
+    members = [Member(resolve_width(each.config, shape, classes), each.number) for each in trials]
+    own = {each.number: checkpoints[each.number] for each in trials if each.number in checkpoints}
+    return StackRun(members, first.data, settings[first.number], files, own)
+
+
+def _checkpoint_file(trial: TrialSpec, settings: TrainSettings) -> CheckpointFile | None:
+    """Return the checkpoint file of a trial, with the fingerprint that tells it from another's; None without one."""
+    if trial.spec is None:
+        return None
     names = [entry.name for entry in settings.metrics]
-    monitor, direction = settings.monitor or "", settings.direction
-    expected = fingerprint(config, data, monitor, direction, names, spec.owner, record_steps=settings.record_steps)
-    return CheckpointFile(spec, expected)
+    found = fingerprint(
+        trial.config,
+        trial.data,
+        settings.monitor or "",
+        settings.direction,
+        names,
+        trial.spec.owner,
+        record_steps=settings.record_steps,
+    )
+    return CheckpointFile(trial.spec, found)
 
 
-def _group_into_cohorts(configs: Sequence[TrialConfig], resumed: Mapping[int, Checkpoint | None]) -> list[list[int]]:
-    """Return the trials' numbers by cohort, in the order of the cohorts' first trials."""
-    cohorts: dict[object, list[int]] = {}
-    for number, config in enumerate(configs):
-        checkpoint = resumed.get(number)
+def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> list[list[TrialSpec]]:
+    """Return the trials by stack, in the order of the stacks' first trials."""
+    stacks: dict[object, list[TrialSpec]] = {}
+    for trial in trials:
+        checkpoint = checkpoints.get(trial.number)
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        cohorts.setdefault((cohort_key(config), start), []).append(number)
-    return list(cohorts.values())
+        key = stack_key(trial.config) or run_key(trial.config)
+        stacks.setdefault((key, start, id(trial.data)), []).append(trial)
+    return list(stacks.values())

@@ -180,7 +180,7 @@ class LoopRun:
         if (epoch := self._next_epoch(given)) is None:
             return
         self._record(epoch, values, "trial.report has")
-        if "epochs" in member.config.effective() and epoch >= member.config.epochs:
+        if self._is_last(epoch):
             member.stop("completed")
         elif not self._asks and len(member.history) > member.resumed_from + 1 and self.should_stop():
             raise LoopInterrupted
@@ -219,6 +219,14 @@ class LoopRun:
             member.stop("completed")
         for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
+        if not (member.stopped or self._is_last(epoch)):
+            for callback in self._settings.callbacks:
+                callback.on_round([member])
+
+    def _is_last(self, epoch: int) -> bool:
+        """Return whether the epoch is known to be the last."""
+        config = self.member.config
+        return "epochs" in config.effective() and epoch >= config.epochs
 
     def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
         """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
@@ -258,6 +266,8 @@ class LoopRun:
             if not _is_pruned(error):
                 raise
             self._prune()
+        if member.stopped == "paused" and self.saved < len(member.history):
+            member.stopped = "pruned"  # the loop has left before `Trial.epochs` could save what it would go on from
         if member.stopped == "pruned" and self._told_to_prune:
             self._settle("last report")
         elif returned is not None and member.stopped in COMPLETE:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from hpo.config.choices import Direction
 from hpo.config.registry import MetricEntry
 from hpo.datasets import is_split
-from hpo.training.cohort_run import make_learner
 from hpo.training.data import Batch, Data
 from hpo.training.learner import EvalResult, Learner, ModuleLearner
 from hpo.training.losses import reconstruct
@@ -31,6 +30,7 @@ from hpo.training.prediction_arrays import (
     to_images,
 )
 from hpo.training.process_state import contain_user_code
+from hpo.training.stack_run import make_learner
 
 __all__ = [
     "SplitName",

@@ -21,7 +21,7 @@ from hpo.config.choices import (
 from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training import cohort_run, cohort_size
+from hpo.training import cohort_size, stack_run
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
@@ -56,7 +56,7 @@ def doubled(on: Data) -> Data:
 def alone(configs, on: Data, **keywords) -> list[TrainResult]:
     """Each by itself, by autograd and torch's optimizers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+        patch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [outcome for each in configs for outcome in train([each], on, TrainSettings(**keywords))]
 
 
@@ -236,7 +236,7 @@ def test_with_dropout_the_distributions_agree(monkeypatch):
     def losses(run) -> np.ndarray:
         found = []
         for noise in range(60):
-            monkeypatch.setattr(cohort_run, "epoch_seed", lambda seed, epoch, noise=noise: noise)
+            monkeypatch.setattr(stack_run, "epoch_seed", lambda seed, epoch, noise=noise: noise)
             found.append([outcome.history[0]["val_loss"] for outcome in run(configs, on)])
         return np.array(found)
 
@@ -364,7 +364,7 @@ class Counting(StackedLearner):
 def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
     configs = [config(epochs=epochs) for epochs in (1, 4, 2)] + [config(epochs=2, widths="9")]
     on, prunes = data(configs[0]), Prunes()
-    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
+    monkeypatch.setattr(stack_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train(configs[:3], on, TrainSettings(callbacks=[prunes]))
     assert Counting.models == [1]
@@ -378,7 +378,7 @@ def test_trials_that_differ_in_epochs_alone_are_one_run(monkeypatch):
 
 def test_a_schedule_that_depends_on_the_epochs_is_a_run_for_each(monkeypatch):
     configs = [config(epochs=epochs, schedule="cosine") for epochs in (1, 2)]
-    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
+    monkeypatch.setattr(stack_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train(configs, data(configs[0]))
     assert Counting.models == [2]
@@ -402,7 +402,7 @@ def test_lbfgs_answers_several_epochs_in_one_run_too():
 
 def test_what_does_not_fit_is_trained_apart(monkeypatch):
     batches = [config(batch_size=size) for size in (32, 16, 32)] + [config(optimizer="lbfgs")]
-    monkeypatch.setattr(cohort_run, "StackedLearner", Counting)
+    monkeypatch.setattr(stack_run, "StackedLearner", Counting)
     Counting.models.clear()
     found = train([replace_seedless(each, i) for i, each in enumerate(batches)], data(batches[0]))
     assert Counting.models == [2, 1]
@@ -451,7 +451,7 @@ def test_autoencoders_go_on_from_their_checkpoints(answers, alone_too, tmp_path)
 
 def test_a_cohorts_time_is_divided_among_its_trials(monkeypatch):
     now = iter(range(0, 10**6, 6))
-    monkeypatch.setattr(cohort_run.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(stack_run.time, "perf_counter", lambda: float(next(now)))
     found = train([config(learning_rate=rate) for rate in (0.1, 0.2, 0.3)], data(config()))
     assert [[row["seconds"] for row in outcome.history] for outcome in found] == [[2.0, 4.0, 6.0]] * 3
 

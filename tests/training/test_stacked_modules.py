@@ -19,12 +19,14 @@ from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import learner as stacked_learner
-from hpo.training.stacked import member_layers
+from hpo.training.stacked import noise as member_noise
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.mlp import StackedMLP
-from hpo.training.stacked.modules import StackedModules, structure_of
+from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.structure import structure_of
 from tests.training.resumable import CPU, RNG, bits, config, stop_after
 from tests.training.test_stacked import STACKED, Prunes, alone, assert_close, doubled, in_float64
 
@@ -184,7 +186,7 @@ def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
         places = torch.arange(rows * columns).view(rows, columns)
         return ((places * 7919) % 1000 >= 1000 * share).double() / (1 - share)
 
-    def together(like: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    def together(like: torch.Tensor, shares: torch.Tensor, _: Noise) -> torch.Tensor:
         return torch.stack([factors(*like.shape[1:], share) for share in shares.tolist()])
 
     def draw(self: Dropout, _: torch.Tensor, into: torch.Tensor) -> None:
@@ -194,7 +196,7 @@ def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
     def one(self: nn.Dropout, x: torch.Tensor) -> torch.Tensor:
         return x * factors(*x.shape, self.p) if self.training else x
 
-    monkeypatch.setattr(member_layers, "draw_factors", together)
+    monkeypatch.setattr(member_noise, "draw_factors", together)
     monkeypatch.setattr(Dropout, "draw", draw)
     shares = [(0.1, 0.0), (0.5, 0.3), (0.25, 0.2)]
     configs = [
@@ -211,8 +213,9 @@ def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
     like = torch.empty(2, 1000, 100).transpose(1, 2)
-    torch.manual_seed(0)
-    factors = member_layers.draw_factors(like, torch.tensor([share, 0.0]))
+    noise = Noise(2, CPU)
+    noise.begin([0, 1])
+    factors = member_noise.draw_factors(like, torch.tensor([share, 0.0]), noise)
     assert factors.stride() == like.stride()
     assert (factors[0] == 0).double().mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / 1e5) ** 0.5)
     assert factors[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-4)

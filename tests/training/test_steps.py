@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError
-from hpo.training import cohort_run
+from hpo.training import stack_run
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, epoch_seed
 from hpo.training.learner import ModuleLearner
@@ -30,7 +30,7 @@ STEPS = 5  # of an epoch of 140 samples in batches of 32
 @pytest.fixture
 def by_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense models are trained by autograd, too."""
-    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    monkeypatch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_a_stacks_are_those_of_modules(loss: str, batch_size: int, monkeypatch: 
     ]
     on = data(configs[0])
     found = train(configs, on, TrainSettings(record_steps=True))
-    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    monkeypatch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
     for outcome, given in zip(found, configs, strict=True):
         expected = losses_of(one(given, on, record_steps=True))
         assert len(outcome.steps) == len(expected) == 3
@@ -102,7 +102,7 @@ def test_a_stacks_are_those_of_modules_that_reconstruct(loss: str, monkeypatch: 
     configs = [autoencoder(loss=loss), autoencoder(loss=loss, latent_size=3, optimizer="adam", learning_rate=0.01)]
     on = data(configs[0])
     found = train(configs, on, TrainSettings(record_steps=True))
-    monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+    monkeypatch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
     for outcome, given in zip(found, configs, strict=True):
         expected = losses_of(one(given, on, record_steps=True))
         assert [len(epoch) for epoch in expected] == [STEPS] * 3

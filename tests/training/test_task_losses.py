@@ -16,7 +16,7 @@ from hpo.config.choices import TASK_LOSSES
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.errors import ConfigError, DataError
-from hpo.training import cohort_run
+from hpo.training import stack_run
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
 from hpo.training.learner import ModuleLearner
@@ -213,7 +213,7 @@ def small(**parameters) -> TrialConfig:
 
 def alone(configs, on: Data, settings: TrainSettings):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+        patch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
         return [train([config], on, settings)[0] for config in configs]
 
 
@@ -242,7 +242,7 @@ def test_a_cohort_of_all_losses_is_each_trial_alone():
 def test_a_resumed_regression_has_the_same_bits(weights, kind, record_steps, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "CHUNK", 70)
     if kind == "module":
-        monkeypatch.setattr(cohort_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
+        monkeypatch.setattr(stack_run, "StackedLearner", lambda members, *rest, **_: ModuleLearner(members[0], *rest))
     configs = [small(loss="huber"), small(loss="gaussian_nll", seed=0)]
     configs = configs if kind == "stacked" else configs[1:]
     on = regression(configs[0], weights)

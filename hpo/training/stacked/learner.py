@@ -20,10 +20,12 @@ from hpo.training.models import build_model, parameter_count
 from hpo.training.scores import TargetMoments
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss
 from hpo.training.stacked.mlp import Network, StackedMLP, batch_width
-from hpo.training.stacked.modules import StackedModules, structure_of
+from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.noise import noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.structure import structure_of
 
 __all__ = ["StackedLearner"]
 
@@ -58,7 +60,7 @@ class StackedLearner:
     """Learner of a cohort of dense models. Those of one optimizer family and about one size are one stack.
 
     Args:
-        members: the trials, equal in what `hpo.config.cohort_key.COHORT_PARAMETERS` names, each with its own number.
+        members: the trials, equal in `hpo.config.cohort_key.stack_key`, each with its own number.
         shape: of one sample.
         classes: of the data.
         device: where the models are trained.
@@ -204,7 +206,8 @@ class StackedLearner:
         self._run_pending_steps()
         stack, index = self._place_of(member)
         model, record = stack.model(index), stack.record.state(index)
-        return {"weights": model.weights, "slots": model.slots, "steps": model.steps, "record": record}
+        noise = stack.dense.noise.state(index) if isinstance(stack.dense, StackedModules) else None
+        return {"weights": model.weights, "slots": model.slots, "steps": model.steps, "record": record, "noise": noise}
 
     @torch.no_grad()
     def load_state(self, member: Member, state: State) -> None:
@@ -213,6 +216,8 @@ class StackedLearner:
         stack.load(index, state["weights"], state["slots"], state["steps"])
         if state["record"] is not None:
             stack.record.load(index, state["record"])
+        if isinstance(stack.dense, StackedModules) and state.get("noise") is not None:
+            stack.dense.noise.load(index, state["noise"])
 
     def drop(self, member: Member) -> None:
         """Drop a member; see `Learner`."""
@@ -255,6 +260,9 @@ class Stack:
     def begin_epoch(self, rates: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
         """Set the learning rates of the epoch's steps, (members, steps)."""
         self.record.begin()
+        if isinstance(self.dense, StackedModules):
+            seed = torch.initial_seed()  # of the epoch
+            self.dense.noise.begin([noise_seed(model.member.config, seed) for model in self.models])
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 

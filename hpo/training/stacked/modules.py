@@ -1,47 +1,28 @@
 """Stacked modules: any `nn.Module`s of equal structure, computed for all members at a time by `torch.func.vmap`.
 
 It knows no particular model. Members may differ in their numbers and in the shares of their dropout layers; in all else
-that their modules hold they are equal, which `structure_of` compares.
+that their modules hold they are equal, which `structure_of` compares. What cannot be computed so is found by
+`hpo.training.stacked.check` before it is trusted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from hpo.training.optimizers import weight_layers
-from hpo.training.stacked.member_layers import MemberDropout, make_template
+from hpo.training.stacked.member_functions import Draws, Share, member_functions
+from hpo.training.stacked.noise import Noise
+from hpo.training.stacked.structure import share_name
 
-__all__ = ["StackedModules", "structure_of"]
-
-COMMON = frozenset(vars(nn.Module()))  # what every module has, whatever it computes
-
-
-def structure_of(module: nn.Module) -> Hashable:
-    """Return a key that is equal for modules that one stack can hold: of the same parts, with tensors of equal shapes.
-
-    Whatever else a part holds must be equal as text. Shares of dropout may differ.
-    """
-    return tuple((name, type(part), _attributes(part), _shapes(part)) for name, part in module.named_modules())
-
-
-def _attributes(part: nn.Module) -> tuple[tuple[str, str], ...]:
-    own = {name: value for name, value in vars(part).items() if name not in COMMON}
-    if type(part) is nn.Dropout:
-        own.pop("p")
-    # Two tensors that are no buffers may look alike as text.
-    return tuple((name, str(id(value)) if isinstance(value, Tensor) else repr(value)) for name, value in own.items())
-
-
-def _shapes(part: nn.Module) -> tuple[Hashable, ...]:
-    parameters = ((name, each.shape, each.requires_grad) for name, each in part.named_parameters(recurse=False))
-    buffers = ((name, each.shape, each.dtype) for name, each in part.named_buffers(recurse=False))
-    return (*parameters, *buffers)
+__all__ = ["StackedModules"]
 
 
 class Place(NamedTuple):
@@ -60,6 +41,7 @@ class StackedModules:
         shape: of a sample.
         device: where they are trained.
         by_layer: whether layers have learning rates of their own.
+        precision: the type of products, where that is not the weights' own: under torch's autocast.
 
     Attributes:
         parameters: what training changes, (members, 1, numbers) each: that of all layers in one, or of each layer; to
@@ -67,15 +49,23 @@ class StackedModules:
         below: layers between each of `parameters` and the output, for each member.
         normalised: true with batch normalisation.
         tracked: unused, for each member's buffers count for themselves.
+        noise: the random bits of dropouts.
+        draws: the dropouts' draws; `record` is for the check.
     """
 
     tracked = 0
 
     def __init__(
-        self, modules: Sequence[nn.Module], shape: tuple[int, ...], device: torch.device, *, by_layer: bool
+        self,
+        modules: Sequence[nn.Module],
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        by_layer: bool,
+        precision: torch.dtype | None = None,
     ) -> None:
         first, count = modules[0], len(modules)
-        self._shape, self._features = shape, math.prod(shape)
+        self._shape, self._features, self._precision = shape, math.prod(shape), precision
         self.normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules())
         layers = weight_layers(first)
         groups = layers if by_layer else [[each for layer in layers for each in layer]]
@@ -88,10 +78,11 @@ class StackedModules:
         self._same = _find_same(first)
         self._leaves = {name: view.requires_grad_() for name, view in self._parts(slice(None), self.parameters).items()}
         self._buffers, self._shared = _gather_constants(modules, device)
-        self._template = make_template(first).to(device)
-        self._buffers |= _gather_shares(modules, self._template, self.output)
-        dims = dict.fromkeys((*self._leaves, *self._buffers), 0) | dict.fromkeys(self._shared)
-        self._compute = vmap(self._compute_member, (dims, None), randomness="different")
+        self.noise = Noise(count, device)
+        self.draws = Draws(self.noise)
+        self._shares = _gather_shares(modules, self.output)
+        self._template = make_template(modules).to(device)
+        self._slots = list(_find_slots(self._template))
         self._outputs: Tensor | None = None
 
     @property
@@ -99,19 +90,49 @@ class StackedModules:
         """Parameters of the output layer, whose type and device all others have."""
         return self.parameters[-1]
 
-    def _compute_member(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        outputs: Tensor = functional_call(self._template, tensors, (x,))
-        return outputs
+    def _compute_member(
+        self, tensors: dict[str, Tensor], shares: dict[str, Tensor], x: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute a member; return the outputs (n, outputs), and the buffers that it has put in the place of others."""
+        self.draws.shares = shares
+        kept = [holder[key] for holder, key, _ in self._slots]
+        for holder, key, name in self._slots:
+            holder[key] = tensors[self._same.get(name, name)]
+        try:
+            outputs: Tensor = self._template(x)
+            own = ((name, holder[key]) for holder, key, name in self._slots)
+            changed = {name: each for name, each in own if each is not tensors[self._same.get(name, name)]}
+        finally:
+            for (holder, key, _), before in zip(self._slots, kept, strict=True):
+                holder[key] = before
+        if changed.keys() - self._buffers.keys():
+            raise RuntimeError(f"it replaces {sorted(changed)[0]} while it computes")
+        return outputs, changed
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """Return the outputs (members, outputs, n) for a batch (n, width), which has the features first."""
-        samples = x[:, : self._features].reshape(len(x), *self._shape)
+        """Return the outputs (members, outputs, n) for a batch (n, width), which has the features first.
+
+        Members with batches of their own get (members, n, width).
+        """
+        own = x.ndim == 3
+        samples = x[..., : self._features].reshape(*x.shape[:-1], *self._shape)
         if self._template.training != train:
             self._template.train(train)
-        with torch.set_grad_enabled(train):
-            outputs: Tensor = self._compute({**self._leaves, **self._buffers, **self._shared}, samples)
+        tensors = {**self._leaves, **self._buffers, **self._shared}
+        dims = {name: None if name in self._shared else 0 for name in tensors}
+        compute: Callable[..., Any] = vmap(self._compute_member, (dims, 0, 0 if own else None), randomness="error")
+        with torch.set_grad_enabled(train), member_functions(self.draws), self._autocast():
+            outputs, changed = compute(tensors, self._shares, samples)
+        for name, buffer in changed.items():
+            self._buffers[name].copy_(buffer.detach())
+        outputs = outputs.to(self.output.dtype)
         self._outputs = outputs if train else None
         return outputs.detach().mT
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._precision is None:
+            return nullcontext()
+        return torch.autocast(self.output.device.type, self._precision)
 
     def backward(self, x: Tensor, by_outputs: Tensor, into: Sequence[Tensor], *, add: bool) -> None:  # noqa: ARG002
         """Write the gradient by each parameter to `into`, or add it: to the parameters themselves, for plain descent.
@@ -203,12 +224,35 @@ def _find_constants(module: nn.Module) -> dict[str, Tensor]:
     return untrained | dict(module.named_buffers())
 
 
-def _gather_shares(modules: Sequence[nn.Module], template: nn.Module, like: Tensor) -> dict[str, Tensor]:
-    """Return the shares of each dropout layer, (members,), and tell layers in which no member drops any."""
-    shares: dict[str, Tensor] = {}
-    for name, part in template.named_modules():
-        if isinstance(part, MemberDropout):
-            own = [float(module.get_submodule(name).p) for module in modules]  # type: ignore[arg-type]
-            part.drops = any(own)
-            shares[f"{name}.share" if name else "share"] = like.new_tensor(own)
+def _gather_shares(modules: Sequence[nn.Module], like: Tensor) -> dict[str, Tensor]:
+    """Return the shares of each dropout, (members,), by the names of its part; under "" zeros.
+
+    Where no member drops any, there are none.
+    """
+    shares = {"": like.new_zeros(len(modules))}
+    for name, part in modules[0].named_modules():
+        if (attribute := share_name(part)) is not None:
+            own = [float(getattr(module.get_submodule(name), attribute)) for module in modules]
+            if any(own):
+                shares[f".{name}"] = like.new_tensor(own)
     return shares
+
+
+def make_template(modules: Sequence[nn.Module]) -> nn.Module:
+    """Return a copy of the first module, with the same names of tensors, whose dropouts take each member's own share."""
+    template = deepcopy(modules[0]).requires_grad_(False)
+    for name, part in template.named_modules():
+        if (attribute := share_name(part)) is not None:
+            largest = max(getattr(module.get_submodule(name), attribute) for module in modules)
+            setattr(part, attribute, Share.of(largest, f".{name}"))
+    return template
+
+
+def _find_slots(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """Yield where each tensor of a module is kept: the dictionary of its part, the key there, and its name."""
+    for prefix, part in module.named_modules():
+        holders: tuple[dict[str, Any], ...] = part._parameters, part._buffers
+        for holder in holders:
+            for key, value in holder.items():
+                if value is not None:
+                    yield holder, key, f"{prefix}.{key}" if prefix else key

@@ -1,0 +1,374 @@
+"""Check of own models before they are stacked: computed both ways in float64, and measured.
+
+A module may do what no stack can: keep counts in Python, branch on the numbers of a batch, draw random numbers of its
+own, call hooks. So the first batch goes through a stack and through the modules alone, and where anything differs, or a
+stack is no faster, the model is trained alone.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpo.config import registry
+from hpo.config.cohort_key import stack_key, why_unstackable
+from hpo.config.model_size import count_outputs
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import SampleShape
+from hpo.training.learner import Learner, ModuleLearner
+from hpo.training.member import Member
+from hpo.training.memory import is_out_of_memory
+from hpo.training.models import build_model, parameter_count
+from hpo.training.process_state import contain_user_code
+from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.member_functions import Given, member_functions
+from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.structure import attributes_of, structure_of
+from hpo.utils.text import shorten, summarize_error
+
+__all__ = ["Timing", "find_difference", "measure_gain", "why_alone", "why_modules_alone"]
+
+CLOSE = 1e-9  # of float64, as a share of the largest number
+SAMPLES = 16  # that are computed both ways
+MEMBERS = 8  # that are measured
+GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
+LARGE = 4_000_000  # numbers of a model that keeps a processor busy on its own
+STEPS, ROUNDS, SECONDS = 4, 3, 1.0  # of a measurement
+_verdicts: dict[Hashable, str | None] = {}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Timing of a step of one member.
+
+    Attributes:
+        alone: seconds of a step of one model alone.
+        stacked: seconds of a step of a stack, divided by its members.
+    """
+
+    alone: float
+    stacked: float
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast a stack is."""
+        return self.alone / self.stacked
+
+
+def why_alone(
+    config: TrialConfig,
+    shape: tuple[int, ...],
+    classes: int,
+    device: torch.device,
+    batch: tuple[Tensor, Tensor] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> str | None:
+    """Return in one phrase why a configuration is trained alone, or None if it is trained in stacks.
+
+    Own models are checked once for each structure, batch size and device.
+
+    Args:
+        config: the configuration.
+        shape: of one sample.
+        classes: of the data.
+        device: where models are trained.
+        batch: the first samples (n, *shape) and their labels; random numbers without them.
+        clock: returns seconds that only grow.
+    """
+    if stack_key(config) is None:
+        return why_unstackable(config)
+    entry = registry.models.get(config.model)
+    if entry.builtin or entry.loop:  # ours are tested, and a loop's modules are checked where it builds them
+        return None
+    first, second = (build_model(_with_seed(config, config.seed + i), shape, classes) for i in range(2))
+    if (found := _differing_part(first, second)) is not None:
+        return found
+    settings = config.model, config.batch_size, config.task, config.loss, config.effective().get("precision")
+    key = structure_of(first), settings, tuple(shape), classes, device
+    if key not in _verdicts:
+        x = _sample(shape) if batch is None else batch[0]
+        _verdicts[key] = why_modules_alone([first, second], x, shape) or _why_slower(
+            config, shape, classes, device, batch, clock
+        )
+    return _verdicts[key]
+
+
+def _with_seed(config: TrialConfig, seed: int) -> TrialConfig:
+    return config.model_copy(update={"seed": seed % 2**32})
+
+
+def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
+    """Return which part of two modules of one configuration keeps them out of one stack."""
+    if structure_of(first) == structure_of(second):
+        return None
+    others = dict(second.named_modules(remove_duplicate=False))
+    for name, part in first.named_modules(remove_duplicate=False):
+        other, place = others.get(name), f" ({name})" if name else ""
+        if other is not None and type(part) is not type(other) and type(part).__qualname__ == type(other).__qualname__:
+            return f"its class {type(part).__name__} is made anew for each trial; define it at the top of its module"
+        if other is None or type(part) is not type(other):
+            break
+        for attribute, value in vars(part).items():
+            if attributes_of(part) != attributes_of(other) and not isinstance(value, nn.Module | Tensor | dict):
+                if _attribute(part, attribute) != _attribute(other, attribute):
+                    return f"{type(part).__name__}{place} holds a {type(value).__name__} of its own as {attribute}"
+    return "two models of one configuration are not built alike"
+
+
+def _attribute(part: nn.Module, name: str) -> Hashable:
+    return dict(attributes_of(part)).get(name)  # type: ignore[call-overload]
+
+
+def _sample(shape: tuple[int, ...]) -> Tensor:
+    """Return random samples; categories of a table are codes."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(SAMPLES, *shape, generator=generator)
+    categories = shape.categories if isinstance(shape, SampleShape) else ()
+    for place, count in enumerate(categories, start=-len(categories)):
+        x[:, place] = torch.randint(count, (SAMPLES,), generator=generator)
+    return x
+
+
+@contain_user_code()
+def why_modules_alone(modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Return in one phrase why modules cannot be stacked, computing samples x (n, *shape) both ways; None if they can.
+
+    Args:
+        modules: two or more, of equal structure; they are copied.
+        x: samples; at most 16 are used.
+        shape: of one of them.
+    """
+    if (found := next(_find_obstacles(modules[0]), None)) is not None:
+        return found
+    try:
+        copies = [deepcopy(module).cpu().double() for module in modules]
+        return find_difference(copies, x[:SAMPLES].cpu().double(), shape)
+    except Exception as error:  # a model of the user's can raise anything
+        if is_out_of_memory(error):
+            raise
+        return _explain(error)
+
+
+def _find_obstacles(module: nn.Module) -> Iterator[str]:
+    """Yield what is known of a module without computing it."""
+    for name, part in module.named_modules():
+        place = f"{type(part).__name__}{f' ({name})' if name else ''}"
+        if isinstance(part, torch.jit.ScriptModule):
+            yield f"{place} is compiled by torch.jit"
+        hooks = part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks
+        if any(hooks):
+            yield f"{place} has hooks"
+        if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats and part.momentum is None:
+            yield f"{place} with momentum=None reads its count of batches"
+        if isinstance(part, nn.RNNBase) and part.proj_size:
+            yield f"{place} has a proj_size, for which there is no stacked form"
+    if not any(each.requires_grad for each in module.parameters()):
+        yield "it has nothing to train"
+
+
+def find_difference(modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Return what differs between modules in a stack and alone: outputs, gradients, buffers, or what they leave behind.
+
+    They go through a step on batches of their own and one on a batch that they share, in training and in evaluation,
+    and with the same dropout masks. Both sides go along their gradients in between.
+
+    Args:
+        modules: in float64, on the CPU; they are trained.
+        x: samples, (n, *shape), in float64.
+        shape: of a sample.
+    """
+    stack = StackedModules(modules, shape, x.device, by_layer=False)
+    load_modules(stack, modules)
+    stack.draws.record = True
+    stack.noise.begin(range(len(modules)))
+    before = [structure_of(module) for module in modules]
+    own = torch.stack([x.roll(index, 0) for index in range(len(modules))])
+    for samples in (own, x):
+        stack.draws.kept.clear()
+        with _Generators() as generators:
+            found = _compare_step(stack, modules, samples)
+        if generators.moved:
+            return "it draws random numbers of its own, other than by torch's dropout"
+        if found is not None:
+            return found
+    if [structure_of(module) for module in modules] != before:
+        return "it changes its own attributes while it computes"
+    return None
+
+
+class _Generators:
+    """Global generators of random numbers, and whether anything has drawn from them in the meantime."""
+
+    moved = False
+
+    def __enter__(self) -> _Generators:
+        self._before = self._states()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.moved = self._states() != self._before
+
+    @staticmethod
+    def _states() -> tuple[object, ...]:
+        numbers = np.random.get_state()
+        return torch.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2]  # type: ignore[union-attr]
+
+
+def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor) -> str | None:
+    """Do a step in training and one evaluation, both ways; return what differs."""
+    own = samples.ndim > 1 + len(stack.shape)
+    flat = samples.flatten(2 if own else 1)
+    outputs = stack.forward(flat, train=True)
+    by_outputs = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)
+    gradients = [torch.empty_like(each) for each in stack.parameters]
+    stack.backward(flat, by_outputs, gradients, add=False)
+    for index, module in enumerate(modules):
+        module.train().zero_grad()
+        with member_functions(Given(stack.draws.kept, index)):
+            alone = module(samples[index] if own else samples)
+        if not _close(outputs[index].mT, alone):
+            return "a stack gives other outputs"
+        alone.backward(by_outputs[index].mT)
+        found = stack.views(index, gradients)
+        for name, parameter in module.named_parameters():
+            wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if parameter.requires_grad and not _close(found[name], wanted):
+                return f"a stack gives another gradient of {shorten(name, quote=False)}"
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.01 * parameter.grad
+    with torch.no_grad():
+        for each, gradient in zip(stack.parameters, gradients, strict=True):
+            each -= 0.01 * gradient
+    return _compare_state(stack, modules, samples, flat, own=own)
+
+
+def _compare_state(
+    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, flat: Tensor, *, own: bool
+) -> str | None:
+    evaluated = stack.forward(flat, train=False)
+    for index, module in enumerate(modules):
+        tensors = {**stack.views(index, stack.parameters), **stack.statistics(index)}
+        for name, value in module.state_dict().items():
+            if not _close(tensors[name].to(value.dtype), value):
+                return f"a stack leaves another {shorten(name, quote=False)}"
+        with torch.no_grad():
+            alone = module.eval()(samples[index] if own else samples)
+        if not _close(evaluated[index].mT, alone):
+            return "a stack gives other outputs in evaluation"
+    return None
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    if found.shape != wanted.shape:
+        return False
+    bound = CLOSE * max(1.0, float(wanted.abs().max())) if wanted.numel() and wanted.is_floating_point() else 0
+    return torch.allclose(found, wanted, rtol=0, atol=bound, equal_nan=True)
+
+
+@torch.no_grad()
+def load_modules(stack: StackedModules, modules: Sequence[nn.Module]) -> None:
+    """Load the modules' present weights into a stack of them."""
+    for index, module in enumerate(modules):
+        tensors = {**stack.views(index, stack.parameters), **stack.statistics(index)}
+        for name, value in module.state_dict().items():
+            tensors[name].copy_(value)
+
+
+def _explain(error: Exception) -> str:
+    """Return what an error of a pass through a stack means, in one phrase."""
+    text = str(error)
+    if "random operation" in text or "randomness" in text or "aten::rrelu" in text:
+        return "it draws random numbers of its own, other than by torch's dropout"
+    if ".item()" in text or "data-dependent" in text or "control flow" in text:
+        return "it looks at the numbers of a batch while it computes (if, .item() and the like)"
+    if "rule not implemented for" in text or "not yet support" in text:
+        name = text.partition("aten::")[2].split()[0].rstrip(".,;") if "aten::" in text else "what it computes"
+        return f"torch.func.vmap has no rule for {name.partition('.')[0]}"
+    return f"it cannot be computed in a stack: {summarize_error(error)}"
+
+
+# Measurement.
+
+
+def _why_slower(
+    config: TrialConfig,
+    shape: tuple[int, ...],
+    classes: int,
+    device: torch.device,
+    batch: tuple[Tensor, Tensor] | None,
+    clock: Callable[[], float],
+) -> str | None:
+    """Return that a stack is no faster, where it is not."""
+    timing = measure_gain(config, shape, classes, device, batch, clock)
+    if timing is None:
+        return "one model is large enough to keep the processor busy"
+    if timing.gain >= GAIN:
+        return None
+    return f"a stack is {timing.gain:.1f} times as fast as one at a time here"
+
+
+@contain_user_code()
+def measure_gain(
+    config: TrialConfig,
+    shape: tuple[int, ...],
+    classes: int,
+    device: torch.device,
+    batch: tuple[Tensor, Tensor] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing | None:
+    """Measure a step alone and in a stack, in turns, the fastest of three each; None for a model too large to ask.
+
+    See `why_alone` for the arguments.
+    """
+    x, y = _whole_batch(config, shape, classes, device, batch)
+    alone = ModuleLearner(Member(config), shape, classes, device)
+    count = parameter_count(alone.module)
+    if count > LARGE and device.type == "cpu":
+        return None
+    members = [Member(_with_seed(config, config.seed + index), index) for index in range(MEMBERS)]
+    stacked = StackedLearner(members, shape, classes, device)
+    best: dict[Learner, float] = {}
+    begun = clock()
+    for turn in range(1 + ROUNDS):  # the first warms up
+        for learner in (alone, stacked):
+            seconds = _seconds_per_step(learner, x, y, 1 if not turn else STEPS, clock) / len(learner.members)
+            best[learner] = seconds if turn < 2 else min(seconds, best[learner])
+        if clock() - begun > SECONDS:
+            break
+    return Timing(best[alone], best[stacked])
+
+
+def _whole_batch(
+    config: TrialConfig,
+    shape: tuple[int, ...],
+    classes: int,
+    device: torch.device,
+    batch: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """Return a batch of the configuration's size, repeated from what there is."""
+    if batch is None:
+        x = _sample(shape)
+        columns = max(1, count_outputs(config, shape, classes))
+        y = torch.zeros(len(x), dtype=torch.int64) if config.task == "classification" else torch.zeros(len(x), columns)
+    else:
+        x, y = batch
+    places = torch.arange(config.batch_size, device=x.device) % len(x)
+    return x[places].to(device), y[places.to(y.device)].to(device)
+
+
+def _seconds_per_step(learner: Learner, x: Tensor, y: Tensor, steps: int, clock: Callable[[], float]) -> float:
+    learner.begin_epoch(steps * len(x), [[1e-6] * steps] * len(learner.members))
+    begun = clock()
+    for _ in range(steps):
+        learner.step(x, y)
+    learner.end_epoch()  # which waits for the device
+    return (clock() - begun) / steps
