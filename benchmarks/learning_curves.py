@@ -34,10 +34,10 @@ from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.space import Space
-from hpo.training.cohort_run import make_learner
 from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
 from hpo.training.member import Member
+from hpo.training.stack_run import make_learner
 from hpo.utils.files import write_atomically
 
 __all__ = ["SPACES", "TABLES", "Recipe", "read_costs", "read_curves"]

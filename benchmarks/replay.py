@@ -9,6 +9,7 @@ would see in a study. Sampling takes no virtual time.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,15 +20,17 @@ import optuna
 from optuna.trial import TrialState
 
 from benchmarks.problems import Answer, Problem
+from hpo.storage.stored_values import PAUSED
+from hpo.study.asking_cost import most_at_once
 from hpo.study.definition import ComponentSpec, Definition
+from hpo.study.halving import AshaPruner
+from hpo.study.paused import show_pruned
 from hpo.study.pruners import build_pruner
-from hpo.study.samplers import SAMPLERS, build_sampler, trial_seed
+from hpo.study.samplers import SAMPLERS, build_sampler, count_startup_trials, generation_size, trial_seed
 from hpo.study.slots import fixed_trials
 from hpo.study.suggestion import ASKS, TakenKeys, suggest_new
 
 __all__ = ["Log", "Plan", "replay"]
-
-PAUSED = "paused"  # attribute of a trial that waits for its promotion
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,17 @@ class Plan:
 
     Attributes:
         sampler, pruner: names, with their options.
-        cohort: how many trials a worker asks for at once.
+        cohort: how many trials a worker asks for at once; 0 for as many as `--cohort auto` allows at most.
         workers: how many there are.
+        startup: whether start-up trials are asked for all at once, and others one by one until they have ended, as
+            `--cohort auto` does; see `hpo.execution.cohort_sizes`.
     """
 
     sampler: str = "tpe"
     pruner: str = "none"
     cohort: int = 1
     workers: int = 2
+    startup: bool = False
     sampler_options: Mapping[str, Any] = field(default_factory=dict)
     pruner_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -123,22 +129,34 @@ class _Replay:
         self.definition: Definition = problem.definition.model_copy(update={"sampler": spec, "seed": seed})
         fixed = SAMPLERS[plan.sampler].fixed
         self.slots = fixed_trials(self.definition, 0, trials) if fixed else []
+        free = generation_size(plan.sampler, plan.sampler_options, len(problem.space.varied)) if not fixed else 1
+        self.cohort = plan.cohort or most_at_once(trials, plan.workers, free)
         self.taken, self.trials, self.paused = TakenKeys(None), dict[int, _Trial](), list[int]()
 
     def claim(self) -> list[_Trial]:
         """Return the trials that a free worker trains next: promoted ones first, then new ones up to the budget."""
-        claimed = self._promote()[: self.plan.cohort]
+        size = self._at_once()
+        claimed = self._promote()[:size]
         for trial in claimed:
             self.paused.remove(trial.handle.number)
             self._set_state(trial, TrialState.RUNNING)
-        new = min(self.plan.cohort - len(claimed), self.most - len(self.trials))
+        new = min(size - len(claimed), self.most - len(self.trials))
         return claimed + [self._ask() for _ in range(new)]
 
+    def _at_once(self) -> int:
+        """Return how many trials a worker takes now."""
+        plan = self.plan
+        startup = count_startup_trials(plan.sampler, plan.sampler_options) if plan.startup else 0
+        if left := max(startup - len(self.trials), 0):
+            return min(left, math.ceil(startup / plan.workers))
+        return self.cohort if len(self.log.ended) + len(self.paused) >= startup else 1
+
     def _promote(self) -> list[_Trial]:
-        """Return the paused trials that may go on, the most urgent first."""
+        """Return the paused trials that may go on, the most promising first."""
         if not self.paused:
             return []
-        pruner: Any = self.study.pruner
+        pruner = self.study.pruner
+        assert isinstance(pruner, AshaPruner)
         ending = len(self.trials) >= self.most and len(self.paused) + len(self.log.ended) == len(self.trials)
         found = pruner.find_promotable(self.study.get_trials(deepcopy=False), self.study.direction, ending=ending)
         by_id = {each.handle._trial_id: each for each in self.trials.values()}
@@ -148,7 +166,12 @@ class _Replay:
         """Create a trial, and choose its parameters as `hpo.study.Study.suggest_config` does."""
         definition, space, number = self.definition, self.problem.space, len(self.trials)
         make = partial(build_sampler, definition.sampler.name, definition.sampler.options, definition.seed, number)
-        self.study._thread_local.cached_all_trials = None
+        seen = (
+            [show_pruned(each, maximize=True) for each in self.study.get_trials(deepcopy=False)]
+            if self.paused
+            else None
+        )
+        self.study._thread_local.cached_all_trials = seen
         self.study.sampler = make()
         handle = optuna.trial.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
         if self.slots:
@@ -182,8 +205,8 @@ class _Replay:
         """End a trial that is complete, or that the pruner prunes or pauses; return whether it does not go on."""
         if trial.epoch == self.problem.epochs:
             self._end(trial, TrialState.COMPLETE)
-        elif getattr(self.study.pruner, "promotes", False):
-            if not self._pauses(trial):
+        elif isinstance(self.study.pruner, AshaPruner) and self.study.pruner.promotes:
+            if not self.study.pruner.pauses(self.study, self.study._storage.get_trial(trial.handle._trial_id)):
                 return False
             self._pause(trial)
         elif trial.handle.should_prune():
@@ -191,10 +214,6 @@ class _Replay:
         else:
             return False
         return True
-
-    def _pauses(self, trial: _Trial) -> bool:
-        pruner: Any = self.study.pruner
-        return bool(pruner.pauses(self.study, self.study._storage.get_trial(trial.handle._trial_id)))
 
     def _pause(self, trial: _Trial) -> None:
         """Let a trial wait for its promotion, as the product stores it."""

