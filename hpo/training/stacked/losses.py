@@ -279,7 +279,7 @@ def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
 
 def count_correct(outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
     """Count each member's right samples, (members,); of equal largest outputs the first counts, as in argmax."""
-    return keep_valid(_find_correct(outputs, y), valid).sum(1)
+    return keep_valid(_find_correct(outputs, y), valid).count_nonzero(1)
 
 
 def _find_correct(outputs: Tensor, y: Tensor) -> Tensor:
