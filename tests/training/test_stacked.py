@@ -495,7 +495,39 @@ def test_cohort_size(seconds, most, expected, monkeypatch):
     assert cohort_size.measure_cohort_size(configs, data(configs[0]), most) == expected
 
 
+@pytest.mark.parametrize(
+    ("seconds", "most", "trials", "expected"),
+    [
+        (lambda costs: 1.0, 8, 100, {1: 1, 2: 8 / 6, 4: 8 / 4, 8: 8 / 2}),  # a stack for each batch size
+        (sum, 8, 100, {1: 1, 2: 1, 4: 1}),
+        (lambda costs: 1.0, 3, 100, {1: 1, 2: 8 / 6, 3: 6 / 2}),
+        (lambda costs: 1.0, 1, 100, {1: 1}),
+        (lambda costs: 1.0, 8, 0, {1: 1}),  # which is worth no measurement
+    ],
+)
+def test_speeds_of_mixed_cohorts(seconds, most, trials, expected, monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", 0.0)
+    monkeypatch.setattr(cohort_size, "TIME_LIMIT", float("inf"))
+    monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda learner, *_: seconds([1.0] * len(learner.members)))
+    sizes = [10, 10, 10, 20, 20, 20, 20, 10]
+    draws = [config(learning_rate=1e-3 * (i + 1), batch_size=size) for i, size in enumerate(sizes)]
+    split = data(draws[0])
+    monkeypatch.setattr(type(split), "steps", lambda *_: 10)
+    found = cohort_size.measure_speeds(draws, split, most, trials)
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_likeness():
+    def like(**settings):
+        return cohort_size.likeness(config(widths=None, depth=2, **settings), (6,), 3)
+
+    assert like(width=30, optimizer="momentum") == like(width=49, optimizer="nesterov", learning_rate=0.5)
+    others = ({"width": 51}, {"optimizer": "adam"}, {"batch_size": 7}, {"batch_norm": True})
+    assert len({like(**{"width": 30, "optimizer": "momentum", **each}) for each in ({}, *others)}) == 5
+
+
 def test_memory_bounds_a_cohort(monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", cohort_size.TIME_LIMIT)
     monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda *_: 0.001)
     monkeypatch.setattr(
         cohort_size, "_free_memory", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)
