@@ -312,8 +312,9 @@ def training_loop(
     """Register a training loop of your own: a function `(trial: hpo.Trial)` that trains a trial and reports.
 
     It is selected as a model is, by `model = NAME` in a space, and has all that models have: storage, slots, leases,
-    budget, pruning, checkpoints, reports; and cohorts, if it asks for them. See `hpo.Trial` for its argument. The trial's value is that of
-    its best epoch, or what the function returns: the first objective, all in their order, or several by name.
+    budget, pruning, checkpoints, reports; and cohorts, if it asks for them. See `hpo.Trial` for its argument. The
+    trial's value is that of its best epoch, or what the function returns: the first objective, all in their order, or
+    several by name.
 
     Args:
         name: the value of the parameter `model` that selects it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpo.config import registry
@@ -18,6 +18,8 @@ from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
 from hpo.training.stack_run import StackRun
+from hpo.training.stacked.check import find_structure, why_alone
+from hpo.training.stacked.learner import is_stacked
 from hpo.training.suggestions import TrialLink
 
 __all__ = ["train"]
@@ -161,4 +163,26 @@ def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Ch
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
         key = stack_key(trial.config) or run_key(trial.config)
         stacks.setdefault((key, start, id(trial.data)), []).append(trial)
-    return list(stacks.values())
+    return [part for group in stacks.values() for part in _split_own_models(group, checkpoints)]
+
+
+def _split_own_models(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> Iterable[list[TrialSpec]]:
+    """Return trials of one stack as they are; those of a model of the user's own by what their modules can."""
+    first = trials[0].config
+    if stack_key(first) is None or registry.models.get(first.model).builtin:
+        return [trials]
+    several = len({run_key(trial.config) for trial in trials}) > 1
+    parts: dict[object, list[TrialSpec]] = {}
+    for trial in trials:
+        parts.setdefault(_own_model_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
+    return parts.values()
+
+
+def _own_model_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
+    """Return a key that is equal for trials of one stack; how one has begun it goes on, for the states differ."""
+    alone = run_key(trial.config)
+    if checkpoint is not None and not is_stacked(checkpoint.learner):
+        return alone
+    if checkpoint is None and (not several or why_alone(trial.config, trial.data) is not None):
+        return alone
+    return find_structure(trial.config, trial.data)

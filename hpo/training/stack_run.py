@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import torch
 
+from hpo.config import registry
 from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
@@ -17,7 +18,7 @@ from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.metrics import measure_metrics
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.settings import TrainSettings
-from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.learner import StackedLearner, is_stacked
 
 __all__ = ["StackRun", "make_learner"]
 
@@ -59,7 +60,10 @@ class StackRun:
         self._files = files
         self._groups = _group_by_run(members)
         longest = [longest for longest, _ in self._groups.values()]
-        self._learner = make_learner(longest, data, record_steps=settings.record_steps)
+        stacked = any(is_stacked(each.learner) for each in checkpoints.values())
+        self._learner = make_learner(longest, data, record_steps=settings.record_steps, stacked=stacked)
+        for member in members:
+            member.stack = len(longest)
         for trained, group in self._groups.values():
             for member in group:
                 member.parameter_count = trained.parameter_count
@@ -259,18 +263,25 @@ def _group_by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Mem
     return {longest.number: (longest, group) for longest, group in groups}
 
 
-def make_learner(members: Sequence[Member], data: Data, *, record_steps: bool = False) -> Learner:
+def make_learner(
+    members: Sequence[Member], data: Data, *, record_steps: bool = False, stacked: bool = False
+) -> Learner:
     """Return the learner of a stack: its models stacked where they can be, else its only model.
+
+    One of the user's own models alone is faster as it is, unless its checkpoint is a stack's.
 
     Args:
         members: the stack.
         data: gives the shape of a sample, the number of classes and the device.
         record_steps: whether the learner will be asked for `step_losses`.
+        stacked: whether a state of a stack is to be loaded.
 
     Raises:
         ConfigError: a model cannot take the data's samples.
     """
-    if stack_key(members[0].config) is None:
+    first = members[0].config
+    single = len(members) == 1 and not stacked and not registry.models.get(first.model).builtin
+    if single or stack_key(first) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps)
 

@@ -11,23 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpo.config import registry
 from hpo.config.model_size import count_outputs, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.learner import EVALUATION_BATCH, EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
+from hpo.training.precision import compute_type
 from hpo.training.scores import TargetMoments
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss
 from hpo.training.stacked.mlp import Network, StackedMLP, batch_width
 from hpo.training.stacked.modules import StackedModules
-from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.noise import keep_generators, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
-from hpo.training.stacked.structure import structure_of
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.structure import structure_of
 
-__all__ = ["StackedLearner"]
+__all__ = ["StackedLearner", "is_stacked"]
 
 # Steps that one stack does before the next stack's turn: its weights and its optimizer's state then stay in the
 # processor's cache.
@@ -47,6 +49,7 @@ class Model:
         weights: its module's state dict, running statistics included.
         slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
         steps: how many its optimizer has done.
+        structure: equal for modules that one stack can hold.
     """
 
     member: Member
@@ -54,6 +57,12 @@ class Model:
     weights: Weights
     slots: dict[str, Weights] = field(default_factory=dict)
     steps: int = 0
+    structure: int = 0
+
+
+def is_stacked(state: State) -> bool:
+    """Return whether a state is that of a member of a stack, and not of a module alone."""
+    return "slots" in state
 
 
 class StackedLearner:
@@ -81,12 +90,14 @@ class StackedLearner:
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
+        structures: dict[Hashable, int] = {}
         for member in members:
             module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
-            models.append(Model(member, network, module.state_dict()))
+            structure = 0 if dense else structures.setdefault(structure_of(module), len(structures))
+            models.append(Model(member, network, module.state_dict(), structure=structure))
         self._build_stacks(models)
         self._batches = self._stacks[0].dense.output.new_empty(BLOCK, 0, 0)
         self._pending: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
@@ -231,6 +242,7 @@ class Stack:
         models: in the order of the stack; their tensors are the initial ones, not those in training.
         normalised: true with batch normalisation.
         dense: the stacked models.
+        augment: changes each training batch, of models of the user's own; see `hpo.config.registry.model`.
         loss: of the outputs.
         record: of the epoch's steps.
     """
@@ -242,6 +254,7 @@ class Stack:
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
         features = math.prod(shape)
+        self.augment = registry.models.get(configs[0].model).augment
         self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
         self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
@@ -266,6 +279,18 @@ class Stack:
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 
+    def _augment(self, x: Tensor) -> Tensor:
+        """Return each member's samples of a batch (n, inputs), changed as its model says: (members, n, inputs)."""
+        assert isinstance(self.dense, StackedModules)
+        assert self.augment is not None
+        samples = x[..., : self.dense.features].reshape(*x.shape[:-1], *self.dense.shape)
+        own = [samples[index] if x.ndim == 3 else samples for index in range(len(self.models))]
+        changed = []
+        for each, model, seed in zip(own, self.models, self.dense.noise.next_seeds(), strict=True):
+            torch.manual_seed(seed)
+            changed.append(self.augment(each.clone(), model.member.config))
+        return torch.stack(changed).flatten(2)
+
     def target(self, y: Tensor) -> Tensor:
         """Return what gradients need of a batch's labels; see `StackLoss.target`."""
         assert isinstance(self.loss, StackLoss)
@@ -274,6 +299,9 @@ class Stack:
     def step(self, x: Tensor, y: Tensor, target: Tensor, w: Tensor | None = None) -> None:
         """Do one step on a batch (n, inputs) with its labels (n,) or (n, columns), targets (outputs, n) and weights."""
         rate = self._rates[self._step]
+        if self.augment is not None:
+            with keep_generators(x.device):
+                x = self._augment(x)
         outputs = self.dense.forward(x, train=True)
         self.record.add(outputs, y, target, w)
         if self._update is None:
@@ -349,10 +377,12 @@ def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: 
 
 def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor) -> StackedSequential | StackedModules:
     modules = [model.network for model in models if isinstance(model.network, nn.Module)]
-    if is_sequential(modules[0]):
+    augmented = registry.models.get(models[0].member.config.model).augment is not None
+    if is_sequential(modules[0]) and not augmented and compute_type(models[0].member.config) is None:
         return StackedSequential(modules, like)
     by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
-    return StackedModules(modules, shape, like.device, by_layer=by_layer)
+    precision = compute_type(models[0].member.config)
+    return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)
 
 
 def _network(config: TrialConfig, module: nn.Module) -> Network:
@@ -371,7 +401,7 @@ def _stack_key(model: Model) -> tuple[Hashable, ...]:
     config, network = model.member.config, model.network
     common = optimizer_family(config), config.loss
     if isinstance(network, nn.Module):
-        return "modules", *common, repr(structure_of(network))
+        return "modules", *common, str(compute_type(config)), model.structure
     return "dense", *common, bool(network.norm), -(-max(network.widths, default=0) // CLASS)
 
 

@@ -44,6 +44,8 @@ class StackedModules:
         precision: the type of products, where that is not the weights' own: under torch's autocast.
 
     Attributes:
+        shape: of a sample.
+        features: how many numbers a sample has.
         parameters: what training changes, (members, 1, numbers) each: that of all layers in one, or of each layer; to
             be loaded.
         below: layers between each of `parameters` and the output, for each member.
@@ -65,7 +67,7 @@ class StackedModules:
         precision: torch.dtype | None = None,
     ) -> None:
         first, count = modules[0], len(modules)
-        self._shape, self._features, self._precision = shape, math.prod(shape), precision
+        self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
         self.normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules())
         layers = weight_layers(first)
         groups = layers if by_layer else [[each for layer in layers for each in layer]]
@@ -115,7 +117,7 @@ class StackedModules:
         Members with batches of their own get (members, n, width).
         """
         own = x.ndim == 3
-        samples = x[..., : self._features].reshape(*x.shape[:-1], *self._shape)
+        samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape)
         if self._template.training != train:
             self._template.train(train)
         tensors = {**self._leaves, **self._buffers, **self._shared}
@@ -127,7 +129,8 @@ class StackedModules:
             self._buffers[name].copy_(buffer.detach())
         outputs = outputs.to(self.output.dtype)
         self._outputs = outputs if train else None
-        return outputs.detach().mT
+        detached: Tensor = outputs.detach().mT
+        return detached
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:
@@ -239,7 +242,9 @@ def _gather_shares(modules: Sequence[nn.Module], like: Tensor) -> dict[str, Tens
 
 
 def make_template(modules: Sequence[nn.Module]) -> nn.Module:
-    """Return a copy of the first module, with the same names of tensors, whose dropouts take each member's own share."""
+    """Return a copy of the first module, with the same names of tensors, whose dropouts take each member's own
+    share.
+    """
     template = deepcopy(modules[0]).requires_grad_(False)
     for name, part in template.named_modules():
         if (attribute := share_name(part)) is not None:
