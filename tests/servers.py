@@ -110,7 +110,7 @@ class Postgres:
         """Stop it, as an operator would who does not wait for clients."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-            self._process.wait(30)
+            self._process.wait(120)
             self._process = None
 
 
@@ -164,7 +164,7 @@ def mariadb() -> Iterator[str]:
             yield f"{root}/studies"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(120)
 
 
 def empty_database(url: str) -> None:

@@ -61,6 +61,9 @@ class Stack:
             member.best_epoch, member.best_weights = epoch, {}
             for callback in callbacks:
                 callback.on_epoch(member, row)
+        if going := [member for member in members if not member.stopped and epoch < member.config.epochs]:
+            for callback in callbacks:
+                callback.on_round(going)
 
     def _outcome(self, member: Member, callbacks: Sequence[Callback]) -> TrainResult:
         status = member.stopped or "completed"

@@ -16,6 +16,7 @@ from hpo.cli.options import OutputClosedError, app
 from hpo.cli.output import say
 from hpo.errors import HpoError
 from hpo.utils.exits import translate_exits
+from hpo.utils.garbage import end_without_collection
 from hpo.utils.home import yield_cores
 from hpo.utils.masking import mask_secrets
 from hpo.utils.text import shorten
@@ -32,6 +33,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     yield_cores()
+    end_without_collection()
     try:
         words = [word for word in words if word != "--debug"]
         with translate_exits():  # of user code: an exit code of its own would be taken for the command's

@@ -14,6 +14,7 @@ from hpo.cli.lookup import load_runnable_study
 from hpo.cli.options import app, storage_option, worker_options
 from hpo.cli.output import say
 from hpo.errors import RunError
+from hpo.utils.garbage import postpone_collection
 
 if TYPE_CHECKING:
     from hpo.execution.worker_options import WorkerOptions
@@ -37,9 +38,10 @@ def worker(name: str, options: WorkerOptions, storage: str | None) -> int:
     if sys.__stderr__ is not None and not faulthandler.is_enabled():
         faulthandler.enable(sys.__stderr__)  # a crash of native code shows in the log where it happened
     with StopRequest(within=10) as stop:  # before torch is imported: a stop may come at any time
-        study = load_runnable_study(name, storage, options.imports)
-        from hpo.execution.threads import choose_threads
-        from hpo.execution.worker import Worker, cores_per_worker
+        with postpone_collection():
+            study = load_runnable_study(name, storage, options.imports)
+            from hpo.execution.threads import choose_threads
+            from hpo.execution.worker import Worker, cores_per_worker
 
         cpus = choose_threads(study, options.cpus, lambda: cores_per_worker(study))
         attached = Worker(study, options.model_copy(update={"cpus": cpus}), stop, end_process=_end)

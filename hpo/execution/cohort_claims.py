@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.cohort_key import run_key, stack_key
-from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
 from hpo.execution.deaths import is_suspect
@@ -19,65 +18,103 @@ from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.statements import FIXED
 from hpo.study.attributes import read_table
+from hpo.study.paused import paused_epoch
 from hpo.study.study import ClaimedTrial, Study
 
-__all__ = ["CohortClaimer", "cohort_key"]
-
-# Parameters that new trials have in common with the first one of their cohort.
-PINNED = (
-    *("model", "validation", "split_seed", "input_scaling", "batch_size", "seed"),
-    *("numeric_scaling", "task", "class_weight"),
-)
+__all__ = ["CohortClaimer", "CohortSize", "may_stack"]
 
 
-def cohort_key(config: TrialConfig) -> tuple[object, ...]:
-    """Return the key shared by trials that train in one cohort, as stacked models or in a single run."""
-    return stack_key(config) or run_key(config)
+def may_stack(config: TrialConfig) -> bool:
+    """Return whether a configuration's model can be one of a stack at all."""
+    return stack_key(config) is not None
+
+
+@dataclass(frozen=True)
+class CohortSize:
+    """Bounds of a cohort.
+
+    Attributes:
+        runs: how many runs it has at most, of trials whose parameters are known.
+        asked: for how many new trials the sampler is asked at most, given what is offered; None asks for none.
+        mixed: whether trials come along that fit into no stack with the first.
+    """
+
+    runs: int
+    asked: Callable[[ClaimOffer], int] | None = None
+    mixed: bool = True
 
 
 @dataclass(frozen=True)
 class TrialKey:
-    """Keys of a trial: trials of equal `cohort` can be trained at the same time, those of equal `run` even as one run.
+    """Keys of a trial: of equal `stack` are those that may be one stack, of equal `like` those of about equal models
+    too, and of equal `run` those that a single run answers.
 
-    They are numbers in place of the keys themselves, because thousands are compared at each claim.
+    They are numbers in place of the keys themselves, because thousands are compared at each claim; `stack` is None for
+    a model that trains alone.
     """
 
-    cohort: int
+    stack: int | None
+    like: int
     run: int
     config: TrialConfig
 
+    def distance(self, other: TrialKey) -> int | None:
+        """Return how little another trial fits: 0 the same run, 1 and 2 the same stack, 3 another; None not at all."""
+        if self.run == other.run:
+            return 0
+        if self.stack is None or other.stack is None:
+            return None
+        return 1 if self.like == other.like else 2 if self.stack == other.stack else 3
+
 
 class CohortClaimer:
-    """Claimer of the trials of one study that fit into a cohort.
+    """Claimer of the further trials of cohorts.
 
     A slot's parameters never change while it waits, so each slot is read once, even if there are thousands of them.
+
+    Args:
+        study: whose trials.
+        stackable: whether a configuration's model can be stacked.
+        likeness: returns a key that is equal for configurations whose models stack well.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(
+        self,
+        study: Study,
+        stackable: Callable[[TrialConfig], bool] = may_stack,
+        likeness: Callable[[TrialConfig], Hashable] = stack_key,
+    ) -> None:
         self.study = study
+        self._stackable, self._likeness = stackable, likeness
         self._slot_keys: dict[int, TrialKey | None] = {}
         self._numbers: dict[Any, int] = {}
 
     def candidate_configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
-        """Return the configurations that fit into the cohort, this one first and of each run the longest."""
-        first = self._make_key(config)
+        """Return the configurations that fit into one stack, this one first, then the best fits; of each run the
+        longest.
+        """
+        first, candidates = self._make_key(config), self._candidates(claim)
         longest: dict[int, TrialConfig] = {first.run: config}
-        for key in self._candidates(claim).values():
-            if key.cohort == first.cohort and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
+        for trial_id in _matching(first, candidates, candidates, mixed=False):
+            key = candidates[trial_id]
+            if key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
                 longest[key.run] = key.config
         return list(longest.values())
 
-    def claim(self, worker: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: int) -> list[ClaimedTrial]:
-        """Claim further trials for the cohort of a trial, in one transaction, so that it has at most `size` runs.
+    def claim(
+        self, worker: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: CohortSize
+    ) -> list[ClaimedTrial]:
+        """Claim further trials for the cohort of a trial, in one transaction.
 
-        Trials that the same run answers cost nothing and are all claimed. Of the others that fit, a worker claims its
-        share, and leaves the rest to the other live workers. Trials whose workers are gone make cohorts of their own.
+        Trials that the same run answers cost nothing and are all claimed. Of the others a worker claims its share, the
+        best fits first, and leaves the rest to the other live workers. Trials whose workers are gone make cohorts of
+        their own.
 
         Args:
             worker: the worker that claims them.
             claim: the first trial.
             config: its configuration.
-            size: number of runs to train at the same time.
+            size: of the cohort.
 
         Raises:
             KeyError: the study was deleted.
@@ -86,10 +123,10 @@ class CohortClaimer:
         if claim.attempt > 1 and is_suspect(self.study.storage.get_trial(claim.id).user_attrs):
             return []
         candidates = self._candidates(claim)
-        adapts = not (claim.taken_over or self.study.definition.fixed or stack_key(config) is None)
-        pins = self._pins(config) if adapts else None
-        budget = None if pins is None or size == 1 else self.study.budget.trials
-        if (budget is None or len(self.study.trials()) >= budget) and not _matching(first, candidates, candidates):
+        new = size.asked is not None and not (claim.taken_over or self.study.definition.fixed or first.stack is None)
+        budget = self.study.budget.trials if new else None
+        full = budget is None or len(self.study.trials()) >= budget
+        if full and not _matching(first, candidates, candidates, mixed=size.mixed):
             return []
         grants = self.study.storage.claim_more(
             self.study.id,
@@ -97,33 +134,40 @@ class CohortClaimer:
             lambda offer: _select(first, candidates, offer, size),
             budget,
             abandoned=claim.taken_over,
+            promoted=self.study.find_promotable(),
         )
-        return self._to_claims(grants, pins or {})
+        return self._to_claims(grants)
 
-    def _to_claims(self, grants: Sequence[LeaseGrant], pins: Mapping[str, Value]) -> list[ClaimedTrial]:
-        """Return the claimed trials, without those that are lost already; new ones are sampled with the pins."""
-        storage = self.study.storage
+    def _to_claims(self, grants: Sequence[LeaseGrant]) -> list[ClaimedTrial]:
+        """Return the claimed trials, without those that are lost already."""
         claims = []
         try:
             for grant in grants:
                 with suppress(LeaseLostError):
-                    if grant.made and pins:
-                        storage.set_trial_system_attr(grant.trial_id, FIXED, dict(pins))
                     claims.append(self.study.open_trial(grant))
         except BaseException:  # whatever a sampler raises, this worker must not keep the trials
-            storage.release_all([grant.trial_id for grant in grants])
+            self.study.storage.release_all([grant.trial_id for grant in grants])
             raise
         return claims
 
+    def like(self, config: TrialConfig) -> int:
+        """Return a number that is equal for configurations whose models stack well."""
+        return self._make_key(config).like
+
     def _make_key(self, config: TrialConfig) -> TrialKey:
         numbers = self._numbers
-        cohort = numbers.setdefault(("cohort", cohort_key(config)), len(numbers))
-        return TrialKey(cohort, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
+        stack = None
+        if self._stackable(config):
+            stack = numbers.setdefault(("stack", stack_key(config)), len(numbers))
+        like = numbers.setdefault(("like", stack, self._likeness(config)), len(numbers))
+        return TrialKey(stack, like, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
 
     def _candidates(self, claim: ClaimedTrial) -> Mapping[int, TrialKey]:
         """Return the keys of trials that may be claimed, by id: waiting trials, or those of workers that are gone."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
+        promoted = {trial_id for trial_id, _ in self.study.find_promotable()}
+        trials = [t for t in trials if paused_epoch(t) is None or t._trial_id in promoted]
         trials = [t for t in trials if not is_suspect(t.user_attrs)]
         keys = {t._trial_id: self._get_key(t) for t in trials}
         return {trial_id: key for trial_id, key in keys.items() if key is not None}
@@ -147,31 +191,24 @@ class CohortClaimer:
         except (HpoError, TypeError, ValueError):
             return None
 
-    def _pins(self, config: TrialConfig) -> dict[str, Value] | None:
-        """Return the values that new trials must have to fit; None if one is outside the space, as of a baseline."""
-        pins: dict[str, Value] = {}
-        default = self.study.definition.config({})
-        for name in PINNED:
-            value: Value = getattr(config, name)
-            dimensions = [d for d in self.study.space.dimensions if d.parameter.name == name]
-            holding = [d for d in dimensions if d.domain.contains(value)]
-            if not holding and (dimensions or value != getattr(default, name)):
-                return None
-            # Of several dimensions under conditions a trial has one; the sampler ignores the pins of the others.
-            pins |= {d.key: value for d in holding if d in self.study.space.varied}
-        return pins
-
 
 def _select(
-    first: TrialKey, candidates: Mapping[int, TrialKey], offer: ClaimOffer, size: int
+    first: TrialKey, candidates: Mapping[int, TrialKey], offer: ClaimOffer, size: CohortSize
 ) -> tuple[Collection[int], int]:
     """Return the ids of the trials to claim, and the number of new trials to create."""
-    matching = _matching(first, candidates, offer.trial_ids)
+    matching = _matching(first, candidates, offer.trial_ids, mixed=size.mixed)
     runs = list(dict.fromkeys([first.run, *(candidates[i].run for i in matching)]))
-    share = min(size, math.ceil((len(runs) + offer.new) / offer.workers))
-    own = set(runs[:share])
-    return [i for i in matching if candidates[i].run in own], min(offer.new, share - len(own))
+    share = math.ceil((len(runs) + offer.new) / offer.workers)
+    own = set(runs[: min(size.runs, share)])
+    asked = 0 if size.asked is None else size.asked(offer)
+    new = min(offer.new, asked, min(size.runs, share) - len(own))
+    return [i for i in matching if candidates[i].run in own], new
 
 
-def _matching(first: TrialKey, candidates: Mapping[int, TrialKey], trial_ids: Iterable[int]) -> list[int]:
-    return [i for i in trial_ids if i in candidates and candidates[i].cohort == first.cohort]
+def _matching(
+    first: TrialKey, candidates: Mapping[int, TrialKey], trial_ids: Iterable[int], *, mixed: bool
+) -> list[int]:
+    """Return which of these trials may come along, the best fits first."""
+    distances = {i: first.distance(candidates[i]) for i in trial_ids if i in candidates}
+    fitting = {i: distance for i, distance in distances.items() if distance is not None and (mixed or distance < 3)}
+    return sorted(fitting, key=fitting.__getitem__)

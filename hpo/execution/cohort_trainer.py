@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
-from hpo.config.cohort_key import stack_key
-from hpo.config.parameter import Value
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
-from hpo.execution.cohort_claims import CohortClaimer, cohort_key
+from hpo.execution.cohort_claims import CohortClaimer, may_stack
+from hpo.execution.cohort_sizes import CohortSizes
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
 from hpo.execution.trial_links import make_link
@@ -19,7 +19,7 @@ from hpo.execution.worker_context import WorkerContext
 from hpo.study import ClaimedTrial
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
-from hpo.training.cohort_size import measure_cohort_size
+from hpo.training.cohort_size import likeness
 from hpo.training.data import DataCache
 from hpo.training.environment import describe_environment
 from hpo.training.loop import train
@@ -31,11 +31,6 @@ from hpo.utils.text import first_line, summarize_error
 __all__ = ["CohortTrainer"]
 
 log = logging.getLogger("hpo.execution.worker")
-# Trials that an adaptive sampler is asked for at once: at most so many, and at most this fraction of the budget. See
-# benchmarks/pinning.py: on the template mnist_mlp 8 of 60 cost nothing measurable, 32 twice the trials; on quickstart
-# 8 of 16 cost half a point.
-MAX_ADAPTIVE_COHORT, MIN_BUDGET_PER_TRIAL = 8, 8
-MAX_COHORT = 256  # trials, however small
 
 
 class CohortTrainer:
@@ -48,8 +43,9 @@ class CohortTrainer:
 
     def __init__(self, context: WorkerContext, data: DataCache) -> None:
         self.context, self.data = context, data
-        self._claimer = CohortClaimer(context.study)
-        self._sizes: dict[tuple[Value, ...], int] = {}
+        self._claimer = CohortClaimer(context.study, self._may_stack, self._likeness)
+        self._sizes = CohortSizes(context, data, self._claimer, self._may_stack)
+        self._samples: tuple[tuple[int, ...], int] | None = None
         self._folder_missed = False
 
     def run(self, claim: ClaimedTrial) -> None:
@@ -64,15 +60,14 @@ class CohortTrainer:
     # Claiming.
 
     def claim_cohorts(self, claim: ClaimedTrial) -> list[list[RunningTrial]]:
-        """Claim the rest of a trial's cohort; trials that do not fit into it after all are cohorts of their own."""
+        """Claim the rest of a trial's cohort; a loop of the user's own, if the sampler chose one, is a cohort alone."""
         first = self._start(claim)
         if first is None:
             return []
         trials = [first, *filter(None, map(self._start, self._claim_more(first)))]
-        cohorts: dict[object, list[RunningTrial]] = {}
-        for trial in trials:
-            cohorts.setdefault(cohort_key(trial.config), []).append(trial)
-        return list(cohorts.values())
+        loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
+        others = [trial for trial in trials if trial not in loops]
+        return [*([others] if others else []), *([loop] for loop in loops)]
 
     def _start(self, claim: ClaimedTrial) -> RunningTrial | None:
         """Sample the parameters of a claimed trial; None after an error, which is told."""
@@ -93,8 +88,7 @@ class CohortTrainer:
             return []  # only a trial that is trained alone has a time of its own
         if registry.models.get(first.config.model).loop:
             return []  # a user's own loop trains one trial
-        key = stack_key(first.config)
-        size = 1 if key is None else context.options.cohort or self._cohort_size(first, key)
+        size = self._sizes.choose(first)
         with context.work.measure("storage"):
             try:
                 claims = self._claimer.claim(context.info, first.claim, first.config, size)
@@ -108,26 +102,21 @@ class CohortTrainer:
         context.recorder.open |= {claim.id: claim for claim in claims}
         return claims
 
-    def _cohort_size(self, first: RunningTrial, key: tuple[Value, ...]) -> int:
-        """Return how many trials the device trains efficiently, measured once for each key."""
-        if key not in self._sizes:
-            study = self.context.study
-            adaptive = max(1, min(MAX_ADAPTIVE_COHORT, study.budget.trials // MIN_BUDGET_PER_TRIAL))
-            fixed = study.definition.fixed
-            configs = self._claimer.candidate_configs(first.claim, first.config) if fixed else [first.config] * adaptive
-            try:
-                with self.context.work.measure("training"):
-                    size = measure_cohort_size(configs, self.data.get(first.config), min(len(configs), MAX_COHORT))
-            except INFRASTRUCTURE_ERRORS:
-                raise
-            except Exception as error:  # training the trial will raise it again, and fail the trial
-                why = first_line(error)
-                log.warning("the size of cohorts could not be measured, so trials are trained one by one: %s", why)
-                return 1
-            if first.claim.taken_over:
-                return size  # measured on the few trials whose workers are gone; more trials may be waiting
-            self._sizes[key] = size
-        return self._sizes[key]
+    def _may_stack(self, config: TrialConfig) -> bool:
+        """Return whether a configuration's model can be one of a stack."""
+        return may_stack(config)
+
+    def _likeness(self, config: TrialConfig) -> Hashable:
+        """Return a key that is equal for configurations that stack well; see `hpo.training.cohort_size.likeness`."""
+        try:
+            if self._samples is None:  # their shape and classes are those of the data set
+                data = self.data.get(config)
+                self._samples = data.shape, data.classes
+            return likeness(config, *self._samples)
+        except INFRASTRUCTURE_ERRORS:
+            raise
+        except Exception:  # training the trial will raise it again, and fail the trial
+            return None
 
     # Training.
 

@@ -94,6 +94,8 @@ class StudyCallback(Callback):
                 self._resume(trial, member)
             except NOT_OURS:
                 self._mark_lost(trial, member)
+        if trial.claim.taken_over and member.resumable and member.history and self.study.pauses:
+            self.on_round([member])  # its worker may have died before it could ask
 
     def _infeasible(self, member: Member) -> bool:
         metrics = {"parameter_count": float(member.parameter_count)}
@@ -111,15 +113,29 @@ class StudyCallback(Callback):
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
-        """Record the metrics; report the objective to Optuna; ask the pruner, except after the last epoch."""
+        """Record the metrics; report the objective to Optuna."""
         trial = self.trials[member.number]
         self.on_report()
         try:
-            reported = self._store(trial.claim, member, metrics)
-            if reported and not member.stopped and not _is_last(member, metrics) and self._should_prune(trial):
-                member.stop("pruned")
+            self._store(trial.claim, member, metrics)
         except NOT_OURS:
             self._mark_lost(trial, member)
+
+    @override
+    def on_round(self, members: Sequence[Member]) -> None:
+        """Ask the pruner about each member, now that all have reported, except after its last epoch."""
+        for member in members:
+            metrics, trial = member.history[-1], self.trials[member.number]
+            if not self._is_reported(metrics) or _is_last(member, metrics):
+                continue
+            try:
+                with self.work.measure("sampling"):
+                    ends = self.study.judge(trial.claim, resumable=member.resumable)
+            except NOT_OURS:
+                self._mark_lost(trial, member)
+            else:
+                if ends is not None:
+                    member.stop(ends)
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
@@ -132,25 +148,23 @@ class StudyCallback(Callback):
             trial.ended = True
             self.on_result(trial, result)
 
-    def _should_prune(self, trial: RunningTrial) -> bool:
-        with self.work.measure("sampling"):
-            return trial.claim.trial.should_prune()
-
     def _mark_lost(self, trial: RunningTrial, member: Member) -> None:
         """Stop a trial that is another worker's; the rest of its cohort goes on."""
         trial.lost = True
         member.stop("interrupted")
 
-    def _store(self, claim: ClaimedTrial, member: Member, metrics: Metrics) -> bool:
-        """Record an epoch; report it to Optuna, and return true, if there is one objective and its value is finite."""
+    def _is_reported(self, metrics: Metrics) -> bool:
+        """Return whether an epoch is one that Optuna is told of: there is one objective, and its value is finite."""
+        return self.metric is not None and math.isfinite(metrics.get(self.metric, math.nan))
+
+    def _store(self, claim: ClaimedTrial, member: Member, metrics: Metrics) -> None:
+        """Record an epoch, and report it to Optuna."""
         epoch = int(metrics["epoch"])
         if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them
             self.study.storage.record_steps(claim.id, EpochSteps(epoch, *steps.numpy()))
         self.study.storage.record_epoch(claim.id, epoch, metrics)
-        value = metrics.get(self.metric, math.nan) if self.metric else math.nan
-        if math.isfinite(value):
-            claim.trial.report(value, epoch)
-        return math.isfinite(value)
+        if self.metric is not None and self._is_reported(metrics):
+            claim.trial.report(metrics[self.metric], epoch)
 
 
 def _is_last(member: Member, metrics: Metrics) -> bool:

@@ -98,7 +98,7 @@ class TrialRecorder:
         self._results.append((trial, result))
 
     def tell_all(self) -> None:
-        """Tell the results that have been added, in one transaction, and release the trials that were interrupted."""
+        """Tell the results that have been added, in one transaction; release the interrupted and the paused trials."""
         if not self._results:
             return
         results, self._results = self._results, []
@@ -109,7 +109,8 @@ class TrialRecorder:
         results = [(trial, result) for trial, result in results if not trial.lost]
         interrupted = [trial.claim for trial, result in results if result.status == "interrupted"]
         self.give_back(interrupted, "the worker was asked to stop")
-        self._tell([self._make_outcome(*each) for each in results if each[1].status != "interrupted"])
+        self._pause([each for each in results if each[1].status == "paused"])
+        self._tell([self._make_outcome(*each) for each in results if each[1].status not in ("interrupted", "paused")])
 
     def check_errors(self) -> None:
         """Stop the worker after too many errors.
@@ -176,6 +177,25 @@ class TrialRecorder:
             elif claim.id in released:
                 log.info("trial %d released: %s", claim.number, why)
 
+    def _pause(self, results: Sequence[tuple[RunningTrial, TrainResult]]) -> None:
+        """Let trials wait for their promotion, with all that is stored of them if they are never promoted."""
+        with self.work.measure("storage"):
+            outcomes = [self._make_outcome(trial, result) for trial, result in results]
+            epochs = {trial.claim.id: int(result.history[-1]["epoch"]) for trial, result in results}
+            own = [outcome.claim for outcome in outcomes if self._write_attributes(outcome)]
+            released = self.study.storage.release_all([claim.id for claim in own], epochs) if own else []
+        for claim in own:
+            self.open.pop(claim.id, None)
+            if claim.id in released:
+                log.info("trial %d pauses after epoch %d", claim.number, epochs[claim.id])
+
+    def close_paused(self, number: int) -> None:
+        """Clean up after a paused trial that has been ended, and count it."""
+        self._delete_checkpoint(number)
+        self.finished["PRUNED"] = self.finished.get("PRUNED", 0) + 1
+        self.work.told += 1
+        log.info("trial %d PRUNED: it was paused, and never promoted", number)
+
     # Outcomes.
 
     def _make_outcome(self, trial: RunningTrial, result: TrainResult) -> TrialOutcome:
@@ -198,7 +218,7 @@ class TrialRecorder:
         if message := self._describe_violations(result, violations):
             # Not COMPLETE, so that nothing takes it for a candidate. Optuna's samplers ask for its violations first.
             return TrialOutcome(claim, TrialState.PRUNED, values, attrs, INFEASIBLE, message)
-        if result.status == "pruned":
+        if result.status in ("pruned", "paused"):
             return TrialOutcome(claim, TrialState.PRUNED, values, attrs)
         if values is None:
             missing = ", ".join(name for name in self._objectives if name not in metrics)
@@ -355,7 +375,7 @@ def _final_metrics(result: TrainResult) -> dict[str, float]:
 def _constrained_metrics(result: TrainResult) -> dict[str, float]:
     """Return the metrics that constraints apply to: of a pruned trial, only what further epochs would not change."""
     metrics = _final_metrics(result)
-    return {"parameter_count": metrics["parameter_count"]} if result.status == "pruned" else metrics
+    return {"parameter_count": metrics["parameter_count"]} if result.status in ("pruned", "paused") else metrics
 
 
 def _epoch_text(epoch: Mapping[str, float]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import optuna
 import sqlalchemy as sa
@@ -16,15 +18,17 @@ from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedE
 from hpo.storage import leases, worker_stats
 from hpo.storage.clock import boot_seconds
 from hpo.storage.identity import StudyIdentity
-from hpo.storage.leases import RenewalResult, WorkerInfo, WorkerRow
+from hpo.storage.leases import Promotion, RenewalResult, WorkerInfo, WorkerRow
 from hpo.storage.statements import add_trial, count_trials, fix_parameters, value_row
-from hpo.storage.tables import TRIALS, VALUES, begin, lock_study, upsert, utc_time
+from hpo.storage.stored_values import PAUSED, parse_value
+from hpo.storage.tables import LEASES, TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
 from hpo.storage.transient_errors import with_retries
 from hpo.storage.worker_stats import WorkRecorder, WorkRow
 from hpo.storage.write_behind import WriteBehindStorage
 
 __all__ = ["ATTEMPT", "ClaimOffer", "LeaseGrant", "LeasedStorage", "TellRequest"]
 
+NONE_PAUSED: Mapping[int, int] = MappingProxyType({})
 ATTEMPT, WORKER = "attempt", "worker"  # user attributes of a trial: how often it was begun, and who trained it last
 
 
@@ -36,13 +40,11 @@ class LeaseGrant:
         trial_id: the trial's id.
         attempt: the number of this attempt at it, from 1.
         taken_over: whether its worker died, or was cut off, in the last attempt.
-        made: whether it was made for this claim: it has no parameters, not even fixed ones.
     """
 
     trial_id: int
     attempt: int
     taken_over: bool = field(default=False, compare=False)
-    made: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -79,18 +81,25 @@ class LeasedStorage(WriteBehindStorage):
     # Trials, under leases.
 
     def claim(
-        self, study_id: int, worker: WorkerInfo, budget: int | None = None, *, abandoned: bool = False
+        self,
+        study_id: int,
+        worker: WorkerInfo,
+        budget: int | None = None,
+        *,
+        abandoned: bool = False,
+        promoted: Sequence[Promotion] = (),
     ) -> LeaseGrant | None:
         """Claim the next trial for a worker and set it RUNNING under a lease; return None where there is none.
 
-        One whose worker is gone comes first, then one that waits, then, below the budget, a new one. Of several workers
-        exactly one gets a trial.
+        One whose worker is gone comes first, then one to promote, then one that waits, then, below the budget, a new
+        one. Of several workers exactly one gets a trial.
 
         Args:
             study_id: whose trial.
             worker: for whom.
             budget: up to how many trials in all a new one is made; None makes none.
             abandoned: only one whose worker is gone.
+            promoted: paused trials that are to go on, the most promising first; the other paused ones stay.
 
         Raises:
             KeyError: there is no such study.
@@ -98,7 +107,7 @@ class LeasedStorage(WriteBehindStorage):
 
         def step(connection: sa.Connection) -> LeaseGrant | None:
             while found := leases.find_claimable(
-                connection, study_id, worker, list(self._leases), waiting=not abandoned
+                connection, study_id, worker, list(self._leases), waiting=not abandoned, promoted=promoted
             ):
                 if leases.claim(connection, study_id, found, worker):
                     return LeaseGrant(found.trial_id, found.attempt + 1, taken_over=not found.waiting)
@@ -125,6 +134,7 @@ class LeasedStorage(WriteBehindStorage):
         budget: int | None = None,
         *,
         abandoned: bool = False,
+        promoted: Sequence[Promotion] = (),
     ) -> list[LeaseGrant]:
         """Claim what is to be trained along with a trial, in one transaction; fewer where others are faster.
 
@@ -134,6 +144,7 @@ class LeasedStorage(WriteBehindStorage):
             choose: which of what is offered: their ids, and how many new ones.
             budget: up to how many trials in all new ones are made; None makes none.
             abandoned: those whose workers are gone are offered, else those that wait, and new ones.
+            promoted: paused trials that are offered before those that wait.
 
         Raises:
             KeyError: there is no such study.
@@ -144,7 +155,10 @@ class LeasedStorage(WriteBehindStorage):
             if budget is not None and not abandoned:
                 lock_study(connection, study_id)
                 room = max(0, budget - count_trials(connection, study_id))
-            found = leases.find_all_claimable(connection, study_id, worker, list(self._leases), waiting=not abandoned)
+            held = list(self._leases)
+            found = leases.find_all_claimable(
+                connection, study_id, worker, held, waiting=not abandoned, promoted=promoted
+            )
             workers = max(1, leases.count_live_workers(connection, study_id))
             chosen, new = choose(ClaimOffer([each.trial_id for each in found], room, workers))
             ids = set(chosen)
@@ -172,10 +186,14 @@ class LeasedStorage(WriteBehindStorage):
         """Put a RUNNING trial back to WAITING under its number, its parameters fixed; return whether it was ours."""
         return bool(self.release_all([trial_id]))
 
-    def release_all(self, trial_ids: Collection[int]) -> list[int]:
+    def release_all(self, trial_ids: Collection[int], paused: Mapping[int, int] = NONE_PAUSED) -> list[int]:
         """Put RUNNING trials of one study back to WAITING, in one transaction; return the ids of those that were ours.
 
         Each waits under its number, its parameters fixed.
+
+        Args:
+            trial_ids: which.
+            paused: the epochs of those that wait to be promoted, by id; nobody else claims them.
         """
 
         def step(connection: sa.Connection, ours: Sequence[int]) -> None:
@@ -185,12 +203,47 @@ class LeasedStorage(WriteBehindStorage):
             fix_parameters(connection, [self._trial(trial_id) for trial_id in ours])
             attempts = {trial_id: held.attempt for trial_id in ours if (held := self._leases.get(trial_id))}
             leases.release(connection, self._study_of[ours[0]], attempts)
+            rows = [
+                {"trial_id": trial_id, "key": PAUSED, "value_json": json.dumps(paused[trial_id])}
+                for trial_id in ours
+                if trial_id in paused
+            ]
+            upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), rows)
 
         try:
             refused = self._settle(trial_ids, step)
         except KeyError:  # the study was deleted
             return []
         return [trial_id for trial_id in trial_ids if trial_id not in refused]
+
+    def end_paused(self, study_id: int, known: Mapping[int, tuple[object, float | None]], total: int) -> bool:
+        """End the paused trials of a study as PRUNED, if it is as the caller has found it; return whether it was.
+
+        Args:
+            study_id: whose trials.
+            known: all that are paused, by id: what keeps each paused, and its value, if it has one.
+            total: how many trials the study has.
+        """
+        theirs = (TRIALS.c.state == TrialState.RUNNING) & leases.HAS_WORKER
+        joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
+        query = sa.select(TRIALS.c.trial_id, leases.PAUSED_AT.label("paused")).select_from(joined)
+        query = query.where(TRIALS.c.study_id == study_id, (TRIALS.c.state == TrialState.WAITING) | theirs)
+
+        def step(connection: sa.Connection) -> bool:
+            lock_study(connection, study_id)
+            found = {row.trial_id: row.paused and parse_value(row.paused) for row in connection.execute(query)}
+            same = found == {trial_id: paused for trial_id, (paused, _) in known.items()}
+            if not same or count_trials(connection, study_id) != total:
+                return False
+            ended = {"state": TrialState.PRUNED, "datetime_complete": utc_time()}
+            connection.execute(sa.update(TRIALS).where(TRIALS.c.trial_id.in_(known)).values(ended))
+            rows = [value_row(trial_id, 0, value) for trial_id, (_, value) in known.items() if value is not None]
+            upsert(connection, VALUES, ("trial_id", "objective"), rows)
+            leases.unpause(connection, known)
+            leases.delete_leases(connection, known)
+            return True
+
+        return self._transact(study_id, step)
 
     def tell(self, results: Sequence[TellRequest]) -> dict[int, Exception]:
         """End RUNNING trials of one study that this process runs, in one transaction.
@@ -361,4 +414,4 @@ def _insert_trials(connection: sa.Connection, study_id: int, count: int, worker:
     ids = [add_trial(connection, study_id, first + i) for i in range(count)]
     if ids:
         leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), worker)
-    return [LeaseGrant(trial_id, 1, made=True) for trial_id in ids]
+    return [LeaseGrant(trial_id, 1) for trial_id in ids]

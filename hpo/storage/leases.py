@@ -8,7 +8,7 @@ raises it, and the old worker, which no longer finds its own number there, may w
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,15 +18,26 @@ from optuna.trial import TrialState
 
 from hpo.storage.clock import database_clock, start_clock
 from hpo.storage.identity import KEY, StudyIdentity
-from hpo.storage.stored_values import is_finite, is_whole
-from hpo.storage.tables import LEASES, STUDY_USER_ATTRS, TRIALS, WORKERS, upsert, upsert_one, utc_time
+from hpo.storage.stored_values import PAUSED, is_finite, is_whole
+from hpo.storage.tables import (
+    LEASES,
+    STUDY_USER_ATTRS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIALS,
+    WORKERS,
+    upsert,
+    upsert_one,
+    utc_time,
+)
 
 __all__ = [
     "HAS_WORKER",
     "OPTUNA",
+    "PAUSED_AT",
     "ClaimableTrial",
     "Lease",
     "LeaseState",
+    "Promotion",
     "RenewalResult",
     "WorkerInfo",
     "WorkerRow",
@@ -46,6 +57,7 @@ __all__ = [
     "release",
     "renew",
     "request_stop",
+    "unpause",
     "unregister_worker",
 ]  # fmt: skip
 
@@ -53,6 +65,13 @@ FORGET_AFTER = 86400.0  # seconds after which a worker that died is no longer li
 OPTUNA = "optuna:"  # what the holders of trials under Optuna's own loops begin with; no worker does
 HAS_WORKER = LEASES.c.worker.not_like(f"{OPTUNA}%")  # nor has a trial that waits
 IS_WAITING = TRIALS.c.state == TrialState.WAITING
+_PAUSED = sa.select(TRIAL_SYSTEM_ATTRS.c.value_json).where(
+    TRIAL_SYSTEM_ATTRS.c.trial_id == TRIALS.c.trial_id, TRIAL_SYSTEM_ATTRS.c.key == PAUSED
+)
+# The epoch at which a WAITING trial is paused, as text; NULL where it is not. One that nobody has begun is not looked
+# up.
+PAUSED_AT = sa.case((TRIALS.c.datetime_start.is_not(None), _PAUSED.correlate(TRIALS).scalar_subquery()), else_=None)
+Promotion = tuple[int, int]  # a paused trial's id, and the epoch at which it is paused
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,7 @@ class ClaimableTrial:
     trial_id: int
     attempt: int
     waiting: bool
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,9 +127,15 @@ class WorkerRow:
 
 
 def find_claimable(
-    connection: sa.Connection, study_id: int, worker: WorkerInfo, held: Collection[int], *, waiting: bool = True
+    connection: sa.Connection,
+    study_id: int,
+    worker: WorkerInfo,
+    held: Collection[int],
+    *,
+    waiting: bool = True,
+    promoted: Sequence[Promotion] = (),
 ) -> ClaimableTrial | None:
-    """Find the trial to claim next: one whose worker has died, else the first one that waits.
+    """Find the trial to claim next: one whose worker has died, else one to promote, else the first one that waits.
 
     A lease of the worker's own which it does not know it holds counts as gone: its connection was lost after the
     database had done as asked, and before it could say so.
@@ -120,9 +146,10 @@ def find_claimable(
         worker: for whom.
         held: ids of the trials that the worker knows it holds.
         waiting: whether one that waits will do.
+        promoted: paused trials that are to go on, the most promising first.
     """
     gone = _is_abandoned(connection, worker, held)
-    query = _claimable(study_id, IS_WAITING | gone if waiting else gone).limit(1)
+    query = _claimable(study_id, _is_free(promoted) | gone if waiting else gone, promoted).limit(1)
     if connection.dialect.name == "postgresql":
         # What others are claiming just now is passed over. InnoDB would lock, on its way, rows that it does not return,
         # so that of several who look at once nobody finds any: there, as everywhere, `claim` decides.
@@ -132,13 +159,25 @@ def find_claimable(
 
 
 def find_all_claimable(
-    connection: sa.Connection, study_id: int, worker: WorkerInfo, held: Collection[int], *, waiting: bool
+    connection: sa.Connection,
+    study_id: int,
+    worker: WorkerInfo,
+    held: Collection[int],
+    *,
+    waiting: bool,
+    promoted: Sequence[Promotion] = (),
 ) -> list[ClaimableTrial]:
-    """Find every trial that waits, or else every one whose worker has died, by number; `claim` and `claim_all`
-    decide.
+    """Find every trial that waits, those to promote first, or else every one whose worker has died, by number; `claim`
+    and `claim_all` decide.
     """
-    rule = IS_WAITING if waiting else _is_abandoned(connection, worker, held)
-    return [_claimable_trial(row) for row in connection.execute(_claimable(study_id, rule))]
+    rule = _is_free(promoted) if waiting else _is_abandoned(connection, worker, held)
+    return [_claimable_trial(row) for row in connection.execute(_claimable(study_id, rule, promoted))]
+
+
+def _is_free(promoted: Sequence[Promotion]) -> sa.ColumnElement[bool]:
+    """Return an expression for whether a trial waits for a worker: it is not paused, or is paused there no longer."""
+    ready = [sa.and_(TRIALS.c.trial_id == trial_id, PAUSED_AT.in_([str(epoch)])) for trial_id, epoch in promoted]
+    return sa.and_(IS_WAITING, sa.or_(PAUSED_AT.is_(None), *ready))
 
 
 def _is_abandoned(connection: sa.Connection, worker: WorkerInfo, held: Collection[int]) -> sa.ColumnElement[bool]:
@@ -148,17 +187,32 @@ def _is_abandoned(connection: sa.Connection, worker: WorkerInfo, held: Collectio
     return sa.and_(TRIALS.c.state == TrialState.RUNNING, orphan | expired)
 
 
-def _claimable(study_id: int, rule: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _claimable(study_id: int, rule: sa.ColumnElement[bool], promoted: Sequence[Promotion]) -> sa.Select[Any]:
+    first = [(TRIALS.c.trial_id == trial_id, 1 + place) for place, (trial_id, _) in enumerate(promoted)]
+    order = sa.case((TRIALS.c.state != TrialState.WAITING, 0), *first, else_=1 + len(promoted))
     return (
-        sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt)
+        sa.select(TRIALS.c.trial_id, TRIALS.c.state, LEASES.c.attempt, PAUSED_AT.label("paused"))
         .select_from(TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id))
         .where(TRIALS.c.study_id == study_id, rule)
-        .order_by(sa.case((IS_WAITING, 1), else_=0), TRIALS.c.number)
+        .order_by(order, TRIALS.c.number)
     )
 
 
 def _claimable_trial(row: sa.Row[Any]) -> ClaimableTrial:
-    return ClaimableTrial(row.trial_id, row.attempt or 0, row.state == TrialState.WAITING)
+    waiting = row.state == TrialState.WAITING
+    return ClaimableTrial(row.trial_id, row.attempt or 0, waiting, waiting and row.paused is not None)
+
+
+def _promote(connection: sa.Connection, trials: Collection[ClaimableTrial]) -> None:
+    """Note that trials which were paused are paused no longer; a part of the transaction that claims them."""
+    if paused := [each.trial_id for each in trials if each.paused]:
+        unpause(connection, paused)
+
+
+def unpause(connection: sa.Connection, trial_ids: Collection[int]) -> None:
+    """Delete the attributes that keep trials from being claimed."""
+    attrs = TRIAL_SYSTEM_ATTRS.c
+    connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(attrs.trial_id.in_(trial_ids), attrs.key == PAUSED))
 
 
 def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, worker: WorkerInfo) -> bool:
@@ -168,6 +222,7 @@ def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, worke
         begun = sa.update(TRIALS).where(*mine).values(state=TrialState.RUNNING, datetime_start=utc_time())
         if connection.execute(begun).rowcount == 0:
             return False
+        _promote(connection, [found])
         insert_lease(connection, study_id, found.trial_id, found.attempt + 1, worker)
         return True
     # Whoever writes to the trial holds its row meanwhile; afterwards he will find that it is not his.
@@ -196,6 +251,7 @@ def claim_all(
     if taken:
         begun = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(free))
         connection.execute(begun.values(state=TrialState.RUNNING, datetime_start=utc_time()))
+        _promote(connection, taken)
         insert_leases(connection, study_id, {each.trial_id: each.attempt + 1 for each in taken}, worker)
     return taken
 
@@ -331,10 +387,10 @@ def count_held_by_others(connection: sa.Connection, study_id: int, held: Collect
         connection: to read with.
         study_id: whose trials.
         held: ids of trials that are not counted.
-        waiting: whether those that wait count as well: others are claiming them just now.
+        waiting: whether those that wait and are not paused count as well: others are claiming them just now.
     """
     theirs = (TRIALS.c.state == TrialState.RUNNING) & HAS_WORKER & LEASES.c.trial_id.not_in(held)
-    counted = theirs | (TRIALS.c.state == TrialState.WAITING) if waiting else theirs
+    counted = theirs | _is_free(()) if waiting else theirs
     joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
     query = sa.select(sa.func.count()).select_from(joined).where(TRIALS.c.study_id == study_id, counted)
     return int(connection.execute(query).scalar_one())

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -32,7 +32,7 @@ from hpo.errors import HpoError
 from hpo.storage import clock
 from hpo.storage.cache import TrialCache
 from hpo.storage.leased_storage import LeasedStorage, LeaseGrant
-from hpo.storage.leases import OPTUNA, WorkerInfo, delete_leases
+from hpo.storage.leases import OPTUNA, Promotion, WorkerInfo, delete_leases
 from hpo.storage.tables import LEASES, TRIALS, begin, utc_time
 from hpo.storage.trial_query import Snapshot
 
@@ -103,10 +103,16 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
 
     @override
     def claim(
-        self, study_id: int, worker: WorkerInfo, budget: int | None = None, *, abandoned: bool = False
+        self,
+        study_id: int,
+        worker: WorkerInfo,
+        budget: int | None = None,
+        *,
+        abandoned: bool = False,
+        promoted: Sequence[Promotion] = (),
     ) -> LeaseGrant | None:
         self._fail_stale(study_id)
-        return super().claim(study_id, worker, budget, abandoned=abandoned)
+        return super().claim(study_id, worker, budget, abandoned=abandoned, promoted=promoted)
 
     def _start_clock(self) -> None:
         if self._has_leases and not self._has_clock:

@@ -21,6 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, json
 
 __all__ = [
     "FIXED",
+    "PAUSED",
     "DamageLog",
     "UnreadableError",
     "allow_lists",
@@ -43,6 +44,7 @@ DEEPEST = 100  # lists and tables in each other
 DIGITS = 300  # of a whole number: every such number is a float as well
 SHOWN = 80  # characters of a value in a message
 FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
+PAUSED = "hpo:paused"  # the system attribute of a WAITING trial that no worker claims: the epoch that it has reached
 ARTIFACT, ARTIFACT_TEXTS = "artifacts:", ("artifact_id", "filename", "mimetype")
 SYSTEM_TYPES = {
     re.compile(FIXED): dict,

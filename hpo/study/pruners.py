@@ -1,16 +1,22 @@
-"""Pruners by name. Steps are epochs, counted from 1."""
+"""Pruners by name. Steps are epochs, counted from 1.
+
+Those of objective functions are Optuna's, as they are. Those of models and training loops compare a trial with all that
+have come as far, among them the rest of its cohort.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import optuna
 from pydantic import Field
 
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.halving import AshaPruner, HyperbandPruner
+from hpo.study.peer_pruner import PeerPercentilePruner
 from hpo.study.samplers import Count, Positive, check_options
 from hpo.utils.text import first_line, shorten
 
@@ -30,6 +36,7 @@ COMMON: dict[str, Any] = {
     "n_warmup_steps": Count,
     "interval_steps": Positive,
     "n_min_trials": Positive,
+    "compare_with": Literal["reported", "finished"],
 }
 Factor = Annotated[int, Field(ge=2, le=1_000_000)]
 HALVING: dict[str, Any] = {"min_resource": Positive, "reduction_factor": Factor, "bootstrap_count": Count}
@@ -41,21 +48,35 @@ PRUNERS: Mapping[str, Pruner] = MappingProxyType(
         "none": Pruner("NopPruner"),
         "median": Pruner("MedianPruner", COMMON),
         "percentile": Pruner("PercentilePruner", {"percentile": float, **COMMON}),
-        "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": Rate}),
+        "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": Rate, "promote": bool}),
         "hyperband": Pruner("HyperbandPruner", {**HALVING, "max_resource": Positive}),
     }
 )
 
 
-def build_pruner(name: str, options: Mapping[str, Any], epochs: int) -> optuna.pruners.BasePruner:
-    """Build Optuna's pruner for a study whose longest trial has that many epochs."""
-    arguments = dict(options)
+def build_pruner(
+    name: str, options: Mapping[str, Any], epochs: int, *, function: bool = False
+) -> optuna.pruners.BasePruner:
+    """Build the pruner of a study whose longest trial has that many epochs.
+
+    Args:
+        name, options: of the pruner.
+        epochs: of the longest trial.
+        function: whether the trials are calls of an objective function, which asks Optuna's own pruner.
+    """
+    arguments = {key: value for key, value in options.items() if key not in ("compare_with", "promote")}
+    reported = options.get("compare_with", "finished" if function else "reported") == "reported"
     if name == "percentile":
         arguments.setdefault("percentile", 25.0)
     if name == "hyperband":
         # If they guess it from the first finished trial, parallel workers build different brackets.
         arguments.setdefault("max_resource", epochs)
+        return HyperbandPruner(**arguments) if reported else optuna.pruners.HyperbandPruner(**arguments)
+    if name in ("median", "percentile") and reported:
+        return PeerPercentilePruner(arguments.pop("percentile", 50.0), **arguments)
     built: optuna.pruners.BasePruner = getattr(optuna.pruners, PRUNERS[name].target)(**arguments)
+    if name == "asha" and not function:
+        return AshaPruner(epochs, promote=options.get("promote", True), **arguments)
     return built
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ __all__ = [
     "build_sampler",
     "check_options",
     "check_sampler",
+    "count_startup_trials",
+    "generation_size",
     "trial_seed",
 ]
 
@@ -47,12 +50,14 @@ class Sampler:
         target: a class of `optuna.samplers`; empty for fixed slots, which need none.
         options: the options that a study file may give, each with its type as pydantic reads it.
         defaults: arguments of ours that Optuna has other defaults for.
+        startup: the option that says how many trials are drawn at random first, and Optuna's default for it.
         several_objectives: whether it serves studies of several objectives.
     """
 
     target: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    startup: tuple[str, int] = ("", 0)
     several_objectives: bool = True
 
     @property
@@ -79,8 +84,13 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
             },
             # Without `group`, conditional parameters are sampled independently of all others.
             MappingProxyType({"multivariate": True, "group": True, "constant_liar": True}),
+            ("n_startup_trials", 10),
         ),
-        "gp": Sampler("GPSampler", {"n_startup_trials": Count, "deterministic_objective": bool}),
+        "gp": Sampler(
+            "GPSampler",
+            {"n_startup_trials": Count, "deterministic_objective": bool},
+            startup=("n_startup_trials", 10),
+        ),
         "cmaes": Sampler(
             "CmaEsSampler",
             {
@@ -92,6 +102,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "popsize": Population,
             },
             MappingProxyType({"warn_independent_sampling": False}),
+            ("n_startup_trials", 1),
             several_objectives=False,
         ),
         "nsga2": Sampler(
@@ -102,6 +113,7 @@ SAMPLERS: Mapping[str, Sampler] = MappingProxyType(
                 "crossover_prob": float,
                 "swapping_prob": float,
             },
+            startup=("population_size", 50),
         ),
     }
 )
@@ -132,6 +144,26 @@ def build_sampler(
             seed=trial_seed(study_seed, number, again), **{**sampler.defaults, **options}
         )
     return built
+
+
+def count_startup_trials(name: str, options: Mapping[str, Any]) -> int:
+    """Return how many trials an adaptive sampler draws at random before it learns from any; 0 for fixed slots."""
+    option, default = SAMPLERS[name].startup
+    return int(options.get(option, default))
+
+
+def generation_size(name: str, options: Mapping[str, Any], dimensions: int) -> int:
+    """Return how many trials a sampler draws from one distribution, whatever becomes of them in between; 1 of most.
+
+    Args:
+        name, options: of the sampler.
+        dimensions: how many parameters vary.
+    """
+    if name == "nsga2":
+        return count_startup_trials(name, options)
+    if name == "cmaes":  # the population of Hansen's tutorial, which Optuna takes
+        return int(options.get("popsize", 4 + math.floor(3 * math.log(max(dimensions, 1)))))
+    return 1
 
 
 def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, Any]) -> None:

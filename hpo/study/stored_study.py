@@ -228,7 +228,8 @@ class StoredStudy:
     def optuna_study(self) -> optuna.Study:
         """The same study as Optuna's, with the definition's pruner (Optuna itself forgets it)."""
         pruner = self.definition.pruner
-        built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space))
+        function = self.definition.function is not None
+        built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space), function=function)
         return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
 
     @property

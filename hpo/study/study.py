@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy as sa
@@ -24,10 +24,13 @@ from hpo.errors import (
     StudyDeletedError,
 )
 from hpo.storage.identity import KEY
-from hpo.storage.leases import WorkerInfo
+from hpo.storage.leases import Promotion, WorkerInfo
+from hpo.storage.stored_values import PAUSED
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
 from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, STOPPED
 from hpo.study.definition import Budget, Definition
+from hpo.study.halving import AshaPruner
+from hpo.study.paused import find_best, paused_epoch, show_pruned
 from hpo.study.samplers import build_sampler, trial_seed
 from hpo.study.slots import baseline_params, fixed_trials
 from hpo.study.stored_study import StoredStudy, study_names
@@ -135,11 +138,15 @@ class Study(StoredStudy):
         """Tell whether trial `number` is the baseline."""
         return number == 0 and self.definition.baseline is not None
 
-    def claim(self, holder: WorkerInfo) -> ClaimedTrial | None:
+    def claim(self, holder: WorkerInfo, *, ending: bool = False) -> ClaimedTrial | None:
         """Claim the next trial for a worker, or return None if there is nothing left to begin.
 
-        A trial whose worker is gone comes first, then a waiting one; an adaptive study then adds one, as long as it is
-        below its budget.
+        A trial whose worker is gone comes first, then a paused one that the pruner promotes, then a waiting one; an
+        adaptive study then adds one, as long as it is below its budget.
+
+        Args:
+            holder: the worker.
+            ending: whether no trial is in training or can begin; see `AshaPruner.find_promotable`.
 
         Raises:
             StudyDeletedError: the study was deleted.
@@ -149,7 +156,8 @@ class Study(StoredStudy):
             if self._stop_reason(budget, deadline):
                 self._release_abandoned(holder)
                 return None
-            grant = self.storage.claim(self.id, holder, None if self.definition.fixed else budget.trials)
+            most = None if self.definition.fixed else budget.trials
+            grant = self.storage.claim(self.id, holder, most, promoted=self.find_promotable(ending=ending))
         except StudyDeletedError:
             raise self._deletion() from None
         if grant is None:
@@ -159,6 +167,54 @@ class Study(StoredStudy):
         except BaseException:  # whatever a sampler raises, we must not hold its trial any longer
             self.storage.release(grant.trial_id)
             raise
+
+    def find_promotable(self, *, ending: bool = False) -> list[Promotion]:
+        """Return the paused trials that the pruner promotes now, the most promising first.
+
+        Args:
+            ending: see `AshaPruner.find_promotable`.
+        """
+        pruner = self._pausing_pruner
+        return (
+            [] if pruner is None else pruner.find_promotable(self.trials(), self.optuna_study.direction, ending=ending)
+        )
+
+    @property
+    def pauses(self) -> bool:
+        """True if the pruner pauses trials, and promotes them later."""
+        return self._pausing_pruner is not None
+
+    @property
+    def _pausing_pruner(self) -> AshaPruner | None:
+        """The pruner, if it pauses trials."""
+        if self.definition.pruner.name != "asha":
+            return None
+        pruner = self.optuna_study.pruner
+        return pruner if isinstance(pruner, AshaPruner) and pruner.promotes else None
+
+    def judge(self, claim: ClaimedTrial, *, resumable: bool) -> Literal["pruned", "paused"] | None:
+        """Ask the pruner about a trial that has reported; return how the trial ends here, or None if it goes on.
+
+        Args:
+            claim: the trial.
+            resumable: whether it can go on later from a checkpoint.
+        """
+        pruner = self._pausing_pruner
+        if pruner is None or not resumable:
+            return "pruned" if claim.trial.should_prune() else None
+        return "paused" if pruner.pauses(self.optuna_study, self.storage.get_trial(claim.id)) else None
+
+    def end_paused(self) -> list[int] | None:
+        """End the trials that are still paused, as PRUNED with the values of their best epochs.
+
+        Returns:
+            Their numbers; None if a trial was promoted, or ended, or was added meanwhile, and nothing was done.
+        """
+        trials = self.trials()
+        paused = [trial for trial in trials if paused_epoch(trial) is not None]
+        known = {t._trial_id: (t.system_attrs[PAUSED], find_best(t, maximize=self.maximize)) for t in paused}
+        done = not known or self.storage.end_paused(self.id, known, len(trials))
+        return [trial.number for trial in paused] if done else None
 
     def _budget_and_deadline(self) -> tuple[Budget, float | None]:
         """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
@@ -185,7 +241,10 @@ class Study(StoredStudy):
     def _use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:
         """Make a trial's own sampler the study's, which is the one that Optuna's trial asks."""
         # As Optuna's own `ask` does: a sampler sees the trials as they were when this cache was last cleared.
-        self.optuna_study._thread_local.cached_all_trials = None
+        seen = None
+        if self._pausing_pruner is not None:  # what a paused trial has shown, a sampler learns from
+            seen = [show_pruned(trial, maximize=self.maximize) for trial in self.trials()]
+        self.optuna_study._thread_local.cached_all_trials = seen
         self.optuna_study.sampler = sampler
 
     def suggest_config(self, claim: ClaimedTrial) -> TrialConfig:

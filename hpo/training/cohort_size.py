@@ -1,32 +1,56 @@
-"""Cohort size that a device trains well: a short measurement, bounded by memory."""
+"""Cohort sizes that a device trains well: short measurements, and what fits in memory."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 
+from hpo.config import registry
 from hpo.config.cohort_key import stack_key
-from hpo.config.model_size import count_units, resolve_width
+from hpo.config.model_size import count_units, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import EVALUATION_BATCH
 from hpo.training.member import Member
+from hpo.training.models import build_model, parameter_count
 from hpo.training.process_state import contain_user_code
-from hpo.training.stacked.learner import BLOCK, StackedLearner
+from hpo.training.stacked.learner import BLOCK, CLASS, StackedLearner
+from hpo.training.stacked.optimizers import optimizer_family
 from hpo.utils.memory import free_memory
 
-__all__ = ["measure_cohort_size"]
+__all__ = ["count_fitting", "likeness", "measure_cohort_size", "measure_speeds"]
 
 LARGEST = 128
 NEARLY_BEST = 0.95  # share of the best speed that will do
-TIME_LIMIT = 2.0  # seconds after which no larger cohort is measured
-PROBES = 8  # models from whose size the others' is guessed
+# Seconds after which no larger cohort is measured: this share of the training that it is for, within these bounds.
+SHARE, LEAST, TIME_LIMIT = 0.05, 0.2, 2.0
+PROBES = 8  # models from whose size, or speed, the others' is guessed
 BUFFERS = 6  # numbers of a unit and sample that a step or an evaluation keeps
 COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best epoch's, and a checkpoint's
 MEMORY = 0.25  # share of what is free that a cohort may take
+
+
+def likeness(config: TrialConfig, shape: tuple[int, ...], classes: int) -> Hashable:
+    """Return a key that is equal for stackable configurations whose models make a stack that pays.
+
+    They share an optimizer's family and a loss. Dense networks have about one width, other models the same parts.
+
+    Args:
+        config: of a model that can be stacked.
+        shape: of one sample.
+        classes: of the data.
+    """
+    common = stack_key(config), optimizer_family(config), config.loss
+    values = config.effective()
+    if is_dense(config, shape):
+        widest = max(resolve_width(config, shape, classes).hidden_widths, default=0)
+        return *common, values.get("batch_norm"), -(-widest // CLASS)
+    entry = registry.models.get(config.model)
+    parts = entry.uses - {"dropout"}
+    return *common, *((name, str(value)) for name, value in values.items() if name in parts)
 
 
 @contain_user_code()
@@ -39,7 +63,7 @@ def measure_cohort_size(
     twice the size, until two in a row are no faster.
 
     Args:
-        configs: may be one cohort, each a run of its own.
+        configs: may be one stack, each a run of its own, in the order in which they would be trained.
         data: what they are trained on.
         most: an upper bound.
         clock: returns seconds that only grow.
@@ -47,25 +71,86 @@ def measure_cohort_size(
     most = min(most, len(configs), LARGEST)
     if most <= 1 or stack_key(configs[0]) is None:
         return 1
-    spread, started = _spread_evenly(configs), clock()
-    most = min(most, _count_fitting(_make_learner(spread[:PROBES], data), data))
-    size, cost = 1, {1: 1.0}  # of a model's step, by the cohort's size; alone it is 1
-    while size < most and clock() - started < TIME_LIMIT:
+    most = min(most, count_fitting(configs, data))
+    time_limit = TimeLimit(clock)
+    size, cost = 1, {1: 1.0}  # of a model's epoch, by the cohort's size; alone it is 1
+    while size < most and not time_limit.reached:
         half, size = size, min(2 * size, most)
-        parts = spread[:size], spread[:half], spread[half:size]
-        whole, *halves = (
-            _seconds_per_step(_make_learner(part, data), configs[0].batch_size, data, clock) for part in parts
-        )
+        parts = configs[:size], configs[:half], configs[half:size]
+        whole, *halves = (_seconds_per_epoch(part, data, clock) for part in parts)
+        time_limit.estimate(halves[0] / half, configs)
         cost[size] = cost[half] * whole / sum(halves)
         if len(cost) > 2 and min(cost, key=cost.__getitem__) not in list(cost)[-2:]:
             break
     return min(size for size, each in cost.items() if each * NEARLY_BEST <= min(cost.values()))
 
 
-def _spread_evenly(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
-    """Return configurations in an order of which every beginning is spread evenly: neighbours in a grid are alike."""
-    golden = (5**0.5 - 1) / 2
-    return [config for _, config in sorted(enumerate(configs), key=lambda each: each[0] * golden % 1)]
+@contain_user_code()
+def measure_speeds(
+    draws: Sequence[TrialConfig],
+    data: Data,
+    most: int,
+    trials: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[int, float]:
+    """Measure how many times as fast as one at a time cohorts of random configurations are trained, by their size.
+
+    Args:
+        draws: configurations drawn at random, of models that can be stacked; at least `most`.
+        data: what they are trained on.
+        most: the largest size.
+        trials: how many are to be trained, which bounds the time that measuring is worth.
+        clock: returns seconds that only grow.
+
+    Returns:
+        The speeds of 1, 2, 4, … up to `most`; fewer where the time is up, or two in a row are no faster.
+    """
+    time_limit, speeds = TimeLimit(clock), {1: 1.0}
+    alone: list[float] = []
+    while len(speeds) < 3 or max(speeds, key=speeds.__getitem__) in list(speeds)[-2:]:
+        size = min(2 * list(speeds)[-1], most)
+        count = max(size, PROBES // size * size)
+        if size in speeds or count > len(draws):
+            break
+        for config in draws[len(alone) : count]:
+            alone.append(_seconds_per_epoch([config], data, clock))
+            time_limit.estimate(sum(alone) / len(alone), [config] * trials)
+            if time_limit.reached:
+                return speeds
+        cohorts = (draws[start : start + size] for start in range(0, count, size))
+        speeds[size] = sum(alone[:count]) / sum(_seconds_per_epoch(cohort, data, clock) for cohort in cohorts)
+        if time_limit.reached:
+            break
+    return speeds
+
+
+class TimeLimit:
+    """Time limit of a measurement, from now on."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._started, self._seconds = clock, clock(), TIME_LIMIT
+
+    def estimate(self, seconds: float, configs: Sequence[TrialConfig]) -> None:
+        """Set it to a share of the training of these configurations, of which an epoch takes so many seconds each."""
+        share = SHARE * seconds * sum(config.epochs for config in configs)
+        self._seconds = min(TIME_LIMIT, max(LEAST, share))
+
+    @property
+    def reached(self) -> bool:
+        """True once the time is up."""
+        return self._clock() - self._started >= self._seconds
+
+
+def _seconds_per_epoch(configs: Sequence[TrialConfig], data: Data, clock: Callable[[], float]) -> float:
+    """Return the seconds that the steps of an epoch take, stack after stack."""
+    stacks: dict[object, list[TrialConfig]] = {}
+    for config in configs:
+        stacks.setdefault(stack_key(config), []).append(config)
+    return sum(
+        data.steps(stack[0].batch_size)
+        * _seconds_per_step(_make_learner(stack, data), stack[0].batch_size, data, clock)
+        for stack in stacks.values()
+    )
 
 
 def _make_learner(configs: Sequence[TrialConfig], data: Data) -> StackedLearner:
@@ -87,18 +172,26 @@ def _seconds_per_step(learner: StackedLearner, batch_size: int, data: Data, cloc
     return min(blocks)
 
 
-def _count_fitting(learner: StackedLearner, data: Data) -> int:
+@contain_user_code()
+def count_fitting(configs: Sequence[TrialConfig], data: Data) -> int:
     """Return how many such models fit in memory: weights, activations, and the outputs of an evaluation."""
-    configs = [member.config for member in learner.members]
-    numbers = sum(member.parameter_count for member in learner.members) / len(configs)
+    configs = _spread_evenly(configs)[:PROBES]
+    counts = [parameter_count(build_model(config, data.shape, data.classes)) for config in configs]
+    numbers = sum(counts) / len(configs)
     # Narrower ones are padded.
     units = max(count_units(resolve_width(config, data.shape, data.classes), data.shape) for config in configs)
     kept = 2 * len(data.y_val) * data.classes
     if configs[0].reconstructs:  # outputs as large as samples are not kept
         units, kept = units + math.prod(data.shape), 0
-    samples = 2 * configs[0].batch_size + EVALUATION_BATCH
+    samples = 2 * max(config.batch_size for config in configs) + EVALUATION_BATCH
     each = 4 * (COPIES * numbers + BUFFERS * units * samples + kept)
     return max(1, int(MEMORY * _free_memory(data.device) / each))
+
+
+def _spread_evenly(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """Return configurations in an order of which every beginning is spread evenly: neighbours in a grid are alike."""
+    golden = (5**0.5 - 1) / 2
+    return [config for _, config in sorted(enumerate(configs), key=lambda each: each[0] * golden % 1)]
 
 
 def _free_memory(device: torch.device) -> int:

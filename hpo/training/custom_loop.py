@@ -165,6 +165,7 @@ class Trial:
         if isinstance(model := parts.get("model"), nn.Module):
             self.keep(model)
         run.load_parts(parts)
+        run.member.resumable = bool(parts) and run.file is not None
         while self.epoch < self.config.epochs and not run.stopped:
             stopping = self.should_stop
             if self.epoch > run.saved and (stopping or self.checkpoint_due):
@@ -176,6 +177,8 @@ class Trial:
             yield epoch
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
+        if run.member.stopped == "paused":
+            self.save({name: part.state_dict() for name, part in parts.items()})
 
     # As Optuna's trial has them.
 

@@ -266,6 +266,8 @@ class LoopRun:
             if not _is_pruned(error):
                 raise
             self._prune()
+        if member.stopped == "paused" and self.saved < len(member.history):
+            member.stopped = "pruned"  # the loop has left before `Trial.epochs` could save what it would go on from
         if member.stopped == "pruned" and self._told_to_prune:
             self._settle("last report")
         elif returned is not None and member.stopped in COMPLETE:

@@ -20,7 +20,7 @@ Metrics = dict[str, float]
 Scores = dict[str, float]  # of a model on some samples: loss, and accuracy, r2 or reconstruction_error
 Weights = dict[str, Tensor]
 State = dict[str, Any]  # tensors and plain values, as torch reads back with weights_only
-Status = Literal["completed", "early_stopped", "pruned", "diverged", "interrupted"]
+Status = Literal["completed", "early_stopped", "pruned", "paused", "diverged", "interrupted"]
 Origin = Literal["best epoch", "last report", "returned"]  # of a trial's values
 
 
@@ -43,6 +43,7 @@ class Member:
         returned: metrics that such a loop returned; they count before those of any epoch.
         stack: how many models its stack began with.
         resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
+        resumable: whether it may end as paused: a checkpoint is then written, from which it can go on.
     """
 
     config: TrialConfig
@@ -59,6 +60,7 @@ class Member:
     returned: Metrics = field(default_factory=dict)
     stack: int = 1
     resumed_from: int = 0
+    resumable: bool = False
 
     @property
     def params(self) -> Mapping[str, Value]:
@@ -144,7 +146,8 @@ class TrainResult:
 
     Attributes:
         config: its configuration.
-        status: why it ended. completed and early_stopped are full results; the others hold what there is.
+        status: why it ended. completed and early_stopped are full results; the others hold what there is. One that is
+            interrupted or paused may go on from its checkpoint.
         history: a row of metrics per whole epoch.
         best_epoch: the epoch of the best value of the monitor, or another one that its values are from; None if no
             epoch has one.

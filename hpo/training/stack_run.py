@@ -67,6 +67,7 @@ class StackRun:
         for trained, group in self._groups.values():
             for member in group:
                 member.parameter_count = trained.parameter_count
+                member.resumable = member.number in files
         self._batch_size = members[0].config.batch_size
         self._steps = data.steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
@@ -215,10 +216,19 @@ class StackRun:
 
     def remove_stopped(self) -> None:
         """End the trials that have stopped, and drop the models that no other trial needs."""
+        self._write_paused()
         for longest, group in self._groups.values():
             if longest in self._learner.members and all(member.stopped for member in group):
                 self._learner.drop(longest)
         self._end([member for member in self.live if member.stopped])
+
+    def _write_paused(self) -> None:
+        """Write the checkpoints of the trials that pause here; one that has not trained since its last has that."""
+        for longest, group in self._groups.values():
+            for member in group:
+                paused = member.stopped == "paused" and member.number not in self.results
+                if paused and len(member.history) > member.resumed_from:
+                    self._files[member.number].write(self._checkpoint(member, longest))
 
     def _validate(self) -> list[Metrics]:
         """Return the validation metrics of every model in training."""

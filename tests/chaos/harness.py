@@ -111,7 +111,8 @@ class Mischief:
     """Kills and suspends the workers of a fleet that hold a trial.
 
     A suspended worker is woken once its trial has been taken over, while the next one trains it. It is not killed
-    before it has gone on with another.
+    before it has gone on with another. The first to be killed, and every other one after it, has written a checkpoint
+    of its trial: however slow the machine is, a trial has to go on from one.
     """
 
     def __init__(self, fleet: Fleet, study: Study, seed: int) -> None:
@@ -119,6 +120,7 @@ class Mischief:
         self._random = random.Random(seed)
         self._asleep: dict[int, tuple[int, int, float]] = {}  # by pid: trial, attempt, the latest time to wake it
         self._spared: set[int] = set()
+        self._kills = 0
         self.taken: list[WorkerProcess] = []
 
     def done(self) -> int:
@@ -147,24 +149,34 @@ class Mischief:
         until = time.monotonic() + self._random.uniform(0, 0.3)
         while time.monotonic() < until:
             self.tick()
-        held = {row.pid: row for row in query(self._study, HELD)}
+        rows = query(self._study, HELD)
+        held = {row.pid: row for row in rows}
         self._spared = {w.pid for w in self._fleet.live if w.pid in self._spared and not w.went_on}
         living = [w for w in self._fleet.live if w.pid in held and w.pid not in self._spared]
+        if event == "kill" and self._kills % 2 == 0:
+            saved = self._checkpoints()
+            savers = {row.pid for row in rows if row.number in saved}
+            living = [w for w in living if w.pid in savers]
         if not living:
             return False
         worker = self._random.choice(living)
         if event == "kill":
+            self._kills += 1
             worker.kill()
             self._fleet.start()
         else:
             worker.suspend()
             self._spared.add(worker.pid)
             row = held[worker.pid]
-            self._asleep[worker.pid] = (row.trial_id, row.attempt, time.monotonic() + 20)
+            self._asleep[worker.pid] = (row.trial_id, row.attempt, time.monotonic() + 60)
         return True
 
+    def _checkpoints(self) -> set[int]:
+        """Trials that have one."""
+        return {int(path.stem) for path in (self._fleet.home / "checkpoints").rglob("*.pt") if path.stem.isdecimal()}
 
-HELD = """SELECT w.pid, l.trial_id, l.attempt FROM hpo_leases l JOIN hpo_workers w ON w.worker = l.worker
+
+HELD = """SELECT w.pid, l.trial_id, l.attempt, t.number FROM hpo_leases l JOIN hpo_workers w ON w.worker = l.worker
           JOIN trials t ON t.trial_id = l.trial_id WHERE l.study_id = :s AND t.state = 'RUNNING'"""
 
 

@@ -59,12 +59,12 @@ def test_a_worker_without_a_database_checkpoints_and_ends_in_one_line(
             began = time.monotonic()
             if asked:
                 worker.process.send_signal(signal.SIGTERM)
-            code = worker.process.wait(30)
+            code = worker.process.wait(120)
             took = time.monotonic() - began
         finally:
             server.start()
         assert code == (128 + signal.SIGTERM if asked else 1)
-        assert took < 10
+        assert took < 60  # by default a database has five minutes, and a busy machine is slow
         if not asked:
             assert "does not answer" in ended(worker)
             assert "gave up after" in ended(worker)

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
-from hpo.execution.cohort_claims import CohortClaimer
+from hpo.execution.cohort_claims import CohortClaimer, CohortSize
 from hpo.execution.deaths import SUSPECT
-from hpo.storage.leased_storage import TellRequest
+from hpo.storage.leased_storage import ClaimOffer, TellRequest
 from hpo.storage.statements import FIXED
 from hpo.storage.tables import LEASES, WORKERS
 from hpo.study import ClaimedTrial, Study, StudyStorage
@@ -25,6 +25,11 @@ from tests.study.helpers import holder, make_study
 GRID = {"epochs": [1, 2, 4], "optimizer": ["adam", "sgd", "lbfgs"], "width": [8, 16], "batch_size": [32, 64]}
 MOST = 13  # statements
 TPE = {"name": "tpe", "n_startup_trials": 2}
+
+
+def at_most(size: int) -> CohortSize:
+    """As `--cohort` says."""
+    return CohortSize(size, lambda _: size - 1)
 
 
 def grid(folder: Path, **parameters: Any) -> Study:
@@ -40,14 +45,14 @@ def take(study: Study, size: int, name: str = "w") -> tuple[ClaimedTrial, TrialC
     claim = study.claim(holder(name))
     assert claim is not None
     config = study.suggest_config(claim)
-    return claim, config, CohortClaimer(study).claim(holder(name), claim, config, size)
+    return claim, config, CohortClaimer(study).claim(holder(name), claim, config, at_most(size))
 
 
 def configs(study: Study, claims: list[ClaimedTrial]) -> list[TrialConfig]:
     return [study.suggest_config(claim) for claim in claims]
 
 
-def test_slots_that_fit_are_taken_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_slots_that_fit_best_are_taken_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     study = grid(tmp_path, epochs=[1])
     claim, config, more = take(study, 3)
     every = {t.number: study.space.values(t.system_attrs[FIXED]) for t in study.trials()[1:] if FIXED in t.system_attrs}
@@ -57,6 +62,32 @@ def test_slots_that_fit_are_taken_in_the_order_of_their_numbers(tmp_path: Path) 
     assert {stack_key(each) for each in configs(study, more)} == {stack_key(config)}
     states = [t.state for t in study.trials()]
     assert [n for n, state in enumerate(states) if state == TrialState.RUNNING] == [0, *fit[:2]]
+
+
+def test_slots_of_other_stacks_come_along_when_none_of_the_same_is_left(tmp_path: Path) -> None:
+    """Unless the size was measured for one stack; those that are trained alone never do."""
+    study = grid(tmp_path, epochs=[1], width=[8])
+    _, config, more = take(study, 99)
+    taken = [config, *configs(study, more)]
+    assert sorted((each.optimizer, each.batch_size) for each in taken) == [
+        ("adam", 32), ("adam", 64), ("sgd", 32), ("sgd", 64)
+    ]  # fmt: skip
+    (tmp_path / "one").mkdir()
+    study = grid(tmp_path / "one", epochs=[1], width=[8])
+    claim = study.claim(holder())
+    assert claim is not None
+    config = study.suggest_config(claim)
+    more = CohortClaimer(study).claim(holder(), claim, config, CohortSize(99, mixed=False))
+    assert {each.batch_size for each in configs(study, more)} == {config.batch_size}
+
+
+def test_the_likest_are_taken_first(tmp_path: Path) -> None:
+    study = grid(tmp_path, epochs=[1], optimizer=["adam"], batch_size=[32], width=[8, 16, 9, 24, 10])
+    claim = study.claim(holder())
+    assert claim is not None
+    claimer = CohortClaimer(study, likeness=lambda config: config.width // 12)
+    more = claimer.claim(holder(), claim, study.suggest_config(claim), at_most(4))
+    assert [each.width for each in configs(study, more)] == [16, 9, 10]  # the third place is that of the next number
 
 
 def test_epochs_that_one_run_answers_come_along_free(tmp_path: Path) -> None:
@@ -109,7 +140,7 @@ def test_a_cohort_is_claimed_in_one_transaction_however_many_wait(storage: Study
         config = study.suggest_config(claim)
         storage.flush()
         before = statements.count
-        assert len(companions.claim(holder(), claim, config, 16)) == 15
+        assert len(companions.claim(holder(), claim, config, at_most(16))) == 15
         counts.append(statements.count - before)
     assert counts[0] == counts[1]
     assert counts[0] <= MOST
@@ -124,7 +155,7 @@ def test_workers_that_claim_at_once_never_share_a_trial(storage: StudyStorage, a
         companions, numbers = CohortClaimer(mine), []
         while (claim := mine.claim(holder(name))) is not None:
             config = mine.suggest_config(claim)
-            cohort = [claim, *companions.claim(holder(name), claim, config, 4)]
+            cohort = [claim, *companions.claim(holder(name), claim, config, at_most(4))]
             assert mine.storage.tell([TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in cohort]) == {}
             numbers += [each.number for each in cohort]
         mine.storage.engine.dispose()
@@ -148,18 +179,20 @@ CONDITIONAL = {
 }
 
 
-@pytest.mark.parametrize("sampler", [TPE, "nsga2"])
-def test_new_trials_are_asked_with_what_a_cohort_shares(tmp_path: Path, sampler: Any) -> None:
+@pytest.mark.parametrize("sampler", [TPE, "nsga2", {"name": "gp", "n_startup_trials": 2}, "cmaes"])
+def test_a_sampler_is_asked_freely_and_knows_what_is_in_training(tmp_path: Path, sampler: Any) -> None:
     study = make_study(tmp_path, sampler=sampler, trials=40, parameters=CONDITIONAL)
+    keys = set()
     for _ in range(3):
         claim, config, more = take(study, 8)
         others = configs(study, more)
         assert len(others) == 7
-        assert {stack_key(each) for each in others} == {stack_key(config)}
         assert len({each.learning_rate for each in [config, *others]}) == 8
+        keys |= {(stack_key(each), each.input_scaling) for each in [config, *others]}
         told = [TellRequest(each.id, TrialState.COMPLETE, [0.5]) for each in (claim, *more)]
         assert study.storage.tell(told) == {}
-    assert len({(t.params.get("batch_size[optimizer=adam]"), t.params["input_scaling"]) for t in study.trials()}) > 1
+    assert len(keys) > 2
+    assert not any(FIXED in trial.system_attrs for trial in study.trials())
 
 
 def test_the_budget_is_exact(tmp_path: Path) -> None:
@@ -169,10 +202,26 @@ def test_the_budget_is_exact(tmp_path: Path) -> None:
     assert [t.number for t in study.trials()] == list(range(11))
 
 
-def test_a_baseline_that_the_space_does_not_hold_is_trained_alone(tmp_path: Path) -> None:
+def test_a_baseline_that_the_space_does_not_hold_is_trained_with_others(tmp_path: Path) -> None:
     study = make_study(tmp_path, sampler=TPE, trials=9, parameters=CONDITIONAL, baseline={"batch_size": 100})
-    assert take(study, 8)[2] == []
-    assert len(take(study, 8)[2]) == 7
+    _, config, more = take(study, 8)
+    assert (config.batch_size, len(more)) == (100, 7)
+
+
+def test_new_trials_are_as_many_as_the_size_says_for_what_is_offered(tmp_path: Path) -> None:
+    study = make_study(tmp_path, sampler=TPE, trials=30, parameters=CONDITIONAL)
+    offers = []
+
+    def ask(offer: ClaimOffer) -> int:
+        offers.append((offer.new, offer.workers))
+        return 3
+
+    for name in ("a", "b"):
+        study.storage.register_worker(study.id, holder(name))
+    claim = study.claim(holder("a"))
+    assert claim is not None
+    more = CohortClaimer(study).claim(holder("a"), claim, study.suggest_config(claim), CohortSize(99, ask))
+    assert ([each.number for each in more], offers) == ([1, 2, 3], [(29, 2)])
 
 
 def test_trials_given_back_come_along_again(tmp_path: Path) -> None:

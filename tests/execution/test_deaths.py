@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 import hpo
+import hpo.execution.cohort_sizes
 import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.errors import RunError, UserExitError
@@ -159,7 +160,7 @@ def test_of_a_cohort_the_one_to_blame_is_found_and_the_others_count_no_death(
 ) -> None:
     stack = Stack()
     monkeypatch.setattr(hpo.execution.cohort_trainer, "train", stack)
-    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_cohort_size", lambda configs, data, most: most)
 
     def leave(call: int, _epoch: int) -> None:
         if any(config.widths == "8" for config in stack.trained[call - 1]):

@@ -43,7 +43,7 @@ def _at_epoch(monkeypatch: pytest.MonkeyPatch, storage: StudyStorage, happens: C
         calls.append(epoch)
         if len(calls) == 6:
             happens()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while storage.loss is None and time.monotonic() < deadline:
                 time.sleep(0.02)  # the heartbeat is a thread of its own
 

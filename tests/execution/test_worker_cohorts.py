@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import hpo
+import hpo.execution.cohort_sizes
 import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.errors import OutOfMemoryError, RunError
+from hpo.errors import OutOfMemoryError, RunError, StudyDeletedError
 from hpo.report.data.results import read_results, study_summary
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.tables import LEASES, WORK
@@ -62,7 +63,7 @@ def check_whole(study: Study) -> None:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Stack:
     made = Stack()
     monkeypatch.setattr(hpo.execution.cohort_trainer, "train", made)
-    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", lambda configs, data, most: most)
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_cohort_size", lambda configs, data, most: most)
     return made
 
 
@@ -105,14 +106,57 @@ def test_a_cohort_is_as_large_as_asked(
     assert set(states(study)) == {COMPLETE}
 
 
-@pytest.mark.parametrize(("trials", "sizes"), [(70, [8] * 8 + [6]), (20, [2] * 10), (5, [1] * 5)])
-def test_a_sampler_is_asked_for_eight_at_once_and_no_more_than_an_eighth(
-    tmp_path: Path, stack: Stack, trials: int, sizes: list[int]
+@pytest.mark.parametrize(
+    ("speeds", "trials", "sizes"),
+    [
+        ({2: 1.5, 4: 2.5, 8: 3.0}, 70, [6, *[8] * 8]),
+        ({2: 1.5, 4: 2.5, 8: 2.4}, 26, [6, *[4] * 5]),
+        ({2: 1.02, 4: 1.04}, 26, [6, *[1] * 20]),  # which would not make up for what the sampler does not know
+        ({}, 12, [6, *[1] * 6]),  # asking for 2 would cost too much of the budget
+    ],
+)
+def test_a_sampler_is_asked_for_start_up_trials_at_once_and_for_as_many_later_as_pay(
+    tmp_path: Path,
+    stack: Stack,
+    speeds: dict[int, float],
+    trials: int,
+    sizes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=trials)
+    caplog.set_level("INFO")
+    asked = []
+
+    def measure(draws: Sequence[TrialConfig], _data: object, most: int, left: int) -> dict[int, float]:
+        asked.append((len({each.learning_rate for each in draws}) > 100, most, left))
+        return {1: 1.0, **speeds}
+
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_speeds", measure)
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 6}, trials=trials)
     make_worker(study).run()
     assert [len(configs) for configs in stack.trained] == sizes
     assert len({t.params["learning_rate"] for t in study.trials()}) == trials
+    assert asked == [(True, 1 + trials // 8, trials - 6)][: len(speeds)]
+    assert "asks for 6 of 6 start-up trials at once: they are random anyway" in caplog.text
+    why = {
+        70: "asks the sampler for 8 trials at once, which costs it about 3.5 of 70 trials; measured speed against one"
+        " at a time: 2 at once 1.50 times, 4 at once 2.50 times, 8 at once 3.00 times",
+        12: "asks the sampler for 1 trial at a time; measured speed against one at a time: none",
+    }
+    assert why.get(trials, "asks the sampler for") in caplog.text
+
+
+def test_start_up_trials_are_shared_by_the_live_workers(tmp_path: Path, stack: Stack) -> None:
+    study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 10}, trials=12)
+    other = holder("other")
+    study.storage.register_worker(study.id, other)
+    held = study.claim(other)
+    assert held is not None
+    study.suggest_config(held)
+    stack.before = lambda call, _: call > 1 and study.storage.delete_study(study.id)
+    with pytest.raises(StudyDeletedError):
+        make_worker(study).run()
+    assert [len(configs) for configs in stack.trained][0] == 5
 
 
 def test_a_device_is_measured_once_for_what_a_cohort_shares(
@@ -124,7 +168,7 @@ def test_a_device_is_measured_once_for_what_a_cohort_shares(
         asked.append((configs[0].batch_size, len({c.batch_size for c in configs}), most))
         return 2
 
-    monkeypatch.setattr(hpo.execution.cohort_trainer, "measure_cohort_size", size)
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_cohort_size", size)
     study = grid(tmp_path, batch_size=[32, 64], widths=["4", "8", "16", "32"], epochs=[1, 2])
     make_worker(study).run()
     assert asked == [(32, 1, 4), (64, 1, 4)]  # one of each run, of one batch size
@@ -169,16 +213,14 @@ def test_time_in_training_counts_while_it_lasts() -> None:
     assert work.current_seconds() == work.seconds
 
 
-def test_what_does_not_fit_after_all_is_trained_apart(tmp_path: Path, stack: Stack) -> None:
-    space = {**SMALL, "optimizer": ["adam", "lbfgs"]}
+def test_what_cannot_be_stacked_is_asked_along_and_is_a_stack_of_one(tmp_path: Path, stack: Stack) -> None:
+    space = {**SMALL, "optimizer": ["adam", "lbfgs"], "batch_size": [16, 32]}
     study = make(tmp_path, sampler={"name": "tpe", "n_startup_trials": 99}, trials=12, parameters=space)
     make_worker(study, cohort=12).run()
-    alone = [configs for configs in stack.trained if configs[0].optimizer == "lbfgs"]
-    assert alone
-    assert {len(configs) for configs in alone} == {1}
-    assert all(c.optimizer == "adam" for configs in stack.trained if len(configs) > 1 for c in configs)
-    for trial in study.trials():
-        assert trial.user_attrs["cohort"] == 1 or trial.params["optimizer"] == "adam"
+    largest = max(stack.trained, key=len)
+    assert len(largest) > 6
+    assert {each.optimizer for each in largest} == {"adam", "lbfgs"}
+    assert {each.batch_size for each in largest} == {16, 32}
     assert set(states(study)) == {COMPLETE}
 
 
@@ -375,7 +417,7 @@ def test_a_stop_gives_all_back_and_they_go_on(tmp_path: Path) -> None:
         asked.extend(t.number for t in running if len(t.intermediate_values) == 2)
         return bool(asked)
 
-    make_worker(study, stop, checkpoint_every=0).run()
+    make_worker(study, stop, checkpoint_every=0, cohort=4).run()
     assert WAITING in states(study)
     assert set(states(study)) <= {WAITING, COMPLETE}
     assert study.storage.read_workers(study.id) == []

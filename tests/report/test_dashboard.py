@@ -64,7 +64,7 @@ def ask(url: str, method: str = "GET", body: Any = None, **headers: str) -> Answ
         named["Content-Type"] = "application/json"
     request = urllib.request.Request(url, data=data, headers=named, method=method)
     try:
-        with urllib.request.build_opener(NoRedirects).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(NoRedirects).open(request, timeout=120) as answer:
             return Answer(answer.status, answer.read().decode(errors="replace"), answer.headers)
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.read().decode(), error.headers)
@@ -157,7 +157,7 @@ def test_serves_the_study_and_stops_on_a_signal(study: Study) -> None:
         assert "<html" in page.body
         assert page.headers["X-Frame-Options"] == "SAMEORIGIN"
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=20) == 143
+        assert server.process.wait(timeout=120) == 143
 
 
 def test_only_its_own_names_are_answered(shared: tuple[Study, Running]) -> None:

@@ -52,8 +52,8 @@ class Dashboard:
         return client
 
     def turn(self, until: Callable[[], bool] | None = None) -> None:
-        """Turn the loop, until something has happened; it is given half a minute of the real clock."""
-        deadline = monotonic() + 30
+        """Turn the loop, until something has happened; it is given two minutes of the real clock."""
+        deadline = monotonic() + 120
         while True:
             wasyncore.loop(timeout=0.01 if until else 0, map=self.sockets, count=1, use_poll=True)
             close_overdue(self.sockets, monotonic() + self.late)

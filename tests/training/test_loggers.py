@@ -54,7 +54,7 @@ def started(command: list[str], url: str, log: Path) -> subprocess.Popen[bytes]:
 
 def ended(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, 9)
-    process.wait(30)
+    process.wait(120)
 
 
 def mlflow_server(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
@@ -75,7 +75,7 @@ class Proxy:
                 kept = {name: self.headers[name] for name in ("Content-Type", "Accept") if name in self.headers}
                 request = urllib.request.Request(target + self.path, body or None, kept, method=self.command)
                 try:
-                    answer = urllib.request.urlopen(request, timeout=30)
+                    answer = urllib.request.urlopen(request, timeout=120)
                 except urllib.error.HTTPError as error:
                     answer = error
                 with answer:
@@ -242,7 +242,7 @@ def offline_runs(folder: Path) -> dict[str, list[Any]]:
 
     found: dict[str, list[Any]] = {}
     for path in sorted(folder.rglob("*.wandb")):
-        deadline = time.monotonic() + 30  # a process of W&B's own writes the file, on a busy machine a moment later
+        deadline = time.monotonic() + 120  # a process of W&B's own writes the file, on a busy machine a moment later
         while True:
             records = [wandb_internal_pb2.Record.FromString(data) for data in log_records(path.read_bytes())]
             if any(record.HasField("exit") for record in records) or time.monotonic() > deadline:
@@ -391,7 +391,7 @@ def asked_of(url: str, what: str, content: dict[str, Any]) -> dict[str, Any]:
         f"{url}/data/plugin/hparams/{what}", json.dumps(content).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             found: dict[str, Any] = json.loads(answer.read())
             return found
     except urllib.error.HTTPError:  # before it has read any events

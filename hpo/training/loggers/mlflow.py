@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MLflow"]
 
-STATUSES: Mapping[Status | None, str] = {"interrupted": "KILLED", "diverged": "FAILED", None: "FAILED"}
+STATUSES: Mapping[Status | None, str] = {
+    "interrupted": "KILLED",
+    "paused": "KILLED",
+    "diverged": "FAILED",
+    None: "FAILED",
+}
 TRIAL = "hpo.trial"  # the tag that a trial's run is found by
 # A server that has gone is tried for seconds, not for MLflow's minutes: a study ends no later for it.
 RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}

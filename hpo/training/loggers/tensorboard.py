@@ -73,8 +73,8 @@ class TensorBoard(Callback):
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
-        """Write whether the trial succeeded; one that was interrupted has not ended."""
-        if outcome.status != "interrupted":
+        """Write whether the trial succeeded; one that was interrupted or paused has not ended."""
+        if outcome.status not in ("interrupted", "paused"):
             self._append(member, {"summary": {"value": [_session_end(outcome.status)]}})
 
     def _append(self, member: Member, fields: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ class Cluster:
     def stop(self) -> None:
         for mark, process in reversed(self._nodes):
             self.kill(mark.removesuffix(f"-{self.address}"))
-            process.wait(30)
+            process.wait(120)
 
 
 def marked(mark: bytes) -> list[int]:

@@ -1,0 +1,32 @@
+"""Paused trials: WAITING ones that no worker claims before a pruner promotes them."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.storage.cache import copy_trial
+from hpo.storage.stored_values import PAUSED, is_whole
+
+__all__ = ["find_best", "paused_epoch", "show_pruned"]
+
+
+def paused_epoch(trial: FrozenTrial) -> int | None:
+    """Return the epoch after which a trial is paused, -1 where that cannot be read; None if it is not paused."""
+    if trial.state != TrialState.WAITING or PAUSED not in trial.system_attrs:
+        return None
+    epoch = trial.system_attrs[PAUSED]
+    return epoch if is_whole(epoch) else -1
+
+
+def find_best(trial: FrozenTrial, *, maximize: bool) -> float | None:
+    """Return the best value that a trial has reported, which is its value if it ends; None if it has none."""
+    return (max if maximize else min)(trial.intermediate_values.values(), default=None)
+
+
+def show_pruned(trial: FrozenTrial, *, maximize: bool) -> FrozenTrial:
+    """Return a paused trial as PRUNED with its value, as samplers are to see it; any other as it is."""
+    if paused_epoch(trial) is None:
+        return trial
+    shown, best = copy_trial(trial), find_best(trial, maximize=maximize)
+    shown.state, shown.values = TrialState.PRUNED, None if best is None else [best]
+    return shown
