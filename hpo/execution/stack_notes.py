@@ -8,11 +8,11 @@ from hpo.config import registry
 from hpo.config.cohort_key import used_values
 from hpo.config.trial_config import TrialConfig
 from hpo.study import Study
-from hpo.study.stack_notes import StackNote, read_stack_notes, write_stack_note
+from hpo.study.operations.stack_notes import StackNote, read_stack_notes, write_stack_note
 from hpo.training.callbacks import Callback
-from hpo.training.member import Member
+from hpo.training.member import Member, Metrics
 
-__all__ = ["StackNotes"]
+__all__ = ["StackNotes", "shape_values"]
 
 log = logging.getLogger("hpo.execution.worker")
 
@@ -28,35 +28,30 @@ class StackNotes(Callback):
         self._study = study
         self._known: dict[str, StackNote] | None = None
 
-    def on_start(self, member: Member) -> None:
-        """Note the size of a stack."""
-        if member.stack > 1:
-            self._note(
-                member.config, StackNote.of(self._name(member.config), _shape(member.config), member.stack, None)
-            )
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:  # noqa: ARG002
+        """Note the size of a stack, after the first epoch of an attempt."""
+        if member.stack > 1 and len(member.history) == member.resumed_from + 1:
+            self._note(member.config, member.stack, None)
 
-    def note_alone(self, config: TrialConfig, why: str) -> None:
-        """Note why a configuration is trained alone."""
-        self._note(config, StackNote.of(self._name(config), _shape(config), 1, why))
+    def note_check(self, config: TrialConfig, why: str | None) -> None:
+        """Note why a configuration is trained alone, or that it can be stacked."""
+        self._note(config, 1, why)
 
-    @staticmethod
-    def _name(config: TrialConfig) -> str:
-        return str(config.model)
-
-    def _note(self, config: TrialConfig, note: StackNote) -> None:
+    def _note(self, config: TrialConfig, at_once: int, why: str | None) -> None:
         if registry.models.get(config.model).builtin:
             return
         if self._known is None:
             self._known = {each.key: each for each in read_stack_notes(self._study)}
+        note = StackNote.of(str(config.model), shape_values(config), at_once, why)
         before = self._known.get(note.key)
         if before is not None and before.at_once >= note.at_once and before.why == note.why:
             return
-        if note.why is not None:
-            log.info("model %s is trained alone: %s", note.model, note.why)
+        if why is not None:
+            log.info("model %s is trained one at a time: %s", note.model, why)
         if write_stack_note(self._study, note, len(self._known)):
             self._known[note.key] = note
 
 
-def _shape(config: TrialConfig) -> dict[str, object]:
+def shape_values(config: TrialConfig) -> dict[str, object]:
     """Return the values that may decide the shapes of a model: all that it uses but real numbers."""
     return {name: value for name, value in used_values(config).items() if not isinstance(value, float)}

@@ -12,7 +12,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.cohort_run import CohortRun
 from hpo.training.data import Data
-from hpo.training.loop_run import run_loop
+from hpo.training.loop_run import LoopTrial, run_loop
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
@@ -72,7 +72,7 @@ def train(
     settings = settings or TrainSettings()
     trials = _make_trials(configs, data, checkpoints, links)
     loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
-    results = {trial.number: _train_loop(trial, settings) for trial in loops}
+    results = _train_loops(loops, settings) if loops else {}
     if others := [trial for trial in trials if trial.number not in results]:
         results |= _train_cohort(others, settings)
     return [results[number] for number in range(len(configs))]
@@ -105,13 +105,25 @@ def _make_trials(
     return [TrialSpec(number, *row) for number, row in enumerate(zip(*columns, strict=True))]
 
 
-def _train_loop(trial: TrialSpec, settings: TrainSettings) -> TrainResult:
-    """Train with a loop of the user's own."""
-    # It records no steps; the checkpoint's fingerprint is the same with and without.
+def _train_loops(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[int, TrainResult]:
+    """Train with loops of the user's own, one call after the other; return the results by the trials' numbers."""
+    # They record no steps; the checkpoint's fingerprint is the same with and without.
     own = replace(settings, record_steps=False)
-    file = _checkpoint_file(trial, own)
-    with contain_user_code(trial.data.device), translate_memory_errors():
-        return run_loop(trial.config, trial.number, trial.data, own, file, trial.link)
+    results: dict[int, TrainResult] = {}
+    calls: dict[object, list[LoopTrial]] = {}
+    with translate_memory_errors():
+        for trial in trials:
+            file = _checkpoint_file(trial, own)
+            checkpoint = None if file is None else file.load()
+            key = stack_key(trial.config)
+            together = trial.number if key is None else (key, checkpoint.epoch if checkpoint else 1, id(trial.data))
+            made = LoopTrial(trial.number, trial.config, trial.data, file, checkpoint, trial.link)
+            calls.setdefault(together, []).append(made)
+    for group in calls.values():
+        with contain_user_code(group[0].data.device), translate_memory_errors():
+            found = run_loop(group, own)
+        results |= {trial.number: result for trial, result in zip(group, found, strict=True)}
+    return results
 
 
 def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[int, TrainResult]:

@@ -104,6 +104,7 @@ class Given:
 
 
 _present = threading.local()
+_warn_of_fallbacks: Callable[[bool], None] = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
 
 
 def _draws() -> Draws | Given | None:
@@ -126,11 +127,11 @@ def member_functions(draws: Draws | Given) -> Iterator[None]:
     for name, function in RECURRENCES.items():
         setattr(_VF, name, function)
     torch.backends.mha.set_fastpath_enabled(False)
-    functorch._set_vmap_fallback_warning_enabled(False)  # where a function has no rule, its slowness is measured
+    _warn_of_fallbacks(False)  # where a function has no rule, its slowness is measured
     try:
         yield
     finally:
-        functorch._set_vmap_fallback_warning_enabled(True)
+        _warn_of_fallbacks(True)
         torch.backends.mha.set_fastpath_enabled(fast)
         for name in names:
             setattr(F, name, ORIGINALS[name])
@@ -253,7 +254,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: f
     """Compute attention, with members as further samples."""
     own = (each.flatten(0, 1) for each in (query, key, value))
     outputs: Tensor = ORIGINALS["scaled_dot_product_attention"](*own, is_causal=is_causal, scale=scale)
-    return outputs.unflatten(0, query.shape[:2])  # type: ignore[no-untyped-call]
+    return outputs.view(*query.shape[:2], *outputs.shape[1:])
 
 
 def _attention(

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from hpo.training.optimizers import weight_layers
 from hpo.training.stacked.member_functions import Draws, Share, member_functions
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.structure import share_name
 
-__all__ = ["StackedModules"]
+__all__ = ["SerialModules", "StackedModules"]
 
 
 class Place(NamedTuple):
@@ -120,17 +120,24 @@ class StackedModules:
         samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape)
         if self._template.training != train:
             self._template.train(train)
-        tensors = {**self._leaves, **self._buffers, **self._shared}
-        dims = {name: None if name in self._shared else 0 for name in tensors}
-        compute: Callable[..., Any] = vmap(self._compute_member, (dims, 0, 0 if own else None), randomness="error")
-        with torch.set_grad_enabled(train), member_functions(self.draws), self._autocast():
-            outputs, changed = compute(tensors, self._shares, samples)
-        for name, buffer in changed.items():
-            self._buffers[name].copy_(buffer.detach())
+        with torch.set_grad_enabled(train), self._autocast():
+            outputs = self._compute(samples, own=own)
         outputs = outputs.to(self.output.dtype)
         self._outputs = outputs if train else None
         detached: Tensor = outputs.detach().mT
         return detached
+
+    def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
+        """Return the outputs of all members, (members, n, outputs)."""
+        tensors = {**self._leaves, **self._buffers, **self._shared}
+        dims = {name: None if name in self._shared else 0 for name in tensors}
+        compute: Callable[..., Any] = vmap(self._compute_member, (dims, 0, 0 if own else None), randomness="error")
+        with member_functions(self.draws):
+            outputs: Tensor
+            outputs, changed = compute(tensors, self._shares, samples)
+        for name, buffer in changed.items():
+            self._buffers[name].copy_(buffer.detach())
+        return outputs
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:
@@ -181,6 +188,33 @@ class StackedModules:
             part = tensors[group].detach()[members, 0, start : start + shape.numel()]
             parts[name] = part.view(*part.shape[:-1], *shape)
         return parts
+
+
+class SerialModules(StackedModules):
+    """Modules that are computed one after the other, with the interface of a stack: what cannot be stacked.
+
+    Args:
+        modules: the members, of equal structure; they are kept, and in use from now on.
+        shape, device, by_layer, precision: as `StackedModules` has them.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], shape: tuple[int, ...], device: torch.device, **settings: Any
+    ) -> None:
+        super().__init__(modules, shape, device, **settings)
+        self._members = [module.to(device) for module in modules]
+
+    def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
+        outputs = []
+        for index, module in enumerate(self._members):
+            module.train(self._template.training)
+            tensors = {name: leaf[index] for name, leaf in self._leaves.items()}
+            tensors |= {name: buffer[index] for name, buffer in self._buffers.items()}
+            outputs.append(functional_call(module, tensors, (samples[index] if own else samples,)))
+            for name, before in self._buffers.items():
+                if tensors[name] is not before:
+                    before[index].copy_(tensors[name].detach())
+        return torch.stack(outputs)
 
 
 def _find_places(module: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> dict[str, Place]:

@@ -110,7 +110,7 @@ def _describe(notes: Sequence[StackNote]) -> str:
     if stacked:
         most = max(note.at_once for note in stacked)
         where = "" if len(stacked) == len(notes) else _list_values(stacked, apart)
-        lines.append(f"stacked{where}, up to {most} at a time")
+        lines.append(f"stacked{where}, up to {most} at a time" if most > 1 else f"can be stacked{where}, no two were")
     for why in {note.why: 0 for note in notes if note.why is not None}:
         alone = [note for note in notes if note.why == why]
         where = "" if len(alone) == len(notes) else _list_values(alone, apart)
