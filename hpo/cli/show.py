@@ -46,14 +46,16 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.data.results import read_results, shown_front, study_summary
     from hpo.study.files.study_files import list_local_weights
+    from hpo.study.operations.stack_notes import describe_stacks, read_stack_notes
     from hpo.study.operations.worker_status import format_trial_numbers
 
     study = load_study(name, storage, imports)
     results = read_results(study)
     summary = study_summary(results)
     summary["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
+    notes = read_stack_notes(study)
     if style == "json":
-        print_json(summary)
+        print_json({**summary, "stacks": [note.model_dump(mode="json") for note in notes]})
         return
     from hpo.space import ExtendedSpace
     from hpo.study.input.preview import format_learned_preview, format_preview
@@ -68,6 +70,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     front = shown_front(results) if summary["front"] else []
     tables = {"front": front, "workers": workers, "failed": summary["failed"]}
     summary["work"] = results.work.text if results.work else None
+    if notes:
+        summary["models"] = describe_stacks(notes)
     if not study.definition.configured and summary["best"]:
         summary["best"]["steps"] = summary["best"].pop("epochs_done")
     if summary["best"] and summary["baseline"] and summary["best"]["number"] == summary["baseline"]["number"]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from optuna.trial import TrialState
 
+from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.execution.cohort_claims import CohortClaimer, CohortSize
 from hpo.execution.study_callback import RunningTrial
@@ -28,6 +29,7 @@ T = TypeVar("T")
 log = logging.getLogger("hpo.execution.worker")
 MAX_COHORT = 256  # trials, however small
 DRAWS = 256  # from the space, for the measurement of mixed cohorts
+LOOPS = 16  # trials that one call of a training loop of the user's own stacks: its steps cannot be measured
 ALONE = CohortSize(1)
 
 
@@ -75,6 +77,8 @@ class CohortSizes:
 
     def _measure_fixed(self, first: RunningTrial) -> int:
         """Return how many trials the device trains efficiently, measured once for each kind of model."""
+        if registry.models.get(first.config.model).loop:
+            return LOOPS
         like = self._claimer.like(first.config)
         if like not in self._measured:
             configs = self._claimer.candidate_configs(first.claim, first.config)
@@ -126,6 +130,8 @@ class CohortSizes:
 
     def _count_fitting(self, first: TrialConfig) -> int:
         """Return how many random configurations fit into the device's memory."""
+        if registry.models.get(first.model).loop:
+            return LOOPS
         if self._fitting is None:
             found = self._try(lambda: count_fitting([first, *self._draw()], self._data.get(first)), 1)
             self._fitting = max(1, min(found, MAX_COHORT))
@@ -133,6 +139,8 @@ class CohortSizes:
 
     def _measure_speeds(self, first: TrialConfig) -> Mapping[int, float]:
         """Return the speeds of cohorts of random configurations against one at a time, by their size."""
+        if registry.models.get(first.model).loop:
+            return {1: 1.0}  # its own steps cannot be measured
         if self._speeds is None:
             study = self._study
             workers = max(1, sum(not worker.gone for worker in study.storage.read_workers(study.id)))

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
+from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
 from hpo.execution.cohort_claims import CohortClaimer, may_stack
 from hpo.execution.cohort_sizes import CohortSizes
+from hpo.execution.stack_notes import StackNotes, shape_values
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
 from hpo.execution.trial_links import make_link
@@ -26,6 +28,7 @@ from hpo.training.loop import train
 from hpo.training.member import TrainResult
 from hpo.training.memory import release_memory
 from hpo.training.settings import TrainSettings
+from hpo.training.stacked.check import why_alone
 from hpo.utils.text import first_line, summarize_error
 
 __all__ = ["CohortTrainer"]
@@ -46,6 +49,8 @@ class CohortTrainer:
         self._claimer = CohortClaimer(context.study, self._may_stack, self._likeness)
         self._sizes = CohortSizes(context, data, self._claimer, self._may_stack)
         self._samples: tuple[tuple[int, ...], int] | None = None
+        self._stackable: dict[Hashable, bool] = {}
+        self._notes = StackNotes(context.study)
         self._folder_missed = False
 
     def run(self, claim: ClaimedTrial) -> None:
@@ -60,14 +65,18 @@ class CohortTrainer:
     # Claiming.
 
     def claim_cohorts(self, claim: ClaimedTrial) -> list[list[RunningTrial]]:
-        """Claim the rest of a trial's cohort; a loop of the user's own, if the sampler chose one, is a cohort alone."""
+        """Claim the rest of a trial's cohort; trials of a loop of the user's own, if the sampler chose one, are
+        apart.
+        """
         first = self._start(claim)
         if first is None:
             return []
         trials = [first, *filter(None, map(self._start, self._claim_more(first)))]
-        loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
-        others = [trial for trial in trials if trial not in loops]
-        return [*([others] if others else []), *([loop] for loop in loops)]
+        cohorts: dict[Hashable, list[RunningTrial]] = {}
+        for trial in trials:
+            loop = registry.models.get(trial.config.model).loop
+            cohorts.setdefault((stack_key(trial.config) or trial.claim.number) if loop else None, []).append(trial)
+        return list(cohorts.values())
 
     def _start(self, claim: ClaimedTrial) -> RunningTrial | None:
         """Sample the parameters of a claimed trial; None after an error, which is told."""
@@ -86,8 +95,6 @@ class CohortTrainer:
         context = self.context
         if context.options.cohort == 1 or "train_seconds" in context.study.definition.metrics:
             return []  # only a trial that is trained alone has a time of its own
-        if registry.models.get(first.config.model).loop:
-            return []  # a user's own loop trains one trial
         size = self._sizes.choose(first)
         with context.work.measure("storage"):
             try:
@@ -103,8 +110,30 @@ class CohortTrainer:
         return claims
 
     def _may_stack(self, config: TrialConfig) -> bool:
-        """Return whether a configuration's model can be one of a stack."""
-        return may_stack(config)
+        """Return whether a configuration's model can be one of a stack; of the user's own models the first is checked.
+
+        Real numbers, such as the share of a dropout, are taken to decide nothing: training looks at every module.
+        """
+        entry = registry.models.get(config.model)
+        if entry.builtin or not may_stack(config):
+            return may_stack(config)
+        key = config.model, config.batch_size, *shape_values(config).items()
+        if key not in self._stackable:
+            self._stackable[key] = entry.loop or self._check(config)
+        return self._stackable[key]
+
+    def _check(self, config: TrialConfig) -> bool:
+        """Check a model of the user's own, and note what is found."""
+        try:
+            with self.context.work.measure("training"):
+                why = why_alone(config, self.data.get(config))
+        except INFRASTRUCTURE_ERRORS:
+            raise
+        except Exception as error:  # training the trial will raise it again, and fail the trial
+            log.warning("model %s is trained alone, for it could not be checked: %s", config.model, first_line(error))
+            return False
+        self._notes.note_check(config, why)
+        return why is None
 
     def _likeness(self, config: TrialConfig) -> Hashable:
         """Return a key that is equal for configurations that stack well; see `hpo.training.cohort_size.likeness`."""
@@ -182,7 +211,7 @@ class CohortTrainer:
         work.cohorts += 1
         work.members += len(trials)
         try:
-            results = self._run_training(trials, [study_callback, *loggers], should_stop)
+            results = self._run_training(trials, [study_callback, self._notes, *loggers], should_stop)
             for trial, result in zip(trials, results, strict=True):
                 study_callback.finish(trial, result)
         finally:

@@ -13,11 +13,12 @@ from hpo.config.cohort_key import stack_key
 from hpo.config.model_size import count_units, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
-from hpo.training.learner import EVALUATION_BATCH
+from hpo.training.learner import EVALUATION_BATCH, Learner
 from hpo.training.member import Member
 from hpo.training.models import build_model, parameter_count
 from hpo.training.process_state import contain_user_code
-from hpo.training.stacked.learner import BLOCK, CLASS, StackedLearner
+from hpo.training.stack_run import make_learner
+from hpo.training.stacked.learner import BLOCK, CLASS
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.utils.memory import free_memory
 
@@ -153,12 +154,11 @@ def _seconds_per_epoch(configs: Sequence[TrialConfig], data: Data, clock: Callab
     )
 
 
-def _make_learner(configs: Sequence[TrialConfig], data: Data) -> StackedLearner:
-    members = [Member(config, number) for number, config in enumerate(configs)]
-    return StackedLearner(members, data.shape, data.classes, data.device)
+def _make_learner(configs: Sequence[TrialConfig], data: Data) -> Learner:
+    return make_learner([Member(config, number) for number, config in enumerate(configs)], data)
 
 
-def _seconds_per_step(learner: StackedLearner, batch_size: int, data: Data, clock: Callable[[], float]) -> float:
+def _seconds_per_step(learner: Learner, batch_size: int, data: Data, clock: Callable[[], float]) -> float:
     """Return the seconds of a step of all models, from the fastest of three blocks: the first warms up the machine."""
     batch = next(data.batches(batch_size, 1))
     blocks: list[float] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -15,6 +15,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError, RunError, find_closest
 from hpo.training.data import Data, epoch_seed
+from hpo.training.loop_stack import Stack
 from hpo.training.member import State
 
 if TYPE_CHECKING:
@@ -179,6 +180,46 @@ class Trial:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
         if run.member.stopped == "paused":
             self.save({name: part.state_dict() for name, part in parts.items()})
+
+    def stack(self, build: Callable[[TrialConfig], nn.Module]) -> Stack:
+        """Build the models of all trials that this call of the loop trains, to train them at once.
+
+        ```python
+        @hpo.training_loop("mine", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+        def mine(trial: hpo.Trial) -> None:
+            data = trial.data
+            stack = trial.stack(lambda config: build(config, data.classes))
+            for epoch in stack.epochs():
+                for x, y in data.batches(trial.config.batch_size, epoch):
+                    losses = stack.step(x, y, F.cross_entropy)
+                outputs = stack.predict(data.x_val)  # (trials, n, classes)
+                stack.report(train_loss=losses, val_accuracy=(outputs.argmax(2) == data.y_val).float().mean(1))
+        ```
+
+        Args:
+            build: makes the model of a configuration; torch is seeded by the configuration's seed before each.
+
+        Raises:
+            RunError: the loop is not registered with `stack=True`, or has no parameter `epochs`.
+        """
+        name = self.config.model
+        if not registry.models.get(name).stack:
+            raise RunError(f"objective '{name}': trial.stack needs @hpo.training_loop('{name}', …, stack=True)")
+        if "epochs" not in self.config.effective():
+            raise RunError(f"objective '{name}': trial.stack needs the parameter; add uses=['epochs', …]")
+        runs = self._run.peers
+        trials = [self if run is self._run else Trial(run) for run in runs]
+        modules = []
+        for run in runs:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(run.member.config.seed)
+                module = build(run.member.config)
+            if not isinstance(module, nn.Module):
+                raise RunError(
+                    f"objective '{name}': trial.stack(build): build returned no nn.Module but {type(module).__name__}"
+                )
+            modules.append(module)
+        return Stack(runs, trials, modules)
 
     # As Optuna's trial has them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpo.config import registry
@@ -12,12 +12,14 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
 from hpo.training.cohort_run import CohortRun
 from hpo.training.data import Data
-from hpo.training.loop_run import run_loop
+from hpo.training.loop_run import LoopTrial, run_loop
 from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
 from hpo.training.stack_run import StackRun, data_key
+from hpo.training.stacked.check import find_structure, why_alone
+from hpo.training.stacked.learner import is_stacked
 from hpo.training.suggestions import TrialLink
 
 __all__ = ["train"]
@@ -70,7 +72,7 @@ def train(
     settings = settings or TrainSettings()
     trials = _make_trials(configs, data, checkpoints, links)
     loops = [trial for trial in trials if registry.models.get(trial.config.model).loop]
-    results = {trial.number: _train_loop(trial, settings) for trial in loops}
+    results = _train_loops(loops, settings) if loops else {}
     if others := [trial for trial in trials if trial.number not in results]:
         results |= _train_cohort(others, settings)
     return [results[number] for number in range(len(configs))]
@@ -103,13 +105,25 @@ def _make_trials(
     return [TrialSpec(number, *row) for number, row in enumerate(zip(*columns, strict=True))]
 
 
-def _train_loop(trial: TrialSpec, settings: TrainSettings) -> TrainResult:
-    """Train with a loop of the user's own."""
-    # It records no steps; the checkpoint's fingerprint is the same with and without.
+def _train_loops(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[int, TrainResult]:
+    """Train with loops of the user's own, one call after the other; return the results by the trials' numbers."""
+    # They record no steps; the checkpoint's fingerprint is the same with and without.
     own = replace(settings, record_steps=False)
-    file = _checkpoint_file(trial, own)
-    with contain_user_code(trial.data.device), translate_memory_errors():
-        return run_loop(trial.config, trial.number, trial.data, own, file, trial.link)
+    results: dict[int, TrainResult] = {}
+    calls: dict[object, list[LoopTrial]] = {}
+    with translate_memory_errors():
+        for trial in trials:
+            file = _checkpoint_file(trial, own)
+            checkpoint = None if file is None else file.load()
+            key = stack_key(trial.config)
+            together = trial.number if key is None else (key, checkpoint.epoch if checkpoint else 1, id(trial.data))
+            made = LoopTrial(trial.number, trial.config, trial.data, file, checkpoint, trial.link)
+            calls.setdefault(together, []).append(made)
+    for group in calls.values():
+        with contain_user_code(group[0].data.device), translate_memory_errors():
+            found = run_loop(group, own)
+        results |= {trial.number: result for trial, result in zip(group, found, strict=True)}
+    return results
 
 
 def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[int, TrainResult]:
@@ -163,4 +177,26 @@ def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Ch
         if (models := stack_key(trial.config)) is not None:
             key = models, data_key(trial.data, trial.config.batch_size)
         stacks.setdefault((key, start), []).append(trial)
-    return list(stacks.values())
+    return [part for group in stacks.values() for part in _split_own_models(group, checkpoints)]
+
+
+def _split_own_models(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> Iterable[list[TrialSpec]]:
+    """Return trials of one stack as they are; those of a model of the user's own by what their modules can."""
+    first = trials[0].config
+    if stack_key(first) is None or registry.models.get(first.model).builtin:
+        return [trials]
+    several = len({(run_key(trial.config), id(trial.data)) for trial in trials}) > 1
+    parts: dict[object, list[TrialSpec]] = {}
+    for trial in trials:
+        parts.setdefault(_own_model_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
+    return parts.values()
+
+
+def _own_model_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
+    """Return a key that is equal for trials of one stack; how one has begun it goes on, for the states differ."""
+    alone = run_key(trial.config), id(trial.data)
+    if checkpoint is not None and not is_stacked(checkpoint.learner):
+        return alone
+    if checkpoint is None and (not several or why_alone(trial.config, trial.data) is not None):
+        return alone
+    return find_structure(trial.config, trial.data)

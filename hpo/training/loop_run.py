@@ -6,7 +6,8 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.training.suggestions import Suggestions, TrialLink
 from hpo.utils.text import first_line
 
-__all__ = ["LoopInterrupted", "LoopRun", "run_loop"]
+__all__ = ["LoopInterrupted", "LoopRun", "LoopTrial", "run_loop"]
 
 log = logging.getLogger("hpo.training")
 # Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
@@ -58,6 +59,7 @@ class LoopRun:
         suggestions: answers to what the loop asks for beside its configuration.
         started_at: when the trial began.
         user_attrs: the trial's attributes.
+        peers: the runs that one call of the loop trains, this one first.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class LoopRun:
         self._settings = settings
         self._objectives = tuple(settings.objectives) or (settings.monitor or "value",)
         self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
+        self.peers: Sequence[LoopRun] = (self,)
         self._model: nn.Module | None = None
+        self._read_weights: Callable[[], Weights] | None = None
         self._verified = False
         self._repeated = False  # whether a repeated step has been logged
         self._asks = False  # whether the loop asks if it should stop, or leaves that to its reports
@@ -123,6 +127,10 @@ class LoopRun:
         """Count the model's parameters and keep its best weights; see `Trial.keep`."""
         self._model = model
         self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+
+    def keep_weights(self, read: Callable[[], Weights]) -> None:
+        """Keep the best weights of a model in a stack, which `read` returns as they are at present."""
+        self._read_weights = read
 
     def load_parts(self, parts: Mapping[str, Stateful]) -> None:
         """Load each part's state from the checkpoint, where there is one."""
@@ -236,23 +244,29 @@ class LoopRun:
         return monitors[0] if monitors else ("epoch", "maximize")
 
     def _weights(self) -> Weights:
+        if self._read_weights is not None:
+            return self._read_weights()
         state = {} if self._model is None else self._model.state_dict()
         return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
 
     def _update_seconds(self) -> None:
         self.member.seconds = self._seconds_before + time.perf_counter() - self._since
 
-    def train(self) -> TrainResult:
-        """Call the loop, and return the result."""
-        member = self.member
-        for callback in self._settings.callbacks:
-            callback.on_start(member)
-        if not self.stopped:
+    def train(self) -> list[TrainResult]:
+        """Call the loop, and return the results of all that it trains."""
+        for run in self.peers:
+            for callback in self._settings.callbacks:
+                callback.on_start(run.member)
+        self.peers = [run for run in self.peers if not run.stopped or run is self]
+        if not all(run.stopped for run in self.peers):
             self._call()
-        member.stop("completed")
-        result = TrainResult.of(member, self._model)
+        return [run._end() for run in self.peers]
+
+    def _end(self) -> TrainResult:
+        self.member.stop("completed")
+        result = TrainResult.of(self.member, self._model)
         for callback in self._settings.callbacks:
-            callback.on_end(member, result)
+            callback.on_end(self.member, result)
         return result
 
     def _call(self) -> None:
@@ -266,15 +280,17 @@ class LoopRun:
             if not _is_pruned(error):
                 raise
             self._prune()
-        if member.stopped == "paused" and self.saved < len(member.history):
-            member.stopped = "pruned"  # the loop has left before `Trial.epochs` could save what it would go on from
         if member.stopped == "pruned" and self._told_to_prune:
             self._settle("last report")
         elif returned is not None and member.stopped in COMPLETE:
+            if len(self.peers) > 1:
+                raise RunError(
+                    f"objective '{member.config.model}': a loop with stack=True returned a value; report those of each trial"
+                )
             self._take(read_returned(member.config.model, returned, self._objectives))
-        if not member.history and not self.stopped:
-            name = member.config.model
-            raise RunError(f"objective '{name}': it reported nothing; call trial.report(…) after each epoch")
+        for run in self.peers:
+            if not run.member.history and not run.stopped:
+                raise RunError(f"objective '{member.config.model}': {_missing(len(self.peers))}")
 
     def _prune(self) -> None:
         """End the trial as pruned, unless it has ended as something else that is no result."""
@@ -306,37 +322,57 @@ class LoopRun:
             member.best_epoch, member.best_weights = int(member.history[-1]["epoch"]), self._weights()
 
 
+def _missing(peers: int) -> str:
+    """Return what a loop has not done that has reported nothing of a trial."""
+    if peers > 1:
+        return "it reported nothing of some trials; with stack=True, train what trial.stack(…) returns"
+    return "it reported nothing; call trial.report(…) after each epoch"
+
+
 def _is_pruned(error: Exception) -> bool:
     """Return whether an error is `optuna.TrialPruned`. Whoever raised it has imported it; training does without it."""
     optuna = sys.modules.get("optuna")
     return optuna is not None and isinstance(error, optuna.TrialPruned)
 
 
-def run_loop(
-    config: TrialConfig,
-    number: int,
-    data: Data,
-    settings: TrainSettings,
-    file: CheckpointFile | None,
-    link: TrialLink | None = None,
-) -> TrainResult:
-    """Train a configuration with the user's loop that it names as its model.
+def run_loop(trials: Sequence[LoopTrial], settings: TrainSettings) -> list[TrainResult]:
+    """Train configurations with the user's loop that they name as their model, in one call.
 
     Args:
-        config: the configuration.
-        number: its position among those that `hpo.training.loop.train` was given.
-        data: the study's data set, on the device.
+        trials: one; or several of a loop that stacks, which begin at the same epoch.
         settings: see `hpo.training.loop.train`.
-        file: the trial's checkpoints; None for none.
-        link: its link to the study; None without one.
 
     Raises:
-        CheckpointError: the checkpoint to begin from is missing, damaged or another trial's.
+        CheckpointError: the checkpoint to begin from is another model's.
         RunError: the loop reports nothing, or something other than numbers.
     """
-    checkpoint = None if file is None else file.load()
-    torch.manual_seed(config.seed)
+    torch.manual_seed(trials[0].config.seed)
     with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
-        folder = Path(temporary) if file is None else file.folder
-        member = Member(config, number)
-        return LoopRun(member, data, settings, file, checkpoint, folder, link or TrialLink()).train()
+        runs = []
+        for trial in trials:
+            folder = Path(temporary) / str(trial.number) if trial.file is None else trial.file.folder
+            member, link = Member(trial.config, trial.number), trial.link or TrialLink()
+            runs.append(LoopRun(member, trial.data, settings, trial.file, trial.checkpoint, folder, link))
+        runs[0].peers = runs
+        return runs[0].train()
+
+
+@dataclass(frozen=True)
+class LoopTrial:
+    """Trial that a loop trains.
+
+    Attributes:
+        number: its position among those that `hpo.training.loop.train` was given.
+        config: its configuration.
+        data: of the study, on the device.
+        file: its checkpoints; None for none.
+        checkpoint: the one to begin from, if there is one.
+        link: its link to the study; None without one.
+    """
+
+    number: int
+    config: TrialConfig
+    data: Data
+    file: CheckpointFile | None
+    checkpoint: Checkpoint | None
+    link: TrialLink | None

@@ -41,6 +41,7 @@ class Member:
         cause: what was not finite, of a trial that diverged.
         origin: where its values come from; a loop of the user's own decides.
         returned: metrics that such a loop returned; they count before those of any epoch.
+        stack: how many models its stack began with.
         resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
         resumable: whether it may end as paused: a checkpoint is then written, from which it can go on.
     """
@@ -57,6 +58,7 @@ class Member:
     cause: str = ""
     origin: Origin = "best epoch"
     returned: Metrics = field(default_factory=dict)
+    stack: int = 1
     resumed_from: int = 0
     resumable: bool = False
 

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["Precision"]
+__all__ = ["Precision", "compute_type"]
+
+
+def compute_type(config: TrialConfig) -> torch.dtype | None:
+    """Return the type of a model's products as its `precision` says, where it uses that; None for its weights' own."""
+    name = str(config.effective().get("precision", "float32"))
+    found: torch.dtype | None = None if name == "float32" else getattr(torch, name)
+    return found
 
 
 class Precision:
@@ -26,10 +33,9 @@ class Precision:
     """
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
-        name = str(config.effective().get("precision", "float32"))
-        self._type = None if name == "float32" else getattr(torch, name)
+        self._type = compute_type(config)
         self._device = device.type
-        self._scaler = torch.amp.GradScaler(device.type) if name == "float16" else None
+        self._scaler = torch.amp.GradScaler(device.type) if self._type is torch.float16 else None
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:
         """Return the outputs for samples x (n, *shape), in float32."""

@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import torch
 
+from hpo.config import registry
 from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
@@ -19,7 +20,7 @@ from hpo.training.metrics import measure_metrics
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked.batches import Feed
-from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.learner import StackedLearner, is_stacked
 
 __all__ = ["StackRun", "data_key", "make_learner"]
 
@@ -63,7 +64,11 @@ class StackRun:
         self._files = files
         self._groups = _group_by_run(members, self._data)
         longest = [longest for longest, _ in self._groups.values()]
-        self._learner = self._make_learner(longest)
+        self._learner = self._make_learner(
+            longest, stacked=any(is_stacked(each.learner) for each in checkpoints.values())
+        )
+        for member in members:
+            member.stack = len(longest)
         for trained, group in self._groups.values():
             for member in group:
                 member.parameter_count = trained.parameter_count
@@ -93,7 +98,7 @@ class StackRun:
         member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
         member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
 
-    def _make_learner(self, members: Sequence[Member]) -> Learner:
+    def _make_learner(self, members: Sequence[Member], *, stacked: bool) -> Learner:
         """Return the learner of the members that have a model; see `make_learner`."""
         parts = self._parts(members)
         streams = {id(part): stream for stream, part in enumerate(parts)}
@@ -102,7 +107,8 @@ class StackRun:
             size = members[0].config.batch_size
             data = [self._data[member.number] for member in members]
             feeds = [Feed(streams[id(each)], each.last_batch(size)) for each in data]
-        return make_learner(members, parts[0], record_steps=self._settings.record_steps, feeds=feeds)
+        record_steps = self._settings.record_steps
+        return make_learner(members, parts[0], record_steps=record_steps, stacked=stacked, feeds=feeds)
 
     @property
     def live(self) -> list[Member]:
@@ -320,20 +326,30 @@ def data_key(data: Data, batch_size: int) -> tuple[object, ...]:
 
 
 def make_learner(
-    members: Sequence[Member], data: Data, *, record_steps: bool = False, feeds: Sequence[Feed] | None = None
+    members: Sequence[Member],
+    data: Data,
+    *,
+    record_steps: bool = False,
+    stacked: bool = False,
+    feeds: Sequence[Feed] | None = None,
 ) -> Learner:
     """Return the learner of a stack: its models stacked where they can be, else its only model.
+
+    One of the user's own models alone is faster as it is, unless its checkpoint is a stack's.
 
     Args:
         members: the stack.
         data: gives the shape of a sample, the number of classes and the device.
         record_steps: whether the learner will be asked for `step_losses`.
+        stacked: whether a state of a stack is to be loaded.
         feeds: of each member, where not all see the same batches.
 
     Raises:
         ConfigError: a model cannot take the data's samples.
     """
-    if stack_key(members[0].config) is None:
+    first = members[0].config
+    single = len(members) == 1 and not stacked and not registry.models.get(first.model).builtin
+    if single or stack_key(first) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps, feeds=feeds)
 

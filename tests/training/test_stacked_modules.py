@@ -18,8 +18,8 @@ from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.settings import TrainSettings
-from hpo.training.stacked import stack as stacked
 from hpo.training.stacked import noise as member_noise
+from hpo.training.stacked import stack as stacked
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.mlp import StackedMLP

@@ -7,6 +7,7 @@ stack is no faster, the model is trained alone.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -18,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.cohort_key import stack_key, why_unstackable
-from hpo.config.model_size import count_outputs
+from hpo.config.cohort_key import stack_key, used_values, why_unstackable
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import SampleShape
+from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member
 from hpo.training.memory import is_out_of_memory
 from hpo.training.models import build_model, parameter_count
+from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.member_functions import Given, member_functions
@@ -33,7 +34,7 @@ from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.structure import attributes_of, structure_of
 from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["Timing", "find_difference", "measure_gain", "why_alone", "why_modules_alone"]
+__all__ = ["Timing", "find_difference", "find_structure", "measure_gain", "why_alone", "why_modules_alone"]
 
 CLOSE = 1e-9  # of float64, as a share of the largest number
 SAMPLES = 16  # that are computed both ways
@@ -41,7 +42,9 @@ MEMBERS = 8  # that are measured
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
 LARGE = 4_000_000  # numbers of a model that keeps a processor busy on its own
 STEPS, ROUNDS, SECONDS = 4, 3, 1.0  # of a measurement
-_verdicts: dict[Hashable, str | None] = {}
+Clock = Callable[[], float]
+_verdicts: dict[Hashable, str | None] = {}  # by structure
+_by_values: dict[Hashable, str | None] = {}  # by the values that a module is built from
 
 
 @dataclass(frozen=True)
@@ -62,46 +65,46 @@ class Timing:
         return self.alone / self.stacked
 
 
-def why_alone(
-    config: TrialConfig,
-    shape: tuple[int, ...],
-    classes: int,
-    device: torch.device,
-    batch: tuple[Tensor, Tensor] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> str | None:
+def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> str | None:
     """Return in one phrase why a configuration is trained alone, or None if it is trained in stacks.
 
-    Own models are checked once for each structure, batch size and device.
+    Models of the user's own are checked and measured on the first batch, once for each structure, batch size and
+    device.
 
     Args:
         config: the configuration.
-        shape: of one sample.
-        classes: of the data.
-        device: where models are trained.
-        batch: the first samples (n, *shape) and their labels; random numbers without them.
-        clock: returns seconds that only grow.
+        data: prepared for it.
+        clock: returns seconds that only grow; by default of this process on a CPU, which others may be using too.
+
+    Raises:
+        ConfigError: the model cannot take the data's samples.
     """
     if stack_key(config) is None:
         return why_unstackable(config)
     entry = registry.models.get(config.model)
     if entry.builtin or entry.loop:  # ours are tested, and a loop's modules are checked where it builds them
         return None
-    first, second = (build_model(_with_seed(config, config.seed + i), shape, classes) for i in range(2))
-    if (found := _differing_part(first, second)) is not None:
-        return found
-    settings = config.model, config.batch_size, config.task, config.loss, config.effective().get("precision")
-    key = structure_of(first), settings, tuple(shape), classes, device
-    if key not in _verdicts:
-        x = _sample(shape) if batch is None else batch[0]
-        _verdicts[key] = why_modules_alone([first, second], x, shape) or _why_slower(
-            config, shape, classes, device, batch, clock
-        )
-    return _verdicts[key]
+    settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
+    values = (*used_values(config).items(), *settings)
+    if values not in _by_values:
+        first, second = (build_model(_with_seed(config, i), data.shape, data.classes) for i in range(2))
+        if (found := _differing_part(first, second)) is not None:
+            return found
+        key = structure_of(first), compute_type(config), settings
+        if key not in _verdicts:
+            x, y = _first_batch(config, data)
+            _verdicts[key] = why_modules_alone([first, second], x, data.shape) or _why_slower(config, data, x, y, clock)
+        _by_values[values] = _verdicts[key]
+    return _by_values[values]
 
 
-def _with_seed(config: TrialConfig, seed: int) -> TrialConfig:
-    return config.model_copy(update={"seed": seed % 2**32})
+def find_structure(config: TrialConfig, data: Data) -> Hashable:
+    """Return a key that is equal for configurations whose modules one stack can hold."""
+    return structure_of(build_model(config, data.shape, data.classes)), compute_type(config)
+
+
+def _with_seed(config: TrialConfig, index: int) -> TrialConfig:
+    return config.model_copy(update={"seed": (config.seed + index) % 2**32})
 
 
 def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
@@ -115,25 +118,18 @@ def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
             return f"its class {type(part).__name__} is made anew for each trial; define it at the top of its module"
         if other is None or type(part) is not type(other):
             break
-        for attribute, value in vars(part).items():
-            if attributes_of(part) != attributes_of(other) and not isinstance(value, nn.Module | Tensor | dict):
-                if _attribute(part, attribute) != _attribute(other, attribute):
-                    return f"{type(part).__name__}{place} holds a {type(value).__name__} of its own as {attribute}"
+        here, there = dict(attributes_of(part)), dict(attributes_of(other))
+        for attribute in [each for each in here if here[each] != there.get(each)]:
+            kind = type(getattr(part, attribute)).__name__
+            return f"{type(part).__name__}{place} holds a {kind} of its own as {attribute}"
     return "two models of one configuration are not built alike"
 
 
-def _attribute(part: nn.Module, name: str) -> Hashable:
-    return dict(attributes_of(part)).get(name)  # type: ignore[call-overload]
-
-
-def _sample(shape: tuple[int, ...]) -> Tensor:
-    """Return random samples; categories of a table are codes."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(SAMPLES, *shape, generator=generator)
-    categories = shape.categories if isinstance(shape, SampleShape) else ()
-    for place, count in enumerate(categories, start=-len(categories)):
-        x[:, place] = torch.randint(count, (SAMPLES,), generator=generator)
-    return x
+def _first_batch(config: TrialConfig, data: Data) -> tuple[Tensor, Tensor]:
+    """Return samples (batch_size, *shape) and their labels, from validation where the data set gives batches."""
+    x, y = (data.x_val, data.y_val) if data.streams else (data.x_train, data.y_train)
+    places = torch.arange(config.batch_size, device=x.device) % len(x)
+    return x[places], y[places]
 
 
 @contain_user_code()
@@ -217,8 +213,7 @@ class _Generators:
 
     @staticmethod
     def _states() -> tuple[object, ...]:
-        numbers = np.random.get_state()
-        return torch.get_rng_state().numpy().tobytes(), random.getstate(), numbers[1].tobytes(), numbers[2]  # type: ignore[union-attr]
+        return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor) -> str | None:
@@ -244,10 +239,10 @@ def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: 
         with torch.no_grad():
             for parameter in module.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.01 * parameter.grad
+                    parameter.sub_(0.01 * parameter.grad)
     with torch.no_grad():
-        for each, gradient in zip(stack.parameters, gradients, strict=True):
-            each -= 0.01 * gradient
+        for numbers, gradient in zip(stack.parameters, gradients, strict=True):
+            numbers.sub_(0.01 * gradient)
     return _compare_state(stack, modules, samples, flat, own=own)
 
 
@@ -268,6 +263,7 @@ def _compare_state(
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
+    found, wanted = found.detach(), wanted.detach()
     if found.shape != wanted.shape:
         return False
     bound = CLOSE * max(1.0, float(wanted.abs().max())) if wanted.numel() and wanted.is_floating_point() else 0
@@ -299,73 +295,48 @@ def _explain(error: Exception) -> str:
 # Measurement.
 
 
-def _why_slower(
-    config: TrialConfig,
-    shape: tuple[int, ...],
-    classes: int,
-    device: torch.device,
-    batch: tuple[Tensor, Tensor] | None,
-    clock: Callable[[], float],
-) -> str | None:
+def _why_slower(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Clock | None) -> str | None:
     """Return that a stack is no faster, where it is not."""
-    timing = measure_gain(config, shape, classes, device, batch, clock)
-    if timing is None:
-        return "one model is large enough to keep the processor busy"
-    if timing.gain >= GAIN:
-        return None
-    return f"a stack is {timing.gain:.1f} times as fast as one at a time here"
+    gains = []
+    for _ in range(2):  # a machine that is busy with something else may disturb one
+        if (timing := measure_gain(config, data, x, y, clock)) is None:
+            return "one model is large enough to keep the processor busy"
+        if timing.gain >= GAIN:
+            return None
+        gains.append(timing.gain)
+    return f"a stack is {max(gains):.1f} times as fast as one at a time here"
 
 
 @contain_user_code()
-def measure_gain(
-    config: TrialConfig,
-    shape: tuple[int, ...],
-    classes: int,
-    device: torch.device,
-    batch: tuple[Tensor, Tensor] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Timing | None:
-    """Measure a step alone and in a stack, in turns, the fastest of three each; None for a model too large to ask.
+def measure_gain(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Clock | None = None) -> Timing | None:
+    """Measure steps alone and in a stack, in turns, the fastest of three each; None for a model too large to ask.
 
-    See `why_alone` for the arguments.
+    Args:
+        config: of the model.
+        data: gives the shapes and the device.
+        x, y: a batch.
+        clock: see `why_alone`.
     """
-    x, y = _whole_batch(config, shape, classes, device, batch)
-    alone = ModuleLearner(Member(config), shape, classes, device)
-    count = parameter_count(alone.module)
-    if count > LARGE and device.type == "cpu":
+    clock = clock or (time.process_time if data.device.type == "cpu" else time.perf_counter)
+    alone = ModuleLearner(Member(config), data.shape, data.classes, data.device)
+    if parameter_count(alone.module) > LARGE and data.device.type == "cpu":
         return None
-    members = [Member(_with_seed(config, config.seed + index), index) for index in range(MEMBERS)]
-    stacked = StackedLearner(members, shape, classes, device)
-    best: dict[Learner, float] = {}
+    members = [Member(_with_seed(config, index), index) for index in range(MEMBERS)]
+    stacked = StackedLearner(members, data.shape, data.classes, data.device)
+    learners: tuple[Learner, Learner] = alone, stacked
+    best = [math.inf, math.inf]
     begun = clock()
-    for turn in range(1 + ROUNDS):  # the first warms up
-        for learner in (alone, stacked):
-            seconds = _seconds_per_step(learner, x, y, 1 if not turn else STEPS, clock) / len(learner.members)
-            best[learner] = seconds if turn < 2 else min(seconds, best[learner])
+    for turn in range(1 + ROUNDS):
+        for index, learner in enumerate(learners):
+            steps = STEPS if turn else 1  # the first warms up
+            seconds = _seconds_per_step(learner, x, y, steps, clock) / len(learner.members)
+            best[index] = min(best[index], seconds)
         if clock() - begun > SECONDS:
             break
-    return Timing(best[alone], best[stacked])
+    return Timing(*best)
 
 
-def _whole_batch(
-    config: TrialConfig,
-    shape: tuple[int, ...],
-    classes: int,
-    device: torch.device,
-    batch: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor]:
-    """Return a batch of the configuration's size, repeated from what there is."""
-    if batch is None:
-        x = _sample(shape)
-        columns = max(1, count_outputs(config, shape, classes))
-        y = torch.zeros(len(x), dtype=torch.int64) if config.task == "classification" else torch.zeros(len(x), columns)
-    else:
-        x, y = batch
-    places = torch.arange(config.batch_size, device=x.device) % len(x)
-    return x[places].to(device), y[places.to(y.device)].to(device)
-
-
-def _seconds_per_step(learner: Learner, x: Tensor, y: Tensor, steps: int, clock: Callable[[], float]) -> float:
+def _seconds_per_step(learner: Learner, x: Tensor, y: Tensor, steps: int, clock: Clock) -> float:
     learner.begin_epoch(steps * len(x), [[1e-6] * steps] * len(learner.members))
     begun = clock()
     for _ in range(steps):

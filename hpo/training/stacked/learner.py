@@ -16,6 +16,7 @@ from hpo.errors import ConfigError
 from hpo.training.learner import EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
+from hpo.training.precision import compute_type
 from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
 from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
 from hpo.training.stacked.mlp import Network
@@ -23,7 +24,7 @@ from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.stack import Model, Stack
 from hpo.training.stacked.structure import structure_of
 
-__all__ = ["StackedLearner"]
+__all__ = ["StackedLearner", "is_stacked"]
 
 # Steps that one stack does before the next stack's turn: its weights and its optimizer's state then stay in the
 # processor's cache.
@@ -34,6 +35,11 @@ SHARING = 8
 # Models whose widest layers are within the same this many units are padded to one size. The grid of 2,700's 50 widths,
 # depths and optimizers, per model and step at batch 4, 32 and 128: 95, 147 and 378 us; unpadded 118, 160 and 382.
 CLASS = 25
+
+
+def is_stacked(state: State) -> bool:
+    """Return whether a state is that of a member of a stack, and not of a module alone."""
+    return "slots" in state
 
 
 class StackedLearner:
@@ -66,12 +72,14 @@ class StackedLearner:
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
+        structures: dict[Hashable, int] = {}
         for member, feed in zip(members, feeds or [None] * len(members), strict=True):
             module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
-            models.append(Model(member, network, module.state_dict(), feed))
+            structure = 0 if dense else structures.setdefault(structure_of(module), len(structures))
+            models.append(Model(member, network, module.state_dict(), feed, structure=structure))
         self._build_stacks(models)
         self._padded = PaddedSamples(self._shape, self._stacks[0].dense.output, BLOCK)
         self._pending: list[StackBatch] = []
@@ -243,7 +251,7 @@ def _stack_key(model: Model) -> tuple[Hashable, ...]:
     if isinstance(network, nn.Module):
         # What fills up a batch may not meet its samples: in batch normalisation, or whatever a module does.
         scaling = config.input_scaling, str(config.numeric_scaling)  # which decide the edges of bins
-        return "modules", *common, *scaling, last, repr(structure_of(network))
+        return "modules", *common, *scaling, last, str(compute_type(config)), model.structure
     norm = bool(network.norm)
     return "dense", *common, norm, last * norm, -(-max(network.widths, default=0) // CLASS)
 

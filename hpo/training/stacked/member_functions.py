@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 
 from hpo.training.stacked import noise as member_noise
 from hpo.training.stacked.noise import Noise
-from hpo.training.stacked.recurrent import KINDS, Recurrence, run_layers, step_lstm
+from hpo.training.stacked.recurrent import CELLS, KINDS, Cell, Recurrence, run_layers
 
 __all__ = ["Draws", "Given", "Share", "member_functions"]
 
@@ -37,7 +37,7 @@ ORIGINALS: dict[str, Any] = {
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"),
     )
 }
-RECURRENT: dict[str, Any] = {name: getattr(_VF, name) for name in (*KINDS, "lstm_cell")}
+RECURRENT: dict[str, Any] = {name: getattr(_VF, name) for name in (*KINDS, *CELLS)}
 
 
 class Share(float):
@@ -104,6 +104,7 @@ class Given:
 
 
 _present = threading.local()
+_warn_of_fallbacks: Callable[[bool], None] = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
 
 
 def _draws() -> Draws | Given | None:
@@ -126,9 +127,11 @@ def member_functions(draws: Draws | Given) -> Iterator[None]:
     for name, function in RECURRENCES.items():
         setattr(_VF, name, function)
     torch.backends.mha.set_fastpath_enabled(False)
+    _warn_of_fallbacks(False)  # where a function has no rule, its slowness is measured
     try:
         yield
     finally:
+        _warn_of_fallbacks(True)
         torch.backends.mha.set_fastpath_enabled(fast)
         for name in names:
             setattr(F, name, ORIGINALS[name])
@@ -184,8 +187,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if input.ndim < 2 or not _is_stacked(input, weight, bias):
         outputs: Tensor = ORIGINALS["linear"](input, weight, bias)
         return outputs
-    outputs = _compute_all(_multiply, input, weight, bias)
-    return outputs
+    return cast(Tensor, _compute_all(_multiply, input, weight, bias))
 
 
 def _normalise(x: Tensor, *arguments: Any) -> Tensor:
@@ -214,7 +216,9 @@ def _batch_norm(
 
 
 def _drop(x: Tensor, factors: Tensor, share: Tensor, kind: str) -> Tensor:
-    """Return what a dropout lets through: multiplied, or of alpha dropout set to a value, and mean and variance kept."""
+    """Return what a dropout lets through: multiplied, or of alpha dropout set to a value, and mean and variance
+    kept.
+    """
     if not kind.endswith("alpha"):
         return x * factors
     kept = (factors > 0).to(x.dtype)
@@ -246,6 +250,13 @@ def _make_dropout(name: str, kind: str, dims: int = 0) -> Callable[..., Tensor]:
     return drop
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None) -> Tensor:
+    """Compute attention, with members as further samples."""
+    own = (each.flatten(0, 1) for each in (query, key, value))
+    outputs: Tensor = ORIGINALS["scaled_dot_product_attention"](*own, is_causal=is_causal, scale=scale)
+    return outputs.view(*query.shape[:2], *outputs.shape[1:])
+
+
 def _attention(
     query: Tensor,
     key: Tensor,
@@ -258,6 +269,8 @@ def _attention(
 ) -> Tensor:
     """Compute attention with dropout in its parts; torch's own without."""
     draws = _draws()
+    if not (dropout_p or enable_gqa or attn_mask is not None) and query.ndim > 2 and _is_stacked(query, key, value):
+        return cast(Tensor, _compute_all(_attend, query, key, value, is_causal, scale))
     if draws is None or enable_gqa or not dropout_p:
         outputs: Tensor = ORIGINALS["scaled_dot_product_attention"](
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -350,13 +363,19 @@ def _make_recurrence(name: str) -> Callable[..., Any]:
     return recur
 
 
-def _lstm_cell(input: Tensor, hx: Sequence[Tensor], *weights: Any) -> Any:  # noqa: A002
-    """Compute a step of an LSTM."""
-    enter, stay, *biases = weights
-    if not _is_stacked(input, *hx, *weights):
-        return RECURRENT["lstm_cell"](input, hx, *weights)
-    first, second = biases or (None, None)
-    return step_lstm(F.linear(input, enter, first), F.linear(hx[0], stay, second), tuple(hx))
+def _make_cell(name: str, step: Cell) -> Callable[..., Any]:
+    """Return a step of a recurrent layer of torch's for members."""
+
+    def compute(input: Tensor, hx: Any, *weights: Any) -> Any:  # noqa: A002
+        state = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+        if not _is_stacked(input, *state, *weights):
+            return RECURRENT[name](input, hx, *weights)
+        enter, stay, *biases = weights
+        first, second = biases or (None, None)
+        after = step(F.linear(input, enter, first), F.linear(state[0], stay, second), state)
+        return after if len(after) > 1 else after[0]
+
+    return compute
 
 
 def _recur_alone(
@@ -396,5 +415,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "alpha_dropout": _make_dropout("alpha_dropout", "alpha"),
     "feature_alpha_dropout": _make_dropout("feature_alpha_dropout", "feature alpha"),
 }
-RECURRENCES = {name: _make_recurrence(name) for name in KINDS} | {"lstm_cell": _lstm_cell}
+RECURRENCES = {name: _make_recurrence(name) for name in KINDS} | {
+    name: _make_cell(name, step) for name, step in CELLS.items()
+}
 DRAWN = frozenset(name for name in FUNCTIONS if "dropout" in name or "attention" in name)

@@ -283,7 +283,7 @@ class StackedMLP:
     # Buffers.
 
     def _buffers_for(self, n: int) -> BatchBuffers:
-        """Return the buffers for batches of that size; four sizes are kept: an epoch and an evaluation have two each."""
+        """Return the buffers for batches of that size; four are kept: an epoch and an evaluation have two each."""
         if n not in self._buffers:
             while len(self._buffers) > 3:
                 del self._buffers[next(iter(self._buffers))]

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from hpo.training.optimizers import weight_layers
 from hpo.training.stacked.member_functions import Draws, Share, member_functions
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.structure import share_name
 
-__all__ = ["StackedModules"]
+__all__ = ["SerialModules", "StackedModules"]
 
 
 class Place(NamedTuple):
@@ -44,6 +44,8 @@ class StackedModules:
         precision: the type of products, where that is not the weights' own: under torch's autocast.
 
     Attributes:
+        shape: of a sample.
+        features: how many numbers a sample has.
         parameters: what training changes, (members, 1, numbers) each: that of all layers in one, or of each layer; to
             be loaded.
         below: layers between each of `parameters` and the output, for each member.
@@ -65,7 +67,7 @@ class StackedModules:
         precision: torch.dtype | None = None,
     ) -> None:
         first, count = modules[0], len(modules)
-        self._shape, self._features, self._precision = shape, math.prod(shape), precision
+        self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
         self.normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules())
         layers = weight_layers(first)
         groups = layers if by_layer else [[each for layer in layers for each in layer]]
@@ -115,19 +117,27 @@ class StackedModules:
         Members with batches of their own get (members, n, width).
         """
         own = x.ndim == 3
-        samples = x[..., : self._features].reshape(*x.shape[:-1], *self._shape)
+        samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape)
         if self._template.training != train:
             self._template.train(train)
+        with torch.set_grad_enabled(train), self._autocast():
+            outputs = self._compute(samples, own=own)
+        outputs = outputs.to(self.output.dtype)
+        self._outputs = outputs if train else None
+        detached: Tensor = outputs.detach().mT
+        return detached
+
+    def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
+        """Return the outputs of all members, (members, n, outputs)."""
         tensors = {**self._leaves, **self._buffers, **self._shared}
         dims = {name: None if name in self._shared else 0 for name in tensors}
         compute: Callable[..., Any] = vmap(self._compute_member, (dims, 0, 0 if own else None), randomness="error")
-        with torch.set_grad_enabled(train), member_functions(self.draws), self._autocast():
+        with member_functions(self.draws):
+            outputs: Tensor
             outputs, changed = compute(tensors, self._shares, samples)
         for name, buffer in changed.items():
             self._buffers[name].copy_(buffer.detach())
-        outputs = outputs.to(self.output.dtype)
-        self._outputs = outputs if train else None
-        return outputs.detach().mT
+        return outputs
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:
@@ -178,6 +188,33 @@ class StackedModules:
             part = tensors[group].detach()[members, 0, start : start + shape.numel()]
             parts[name] = part.view(*part.shape[:-1], *shape)
         return parts
+
+
+class SerialModules(StackedModules):
+    """Modules that are computed one after the other, with the interface of a stack: what cannot be stacked.
+
+    Args:
+        modules: the members, of equal structure; they are kept, and in use from now on.
+        shape, device, by_layer, precision: as `StackedModules` has them.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], shape: tuple[int, ...], device: torch.device, **settings: Any
+    ) -> None:
+        super().__init__(modules, shape, device, **settings)
+        self._members = [module.to(device) for module in modules]
+
+    def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
+        outputs = []
+        for index, module in enumerate(self._members):
+            module.train(self._template.training)
+            tensors = {name: leaf[index] for name, leaf in self._leaves.items()}
+            tensors |= {name: buffer[index] for name, buffer in self._buffers.items()}
+            outputs.append(functional_call(module, tensors, (samples[index] if own else samples,)))
+            for name, before in self._buffers.items():
+                if tensors[name] is not before:
+                    before[index].copy_(tensors[name].detach())
+        return torch.stack(outputs)
 
 
 def _find_places(module: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> dict[str, Place]:
@@ -239,7 +276,9 @@ def _gather_shares(modules: Sequence[nn.Module], like: Tensor) -> dict[str, Tens
 
 
 def make_template(modules: Sequence[nn.Module]) -> nn.Module:
-    """Return a copy of the first module, with the same names of tensors, whose dropouts take each member's own share."""
+    """Return a copy of the first module, with the same names of tensors, whose dropouts take each member's own
+    share.
+    """
     template = deepcopy(modules[0]).requires_grad_(False)
     for name, part in template.named_modules():
         if (attribute := share_name(part)) is not None:

@@ -1,9 +1,12 @@
-"""Random bits of each member of a stack, from generators of their own: no member's depend on who else is in the stack."""
+"""Random bits of each member of a stack, from generators of their own: no member's depend on who else is in the
+stack.
+"""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,14 +14,22 @@ from torch import Tensor
 from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["Noise", "draw_factors", "noise_seed"]
+__all__ = ["Noise", "draw_factors", "keep_generators", "noise_seed"]
 
 POOL = 4096  # words of 64 bits that a member draws at once: a call takes longer than a few thousand of them
+STRIDE = 0x9E3779B97F4A7C15  # of seeds, so that no two are close
 
 
 def noise_seed(config: TrialConfig, epoch_seed: int) -> int:
     """Return the seed of a trial's noise in an epoch: it follows from the configuration, not from the cohort."""
     return (epoch_seed ^ zlib.crc32(repr(run_key(config)).encode())) % 2**63
+
+
+@contextmanager
+def keep_generators(device: torch.device) -> Iterator[None]:
+    """Give torch's global generators back as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
 
 
 class Noise:
@@ -33,9 +44,12 @@ class Noise:
         self._generators = [torch.Generator(device) for _ in range(count)]
         self._pool = torch.empty(count, POOL, dtype=torch.int64, device=device)
         self._used = POOL
+        self._seeds = [0] * count
+        self._asked = 0  # how often for seeds, in this epoch
 
     def begin(self, seeds: Sequence[int]) -> None:
         """Start an epoch, with a seed for each member."""
+        self._seeds, self._asked = list(seeds), 0
         for generator, seed in zip(self._generators, seeds, strict=True):
             generator.manual_seed(seed)
         self._used = POOL
@@ -55,15 +69,21 @@ class Noise:
             row.random_(-(2**63), None, generator=generator)
         return bits
 
+    def next_seeds(self) -> list[int]:
+        """Return a further seed of each member, for what can draw from torch's global generators alone."""
+        self._asked += 1
+        return [(seed + self._asked * STRIDE) % 2**63 for seed in self._seeds]
+
     def state(self, member: int) -> list[Tensor]:
-        """Return a member's generator and the words it has drawn ahead, for a checkpoint."""
-        return [self._generators[member].get_state(), self._pool[member, self._used :].clone()]
+        """Return a member's generator, the words it has drawn ahead, and the number of its seeds, for a checkpoint."""
+        ahead = self._pool[member, self._used :].clone()
+        return [self._generators[member].get_state(), ahead, torch.tensor(self._asked)]
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
         """Load what `state` returned, after `begin`; all members have drawn as many words."""
-        generator, ahead = state
+        generator, ahead, asked = state
         self._generators[member].set_state(generator.cpu())
-        self._used = POOL - len(ahead)
+        self._used, self._asked = POOL - len(ahead), int(asked)
         self._pool[member, self._used :] = ahead.to(self._pool)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-__all__ = ["KINDS", "Recurrence", "run_layers", "step_lstm"]
+__all__ = ["CELLS", "KINDS", "Cell", "Recurrence", "run_layers", "step_lstm"]
 
 State = tuple[Tensor, ...]  # h, and of an LSTM c: (members, n, width)
 # From the products of inputs and of the state (members, n, gates), and the state, to the next state.
@@ -45,8 +45,8 @@ def _step_rnn(function: Callable[[Tensor], Tensor], x: Tensor, h: Tensor, _: Sta
 
 
 def _step_gru(x: Tensor, h: Tensor, state: State) -> State:
-    gates = x.shape[2] // 3 * 2
-    reset, update = torch.sigmoid(x[..., :gates] + h[..., :gates]).chunk(2, 2)
+    gates = x.shape[-1] // 3 * 2
+    reset, update = torch.sigmoid(x[..., :gates] + h[..., :gates]).chunk(2, -1)
     new = torch.tanh(torch.addcmul(x[..., gates:], reset, h[..., gates:]))
     return (torch.addcmul(new, state[0] - new, update),)
 
@@ -63,6 +63,14 @@ KINDS: Mapping[str, Callable[..., Recurrence]] = {
     "rnn_relu": partial(Recurrence, partial(_step_rnn, torch.relu)),
     "gru": partial(Recurrence, _step_gru),
     "lstm": partial(Recurrence, step_lstm),
+}
+
+
+CELLS: Mapping[str, Cell] = {
+    "rnn_tanh_cell": partial(_step_rnn, torch.tanh),
+    "rnn_relu_cell": partial(_step_rnn, torch.relu),
+    "gru_cell": _step_gru,
+    "lstm_cell": step_lstm,
 }
 
 

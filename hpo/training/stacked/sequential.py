@@ -128,7 +128,7 @@ class StackedSequential:
         backward_through(self._parts, passes, x, into, add=add)
 
     def _passes_for(self, n: int) -> list[Pass]:
-        """Return the passes for batches of that size; four sizes are kept: an epoch and an evaluation have two each."""
+        """Return the passes for batches of that size; four are kept: an epoch and an evaluation have two each."""
         if n not in self._passes:
             while len(self._passes) > 3:
                 del self._passes[next(iter(self._passes))]

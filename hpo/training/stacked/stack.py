@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpo.config import registry
 from hpo.training.member import Member, Weights
+from hpo.training.precision import compute_type
 from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss, weigh_columns
 from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.modules import StackedModules
-from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.noise import keep_generators, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
@@ -34,6 +36,7 @@ class Model:
         feed: which batches it sees; None where all members see the same.
         slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
         steps: how many its optimizer has done.
+        structure: equal for modules that one stack can hold.
     """
 
     member: Member
@@ -42,6 +45,7 @@ class Model:
     feed: Feed | None = None
     slots: dict[str, Weights] = field(default_factory=dict)
     steps: int = 0
+    structure: int = 0
 
 
 class Stack:
@@ -51,6 +55,7 @@ class Stack:
         models: in the order of the stack; their tensors are the initial ones, not those in training.
         normalised: true with batch normalisation.
         dense: the stacked models.
+        augment: changes each training batch, of models of the user's own; see `hpo.config.registry.model`.
         loss: of the outputs.
         record: of the epoch's steps.
         dimensions: of a sample.
@@ -66,6 +71,7 @@ class Stack:
         configs = [model.member.config for model in models]
         like = next(iter(models[0].weights.values())).new_empty(0, device=device)
         features = math.prod(shape)
+        self.augment = registry.models.get(configs[0].model).augment
         self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
         self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
@@ -102,6 +108,18 @@ class Stack:
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 
+    def _augment(self, x: Tensor) -> Tensor:
+        """Return each member's samples of a batch (n, inputs), changed as its model says: (members, n, inputs)."""
+        assert isinstance(self.dense, StackedModules)
+        assert self.augment is not None
+        samples = x[..., : self.dense.features].reshape(*x.shape[:-1], *self.dense.shape)
+        own = [samples[index] if x.ndim == 3 else samples for index in range(len(self.models))]
+        changed = []
+        for each, model, seed in zip(own, self.models, self.dense.noise.next_seeds(), strict=True):
+            torch.manual_seed(seed)
+            changed.append(self.augment(each.clone(), model.member.config))
+        return torch.stack(changed).flatten(2)
+
     def target(self, y: Tensor) -> Tensor:
         """Return what gradients need of a batch's labels; see `StackLoss.target`."""
         assert isinstance(self.loss, StackLoss)
@@ -110,6 +128,9 @@ class Stack:
     def step(self, given: StackBatch) -> None:
         """Do one step on a batch, of which the stack takes what its members see."""
         batch, rate = self._choice.choose(given), self._rates[self._step]
+        if self.augment is not None:
+            with keep_generators(batch.x.device):
+                batch = batch._replace(x=self._augment(batch.x))
         outputs = self.dense.forward(batch.x, train=True)
         self.record.add(outputs, batch.y, batch.target, batch.w, batch.valid)
         if self._update is None:
@@ -166,7 +187,9 @@ def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: 
 
 def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor) -> StackedSequential | StackedModules:
     modules = [model.network for model in models if isinstance(model.network, nn.Module)]
-    if is_sequential(modules[0]):
+    augmented = registry.models.get(models[0].member.config.model).augment is not None
+    precision = compute_type(models[0].member.config)
+    if is_sequential(modules[0]) and not augmented and precision is None:
         return StackedSequential(modules, like)
     by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
-    return StackedModules(modules, shape, like.device, by_layer=by_layer)
+    return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)

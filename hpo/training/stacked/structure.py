@@ -46,7 +46,7 @@ def share_name(part: nn.Module) -> str | None:
     return "p" if hasattr(part, "p") else "dropout"
 
 
-def attributes_of(part: nn.Module) -> Hashable:
+def attributes_of(part: nn.Module) -> tuple[tuple[str, Hashable], ...]:
     """Return what a part holds beside its tensors, parts and share of dropout, comparable and hashable."""
     left_out = COMMON | FLAT | {share_name(part)}
     return tuple((name, _value(value)) for name, value in sorted(vars(part).items()) if name not in left_out)

@@ -1,0 +1,57 @@
+"""Notes on which models of a study are trained in stacks, and on which are not and why; see `hpo show`."""
+
+from __future__ import annotations
+
+import logging
+
+from hpo.config import registry
+from hpo.config.cohort_key import used_values
+from hpo.config.trial_config import TrialConfig
+from hpo.study import Study
+from hpo.study.operations.stack_notes import StackNote, read_stack_notes, write_stack_note
+from hpo.training.callbacks import Callback
+from hpo.training.member import Member, Metrics
+
+__all__ = ["StackNotes", "shape_values"]
+
+log = logging.getLogger("hpo.execution.worker")
+
+
+class StackNotes(Callback):
+    """Notes of one worker: the largest stack of each model, or why it is trained alone, as they are found.
+
+    Args:
+        study: of the worker.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._known: dict[str, StackNote] | None = None
+
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:  # noqa: ARG002
+        """Note the size of a stack, after the first epoch of an attempt."""
+        if member.stack > 1 and len(member.history) == member.resumed_from + 1:
+            self._note(member.config, member.stack, None)
+
+    def note_check(self, config: TrialConfig, why: str | None) -> None:
+        """Note why a configuration is trained alone, or that it can be stacked."""
+        self._note(config, 1, why)
+
+    def _note(self, config: TrialConfig, at_once: int, why: str | None) -> None:
+        if registry.models.get(config.model).builtin:
+            return
+        if self._known is None:
+            self._known = {each.key: each for each in read_stack_notes(self._study)}
+        note = StackNote.of(str(config.model), shape_values(config), at_once, why)
+        before = self._known.get(note.key)
+        if before is not None and before.at_once >= note.at_once and before.why == note.why:
+            return
+        if why is not None:
+            log.info("model %s is trained one at a time: %s", note.model, why)
+        if write_stack_note(self._study, note, len(self._known)):
+            self._known[note.key] = note
+
+
+def shape_values(config: TrialConfig) -> dict[str, object]:
+    """Return the values that may decide the shapes of a model: all that it uses but real numbers."""
+    return {name: value for name, value in used_values(config).items() if not isinstance(value, float)}

@@ -1,0 +1,128 @@
+"""Notes of workers on the user's own models: how many of each were trained at once, or why each is trained alone.
+
+Whoever may write to a database may set them to anything: one that cannot be read is left out, and a line says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hpo.study.stored_study import StoredStudy
+from hpo.utils.text import shorten
+
+__all__ = ["StackNote", "describe_stacks", "read_stack_notes", "write_stack_note"]
+
+log = logging.getLogger("hpo.study")
+PREFIX = "hpo:stack:"
+MOST = 64  # notes of a study: widths that are all different say no more
+SHOWN = 4  # of a model, in text
+Scalar = bool | int | float | str | None
+
+
+class StackNote(BaseModel):
+    """Note on a model.
+
+    Attributes:
+        model: its name.
+        parameters: the values that may decide its shapes, by name.
+        at_once: how many were trained at once.
+        why: why it is trained alone; None where it is not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    model: str = Field(min_length=1, max_length=200)
+    parameters: dict[str, Scalar] = Field(max_length=100)
+    at_once: int = Field(ge=1, le=10**6)
+    why: str | None = Field(None, max_length=500)
+
+    @classmethod
+    def of(cls, model: str, parameters: Mapping[str, Any], at_once: int, why: str | None) -> StackNote:
+        """Return a note; its texts are shortened to what is kept."""
+        kept = {name: value if isinstance(value, Scalar) else str(value) for name, value in parameters.items()}
+        return cls(model=model, parameters=kept, at_once=at_once, why=None if why is None else why[:500])
+
+    @property
+    def key(self) -> str:
+        """The attribute of the study that holds it: notes on other shapes do not overwrite each other."""
+        content = json.dumps([self.model, sorted(self.parameters.items())])
+        return PREFIX + hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def write_stack_note(study: StoredStudy, note: StackNote, known: int) -> bool:
+    """Store a note, unless there are many already; return whether it was stored.
+
+    Args:
+        study: whose.
+        note: the note.
+        known: how many others there are.
+    """
+    if known >= MOST:
+        return False
+    study.storage.set_study_user_attr(study.id, note.key, note.model_dump(mode="json"))
+    return True
+
+
+def read_stack_notes(study: StoredStudy) -> list[StackNote]:
+    """Return a study's notes that can be read, by model."""
+    stored = study.storage.get_study_user_attrs(study.id)
+    found = [_read(study.name, key, value) for key, value in stored.items() if key.startswith(PREFIX)]
+    notes = [note for note in found if note is not None]
+    return sorted(notes[:MOST], key=lambda note: (note.model, json.dumps(sorted(note.parameters.items()))))
+
+
+def _read(study: str, key: str, value: object) -> StackNote | None:
+    try:
+        return StackNote.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        why = f"{shorten(place, quote=False)}: {first['msg']}" if place else first["msg"]
+        _log_once(f"study {shorten(study)}: its attribute {shorten(key, quote=False)} is damaged: {why[:200]}")
+        return None
+
+
+@functools.cache
+def _log_once(line: str) -> None:
+    log.warning("%s, and is left out", line)
+
+
+def describe_stacks(notes: Sequence[StackNote]) -> dict[str, str]:
+    """Return in a line for each model how it is trained.
+
+    Only parameters that tell notes of a model apart are named.
+    """
+    return {model: _describe([note for note in notes if note.model == model]) for model in {n.model: 0 for n in notes}}
+
+
+def _describe(notes: Sequence[StackNote]) -> str:
+    names = {name for note in notes for name in note.parameters}
+    apart = sorted(name for name in names if len({repr(note.parameters.get(name)) for note in notes}) > 1)
+    stacked = [note for note in notes if note.why is None]
+    lines = []
+    if stacked:
+        most = max(note.at_once for note in stacked)
+        where = "" if len(stacked) == len(notes) else _list_values(stacked, apart)
+        lines.append(f"stacked{where}, up to {most} at a time" if most > 1 else f"can be stacked{where}, no two were")
+    for why in {note.why: 0 for note in notes if note.why is not None}:
+        alone = [note for note in notes if note.why == why]
+        where = "" if len(alone) == len(notes) else _list_values(alone, apart)
+        lines.append(f"one at a time{where}: {shorten(why, 300, quote=False)}")
+    return "; ".join(lines)
+
+
+def _list_values(notes: Sequence[StackNote], names: Sequence[str]) -> str:
+    """Return the values that tell notes from others: ` (width 16, 32)`."""
+    parts = []
+    for name in names:
+        values = list(dict.fromkeys(shorten(str(note.parameters.get(name)), 30, quote=False) for note in notes))
+        more = ", …" if len(values) > SHOWN else ""
+        parts.append(f"{shorten(name, 60, quote=False)} {', '.join(values[:SHOWN])}{more}")
+    return f" ({'; '.join(parts)})" if parts else ""

@@ -1,0 +1,291 @@
+"""Stacks of a training loop of the user's own: several trials' models, trained by one loop; see `Trial.stack`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from hpo.config.trial_config import TrialConfig
+from hpo.errors import CheckpointError, RunError
+from hpo.training.data import epoch_seed
+from hpo.training.member import State, Weights
+from hpo.training.models import parameter_count
+from hpo.training.precision import compute_type
+from hpo.training.stacked.check import load_modules, why_modules_alone
+from hpo.training.stacked.modules import SerialModules, StackedModules
+from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
+from hpo.training.stacked.structure import structure_of
+from hpo.utils.text import first_line
+
+if TYPE_CHECKING:
+    from hpo.training.custom_loop import Trial
+    from hpo.training.loop_run import LoopRun
+
+__all__ = ["Stack"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+EVALUATION_BATCH = 1024
+
+
+class Stack:
+    """Models of several trials, which one training loop trains at once; `hpo.Trial.stack` makes it.
+
+    Models of equal shapes are one batched computation each, checked against the models alone before it is trusted;
+    others are computed one after the other. Every trial keeps its own configuration, optimizer, learning rate, dropout,
+    value and checkpoint.
+
+    Attributes:
+        trials: those in training: an `hpo.Trial` each, with its `config`, its `report`, and whatever a trial has. It
+            changes between epochs alone.
+    """
+
+    def __init__(self, runs: Sequence[LoopRun], trials: Sequence[Trial], modules: Sequence[nn.Module]) -> None:
+        self._runs = dict(zip(map(id, trials), runs, strict=True))
+        self.trials = list(trials)
+        self._modules = {id(trial): module for trial, module in zip(trials, modules, strict=True)}
+        self._states: dict[int, State | None] = {id(trial): self._run(trial).state for trial in trials}
+        for trial in trials:
+            self._run(trial).member.parameter_count = parameter_count(self._modules[id(trial)])
+        self._shape: tuple[int, ...] | None = None
+        self._groups: list[_Group] = []
+        self._checked: dict[Hashable, str | None] = {}
+
+    def _run(self, trial: Trial) -> LoopRun:
+        return self._runs[id(trial)]
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    @property
+    def configs(self) -> list[TrialConfig]:
+        """The configurations of the trials in training."""
+        return [trial.config for trial in self.trials]
+
+    def epochs(self) -> Iterator[int]:
+        """Yield the epochs from 1, or from the one after the last checkpoint, while any trial is in training.
+
+        A trial leaves at its last epoch, or where it is pruned or diverges. Checkpoints are written here, one for each
+        trial.
+
+        Raises:
+            RunError: an epoch has ended without a report of a trial.
+            CheckpointError: a trial's checkpoint does not fit its model; the trial then begins anew.
+        """
+        while True:
+            self.trials = [
+                each for each in self.trials if each.epoch < each.config.epochs and not self._run(each).stopped
+            ]
+            stopping = [trial.should_stop for trial in self.trials]
+            for trial, stops in zip(self.trials, stopping, strict=True):
+                if trial.epoch > self._run(trial).saved and (stops or trial.checkpoint_due):
+                    trial.save(self._state(trial))
+            if not self.trials or any(stopping):
+                return
+            epoch = self.trials[0].epoch + 1
+            seed = epoch_seed(self.trials[0].config.seed, epoch)
+            torch.manual_seed(seed)
+            self._keep_states()
+            yield epoch
+            for trial in self.trials:
+                if trial.epoch < epoch and not self._run(trial).stopped:
+                    raise RunError(
+                        f"objective '{trial.config.model}': epoch {epoch} ended without a report of trial {trial.number}"
+                    )
+
+    def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float] | None = None) -> Tensor:
+        """Do one optimizer step of every trial on a batch; return the loss of each before it, (trials,).
+
+        Optimizers and their settings are those of each configuration: `optimizer`, `learning_rate`, `momentum`,
+        `weight_decay`, `gradient_clip`, … where the loop `uses` them, else their defaults.
+
+        Args:
+            x: samples (n, …), which all trials see; or (trials, n, …) with `y` (trials, n, …) for batches of their own.
+            y: their labels.
+            loss: `(outputs, y) -> mean loss` of one model, such as `torch.nn.functional.cross_entropy`.
+            rates: learning rates of this step; by default each configuration's `learning_rate`.
+        """
+        losses = torch.empty(len(self.trials), device=y.device)
+        own = rates or [trial.config.learning_rate for trial in self.trials]
+        several = len(self._own_shape(x)) < x.ndim - 1
+        for group, places in self._placed():
+            index = torch.tensor(places, device=x.device)
+            part, labels = (x[index], y[index]) if several else (x, y)
+            losses[index] = group.step(part, labels, loss, [own[place] for place in places], several=several)
+        return losses
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Return each trial's outputs for samples (n, …), without dropout: (trials, n, outputs)."""
+        self._own_shape(x)
+        outputs: dict[int, Tensor] = {}
+        for group, places in self._placed():
+            parts = [
+                group.stack.forward(each.flatten(1), train=False).mT.clone()
+                for each in torch.split(x, EVALUATION_BATCH)
+            ]
+            outputs |= dict(zip(places, torch.cat(parts, 1), strict=True))
+        return torch.stack([outputs[place] for place in range(len(self.trials))])
+
+    def report(self, **metrics: Sequence[float] | Tensor) -> None:
+        """Report an epoch of every trial: metrics by name, with a number for each of `trials`; see `Trial.report`."""
+        rows = [dict(zip(metrics, row, strict=True)) for row in zip(*metrics.values(), strict=True)]
+        if len(rows) != len(self.trials):
+            raise RunError(
+                f"stack.report: {len(rows)} numbers of a metric for {len(self.trials)} trials; give one for each"
+            )
+        for trial, row in zip(list(self.trials), rows, strict=True):
+            self._run(trial).report(None, None, row)
+
+    # Groups of equal shapes.
+
+    def _own_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Return the shape of a sample, as the first batch or prediction has it, and build the groups."""
+        if self._shape is None:
+            self._shape = tuple(x.shape[1:])
+            self._build(x)
+        return self._shape
+
+    def _build(self, x: Tensor) -> None:
+        """Group the trials by their models' structure, optimizer family and type."""
+        assert self._shape is not None
+        groups: dict[Hashable, list[Trial]] = {}
+        for trial in self.trials:
+            module = self._modules[id(trial)]
+            key = structure_of(module), optimizer_family(trial.config), compute_type(trial.config)
+            groups.setdefault(key, []).append(trial)
+        self._groups = []
+        for trials in groups.values():
+            modules = [self._modules[id(trial)] for trial in trials]
+            structure = structure_of(modules[0])
+            if structure not in self._checked and len(modules) > 1:
+                self._checked[structure] = why_modules_alone(modules[:2], x, self._shape)
+            group = _Group(trials, modules, self._shape, x.device, alone=self._checked.get(structure) is not None)
+            self._groups.append(group)
+            for trial in trials:
+                if (state := self._states[id(trial)]) is not None:
+                    group.load(trial, state)
+                self._run(trial).keep_weights(lambda trial=trial, group=group: group.weights(trial))  # type: ignore[misc]
+                self._run(trial).member.stack = 1 if self._checked.get(structure) else len(trials)
+        self._begin()
+
+    def _begin(self) -> None:
+        seed = torch.initial_seed()
+        for group in self._groups:
+            group.stack.noise.begin([noise_seed(trial.config, seed) for trial in group.trials])
+
+    def _keep_states(self) -> None:
+        """Rebuild the groups where trials have left, and start their noise."""
+        if not self._groups:
+            return
+        if sum(len(group.trials) for group in self._groups) > len(self.trials):
+            self._states = {id(trial): self._state(trial) for trial in self.trials}
+            assert self._shape is not None
+            self._build(torch.zeros(1, *self._shape, device=self.trials[0].device))
+        self._begin()
+
+    def _state(self, trial: Trial) -> State:
+        for group in self._groups:
+            if trial in group.trials:
+                return group.state(trial)
+        return self._states[id(trial)] or {}
+
+    def _placed(self) -> Iterator[tuple[_Group, list[int]]]:
+        """Yield each group with its trials' places among those in training."""
+        places = {id(trial): place for place, trial in enumerate(self.trials)}
+        for group in self._groups:
+            yield group, [places[id(trial)] for trial in group.trials]
+
+
+class _Group:
+    """Trials whose models are one computation."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        modules: Sequence[nn.Module],
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        alone: bool,
+    ) -> None:
+        self.trials = list(trials)
+        self._names = [list(module.state_dict()) for module in modules]
+        configs = [trial.config for trial in trials]
+        made = SerialModules if alone else StackedModules
+        by_layer = any(config.layer_learning_rate_decay != 1 for config in configs)
+        self.stack = made(modules, shape, device, by_layer=by_layer, precision=compute_type(configs[0]))
+        load_modules(self.stack, modules)
+        self._update = make_stacked_optimizer(configs, self.stack.parameters, self.stack.below)
+        self._gradients = [torch.empty_like(each) for each in self.stack.parameters]
+        self._joint: dict[Loss, bool] = {}
+
+    def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float], *, several: bool) -> Tensor:
+        outputs = self.stack.forward(x.flatten(2 if several else 1), train=True).mT.clone().requires_grad_()
+        losses = self._losses(outputs, y, loss, several=several)
+        (by_outputs,) = torch.autograd.grad(losses.sum(), outputs)
+        rate = self.stack.output.new_tensor(rates).view(-1, 1, 1)
+        with torch.no_grad():
+            self.stack.backward(x, by_outputs.mT, self._gradients, add=False)
+            if self._update is not None:
+                self._update.step(self._gradients, rate)
+            else:
+                for numbers, gradient in zip(self.stack.parameters, self._gradients, strict=True):
+                    numbers.sub_(gradient * rate)
+        return losses.detach()
+
+    def _losses(self, outputs: Tensor, y: Tensor, loss: Loss, *, several: bool) -> Tensor:
+        """Return each member's loss; at once, where the first time shows that this gives the same."""
+        if self._joint.get(loss, True):
+            try:
+                joint: Tensor = vmap(loss, (0, 0 if several else None), randomness="error")(outputs, y)
+                if loss in self._joint:
+                    return joint
+            except Exception:  # what vmap has no rule for
+                self._joint[loss] = False
+        alone = torch.stack([loss(each, y[index] if several else y) for index, each in enumerate(outputs)])
+        if loss not in self._joint:
+            self._joint[loss] = joint.shape == alone.shape and torch.allclose(joint, alone, rtol=1e-5, atol=1e-7)
+        return alone
+
+    def _index(self, trial: Trial) -> int:
+        return next(index for index, each in enumerate(self.trials) if each is trial)
+
+    def weights(self, trial: Trial) -> Weights:
+        """Return a copy of a trial's weights, on the CPU, as its module's state dict."""
+        index = self._index(trial)
+        tensors = {**self.stack.views(index, self.stack.parameters), **self.stack.statistics(index)}
+        return {name: tensors[name].detach().to("cpu", copy=True) for name in self._names[index]}
+
+    def state(self, trial: Trial) -> State:
+        """Return what a checkpoint of a trial holds."""
+        index, slots = self._index(trial), {} if self._update is None else self._update.slots
+        copies: dict[str, Any] = {
+            name: {key: view.clone() for key, view in self.stack.views(index, slot).items()}
+            for name, slot in slots.items()
+        }
+        return {"weights": self.weights(trial), "slots": copies, "steps": self._update.steps if self._update else 0}
+
+    @torch.no_grad()
+    def load(self, trial: Trial, state: State) -> None:
+        """Load what `state` returned.
+
+        Raises:
+            CheckpointError: it is another model's.
+        """
+        index = self._index(trial)
+        tensors = {**self.stack.views(index, self.stack.parameters), **self.stack.statistics(index)}
+        try:
+            for name in self._names[index]:
+                tensors[name].copy_(state["weights"][name])
+            if self._update is not None:
+                for key, slot in state["slots"].items():
+                    for name, view in self.stack.views(index, self._update.slots[key]).items():
+                        view.copy_(slot[name])
+                self._update.steps = int(state["steps"])
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise CheckpointError(f"the model does not fit its checkpoint: {first_line(error)}") from error

@@ -1,0 +1,179 @@
+"""Models and loops of one's own in stacks: each trial is the trial alone, and goes on from its own checkpoint."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import hpo
+from hpo.config import registry
+from hpo.config.cohort_key import stack_key
+from hpo.config.trial_config import TrialConfig
+from hpo.errors import RunError
+from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.loop import train
+from hpo.training.settings import TrainSettings
+from hpo.training.stacked import check
+from hpo.training.stacked.check import Timing, why_alone
+from tests.training.resumable import CPU, bits, config, stop_after
+from tests.training.test_stacked import Prunes, alone, assert_close, doubled, in_float64
+from tests.training.test_stacked_modules import data
+
+__all__ = ["in_float64"]
+pytestmark = pytest.mark.usefixtures("one_thread", "own_models")
+
+
+class Net(nn.Module):
+    def __init__(self, config: TrialConfig, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.config = config  # as many keep it
+        self.enter, self.norm = nn.Linear(inputs, config.width), nn.BatchNorm1d(config.width)
+        self.again = nn.Linear(config.width, config.width)
+        self.again.weight = self.enter.weight if inputs == config.width else self.again.weight
+        self.attention = nn.MultiheadAttention(4, 2, dropout=config.dropout, batch_first=True)
+        self.drop, self.leave = nn.Dropout(config.dropout), nn.Linear(config.width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.drop(torch.relu(self.again(self.norm(self.enter(x)))))
+        rows = h.unflatten(1, (-1, 4))
+        return self.leave((rows + self.attention(rows, rows, rows)[0]).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def own_models():
+    """Register a model, one with augmentation, one that cannot be stacked, and a loop; forget them again."""
+    before = dict(registry.models._entries)
+    uses = ["width", "dropout"]
+    hpo.model("own", uses=uses)(lambda config, shape, classes: Net(config, shape[0], classes))
+    hpo.model("own_noisy", uses=uses, augment=lambda x, config: x * (1 + config.width / 100))(
+        lambda config, shape, classes: Net(config, shape[0], classes)
+    )
+    hpo.model("own_local", uses=uses)(
+        lambda config, shape, classes: type("Local", (Net,), {})(config, shape[0], classes)
+    )
+    hpo.training_loop("own_loop", uses=["epochs", "learning_rate", "batch_size", "width", "optimizer"], stack=True)(
+        loop
+    )
+    hpo.training_loop("own_other", uses=["epochs"])(lambda trial: trial.stack(nn.Linear))
+    yield
+    registry.models._entries = before
+
+
+def loop(trial: hpo.Trial) -> None:
+    data = trial.data
+    stack = trial.stack(lambda config: nn.Sequential(nn.Linear(6, config.width), nn.ReLU(), nn.Linear(config.width, 3)))
+    for epoch in stack.epochs():
+        for x, y in data.batches(trial.config.batch_size, epoch):
+            losses = stack.step(x, y, F.cross_entropy)
+        outputs = stack.predict(data.x_val)
+        hits = (outputs.argmax(2) == data.y_val).double().mean(1)
+        stack.report(
+            train_loss=losses, val_loss=[F.cross_entropy(each, data.y_val) for each in outputs], val_accuracy=hits
+        )
+
+
+def own(model: str = "own", **parameters) -> TrialConfig:
+    return config(**{"model": model, "widths": None, "width": 8, "learning_rate": 0.01, "epochs": 2} | parameters)
+
+
+@pytest.fixture
+def always_gains(monkeypatch):
+    monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(2.0, 1.0))
+
+
+@pytest.mark.usefixtures("in_float64", "always_gains")
+@pytest.mark.parametrize("model", ["own", "own_noisy"])
+def test_a_trial_in_a_stack_is_the_trial_alone(model):
+    settings = [
+        {"optimizer": "adam"},
+        {"optimizer": "adam", "gradient_clip": 0.3, "schedule": "cosine"},
+        {"optimizer": "momentum", "width": 12},
+        {"optimizer": "momentum", "width": 12, "weight_decay": 0.01},
+        {"optimizer": "sgd", "layer_learning_rate_decay": 0.7},
+    ]
+    configs = [own(model, learning_rate=0.01 * (i + 1), **each) for i, each in enumerate(settings)]
+    on = doubled(data(configs[0]))
+    found = train(configs, on)
+    for each, expected in zip(found, alone(configs, on), strict=True):
+        assert_close(each, expected, 1e-9)
+
+
+@pytest.mark.usefixtures("always_gains")
+@pytest.mark.parametrize("answers", [3, 7])
+def test_a_stack_with_dropout_goes_on_from_its_checkpoints(answers, tmp_path):
+    configs = [own(dropout=0.1 * (i + 1), learning_rate=0.01 * (i + 1)) for i in range(3)]
+    on = data(configs[0])
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(len(configs))]
+    stopped = train(configs, on, TrainSettings(should_stop=stop_after(answers)), checkpoints=specs)
+    assert {outcome.status for outcome in stopped} == {"interrupted"}
+    again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
+    assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]
+
+
+@pytest.mark.usefixtures("always_gains")
+def test_the_noise_of_a_trial_does_not_depend_on_the_others():
+    configs = [own(dropout=0.2, learning_rate=0.01 * (i + 1)) for i in range(4)]
+    on = data(configs[0])
+    whole, few = train(configs, on), train(configs[2:], on)
+    for number in (0, 1):
+        assert whole[2 + number].history[0]["train_loss"] == pytest.approx(
+            few[number].history[0]["train_loss"], rel=1e-5
+        )
+
+
+def test_what_trains_alone_says_why(monkeypatch):
+    monkeypatch.setattr(check, "_verdicts", {})
+    monkeypatch.setattr(check, "_by_values", {})
+    on = data(own())
+    assert "defined" in (why_alone(own("own_local"), on) or "") or "made anew" in (
+        why_alone(own("own_local"), on) or ""
+    )
+    assert "lbfgs" in (why_alone(own(optimizer="lbfgs"), on) or "")
+    monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(1.0, 2.0))
+    assert why_alone(own(), on) == "a stack is 0.5 times as fast as one at a time here"
+    assert stack_key(own("own_other")) is None
+
+
+# Loops.
+
+
+def looped(**parameters) -> TrialConfig:
+    return TrialConfig(
+        **{"model": "own_loop", "width": 8, "batch_size": 32, "epochs": 3, "validation": 40} | parameters
+    )
+
+
+def test_a_loop_trains_several_trials_as_it_trains_each():
+    configs = [looped(learning_rate=0.01 * (i + 1), width=(8, 12)[i % 2], epochs=3 - i % 3) for i in range(5)]
+    on = data(configs[0])
+    together = train(configs, on)
+    for config_, found in zip(configs, together, strict=True):
+        (expected,) = train([config_], on)
+        assert [row["epoch"] for row in found.history] == list(range(1, config_.epochs + 1))
+        for row, wanted in zip(found.history, expected.history, strict=True):
+            assert row["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-4)
+        assert found.weights is not None
+        assert found.weights.keys() == expected.weights.keys()
+    assert stack_key(configs[0]) is not None
+
+
+def test_trials_of_a_loop_are_pruned_and_go_on_one_by_one(tmp_path):
+    configs = [looped(learning_rate=0.01 * (i + 1), epochs=4) for i in range(3)]
+    on = data(configs[0])
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt", every=0) for number in range(3)]
+    pruned = train(configs, on, TrainSettings(callbacks=[Prunes(_1=2)]))
+    assert [len(each.history) for each in pruned] == [4, 2, 4]
+    stopped = train(configs, on, TrainSettings(should_stop=stop_after(7)), checkpoints=specs)
+    assert {each.status for each in stopped} == {"interrupted"}
+    again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
+    assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]
+
+
+def test_a_loop_that_does_not_ask_for_stacks_has_none():
+    with pytest.raises(RunError, match=r"trial\.stack needs @hpo\.training_loop\('own_other', …, stack=True\)"):
+        train([TrialConfig(model="own_other", epochs=1)], data(own()))
+
+
+__all__ += ["CPU"]

@@ -1,0 +1,251 @@
+"""Which of torch's modules stack: the table of docs/cohorts.md, line by line, as the check finds it."""
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpo.training.stacked.check import why_modules_alone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+VECTOR, SEQUENCE, IMAGE = (8,), (6, 8), (2, 8, 8)
+
+
+class Flat(nn.Module):
+    """Module whose outputs, or the first of them, are flat."""
+
+    def __init__(self, inner: nn.Module, prepare=lambda x: x) -> None:
+        super().__init__()
+        self.inner, self.last = inner, nn.LazyLinear(2)
+        self.prepare = prepare
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.prepare(x)
+        outputs = self.inner(*x) if isinstance(x, tuple) else self.inner(x)
+        while isinstance(outputs, tuple):
+            outputs = outputs[0]
+        return self.last(outputs.flatten(1))
+
+
+def pair(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x, x
+
+
+def thrice(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x, x, x
+
+
+def codes(x: Tensor) -> Tensor:
+    return x.abs().mul(3).long() % 5
+
+
+def volume(x: Tensor) -> Tensor:
+    return x.unsqueeze(1)
+
+
+def after(layer: nn.Module, *others: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, *others)
+
+
+def encoder(layers: int = 2, **settings) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, **settings)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+TIMES = {"batch_first": True}
+DEEP = {"num_layers": 2, "bidirectional": True, "dropout": 0.3}
+# The docs' names of modules, each with instances: what is in front of the samples, their shape, and the modules.
+STACKED = {
+    "Linear": [(VECTOR, lambda: nn.Linear(8, 3))],
+    "Bilinear": [(VECTOR, lambda: nn.Bilinear(8, 8, 3), pair)],
+    "Conv1d": [(SEQUENCE, lambda: nn.Conv1d(6, 3, 3))],
+    "Conv2d": [(IMAGE, lambda: nn.Conv2d(2, 3, 3, padding=1, stride=2))],
+    "Conv3d": [(IMAGE, lambda: nn.Conv3d(1, 2, 2), volume)],
+    "ConvTranspose2d": [(IMAGE, lambda: nn.ConvTranspose2d(2, 3, 2))],
+    "BatchNorm1d": [
+        (VECTOR, lambda: after(nn.Linear(8, 4), nn.BatchNorm1d(4))),
+        (SEQUENCE, lambda: nn.BatchNorm1d(6, affine=False)),
+        (SEQUENCE, lambda: nn.BatchNorm1d(6, track_running_stats=False)),
+    ],
+    "BatchNorm2d": [(IMAGE, lambda: nn.BatchNorm2d(2, momentum=0.3))],
+    "BatchNorm3d": [(IMAGE, lambda: nn.BatchNorm3d(1), volume)],
+    "LayerNorm": [(SEQUENCE, lambda: nn.LayerNorm(8))],
+    "RMSNorm": [(SEQUENCE, lambda: nn.RMSNorm(8))],
+    "GroupNorm": [(IMAGE, lambda: nn.GroupNorm(2, 2))],
+    "InstanceNorm2d": [(IMAGE, lambda: nn.InstanceNorm2d(2, affine=True, track_running_stats=True))],
+    "LocalResponseNorm": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.LocalResponseNorm(2)))],
+    "MaxPool2d": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.MaxPool2d(2)))],
+    "AvgPool2d": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.AvgPool2d(2)))],
+    "AdaptiveAvgPool2d": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.AdaptiveAvgPool2d(2)))],
+    "AdaptiveMaxPool2d": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.AdaptiveMaxPool2d(2)))],
+    "Upsample": [(IMAGE, lambda: after(nn.Conv2d(2, 3, 1), nn.Upsample(scale_factor=2)))],
+    "PixelShuffle": [(IMAGE, lambda: after(nn.Conv2d(2, 4, 1), nn.PixelShuffle(2)))],
+    "Dropout": [
+        (VECTOR, lambda: nn.Dropout(0.3)),
+        (VECTOR, lambda: after(nn.Linear(8, 4), nn.Dropout(0.3, inplace=True))),
+    ],
+    "Dropout1d": [(SEQUENCE, lambda: after(nn.Conv1d(6, 4, 1), nn.Dropout1d(0.4)))],
+    "Dropout2d": [(IMAGE, lambda: after(nn.Conv2d(2, 4, 1), nn.Dropout2d(0.4)))],
+    "Dropout3d": [(IMAGE, lambda: after(nn.Conv3d(1, 4, 1), nn.Dropout3d(0.4)), volume)],
+    "AlphaDropout": [(VECTOR, lambda: after(nn.Linear(8, 4), nn.AlphaDropout(0.3)))],
+    "FeatureAlphaDropout": [(IMAGE, lambda: after(nn.Conv2d(2, 4, 1), nn.FeatureAlphaDropout(0.3)))],
+    "Embedding": [
+        (VECTOR, lambda: nn.Embedding(5, 3), codes),
+        (VECTOR, lambda: nn.Embedding(5, 3, padding_idx=1), codes),
+    ],
+    "EmbeddingBag": [
+        *((VECTOR, lambda mode=mode: nn.EmbeddingBag(5, 3, mode=mode), codes) for mode in ("sum", "mean", "max")),
+        *(
+            (VECTOR, lambda mode=mode: nn.EmbeddingBag(5, 3, mode=mode, padding_idx=2), codes)
+            for mode in ("sum", "mean", "max")
+        ),
+    ],
+    "MultiheadAttention": [
+        (SEQUENCE, lambda: nn.MultiheadAttention(8, 2, batch_first=True), thrice),
+        (SEQUENCE, lambda: nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True), thrice),
+    ],
+    "TransformerEncoderLayer": [
+        (SEQUENCE, lambda: encoder(1, dropout=0.0)),
+        (SEQUENCE, lambda: encoder(1, dropout=0.2, norm_first=True, activation="gelu")),
+    ],
+    "TransformerEncoder": [(SEQUENCE, lambda: encoder(2))],
+    "Transformer": [(SEQUENCE, lambda: nn.Transformer(8, 2, 1, 1, 16, batch_first=True), pair)],
+    "RNN": [
+        (SEQUENCE, lambda: nn.RNN(8, 4, nonlinearity="relu", **TIMES)),
+        (SEQUENCE, lambda: nn.RNN(8, 4, **DEEP)),
+    ],
+    "GRU": [(SEQUENCE, lambda: nn.GRU(8, 4, bias=False, **TIMES)), (SEQUENCE, lambda: nn.GRU(8, 4, **DEEP, **TIMES))],
+    "LSTM": [(SEQUENCE, lambda: nn.LSTM(8, 4)), (SEQUENCE, lambda: nn.LSTM(8, 4, **DEEP, **TIMES))],
+    "RNNCell": [(VECTOR, lambda: nn.RNNCell(8, 4))],
+    "GRUCell": [(VECTOR, lambda: nn.GRUCell(8, 4))],
+    "LSTMCell": [(VECTOR, lambda: nn.LSTMCell(8, 4))],
+    "PReLU": [(VECTOR, lambda: after(nn.Linear(8, 4), nn.PReLU()))],
+    "parametrizations.weight_norm": [(VECTOR, lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 3)))],
+}
+
+
+class Counts(nn.Linear):
+    """Module that counts its calls in Python."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class Branches(nn.Linear):
+    """Module whose way depends on its numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return outputs if outputs.sum() > 0 else -outputs
+
+
+class Reads(nn.Linear):
+    """Module that reads a number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / x.abs().max().item()
+
+
+class Noisy(nn.Linear):
+    """Module with noise of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.randn_like(x))
+
+
+class Random(nn.Linear):
+    """Module that draws from Python's generator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * random.random()
+
+
+class Remembers(nn.Linear):
+    """Module that keeps what it has computed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+CALLS = [0.0]
+
+
+class Global(nn.Linear):
+    """Module whose state is elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        CALLS[0] += 1
+        return super().forward(x) * CALLS[0]
+
+
+class Single(nn.Linear):
+    """Module that computes in float32, whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weight, self.bias)
+
+
+def hooked() -> nn.Module:
+    layer = nn.Linear(8, 3)
+    layer.register_forward_hook(lambda *_: None)
+    return layer
+
+
+RANDOM, NUMBERS = "random numbers of its own", "looks at the numbers of a batch"
+ALONE = {
+    "BatchNorm1d with momentum=None": (SEQUENCE, lambda: nn.BatchNorm1d(6, momentum=None), "momentum=None"),
+    "LSTM with proj_size": (SEQUENCE, lambda: nn.LSTM(8, 4, proj_size=2), "proj_size"),
+    "RReLU": (VECTOR, lambda: after(nn.Linear(8, 4), nn.RReLU()), RANDOM),
+    "parametrizations.spectral_norm": (
+        VECTOR,
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3)),
+        "vmap has no rule",
+    ),
+    "Python state": (VECTOR, lambda: Counts(8, 3), "a stack|attributes"),
+    "state elsewhere": (VECTOR, lambda: Global(8, 3), "a stack gives other outputs"),
+    "if": (VECTOR, lambda: Branches(8, 3), NUMBERS),
+    ".item()": (VECTOR, lambda: Reads(8, 3), NUMBERS),
+    "noise": (VECTOR, lambda: Noisy(8, 3), RANDOM),
+    "Python's random": (VECTOR, lambda: Random(8, 3), RANDOM),
+    "kept outputs": (VECTOR, lambda: Remembers(8, 3), "attributes|stack"),
+    "float32": (VECTOR, lambda: Single(8, 3), "cannot be computed"),
+    "hooks": (VECTOR, hooked, "has hooks"),
+    "nothing to train": (VECTOR, lambda: nn.Identity(), "nothing to train"),
+}
+
+
+def check(shape, make, prepare=lambda x: x, *, last: bool = True) -> str | None:
+    torch.manual_seed(0)
+    modules = [Flat(make(), prepare) if last else make() for _ in range(2)]
+    x = torch.randn(5, *shape)
+    for module in modules:
+        module(x)  # lazy layers take their size
+    return why_modules_alone(modules, x, shape)
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_modules_that_stack(name):
+    for shape, *made in STACKED[name]:
+        assert check(shape, *made) is None
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_modules_that_train_alone(name):
+    shape, make, why = ALONE[name]
+    assert re.search(why, check(shape, make, last=name != "nothing to train") or "")
+
+
+def test_the_table_of_the_docs_is_this_one():
+    page = (Path(__file__).parents[2] / "docs" / "cohorts.md").read_text(encoding="utf-8")
+    part = page.partition("### What stacks")[2].partition("\n#")[0]
+    rows = [line.split("|")[1:3] for line in part.splitlines() if line.startswith("| `nn.")]
+    stacked = {name for names, _ in rows for name in re.findall(r"`nn\.([\w.]+)`", names)}
+    assert {name.removeprefix("utils.") for name in stacked} == set(STACKED)
