@@ -176,6 +176,10 @@ class Data:
             return len(self.dataset.train)
         return _steps(len(self.y_train), batch_size)
 
+    def last_batch(self, batch_size: int) -> int:
+        """Return how many samples in memory the last batch of an epoch has."""
+        return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
+
     def batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
         """Return the batches of an epoch, in the order that follows from (seed, epoch).
 
@@ -189,11 +193,15 @@ class Data:
 
     def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
         samples = len(self.y_train)
-        order = torch.from_numpy(self._order(samples, epoch)).to(self.device)
+        order = self.order(epoch)
         for i in range(_steps(samples, batch_size)):
             index = order[i * batch_size : (i + 1) * batch_size]
             x, y = self.x_train.index_select(0, index), self.y_train.index_select(0, index)
             yield (x, y) if self.weights is None else (x, y, self.weights.index_select(0, index))
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the order of the samples in memory in an epoch, (N,), which follows from (seed, epoch)."""
+        return torch.from_numpy(self._order(len(self.y_train), epoch)).to(self.device)
 
     def _read_batches(self, samples: Samples, batch_size: int, epoch: int) -> Iterator[Split]:
         order = self._order(len(samples), epoch)

@@ -17,7 +17,7 @@ from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
-from hpo.training.stack_run import StackRun
+from hpo.training.stack_run import StackRun, data_key
 from hpo.training.suggestions import TrialLink
 
 __all__ = ["train"]
@@ -133,7 +133,7 @@ def _make_stack(
     shape, classes = first.data.shape, first.data.classes
     members = [Member(resolve_width(each.config, shape, classes), each.number) for each in trials]
     own = {each.number: checkpoints[each.number] for each in trials if each.number in checkpoints}
-    return StackRun(members, first.data, settings[first.number], files, own)
+    return StackRun(members, [each.data for each in trials], settings[first.number], files, own)
 
 
 def _checkpoint_file(trial: TrialSpec, settings: TrainSettings) -> CheckpointFile | None:
@@ -159,6 +159,8 @@ def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Ch
     for trial in trials:
         checkpoint = checkpoints.get(trial.number)
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        key = stack_key(trial.config) or run_key(trial.config)
-        stacks.setdefault((key, start, id(trial.data)), []).append(trial)
+        key: object = run_key(trial.config), id(trial.data)
+        if (models := stack_key(trial.config)) is not None:
+            key = models, data_key(trial.data, trial.config.batch_size)
+        stacks.setdefault((key, start), []).append(trial)
     return list(stacks.values())

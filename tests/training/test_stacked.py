@@ -33,6 +33,7 @@ from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
 from hpo.training.stacked.mlp import Network, StackedMLP
+from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
@@ -194,8 +195,9 @@ def test_a_cohort_of_one_has_the_same_bits_in_every_run():
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
     dropout, factors = Dropout([share, 0.0], torch.empty(0)), torch.empty(2, 100, 1000)
-    torch.manual_seed(0)
-    dropout.draw(torch.empty(50_000, dtype=torch.int64), factors)
+    noise = Noise(2, CPU)
+    noise.begin([0, 1])
+    dropout.draw(noise, factors)
     dropped = (factors[0] == 0).double().mean().item()
     assert dropped == pytest.approx(share, abs=5 * (share * (1 - share) / 1e5) ** 0.5)
     assert factors[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-4)
@@ -212,7 +214,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
 def test_with_the_same_mask_gradients_agree(activation, monkeypatch):
     """An activation's gradient is of what the activation gave, not of what dropout left of it."""
     factors = (torch.arange(30).view(1, 5, 6) % 3 > 0).double() * 1.5
-    monkeypatch.setattr(Dropout, "draw", lambda _self, _bits, into: into.copy_(factors))
+    monkeypatch.setattr(Dropout, "draw", lambda _self, _noise, into: into.copy_(factors))
     stack = StackedMLP([Network((5,), (activation,), (0.3,), ("0", "1"))], 3, 2, torch.empty(0))
     weight, output = (each.normal_().clone().requires_grad_() for each in stack.parameters)
     batch = torch.randn(6, 8).mul_(torch.tensor([1.0] * 4 + [0.0] * 4))
