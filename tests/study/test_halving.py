@@ -36,7 +36,8 @@ def algorithm_2(curves: Sequence[Sequence[float]], eta: int, first: int, budget:
     ends = [first * eta**k for k in range(30) if first * eta**k < EPOCHS] + [EPOCHS]
     rungs: list[dict[int, float]] = [{} for _ in ends]
     promoted: list[set[int]] = [set() for _ in ends]
-    jobs, drawn = [], 0
+    jobs: list[Job] = []
+    drawn = 0
     while True:
         job = None
         for k in reversed(range(len(ends) - 1)):
