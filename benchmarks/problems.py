@@ -204,8 +204,8 @@ class CurveProblem(Problem):
 class CostModel:
     """Model of the seconds of an epoch, fitted to a sample of stacks by ridge regression of logarithms.
 
-    Alone, they follow from the parameters. What a stack gains over its members one by
-    one follows from its size, from how long they take, and from how unlike they are, for narrower ones are padded.
+    Alone, they follow from the parameters. What a stack gains over its members one by one follows from its size, from
+    how long they take, and from how unlike they are, for narrower ones are padded.
 
     Args:
         x: (rows, columns), the parameters of each row of the table.
