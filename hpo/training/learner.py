@@ -61,6 +61,12 @@ class Learner(Protocol):
             rates: each member's learning rates at the steps to come.
         """
 
+    def room(self, samples: int) -> Tensor | None:
+        """Return memory for the samples of the next step, (samples, features), from which `step` need not copy them.
+
+        None where any memory will do.
+        """
+
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
 
@@ -145,6 +151,10 @@ class ModuleLearner:
         self.module.train()
         self._record.begin(samples)
         self._rates = iter(rates[0])
+
+    def room(self, samples: int) -> Tensor | None:  # noqa: ARG002
+        """Return None; see `Learner`."""
+        return None
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step; see `Learner`."""

@@ -122,7 +122,7 @@ class StackRun:
     def _train_steps(self) -> bool:
         """Do the steps of the epoch that are not done yet; return false when asked to stop before the last."""
         torch.manual_seed(epoch_seed(self._data.seed, self._epoch))
-        batches = self._data.batches(self._batch_size, self._epoch)
+        batches = self._data.batches(self._batch_size, self._epoch, self._learner.room)
         if not self._step:
             self._begin_epoch()
         elif not self._skip_steps(batches):

@@ -114,6 +114,10 @@ class StackedLearner:
     def _place_of(self, member: Member) -> tuple[Stack, int]:
         return self._places[member.number]
 
+    def room(self, samples: int) -> Tensor:
+        """Return memory for the samples of the next step; see `Learner`."""
+        return self._batch_memory(samples, len(self._pending))[:, : self._features]
+
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
         """Do one optimizer step; see `Learner`.
@@ -137,12 +141,17 @@ class StackedLearner:
 
     def _pad_batch(self, x: Tensor, place: int = 0) -> Tensor:
         """Return the batch as stacks read it: features, a one, and zeros. Batches at one place share memory."""
-        if len(x) > self._batches.shape[1]:
-            self._batches = self._batches.new_zeros(BLOCK, len(x), batch_width(self._features))
-            self._batches[..., self._features] = 1
-        batch = self._batches[place, : len(x)]
-        batch[:, : self._features] = x.flatten(1)
+        batch = self._batch_memory(x.shape[0], place)
+        if x.data_ptr() != batch.data_ptr():  # else it lies there already; see `room`
+            batch[:, : self._features] = x.flatten(1)
         return batch
+
+    def _batch_memory(self, samples: int, place: int) -> Tensor:
+        """Return memory for a batch, (samples, features, a one, and zeros)."""
+        if samples > self._batches.shape[1]:
+            self._batches = self._batches.new_zeros(BLOCK, samples, batch_width(self._features))
+            self._batches[..., self._features] = 1
+        return self._batches[place, :samples]
 
     @torch.no_grad()
     def end_epoch(self) -> list[Scores]:
