@@ -179,8 +179,9 @@ class StackedLearner:
         """Evaluate each member; see `Learner`."""
         kept: list[list[Tensor]] = [[] for _ in self._stacks]
         sums: list[list[Tensor]] = [[] for _ in self._stacks]
+        dense = all(isinstance(stack.dense, StackedMLP) for stack in self._stacks)
         for chunk in torch.split(x, EVALUATION_BATCH):
-            batch = self._pad_batch(chunk)
+            batch = chunk.flatten(1) if dense else self._pad_batch(chunk)
             target = chunk.flatten(1).t().contiguous() if self._reconstructs else None
             for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
                 predicted = stack.dense.forward(batch, train=False)

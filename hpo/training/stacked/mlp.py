@@ -203,12 +203,17 @@ class StackedMLP:
     # Forward.
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """Return the outputs (members, classes, n) for a batch (n, inputs); the next call may reuse their memory."""
+        """Return the outputs (members, classes, n) for a batch; the next call may reuse their memory.
+
+        Args:
+            x: (n, inputs); or (n, features), where nothing is trained.
+            train: whether units are dropped, and normalised by the batch.
+        """
         batch = self._buffers_for(len(x))
         self.tracked += train
         for layer, buffers in zip(self.layers, batch.layers, strict=True):
             if buffers.up is None:
-                torch.mm(self._first, self._first_inputs(x).t(), out=buffers.sums.view(-1, len(x)))
+                self._multiply_first(self._first_inputs(x), buffers.sums.view(-1, len(x)))
             else:
                 _multiply(buffers.up)
             if buffers.norm is not None:
@@ -225,10 +230,18 @@ class StackedMLP:
                 h, _, last, _ = buffers.ends
                 last.copy_(h)
         if batch.up is None:
-            torch.mm(self._first, x.t(), out=batch.outputs.view(-1, len(x)))
+            self._multiply_first(x, batch.outputs.view(-1, len(x)))
         else:
             _multiply(batch.up)
         return batch.outputs
+
+    def _multiply_first(self, x: Tensor, out: Tensor) -> None:
+        """Write the first layer's sums: its bias is added where x has no ones."""
+        weights = self._first[:, : x.shape[1]]
+        if x.shape[1] == self._first.shape[1]:
+            torch.mm(weights, x.t(), out=out)
+        else:
+            torch.addmm(self._first[:, self.features, None], weights, x.t(), out=out)
 
     # Backward.
 
