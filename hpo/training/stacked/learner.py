@@ -143,6 +143,10 @@ class StackedLearner:
     def _place_of(self, member: Member) -> tuple[Stack, int]:
         return self._places[member.number]
 
+    def room(self, samples: int) -> Tensor:
+        """Return memory for the samples of the next step; see `Learner`."""
+        return self._padded.room(samples, len(self._pending))
+
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step; see `Learner`.
