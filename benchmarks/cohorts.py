@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -294,7 +294,7 @@ def compare_own_batches(
 ) -> None:
     """Train as one stack, one after the other, and the first alone, in turns; print seconds, and how often they fit."""
     torch.set_num_threads(1)
-    runs = {
+    runs: dict[str, Callable[[], object]] = {
         "stack": lambda: train(configs, data),
         "one by one": lambda: [train([config], each) for config, each in zip(configs, data, strict=True)],
         "one": lambda: train(configs[:1], data[:1]),

@@ -54,7 +54,7 @@ def _gather(tensors: Sequence[Tensor], index: Tensor) -> Tensor:
     """Return what index (parts, n) chooses from the tensor of each part: (parts, n, …)."""
     first = tensors[0]
     if all(tensor is first for tensor in tensors):
-        return first.index_select(0, index.flatten()).unflatten(0, index.shape)
+        return first.index_select(0, index.flatten()).view(*index.shape, *first.shape[1:])
     gathered = first.new_empty(*index.shape, *first.shape[1:])
     for tensor, own, out in zip(tensors, index, gathered, strict=True):
         torch.index_select(tensor, 0, own, out=out)

@@ -104,7 +104,7 @@ class Dropout:
         """
         numbers = factors[0].numel()
         bits = noise.draw(-(-numbers // 4))[: len(factors)].view(torch.int16)[:, :numbers]
-        torch.ge(bits.unflatten(1, factors.shape[1:]), self._least, out=factors)
+        torch.ge(bits.view(factors.shape), self._least, out=factors)
         factors.mul_(self._scale)
 
 

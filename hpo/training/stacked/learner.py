@@ -73,7 +73,8 @@ class StackedLearner:
         self.members = list(members)
         models: list[Model] = []
         structures: dict[Hashable, int] = {}
-        for member, feed in zip(members, feeds or [None] * len(members), strict=True):
+        given: Sequence[Feed | None] = feeds or [None] * len(members)
+        for member, feed in zip(members, given, strict=True):
             module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
