@@ -49,7 +49,8 @@ class Tabular(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (n, classes) of samples (n, features)."""
         h = self.enter(x)
-        return self.leave(torch.relu(h + self.drop(torch.relu(self.inner(self.norm(h))))))
+        outputs: Tensor = self.leave(torch.relu(h + self.drop(torch.relu(self.inner(self.norm(h))))))
+        return outputs
 
 
 class Transformer(nn.Module):
@@ -64,7 +65,8 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (n, classes) of samples (n, features)."""
-        return self.leave(self.layers(self.enter(x.unflatten(1, (-1, 4)))).mean(1))
+        outputs: Tensor = self.leave(self.layers(self.enter(x.view(len(x), -1, 4))).mean(1))
+        return outputs
 
 
 hpo.model("own_tabular", uses=["width", "dropout"])(lambda config, *_: Tabular(config.width, config.dropout))
@@ -88,8 +90,10 @@ def learner_steps(learners: list[Learner], x: Tensor, y: Tensor) -> Callable[[],
 def modelbatch_steps(configs: list[TrialConfig], data: Data, x: Tensor, y: Tensor) -> Callable[[], None] | None:
     """Return a function that does as many steps with ModelBatch; None where it is not installed."""
     try:
-        from modelbatch import ModelBatch
-        from modelbatch.optimizer import OptimizerFactory
+        from modelbatch import ModelBatch  # type: ignore[import-untyped,import-not-found,unused-ignore]
+        from modelbatch.optimizer import (  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            OptimizerFactory,
+        )
     except ImportError:
         return None
     batch = ModelBatch([build_model(config, data.shape, CLASSES) for config in configs], shared_input=True)
