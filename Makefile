@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RIVALS := .venv-rivals
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -64,6 +65,22 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
 
+# Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
+rivals: $(RIVALS)/installed
+	$(RIVALS)/bin/python -m benchmarks.rivals $(OPTIONS)
+
+# On top of .venv, so that all tools train with the same torch, and nobody downloads it twice.
+PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
+PIP_RIVALS := $(RIVALS)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+$(RIVALS)/installed: $(VENV)/installed-test benchmarks/rivals/packages.txt
+	@$(BIN)/python -m venv --clear $(RIVALS)
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PACKAGES)')')" \
+	> "$$($(RIVALS)/bin/python -c '$(PACKAGES)')/base.pth"
+	@grep -v '^#' benchmarks/rivals/packages.txt | while read -r packages; do \
+	$(PIP_RIVALS) $$packages </dev/null || echo "make: does not install here, and is left out: $$packages" >&2; done
+	@touch $@
+
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV); install Python's venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -75,7 +92,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(RIVALS) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 define check_python
 command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \

@@ -1,6 +1,7 @@
 """Benchmark of cohorts, in trials an hour: each row beside two rivals, in one process, in turns, on real MNIST.
 
-    python -m benchmarks.cohorts [--rounds 5] [--rows steps,random,grid,tpe,sgemm] [--threads 2] [--device cpu]
+    python -m benchmarks.cohorts [--rounds 5] [--rows steps,random,grid,tpe,sgemm,folds,seeds] [--threads 2]
+        [--device cpu]
 
 The rivals train the same configurations one at a time: `loader` is the loop people write (see benchmarks/training.py: a
 `Dataset` of single samples, `DataLoader(shuffle=True)`, torch's own optimizer, `loss.item()` at every step; it has no
@@ -11,7 +12,9 @@ largest. Each contender trains with one thread or with all, whichever a first tu
 
 Rows: steps (MLPs of one size, learning rates apart), random (a cohort drawn from the template mlp), grid (trials per
 hour of a part of grid_2700, from measured steps and evaluations), tpe (the study mnist_mlp with TPE and median pruning,
-launched for real, `--cohort 8` against `--cohort 1`), sgemm (the share of the machine's own rate of matrix products).
+launched for real, `--cohort 8` against `--cohort 1`), sgemm (the share of the machine's own rate of matrix products),
+folds and seeds (five models of one configuration, each with batches of its own, as one stack: against one of them, and
+against five one after the other; whole trainings with validation, in processor time on one thread).
 With --device cuda there is one row: 64 MLPs 512-256, beside the rate that reading and writing their weights allows.
 """
 
@@ -24,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,11 +39,13 @@ import torch
 from benchmarks.training import Ours, Rival, load, mlp_flops, seconds, sgemm_rate
 from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import Dataset
 from hpo.space import Space
 from hpo.study.input import templates
 from hpo.study.input.study_file import read_study
-from hpo.training.data import Data
+from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner, ModuleLearner
+from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model, parameter_count
@@ -48,6 +54,7 @@ from hpo.utils.documents import read_document
 
 TURN = 0.5  # seconds
 ADAM_BYTES = 40  # per parameter and step: weight, gradient and two moments of 4 bytes, read or written 10 times
+MODELS = 5  # of the rows folds and seeds
 TPE_TRIALS, TPE_EPOCHS, TPE_COHORT = 24, 4, 8
 
 
@@ -259,6 +266,51 @@ def launched(cohort: int, seed: int, trials: int) -> float:
     return trials * 3600 / spent
 
 
+def folds_row(bench: Bench) -> None:
+    """Five folds of an MLP 2x50 on scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import StratifiedKFold
+
+    x, y = load_digits(return_X_y=True)
+    config = TrialConfig(depth=2, width=50, batch_size=32, epochs=10)
+    folds = [
+        prepare_data(Dataset((x[train], y[train]), validation=(x[test], y[test])), config, bench.device)
+        for train, test in StratifiedKFold(MODELS, shuffle=True, random_state=0).split(x, y)
+    ]
+    compare_own_batches("5 folds of digits, 2x50", [config] * MODELS, folds, bench, aim=2)
+
+
+def seeds_row(bench: Bench) -> None:
+    """Five seeds of an MLP 2x50 on a fifth of MNIST, each of which decides split, order and weights."""
+    configs = [TrialConfig(depth=2, width=50, batch_size=128, epochs=2, seed=seed) for seed in range(MODELS)]
+    x, y = bench.data.dataset.train
+    dataset = Dataset((x[::5], y[::5]), classes=10)
+    data = [prepare_data(dataset, config, bench.device) for config in configs]
+    compare_own_batches("5 seeds of MNIST, 2x50", configs, data, bench, aim=None)
+
+
+def compare_own_batches(
+    name: str, configs: Sequence[TrialConfig], data: Sequence[Data], bench: Bench, *, aim: float | None
+) -> None:
+    """Train as one stack, one after the other, and the first alone, in turns; print seconds, and how often they fit."""
+    torch.set_num_threads(1)
+    runs = {
+        "stack": lambda: train(configs, data),
+        "one by one": lambda: [train([config], each) for config, each in zip(configs, data, strict=True)],
+        "one": lambda: train(configs[:1], data[:1]),
+    }
+    spent: dict[str, list[float]] = {run: [] for run in runs}
+    for turn in range(bench.rounds + 1):
+        for run in list(runs) if turn % 2 else reversed(list(runs)):
+            started = time.process_time()
+            runs[run]()
+            spent[run].append(time.process_time() - started)
+    stack, apart, one = (times[1:] for times in spent.values())  # the first turns warm up
+    seconds_of = ", ".join(f"{run} {statistics.median(times[1:]):.2f} s" for run, times in spent.items())
+    print(f"{name}: {seconds_of}; stack / one{ratio(stack, one, aim)}", end="")
+    print(f"; one by one / stack{ratio(apart, stack, None)}", flush=True)
+
+
 def cuda_row(bench: Bench) -> None:
     """64 MLPs 512-256 with Adam at batch 128, and what the memory's bandwidth allows."""
     rates = np.geomspace(1e-4, 1e-2, 64).tolist()
@@ -285,7 +337,15 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / min(seconds(copy) for _ in range(10))
 
 
-ROWS = {"steps": steps_row, "random": random_row, "grid": grid_row, "sgemm": sgemm_row, "tpe": tpe_row}
+ROWS = {
+    "steps": steps_row,
+    "random": random_row,
+    "grid": grid_row,
+    "sgemm": sgemm_row,
+    "tpe": tpe_row,
+    "folds": folds_row,
+    "seeds": seeds_row,
+}
 
 
 def main() -> None:

@@ -90,14 +90,11 @@ class CohortClaimer:
         self._numbers: dict[Any, int] = {}
 
     def candidate_configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
-        """Return the configurations that fit into one stack, this one first, then the best fits; of each run the
-        longest.
-        """
-        first, candidates = self._make_key(config), self._candidates(claim)
+        """Return the configurations whose models stack well with this one's, it first and of each run the longest."""
+        first = self._make_key(config)
         longest: dict[int, TrialConfig] = {first.run: config}
-        for trial_id in _matching(first, candidates, candidates, mixed=False):
-            key = candidates[trial_id]
-            if key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
+        for key in self._candidates(claim).values():
+            if key.like == first.like and key.config.epochs > getattr(longest.get(key.run), "epochs", 0):
                 longest[key.run] = key.config
         return list(longest.values())
 

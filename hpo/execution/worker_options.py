@@ -119,7 +119,8 @@ class WorkerOptions(BaseModel):
             ge=1,
             le=10_000,
             description="Number of trials that a worker trains at the same time, at most; 1 trains them one by one. By"
-            " default as many as the device trains efficiently, and up to 8 with an adaptive sampler.",
+            " default as many as pay, by a short measurement; an adaptive sampler is asked for its start-up trials at"
+            " once, and later for as many as reach the study's result soonest.",
         ),
     ] = None
     checkpoint_every: Annotated[

@@ -7,7 +7,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.storage.cache import copy_trial
 from hpo.storage.stored_values import PAUSED, is_whole
 
-__all__ = ["find_best", "paused_epoch", "show_pruned"]
+__all__ = ["PAUSED_STATE", "find_best", "paused_epoch", "show_pruned", "state_name"]
+
+PAUSED_STATE = "PAUSED"  # as people read it; Optuna knows no such state
 
 
 def paused_epoch(trial: FrozenTrial) -> int | None:
@@ -16,6 +18,11 @@ def paused_epoch(trial: FrozenTrial) -> int | None:
         return None
     epoch = trial.system_attrs[PAUSED]
     return epoch if is_whole(epoch) else -1
+
+
+def state_name(trial: FrozenTrial) -> str:
+    """Return the name of a trial's state as people read it: Optuna's, or `PAUSED`."""
+    return trial.state.name if paused_epoch(trial) is None else PAUSED_STATE
 
 
 def find_best(trial: FrozenTrial, *, maximize: bool) -> float | None:

@@ -53,19 +53,29 @@ class Learner(Protocol):
 
     members: list[Member]
 
-    def begin_epoch(self, samples: int, rates: Rates) -> None:
+    def begin_epoch(self, samples: int, rates: Rates, seeds: Sequence[int] | None = None) -> None:
         """Prepare for an epoch.
 
         Args:
             samples: the most that the epoch may have; 0 where that is not known.
             rates: each member's learning rates at the steps to come.
+            seeds: of each member's noise, where it is drawn for members; by default that of torch's global generator.
         """
 
-    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
+    def room(self, samples: int) -> Tensor | None:
+        """Return memory for the samples of the next step, (samples, features), from which `step` need not copy them.
+
+        None where any memory will do.
+        """
+
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
 
         Args:
+            x, y: of all members. Where they have batches of their own, these have a first dimension; see
+                `hpo.training.joint_batches`.
             w: weights of the samples (n,), or of each of their labels (n, columns), in the loss; None for 1 each.
+            sizes: of batches of their own, how many samples count; None where all do.
         """
 
     def end_epoch(self) -> list[Scores]:
@@ -85,6 +95,9 @@ class Learner(Protocol):
             y: classes (N,), labels or targets (N, columns).
             outputs: false drops those of models that reconstruct their input: they are as large as the data.
         """
+
+    def evaluate_each(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool = True) -> list[EvalResult]:
+        """Evaluate each member on samples x and y of its own; see `evaluate`."""
 
     def weights(self, member: Member) -> Weights:
         """Return a copy of a member's weights, on the CPU."""
@@ -140,13 +153,17 @@ class ModuleLearner:
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
         self._record: OutputRecord | LossRecord = LossRecord() if config.reconstructs else OutputRecord()
 
-    def begin_epoch(self, samples: int, rates: Rates) -> None:
+    def begin_epoch(self, samples: int, rates: Rates, seeds: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Prepare for an epoch; see `Learner`."""
         self.module.train()
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
-    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
+    def room(self, samples: int) -> Tensor | None:  # noqa: ARG002
+        """Return None; see `Learner`."""
+        return None
+
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Do one optimizer step; see `Learner`."""
         rate = next(self._rates)
         for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
@@ -218,6 +235,10 @@ class ModuleLearner:
             loss, error = (self._reconstruction_sums(whole, x) / len(x)).tolist()
             return [EvalResult({"loss": loss, "reconstruction_error": error}, whole)]
         return [EvalResult({"loss": self._validation_loss(whole, y).item(), **self._score(whole, y)}, whole)]
+
+    def evaluate_each(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool = True) -> list[EvalResult]:
+        """Evaluate each member on samples of its own; see `Learner`."""
+        return [each for x, y in samples for each in self.evaluate(x, y, outputs=outputs)]
 
     def _score(self, outputs: Tensor, y: Tensor) -> Scores:
         """Return the score beside the loss."""

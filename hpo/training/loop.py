@@ -17,7 +17,7 @@ from hpo.training.member import Member, TrainResult
 from hpo.training.memory import keep_freed_memory, translate_memory_errors
 from hpo.training.process_state import contain_user_code
 from hpo.training.settings import TrainSettings
-from hpo.training.stack_run import StackRun
+from hpo.training.stack_run import StackRun, data_key
 from hpo.training.stacked.check import find_structure, why_alone
 from hpo.training.stacked.learner import is_stacked
 from hpo.training.suggestions import TrialLink
@@ -147,7 +147,7 @@ def _make_stack(
     shape, classes = first.data.shape, first.data.classes
     members = [Member(resolve_width(each.config, shape, classes), each.number) for each in trials]
     own = {each.number: checkpoints[each.number] for each in trials if each.number in checkpoints}
-    return StackRun(members, first.data, settings[first.number], files, own)
+    return StackRun(members, [each.data for each in trials], settings[first.number], files, own)
 
 
 def _checkpoint_file(trial: TrialSpec, settings: TrainSettings) -> CheckpointFile | None:
@@ -173,8 +173,10 @@ def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Ch
     for trial in trials:
         checkpoint = checkpoints.get(trial.number)
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        key = stack_key(trial.config) or run_key(trial.config)
-        stacks.setdefault((key, start, id(trial.data)), []).append(trial)
+        key: object = run_key(trial.config), id(trial.data)
+        if (models := stack_key(trial.config)) is not None:
+            key = models, data_key(trial.data, trial.config.batch_size)
+        stacks.setdefault((key, start), []).append(trial)
     return [part for group in stacks.values() for part in _split_own_models(group, checkpoints)]
 
 
@@ -183,7 +185,7 @@ def _split_own_models(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpo
     first = trials[0].config
     if stack_key(first) is None or registry.models.get(first.model).builtin:
         return [trials]
-    several = len({run_key(trial.config) for trial in trials}) > 1
+    several = len({(run_key(trial.config), id(trial.data)) for trial in trials}) > 1
     parts: dict[object, list[TrialSpec]] = {}
     for trial in trials:
         parts.setdefault(_own_model_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
@@ -192,7 +194,7 @@ def _split_own_models(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpo
 
 def _own_model_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
     """Return a key that is equal for trials of one stack; how one has begun it goes on, for the states differ."""
-    alone = run_key(trial.config)
+    alone = run_key(trial.config), id(trial.data)
     if checkpoint is not None and not is_stacked(checkpoint.learner):
         return alone
     if checkpoint is None and (not several or why_alone(trial.config, trial.data) is not None):

@@ -13,26 +13,29 @@ from hpo.config.cohort_key import run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, TrainBatch, epoch_seed
+from hpo.training.joint_batches import JointBatch, joint_batches
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.metrics import measure_metrics
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.settings import TrainSettings
+from hpo.training.stacked.batches import Feed
 from hpo.training.stacked.learner import StackedLearner, is_stacked
 
-__all__ = ["StackRun", "make_learner"]
+__all__ = ["StackRun", "data_key", "make_learner"]
 
 
 class StackRun:
     """Training of a stack from its first epoch, or its checkpoints, to the end of its last trial.
 
     Of the trials that one run answers, the longest has a model; the others end on the way. All trials have in common
-    what `hpo.config.cohort_key.stack_key` names, and the place where they begin. Between its epochs other stacks may
-    train: each epoch has a seed of its own.
+    what `hpo.config.cohort_key.stack_key` names, the place where they begin, and what `data_key` returns of their data:
+    those with data of their own see batches of their own. Between its epochs other stacks may train: each epoch has a
+    seed of its own.
 
     Args:
         members: the trials.
-        data: prepared for their configurations.
+        data: of each of them.
         settings: with a monitor; see `TrainSettings.resolve`.
         files: checkpoint files by the number of the trial; a trial without one writes none.
         checkpoints: by number, of the trials that begin from one; all are of the same epoch and step.
@@ -48,20 +51,22 @@ class StackRun:
     def __init__(
         self,
         members: Sequence[Member],
-        data: Data,
+        data: Sequence[Data],
         settings: TrainSettings,
         files: Mapping[int, CheckpointFile],
         checkpoints: Mapping[int, Checkpoint],
     ) -> None:
         self.results: dict[int, TrainResult] = {}
         self._members = members
-        self._data = data
+        self._data = {member.number: each for member, each in zip(members, data, strict=True)}
+        self._device = data[0].device
         self._settings = settings
         self._files = files
-        self._groups = _group_by_run(members)
+        self._groups = _group_by_run(members, self._data)
         longest = [longest for longest, _ in self._groups.values()]
-        stacked = any(is_stacked(each.learner) for each in checkpoints.values())
-        self._learner = make_learner(longest, data, record_steps=settings.record_steps, stacked=stacked)
+        self._learner = self._make_learner(
+            longest, stacked=any(is_stacked(each.learner) for each in checkpoints.values())
+        )
         for member in members:
             member.stack = len(longest)
         for trained, group in self._groups.values():
@@ -69,7 +74,7 @@ class StackRun:
                 member.parameter_count = trained.parameter_count
                 member.resumable = member.number in files
         self._batch_size = members[0].config.batch_size
-        self._steps = data.steps(self._batch_size)
+        self._steps = data[0].steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
         self._generators: list[torch.Tensor] = []  # where training goes on in the midst of an epoch, until it does
         self._since = time.perf_counter()
@@ -92,6 +97,18 @@ class StackRun:
         member.history, member.steps = checkpoint.history, checkpoint.steps
         member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
         member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
+
+    def _make_learner(self, members: Sequence[Member], *, stacked: bool) -> Learner:
+        """Return the learner of the members that have a model; see `make_learner`."""
+        parts = self._parts(members)
+        streams = {id(part): stream for stream, part in enumerate(parts)}
+        feeds = None
+        if len(parts) > 1:
+            size = members[0].config.batch_size
+            data = [self._data[member.number] for member in members]
+            feeds = [Feed(streams[id(each)], each.last_batch(size)) for each in data]
+        record_steps = self._settings.record_steps
+        return make_learner(members, parts[0], record_steps=record_steps, stacked=stacked, feeds=feeds)
 
     @property
     def live(self) -> list[Member]:
@@ -117,8 +134,11 @@ class StackRun:
 
     def _begin_epoch(self) -> None:
         """Let the learner prepare for the steps of the epoch that are not done yet."""
-        rates = [self._rates(member.config) for member in self._learner.members]
-        self._learner.begin_epoch(len(self._data.y_train), rates)
+        members = self._learner.members
+        data = [self._data[member.number] for member in members]
+        samples = max((len(each.y_train) for each in data), default=0)
+        seeds = [epoch_seed(each.seed, self._epoch) for each in data]
+        self._learner.begin_epoch(samples, [self._rates(member.config) for member in members], seeds)
 
     def _rates(self, config: TrialConfig) -> list[float]:
         first = (self._epoch - 1) * self._steps
@@ -126,8 +146,13 @@ class StackRun:
 
     def _train_steps(self) -> bool:
         """Do the steps of the epoch that are not done yet; return false when asked to stop before the last."""
-        torch.manual_seed(epoch_seed(self._data.seed, self._epoch))
-        batches = self._data.batches(self._batch_size, self._epoch)
+        parts = self._parts(self._learner.members)
+        torch.manual_seed(epoch_seed(parts[0].seed, self._epoch))
+        batches: Iterator[TrainBatch | JointBatch]
+        if len(parts) > 1:
+            batches = joint_batches(parts, self._batch_size, self._epoch)
+        else:
+            batches = parts[0].batches(self._batch_size, self._epoch, self._learner.room)
         if not self._step:
             self._begin_epoch()
         elif not self._skip_steps(batches):
@@ -140,16 +165,22 @@ class StackRun:
                 return True
             self._learner.step(*batch)
             self._step += 1
+            if len(parts) > 1 and self._step == self._steps:
+                return True  # a last batch of unequal sizes is in no checkpoint
         self._share_time()
         return False
 
-    def _skip_steps(self, batches: Iterator[TrainBatch]) -> bool:
+    def _parts(self, members: Sequence[Member]) -> list[Data]:
+        """Return the data that members see, each once, in the order of their streams."""
+        return list({id(self._data[member.number]): self._data[member.number] for member in members}.values())
+
+    def _skip_steps(self, batches: Iterator[TrainBatch | JointBatch]) -> bool:
         """Go to the step where a checkpoint was taken; return false when asked to stop before."""
         for _ in range(self._step):
             if self._settings.should_stop():
                 return False
             next(batches, None)
-        _restore_generators(self._generators, self._data.device)
+        _restore_generators(self._generators, self._device)
         self._generators = []
         return True
 
@@ -175,7 +206,7 @@ class StackRun:
             epoch=self._epoch,
             step=self._step,
             seconds=member.seconds,
-            generators=_generator_states(self._data.device),
+            generators=_generator_states(self._device),
             history=member.history,
             steps=member.steps,
             best_epoch=member.best_epoch,
@@ -196,7 +227,7 @@ class StackRun:
         if self._settings.record_steps:
             self._record_steps()
         members = list(self._learner.members)
-        val_metrics = [{} for _ in members] if not len(self._data.y_val) else self._validate()
+        val_metrics = self._validate(members)
         self._share_time()
         for longest, scores, metrics in zip(members, train_scores, val_metrics, strict=True):
             row: Metrics = {"epoch": self._epoch, **_prefix_names("train", scores), **metrics}
@@ -230,13 +261,22 @@ class StackRun:
                 if paused and len(member.history) > member.resumed_from:
                     self._files[member.number].write(self._checkpoint(member, longest))
 
-    def _validate(self) -> list[Metrics]:
-        """Return the validation metrics of every model in training."""
-        x, y, metrics = self._data.x_val, self._data.y_val, self._settings.metrics
-        results = self._learner.evaluate(x, y, outputs=bool(metrics))
-        outputs = [each.outputs for each in results]
-        measured = measure_metrics(metrics, self._members[0].config, self._data, x, y, outputs)
-        return [{**_prefix_names("val", each.scores), **others} for each, others in zip(results, measured, strict=True)]
+    def _validate(self, members: Sequence[Member]) -> list[Metrics]:
+        """Return the validation metrics of the members that have a model."""
+        data = [self._data[member.number] for member in members]
+        if not len(data[0].y_val):
+            return [{} for _ in members]
+        entries = self._settings.metrics
+        results = self._learner.evaluate_each([(each.x_val, each.y_val) for each in data], outputs=bool(entries))
+        rows = [_prefix_names("val", each.scores) for each in results]
+        for part in self._parts(members) if entries else ():
+            places = [place for place, each in enumerate(data) if each is part]
+            outputs = [results[place].outputs for place in places]
+            config = members[places[0]].config
+            measured = measure_metrics(entries, config, part, part.x_val, part.y_val, outputs)
+            for place, metrics in zip(places, measured, strict=True):
+                rows[place] |= metrics
+        return rows
 
     def _member_metrics(self, member: Member) -> Metrics:
         done, total = self._epoch * self._steps, member.config.epochs * self._steps
@@ -264,17 +304,34 @@ def _prefix_names(split: str, scores: Scores) -> Metrics:
     return {f"{split}_{name}": value for name, value in scores.items()}
 
 
-def _group_by_run(members: Sequence[Member]) -> dict[int, tuple[Member, list[Member]]]:
+def _group_by_run(members: Sequence[Member], data: Mapping[int, Data]) -> dict[int, tuple[Member, list[Member]]]:
     """Return, by the number of each run's longest trial, that trial and all that the run answers, it included."""
     runs: dict[object, list[Member]] = {}
     for member in members:
-        runs.setdefault(run_key(member.config), []).append(member)
+        runs.setdefault((run_key(member.config), id(data[member.number])), []).append(member)
     groups = [(max(group, key=lambda member: member.config.epochs), group) for group in runs.values()]
     return {longest.number: (longest, group) for longest, group in groups}
 
 
+def data_key(data: Data, batch_size: int) -> tuple[object, ...]:
+    """Return a key that is equal for data whose batches one stack can take, each member its own.
+
+    Data that give their batches, or read samples from a file, are only equal to themselves.
+    """
+    if data.streams:
+        return (id(data),)
+    shape = tuple(data.shape), data.shape.categories, tuple(data.y_train.shape[1:]), data.classes
+    weights = 0 if data.weights is None else data.weights.ndim
+    return *shape, data.steps(batch_size), weights, len(data.y_val) > 0
+
+
 def make_learner(
-    members: Sequence[Member], data: Data, *, record_steps: bool = False, stacked: bool = False
+    members: Sequence[Member],
+    data: Data,
+    *,
+    record_steps: bool = False,
+    stacked: bool = False,
+    feeds: Sequence[Feed] | None = None,
 ) -> Learner:
     """Return the learner of a stack: its models stacked where they can be, else its only model.
 
@@ -285,6 +342,7 @@ def make_learner(
         data: gives the shape of a sample, the number of classes and the device.
         record_steps: whether the learner will be asked for `step_losses`.
         stacked: whether a state of a stack is to be loaded.
+        feeds: of each member, where not all see the same batches.
 
     Raises:
         ConfigError: a model cannot take the data's samples.
@@ -293,7 +351,7 @@ def make_learner(
     single = len(members) == 1 and not stacked and not registry.models.get(first.model).builtin
     if single or stack_key(first) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
-    return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps)
+    return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps, feeds=feeds)
 
 
 def _generator_states(device: torch.device) -> list[torch.Tensor]:

@@ -124,9 +124,9 @@ class Mischief:
         self.taken: list[WorkerProcess] = []
 
     def done(self) -> int:
-        return len(
-            query(self._study, "SELECT number FROM trials WHERE study_id = :s AND state IN ('COMPLETE', 'PRUNED')")
-        )
+        paused = "trial_id IN (SELECT trial_id FROM trial_system_attributes AS a WHERE a.key = 'hpo:paused')"
+        ended = f"(state IN ('COMPLETE', 'PRUNED') OR {paused})"
+        return len(query(self._study, f"SELECT number FROM trials WHERE study_id = :s AND {ended}"))
 
     def tick(self) -> None:
         """Wake whoever has slept long enough."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.forkserver.start import LIBRARIES, ROOT, Start, find_start, receive, send, starts_alike
 
-__all__ = ["SERVER_NAME", "cold", "install", "is_server"]
+__all__ = ["SERVER_NAME", "cold", "install", "is_server", "uninstall"]
 
 SERVER_NAME = "fork-server"  # as whose only argument /proc shows a server that was forked itself
 PADDING = "-" * 32_000  # room in /proc for the arguments and the variables of forked processes
@@ -36,10 +36,15 @@ def cold() -> Iterator[None]:
 
 def install(server: socket.socket | None = None) -> None:
     """Start processes through a fork server from now on: the given one, or one of our own at the first need."""
-    if sys.platform != "linux" or os.environ.get("HPO_TESTS_COLD"):
-        return
+    if sys.platform == "linux" and not os.environ.get("HPO_TESTS_COLD"):
+        uninstall()
+        subprocess._fork_exec = Requests(subprocess._fork_exec, server)  # type: ignore[attr-defined]
+
+
+def uninstall() -> None:
+    """Start processes cold, and close the connection to the server."""
     before: Any = subprocess._fork_exec  # type: ignore[attr-defined]
-    subprocess._fork_exec = Requests(getattr(before, "start_cold", before), server)  # type: ignore[attr-defined]
+    subprocess._fork_exec = getattr(before, "start_cold", before)  # type: ignore[attr-defined]
 
 
 def is_server(pid: int) -> bool:
@@ -86,7 +91,7 @@ class Requests:
         variables = {**self._environment, **LIBRARIES, "FORK_SERVER_PADDING": PADDING}
         command = [sys.executable, "-c", "from tests.forkserver.server import main; main()", PADDING]
         with theirs:
-            self._process = subprocess.Popen(command, stdin=theirs, cwd=ROOT, env=variables)
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), cwd=ROOT, env=variables)
         return ours
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.forkserver.requests import SERVER_NAME, install
+from tests.forkserver.requests import SERVER_NAME, install, uninstall
 from tests.forkserver.start import FORWARDED, Start, receive, send
 
 __all__ = ["main", "run"]
@@ -100,6 +100,7 @@ def run(start: Start, descriptors: Sequence[int]) -> None:
 
 
 def _become(start: Start, descriptors: Sequence[int]) -> None:
+    uninstall()  # before its descriptor is another's
     _take_descriptors(descriptors)
     if start.session:
         os.setsid()
@@ -138,6 +139,7 @@ def _find_modules(start: Start) -> None:
     added = [path for path in start.environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [*first, *added, *(path for path in sys.path[1:] if path not in before)]
     sys.orig_argv = list(start.arguments)
+    sys.dont_write_bytecode = bool(start.environment.get("PYTHONDONTWRITEBYTECODE"))
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
 

@@ -38,7 +38,7 @@ def programs(folder: Path) -> Iterator[None]:
         (folder / name).chmod(0o755)
     with listener:
         command = [sys.executable, "-m", "tests.forkserver.shell"]
-        server = subprocess.Popen(command, stdin=listener, cwd=ROOT)
+        server = subprocess.Popen(command, stdin=listener.fileno(), cwd=ROOT)
     try:
         yield
     finally:

@@ -18,7 +18,8 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 # Read while Python or a library starts: with other values than the server's, a process needs a start of its own.
 AT_START = ("PYTHON", "LD_", "LC_", "MKL_", "KMP_", "OPENBLAS_", "MALLOC_", "TORCH")
 LIBRARIES = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # of the server, the second as `hpo` has it
-APPLIED = {"PYTHONPATH", "PYTHONUNBUFFERED"}  # by the forked process
+# The first three are applied by the forked process, the last is what Python itself sets where there is no locale.
+APPLIED = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "LC_CTYPE"}
 
 
 class Start(NamedTuple):
@@ -95,7 +96,7 @@ def starts_alike(environment: Mapping[str, str], server: Mapping[str, str]) -> b
     )
 
 
-def send(connection: socket.socket, message: object, descriptors: Sequence[int] = ()) -> None:
+def send(connection: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:
     """Send a message, and descriptors with its length."""
     data = marshal.dumps(message)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []

@@ -33,6 +33,7 @@ from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.losses import count_correct
 from hpo.training.stacked.mlp import Network, StackedMLP
+from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.optimizers import Clip
 from tests.training.resumable import CPU, bits, config, data, stop_after
 
@@ -194,8 +195,9 @@ def test_a_cohort_of_one_has_the_same_bits_in_every_run():
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(share):
     dropout, factors = Dropout([share, 0.0], torch.empty(0)), torch.empty(2, 100, 1000)
-    torch.manual_seed(0)
-    dropout.draw(torch.empty(50_000, dtype=torch.int64), factors)
+    noise = Noise(2, CPU)
+    noise.begin([0, 1])
+    dropout.draw(noise, factors)
     dropped = (factors[0] == 0).double().mean().item()
     assert dropped == pytest.approx(share, abs=5 * (share * (1 - share) / 1e5) ** 0.5)
     assert factors[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-4)
@@ -212,7 +214,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share):
 def test_with_the_same_mask_gradients_agree(activation, monkeypatch):
     """An activation's gradient is of what the activation gave, not of what dropout left of it."""
     factors = (torch.arange(30).view(1, 5, 6) % 3 > 0).double() * 1.5
-    monkeypatch.setattr(Dropout, "draw", lambda _self, _bits, into: into.copy_(factors))
+    monkeypatch.setattr(Dropout, "draw", lambda _self, _noise, into: into.copy_(factors))
     stack = StackedMLP([Network((5,), (activation,), (0.3,), ("0", "1"))], 3, 2, torch.empty(0))
     weight, output = (each.normal_().clone().requires_grad_() for each in stack.parameters)
     batch = torch.randn(6, 8).mul_(torch.tensor([1.0] * 4 + [0.0] * 4))
@@ -493,7 +495,39 @@ def test_cohort_size(seconds, most, expected, monkeypatch):
     assert cohort_size.measure_cohort_size(configs, data(configs[0]), most) == expected
 
 
+@pytest.mark.parametrize(
+    ("seconds", "most", "trials", "expected"),
+    [
+        (lambda costs: 1.0, 8, 100, {1: 1, 2: 8 / 6, 4: 8 / 4, 8: 8 / 2}),  # a stack for each batch size
+        (sum, 8, 100, {1: 1, 2: 1, 4: 1}),
+        (lambda costs: 1.0, 3, 100, {1: 1, 2: 8 / 6, 3: 6 / 2}),
+        (lambda costs: 1.0, 1, 100, {1: 1}),
+        (lambda costs: 1.0, 8, 0, {1: 1}),  # which is worth no measurement
+    ],
+)
+def test_speeds_of_mixed_cohorts(seconds, most, trials, expected, monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", 0.0)
+    monkeypatch.setattr(cohort_size, "TIME_LIMIT", float("inf"))
+    monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda learner, *_: seconds([1.0] * len(learner.members)))
+    sizes = [10, 10, 10, 20, 20, 20, 20, 10]
+    draws = [config(learning_rate=1e-3 * (i + 1), batch_size=size) for i, size in enumerate(sizes)]
+    split = data(draws[0])
+    monkeypatch.setattr(type(split), "steps", lambda *_: 10)
+    found = cohort_size.measure_speeds(draws, split, most, trials)
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_likeness():
+    def like(**settings):
+        return cohort_size.likeness(config(widths=None, depth=2, **settings), (6,), 3)
+
+    assert like(width=30, optimizer="momentum") == like(width=49, optimizer="nesterov", learning_rate=0.5)
+    others = ({"width": 51}, {"optimizer": "adam"}, {"batch_size": 7}, {"batch_norm": True})
+    assert len({like(**{"width": 30, "optimizer": "momentum", **each}) for each in ({}, *others)}) == 5
+
+
 def test_memory_bounds_a_cohort(monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", cohort_size.TIME_LIMIT)
     monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda *_: 0.001)
     monkeypatch.setattr(
         cohort_size, "_free_memory", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)

@@ -18,8 +18,8 @@ from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.settings import TrainSettings
-from hpo.training.stacked import learner as stacked_learner
 from hpo.training.stacked import noise as member_noise
+from hpo.training.stacked import stack as stacked
 from hpo.training.stacked.layers import Dropout
 from hpo.training.stacked.learner import StackedLearner
 from hpo.training.stacked.mlp import StackedMLP
@@ -74,7 +74,7 @@ KINDS = [
 def general(request, monkeypatch):
     """Compute models of tables by vmap, as modules of any kind are, or by hand."""
     if request.param:
-        monkeypatch.setattr(stacked_learner, "is_sequential", lambda _: False)
+        monkeypatch.setattr(stacked, "is_sequential", lambda _: False)
 
 
 BOTH = pytest.mark.parametrize("general", [False, True], indirect=True)

@@ -283,7 +283,7 @@ def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bo
 
 def fairness(results: Results, _: Evaluations) -> list[Finding]:
     """Check 16: each compared value had as many trials."""
-    begun = [row for row in results.trials if row.state not in ("WAITING", "RUNNING")]
+    begun = [row for row in results.trials if row.state not in ("WAITING", "PAUSED", "RUNNING")]
     counts_by_value = []
     for dimension in results.space.varied:
         if isinstance(dimension.domain, Choices):

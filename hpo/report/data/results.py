@@ -30,10 +30,12 @@ from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.attributes import TRIAL_SEED, read_origin, read_table, read_text, read_whole
 from hpo.study.constraints import INFEASIBLE
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
+from hpo.study.paused import PAUSED_STATE, state_name
 
 __all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
 
 UNEXPLAINED = "failed"
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", PAUSED_STATE, "WAITING")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class TrialRow:
 
     Attributes:
         number: its identity.
-        state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
+        state: COMPLETE, PRUNED, FAIL, RUNNING, PAUSED (at a rung of ASHA) or WAITING.
         values: one per objective, or None where it has none.
         params: Optuna's parameters by key; of a waiting trial those that are fixed for it.
         config: its configuration; None where its parameters do not make one (added by others, or not yet begun).
@@ -182,9 +184,9 @@ class Results:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Number of trials in each state, every state named."""
+        """Number of trials in each state, every state of Optuna's named, and PAUSED if there are any."""
         counter = Counter(row.state for row in self.trials)
-        return {state.name: counter[state.name] for state in sorted(TrialState, key=_state_order)}
+        return {state: counter[state] for state in STATES if state != PAUSED_STATE or counter[state]}
 
     @cached_property
     def failures(self) -> dict[str, int]:
@@ -268,10 +270,6 @@ class Results:
         return dict(Counter(row.value_from for row in self.trials if row.value_from and row.state == "COMPLETE"))
 
 
-def _state_order(state: TrialState) -> int:
-    return ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING").index(state.name)
-
-
 def read_results(study: Study) -> Results:
     """Read a study once.
 
@@ -313,7 +311,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
     seconds = trial.duration.total_seconds() if trial.duration else None
     return TrialRow(
         number=trial.number,
-        state=trial.state.name,
+        state=state_name(trial),
         values=tuple(trial.values) if trial.values else None,
         params=params,
         config=_make_config(study, trial, params),

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.study.attributes import read_text
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
+from hpo.study.paused import state_name
 from hpo.study.study import Study
 from hpo.utils.text import quantity
 
@@ -74,7 +75,7 @@ def read_progress(study: Study, since: datetime | None = None) -> Progress:
     remaining = study.remaining()
     recent = [t for t in trials if t.datetime_complete and (since is None or t.datetime_complete >= since)]
     return Progress(
-        counts={state.name: sum(t.state == state for t in trials) for state in TrialState},
+        counts=dict.fromkeys((state.name for state in TrialState), 0) | Counter(map(state_name, trials)),
         budget=max(study.budget.trials, len(trials)),
         remaining=remaining,
         best_value=best.values[0] if best else None,

@@ -71,27 +71,27 @@ class EmbeddingPass(Pass):
         # (members, rows times samples) each, for one gather of all members.
         self._vectors = part.vectors.squeeze(1)
         self._embedded, self._by_embedded = rows.h[:, width:].flatten(1), rows.d[:, width:].flatten(1)
-        self._places = part.category.new_empty(len(part.category), rows.h.shape[2])
-        self._place_of_all = self._places.view(1, -1).expand(len(part.vectors), -1)
+        self._places = part.category.new_empty(0)  # of each number in the vectors, (members, rows times samples)
         self._gradient = torch.empty_like(self._vectors)
 
     def forward(self, x: Tensor, *, train: bool) -> None:  # noqa: ARG002
         """Write the embeddings; see `Pass`."""
         part = self._part
-        self._numbers.forward(x[:, : part.numbers.features].t())
+        self._numbers.forward(x[..., : part.numbers.features].mT)
         if part.shapes:
             begin = part.numbers.features
-            codes = x[:, begin : begin + len(part.shapes)].t().to(torch.int64)
-            torch.index_select(codes, 0, part.category, out=self._places).mul_(part.size).add_(part.first)
-            torch.gather(self._vectors, 1, self._place_of_all, out=self._embedded)
+            codes = x[..., begin : begin + len(part.shapes)].mT.to(torch.int64)
+            places = codes.index_select(-2, part.category).mul_(part.size).add_(part.first)
+            self._places = places.flatten(-2).expand(len(self._vectors), -1)
+            torch.gather(self._vectors, 1, self._places, out=self._embedded)
 
     def backward(self, x: Tensor, into: Sequence[Tensor], *, add: bool) -> None:
         """Write the gradients by the parameters; see `Pass`. Vectors of code 0 have none."""
         part = self._part
         own = len(part.numbers.parameters)
-        self._numbers.backward(x[:, : part.numbers.features].t(), into[:own], add=add)
+        self._numbers.backward(x[..., : part.numbers.features].mT, into[:own], add=add)
         if part.shapes:
-            gradient = self._gradient.zero_().scatter_add_(1, self._place_of_all, self._by_embedded)
+            gradient = self._gradient.zero_().scatter_add_(1, self._places, self._by_embedded)
             gradient.index_fill_(1, part.zeros, 0)
             (into[own].add_ if add else into[own].copy_)(gradient.unsqueeze(1))
 
@@ -149,7 +149,7 @@ class NumberPass:
         self._h = h
 
     def forward(self, x: Tensor) -> None:
-        """Write the rows of numbers x (features, n)."""
+        """Write the rows of numbers x (features, n), or (members, features, n)."""
         self._h.copy_(x)
 
     def backward(self, x: Tensor, into: Sequence[Tensor], *, add: bool) -> None:
@@ -201,7 +201,7 @@ class BinPass(EmbeddedNumberPass):
 
     def encode(self, x: Tensor) -> None:
         """Write the share of each bin that lies below the number."""
-        shares = x.unsqueeze(1).sub(self._low).div_(self._width)
+        shares = x.unsqueeze(-2).sub(self._low).div_(self._width)
         self._inputs.copy_(torch.clamp(shares, *self._bounds, out=shares))
 
 
@@ -215,7 +215,7 @@ class WavePass(EmbeddedNumberPass):
 
     def encode(self, x: Tensor) -> None:
         """Write the waves at the numbers."""
-        angles = 2 * math.pi * self._frequencies * x.unsqueeze(1)
+        angles = 2 * math.pi * self._frequencies * x.unsqueeze(-2)
         self._cosines.copy_(angles.cos())
         self._sines.copy_(angles.sin())
 
@@ -225,5 +225,5 @@ class WavePass(EmbeddedNumberPass):
         super().backward(x, into, add=add)
         by_cosines, by_sines = torch.bmm(weight, self._products).view(self._inputs.shape).chunk(2, 2)
         by_angles = torch.addcmul(by_sines * self._cosines, by_cosines, self._sines, value=-1)
-        gradient = by_angles.mul_(x.unsqueeze(1)).sum(3).mul_(2 * math.pi)
+        gradient = by_angles.mul_(x.unsqueeze(-2)).sum(3).mul_(2 * math.pi)
         (into[0].add_ if add else into[0].copy_)(gradient)

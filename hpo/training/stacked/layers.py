@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hpo.training.stacked.noise import Noise
+
 __all__ = ["ACTIVATIONS", "Activation", "BatchNorm", "Dropout", "keep_result"]
 
 aten: Any = torch.ops.aten
@@ -95,10 +97,14 @@ class Dropout:
         self._least = (dropped - 32768).to(torch.int16)
         self._scale = 65536 / (65536 - dropped).to(like.dtype)
 
-    def draw(self, bits: Tensor, factors: Tensor) -> None:
-        """Fill `factors` (members, units, samples) from torch's generator: 0, or 1 over the share that is kept."""
-        bits.random_(-(2**63), None)
-        torch.ge(bits.view(torch.int16)[: factors.numel()].view(factors.shape), self._least, out=factors)
+    def draw(self, noise: Noise, factors: Tensor) -> None:
+        """Fill `factors` (members, units, samples) from the noise of all members: 0, or 1 over the share that is kept.
+
+        There may be fewer members than the noise is of: the first ones.
+        """
+        numbers = factors[0].numel()
+        bits = noise.draw(-(-numbers // 4))[: len(factors)].view(torch.int16)[:, :numbers]
+        torch.ge(bits.unflatten(1, factors.shape[1:]), self._least, out=factors)
         factors.mul_(self._scale)
 
 

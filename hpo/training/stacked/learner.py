@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpo.config import registry
 from hpo.config.model_size import count_outputs, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training.learner import EVALUATION_BATCH, EvalResult, Rates
+from hpo.training.learner import EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
 from hpo.training.precision import compute_type
-from hpo.training.scores import TargetMoments
-from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss
-from hpo.training.stacked.mlp import Network, StackedMLP, batch_width
-from hpo.training.stacked.modules import StackedModules
-from hpo.training.stacked.noise import keep_generators, noise_seed
-from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
-from hpo.training.stacked.records import ReconstructionRecord, StackRecord
-from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
+from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
+from hpo.training.stacked.mlp import Network
+from hpo.training.stacked.optimizers import optimizer_family
+from hpo.training.stacked.stack import Model, Stack
 from hpo.training.stacked.structure import structure_of
 
 __all__ = ["StackedLearner", "is_stacked"]
@@ -34,30 +29,12 @@ __all__ = ["StackedLearner", "is_stacked"]
 # Steps that one stack does before the next stack's turn: its weights and its optimizer's state then stay in the
 # processor's cache.
 BLOCK = 8
+# Members with the same batches that are a stack apart from those with others: one product of a batch and the weights of
+# all beats batched ones, but a further stack has its own calls.
+SHARING = 8
 # Models whose widest layers are within the same this many units are padded to one size. The grid of 2,700's 50 widths,
 # depths and optimizers, per model and step at batch 4, 32 and 128: 95, 147 and 378 us; unpadded 118, 160 and 382.
 CLASS = 25
-
-
-@dataclass
-class Model:
-    """Member with the whole state of its training.
-
-    Attributes:
-        member: the trial.
-        network: its shape, or its module where that is more than dense layers of numbers.
-        weights: its module's state dict, running statistics included.
-        slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
-        steps: how many its optimizer has done.
-        structure: equal for modules that one stack can hold.
-    """
-
-    member: Member
-    network: Network | nn.Module
-    weights: Weights
-    slots: dict[str, Weights] = field(default_factory=dict)
-    steps: int = 0
-    structure: int = 0
 
 
 def is_stacked(state: State) -> bool:
@@ -66,7 +43,10 @@ def is_stacked(state: State) -> bool:
 
 
 class StackedLearner:
-    """Learner of a cohort of dense models. Those of one optimizer family and about one size are one stack.
+    """Learner of several models. Those of one optimizer family and about one size are computed by the same operations.
+
+    Where members have batches of their own, several with the same batches still share them: as a stack of their own if
+    they are at least `SHARING`.
 
     Args:
         members: the trials, equal in `hpo.config.cohort_key.stack_key`, each with its own number.
@@ -74,6 +54,7 @@ class StackedLearner:
         classes: of the data.
         device: where the models are trained.
         record_steps: whether `step_losses` will be asked for.
+        feeds: of each member, where not all see the same batches.
     """
 
     def __init__(
@@ -84,6 +65,7 @@ class StackedLearner:
         device: torch.device,
         *,
         record_steps: bool = False,
+        feeds: Sequence[Feed] | None = None,
     ) -> None:
         self._device, self._record_steps = device, record_steps
         self._shape, self._features, self._classes = tuple(shape), math.prod(shape), classes
@@ -91,71 +73,106 @@ class StackedLearner:
         self.members = list(members)
         models: list[Model] = []
         structures: dict[Hashable, int] = {}
-        for member in members:
+        for member, feed in zip(members, feeds or [None] * len(members), strict=True):
             module = build_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
             structure = 0 if dense else structures.setdefault(structure_of(module), len(structures))
-            models.append(Model(member, network, module.state_dict(), structure=structure))
+            models.append(Model(member, network, module.state_dict(), feed, structure=structure))
         self._build_stacks(models)
-        self._batches = self._stacks[0].dense.output.new_empty(BLOCK, 0, 0)
-        self._pending: list[tuple[Tensor, Tensor, Tensor, Tensor | None]] = []
+        self._padded = PaddedSamples(self._shape, self._stacks[0].dense.output, BLOCK)
+        self._pending: list[StackBatch] = []
 
     def _build_stacks(self, models: Sequence[Model]) -> None:
         """Group models into stacks."""
         ordered = sorted(models, key=lambda model: (_stack_key(model), _sort_key(model)))
         groups = [list(group) for _, group in groupby(ordered, key=_stack_key)]
-        self._stacks = [self._make_stack(group) for group in groups]
+        self._place([self._make_stack(part) for group in groups for part in _split_by_stream(group)])
+
+    def _compact(self) -> None:
+        """Build the stacks anew that members have left, with less padding; the others stay.
+
+        It costs about as much as one step of those that stay, and each step then saves the part of those that left: it
+        has paid after 1 to 12 steps in cohorts of 8 and 32 networks of mixed widths.
+        """
+        live = {member.number for member in self.members}
+        stacks: list[Stack] = []
+        for stack in self._stacks:
+            kept = [index for index, model in enumerate(stack.models) if model.member.number in live]
+            if len(kept) == len(stack.models):
+                stacks.append(stack)
+            elif kept:
+                models = [stack.model(index) for index in kept]
+                stacks += [self._make_stack(part) for part in _split_by_stream(models)]
+        self._place(stacks)
+
+    def _place(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = list(stacks)
         self._places = {
-            model.member.number: (stack, index) for stack in self._stacks for index, model in enumerate(stack.models)
+            model.member.number: (stack, index) for stack in stacks for index, model in enumerate(stack.models)
         }
 
     def _make_stack(self, models: Sequence[Model]) -> Stack:
         outputs = count_outputs(models[0].member.config, self._shape, self._classes)
         return Stack(models, self._shape, outputs, self._device, record_steps=self._record_steps)
 
-    def begin_epoch(self, samples: int, rates: Rates) -> None:  # noqa: ARG002  what is recorded has a size of its own
+    def begin_epoch(
+        self,
+        samples: int,  # noqa: ARG002  what is recorded has a size of its own
+        rates: Rates,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
         """Prepare for an epoch; see `Learner`. Dropped members leave their stacks here."""
         self._pending.clear()
         if len(self.members) < len(self._places):
-            self._build_stacks([stack.model(index) for stack, index in map(self._place_of, self.members)])
-        rows = dict(zip((member.number for member in self.members), rates, strict=True))
+            self._compact()
+        numbers = [member.number for member in self.members]
+        row_of = dict(zip(numbers, rates, strict=True))
+        seed_of = dict(zip(numbers, seeds or [torch.initial_seed()] * len(numbers), strict=True))
+        streams = sorted({stream for stack in self._stacks for stream in stack.streams})
         for stack in self._stacks:
-            stack.begin_epoch(np.array([rows[model.member.number] for model in stack.models]))
+            choice = [streams.index(stream) for stream in stack.streams] if len(streams) > 1 else None
+            own = [model.member.number for model in stack.models]
+            stack.begin_epoch(
+                np.array([row_of[number] for number in own]),
+                [seed_of[number] for number in own],
+                BatchChoice(choice, self._device),
+            )
 
     def _place_of(self, member: Member) -> tuple[Stack, int]:
         return self._places[member.number]
 
+    def room(self, samples: int) -> Tensor:
+        """Return memory for the samples of the next step; see `Learner`."""
+        return self._padded.room(samples, len(self._pending))
+
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None) -> None:
+    def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step; see `Learner`.
 
         With several stacks the step is postponed until `BLOCK` steps are pending, or a result is needed.
+
+        Args:
+            x, y, w: of all members; where these have batches of their own, of each stream of members in training, in
+                ascending order: (streams, n, …).
+            sizes: how many samples of each stream count, the first ones; None where all do.
         """
-        if len(x) == 1 and any(stack.normalised for stack in self._stacks):
+        first = x.ndim - len(self._shape)
+        if min(sizes or [x.shape[first - 1]]) == 1 and any(stack.normalised for stack in self._stacks):
             raise ConfigError("batch_norm = true: a batch of one sample has no statistics; use another batch_size")
-        batch = self._pad_batch(x, len(self._pending))
-        target = x.flatten(1).t().contiguous() if self._reconstructs else self._stacks[0].target(y)
-        self._pending.append((batch, y, target, w))
+        padded = self._padded.pad(x, len(self._pending))
+        target = x.flatten(first).mT.contiguous() if self._reconstructs else self._stacks[0].target(y)
+        self._pending.append(StackBatch(padded, y, target, w, sizes))
         if len(self._pending) >= BLOCK or len(self._stacks) == 1:
             self._run_pending_steps()
 
     def _run_pending_steps(self) -> None:
         """Do the pending steps, stack by stack."""
         for stack in self._stacks:
-            for batch, y, target, w in self._pending:
-                stack.step(batch, y, target, w)
+            for batch in self._pending:
+                stack.step(batch)
         self._pending.clear()
-
-    def _pad_batch(self, x: Tensor, place: int = 0) -> Tensor:
-        """Return the batch as stacks read it: features, a one, and zeros. Batches at one place share memory."""
-        if len(x) > self._batches.shape[1]:
-            self._batches = self._batches.new_zeros(BLOCK, len(x), batch_width(self._features))
-            self._batches[..., self._features] = 1
-        batch = self._batches[place, : len(x)]
-        batch[:, : self._features] = x.flatten(1)
-        return batch
 
     @torch.no_grad()
     def end_epoch(self) -> list[Scores]:
@@ -178,26 +195,27 @@ class StackedLearner:
         }
         return [by_number[member.number] for member in self.members]
 
-    @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """Evaluate each member; see `Learner`."""
-        kept: list[list[Tensor]] = [[] for _ in self._stacks]
-        sums: list[list[Tensor]] = [[] for _ in self._stacks]
-        for chunk in torch.split(x, EVALUATION_BATCH):
-            batch = self._pad_batch(chunk)
-            target = chunk.flatten(1).t().contiguous() if self._reconstructs else None
-            for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
-                predicted = stack.dense.forward(batch, train=False)
-                if target is not None:
-                    its_sums.append(stack.reconstruction_sums(predicted, target))
-                if outputs or target is None:
-                    its_outputs.append(predicted.clone())
+        return self.evaluate_each([(x, y)] * len(self.members), outputs=outputs)
+
+    @torch.no_grad()
+    def evaluate_each(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool = True) -> list[EvalResult]:
+        """Evaluate each member on samples x (N, *shape) and y of its own; see `Learner.evaluate`."""
+        parts = {member.number: part for member, part in zip(self.members, samples, strict=True)}
         results: dict[int, EvalResult] = {}
-        for stack, its_outputs, its_sums in zip(self._stacks, kept, sums, strict=True):
-            whole = torch.cat(its_outputs, 2) if its_outputs else None
-            scores = _means(its_sums, len(x)) if self._reconstructs else stack.scores(whole, y)
-            for index, (model, each) in enumerate(zip(stack.models, scores, strict=True)):
-                results[model.member.number] = EvalResult(each, None if whole is None else whole[index].t())
+        shared: dict[int, list[Stack]] = {}  # by the samples that all of a stack's members have
+        for stack in self._stacks:
+            own = [parts.get(model.member.number, samples[0]) for model in stack.models]
+            if len({id(x) for x, _ in own}) > 1:
+                found = evaluate_own(stack, self._padded, own, outputs=outputs)
+                results |= _by_number(stack, found)
+            else:
+                shared.setdefault(id(own[0][0]), []).append(stack)
+        for stacks in shared.values():
+            x, y = next(parts[model.member.number] for model in stacks[0].models if model.member.number in parts)
+            for stack, found in zip(stacks, evaluate_shared(stacks, self._padded, x, y, outputs=outputs), strict=True):
+                results |= _by_number(stack, found)
         return [results[member.number] for member in self.members]
 
     def weights(self, member: Member) -> Weights:
@@ -217,7 +235,7 @@ class StackedLearner:
         self._run_pending_steps()
         stack, index = self._place_of(member)
         model, record = stack.model(index), stack.record.state(index)
-        noise = stack.dense.noise.state(index) if isinstance(stack.dense, StackedModules) else None
+        noise = stack.dense.noise.state(index)
         return {"weights": model.weights, "slots": model.slots, "steps": model.steps, "record": record, "noise": noise}
 
     @torch.no_grad()
@@ -227,7 +245,7 @@ class StackedLearner:
         stack.load(index, state["weights"], state["slots"], state["steps"])
         if state["record"] is not None:
             stack.record.load(index, state["record"])
-        if isinstance(stack.dense, StackedModules) and state.get("noise") is not None:
+        if state.get("noise") is not None:
             stack.dense.noise.load(index, state["noise"])
 
     def drop(self, member: Member) -> None:
@@ -235,154 +253,8 @@ class StackedLearner:
         self.members.remove(member)
 
 
-class Stack:
-    """Stack of models that are trained by the same operations: dense networks, or modules of any kind.
-
-    Attributes:
-        models: in the order of the stack; their tensors are the initial ones, not those in training.
-        normalised: true with batch normalisation.
-        dense: the stacked models.
-        augment: changes each training batch, of models of the user's own; see `hpo.config.registry.model`.
-        loss: of the outputs.
-        record: of the epoch's steps.
-    """
-
-    def __init__(
-        self, models: Sequence[Model], shape: tuple[int, ...], outputs: int, device: torch.device, *, record_steps: bool
-    ) -> None:
-        self.models = list(models)
-        configs = [model.member.config for model in models]
-        like = next(iter(models[0].weights.values())).new_empty(0, device=device)
-        features = math.prod(shape)
-        self.augment = registry.models.get(configs[0].model).augment
-        self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
-        self.normalised = self.dense.normalised
-        self.loss: StackLoss | ReconstructionLoss
-        self.record: StackRecord | ReconstructionRecord
-        if configs[0].reconstructs:
-            self.loss = ReconstructionLoss(configs, features)
-            self.record = ReconstructionRecord(self.loss, len(models), like, by_step=record_steps)
-        else:
-            self.loss = make_stack_loss(configs, outputs, like)
-            self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
-        self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
-        self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
-        for index, model in enumerate(models):
-            self.load(index, model.weights, model.slots, model.steps)
-
-    def begin_epoch(self, rates: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
-        """Set the learning rates of the epoch's steps, (members, steps)."""
-        self.record.begin()
-        if isinstance(self.dense, StackedModules):
-            seed = torch.initial_seed()  # of the epoch
-            self.dense.noise.begin([noise_seed(model.member.config, seed) for model in self.models])
-        self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
-        self._step = 0
-
-    def _augment(self, x: Tensor) -> Tensor:
-        """Return each member's samples of a batch (n, inputs), changed as its model says: (members, n, inputs)."""
-        assert isinstance(self.dense, StackedModules)
-        assert self.augment is not None
-        samples = x[..., : self.dense.features].reshape(*x.shape[:-1], *self.dense.shape)
-        own = [samples[index] if x.ndim == 3 else samples for index in range(len(self.models))]
-        changed = []
-        for each, model, seed in zip(own, self.models, self.dense.noise.next_seeds(), strict=True):
-            torch.manual_seed(seed)
-            changed.append(self.augment(each.clone(), model.member.config))
-        return torch.stack(changed).flatten(2)
-
-    def target(self, y: Tensor) -> Tensor:
-        """Return what gradients need of a batch's labels; see `StackLoss.target`."""
-        assert isinstance(self.loss, StackLoss)
-        return self.loss.target(y)
-
-    def step(self, x: Tensor, y: Tensor, target: Tensor, w: Tensor | None = None) -> None:
-        """Do one step on a batch (n, inputs) with its labels (n,) or (n, columns), targets (outputs, n) and weights."""
-        rate = self._rates[self._step]
-        if self.augment is not None:
-            with keep_generators(x.device):
-                x = self._augment(x)
-        outputs = self.dense.forward(x, train=True)
-        self.record.add(outputs, y, target, w)
-        if self._update is None:
-            down = self._weigh(self.loss.gradient(outputs, target, rate / -len(y)), w)
-            self.dense.backward(x, down, self.dense.parameters, add=True)
-        else:
-            gradient = self._weigh(self.loss.gradient(outputs, target, 1 / len(y)), w)
-            self.dense.backward(x, gradient, self._gradients, add=False)
-            self._update.step(self._gradients, rate)
-        self._step += 1
-
-    @staticmethod
-    def _weigh(gradient: Tensor, w: Tensor | None) -> Tensor:
-        """Multiply a gradient (members, outputs, n) by weights (n,) or (n, outputs)."""
-        return gradient if w is None else gradient.mul_(w.t())
-
-    def scores(self, outputs: Tensor | None, y: Tensor) -> list[Scores]:
-        """Return the scores of outputs (members, outputs, n), without label smoothing, for y (n,) or (n, columns)."""
-        assert isinstance(self.loss, StackLoss)
-        assert outputs is not None
-        losses = self.loss.value(outputs, y, smoothing=False) / len(y)
-        moments = TargetMoments.of(y) if self.loss.score == "r2" else None
-        scores = self.loss.scores(self.loss.score_sums(outputs, y), len(y), moments)
-        pairs = torch.stack([losses, scores], 1).tolist()
-        return [{"loss": loss, self.loss.score: score} for loss, score in pairs]
-
-    def reconstruction_sums(self, outputs: Tensor, target: Tensor) -> Tensor:
-        """Return loss and reconstruction error of outputs (members, features, n), summed over samples: (members, 2)."""
-        assert isinstance(self.loss, ReconstructionLoss)
-        return torch.stack([self.loss.value(outputs, target), self.loss.error(outputs, target)], 1)
-
-    def model(self, index: int) -> Model:
-        """Return the model at that place, with copies of its tensors in training."""
-        slots: dict[str, Weights] = {}
-        for name, slot in self._update.slots.items() if self._update else ():
-            slots[name] = {key: view.clone() for key, view in self.dense.views(index, slot).items()}
-        weights = {name: view.clone() for name, view in self.weights(index).items()}
-        return replace(
-            self.models[index], weights=weights, slots=slots, steps=self._update.steps if self._update else 0
-        )
-
-    def weights(self, index: int) -> Weights:
-        """Return a member's part of the tensors in training, as its module's state dict; they are views."""
-        views = {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
-        return {name: views[name] for name in self.models[index].weights}
-
-    def load(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
-        """Load the weights of a member, its optimizer's state, and the number of its steps."""
-        for name, view in self.weights(index).items():
-            view.copy_(weights[name])
-            if name.endswith("num_batches_tracked"):
-                self.dense.tracked = int(weights[name])
-        if self._update is None:
-            return
-        for key, slot in slots.items():
-            for name, view in self.dense.views(index, self._update.slots[key]).items():
-                view.copy_(slot[name])
-        if steps:
-            self._update.steps = steps
-
-
-def _means(sums: Sequence[Tensor], samples: int) -> list[Scores]:
-    """Return loss and reconstruction error of each member, from their sums over parts of the samples."""
-    means = (torch.stack(list(sums)).sum(0) / samples).tolist()
-    return [{"loss": loss, "reconstruction_error": error} for loss, error in means]
-
-
-def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: Tensor) -> StackedMLP | None:
-    """Return models as stacked dense layers; None for modules."""
-    networks = [model.network for model in models if isinstance(model.network, Network)]
-    return StackedMLP(networks, features, outputs, like) if networks else None
-
-
-def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor) -> StackedSequential | StackedModules:
-    modules = [model.network for model in models if isinstance(model.network, nn.Module)]
-    augmented = registry.models.get(models[0].member.config.model).augment is not None
-    if is_sequential(modules[0]) and not augmented and compute_type(models[0].member.config) is None:
-        return StackedSequential(modules, like)
-    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
-    precision = compute_type(models[0].member.config)
-    return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)
+def _by_number(stack: Stack, results: Sequence[EvalResult]) -> dict[int, EvalResult]:
+    return {model.member.number: each for model, each in zip(stack.models, results, strict=True)}
 
 
 def _network(config: TrialConfig, module: nn.Module) -> Network:
@@ -398,11 +270,26 @@ def _network(config: TrialConfig, module: nn.Module) -> Network:
 
 def _stack_key(model: Model) -> tuple[Hashable, ...]:
     """Return a key that is equal for models of one stack, and sorts."""
-    config, network = model.member.config, model.network
+    config, network, last = model.member.config, model.network, 0 if model.feed is None else model.feed.last
     common = optimizer_family(config), config.loss
     if isinstance(network, nn.Module):
-        return "modules", *common, str(compute_type(config)), model.structure
-    return "dense", *common, bool(network.norm), -(-max(network.widths, default=0) // CLASS)
+        # What fills up a batch may not meet its samples: in batch normalisation, or whatever a module does.
+        scaling = config.input_scaling, str(config.numeric_scaling)  # which decide the edges of bins
+        return "modules", *common, *scaling, last, str(compute_type(config)), model.structure
+    norm = bool(network.norm)
+    return "dense", *common, norm, last * norm, -(-max(network.widths, default=0) // CLASS)
+
+
+def _split_by_stream(models: Sequence[Model]) -> list[list[Model]]:
+    """Return models by their batches where many share them; the few others are one stack, each with its own."""
+    by_stream: dict[int | None, list[Model]] = {}
+    for model in models:
+        by_stream.setdefault(model.feed.stream if model.feed else None, []).append(model)
+    if len(by_stream) == 1:
+        return [list(models)]
+    many = [group for group in by_stream.values() if len(group) >= SHARING]
+    few = [model for model in models if len(by_stream[model.feed.stream if model.feed else None]) < SHARING]
+    return [*many, few] if few else many
 
 
 def _sort_key(model: Model) -> tuple[object, ...]:

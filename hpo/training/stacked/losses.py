@@ -14,15 +14,20 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.losses import SMALLEST_VARIANCE
 from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 
-__all__ = ["ReconstructionLoss", "StackLoss", "count_correct", "make_stack_loss"]
+__all__ = ["Count", "ReconstructionLoss", "StackLoss", "count_correct", "make_stack_loss", "weigh_columns"]
+
+Count = int | Tensor  # of samples: the same for all members, or (members,)
 
 
 class StackLoss(ABC):
     """Loss of all members of a stack, of one task and one `loss`; see `hpo.training.losses.loss_function`.
 
+    All members share the samples, or each has its own: then `y`, targets and weights have a first dimension of members,
+    and `valid` (members, n) tells samples from what only fills up the batches of members that have fewer.
+
     The gradient is for those who go through the models by hand, and may be the start of autograd's way through them;
-    autograd can also go through `samples` itself. Weights of a batch multiply the gradient: `gradient(…) * w`, with w
-    (n,), or (columns, n) for several labels.
+    autograd can also go through `samples` itself. Weights of a batch multiply the gradient: `gradient(…) *
+    weigh_columns(w, y)`.
 
     Attributes:
         score: the name of the score beside the loss.
@@ -55,20 +60,37 @@ class StackLoss(ABC):
             smoothing: whether labels are smoothed as in training.
         """
 
-    def value(self, outputs: Tensor, y: Tensor, *, smoothing: bool = True) -> Tensor:
+    def value(self, outputs: Tensor, y: Tensor, valid: Tensor | None = None, *, smoothing: bool = True) -> Tensor:
         """Return the summed loss of each member, in float64: (members,)."""
-        return self.samples(outputs, y, smoothing=smoothing).sum(1, dtype=torch.float64)
+        losses = self.samples(outputs, y, smoothing=smoothing)
+        return keep_valid(losses, valid).sum(1, dtype=torch.float64)
 
     @abstractmethod
-    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def score_sums(self, outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return what the score needs, summed over samples in float64: (members, sums)."""
 
     @abstractmethod
-    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:
+    def scores(self, sums: Tensor, samples: Count, moments: TargetMoments | None) -> Tensor:
         """Return each member's score, (members,), from `score_sums` of some samples and the moments of their targets.
 
         Only real targets have moments.
         """
+
+
+def keep_valid(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Return values (members, n) with zeros in place of those that are not valid."""
+    return values if valid is None else values.masked_fill(~valid, 0)
+
+
+def weigh_columns(w: Tensor, y: Tensor) -> Tensor:
+    """Return weights as factors of what is (members, columns, n), given the labels y that they belong to.
+
+    Args:
+        w: of samples, (n,) or (members, n), or of each of their labels, as y.
+        y: classes (n,) or (members, n), labels or targets (n, columns) or (members, n, columns).
+    """
+    several = w.ndim == y.ndim and y.is_floating_point()
+    return w.mT if several else w.unsqueeze(-2)
 
 
 def make_stack_loss(configs: Sequence[TrialConfig], outputs: int, like: Tensor) -> StackLoss:
@@ -102,7 +124,7 @@ class ClassLoss(StackLoss):
 
     def target(self, y: Tensor) -> Tensor:
         """Return the one-hot classes; see `StackLoss`."""
-        return self._eye.index_select(1, y)
+        return self._eye.index_select(1, y) if y.ndim == 1 else self._eye[y].mT
 
     def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
         """Return the gradient; see `StackLoss`."""
@@ -123,7 +145,7 @@ class ClassLoss(StackLoss):
 
     def _losses(self, outputs: Tensor, y: Tensor, *, smoothing: bool) -> Tensor:
         if self._squared:
-            one_hot = F.one_hot(y, self._classes).t().to(outputs.dtype)
+            one_hot = F.one_hot(y, self._classes).mT.to(outputs.dtype)
             return (outputs.softmax(1) - one_hot).square().mean(1)
         logs = torch.log_softmax(outputs, 1)
         losses = -_at_label(logs, y)
@@ -132,11 +154,11 @@ class ClassLoss(StackLoss):
             losses = losses * (1 - share) - logs.sum(1) * (share / self._classes)
         return losses
 
-    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def score_sums(self, outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the right answers, (members, 1)."""
-        return count_correct(outputs, y).double()[:, None]
+        return count_correct(outputs, y, valid).double()[:, None]
 
-    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+    def scores(self, sums: Tensor, samples: Count, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
         """Return the accuracy; see `StackLoss`."""
         return sums[:, 0] / samples
 
@@ -146,7 +168,7 @@ class ColumnLoss(StackLoss):
 
     def target(self, y: Tensor) -> Tensor:
         """Return the labels or targets, (columns, n); see `StackLoss`."""
-        return y.t().contiguous()
+        return y.mT.contiguous()
 
     @abstractmethod
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
@@ -154,8 +176,8 @@ class ColumnLoss(StackLoss):
 
     def samples(self, outputs: Tensor, y: Tensor, w: Tensor | None = None, *, smoothing: bool = True) -> Tensor:  # noqa: ARG002
         """Return the loss of each sample; see `StackLoss`."""
-        losses = self.losses(outputs, y.t())
-        return (losses if w is None else losses * w.t()).mean(1)
+        losses = self.losses(outputs, y.mT)
+        return (losses if w is None else losses * weigh_columns(w, y)).mean(1)
 
 
 class LabelLoss(ColumnLoss):
@@ -165,17 +187,20 @@ class LabelLoss(ColumnLoss):
 
     def gradient(self, outputs: Tensor, target: Tensor, scale: Tensor | float) -> Tensor:
         """Return the gradient; see `StackLoss`."""
-        return outputs.sigmoid().sub_(target).mul_(scale).div_(len(target))
+        return outputs.sigmoid().sub_(target).mul_(scale).div_(target.shape[-2])
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each number, (members, labels, n)."""
         return F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
 
-    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def score_sums(self, outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the share of a sample's labels that are right, summed: (members, 1)."""
-        return (count_right_labels(outputs, y.t()).double() / y.shape[1])[:, None]
+        target = y.mT
+        if valid is not None:  # the others have no right label
+            target = torch.where(valid.unsqueeze(1), target, (outputs <= 0).to(target.dtype))
+        return (count_right_labels(outputs, target).double() / y.shape[-1])[:, None]
 
-    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+    def scores(self, sums: Tensor, samples: Count, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
         """Return the share of all labels that are right; see `StackLoss`."""
         return sums[:, 0] / samples
 
@@ -193,10 +218,10 @@ class TargetLoss(ColumnLoss):
         """Return the gradient; see `StackLoss`."""
         error = outputs.sub(target)
         if self._kind == "mae":
-            return error.sign_().mul_(scale).div_(len(target))
+            return error.sign_().mul_(scale).div_(target.shape[-2])
         if self._kind == "huber":
-            return error.clamp_(-self._delta, self._delta).mul_(scale).div_(len(target))
-        return error.mul_(scale).mul_(2 / len(target))
+            return error.clamp_(-self._delta, self._delta).mul_(scale).div_(target.shape[-2])
+        return error.mul_(scale).mul_(2 / target.shape[-2])
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each number, (members, targets, n)."""
@@ -209,11 +234,14 @@ class TargetLoss(ColumnLoss):
             return inner * (size - inner / 2)
         return error.square()
 
-    def score_sums(self, outputs: Tensor, y: Tensor) -> Tensor:
+    def score_sums(self, outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the squared errors of each target, (members, targets)."""
-        return sum_squared_errors(outputs[:, : y.shape[1]], y.t())
+        means, target = outputs[:, : y.shape[-1]], y.mT
+        if valid is not None:  # the others have no error
+            means = torch.where(valid.unsqueeze(1), means, target)
+        return sum_squared_errors(means, target)
 
-    def scores(self, sums: Tensor, samples: int, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
+    def scores(self, sums: Tensor, samples: Count, moments: TargetMoments | None) -> Tensor:  # noqa: ARG002
         """Return R², the mean over targets; see `StackLoss`."""
         assert moments is not None
         return r2_score(sums, moments.deviations)
@@ -233,7 +261,7 @@ class GaussianLoss(TargetLoss):
         error = mean - target
         by_mean = error / variance
         by_log_variance = (1 - error * by_mean) * (exp / variance) / 2
-        return torch.cat([by_mean, by_log_variance], 1).mul_(scale).div_(len(target))
+        return torch.cat([by_mean, by_log_variance], 1).mul_(scale).div_(target.shape[-2])
 
     def losses(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each number, (members, targets, n)."""
@@ -246,18 +274,22 @@ class GaussianLoss(TargetLoss):
 
 def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
     """Return the outputs of the right classes, (members, n)."""
-    return outputs.gather(1, y.expand(len(outputs), 1, -1)).squeeze(1)
+    return outputs.gather(1, y.unsqueeze(-2).expand(len(outputs), 1, -1)).squeeze(1)
 
 
-def count_correct(outputs: Tensor, y: Tensor) -> Tensor:
+def count_correct(outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
     """Count each member's right samples, (members,); of equal largest outputs the first counts, as in argmax."""
+    return keep_valid(_find_correct(outputs, y), valid).count_nonzero(1)
+
+
+def _find_correct(outputs: Tensor, y: Tensor) -> Tensor:
     if outputs.device.type == "cpu":
         # argmax over a dimension that is not the last takes a hundred times as long as the largest values, and a sum of
         # booleans eight times as long as one of floats.
         marks = torch.ge(outputs, outputs.amax(1, keepdim=True), out=torch.empty_like(outputs))
         if bool((marks.sum(1) == 1).all()):  # neither ties nor NaN in any member
-            return _at_label(marks, y).count_nonzero(1)
-    return (outputs.argmax(1) == y).sum(1)
+            return _at_label(marks, y) > 0
+    return outputs.argmax(1) == y
 
 
 class ReconstructionLoss:
@@ -277,21 +309,28 @@ class ReconstructionLoss:
 
         Args:
             outputs: (members, features, n).
-            target: the samples, (features, n).
+            target: the samples, (features, n) or (members, features, n).
             scale: for the mean loss, 1 / n.
         """
         if self._binary:
             return outputs.sigmoid().sub_(target).mul_(scale).div_(self._features)
         return outputs.sub(target).mul_(scale).mul_(2 / self._features)
 
-    def value(self, outputs: Tensor, target: Tensor, w: Tensor | None = None) -> Tensor:
-        """Return the summed loss of each member, each sample times its weight (n,), in float64: (members,)."""
+    def value(self, outputs: Tensor, target: Tensor, w: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        """Return the summed loss of each member, each sample times its weight, in float64: (members,)."""
         if not self._binary:
-            return self.error(outputs, target, w)
+            return self.error(outputs, target, w, valid)
         losses = F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
-        return (losses if w is None else losses.mul_(w)).sum((1, 2), dtype=torch.float64) / self._features
+        return self._sum(losses, w, valid)
 
-    def error(self, outputs: Tensor, target: Tensor, w: Tensor | None = None) -> Tensor:
+    def error(self, outputs: Tensor, target: Tensor, w: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Return the summed reconstruction error of each member, in float64: (members,)."""
-        squares = (outputs.sigmoid() if self._binary else outputs).sub(target).square_()
-        return (squares if w is None else squares.mul_(w)).sum((1, 2), dtype=torch.float64) / self._features
+        return self._sum((outputs.sigmoid() if self._binary else outputs).sub(target).square_(), w, valid)
+
+    def _sum(self, losses: Tensor, w: Tensor | None, valid: Tensor | None) -> Tensor:
+        """Return the sum of losses (members, features, n) over samples, and their mean over features."""
+        if w is not None:
+            losses.mul_(w.unsqueeze(-2))
+        if valid is not None:
+            losses.masked_fill_(~valid.unsqueeze(1), 0)
+        return losses.sum((1, 2), dtype=torch.float64) / self._features

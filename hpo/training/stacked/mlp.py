@@ -1,7 +1,8 @@
 """Stacked multilayer perceptrons: forward and backward passes by hand, for all of them at a time.
 
 Everything is feature-major: activations are (members, units, samples), weights (members, outputs, inputs), so that the
-first layer of all members is one product on the batch they share, and each deeper layer one batched product. Members
+first layer of all members is one product on the batch they share, and each deeper layer one batched product; members
+with batches of their own, (members, n, inputs), have a batched product in the first layer too. Members
 are sorted, deepest first: each layer belongs to a prefix of them. Narrower members are padded; padded weights are zero,
 and stay zero, for their gradients are. A layer's bias is its last column of weights, and its input has a row of ones.
 """
@@ -15,7 +16,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from hpo.training.stacked.first_product import add_first_product, write_first_product
 from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout, keep_result
+from hpo.training.stacked.noise import Noise
 
 __all__ = ["ALIGNED", "Network", "StackedMLP", "batch_width"]
 
@@ -101,7 +104,7 @@ class LayerBuffers:
         by_sums: the gradient by the sums; dz itself where nothing is normalised.
         runs: of each activation: the function, its parts of z, h and dz, and where padded units are to be zeroed by it.
         ends: h and dz of the members that end here, and their parts of the last activations and the gradient by those.
-        noise: random bits of dropout, its factors, and the units that they multiply in h.
+        drops: the factors of dropout, and the units that they multiply in h.
         norm: batch normalisation, where there is one.
         down: the product that gives the gradient by the layer below's activations; None in the first layer.
         by_weight: the factors of the gradient by the weights; None in the first layer.
@@ -115,7 +118,7 @@ class LayerBuffers:
     by_sums: Tensor
     runs: list[tuple[Activation, Tensor, Tensor, Tensor, Tensor | None]]
     ends: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    noise: tuple[Tensor, Tensor, Tensor] | None
+    drops: tuple[Tensor, Tensor] | None
     norm: BatchNorm | None
     down: Product | None
     by_weight: tuple[Tensor, Tensor] | None
@@ -150,6 +153,7 @@ class StackedMLP:
         parameters: of all layers, (members, …, …) each, where the members are the first ones of the stack.
         normalised: true with batch normalisation.
         inputs: the width of a batch.
+        noise: the random bits of dropouts.
     """
 
     def __init__(self, networks: Sequence[Network], features: int, classes: int, like: Tensor) -> None:
@@ -157,6 +161,7 @@ class StackedMLP:
         self.features, self.classes = features, classes
         self.inputs = batch_width(features)
         self.tracked = 0  # batches that the running statistics have seen
+        self.noise = Noise(len(networks), like.device)
         self.normalised = bool(networks[0].norm)
         depth = len(networks[0].widths)
         self._widths = [max(net.widths[i] for net in networks if len(net.widths) > i) for i in range(depth)]
@@ -165,7 +170,6 @@ class StackedMLP:
         self.output = like.new_zeros(len(networks), classes, self._widest + 1 if depth else self.inputs)
         self.parameters = [*(tensor for layer in self.layers for tensor in layer.parameters), self.output]
         self._buffers: dict[int, BatchBuffers] = {}
-        self._first = (self.layers[0].weight if depth else self.output).flatten(0, 1)
 
     def _layer(self, index: int, like: Tensor) -> Layer:
         networks = [net for net in self.networks if len(net.widths) > index]
@@ -187,7 +191,7 @@ class StackedMLP:
 
     def _first_inputs(self, x: Tensor) -> Tensor:
         """Return the columns of a batch that the first hidden layer reads: a normalised one has no bias."""
-        return x[:, : self.features] if self.normalised else x
+        return x[..., : self.features] if self.normalised else x
 
     @property
     def below(self) -> list[list[int]]:
@@ -203,12 +207,17 @@ class StackedMLP:
     # Forward.
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """Return the outputs (members, classes, n) for a batch (n, inputs); the next call may reuse their memory."""
-        batch = self._buffers_for(len(x))
+        """Return the outputs (members, classes, n) for a batch; the next call may reuse their memory.
+
+        Args:
+            x: (n, inputs), or one of each member; or (n, features), where nothing is trained.
+            train: whether units are dropped, and normalised by the batch.
+        """
+        batch = self._buffers_for(x.shape[-2])
         self.tracked += train
         for layer, buffers in zip(self.layers, batch.layers, strict=True):
             if buffers.up is None:
-                torch.mm(self._first, self._first_inputs(x).t(), out=buffers.sums.view(-1, len(x)))
+                write_first_product(layer.weight, self._first_inputs(x), buffers.sums)
             else:
                 _multiply(buffers.up)
             if buffers.norm is not None:
@@ -217,15 +226,15 @@ class StackedMLP:
                 activation.forward(z, h)
                 if mask is not None:
                     h.mul_(mask)
-            if train and layer.dropout is not None and buffers.noise is not None:
-                bits, factors, h = buffers.noise
-                layer.dropout.draw(bits, factors)
+            if train and layer.dropout is not None and buffers.drops is not None:
+                factors, h = buffers.drops
+                layer.dropout.draw(self.noise, factors)
                 h.mul_(factors)
             if buffers.ends is not None:
                 h, _, last, _ = buffers.ends
                 last.copy_(h)
         if batch.up is None:
-            torch.mm(self._first, x.t(), out=batch.outputs.view(-1, len(x)))
+            write_first_product(self.output, x, batch.outputs)
         else:
             _multiply(batch.up)
         return batch.outputs
@@ -239,23 +248,22 @@ class StackedMLP:
         used for the last time before its own gradient is added.
 
         Args:
-            x: the batch of the last training forward pass, (n, inputs).
+            x: the batch of the last training forward pass, (n, inputs), or one of each member.
             by_outputs: the gradient by its outputs, (members, classes, n).
             into: in the order of `parameters`.
             add: whether to add.
         """
-        batch, beta, remaining = self._buffers_for(len(x)), int(add), list(into)
+        batch, beta, remaining = self._buffers_for(x.shape[-2]), int(add), list(into)
         batch.by_outputs.copy_(by_outputs)
         if batch.down is None or batch.by_weight is None:
-            remaining.pop().flatten(0, 1).addmm_(batch.by_outputs.flatten(0, 1), x, beta=beta)
+            add_first_product(remaining.pop(), batch.by_outputs, x, add=add)
             return
         _multiply(batch.down)
         remaining.pop().baddbmm_(*batch.by_weight, beta=beta)
         for layer, buffers in zip(reversed(self.layers), reversed(batch.layers), strict=True):
             self._backward_through(layer, buffers, remaining, add)
             if buffers.down is None or buffers.by_weight is None:
-                by_sums = buffers.by_sums.flatten(0, 1)
-                remaining.pop().flatten(0, 1).addmm_(by_sums, self._first_inputs(x), beta=beta)
+                add_first_product(remaining.pop(), buffers.by_sums, self._first_inputs(x), add=add)
             else:
                 _multiply(buffers.down)
                 remaining.pop().baddbmm_(*buffers.by_weight, beta=beta)
@@ -265,8 +273,8 @@ class StackedMLP:
         if buffers.ends is not None:
             _, dz, _, d_last = buffers.ends
             dz.copy_(d_last)
-        if layer.dropout is not None and buffers.noise is not None:
-            buffers.dz.mul_(buffers.noise[1])
+        if layer.dropout is not None and buffers.drops is not None:
+            buffers.dz.mul_(buffers.drops[0])
         for activation, z, h, dz, _ in buffers.runs:
             activation.backward(dz, h if activation.of_result else z)
         if buffers.norm is not None:
@@ -277,9 +285,9 @@ class StackedMLP:
     # Buffers.
 
     def _buffers_for(self, n: int) -> BatchBuffers:
-        """Return the buffers for batches of that size; those of the two sizes before are kept: an epoch has two."""
+        """Return the buffers for batches of that size; four are kept: an epoch and an evaluation have two each."""
         if n not in self._buffers:
-            while len(self._buffers) > 2:
+            while len(self._buffers) > 3:
                 del self._buffers[next(iter(self._buffers))]
             self._buffers[n] = self._make_buffers(n)
         return self._buffers[n]
@@ -326,10 +334,8 @@ class StackedMLP:
         z, by_sums = (torch.zeros_like(sums), torch.zeros_like(dz)) if self.normalised else (sums, dz)
         h = self._zeros(count, width + 1, n)
         h[:, -1] = 1
-        units, noise = h[:, :width], None
-        if layer.dropout is not None:
-            bits = torch.empty(-(-sums.numel() // 4), dtype=torch.int64, device=sums.device)
-            noise = bits, sums.new_empty(count, width, n), units
+        units = h[:, :width]
+        drops = None if layer.dropout is None else (sums.new_empty(count, width, n), units)
         runs = [
             (activation, z[part], units[part], dz[part], None if activation.keeps_zero else self._mask(index, part))
             for activation, part in self._activation_runs(index, count)
@@ -338,7 +344,7 @@ class StackedMLP:
         if layer.gamma is not None and layer.beta is not None:
             norm = BatchNorm(sums, z, dz, by_sums, layer.gamma, layer.beta, layer.mean, layer.variance)
         ends = self._ending_members(index, h, dz, last, d_last)
-        buffers = LayerBuffers(None, sums, z, h, dz, by_sums, runs, ends, noise, norm, None, None)
+        buffers = LayerBuffers(None, sums, z, h, dz, by_sums, runs, ends, drops, norm, None, None)
         if below is not None:
             source = below.h[:count, :inputs]
             buffers.up = _product(layer.weight, source, sums)

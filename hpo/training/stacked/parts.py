@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hpo.training.stacked.first_product import add_first_product, write_first_product
 from hpo.training.stacked.layers import ACTIVATIONS, Activation, BatchNorm, Dropout
+from hpo.training.stacked.noise import Noise
 
 __all__ = ["ActivationPart", "DropoutPart", "LinearPart", "NormPart", "Part", "Pass", "ResidualPart", "Rows"]
 
@@ -47,7 +49,7 @@ class Pass(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, *, train: bool) -> None:
-        """Write the activations; only a first part reads the batch x (n, inputs)."""
+        """Write the activations; only a first part reads the batch x (n, inputs), or (members, n, inputs)."""
 
     @abstractmethod
     def backward(self, x: Tensor, into: Sequence[Tensor], *, add: bool) -> None:
@@ -150,20 +152,19 @@ class LinearPass(Pass):
 
 
 class FirstLinearPass(Pass):
-    """One product of all members' weights with the batch that they share."""
+    """One product of all members' weights with the batch that they share, or products with their own."""
 
     def __init__(self, part: LinearPart, rows: Rows) -> None:
         self.rows = rows
-        self._weight = part.weight.flatten(0, 1)
-        self._sums, self._by_sums = rows.h.flatten(0, 1), rows.d.flatten(0, 1)
+        self._weight = part.weight
 
     def forward(self, x: Tensor, *, train: bool) -> None:  # noqa: ARG002
         """Write the sums; see `Pass`."""
-        torch.mm(self._weight, x[:, : self._weight.shape[1]].t(), out=self._sums)
+        write_first_product(self._weight, x[..., : self._weight.shape[2]], self.rows.h)
 
     def backward(self, x: Tensor, into: Sequence[Tensor], *, add: bool) -> None:
         """Write the gradient by the weights; see `Pass`."""
-        into[0].flatten(0, 1).addmm_(self._by_sums, x[:, : self._weight.shape[1]], beta=int(add))
+        add_first_product(into[0], self.rows.d, x[..., : self._weight.shape[2]], add=add)
 
 
 class ActivationPart(Part):
@@ -197,30 +198,29 @@ class ActivationPass(Pass):
 
 
 class DropoutPart(Part):
-    """Dropout, each member with its own share."""
+    """Dropout, each member with its own share, by the noise of all."""
 
-    def __init__(self, shares: Sequence[float], like: Tensor) -> None:
-        self.dropout = Dropout(shares, like)
+    def __init__(self, shares: Sequence[float], noise: Noise, like: Tensor) -> None:
+        self.dropout, self._noise = Dropout(shares, like), noise
 
     def make_pass(self, source: Rows | None, n: int) -> Pass:  # noqa: ARG002
         """Make the pass; see `Part`."""
         assert source is not None
         h = source.h if source.free else torch.empty_like(source.h)
-        return DropoutPass(self.dropout, source, Rows(h, source.d))
+        return DropoutPass(self.dropout, self._noise, source, Rows(h, source.d))
 
 
 class DropoutPass(Pass):
     """Dropout, in place where no gradient needs what it reads."""
 
-    def __init__(self, dropout: Dropout, source: Rows, rows: Rows) -> None:
-        self.rows, self._dropout, self._source = rows, dropout, source.h
-        self._bits = torch.empty(-(-rows.d.numel() // 4), dtype=torch.int64, device=rows.d.device)
+    def __init__(self, dropout: Dropout, noise: Noise, source: Rows, rows: Rows) -> None:
+        self.rows, self._dropout, self._noise, self._source = rows, dropout, noise, source.h
         self._factors = torch.empty_like(rows.d)
 
     def forward(self, x: Tensor, *, train: bool) -> None:  # noqa: ARG002
         """Write what is kept; see `Pass`."""
         if train:
-            self._dropout.draw(self._bits, self._factors)
+            self._dropout.draw(self._noise, self._factors)
             torch.mul(self._source, self._factors, out=self.rows.h)
         elif self.rows.h is not self._source:
             self.rows.h.copy_(self._source)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hpo.training.optimizers import weight_layers
 from hpo.training.stacked.embeddings import EmbeddingPart
 from hpo.training.stacked.layers import EPSILON, MOMENTUM
+from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.parts import (
     ActivationPart,
     DropoutPart,
@@ -76,10 +77,12 @@ class StackedSequential:
         below: layers between each of `parameters` and the output, for each member.
         normalised: true with batch normalisation.
         tracked: batches that the running statistics have seen.
+        noise: the random bits of dropouts.
     """
 
     def __init__(self, modules: Sequence[nn.Module], like: Tensor) -> None:
-        self._parts = list(_make_parts(modules, _leaves("", modules[0]), like, first=True))
+        self.noise = Noise(len(modules), like.device)
+        self._parts = list(_make_parts(modules, _leaves("", modules[0]), self.noise, like, first=True))
         self.tracked = 0
         self.normalised = any(part.normalised for part in self._parts)
         self.parameters = [each for part in self._parts for each in part.parameters]
@@ -101,9 +104,12 @@ class StackedSequential:
         return self.parameters[-1]
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """Return the outputs (members, outputs, n) for a batch (n, inputs); the next call may reuse their memory."""
+        """Return the outputs (members, outputs, n) for a batch (n, inputs), or one of each member.
+
+        The next call may reuse their memory.
+        """
         self.tracked += train
-        passes = self._passes_for(len(x))
+        passes = self._passes_for(x.shape[-2])
         for each in passes:
             each.forward(x, train=train)
         return passes[-1].rows.h
@@ -112,19 +118,19 @@ class StackedSequential:
         """Write the gradient by each parameter to `into`, or add it: to the parameters themselves, for plain descent.
 
         Args:
-            x: the batch of the last training forward pass, (n, inputs).
+            x: the batch of the last training forward pass, (n, inputs), or one of each member.
             by_outputs: the gradient by its outputs, (members, outputs, n).
             into: in the order of `parameters`.
             add: whether to add.
         """
-        passes = self._passes_for(len(x))
+        passes = self._passes_for(x.shape[-2])
         passes[-1].rows.d.copy_(by_outputs)
         backward_through(self._parts, passes, x, into, add=add)
 
     def _passes_for(self, n: int) -> list[Pass]:
-        """Return the passes for batches of that size; those of the two sizes before are kept: an epoch has two."""
+        """Return the passes for batches of that size; four are kept: an epoch and an evaluation have two each."""
         if n not in self._passes:
-            while len(self._passes) > 2:
+            while len(self._passes) > 3:
                 del self._passes[next(iter(self._passes))]
             self._passes[n] = make_passes(self._parts, None, n)
         return self._passes[n]
@@ -140,7 +146,7 @@ class StackedSequential:
 
 
 def _make_parts(
-    modules: Sequence[nn.Module], leaves: Iterable[Named], like: Tensor, *, first: bool = False
+    modules: Sequence[nn.Module], leaves: Iterable[Named], noise: Noise, like: Tensor, *, first: bool = False
 ) -> Iterator[Part]:
     """Yield the parts of layers that follow each other, without dropouts that drop nothing; `first` reads the batch."""
     count = len(modules)
@@ -148,7 +154,7 @@ def _make_parts(
         if isinstance(leaf, FeatureEmbedding):
             yield EmbeddingPart(name, leaf, count, like)
         elif isinstance(leaf, ResidualBlock):
-            yield ResidualPart(list(_make_parts(modules, _leaves(f"{name}.layers", leaf.layers), like)))
+            yield ResidualPart(list(_make_parts(modules, _leaves(f"{name}.layers", leaf.layers), noise, like)))
         elif isinstance(leaf, nn.BatchNorm1d):
             yield NormPart(name, leaf.num_features, count, like)
         elif isinstance(leaf, nn.Linear):
@@ -158,5 +164,5 @@ def _make_parts(
             assert function is not None
             yield ActivationPart(function)
         elif any(shares := [float(module.get_submodule(name).p) for module in modules]):  # type: ignore[arg-type]
-            yield DropoutPart(shares, like)
+            yield DropoutPart(shares, noise, like)
         first = False

@@ -1,14 +1,14 @@
 """Benchmark of adaptive samplers: the trials that it costs to ask for a whole cohort at once.
 
-    python -m benchmarks.pinning [--study mnist_mlp] [--cohorts 1,8,32] [--trials 60] [--seeds 10] [--minutes 20]
+    python -m benchmarks.asking [--study mnist_mlp] [--cohorts 1,8,32] [--trials 60] [--seeds 10] [--minutes 20]
 
-A worker that trains a cohort asks the sampler for all of its trials before any of them has a value, and pins what they
-share (`hpo.execution.cohort_claims.PINNED`) to the first one's. Each study is run for real, by one worker on one
-thread, with the template's space, sampler and baseline, but small: 3 epochs on 3,000 samples of
-MNIST, no pruner, 2,000 samples for validation. Trials are those of the same seed for each size of cohort; a difference
-is taken seed by seed against the first size. Accuracies are percent, the best of the trials so far, by number; the mean
-over the seeds with its standard error. The last column says after how many trials the mean is as good as that of the
-first size after half of its trials, with the 5th and 95th percentile of 2,000 draws of as many seeds (bootstrap).
+A worker that trains a cohort asks the sampler for all of its trials before any of them has a value; the figure is what
+`hpo.study.asking_cost` builds on. Each study is run for real, by one worker on one thread, with the template's space,
+sampler and baseline, but small: 3 epochs on 3,000 samples of MNIST, no pruner, 2,000 samples for validation. Trials are
+those of the same seed for each size of cohort; a difference is taken seed by seed against the first size. Accuracies
+are percent, the best of the trials so far, by number; the mean over the seeds with its standard error. The last column
+says after how many trials the mean is as good as that of the first size after half of its trials, with the 5th and 95th
+percentile of 2,000 draws of as many seeds (bootstrap).
 """
 
 from __future__ import annotations

@@ -1,0 +1,195 @@
+"""Stack: models that are computed by the same operations, with their losses, optimizer, record and noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpo.config import registry
+from hpo.training.member import Member, Weights
+from hpo.training.precision import compute_type
+from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
+from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss, weigh_columns
+from hpo.training.stacked.mlp import Network, StackedMLP
+from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.noise import keep_generators, noise_seed
+from hpo.training.stacked.optimizers import make_stacked_optimizer
+from hpo.training.stacked.records import ReconstructionRecord, StackRecord
+from hpo.training.stacked.sequential import StackedSequential, is_sequential
+
+__all__ = ["Model", "Stack"]
+
+
+@dataclass
+class Model:
+    """Member with the whole state of its training.
+
+    Attributes:
+        member: the trial.
+        network: its shape, or its module where that is more than dense layers of numbers.
+        weights: its module's state dict, running statistics included.
+        feed: which batches it sees; None where all members see the same.
+        slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
+        steps: how many its optimizer has done.
+        structure: equal for modules that one stack can hold.
+    """
+
+    member: Member
+    network: Network | nn.Module
+    weights: Weights
+    feed: Feed | None = None
+    slots: dict[str, Weights] = field(default_factory=dict)
+    steps: int = 0
+    structure: int = 0
+
+
+class Stack:
+    """Stack of models that are trained by the same operations: dense networks, or modules of any kind.
+
+    Attributes:
+        models: in the order of the stack; their tensors are the initial ones, not those in training.
+        normalised: true with batch normalisation.
+        dense: the stacked models.
+        augment: changes each training batch, of models of the user's own; see `hpo.config.registry.model`.
+        loss: of the outputs.
+        record: of the epoch's steps.
+        dimensions: of a sample.
+        streams: of each model's batches; empty where all members of the learner see the same.
+    """
+
+    def __init__(
+        self, models: Sequence[Model], shape: tuple[int, ...], outputs: int, device: torch.device, *, record_steps: bool
+    ) -> None:
+        self.models = list(models)
+        self.dimensions = len(shape)
+        self.streams = [model.feed.stream for model in models if model.feed is not None]
+        configs = [model.member.config for model in models]
+        like = next(iter(models[0].weights.values())).new_empty(0, device=device)
+        features = math.prod(shape)
+        self.augment = registry.models.get(configs[0].model).augment
+        self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
+        self.normalised = self.dense.normalised
+        self.loss: StackLoss | ReconstructionLoss
+        self.record: StackRecord | ReconstructionRecord
+        if configs[0].reconstructs:
+            self.loss = ReconstructionLoss(configs, features)
+            self.record = ReconstructionRecord(self.loss, len(models), like, by_step=record_steps)
+        else:
+            self.loss = make_stack_loss(configs, outputs, like)
+            self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
+        self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
+        self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
+        for index, model in enumerate(models):
+            self.load(index, model.weights, model.slots, model.steps)
+
+    def begin_epoch(
+        self,
+        rates: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+        seeds: Sequence[int],
+        choice: BatchChoice,
+    ) -> None:
+        """Prepare for an epoch.
+
+        Args:
+            rates: learning rates of the epoch's steps, (members, steps).
+            seeds: of each member's noise.
+            choice: of the members' batches.
+        """
+        self._choice = choice
+        self.record.begin(own=choice.own)
+        self.dense.noise.begin(
+            [noise_seed(model.member.config, seed) for model, seed in zip(self.models, seeds, strict=True)]
+        )
+        self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
+        self._step = 0
+
+    def _augment(self, x: Tensor) -> Tensor:
+        """Return each member's samples of a batch (n, inputs), changed as its model says: (members, n, inputs)."""
+        assert isinstance(self.dense, StackedModules)
+        assert self.augment is not None
+        samples = x[..., : self.dense.features].reshape(*x.shape[:-1], *self.dense.shape)
+        own = [samples[index] if x.ndim == 3 else samples for index in range(len(self.models))]
+        changed = []
+        for each, model, seed in zip(own, self.models, self.dense.noise.next_seeds(), strict=True):
+            torch.manual_seed(seed)
+            changed.append(self.augment(each.clone(), model.member.config))
+        return torch.stack(changed).flatten(2)
+
+    def target(self, y: Tensor) -> Tensor:
+        """Return what gradients need of a batch's labels; see `StackLoss.target`."""
+        assert isinstance(self.loss, StackLoss)
+        return self.loss.target(y)
+
+    def step(self, given: StackBatch) -> None:
+        """Do one step on a batch, of which the stack takes what its members see."""
+        batch, rate = self._choice.choose(given), self._rates[self._step]
+        if self.augment is not None:
+            with keep_generators(batch.x.device):
+                batch = batch._replace(x=self._augment(batch.x))
+        outputs = self.dense.forward(batch.x, train=True)
+        self.record.add(outputs, batch.y, batch.target, batch.w, batch.valid)
+        if self._update is None:
+            down = self._gradient(outputs, batch, rate / -batch.counts)
+            self.dense.backward(batch.x, down, self.dense.parameters, add=True)
+        else:
+            gradient = self._gradient(outputs, batch, 1 / batch.counts)
+            self.dense.backward(batch.x, gradient, self._gradients, add=False)
+            self._update.step(self._gradients, rate)
+        self._step += 1
+
+    def _gradient(self, outputs: Tensor, batch: StackBatch, scale: Tensor | float) -> Tensor:
+        """Return the gradient by the outputs (members, outputs, n), weighted; zero where samples do not count."""
+        gradient = self.loss.gradient(outputs, batch.target, scale)
+        if batch.w is not None:
+            gradient.mul_(weigh_columns(batch.w, batch.y))
+        return gradient if batch.valid is None else gradient.masked_fill_(~batch.valid.unsqueeze(1), 0)
+
+    def model(self, index: int) -> Model:
+        """Return the model at that place, with copies of its tensors in training."""
+        slots: dict[str, Weights] = {}
+        for name, slot in self._update.slots.items() if self._update else ():
+            slots[name] = {key: view.clone() for key, view in self.dense.views(index, slot).items()}
+        weights = {name: view.clone() for name, view in self.weights(index).items()}
+        return replace(
+            self.models[index], weights=weights, slots=slots, steps=self._update.steps if self._update else 0
+        )
+
+    def weights(self, index: int) -> Weights:
+        """Return a member's part of the tensors in training, as its module's state dict; they are views."""
+        views = {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
+        return {name: views[name] for name in self.models[index].weights}
+
+    def load(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
+        """Load the weights of a member, its optimizer's state, and the number of its steps."""
+        for name, view in self.weights(index).items():
+            view.copy_(weights[name])
+            if name.endswith("num_batches_tracked"):
+                self.dense.tracked = int(weights[name])
+        if self._update is None:
+            return
+        for key, slot in slots.items():
+            for name, view in self.dense.views(index, self._update.slots[key]).items():
+                view.copy_(slot[name])
+        if steps:
+            self._update.steps = steps
+
+
+def _stack_networks(models: Sequence[Model], features: int, outputs: int, like: Tensor) -> StackedMLP | None:
+    """Return models as stacked dense layers; None for modules."""
+    networks = [model.network for model in models if isinstance(model.network, Network)]
+    return StackedMLP(networks, features, outputs, like) if networks else None
+
+
+def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor) -> StackedSequential | StackedModules:
+    modules = [model.network for model in models if isinstance(model.network, nn.Module)]
+    augmented = registry.models.get(models[0].member.config.model).augment is not None
+    precision = compute_type(models[0].member.config)
+    if is_sequential(modules[0]) and not augmented and precision is None:
+        return StackedSequential(modules, like)
+    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
+    return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)
