@@ -1,0 +1,48 @@
+"""Notes on stacks of own models: written by workers, read with care, and shown."""
+
+import pytest
+
+from hpo.study.operations.stack_notes import StackNote, describe_stacks, read_stack_notes, write_stack_note
+
+
+class Storage:
+    """Attributes of one study."""
+
+    def __init__(self) -> None:
+        self.attrs: dict[str, object] = {"other": 1}
+
+    def set_study_user_attr(self, _: int, key: str, value: object) -> None:
+        self.attrs[key] = value
+
+    def get_study_user_attrs(self, _: int) -> dict[str, object]:
+        return self.attrs
+
+
+class Study:
+    """Study with such a storage."""
+
+    def __init__(self) -> None:
+        self.storage, self.id, self.name = Storage(), 1, "study"
+
+
+def test_notes_are_read_as_they_were_written():
+    study = Study()
+    notes = [StackNote.of("net", {"width": 16}, 8, None), StackNote.of("net", {"width": 512}, 1, "too slow")]
+    for note in notes:
+        assert write_stack_note(study, note, 0)
+    assert not write_stack_note(study, notes[0], 64)
+    assert read_stack_notes(study) == notes
+    line = "stacked (width 16), up to 8 at a time; one at a time (width 512): too slow"
+    assert describe_stacks(notes) == {"net": line}
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, [], {"model": "net"}, {"model": "net", "parameters": {}, "at_once": "8", "why": None}]
+)
+def test_a_damaged_note_is_left_out_with_one_line(value, caplog):
+    study = Study()
+    study.storage.attrs[f"hpo:stack:{type(value).__name__}{value!s:.20}"] = value
+    assert read_stack_notes(study) == []
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    assert "is damaged" in record.getMessage()
