@@ -23,7 +23,7 @@ import logging
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=60, help="the largest budget of the row costs")
     parser.add_argument("--quick", action="store_true", help="5 seeds, without the slow sampler gp")
     arguments = parser.parse_args()
-    chosen = {
+    chosen: Mapping[str, tuple[str, Collection[str]]] = {
         "--rows": (arguments.rows, ROWS),
         "--problems": (arguments.problems, PROBLEMS),
         "--samplers": (arguments.samplers, SAMPLERS),
