@@ -105,12 +105,21 @@ RECIPES = {"mlp": Recipe("mnist", 5000, 4000, 9, 2000, 10), "cnn": Recipe("fashi
 
 def read_curves(name: str) -> pl.DataFrame:
     """Return a table of learning curves, a row per configuration."""
-    return pl.read_parquet(TABLES / f"{name}.parquet")
+    return _read(name, f"{name}.parquet")
 
 
 def read_costs(name: str) -> pl.DataFrame:
     """Return the costs of epochs, a row per stack."""
-    return pl.read_parquet(TABLES / f"{name}_costs.parquet")
+    return _read(name, f"{name}_costs.parquet")
+
+
+def _read(name: str, file: str) -> pl.DataFrame:
+    path = TABLES / file
+    if not path.exists():
+        raise SystemExit(
+            f"{path}: there is no such table yet; make it with python -m benchmarks.learning_curves {name}"
+        )
+    return pl.read_parquet(path)
 
 
 def draw(space: Space, seed: int) -> dict[str, Any]:

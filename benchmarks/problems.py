@@ -1,7 +1,7 @@
 """Problems that `benchmarks/search.py` replays studies on: what a configuration would score, what its epochs cost.
 
 A table of learning curves is a sample of its space, and a sampler asks for points between its rows. The nearest row
-would make steps of an unknown shape, so a random forest fitted to the curves answers: a *surrogate benchmark*
+would make steps of an unknown shape, so a forest of random trees fitted to the curves answers: a *surrogate benchmark*
 (Eggensperger et al., "Efficient Benchmarking of Hyperparameter Optimizers via Surrogates", AAAI 2015). It predicts the
 logarithm of the error after each epoch, and the product's samplers work in the space itself. `describe` says how well
 it predicts rows that its trees have not seen. Its answers are without noise; those of HPOLib's tables, which hold every
@@ -24,7 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel
 from scipy.stats import spearmanr
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -33,6 +33,7 @@ from typing_extensions import override
 import hpo
 from benchmarks.learning_curves import SPACES, read_costs, read_curves
 from hpo.space import Space
+from hpo.space.domains import Choices
 from hpo.space.space import Params
 from hpo.study.definition import Definition
 from hpo.study.input.study_file import parse_definition
@@ -40,6 +41,7 @@ from hpo.study.input.study_file import parse_definition
 __all__ = ["HPOLIB", "Answer", "CurveProblem", "HpolibProblem", "Problem", "load_problem"]
 
 Array = NDArray[np.float64]
+NO_EFFECT = -10.0  # below all values, in the place of one that has no effect
 CHANCE = 0.1  # accuracy of a model that has diverged, of ten classes
 DRAWS, KEPT, ROUNDS = 5000, 20, 30  # of the search for the best score of a surrogate
 HPOLIB = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", "slice_localization")
@@ -107,7 +109,7 @@ def define(name: str, table: Mapping[str, Any]) -> Definition:
 
 
 class CurveProblem(Problem):
-    """Random forest on a table of learning curves of our own.
+    """Forest of extremely randomised trees on a table of learning curves of our own.
 
     Args:
         name: of the table.
@@ -124,29 +126,27 @@ class CurveProblem(Problem):
         )
         curves = np.array([[CHANCE if each is None else each for each in row] for row in table["val_accuracy"]])
         self.epochs = curves.shape[1]
-        self._columns = self._list_columns()
         x = np.array([self._encode(row) for row in table.drop("val_accuracy", "val_loss").iter_rows(named=True)])
         self._targets = np.log10(1 - np.minimum(curves, 0.9999))
-        self._forest = RandomForestRegressor(trees, max_features=0.7, oob_score=True, random_state=0)
+        self._forest = ExtraTreesRegressor(trees, bootstrap=True, oob_score=True, random_state=0)
         self._forest.fit(x.astype(np.float32), self._targets)
-        self._work = np.array([name not in ("learning_rate", "weight_decay", "schedule") for name, *_ in self._columns])
-        self._costs = CostModel(x[:, self._work], read_costs(name))
+        self._costs = CostModel(x, read_costs(name))
         self.best = self._search_best()
 
-    def _list_columns(self) -> list[tuple[str, object, bool]]:
-        """Return the forest's columns: a parameter, the choice that one stands for, and whether it is logarithmic."""
-        columns: list[tuple[str, object, bool]] = []
-        for dimension in self.space.varied:
-            name, domain = dimension.parameter.name, dimension.domain
-            choices = list(getattr(domain, "values", ()))
-            if any(isinstance(each, str) for each in choices):
-                columns += [(name, each, False) for each in choices]
-            elif name not in [column for column, *_ in columns]:
-                columns.append((name, None, bool(choices) or bool(getattr(domain, "log", False))))
-        return columns
-
     def _encode(self, values: Mapping[str, Any]) -> list[float]:
-        return [_encode_value(values.get(name), choice, log) for name, choice, log in self._columns]
+        """Return the forest's columns: one per dimension, or per choice where these are words."""
+        columns: list[float] = []
+        for dimension in self.space.varied:
+            domain = dimension.domain
+            value = values.get(dimension.parameter.name) if domain.condition.holds(values) else None
+            choices = domain.values if isinstance(domain, Choices) else ()
+            if any(isinstance(each, str) for each in choices):
+                columns += [float(value == each) for each in choices]
+            elif value is None:
+                columns.append(NO_EFFECT)
+            else:
+                columns.append(float(np.log10(value) if choices or getattr(domain, "log", False) else value))
+        return columns
 
     def _predict(self, x: NDArray[np.float32]) -> Array:
         """Return the accuracies (N, epochs): the mean over the trees, without the checks of scikit-learn."""
@@ -160,7 +160,7 @@ class CurveProblem(Problem):
         x = np.array(self._encode(values))
         (scores,) = self._predict(x[None].astype(np.float32))
         stack = values["batch_size"] if self._costs.stacked else None
-        return Answer(scores, scores, self._costs.alone(x[self._work]), stack)
+        return Answer(scores, scores, self._costs.alone(x), stack)
 
     @override
     def stack_seconds(self, members: Sequence[Answer]) -> float:
@@ -201,22 +201,14 @@ class CurveProblem(Problem):
         )
 
 
-def _encode_value(value: Any, choice: object, log: bool) -> float:
-    if choice is not None:
-        return float(value == choice)
-    if value is None:
-        return -10.0  # it has no effect
-    return float(np.log10(value)) if log else float(value)
-
-
 class CostModel:
     """Model of the seconds of an epoch, fitted to a sample of stacks by ridge regression of logarithms.
 
-    Alone, they follow from the parameters that decide the shape of the work. What a stack gains over its members one by
-    one follows from its size, from how long they take, and from how unlike they are, for narrower ones are padded.
+    Alone, they follow from the parameters. What a stack gains over its members one by one follows from its size, from
+    how long they take, and from how unlike they are, for narrower ones are padded.
 
     Args:
-        x: (rows, columns), what decides the work of each row of the table.
+        x: (rows, columns), the parameters of each row of the table.
         costs: a row per stack; see `benchmarks.learning_curves`.
     """
 
@@ -224,7 +216,7 @@ class CostModel:
         rows = costs.to_dicts()
         members = [member for row in rows for member in row["members"]]
         y = np.log([seconds for row in rows for seconds in row["alone"]])
-        self._alone = make_pipeline(StandardScaler(), PolynomialFeatures(2), Ridge(1.0)).fit(x[members], y)
+        self._alone = make_pipeline(StandardScaler(), PolynomialFeatures(2), Ridge(10.0)).fit(x[members], y)
         self._fit = float(self._alone.score(x[members], y))
         stacks = [row for row in rows if len(row["members"]) > 1]
         self.stacked = bool(stacks)

@@ -120,15 +120,15 @@ class _Trial:
 class _Replay:
     """Study in virtual time; see `replay`."""
 
-    def __init__(self, problem: Problem, plan: Plan, seed: int, trials: int) -> None:
-        self.problem, self.plan, self.most, self.log = problem, plan, trials, Log()
+    def __init__(self, problem: Problem, plan: Plan, seed: int, trials: int, most: int) -> None:
+        self.problem, self.plan, self.most, self.log = problem, plan, most, Log()
         pruner = build_pruner(plan.pruner, plan.pruner_options, problem.epochs)
         storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
         spec = ComponentSpec(name=plan.sampler, options=dict(plan.sampler_options))
         self.definition: Definition = problem.definition.model_copy(update={"sampler": spec, "seed": seed})
         fixed = SAMPLERS[plan.sampler].fixed
-        self.slots = fixed_trials(self.definition, 0, trials) if fixed else []
+        self.slots = fixed_trials(self.definition, 0, most) if fixed else []
         free = generation_size(plan.sampler, plan.sampler_options, len(problem.space.varied)) if not fixed else 1
         self.cohort = plan.cohort or most_at_once(trials, plan.workers, free)
         self.taken, self.trials, self.paused = TakenKeys(None), dict[int, _Trial](), list[int]()
@@ -240,6 +240,7 @@ def replay(
     plan: Plan,
     seed: int,
     trials: int,
+    most: int | None = None,
     goes_on: Callable[[Log], bool] = lambda _: True,
 ) -> Log:
     """Replay a study from its first trial to the end of its last, and return what happened.
@@ -248,10 +249,11 @@ def replay(
         problem: answers for the training.
         plan: how the study asks and prunes.
         seed: of the study.
-        trials: the budget.
+        trials: the budget, which the number of trials asked at once depends on.
+        most: how many trials to create at most; by default the budget.
         goes_on: asked before every round; once it returns false, the replay is broken off.
     """
-    state = _Replay(problem, plan, seed, trials)
+    state = _Replay(problem, plan, seed, trials, most or trials)
     free, busy = list(range(plan.workers)), list[tuple[float, int, list[_Trial]]]()
     now = 0.0
     while goes_on(state.log):

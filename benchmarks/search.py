@@ -41,9 +41,9 @@ Array = NDArray[np.float64]
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsga2")  # a grid needs a budget as large as itself
 COHORTS = (1, 2, 4, 8, 16)
 BUDGETS = (16, 24, 60, 160)
-LONGEST = 3  # times the budget, for those that prune and have epochs or seconds left
+LONGEST = 2  # times the budget, for those that prune and have epochs or seconds left
 DRAWS = 1000  # of a bootstrap
-SLOW = {"gp": 60}  # most trials of a sampler that takes long
+SLOW = {"gp": (24, 10)}  # most trials and seeds of a sampler that takes long, and only two pruners
 
 
 @dataclass
@@ -71,7 +71,7 @@ def run(
         if limits is None:
             log = replay(problem, plan, seed, trials)
         else:
-            log = replay(problem, plan, seed, LONGEST * trials, _until(trials, *limits[seed]))
+            log = replay(problem, plan, seed, trials, LONGEST * trials, _until(trials, *limits[seed]))
         found.logs.append(log)
         asked += len(log.values)
     found.cost = (time.process_time() - started) / asked
@@ -103,7 +103,8 @@ def list_plans(samplers: Sequence[str], curves: bool) -> Iterator[tuple[str, Pla
         (("x1", 1, False), ("auto", 0, True), ("x8", 8, False)), samplers
     ):
         for name, pruner, options in list_pruners() if curves else [("none", "none", {})]:
-            if how != "auto" or not SAMPLER_ENTRIES[sampler].fixed:
+            unknown = how == "auto" and SAMPLER_ENTRIES[sampler].fixed  # it depends on the machine alone
+            if not unknown and (sampler not in SLOW or pruner in ("none", "median")):
                 yield f"{sampler} {name} {how}", Plan(sampler, pruner, cohort, startup=startup, pruner_options=options)
 
 
@@ -120,30 +121,43 @@ def list_pruners() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 def all_row(problem: Problem, arguments: argparse.Namespace) -> None:
     """Print the regret of every plan at equal trials, epochs and seconds."""
-    trials, seeds = arguments.trials, arguments.seeds
-    unit = f"{problem.unit}, {trials} trials"
-    print(f"{unit:40}{'equal trials':>14}{'difference':>15}{'epochs':>14}{'difference':>15}", end="")
-    print(f"{'seconds':>14}{'difference':>15}{'ms':>6}")
+    trials = arguments.trials
+    heads = [f"{head:>14}{'difference':>15}" for head in ("equal trials", "epochs", "seconds")]
+    print(f"{f'{problem.unit}, {trials} trials':32}{''.join(heads)}{'ms':>6}")
     first: list[Array] = []
     limits: list[tuple[float, float]] = []
     for name, plan in list_plans(arguments.samplers, problem.epochs > 1):
-        if not limits:
-            limits = [log.cost_of_trials(trials) for log in run(problem, plan, seeds, trials).logs]
-        found = run(problem, plan, seeds, trials, limits)
-        exact = run(problem, plan, seeds, trials) if plan.pruner_options.get("promote") else found
-        regrets = [problem.regret([log.best_of_trials(trials) for log in exact.logs])]
-        regrets.append(
-            problem.regret([log.best_within(log.epochs, e) for log, (_, e) in zip(found.logs, limits, strict=True)])
-        )
-        regrets.append(
-            problem.regret([log.best_within(log.seconds, s) for log, (s, _) in zip(found.logs, limits, strict=True)])
-        )
+        seeds = min(SLOW[plan.sampler][1], arguments.seeds) if plan.sampler in SLOW else arguments.seeds
+        limits = limits or [log.cost_of_trials(trials) for log in run(problem, plan, seeds, trials).logs]
+        regrets, cost = measure_regrets(problem, plan, trials, limits[:seeds])
         first = first or regrets
         cells = (
-            f"{mean_text(own):>14}{mean_text(own - other, '+.2f'):>15}"
+            f"{mean_text(own):>14}{mean_text(own - other[:seeds], '+.2f'):>15}"
             for own, other in zip(regrets, first, strict=True)
         )
-        print(f"{name:40}{''.join(cells)}{1000 * found.cost:>6.0f}", flush=True)
+        print(f"{name:32}{''.join(cells)}{1000 * cost:>6.0f}", flush=True)
+
+
+def measure_regrets(
+    problem: Problem, plan: Plan, trials: int, limits: Sequence[tuple[float, float]]
+) -> tuple[list[Array], float]:
+    """Return the regrets at equal trials, epochs and seconds, a number per seed, and the seconds of a suggestion.
+
+    Args:
+        problem, plan: what is replayed.
+        trials: the budget.
+        limits: seconds and epochs by seed.
+    """
+    found = run(problem, plan, len(limits), trials, limits)
+    # A study that promotes goes on with its paused trials at the end of its budget: it is replayed with just that.
+    exact = run(problem, plan, len(limits), trials) if plan.pruner == "asha" else found
+    pairs = list(zip(found.logs, limits, strict=True))
+    best = (
+        [log.best_of_trials(trials) for log in exact.logs],
+        [log.best_within(log.epochs, epochs) for log, (_, epochs) in pairs],
+        [log.best_within(log.seconds, seconds) for log, (seconds, _) in pairs],
+    )
+    return [problem.regret(each) for each in best], found.cost
 
 
 # What asking for several at once costs.
@@ -155,22 +169,21 @@ def costs_row(problem: Problem, arguments: argparse.Namespace) -> None:
     print(f"trials that are worth as much, asked one by one (5th to 95th percentile), {problem.unit}")
     print(f"{'':12}" + "".join(f"{f'{budget} trials':>24}" for budget in budgets))
     for sampler in (each for each in arguments.samplers if each not in ("random", "qmc")):
-        most = min(max(budgets), SLOW.get(sampler, max(budgets)))
+        most, seeds = SLOW.get(sampler, (max(budgets), arguments.seeds))
+        most, seeds = min(most, max(budgets)), min(seeds, arguments.seeds)
         curves: dict[int, Array] = {}
         for cohort in COHORTS:
-            logs = run(problem, Plan(sampler, cohort=cohort, startup=True), arguments.seeds, most).logs
+            logs = run(problem, Plan(sampler, cohort=cohort, startup=True), seeds, most).logs
             best = [[log.best_of_trials(count) for count in range(1, most + 1)] for log in logs]
             curves[cohort] = np.array([problem.regret(row) for row in best])
-            cells = (
-                worth_text(curves[cohort], curves[1], budget, arguments.seeds) for budget in budgets if budget <= most
-            )
+            cells = (worth_text(curves[cohort], curves[1], budget) for budget in budgets if budget <= most)
             print(f"{f'{sampler} x{cohort}':12}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
 
 
-def worth_text(rows: Array, first: Array, budget: int, seeds: int) -> str:
+def worth_text(rows: Array, first: Array, budget: int) -> str:
     """Return how many trials of the first are worth a budget, with percentiles of a bootstrap over seeds."""
     rng = np.random.default_rng(0)
-    draws = [rng.integers(0, seeds, seeds) for _ in range(DRAWS)]
+    draws = [rng.integers(0, len(rows), len(rows)) for _ in range(DRAWS)]
     low, high = np.percentile([count_worth(rows[draw], first[draw], budget) for draw in draws], (5, 95))
     return f"{rows[:, budget - 1].mean():.2f}: {count_worth(rows, first, budget):.0f} ({low:.0f}-{high:.0f})"
 

@@ -149,7 +149,7 @@ class Ours:
     def forever(self) -> Iterator[TrainBatch]:
         while True:
             self.epoch += 1
-            yield from self.data.batches(self.config.batch_size, self.epoch)
+            yield from self.data.batches(self.config.batch_size, self.epoch, self.learner.room)
 
     def run(self, steps: int) -> float:
         total = self.config.epochs * self.data.steps(self.config.batch_size)

@@ -62,7 +62,7 @@ def test_the_tables_mark_the_best_and_say_never():
 
 
 def test_the_table_of_budgets_counts_trials_that_never_end():
-    row = {"task": "mnist_mlp", "trials": 8, "tool": "optuna", "stopped": False, "wall": 1.0}
+    row = {"task": "mnist_mlp", "trials": 8, "tool": "optuna", "stopped": False, "exit": 0, "wall": 1.0}
     rows = [
         {**row, "kind": "trials", "killed": False, "begun": 8, "ended": 8},
         {**row, "kind": "killed", "killed": True, "begun": 8, "ended": 7},

@@ -15,6 +15,8 @@ import json
 import os
 import platform
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -27,6 +29,7 @@ from benchmarks.rivals.run import run
 from benchmarks.rivals.session import Session
 from benchmarks.rivals.table import EXPLANATION, show_budgets, show_task
 from benchmarks.rivals.tasks import SCORES
+from hpo.errors import HpoError
 
 MANY, LONG = 100_000, 1800.0  # trials that no budget of seconds reaches, and seconds that no budget of trials takes
 KINDS = ("seconds", "trials", "killed")
@@ -106,6 +109,9 @@ def show(rows: list[dict[str, Any]]) -> str:
     counted = [row for row in rows if row["kind"] != "seconds"]
     budgets = dict.fromkeys(row["trials"] for row in counted)
     parts += [show_budgets([row for row in counted if row["trials"] == trials]) for trials in budgets]
+    failed = [f"{row['tool']} {row['task']} {row['seed']}" for row in timed if row["exit"] and not row["stopped"]]
+    if failed:
+        parts.append(f"Ended with an error, see log.txt of the run: {', '.join(failed)}.")
     if rows:
         loads = [load for row in rows for load in row["load"]]
         parts.append(f"Load average before and after the runs: {min(loads)} to {max(loads)}.")
@@ -113,6 +119,8 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # the tool ends with us
     arguments = parse_arguments()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,4 +142,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HpoError as error:  # Fashion-MNIST may be missing
+        sys.exit(f"rivals: {error}")

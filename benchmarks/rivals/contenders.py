@@ -29,6 +29,7 @@ class Contender:
         threads: of each of its processes that train.
         workers: whether trials run in processes that may die alone.
         kills: whether it stops a trial by killing its process, so that the trial cannot say that it has ended.
+        timed: whether it takes a budget of seconds; we end the others ourselves.
         environment: variables that it needs, with the run's folder for `{folder}`.
     """
 
@@ -38,6 +39,7 @@ class Contender:
     threads: int = 1
     workers: bool = True
     kills: bool = False
+    timed: bool = True
     environment: Mapping[str, str] | None = None
 
     def command(self, session: Session) -> list[str]:
@@ -84,7 +86,13 @@ CONTENDERS = {
     "ray": Contender("Ray Tune", ("ray_tune.py", LOOP), "ray", environment={"RAY_TRAIN_V2_ENABLED": "1"}),
     "smac": Contender("SMAC3", ("smac3.py", LOOP), "smac"),
     "keras": Contender(
-        "KerasTuner", ("keras_tuner_fit.py",), "keras-tuner", 2, False, environment={"KERAS_BACKEND": "torch"}
+        "KerasTuner",
+        ("keras_tuner_fit.py",),
+        "keras-tuner",
+        2,
+        workers=False,
+        timed=False,
+        environment={"KERAS_BACKEND": "torch"},
     ),
     "ax": Contender("Ax", ("ax_client.py", LOOP), "ax-platform", workers=False),
     "syne": Contender(

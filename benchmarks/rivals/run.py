@@ -51,7 +51,7 @@ def run(tool: Contender, session: Session, *, kill: bool) -> dict[str, Any]:
     environment["PYTHONPATH"] = str(Path(benchmarks.__file__).parents[1])
     load = os.getloadavg()[0]
     with (folder / "log.txt").open("w") as log:
-        watch = Watch(session, kill=kill)
+        watch = Watch(session, GRACE if tool.timed else 0, kill=kill)
         process = subprocess.Popen(
             tool.command(session), cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -72,8 +72,9 @@ def run(tool: Contender, session: Session, *, kill: bool) -> dict[str, Any]:
 class Watch:
     """Observer of a tool's processes, from just before they begin until none is left."""
 
-    def __init__(self, session: Session, *, kill: bool) -> None:
+    def __init__(self, session: Session, grace: float, *, kill: bool) -> None:
         self.session, self.kill = session, kill
+        self.limit = session.seconds + grace
         self.study = OurStudy(Path(session.folder))
         self.began, self.clock = time.time(), time.monotonic()
         self.processes: dict[psutil.Process, float] = {}  # with the processor's seconds
@@ -84,17 +85,17 @@ class Watch:
     def wait(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
         """Wait for the end; return it, and what the run took."""
         root = psutil.Process(process.pid)
-        while process.poll() is None:
-            self._look(root)
-            if time.monotonic() > self.clock + self.session.seconds + GRACE:
-                self.stopped = True
-                os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(POLL)
-        wall = time.monotonic() - self.clock
-        self.study.poll(self.began)
-        for each in self.processes:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()  # psutil compares the time of creation, so that no later process of that number dies
+        try:
+            while process.poll() is None:
+                self._look(root)
+                if time.monotonic() > self.clock + self.limit:
+                    self.stopped = True
+                    process.kill()
+                time.sleep(POLL)
+            wall = time.monotonic() - self.clock
+            self.study.poll(self.began)
+        finally:
+            self._end_all(process)
         return {
             "wall": round(wall, 2),
             "exit": process.returncode,
@@ -110,6 +111,14 @@ class Watch:
         ended = {name: states.get(name, 0) for name in ("COMPLETE", "PRUNED", "FAIL")}
         begun = sum(ended.values()) + states.get("RUNNING", 0)
         return Trained(self.study.points, begun, sum(ended.values()), ended["COMPLETE"])
+
+    def _end_all(self, process: subprocess.Popen[bytes]) -> None:
+        """Leave nothing running, also where the comparison is interrupted."""
+        process.kill()
+        for each in self.processes:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()  # psutil compares the time of creation, so that no later process of that number dies
+        process.wait()
 
     def _look(self, root: psutil.Process) -> None:
         with suppress(psutil.NoSuchProcess):

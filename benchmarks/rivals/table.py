@@ -61,6 +61,8 @@ def missing(name: str, kind: str) -> str:
 def describe(row: Row) -> str:
     open_trials = row["begun"] - row["ended"]
     rest = f" ({open_trials} begun and never ended)" if open_trials else ""
+    if row["exit"] and not row["stopped"] and row["ended"] < row["trials"]:
+        rest += " (ended with an error)"
     if row["kind"] == "killed" and not row["killed"]:
         rest += " (none was killed)"
     return f"{row['ended']}{rest}" + (f" (did not end by itself in {row['wall']:.0f} s)" if row["stopped"] else "")

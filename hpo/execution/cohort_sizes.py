@@ -19,7 +19,7 @@ from hpo.execution.worker_context import WorkerContext
 from hpo.storage.leased_storage import ClaimOffer
 from hpo.study.asking_cost import asking_cost, choose_at_once, most_at_once
 from hpo.study.samplers import count_startup_trials, generation_size
-from hpo.training.cohort_size import count_fitting, measure_cohort_size, measure_speeds
+from hpo.training.cohort_size import PROBES, count_fitting, measure_cohort_size, measure_speeds
 from hpo.training.data import DataCache
 from hpo.utils.text import first_line
 
@@ -28,7 +28,6 @@ __all__ = ["CohortSizes"]
 T = TypeVar("T")
 log = logging.getLogger("hpo.execution.worker")
 MAX_COHORT = 256  # trials, however small
-DRAWS = 256  # from the space, for the measurement of mixed cohorts
 LOOPS = 16  # trials that one call of a training loop of the user's own stacks: its steps cannot be measured
 ALONE = CohortSize(1)
 
@@ -116,15 +115,15 @@ class CohortSizes:
         cost = f"which costs it about {asking_cost(at_once, workers, self._free):g} of {budget} trials"
         self._say(
             f"asks the sampler for {f'{at_once} trials at once, {cost}' if at_once > 1 else '1 trial at a time'}; "
-            f"measured speed against one at a time: {measured or 'none, for asking for 2 would cost it too much'}"
+            f"measured speed against one at a time: {measured or 'not worth a measurement'}"
         )
         return at_once
 
-    def _draw(self) -> list[TrialConfig]:
-        """Return configurations drawn at random from the space, of models that can be stacked."""
+    def _draw(self, count: int) -> list[TrialConfig]:
+        """Return so many configurations drawn at random from the space, without those that cannot be stacked."""
         study = self._study
         rng = np.random.default_rng(study.definition.seed)
-        points = (rng.random(len(study.space.varied)).tolist() for _ in range(DRAWS))
+        points = (rng.random(len(study.space.varied)).tolist() for _ in range(count))
         configs = (study.definition.config(study.space.values(study.space.draw(point))) for point in points)
         return [config for config in configs if self._stackable(config)]
 
@@ -133,7 +132,7 @@ class CohortSizes:
         if registry.models.get(first.model).loop:
             return LOOPS
         if self._fitting is None:
-            found = self._try(lambda: count_fitting([first, *self._draw()], self._data.get(first)), 1)
+            found = self._try(lambda: count_fitting([first, *self._draw(PROBES)], self._data.get(first)), 1)
             self._fitting = max(1, min(found, MAX_COHORT))
         return self._fitting
 
@@ -147,9 +146,11 @@ class CohortSizes:
             most = min(most_at_once(study.budget.trials, workers, self._free), self._count_fitting(first))
             share = study.remaining() // workers
             alone = {1: 1.0}
-            data = self._data.get(first)
-            measured = most > 1 and self._try(lambda: measure_speeds(self._draw(), data, most, share), alone)
-            self._speeds = measured or alone
+
+            def measure() -> dict[int, float]:
+                return measure_speeds(self._draw(2 * max(PROBES, most)), self._data.get(first), most, share)
+
+            self._speeds = self._try(measure, alone) if most > 1 else alone
         return self._speeds
 
     # Both.

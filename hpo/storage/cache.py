@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.storage.stored_values import PAUSED
 from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
@@ -69,6 +71,7 @@ class TrialCache:
         self._distributions: dict[str, BaseDistribution] = {}
         self._waiting: set[int] = set()
         self._open: set[int] = set()
+        self._paused: dict[int, str] = {}  # what keeps each paused, as the database has it
         self._last = -1
         self._anchor: int | None = None
         self._order: list[int] = []
@@ -90,8 +93,12 @@ class TrialCache:
         # A slot that nobody has begun yet; one that was given back keeps the time of its start.
         fresh = trial.state == TrialState.WAITING and trial.datetime_start is None
         final = trial.state in FINAL
+        paused = trial.state == TrialState.WAITING and PAUSED in trial.system_attrs
         (self._waiting.add if fresh else self._waiting.discard)(trial_id)
-        (self._open.discard if fresh or final else self._open.add)(trial_id)
+        (self._open.discard if fresh or final or paused else self._open.add)(trial_id)
+        self._paused.pop(trial_id, None)
+        if paused and not fresh:
+            self._paused[trial_id] = json.dumps(trial.system_attrs[PAUSED])
         if final:
             self._anchor = trial_id
         for name, distribution in trial.distributions.items():
@@ -115,15 +122,18 @@ class TrialCache:
             check_distribution_compatibility(self._distributions[name], distribution)
 
     def _reread_ids(self) -> set[int]:
-        """Return the ids that every read asks for: others' unfinished and failed trials, and one waiting slot."""
-        return (self._open - self.own) | ({max(self._waiting)} if self._waiting else set())
+        """Return the ids that every read asks for: others' unfinished and failed trials, and of the slots that wait,
+        and of the trials that are paused, one each.
+        """
+        some = {max(group) for group in (self._waiting, self._paused) if group}
+        return (self._open - self.own) | some
 
     def query(self, also: Iterable[int] = ()) -> TrialQuery:
         """Return a query for all that others may have changed since the last read.
 
-        New trials; unfinished and failed ones; and slots that wait no longer. Slots come nearly in a row, so their
-        range says which, with those in it that are known to wait no longer: naming 2,700 of them would be a statement
-        of its own length.
+        New trials; unfinished and failed ones; and those that are paused, or wait as slots, no longer. Slots come
+        nearly in a row, so their range says which, with those in it that are known to wait no longer: naming 2,700 of
+        them would be a statement of its own length.
 
         Args:
             also: trials of this process that are to be read as well.
@@ -131,7 +141,8 @@ class TrialCache:
         first, last = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
         # A cohort takes slots from among others.
         passed = tuple(i for i in self.trials if first < i < last and i not in self._waiting)
-        return TrialQuery(self._last, tuple(self._reread_ids().union(also)), (first, last), passed, self._anchor)
+        named = tuple(self._reread_ids().union(also))
+        return TrialQuery(self._last, named, (first, last), passed, self._anchor, self._paused)
 
     def trials_by_number(self) -> list[FrozenTrial]:
         """Return the trials in order of their numbers; samplers and pruners ask for them often."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.stored_values import (
+    PAUSED,
     DamageLog,
     UnreadableError,
     is_whole,
@@ -65,6 +66,7 @@ class TrialQuery:
         slots: the first and the last id of slots that nobody had begun, as far as is known; an empty range is (1, 0).
         passed: ids in that range that are not read.
         anchor: the trial whose end tells this study from another that was given its ids.
+        paused: what keeps trials paused, as the database has it, by id; they are read once that has changed.
     """
 
     after: int = -1
@@ -72,6 +74,7 @@ class TrialQuery:
     slots: tuple[int, int] = (1, 0)
     passed: tuple[int, ...] = ()
     anchor: int | None = None
+    paused: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery, damage: DamageLog) -> Snapshot:
@@ -81,7 +84,9 @@ def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery, 
     """
     given = {"study": study_id, "after": wanted.after, "named": wanted.named, "anchor": wanted.anchor}
     first, last = wanted.slots
-    rows = connection.execute(_query(), {**given, "first": first, "last": last, "passed": wanted.passed})
+    given |= {"first": first, "last": last, "passed": wanted.passed, "paused": list(wanted.paused)}
+    known = [f"{trial_id}:{value}" for trial_id, value in wanted.paused.items()]
+    rows = connection.execute(_query(), {**given, "known": known})
     return _Assembler(damage).assemble(rows)
 
 
@@ -92,10 +97,18 @@ def _query() -> sa.CompoundSelect[Any]:
     Every row has a kind, the trial's id, a number, two texts, a float, and two times.
     """
     study_id: sa.BindParameter[int] = sa.bindparam("study", type_=sa.Integer)
+    attrs = TRIAL_SYSTEM_ATTRS.c
+    paused = sa.bindparam("paused", expanding=True, type_=sa.Integer)
+    value = sa.cast(attrs.trial_id, sa.String(20)).concat(":").concat(attrs.value_json)
+    known = value.in_(sa.bindparam("known", expanding=True, type_=sa.String))
+    same = sa.select(attrs.trial_id).where(attrs.trial_id.in_(paused), attrs.key == PAUSED, known)
     begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
     mine = (TRIALS.c.study_id == study_id) & (
         (TRIALS.c.trial_id > sa.bindparam("after"))
         | TRIALS.c.trial_id.in_(sa.bindparam("named", expanding=True))
+        | sa.and_(
+            TRIALS.c.trial_id.in_(paused), (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.trial_id.not_in(same)
+        )
         | sa.and_(
             TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")),
             begun,

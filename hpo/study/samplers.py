@@ -189,12 +189,14 @@ def check_options(owner: str, options: Mapping[str, Any], valid: Mapping[str, An
 
 
 def _requirement(error: ValidationError, value: object) -> str:
-    """Say what an option's value must be: `at least 2`, or `int, not str`."""
+    """Say what an option's value must be: `at least 2`, `'a' or 'b'`, or `int, not str`."""
     detail = error.errors()[0]
     if detail["type"] == "greater_than_equal":
         return f"at least {detail['ctx']['ge']:g}"
     if detail["type"] == "less_than_equal":
         return f"at most {detail['ctx']['le']:,}"
+    if detail["type"] == "literal_error":
+        return str(detail["ctx"]["expected"])
     return f"{detail['type'].removesuffix('_type')}, not {type(value).__name__}"
 
 

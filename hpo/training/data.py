@@ -9,7 +9,7 @@ import hashlib
 import logging
 import random
 import weakref
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,7 @@ log = logging.getLogger("hpo.training")
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
 TrainBatch = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]  # with the weights of its samples
+Room = Callable[[int], Tensor | None]  # for so many samples
 # Parameters that decide the samples, the labels or their weights.
 DATA_PARAMETERS = ("validation", "seed_of_split", "input_scaling", "numeric_scaling", "class_weight")
 ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their numbers
@@ -180,23 +181,30 @@ class Data:
         """Return how many samples in memory the last batch of an epoch has."""
         return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
 
-    def batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
+    def batches(self, batch_size: int, epoch: int, room: Room | None = None) -> Iterator[TrainBatch]:
         """Return the batches of an epoch, in the order that follows from (seed, epoch).
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
+
+        Args:
+            batch_size: the samples of each batch but the last.
+            epoch: from 1.
+            room: returns memory for the samples of the next batch, (n, features), or None for memory of their own.
         """
         if isinstance(self.dataset.train, Samples):
             return self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
         if self.streams:
             return self._convert_batches(self.dataset.train)
-        return self._resident_batches(batch_size, epoch)
+        return self._resident_batches(batch_size, epoch, room)
 
-    def _resident_batches(self, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
-        samples = len(self.y_train)
+    def _resident_batches(self, batch_size: int, epoch: int, room: Room | None) -> Iterator[TrainBatch]:
+        samples, flat = len(self.y_train), self.x_train.flatten(1)
         order = self.order(epoch)
         for i in range(_steps(samples, batch_size)):
             index = order[i * batch_size : (i + 1) * batch_size]
-            x, y = self.x_train.index_select(0, index), self.y_train.index_select(0, index)
+            x = torch.index_select(flat, 0, index, out=room(len(index)) if room else None)
+            x = x.view(-1, *self.x_train.shape[1:])
+            y = self.y_train.index_select(0, index)
             yield (x, y) if self.weights is None else (x, y, self.weights.index_select(0, index))
 
     def order(self, epoch: int) -> Tensor:

@@ -62,6 +62,12 @@ class Learner(Protocol):
             seeds: of each member's noise, where it is drawn for members; by default that of torch's global generator.
         """
 
+    def room(self, samples: int) -> Tensor | None:
+        """Return memory for the samples of the next step, (samples, features), from which `step` need not copy them.
+
+        None where any memory will do.
+        """
+
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
 
@@ -152,6 +158,10 @@ class ModuleLearner:
         self.module.train()
         self._record.begin(samples)
         self._rates = iter(rates[0])
+
+    def room(self, samples: int) -> Tensor | None:  # noqa: ARG002
+        """Return None; see `Learner`."""
+        return None
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Do one optimizer step; see `Learner`."""

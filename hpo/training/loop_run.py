@@ -285,7 +285,7 @@ class LoopRun:
         elif returned is not None and member.stopped in COMPLETE:
             if len(self.peers) > 1:
                 raise RunError(
-                    f"objective '{member.config.model}': a loop with stack=True returned a value; report those of each trial"
+                    f"objective '{member.config.model}': it trains several trials and returned a value; report theirs"
                 )
             self._take(read_returned(member.config.model, returned, self._objectives))
         for run in self.peers:

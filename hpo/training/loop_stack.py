@@ -80,11 +80,13 @@ class Stack:
             self.trials = [
                 each for each in self.trials if each.epoch < each.config.epochs and not self._run(each).stopped
             ]
-            stopping = [trial.should_stop for trial in self.trials]
-            for trial, stops in zip(self.trials, stopping, strict=True):
-                if trial.epoch > self._run(trial).saved and (stops or trial.checkpoint_due):
+            stopping = any(trial.should_stop for trial in self.trials)
+            for trial in self.trials:
+                if trial.epoch > self._run(trial).saved and (stopping or trial.checkpoint_due):
                     trial.save(self._state(trial))
-            if not self.trials or any(stopping):
+                if stopping:  # all of them
+                    self._run(trial).member.stop("interrupted")
+            if not self.trials or stopping:
                 return
             epoch = self.trials[0].epoch + 1
             seed = epoch_seed(self.trials[0].config.seed, epoch)
@@ -94,7 +96,7 @@ class Stack:
             for trial in self.trials:
                 if trial.epoch < epoch and not self._run(trial).stopped:
                     raise RunError(
-                        f"objective '{trial.config.model}': epoch {epoch} ended without a report of trial {trial.number}"
+                        f"objective '{trial.config.model}': epoch {epoch} has no report of trial {trial.number}"
                     )
 
     def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float] | None = None) -> Tensor:

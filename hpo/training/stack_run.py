@@ -152,7 +152,7 @@ class StackRun:
         if len(parts) > 1:
             batches = joint_batches(parts, self._batch_size, self._epoch)
         else:
-            batches = parts[0].batches(self._batch_size, self._epoch)
+            batches = parts[0].batches(self._batch_size, self._epoch, self._learner.room)
         if not self._step:
             self._begin_epoch()
         elif not self._skip_steps(batches):

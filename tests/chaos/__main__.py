@@ -22,7 +22,7 @@ CASES = {
     1: SAME,
     2: replace(SAME, sampler="tpe", pruner="median", seed=2),
     3: replace(SAME, seed=3, **MIXED),
-    4: replace(SAME, sampler="tpe", pruner="median", seed=4, **MIXED),
+    4: replace(SAME, sampler="tpe", pruner="asha", seed=4, **MIXED),
 }
 AWAY = Case("random", "none", 1, workers=4, trials=6, epochs=300, samples=3000, kills=0, stops=0, limit=600, least=0)
 NAMES = ("sqlite-1", "sqlite-2", "sqlite-3", "postgres-1", "postgres-2", "postgres-4", "outage")

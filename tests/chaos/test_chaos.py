@@ -26,6 +26,6 @@ def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: s
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_cohorts_lose_nothing(sampler: str, tmp_path: Path) -> None:
-    pruner = "asha" if sampler == "tpe" else "none"
+    pruner = "median" if sampler == "tpe" else "none"
     case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1))
     run(case, sqlite_url(tmp_path), tmp_path, print)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from hpo.study.operations.copy_study import copy_study
 from hpo.study.operations.progress import read_progress
 from hpo.study.paused import paused_epoch
 from tests.data import small_npz
-from tests.study.helpers import holder, new_storage
+from tests.helpers import ROOT
+from tests.helpers import hpo as command
+from tests.study.helpers import holder, new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {
@@ -162,3 +165,22 @@ def test_a_loop_pauses_where_it_saves_and_stops_where_it_does_not(tmp_path: Path
         for trial in study.trials():
             rate = trial.params["learning_rate"]
             assert trial.intermediate_values == {e: rate / e for e in trial.intermediate_values}
+
+
+@pytest.mark.integration
+def test_a_worker_killed_with_a_promoted_trial_loses_nothing(tmp_path: Path) -> None:
+    importlib.import_module("tests.loops")
+    parameters = {"model": "plain", "epochs": 4, "learning_rate": SMALL["learning_rate"], "batch_size": 40}
+    study = make(tmp_path, trials=4, parameters=parameters)
+    arguments = ["worker", "small", "--storage", sqlite_url(tmp_path), "--import", "tests.loops", "--threads", "1"]
+    marker = tmp_path / "died"  # in the third epoch of a trial, which a promoted one alone has
+    died = command(*arguments, "--lease", "1", "--device", "cpu", cwd=ROOT, LOOP_DIES_ONCE=str(marker))
+    assert died.returncode == -9, died.stderr
+    assert [paused_epoch(trial) for trial in study.trials()].count(None) < 4
+    make_worker(study, lease=1.0).run()
+    check_end(study)
+    (tmp_path / "whole").mkdir()
+    whole = make(tmp_path / "whole", trials=4, parameters=parameters, pruner="none")
+    make_worker(whole).run()
+    for expected, trial in zip(reports(whole), reports(study), strict=True):
+        assert trial == {epoch: expected[epoch] for epoch in trial}

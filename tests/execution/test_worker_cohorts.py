@@ -128,7 +128,7 @@ def test_a_sampler_is_asked_for_start_up_trials_at_once_and_for_as_many_later_as
     asked = []
 
     def measure(draws: Sequence[TrialConfig], _data: object, most: int, left: int) -> dict[int, float]:
-        asked.append((len({each.learning_rate for each in draws}) > 100, most, left))
+        asked.append((len({each.learning_rate for each in draws}) >= most, most, left))
         return {1: 1.0, **speeds}
 
     monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_speeds", measure)

@@ -36,7 +36,8 @@ def algorithm_2(curves: Sequence[Sequence[float]], eta: int, first: int, budget:
     ends = [first * eta**k for k in range(30) if first * eta**k < EPOCHS] + [EPOCHS]
     rungs: list[dict[int, float]] = [{} for _ in ends]
     promoted: list[set[int]] = [set() for _ in ends]
-    jobs, drawn = [], 0
+    jobs: list[Job] = []
+    drawn = 0
     while True:
         job = None
         for k in reversed(range(len(ends) - 1)):
@@ -131,14 +132,17 @@ def test_a_promotion_is_one_workers_and_of_that_rung_alone(storage: StudyStorage
         assert claim is not None
         study.suggest_config(claim)
         train(study, claim, curves[claim.number])
-    first = study.trials()[0]
+    first, other = study.trials()[0], StudyStorage(any_url)
+    assert [paused_epoch(t) for t in other.get_all_trials(study.id)] == [1, 1]
     assert study.find_promotable() == []
     # Where others have promoted it meanwhile, and it is paused farther on, what was known of it promotes nothing.
     assert storage.claim(study.id, holder(), promoted=[(first._trial_id, 3)]) is None
     claims = [storage.claim(study.id, holder(name), promoted=[(first._trial_id, 1)]) for name in "ab"]
     assert [None if each is None else each.trial_id for each in claims] == [first._trial_id, None]
-    other = StudyStorage(any_url)
     assert [paused_epoch(t) for t in other.get_all_trials(study.id)] == [None, 1]
+    # Paused again, farther on, it is read again by who has seen it paused before.
+    assert storage.release_all([first._trial_id], {first._trial_id: 3}) == [first._trial_id]
+    assert [paused_epoch(t) for t in other.get_all_trials(study.id)] == [3, 1]
     other.engine.dispose()
 
 

@@ -204,6 +204,11 @@ def test_a_study_of_unknown_things_names_their_module(tmp_path: Path) -> None:
         ({"pruner": {"name": "hyperband", "reduction_factor": 10**12}}, "reduction_factor = 1000000000000: must be at"),
         ({"pruner": {"name": "hyperband", "max_resource": 10**400}}, "max_resource = 1000"),
         ({"pruner": {"name": "median", "interval_steps": -1}}, "interval_steps = -1: must be at least 1"),
+        (
+            {"pruner": {"name": "median", "compare_with": "peers"}},
+            "compare_with = 'peers': must be 'reported' or 'finished'",
+        ),
+        ({"pruner": {"name": "asha", "promote": "yes"}}, "promote = 'yes': must be bool, not str"),
         ({"sampler": "random", "trials": 10**9}, "trials = 1000000000: must be a whole number from 1 to 1000000"),
         ({"sampler": "qmc", "trials": 10**9}, "trials = 1000000000"),
         ({"sampler": "tpe", "trials": 10**12}, "trials = 1000000000000"),

@@ -30,5 +30,6 @@ if __name__ == "__main__":
         random_seed=session.seed,
     )
     backend = LocalBackend(entry_point=str(Path(__file__).with_name("syne_tune_train.py")))
-    limit = StoppingCriterion(max_wallclock_time=session.seconds, max_num_trials_finished=session.trials)
-    Tuner(backend, scheduler, limit, n_workers=2).run()
+    # It ends once more than that number have begun.
+    limit = StoppingCriterion(max_wallclock_time=session.seconds, max_num_trials_started=session.trials - 1)
+    Tuner(backend, scheduler, limit, n_workers=2, wait_trial_completion_when_stopping=True).run()

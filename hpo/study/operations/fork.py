@@ -58,6 +58,7 @@ from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
+from hpo.study.paused import state_name
 from hpo.study.slots import fixed_trials
 from hpo.study.study import Study, study_names
 
@@ -81,7 +82,7 @@ class Fork:
         first: the Optuna parameters of its first trials, kept or waiting, by number.
         kept: trials of `study` by their new numbers.
         refused: a line for each finished trial that is not kept.
-        skipped: numbers of the FAIL, RUNNING and WAITING trials, by state; they are not kept either.
+        skipped: numbers of the FAIL, RUNNING, PAUSED and WAITING trials, by state; they are not kept either.
     """
 
     study: Study
@@ -244,7 +245,7 @@ def fork_study(
     skipped: dict[str, list[int]] = {}
     for trial in trials:
         if trial.state not in FINAL:
-            skipped.setdefault(trial.state.name, []).append(trial.number)
+            skipped.setdefault(state_name(trial), []).append(trial.number)
     fork = Fork(study, name, definition, budget, first, kept, [*refused, *crowded], skipped)
     _check_kept(fork)
     return fork

@@ -71,13 +71,22 @@ class PaddedSamples:
     def pad(self, x: Tensor, place: int = 0) -> Tensor:
         """Return samples (…, n, *shape) padded, (…, n, width). Batches at one place share memory."""
         *streams, n, _ = (flat := x.flatten(x.ndim - self._dimensions)).shape
+        batch, features = self._find_views(tuple(streams), n, place)
+        if flat.data_ptr() != features.data_ptr():  # else they lie there already; see `room`
+            features.copy_(flat)
+        return batch
+
+    def room(self, n: int, place: int = 0) -> Tensor:
+        """Return memory for n samples (n, features), from which `pad` need not copy them."""
+        return self._find_views((), n, place)[1]
+
+    def _find_views(self, streams: tuple[int, ...], n: int, place: int) -> tuple[Tensor, Tensor]:
+        """Return a batch (*streams, n, width), and its part for the features."""
         key = *streams, n, place
         if key not in self._views:
-            batch = self._make_room(tuple(streams), n)[place, ..., :n, :]
+            batch = self._make_room(streams, n)[place, ..., :n, :]
             self._views[key] = batch, batch[..., : self._features]
-        batch, features = self._views[key]
-        features.copy_(flat)
-        return batch
+        return self._views[key]
 
     def _make_room(self, streams: tuple[int, ...], n: int) -> Tensor:
         """Return memory of all places for n samples of each stream, (places, *streams, n or more, width)."""

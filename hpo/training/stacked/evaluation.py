@@ -12,6 +12,7 @@ from hpo.training.member import Scores
 from hpo.training.scores import TargetMoments
 from hpo.training.stacked.batches import PaddedSamples
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss
+from hpo.training.stacked.mlp import StackedMLP
 from hpo.training.stacked.stack import Stack
 
 __all__ = ["evaluate_own", "evaluate_shared"]
@@ -77,8 +78,9 @@ def evaluate_shared(
 ) -> list[list[EvalResult]]:
     """Evaluate all members of stacks on the same samples x (N, *shape) and y; return their results, stack by stack."""
     evaluations = [Evaluation(stack, outputs=outputs) for stack in stacks]
+    dense = all(isinstance(stack.dense, StackedMLP) for stack in stacks)  # which read samples where they lie
     for chunk in torch.split(x, EVALUATION_BATCH):
-        batch, target = padded.pad(chunk), _target(stacks[0], chunk)
+        batch, target = chunk.flatten(1) if dense else padded.pad(chunk), _target(stacks[0], chunk)
         for each in evaluations:
             each.add(batch, target)
     return [each.results(y, [len(x)] * len(stack.models)) for each, stack in zip(evaluations, stacks, strict=True)]

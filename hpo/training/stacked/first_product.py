@@ -14,11 +14,16 @@ def write_first_product(weight: Tensor, x: Tensor, out: Tensor) -> None:
     Args:
         weight: of all members; contiguous.
         x: the batch that they share (n, inputs), in one product; or those of more members (members, n, inputs), or of
-            as many, in a batched one.
+            as many, in a batched one. One that they share may be samples (n, features) alone: the bias, which is the
+            column of weights behind those of the features, is then added.
         out: contiguous.
     """
     if x.ndim == 2:
-        torch.mm(weight.view(-1, weight.shape[2]), x.t(), out=out.view(-1, len(x)))
+        rows, sums, features = weight.view(-1, weight.shape[2]), out.view(-1, len(x)), x.shape[1]
+        if features == rows.shape[1]:
+            torch.mm(rows, x.t(), out=sums)
+        else:
+            torch.addmm(rows[:, features, None], rows[:, :features], x.t(), out=sums)
     else:
         torch.bmm(weight, x[: len(weight)].mT, out=out)
 

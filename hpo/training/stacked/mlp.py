@@ -207,9 +207,11 @@ class StackedMLP:
     # Forward.
 
     def forward(self, x: Tensor, *, train: bool) -> Tensor:
-        """Return the outputs (members, classes, n) for a batch (n, inputs), or one of each member.
+        """Return the outputs (members, classes, n) for a batch; the next call may reuse their memory.
 
-        The next call may reuse their memory.
+        Args:
+            x: (n, inputs), or one of each member; or (n, features), where nothing is trained.
+            train: whether units are dropped, and normalised by the batch.
         """
         batch = self._buffers_for(x.shape[-2])
         self.tracked += train
