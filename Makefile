@@ -63,6 +63,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
+	$(BIN)/python -m benchmarks.search
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	@$(call check_python)

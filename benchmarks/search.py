@@ -32,6 +32,7 @@ import optuna
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from benchmarks.learning_curves import MissingTableError
 from benchmarks.problems import HPOLIB, Problem, load_problem
 from benchmarks.replay import Log, Plan, replay
 from hpo.study.pruners import PRUNERS
@@ -246,8 +247,13 @@ def main() -> None:
     logging.getLogger("hpo").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # of experimental parts of Optuna
     print(f"{platform.processor() or platform.machine()}, optuna {optuna.__version__}, {arguments.seeds} seeds")
-    for problem in (load_problem(name) for key in arguments.problems.split(",") for name in PROBLEMS[key]):
-        print(f"\n{problem.describe()}")
+    for name in (name for key in arguments.problems.split(",") for name in PROBLEMS[key]):
+        try:
+            problem = load_problem(name)
+        except MissingTableError as error:
+            print(f"\n{name}: left out: {error}", flush=True)
+            continue
+        print(f"\n{problem.describe()}", flush=True)
         for row in arguments.rows.split(","):
             ROWS[row](problem, arguments)
 
