@@ -42,7 +42,7 @@ Array = NDArray[np.float64]
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsga2")  # a grid needs a budget as large as itself
 COHORTS = (1, 2, 4, 8, 16)
 BUDGETS = (16, 24, 60, 160)
-LONGEST = 2  # times the budget, for those that prune and have epochs or seconds left
+LONGEST = 6  # times the budget, for those that prune and have epochs or seconds left
 DRAWS = 1000  # of a bootstrap
 SLOW = {"gp": (24, 10)}  # most trials and seeds of a sampler that takes long, and only two pruners
 
