@@ -109,8 +109,8 @@ def test_a_cohort_is_as_large_as_asked(
 @pytest.mark.parametrize(
     ("speeds", "trials", "sizes"),
     [
-        ({2: 1.5, 4: 2.5, 8: 3.0}, 70, [6, *[8] * 8]),
-        ({2: 1.5, 4: 2.5}, 26, [6, *[4] * 5]),
+        ({2: 1.5, 4: 2.5, 8: 3.0}, 70, [6, *[4] * 16]),
+        ({2: 1.5, 4: 2.5}, 26, [6, *[2] * 10]),
         ({2: 1.02, 4: 1.04}, 26, [6, *[1] * 20]),  # which would not make up for what the sampler does not know
         ({}, 7, [6, 1]),  # asking for 2 would cost too much of the budget
     ],
@@ -136,10 +136,10 @@ def test_a_sampler_is_asked_for_start_up_trials_at_once_and_for_as_many_later_as
     make_worker(study).run()
     assert [len(configs) for configs in stack.trained] == sizes
     assert len({t.params["learning_rate"] for t in study.trials()}) == trials
-    assert asked == [(True, 1 + trials // 8, trials - 6)][: len(speeds)]
+    assert asked == [(True, 1 + trials // 12, trials - 6)][: len(speeds)]
     assert "asks for 6 of 6 start-up trials at once: they are random anyway" in caplog.text
     why = {
-        70: "asks the sampler for 8 trials at once, which costs it about 3.5 of 70 trials; measured speed against one"
+        70: "asks the sampler for 4 trials at once, which costs it about 2.25 of 70 trials; measured speed against one"
         " at a time: 2 at once 1.50 times, 4 at once 2.50 times, 8 at once 3.00 times",
         26: "measured speed against one at a time: 2 at once 1.",
     }
