@@ -17,14 +17,11 @@ import pytest
 from hpo.storage import network_fs
 from hpo.storage.study_storage import StudyStorage
 from tests import servers
-from tests.forkserver import requests
 from tests.study.helpers import new_storage, sqlite_url
 
 # The whole disk of some sandboxes is of a network's kind; the databases of the tests are this machine's alone.
 if network_fs.find_network_mount(network_fs.normalize(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
     os.environ[network_fs.ALLOW] = "1"
-
-requests.install()
 
 # The slowest tier is begun first, so that no long test is the last one.
 TIERS = ("system", "integration", "unit")

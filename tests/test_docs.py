@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +17,6 @@ import pytest
 
 from hpo.cli import app
 from tests.execution.backends.cluster import ALONE, marked
-from tests.forkserver.shell import programs
 from tests.helpers import ROOT
 
 # docs/postgresql.md has a test of its own, with a server that may not run as root.
@@ -56,7 +53,7 @@ class Reader:
             assert tomllib.loads(block)
         elif kind == "python":
             (self.folder / ".block.py").write_text(block, encoding="utf-8")
-            self.run("python .block.py", fails=False)
+            self.run(f"{sys.executable} .block.py", fails=False)
 
     def run(self, block: str, *, fails: bool) -> None:
         """Type it; it must end well, or with one line and no traceback."""
@@ -89,17 +86,11 @@ def one_core() -> None:
     os.sched_setaffinity(0, {cores[worker % len(cores)]})
 
 
-@contextlib.contextmanager
-def reader(folder: Path) -> Iterator[Reader]:
-    found_first = Path(tempfile.mkdtemp(prefix="hpo-"))
-    places = [str(found_first), str(Path(sys.executable).parent), os.environ["PATH"]]
+def reader(folder: Path) -> Reader:
+    places = [str(Path(sys.executable).parent), os.environ["PATH"]]
     variables = {"PATH": os.pathsep.join(places), "HOME": str(folder), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
     kept = {name: os.environ[name] for name in ("HPO_SQLITE_ON_NETWORK", "PYTHONPATH") if name in os.environ}
-    try:
-        with programs(found_first):
-            yield Reader(folder, {**variables, **kept})
-    finally:
-        shutil.rmtree(found_first)
+    return Reader(folder, {**variables, **kept})
 
 
 def blocks(path: Path) -> Iterator[tuple[str, str]]:
@@ -113,7 +104,8 @@ RAY = {"scaling": pytest.mark.xdist_group("ray")}  # pages that start a cluster
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.stem, marks=RAY.get(page.stem, ())) for page in PAGES])
 @pytest.mark.timeout(900)
 def test_what_a_page_says_works(page: Path, tmp_path: Path) -> None:
-    with ALONE if page.stem == "scaling" else contextlib.nullcontext(), reader(tmp_path) as person:
+    person = reader(tmp_path)
+    with ALONE if page.stem == "scaling" else contextlib.nullcontext():
         follow(page, person)
 
 
@@ -183,10 +175,10 @@ def test_the_readme_is_short_and_its_python_runs(tmp_path: Path) -> None:
     """Its commands are tested elsewhere; that they exist is checked above."""
     readme = ROOT / "README.md"
     assert readme.stat().st_size <= 7000
+    person = reader(tmp_path)
     python = [block for kind, block in blocks(readme) if kind == "python"]
     assert len(python) == 1
-    with reader(tmp_path) as person:
-        person.do("python", python[0])
+    person.do("python", python[0])
 
 
 @pytest.mark.parametrize("page", GENERATED)

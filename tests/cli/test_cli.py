@@ -20,7 +20,6 @@ from optuna.trial import TrialState
 from hpo.cli import app
 from hpo.study import Study, StudyStorage
 from tests.data import small_npz
-from tests.forkserver.requests import cold, is_server
 from tests.helpers import ROOT, hpo, run_hpo, start_hpo, train_here
 from tests.workers import make_worker
 
@@ -404,8 +403,7 @@ def test_two_signals_leave_no_worker_behind(tmp_path: Path) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in children if not is_server(child)]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_file_of_the_users_called_like_a_module_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -413,8 +411,7 @@ def test_a_file_of_the_users_called_like_a_module_is_not_taken_for_it(tmp_path: 
         (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')")
     study = write_study(tmp_path, trials=2)
     command = [Path(sys.executable).parent / "hpo", "launch", study, "--workers", "1", "--storage", url(tmp_path)]
-    with cold():  # its worker too: a process that was started cold has no fork server
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
 
 
