@@ -15,6 +15,7 @@ from hpo.config import registry
 from hpo.integrations.lightning import TrialCallback
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
+from hpo.study.operations.stack_notes import read_stack_notes
 from tests.helpers import ROOT, hpo
 from tests.integrations.test_examples import OBJECTIVES
 from tests.workers import make_worker
@@ -55,7 +56,7 @@ def check(study: Study, path: Path) -> None:
 
 
 def test_there_is_a_study_for_each_example() -> None:
-    assert NAMES == ["lightning_loop", "plain_pytorch", "resnet", "streaming", "tabular"]
+    assert NAMES == ["lightning_loop", "plain_pytorch", "resnet", "stacked_loop", "streaming", "tabular"]
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted([*NAMES, *OBJECTIVES])
 
 
@@ -70,6 +71,8 @@ def test_it_runs(name: str, folder: Path) -> None:
     study = launched(folder, name)
     make_worker(study).run()  # which after two workers has nothing left to do
     check(study, folder / f"{name}.toml")
+    if name == "stacked_loop":
+        assert [note.at_once for note in read_stack_notes(study)] == [4, 4]  # half of the trials of each width
 
 
 def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(

@@ -93,6 +93,15 @@ def test_a_clear_winner_and_its_bias() -> None:
     assert [each.second for each in said.comparisons] == ["trial 2", "baseline"]
 
 
+def test_a_bias_that_is_the_rounding_of_a_mean_is_none() -> None:
+    seeds, chosen = [0.95, 0.951, 0.949], 0.95
+    assert bootstrap_interval(seeds).mean != chosen  # but the next number but one
+    for direction in ("minimize", "maximize"):
+        one = candidate("trial 4", seeds, validation=seeds, chosen=chosen)
+        [score] = compare_candidates(evaluation(one, direction=direction)).scores
+        assert str(score.bias) == "0.0"
+
+
 def test_the_order_is_by_fresh_validation_and_not_by_the_test_set() -> None:
     one = candidate("trial 1", [0.99] * 3, validation=[0.90, 0.91, 0.92])
     other = candidate("trial 2", [0.10] * 3, validation=[0.93, 0.94, 0.95])

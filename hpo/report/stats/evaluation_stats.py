@@ -172,8 +172,13 @@ def _score_candidate(
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
     chosen = candidate.study_score
-    bias = sign * (chosen - validation.mean) if chosen is not None and validation is not None else None
+    bias = None if chosen is None or validation is None else _gain(chosen, validation.mean, sign)
     return Score(candidate, chosen, validation, test, bias)
+
+
+def _gain(score: float, mean: float, sign: int) -> float:
+    """Return how much better a score is than a mean; 0 where they differ by the rounding of the mean alone."""
+    return 0.0 if math.isclose(score, mean, rel_tol=1e-12) else sign * (score - mean)
 
 
 def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCache) -> Interval | None:
