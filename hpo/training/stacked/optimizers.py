@@ -338,7 +338,8 @@ class NAdam:
         self._clip(gradients)
         self._decay(gradients, self._parameters)
         by_gradient, by_mean, correction = (
-            [first_members(factor.to(rate.dtype), parameter) for parameter in self._parameters] for factor in self._factors
+            [first_members(factor.to(rate.dtype), parameter) for parameter in self._parameters]
+            for factor in self._factors
         )
         for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
             mean, square = self.slots["mean"][index], self.slots["square"][index]
