@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from hpo.config import cohort_key
 from hpo.config.choices import TASK_LOSSES
+from hpo.config.cohort_key import is_measured, stack_key, why_unstackable
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
+from hpo.training import loop
 from hpo.training.data import prepare_data
 from hpo.training.joint_batches import joint_batches
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
+from hpo.training.stacked import learner as stacked_learner
 from hpo.training.stacked import losses
 from hpo.training.stacked import stack as stacks
 from hpo.training.stacked.batches import Feed
@@ -23,10 +28,11 @@ from hpo.training.stacked.sequential import StackedSequential
 from hpo.training.stacked.step_graph import WARM_UP
 from tests.training.resumable import CPU, RNG, config
 from tests.training.step_tape import TapeRecorder, waits
-from tests.training.test_stacked import STACKED
+from tests.training.test_stacked import STACKED, alone, assert_close, doubled, in_float64
 
+__all__ = ["in_float64"]
 pytestmark = pytest.mark.usefixtures("one_thread")
-STEPS = 9
+STEPS = 8
 X = torch.from_numpy(RNG.normal(size=(STEPS, 6, 8))).float()
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="hardware: no CUDA device")
 
@@ -40,18 +46,28 @@ def labels(task: str, *shape: int) -> torch.Tensor:
 
 
 def train(
-    configs, recorder, monkeypatch, *, x=X, task="classification", weights=False, feeds=None, rounds=2, **settings
+    configs,
+    recorder,
+    monkeypatch,
+    *,
+    x=X,
+    task="classification",
+    weights=False,
+    feeds=None,
+    rounds=2,
+    shape=(8,),
+    **settings,
 ) -> tuple[list[object], StackedLearner]:
     """Train for some epochs; return weights, scores and losses."""
     monkeypatch.setattr(stacks, "find_recorder", lambda _: recorder)
     count, members = len(configs), [Member(each, number) for number, each in enumerate(configs)]
-    learner = StackedLearner(members, tuple(x.shape[-1:]), 3, CPU, feeds=feeds, record_steps=True, **settings)
-    y = labels(task, *x.shape[:-1])
+    learner = StackedLearner(members, shape, 3, CPU, feeds=feeds, record_steps=True, **settings)
+    y = labels(task, *x.shape[: x.ndim - len(shape)])
     w = None
     if weights:  # of samples, or of each label
-        shape = y.shape[1:] if task == "multilabel" else y.shape[1 : x.ndim - 1]
-        w = torch.linspace(0.5, 1.5, math.prod(shape)).view(shape)
-    samples = x.ndim - 3  # the dimension of them in a batch
+        columns = y.shape[1:] if task == "multilabel" else y.shape[1 : x.ndim - len(shape)]
+        w = torch.linspace(0.5, 1.5, math.prod(columns)).view(columns)
+    samples = x.ndim - len(shape) - 2  # the dimension of them in a batch
     found: list[object] = []
     for epoch in range(rounds):
         rates = [[0.01 * (1 + number) / (1 + step + epoch) for step in range(len(x) + 1)] for number in range(count)]
@@ -128,6 +144,49 @@ def test_stacks_of_modules(general, monkeypatch):
     kind = StackedModules if general else StackedSequential
     assert isinstance(learner._stacks[0].dense, kind)
     assert recorder.tapes
+
+
+# Convolutions, which are stacked on a GPU.
+
+
+def convolutional(**settings) -> TrialConfig:
+    small = {"model": "cnn", "channels": 3, "conv_layers": 2, "dense_width": 5, "batch_size": 16, "epochs": 2}
+    return config(**{**small, "widths": None, **settings})
+
+
+def test_convolutions_are_stacked_on_a_gpu_alone():
+    given = convolutional()
+    assert stack_key(given) is None
+    assert why_unstackable(given) == "stacked convolutions are no faster"
+    assert stack_key(given, "cuda") == stack_key(convolutional(learning_rate=0.5, channels=2), "cuda")
+    assert stack_key(given, "cuda") != stack_key(convolutional(seed=1, task="multilabel"), "cuda")
+    assert is_measured(given)
+    assert not is_measured(config())
+    assert stack_key(config()) == stack_key(config(), "cuda")
+
+
+def test_stacked_convolutions_train_as_alone(monkeypatch, in_float64):
+    """Batch normalisation, dropout shares of 0, and two structures, as a GPU would have them: two stacks."""
+    settings = [{"channels": 3}, {"channels": 3, "learning_rate": 0.02}, {"channels": 2, "seed": 3}]
+    configs = [convolutional(**{**each, "optimizer": "momentum"}) for each in settings]
+    pictures = Dataset((RNG.normal(size=(112, 8, 8)), np.arange(112) % 3), classes=3)
+    on = doubled(prepare_data(pictures, configs[0], CPU))
+    expected = alone(configs, on)
+    monkeypatch.setattr(cohort_key, "CONVOLUTIONAL", frozenset())
+    made = []
+    monkeypatch.setattr(
+        stacked_learner, "Stack", lambda *given, **more: made.append(stacks.Stack(*given, **more)) or made[-1]
+    )
+    found = loop.train(configs, on)
+    assert sorted(len(stack.models) for stack in made) == [1, 2]
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, 1e-9)
+
+
+def test_steps_of_convolutions(monkeypatch):
+    configs = [convolutional(seed=seed, dropout=0.2) for seed in (1, 2)]
+    x = torch.from_numpy(RNG.normal(size=(STEPS, 6, 1, 8, 8))).float()
+    assert_replays_as_it_computes(configs, monkeypatch, x=x, shape=(1, 8, 8))
 
 
 def test_two_recordings_are_equal(monkeypatch):
