@@ -8,13 +8,23 @@ from __future__ import annotations
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
-__all__ = ["BATCH_PARAMETERS", "UNSTACKABLE", "batch_key", "run_key", "stack_key", "used_values", "why_unstackable"]
+__all__ = [
+    "BATCH_PARAMETERS",
+    "UNSTACKABLE",
+    "batch_key",
+    "is_measured",
+    "run_key",
+    "stack_key",
+    "used_values",
+    "why_unstackable",
+]
 
 # What decides which samples a model sees and when, their labels and their weights.
 BATCH_PARAMETERS = (
     *("validation", "seed_of_split", "input_scaling", "numeric_scaling", "task", "class_weight"),
     *("batch_size", "seed"),
 )
+CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
@@ -23,28 +33,41 @@ def batch_key(config: TrialConfig) -> tuple[Value, ...]:
     return tuple(getattr(config, name) for name in BATCH_PARAMETERS)
 
 
-def stack_key(config: TrialConfig) -> tuple[Value, ...] | None:
+def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | None:
     """Return a key that is equal for trials whose models may be one stack, or None if the model trains alone.
 
     They may see batches of their own, but do as many steps in an epoch, which training knows; see
     `hpo.training.stacked.learner`.
+
+    Args:
+        config: of the trial.
+        device: the type of the device that trains it.
     """
-    if why_unstackable(config) is not None:
+    if why_unstackable(config, device) is not None:
         return None
     if config._models.get(config.model).loop:  # it goes through the batches of one of them with all
         return config.model, *batch_key(config)
     return config.model, config.task, config.batch_size
 
 
-def why_unstackable(config: TrialConfig) -> str | None:
+def is_measured(config: TrialConfig) -> bool:
+    """Return whether a model is stacked only where a measurement shows a gain: the user's own, and convolutions."""
+    return not config._models.get(config.model).builtin or config.model in CONVOLUTIONAL
+
+
+def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
     """Return in one phrase why a configuration is trained alone, as far as that can be told without its module.
 
-    Models of the user's own are checked further: see `hpo.training.stacked.check`.
+    Those for which `is_measured` holds are checked further: see `hpo.training.stacked.check`.
+
+    Args:
+        config: of the trial.
+        device: the type of the device that trains it.
     """
     entry, values = config._models.get(config.model), config.effective()
     if entry.loop:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
-    if config.model == "cnn":
+    if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"

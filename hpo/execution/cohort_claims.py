@@ -24,9 +24,9 @@ from hpo.study.study import ClaimedTrial, Study
 __all__ = ["CohortClaimer", "CohortSize", "may_stack"]
 
 
-def may_stack(config: TrialConfig) -> bool:
-    """Return whether a configuration's model can be one of a stack at all."""
-    return stack_key(config) is not None
+def may_stack(config: TrialConfig, device: str = "cpu") -> bool:
+    """Return whether a configuration's model can be one of a stack at all, on a device of that type."""
+    return stack_key(config, device) is not None
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class CohortClaimer:
         study: whose trials.
         stackable: whether a configuration's model can be stacked.
         likeness: returns a key that is equal for configurations whose models stack well.
+        device: the type of the device that trains them.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class CohortClaimer:
         study: Study,
         stackable: Callable[[TrialConfig], bool] = may_stack,
         likeness: Callable[[TrialConfig], Hashable] = stack_key,
+        device: str = "cpu",
     ) -> None:
-        self.study = study
+        self.study, self._device = study, device
         self._stackable, self._likeness = stackable, likeness
         self._slot_keys: dict[int, TrialKey | None] = {}
         self._numbers: dict[Any, int] = {}
@@ -155,7 +157,7 @@ class CohortClaimer:
         numbers = self._numbers
         stack = None
         if self._stackable(config):
-            stack = numbers.setdefault(("stack", stack_key(config)), len(numbers))
+            stack = numbers.setdefault(("stack", stack_key(config, self._device)), len(numbers))
         like = numbers.setdefault(("like", stack, self._likeness(config)), len(numbers))
         return TrialKey(stack, like, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
 

@@ -27,7 +27,8 @@ __all__ = ["CohortSizes"]
 
 T = TypeVar("T")
 log = logging.getLogger("hpo.execution.worker")
-MAX_COHORT = 256  # trials, however small
+MAX_COHORT = {"cpu": 256}  # trials, however small, by the type of the device; others take what fits in their memory
+MOST = 4096  # of a cohort on any device: each trial has a lease that is renewed
 LOOPS = 16  # trials that one call of a training loop of the user's own stacks: its steps cannot be measured
 ALONE = CohortSize(1)
 
@@ -59,6 +60,10 @@ class CohortSizes:
         self._speeds: Mapping[int, float] | None = None
         self._said: set[str] = set()
 
+    @property
+    def _largest(self) -> int:
+        return MAX_COHORT.get(self._data.device.type, MOST)
+
     def choose(self, first: RunningTrial) -> CohortSize:
         """Return the size of the cohort of a trial."""
         asked = self._context.options.cohort
@@ -81,7 +86,7 @@ class CohortSizes:
         like = self._claimer.like(first.config)
         if like not in self._measured:
             configs = self._claimer.candidate_configs(first.claim, first.config)
-            most = min(len(configs), MAX_COHORT)
+            most = min(len(configs), self._largest)
             size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), most), 1)
             self._measured[like] = size
             self._say(
@@ -133,7 +138,7 @@ class CohortSizes:
             return LOOPS
         if self._fitting is None:
             found = self._try(lambda: count_fitting([first, *self._draw(PROBES)], self._data.get(first)), 1)
-            self._fitting = max(1, min(found, MAX_COHORT))
+            self._fitting = max(1, min(found, self._largest))
         return self._fitting
 
     def _measure_speeds(self, first: TrialConfig) -> Mapping[int, float]:

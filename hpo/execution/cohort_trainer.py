@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
-from hpo.config.cohort_key import stack_key
+from hpo.config.cohort_key import is_measured, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
 from hpo.execution.cohort_claims import CohortClaimer, may_stack
@@ -46,7 +46,7 @@ class CohortTrainer:
 
     def __init__(self, context: WorkerContext, data: DataCache) -> None:
         self.context, self.data = context, data
-        self._claimer = CohortClaimer(context.study, self._may_stack, self._likeness)
+        self._claimer = CohortClaimer(context.study, self._may_stack, self._likeness, data.device.type)
         self._sizes = CohortSizes(context, data, self._claimer, self._may_stack)
         self._samples: tuple[tuple[int, ...], int] | None = None
         self._stackable: dict[Hashable, bool] = {}
@@ -110,20 +110,20 @@ class CohortTrainer:
         return claims
 
     def _may_stack(self, config: TrialConfig) -> bool:
-        """Return whether a configuration's model can be one of a stack; of the user's own models the first is checked.
+        """Return whether a configuration's model can be one of a stack; of those to be measured the first is checked.
 
         Real numbers, such as the share of a dropout, are taken to decide nothing: training looks at every module.
         """
-        entry = registry.models.get(config.model)
-        if entry.builtin or not may_stack(config):
-            return may_stack(config)
+        possible = may_stack(config, self.data.device.type)
+        if not possible or not is_measured(config):
+            return possible
         key = config.model, config.batch_size, *shape_values(config).items()
         if key not in self._stackable:
-            self._stackable[key] = entry.loop or self._check(config)
+            self._stackable[key] = registry.models.get(config.model).loop or self._check(config)
         return self._stackable[key]
 
     def _check(self, config: TrialConfig) -> bool:
-        """Check a model of the user's own, and note what is found."""
+        """Check a model before it is stacked, and note what is found."""
         try:
             with self.context.work.measure("training"):
                 why = why_alone(config, self.data.get(config))
@@ -141,7 +141,7 @@ class CohortTrainer:
             if self._samples is None:  # their shape and classes are those of the data set
                 data = self.data.get(config)
                 self._samples = data.shape, data.classes
-            return likeness(config, *self._samples)
+            return likeness(config, *self._samples, self.data.device.type)
         except INFRASTRUCTURE_ERRORS:
             raise
         except Exception:  # training the trial will raise it again, and fail the trial

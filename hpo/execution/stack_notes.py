@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from hpo.config import registry
-from hpo.config.cohort_key import used_values
+from hpo.config.cohort_key import is_measured, used_values
 from hpo.config.trial_config import TrialConfig
 from hpo.study import Study
 from hpo.study.operations.stack_notes import StackNote, read_stack_notes, write_stack_note
@@ -38,7 +37,7 @@ class StackNotes(Callback):
         self._note(config, 1, why)
 
     def _note(self, config: TrialConfig, at_once: int, why: str | None) -> None:
-        if registry.models.get(config.model).builtin:
+        if not is_measured(config):
             return
         if self._known is None:
             self._known = {each.key: each for each in read_stack_notes(self._study)}

@@ -24,7 +24,7 @@ from hpo.utils.memory import free_memory
 
 __all__ = ["count_fitting", "likeness", "measure_cohort_size", "measure_speeds"]
 
-LARGEST = 128
+LARGEST = 128  # that is tried on a CPU; a GPU is filled by many more small models, as long as they fit in its memory
 NEARLY_BEST = 0.95  # share of the best speed that will do
 # Seconds after which no larger cohort is measured: this share of the training that it is for, within these bounds.
 SHARE, LEAST, TIME_LIMIT = 0.05, 0.2, 2.0
@@ -34,7 +34,7 @@ COPIES = 6  # of a model's numbers: weights, gradients, two moments, the best ep
 MEMORY = 0.25  # share of what is free that a cohort may take
 
 
-def likeness(config: TrialConfig, shape: tuple[int, ...], classes: int) -> Hashable:
+def likeness(config: TrialConfig, shape: tuple[int, ...], classes: int, device: str = "cpu") -> Hashable:
     """Return a key that is equal for stackable configurations whose models make a stack that pays.
 
     They share an optimizer's family and a loss. Dense networks have about one width, other models the same parts.
@@ -43,8 +43,9 @@ def likeness(config: TrialConfig, shape: tuple[int, ...], classes: int) -> Hasha
         config: of a model that can be stacked.
         shape: of one sample.
         classes: of the data.
+        device: the type of the device that trains it.
     """
-    common = stack_key(config), optimizer_family(config), config.loss
+    common = stack_key(config, device), optimizer_family(config), config.loss
     values = config.effective()
     if is_dense(config, shape):
         widest = max(resolve_width(config, shape, classes).hidden_widths, default=0)
@@ -69,8 +70,10 @@ def measure_cohort_size(
         most: an upper bound.
         clock: returns seconds that only grow; by default the best that the device allows.
     """
-    most = min(most, len(configs), LARGEST)
-    if most <= 1 or stack_key(configs[0]) is None:
+    most = min(most, len(configs))
+    if data.device.type == "cpu":
+        most = min(most, LARGEST)
+    if most <= 1 or stack_key(configs[0], data.device.type) is None:
         return 1
     most = min(most, count_fitting(configs, data))
     clock = clock or _choose_clock(data.device)
@@ -153,7 +156,7 @@ def _seconds_per_epoch(configs: Sequence[TrialConfig], data: Data, clock: Callab
     """Return the seconds that the steps of an epoch take, stack after stack."""
     stacks: dict[object, list[TrialConfig]] = {}
     for config in configs:
-        stacks.setdefault(stack_key(config), []).append(config)
+        stacks.setdefault(stack_key(config, data.device.type), []).append(config)
     return sum(
         data.steps(stack[0].batch_size)
         * _seconds_per_step(_make_learner(stack, data), stack[0].batch_size, data, clock)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 from hpo.errors import ConfigError
 
-__all__ = ["select_device", "set_threads"]
+__all__ = ["select_device", "send_numbers", "set_threads"]
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -31,3 +34,11 @@ def select_device(name: str = "auto") -> torch.device:
 def set_threads(count: int) -> None:
     """Let torch use that many threads, at least one."""
     torch.set_num_threads(max(1, count))
+
+
+def send_numbers(numbers: Sequence[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, without waiting for what that still computes."""
+    tensor = torch.tensor(numbers, dtype=dtype)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # from other memory it would wait

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpo.config import registry
-from hpo.config.cohort_key import run_key, stack_key
+from hpo.config.cohort_key import is_measured, run_key, stack_key
 from hpo.config.model_size import resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile, CheckpointSpec, fingerprint
@@ -174,25 +174,25 @@ def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Ch
         checkpoint = checkpoints.get(trial.number)
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
         key: object = run_key(trial.config), id(trial.data)
-        if (models := stack_key(trial.config)) is not None:
+        if (models := stack_key(trial.config, trial.data.device.type)) is not None:
             key = models, data_key(trial.data, trial.config.batch_size)
         stacks.setdefault((key, start), []).append(trial)
-    return [part for group in stacks.values() for part in _split_own_models(group, checkpoints)]
+    return [part for group in stacks.values() for part in _split_measured(group, checkpoints)]
 
 
-def _split_own_models(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> Iterable[list[TrialSpec]]:
-    """Return trials of one stack as they are; those of a model of the user's own by what their modules can."""
+def _split_measured(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> Iterable[list[TrialSpec]]:
+    """Return trials of one stack as they are; those of models that are measured first by what their modules can."""
     first = trials[0].config
-    if stack_key(first) is None or registry.models.get(first.model).builtin:
+    if stack_key(first, trials[0].data.device.type) is None or not is_measured(first):
         return [trials]
     several = len({(run_key(trial.config), id(trial.data)) for trial in trials}) > 1
     parts: dict[object, list[TrialSpec]] = {}
     for trial in trials:
-        parts.setdefault(_own_model_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
+        parts.setdefault(_measured_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
     return parts.values()
 
 
-def _own_model_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
+def _measured_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
     """Return a key that is equal for trials of one stack; how one has begun it goes on, for the states differ."""
     alone = run_key(trial.config), id(trial.data)
     if checkpoint is not None and not is_stacked(checkpoint.learner):

@@ -12,6 +12,7 @@ from torch.func import vmap
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, RunError
 from hpo.training.data import epoch_seed
+from hpo.training.device import send_numbers
 from hpo.training.member import State, Weights
 from hpo.training.models import parameter_count
 from hpo.training.precision import compute_type
@@ -115,7 +116,7 @@ class Stack:
         own = rates or [trial.config.learning_rate for trial in self.trials]
         several = len(self._own_shape(x)) < x.ndim - 1
         for group, places in self._placed():
-            index = torch.tensor(places, device=x.device)
+            index = send_numbers(places, torch.int64, x.device)
             part, labels = (x[index], y[index]) if several else (x, y)
             losses[index] = group.step(part, labels, loss, [own[place] for place in places], several=several)
         return losses
@@ -230,10 +231,11 @@ class _Group:
         outputs = self.stack.forward(x.flatten(2 if several else 1), train=True).mT.clone().requires_grad_()
         losses = self._losses(outputs, y, loss, several=several)
         (by_outputs,) = torch.autograd.grad(losses.sum(), outputs)
-        rate = self.stack.output.new_tensor(rates).view(-1, 1, 1)
+        rate = send_numbers(rates, self.stack.output.dtype, x.device).view(-1, 1, 1)
         with torch.no_grad():
             self.stack.backward(x, by_outputs.mT, self._gradients, add=False)
             if self._update is not None:
+                self._update.advance()
                 self._update.step(self._gradients, rate)
             else:
                 for numbers, gradient in zip(self.stack.parameters, self._gradients, strict=True):

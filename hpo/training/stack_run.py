@@ -8,8 +8,7 @@ from functools import cache, partial
 
 import torch
 
-from hpo.config import registry
-from hpo.config.cohort_key import run_key, stack_key
+from hpo.config.cohort_key import is_measured, run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.data import Data, TrainBatch, epoch_seed
@@ -335,7 +334,7 @@ def make_learner(
 ) -> Learner:
     """Return the learner of a stack: its models stacked where they can be, else its only model.
 
-    One of the user's own models alone is faster as it is, unless its checkpoint is a stack's.
+    One of the user's own models, or a convolutional one, alone is faster as it is, unless its checkpoint is a stack's.
 
     Args:
         members: the stack.
@@ -348,8 +347,8 @@ def make_learner(
         ConfigError: a model cannot take the data's samples.
     """
     first = members[0].config
-    single = len(members) == 1 and not stacked and not registry.models.get(first.model).builtin
-    if single or stack_key(first) is None:
+    single = len(members) == 1 and not stacked and is_measured(first)
+    if single or stack_key(first, data.device.type) is None:
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps, feeds=feeds)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hpo.training.device import send_numbers
 from hpo.training.stacked.mlp import batch_width
 
 __all__ = ["BatchChoice", "Feed", "PaddedSamples", "StackBatch"]
@@ -125,7 +126,8 @@ class BatchChoice:
             sizes = [batch.sizes[position] for position in self._positions]
             n = max(sizes)
             if min(sizes) < n:
-                valid = torch.arange(n, device=self._index.device) < self._index.new_tensor(sizes)[:, None]
+                own = send_numbers(sizes, torch.int64, self._index.device)
+                valid = torch.arange(n, device=self._index.device) < own[:, None]
         x, y, target = (self._pick(each) for each in (batch.x[:, :n], batch.y[:, :n], batch.target[..., :n]))
         return StackBatch(x, y, target, None if batch.w is None else self._pick(batch.w[:, :n]), valid=valid)
 

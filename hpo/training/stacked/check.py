@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.cohort_key import stack_key, used_values, why_unstackable
+from hpo.config.cohort_key import is_measured, stack_key, used_values, why_unstackable
 from hpo.config.trial_config import TrialConfig
 from hpo.training.data import Data
 from hpo.training.learner import Learner, ModuleLearner
@@ -68,8 +68,8 @@ class Timing:
 def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> str | None:
     """Return in one phrase why a configuration is trained alone, or None if it is trained in stacks.
 
-    Models of the user's own are checked and measured on the first batch, once for each structure, batch size and
-    device.
+    Models of the user's own, and convolutional ones, are checked and measured on the first batch, once for each
+    structure, batch size and device.
 
     Args:
         config: the configuration.
@@ -79,10 +79,12 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
     Raises:
         ConfigError: the model cannot take the data's samples.
     """
-    if stack_key(config) is None:
-        return why_unstackable(config)
+    if stack_key(config, data.device.type) is None:
+        return why_unstackable(config, data.device.type)
     entry = registry.models.get(config.model)
-    if entry.builtin or entry.loop:  # ours are tested, and a loop's modules are checked where it builds them
+    if (
+        not is_measured(config) or entry.loop
+    ):  # most of ours are tested, and a loop's modules are checked where it builds them
         return None
     settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
     values = (*used_values(config).items(), *settings)

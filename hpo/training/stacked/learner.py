@@ -55,6 +55,7 @@ class StackedLearner:
         device: where the models are trained.
         record_steps: whether `step_losses` will be asked for.
         feeds: of each member, where not all see the same batches.
+        graph: whether steps may be recorded, where the device can; see `hpo.training.stacked.step_graph`.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class StackedLearner:
         *,
         record_steps: bool = False,
         feeds: Sequence[Feed] | None = None,
+        graph: bool = True,
     ) -> None:
-        self._device, self._record_steps = device, record_steps
+        self._device, self._record_steps, self._graph = device, record_steps, graph
         self._shape, self._features, self._classes = tuple(shape), math.prod(shape), classes
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
@@ -116,7 +118,8 @@ class StackedLearner:
 
     def _make_stack(self, models: Sequence[Model]) -> Stack:
         outputs = count_outputs(models[0].member.config, self._shape, self._classes)
-        return Stack(models, self._shape, outputs, self._device, record_steps=self._record_steps)
+        settings = {"record_steps": self._record_steps, "graph": self._graph}
+        return Stack(models, self._shape, outputs, self._device, **settings)
 
     def begin_epoch(
         self,

@@ -145,8 +145,7 @@ class ClassLoss(StackLoss):
 
     def _losses(self, outputs: Tensor, y: Tensor, *, smoothing: bool) -> Tensor:
         if self._squared:
-            one_hot = F.one_hot(y, self._classes).mT.to(outputs.dtype)
-            return (outputs.softmax(1) - one_hot).square().mean(1)
+            return (outputs.softmax(1) - self.target(y)).square().mean(1)
         logs = torch.log_softmax(outputs, 1)
         losses = -_at_label(logs, y)
         if smoothing and self._smoothing is not None:

@@ -214,7 +214,6 @@ class StackedMLP:
             train: whether units are dropped, and normalised by the batch.
         """
         batch = self._buffers_for(x.shape[-2])
-        self.tracked += train
         for layer, buffers in zip(self.layers, batch.layers, strict=True):
             if buffers.up is None:
                 write_first_product(layer.weight, self._first_inputs(x), buffers.sums)
@@ -283,6 +282,10 @@ class StackedMLP:
                 (target.add_ if add else target.copy_)(gradient)
 
     # Buffers.
+
+    def memory(self, n: int) -> object:
+        """Return what a step on n samples writes to, for those who need it kept."""
+        return self._buffers_for(n)
 
     def _buffers_for(self, n: int) -> BatchBuffers:
         """Return the buffers for batches of that size; four are kept: an epoch and an evaluation have two each."""

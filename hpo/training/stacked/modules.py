@@ -170,6 +170,10 @@ class StackedModules:
             else:
                 torch.cat(own, 2, out=target)
 
+    def memory(self, n: int) -> object:  # noqa: ARG002
+        """Return what a step writes to and does not keep itself: nothing."""
+        return None
+
     def views(self, index: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return a member's part of tensors shaped as `parameters`, by the names of its module's parameters."""
         parts = self._parts(index, tensors)

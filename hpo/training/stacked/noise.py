@@ -46,6 +46,8 @@ class Noise:
         self._used = POOL
         self._seeds = [0] * count
         self._asked = 0  # how often for seeds, in this epoch
+        self._listed: list[int] | None = None
+        self._given: Iterator[Tensor] | None = None
 
     def begin(self, seeds: Sequence[int]) -> None:
         """Start an epoch, with a seed for each member."""
@@ -56,6 +58,10 @@ class Noise:
 
     def draw(self, words: int) -> Tensor:
         """Return so many random words of each member, (members, words); the next call may reuse their memory."""
+        if self._given is not None:
+            return next(self._given)
+        if self._listed is not None:
+            self._listed.append(words)
         if words > POOL:
             return self._fill(self._pool.new_empty(len(self._pool), words))
         if words > POOL - self._used:
@@ -63,6 +69,24 @@ class Noise:
             self._used = 0
         self._used += words
         return self._pool[:, self._used - words : self._used]
+
+    @contextmanager
+    def list_draws(self) -> Iterator[list[int]]:
+        """List the words of each draw while the context lasts."""
+        self._listed = listed = list[int]()
+        try:
+            yield listed
+        finally:
+            self._listed = None
+
+    @contextmanager
+    def give(self, bits: Sequence[Tensor]) -> Iterator[None]:
+        """Let draws return these words, in their order, while the context lasts."""
+        self._given = iter(bits)
+        try:
+            yield
+        finally:
+            self._given = None
 
     def _fill(self, bits: Tensor) -> Tensor:
         for row, generator in zip(bits, self._generators, strict=True):

@@ -29,8 +29,14 @@ class StackedOptimizer(Protocol):
     slots: dict[str, list[Tensor]]
     steps: int
 
+    def advance(self) -> None:
+        """Count a step that begins: whatever of it is not the same operations on the same memory each time."""
+
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """Update the parameters with learning rates (members, 1, 1). The gradients may be overwritten."""
+        """Update the parameters with learning rates (members, 1, 1), after `advance`. It may overwrite the gradients.
+
+        It does the same operations on the same memory each time, so that a graph can replay it.
+        """
 
 
 def optimizer_family(config: TrialConfig) -> str:
@@ -153,9 +159,12 @@ class SGD:
         self._a = column_of(ahead, parameters)
         self._b = column_of([float(each) for each in nesterov], parameters) if any(nesterov) else None
 
+    def advance(self) -> None:
+        """Count a step; see `StackedOptimizer`."""
+        self.steps += 1
+
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
         """Update the parameters; see `StackedOptimizer`."""
-        self.steps += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
         down = -rate
@@ -186,9 +195,12 @@ class RMSprop:
         self._momentum = column_of([config.momentum for config in configs], parameters)
         self._epsilon = column_of([config.epsilon for config in configs], parameters)
 
+    def advance(self) -> None:
+        """Count a step; see `StackedOptimizer`."""
+        self.steps += 1
+
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
         """Update the parameters; see `StackedOptimizer`."""
-        self.steps += 1
         self._clip(gradients)
         self._decay(gradients, self._parameters)
         down = -rate
@@ -246,10 +258,13 @@ class Adam:
     def steps(self, count: int) -> None:
         self._count.fill_(count)
 
+    def advance(self) -> None:
+        """Count a step; see `StackedOptimizer`."""
+        self._count.add_(1)
+
     def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
         """Update the parameters; see `StackedOptimizer`."""
         self._clip(gradients)
-        self._count.add_(1)
         if not self._lists:  # the gradients' memory never changes either
             state = self._parameters, gradients, self.slots["mean"], self.slots["square"]
             self._lists = [[[tensors[i][part] for i, part in parts] for tensors in state] for *_, parts in self._runs]
@@ -285,6 +300,8 @@ class NAdam:
         self._beta1 = whole.new_tensor([config.beta1 for config in configs]).view(-1, 1, 1)
         self._beta2 = whole.new_tensor([config.beta2 for config in configs]).view(-1, 1, 1)
         self._mu_product = torch.ones_like(self._beta1)
+        # Of the gradient and of the mean, and the correction of the square, at the present step.
+        self._factors = [torch.ones_like(self._beta1) for _ in range(3)]
         self._new1 = column_of([1 - config.beta1 for config in configs], parameters)
         self._new2 = column_of([1 - config.beta2 for config in configs], parameters)
         self._keep2 = column_of([config.beta2 for config in configs], parameters)
@@ -307,20 +324,22 @@ class NAdam:
         """Return the share of beta1 that is momentum at a step."""
         return float(1 - 0.5 * 0.96 ** (step * self.DECAY))
 
-    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
-        """Update the parameters. The factors are tensors throughout: reading a number would wait for the device."""
+    def advance(self) -> None:
+        """Count a step. The factors are tensors throughout: reading a number would wait for the device."""
         self._steps += 1
-        self._clip(gradients)
-        self._decay(gradients, self._parameters)
         mu, after = self._beta1 * self._momentum_share(self._steps), self._beta1 * self._momentum_share(self._steps + 1)
         self._mu_product *= mu
-        factors = (
-            (1 - mu) / (1 - self._mu_product),
-            after / (1 - self._mu_product * after),
-            1 - self._beta2**self._steps,
-        )
+        self._factors[0].copy_((1 - mu) / (1 - self._mu_product))
+        self._factors[1].copy_(after / (1 - self._mu_product * after))
+        self._factors[2].copy_(1 - self._beta2**self._steps)
+
+    def step(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
+        """Update the parameters; see `StackedOptimizer`."""
+        self._clip(gradients)
+        self._decay(gradients, self._parameters)
         by_gradient, by_mean, correction = (
-            [first_members(factor.to(rate.dtype), parameter) for parameter in self._parameters] for factor in factors
+            [first_members(factor.to(rate.dtype), parameter) for parameter in self._parameters]
+            for factor in self._factors
         )
         for index, (parameter, gradient) in enumerate(zip(self._parameters, gradients, strict=True)):
             mean, square = self.slots["mean"][index], self.slots["square"][index]

@@ -108,7 +108,6 @@ class StackedSequential:
 
         The next call may reuse their memory.
         """
-        self.tracked += train
         passes = self._passes_for(x.shape[-2])
         for each in passes:
             each.forward(x, train=train)
@@ -126,6 +125,10 @@ class StackedSequential:
         passes = self._passes_for(x.shape[-2])
         passes[-1].rows.d.copy_(by_outputs)
         backward_through(self._parts, passes, x, into, add=add)
+
+    def memory(self, n: int) -> object:
+        """Return what a step on n samples writes to, for those who need it kept."""
+        return self._passes_for(n)
 
     def _passes_for(self, n: int) -> list[Pass]:
         """Return the passes for batches of that size; four are kept: an epoch and an evaluation have two each."""

@@ -21,6 +21,7 @@ from hpo.training.stacked.noise import keep_generators, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
+from hpo.training.stacked.step_graph import StepGraph, find_recorder
 
 __all__ = ["Model", "Stack"]
 
@@ -57,13 +58,20 @@ class Stack:
         dense: the stacked models.
         augment: changes each training batch, of models of the user's own; see `hpo.config.registry.model`.
         loss: of the outputs.
-        record: of the epoch's steps.
+        record: of the epoch's steps, outside of any graph.
         dimensions: of a sample.
         streams: of each model's batches; empty where all members of the learner see the same.
     """
 
     def __init__(
-        self, models: Sequence[Model], shape: tuple[int, ...], outputs: int, device: torch.device, *, record_steps: bool
+        self,
+        models: Sequence[Model],
+        shape: tuple[int, ...],
+        outputs: int,
+        device: torch.device,
+        *,
+        record_steps: bool,
+        graph: bool = True,
     ) -> None:
         self.models = list(models)
         self.dimensions = len(shape)
@@ -84,6 +92,8 @@ class Stack:
             self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
         self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
+        recorder = find_recorder(device) if graph and self.augment is None else None
+        self._graph = recorder and StepGraph(self._compute, self.dense.noise, recorder, self.dense.memory)
         for index, model in enumerate(models):
             self.load(index, model.weights, model.slots, model.steps)
 
@@ -131,8 +141,20 @@ class Stack:
         if self.augment is not None:
             with keep_generators(batch.x.device):
                 batch = batch._replace(x=self._augment(batch.x))
-        outputs = self.dense.forward(batch.x, train=True)
+        if self._update is not None:
+            self._update.advance()
+        self.dense.tracked += 1
+        compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
+        outputs = compute(batch, rate)
         self.record.add(outputs, batch.y, batch.target, batch.w, batch.valid)
+        self._step += 1
+
+    def _compute(self, batch: StackBatch, rate: Tensor) -> Tensor:
+        """Do a step of all models at learning rates (members, 1, 1); return the outputs from before it.
+
+        All that a step counts on the host is done before: a graph replays the operations, and nothing else.
+        """
+        outputs = self.dense.forward(batch.x, train=True)
         if self._update is None:
             down = self._gradient(outputs, batch, rate / -batch.counts)
             self.dense.backward(batch.x, down, self.dense.parameters, add=True)
@@ -140,7 +162,7 @@ class Stack:
             gradient = self._gradient(outputs, batch, 1 / batch.counts)
             self.dense.backward(batch.x, gradient, self._gradients, add=False)
             self._update.step(self._gradients, rate)
-        self._step += 1
+        return outputs
 
     def _gradient(self, outputs: Tensor, batch: StackBatch, scale: Tensor | float) -> Tensor:
         """Return the gradient by the outputs (members, outputs, n), weighted; zero where samples do not count."""
@@ -150,7 +172,11 @@ class Stack:
         return gradient if batch.valid is None else gradient.masked_fill_(~batch.valid.unsqueeze(1), 0)
 
     def model(self, index: int) -> Model:
-        """Return the model at that place, with copies of its tensors in training."""
+        """Return the model at that place, with copies of its tensors in training.
+
+        The graph is dropped, so that one who goes on from here and one who has loaded the model do the same.
+        """
+        self._drop_graph()
         slots: dict[str, Weights] = {}
         for name, slot in self._update.slots.items() if self._update else ():
             slots[name] = {key: view.clone() for key, view in self.dense.views(index, slot).items()}
@@ -159,6 +185,10 @@ class Stack:
             self.models[index], weights=weights, slots=slots, steps=self._update.steps if self._update else 0
         )
 
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.drop()
+
     def weights(self, index: int) -> Weights:
         """Return a member's part of the tensors in training, as its module's state dict; they are views."""
         views = {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
@@ -166,6 +196,7 @@ class Stack:
 
     def load(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
         """Load the weights of a member, its optimizer's state, and the number of its steps."""
+        self._drop_graph()
         for name, view in self.weights(index).items():
             view.copy_(weights[name])
             if name.endswith("num_batches_tracked"):
