@@ -45,7 +45,8 @@ class Loop(Protocol):
 
 
 def rates(count: int) -> list[float]:
-    return [float(rate) for rate in np.geomspace(1e-4, 1e-2, count)]
+    """Return learning rates that float32 has exactly: torch's fused Adam on CUDA reads a stack's in that type."""
+    return [float(np.float32(rate)) for rate in np.geomspace(1e-4, 1e-2, count)]
 
 
 def dense(count: int) -> list[TrialConfig]:
@@ -81,7 +82,8 @@ def print_equality(data: Data) -> None:
     Raises:
         SystemExit: a stack computes something else.
     """
-    mixed = [{"widths": "64-32"}, {"widths": "48"}, {"widths": "64-32", "activation": "tanh"}]
+    shapes = [{"widths": "64-32"}, {"widths": "48"}, {"widths": "64-32", "activation": "tanh"}]
+    mixed = [{"learning_rate": rate, **shape} for rate, shape in zip(rates(3), shapes, strict=True)]
     kinds = {f"mlp, {name}": [TrialConfig(optimizer=name, **each) for each in mixed] for name in OPTIMIZERS}
     kinds["mlp with batch norm"] = [TrialConfig(batch_norm=True, optimizer="momentum", **each) for each in mixed]
     kinds["cnn"] = convolutional(3, 4)
