@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import servers
-from tests.chaos.harness import Case, Rows, run, undisturbed
+from tests.chaos.harness import ASHA, Case, Rows, run, undisturbed
 from tests.chaos.outage import outage
 from tests.study.helpers import sqlite_url
 
@@ -19,8 +19,6 @@ from tests.study.helpers import sqlite_url
 SAME = Case("random", "none", 1, workers=6, trials=60, epochs=20, samples=4000, kills=30, stops=6, limit=900, least=30)
 # Half of the workers train cohorts, which are the same within rounding only. ASHA pauses trials, and goes on with some.
 MIXED: dict[str, Any] = {"cohorts": (4, 1)}
-# With its first rung at the first epoch, most trials would be over before they could be killed.
-ASHA = {"name": "asha", "min_resource": 4, "reduction_factor": 2}
 CASES = {
     1: SAME,
     2: replace(SAME, sampler="tpe", pruner="median", seed=2),

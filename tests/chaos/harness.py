@@ -20,10 +20,12 @@ from tests.chaos import own_model
 from tests.chaos.fleet import LOST, Fleet, WorkerProcess
 from tests.data import small_npz
 
-__all__ = ["Case", "Rows", "TrainResult", "check", "check_study", "make_study", "results", "run", "undisturbed"]
+__all__ = ["ASHA", "Case", "Rows", "TrainResult", "check", "check_study", "make_study", "results", "run", "undisturbed"]
 
 STUDY = "chaos"
 SPREAD = 0.7  # of the trials are finished by the time of the last event
+# With the first rung at the first epoch, most trials would be over before their workers could be killed.
+ASHA = {"name": "asha", "min_resource": 4, "reduction_factor": 2}
 Rows = list[dict[str, Any]]
 
 

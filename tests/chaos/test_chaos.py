@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.harness import Case, run, undisturbed
+from tests.chaos.harness import ASHA, Case, run, undisturbed
 from tests.study.helpers import sqlite_url
 
 OWN: dict[str, Any] = {"own_model": True, "samples": 1000}  # whose epochs take as long as those of others
@@ -27,9 +27,8 @@ def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: s
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("pruner", ["none", "asha"])
-def test_cohorts_of_an_own_model_lose_nothing(pruner: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sampler", "pruner"), [("random", "none"), ("tpe", ASHA)], ids=["random", "asha"])
+def test_cohorts_of_an_own_model_lose_nothing(sampler: str, pruner: str | dict[str, Any], tmp_path: Path) -> None:
     """Paused trials go on from their checkpoints, as do those of killed workers."""
-    sampler = "random" if pruner == "none" else "tpe"
     case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1), **OWN)
     run(case, sqlite_url(tmp_path), tmp_path, print)
