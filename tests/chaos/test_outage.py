@@ -19,7 +19,7 @@ from tests.chaos.outage import checkpointed, outage, wait_for
 from tests.servers import Postgres
 from tests.study.helpers import holder
 
-LONG = Case("random", "none", 1, workers=2, trials=3, epochs=100, samples=1000, kills=0, stops=0, limit=200, least=0)
+LONG = Case("random", "none", 1, workers=2, trials=3, epochs=100, samples=1000, kills=0, stops=0, limit=400, least=0)
 ONE = replace(LONG, workers=1, trials=1, epochs=240, samples=4000)
 
 
