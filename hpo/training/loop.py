@@ -133,8 +133,27 @@ def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[
     with contain_user_code(trials[0].data.device), translate_memory_errors():
         found = {number: file.load() for number, file in files.items()}
         checkpoints = {number: each for number, each in found.items() if each}
-        stacks = [_make_stack(group, resolved, files, checkpoints) for group in _group_into_stacks(trials, checkpoints)]
-        return CohortRun(stacks, settings.callbacks).train()
+        together: list[list[TrialSpec]] = []
+        apart: list[list[list[TrialSpec]]] = []
+        for group in _group_into_stacks(trials, checkpoints):
+            if _is_apart(group):
+                apart.append([group])
+            else:
+                together.append(group)
+        results: dict[int, TrainResult] = {}
+        for part in [together, *apart] if together else apart:  # a stack's models are built as its part begins
+            stacks = [_make_stack(group, resolved, files, checkpoints) for group in part]
+            results |= CohortRun(stacks, settings.callbacks).train()
+        return results
+
+
+def _is_apart(group: Sequence[TrialSpec]) -> bool:
+    """Return whether trials do all their epochs before or after those of others.
+
+    They do where they are one model of the user's, which may keep values in the process that other models would change.
+    """
+    own = not registry.models.get(group[0].config.model).builtin
+    return own and len({(run_key(trial.config), id(trial.data)) for trial in group}) == 1
 
 
 def _make_stack(

@@ -1,5 +1,6 @@
 """Models and loops of one's own in stacks: each trial is the trial alone, and goes on from its own checkpoint."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -134,6 +135,37 @@ def test_what_trains_alone_says_why(monkeypatch):
     monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(1.0, 2.0))
     assert why_alone(own(), on) == "a stack is 0.5 times as fast as one at a time here"
     assert stack_key(own("own_other")) is None
+
+
+FACTOR, TEMPLATES = {"value": 1.0}, threading.local()
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * FACTOR["value"] * getattr(TEMPLATES, "value", 1.0)
+
+
+@pytest.mark.usefixtures("always_gains")
+def test_a_model_whose_function_keeps_a_value_elsewhere_trains_alone(monkeypatch):
+    def keep(config, shape, classes):
+        FACTOR["value"] = 1 + config.dropout
+        return Scaled(shape[0], classes)
+
+    def hide(config, shape, classes):
+        TEMPLATES.value = 1 + config.dropout
+        return Scaled(shape[0], classes)
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_kept", uses=["width", "dropout"])(keep)
+    hpo.model("own_hidden", uses=["width", "dropout"])(hide)
+    configs = [own("own_kept", dropout=share) for share in (0.1, 0.4)]
+    on = data(configs[0])
+    for each in configs:  # also where the last build has left the same value
+        found = why_alone(each, on)
+        assert found == "its function changes FACTOR of test_own_model_stacks.py as it builds a model"
+    assert why_alone(own("own_hidden", dropout=0.1), on) == "a stack gives other outputs"
+    together = train(configs, on)
+    assert [bits(each) for each in together] == [bits(each) for each in alone(configs, on)]
 
 
 # Loops.
