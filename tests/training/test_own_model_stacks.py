@@ -13,8 +13,10 @@ from hpo.config import registry
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
+from hpo.training.member import TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import check
 from hpo.training.stacked.check import Timing, why_alone
@@ -201,6 +203,49 @@ def test_trials_of_a_loop_are_pruned_and_go_on_one_by_one(tmp_path):
     assert {each.status for each in stopped} == {"interrupted"}
     again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
     assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]
+
+
+class Rounds(Callback):
+    """Callback that notes how many report before they are judged."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def on_round(self, members) -> None:
+        self.sizes.append(len(members))
+
+
+def run_stack(use, monkeypatch, callbacks=()) -> list[TrainResult]:
+    """Train three trials by a loop that builds a stack and calls `use(stack, x, y)` in each of two epochs."""
+
+    def steps(trial: hpo.Trial) -> None:
+        stack = trial.stack(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(6, config.width), nn.Linear(8, 3)))
+        x, y = trial.data.x_train[:12], trial.data.y_train[:12]
+        for _ in stack.epochs():
+            use(stack, x, y)
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.training_loop("own_steps", uses=["epochs", "learning_rate", "batch_size", "width"], stack=True)(steps)
+    configs = [TrialConfig(model="own_steps", width=8, epochs=2, learning_rate=0.01 * (i + 1)) for i in range(3)]
+    return train(configs, data(configs[0]), TrainSettings(callbacks=callbacks))
+
+
+def test_a_loop_may_begin_with_batches_of_their_own(monkeypatch):
+    def use(stack, x, y):
+        shared = x.view(3, 4, 6), y.view(3, 4)
+        stack.report(val_loss=stack.step(*shared, F.cross_entropy), val_accuracy=0.5)
+
+    rounds = Rounds()
+    found = run_stack(use, monkeypatch, [rounds])
+    assert [[row["val_accuracy"] for row in each.history] for each in found] == [[0.5, 0.5]] * 3
+    assert len({each.history[0]["val_loss"] for each in found}) > 1
+    assert rounds.sizes == [3]  # of the first epoch, once all have reported; no pruner is asked after the last
+
+
+def test_a_report_of_too_few_numbers_is_one_line(monkeypatch):
+    line = "stack.report: val_loss has 2 numbers for 3 trials; give one for each of stack.trials"
+    with pytest.raises(RunError, match=line):
+        run_stack(lambda stack, x, y: stack.report(val_loss=[1.0, 2.0]), monkeypatch)
 
 
 def test_a_loop_that_does_not_ask_for_stacks_has_none():

@@ -7,14 +7,11 @@ stack is no faster, the model is trained alone.
 
 from __future__ import annotations
 
-import math
 import random
 import re
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,13 +24,11 @@ from hpo.config.cohort_key import is_measured, stack_key, used_values, why_unsta
 from hpo.config.parameter import Parameter, Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.training.data import Data
-from hpo.training.learner import Learner, ModuleLearner
-from hpo.training.member import Member
 from hpo.training.memory import is_out_of_memory
-from hpo.training.models import build_model, parameter_count
+from hpo.training.models import build_model
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
-from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.structure import attributes_of, structure_of
@@ -46,31 +41,9 @@ CLOSE = 1e-9  # of float64, as a share of the largest number
 CLOSE_SINGLE = 1e-4  # of float32
 TYPES = re.compile(r"dtype|scalar type|did not match|type mismatch", re.IGNORECASE)  # errors of types that differ
 SAMPLES = 16  # that are computed both ways
-MEMBERS = 8  # that are measured
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
-LARGE = 4_000_000  # numbers of a model that keeps a processor busy on its own
-STEPS, ROUNDS, SECONDS = 4, 3, 1.0  # of a measurement
-Clock = Callable[[], float]
 _verdicts: dict[Hashable, str | None] = {}  # by structure
 _by_values: dict[Hashable, str | None] = {}  # by the values that a module is built from
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Timing of a step of one member.
-
-    Attributes:
-        alone: seconds of a step of one model alone.
-        stacked: seconds of a step of a stack, divided by its members.
-    """
-
-    alone: float
-    stacked: float
-
-    @property
-    def gain(self) -> float:
-        """How many times as fast a stack is."""
-        return self.alone / self.stacked
 
 
 def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> str | None:
@@ -97,7 +70,7 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
     settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
     values = (*used_values(config).items(), *settings)
     if values not in _by_values:
-        first, second = (build_model(_with_seed(config, i), data.shape, data.classes) for i in range(2))
+        first, second = (build_model(change_seed(config, i), data.shape, data.classes) for i in range(2))
         if (found := _differing_part(first, second)) is not None:
             return found
         key = structure_of(first), compute_type(config), settings
@@ -109,7 +82,7 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
 
 def _check(config: TrialConfig, module: nn.Module, data: Data, clock: Clock | None) -> str | None:
     """Return why the structure of a configuration's module is trained alone."""
-    other = _with_seed(config, 1)
+    other = change_seed(config, 1)
     changes: list[dict[str, Value | None]] = [{}, *({name: value} for name, value in _vary(config))]
     configs = [config, *(other.model_copy(update=change) for change in changes)]
     builds = [partial(build_model, each, data.shape, data.classes) for each in configs]
@@ -172,10 +145,6 @@ def _change(value: Value | None, parameter: Parameter) -> Value | None:
 def find_structure(config: TrialConfig, data: Data) -> Hashable:
     """Return a key that is equal for configurations whose modules one stack can hold."""
     return structure_of(build_model(config, data.shape, data.classes)), compute_type(config)
-
-
-def _with_seed(config: TrialConfig, index: int) -> TrialConfig:
-    return config.model_copy(update={"seed": (config.seed + index) % 2**32})
 
 
 def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
@@ -425,41 +394,3 @@ def _why_slower(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Cl
             return None
         gains.append(timing.gain)
     return f"a stack is {max(gains):.1f} times as fast as one at a time here"
-
-
-@contain_user_code()
-def measure_gain(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Clock | None = None) -> Timing | None:
-    """Measure steps alone and in a stack, in turns, the fastest of three each; None for a model too large to ask.
-
-    Args:
-        config: of the model.
-        data: gives the shapes and the device.
-        x, y: a batch.
-        clock: see `why_alone`.
-    """
-    clock = clock or (time.process_time if data.device.type == "cpu" else time.perf_counter)
-    alone = ModuleLearner(Member(config), data.shape, data.classes, data.device)
-    if parameter_count(alone.module) > LARGE and data.device.type == "cpu":
-        return None
-    members = [Member(_with_seed(config, index), index) for index in range(MEMBERS)]
-    stacked = StackedLearner(members, data.shape, data.classes, data.device)
-    learners: tuple[Learner, Learner] = alone, stacked
-    best = [math.inf, math.inf]
-    begun = clock()
-    for turn in range(1 + ROUNDS):
-        for index, learner in enumerate(learners):
-            steps = STEPS if turn else 1  # the first warms up
-            seconds = _seconds_per_step(learner, x, y, steps, clock) / len(learner.members)
-            best[index] = min(best[index], seconds)
-        if clock() - begun > SECONDS:
-            break
-    return Timing(*best)
-
-
-def _seconds_per_step(learner: Learner, x: Tensor, y: Tensor, steps: int, clock: Clock) -> float:
-    learner.begin_epoch(steps * len(x), [[1e-6] * steps] * len(learner.members))
-    begun = clock()
-    for _ in range(steps):
-        learner.step(x, y)
-    learner.end_epoch()  # which waits for the device
-    return (clock() - begun) / steps
