@@ -170,6 +170,17 @@ def test_a_model_whose_function_keeps_a_value_elsewhere_trains_alone(monkeypatch
     assert [bits(each) for each in together] == [bits(each) for each in alone(configs, on)]
 
 
+def test_only_structures_that_trials_share_are_checked(monkeypatch):
+    checked = []
+    monkeypatch.setattr("hpo.training.loop.why_alone", lambda config, _: checked.append(config.width) or "too slow")
+    asked = []
+    configs = [own(width=width, learning_rate=0.01 * (i + 1), epochs=1) for i, width in enumerate((8, 12, 8, 16))]
+    train(configs, data(configs[0]))
+    assert checked == [8, 8]
+    train(configs, data(configs[0]), TrainSettings(may_stack=lambda config: bool(asked.append(config.width))))
+    assert (asked, checked) == ([8, 8], [8, 8])
+
+
 # Loops.
 
 
