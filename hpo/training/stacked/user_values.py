@@ -92,7 +92,7 @@ def _find_namespaces(given: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]
         yield name, namespace
         for value in list(namespace.values()):
             other = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if _is_users(other) and len(found) < MOST_MODULES:
+            if isinstance(other, str) and _is_users(other) and len(found) < MOST_MODULES:
                 held = vars(sys.modules[other])
                 if id(held) not in found:
                     found[id(held)] = other, held
