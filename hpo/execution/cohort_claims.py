@@ -10,10 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config.cohort_key import run_key, stack_key
+from hpo.config.cohort_key import is_measured, run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
 from hpo.execution.deaths import is_suspect
+from hpo.execution.stack_notes import shape_values
 from hpo.storage.leased_storage import ClaimOffer, LeaseGrant
 from hpo.storage.leases import WorkerInfo
 from hpo.storage.statements import FIXED
@@ -100,6 +101,12 @@ class CohortClaimer:
                 longest[key.run] = key.config
         return list(longest.values())
 
+    def has_companions(self, claim: ClaimedTrial, config: TrialConfig) -> bool:
+        """Return whether any trial that may be claimed can be in one stack with this one, or is answered by its run."""
+        first = self._make_key(config)
+        candidates = self._candidates(claim)
+        return bool(_matching(first, candidates, candidates, mixed=False))
+
     def claim(
         self, worker: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: CohortSize
     ) -> list[ClaimedTrial]:
@@ -157,7 +164,8 @@ class CohortClaimer:
         numbers = self._numbers
         stack = None
         if self._stackable(config):
-            stack = numbers.setdefault(("stack", stack_key(config, self._device)), len(numbers))
+            shape = shape_values(config).items() if is_measured(config) else ()
+            stack = numbers.setdefault(("stack", stack_key(config, self._device), *shape), len(numbers))
         like = numbers.setdefault(("like", stack, self._likeness(config)), len(numbers))
         return TrialKey(stack, like, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
 

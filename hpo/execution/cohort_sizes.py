@@ -11,6 +11,7 @@ import numpy as np
 from optuna.trial import TrialState
 
 from hpo.config import registry
+from hpo.config.cohort_key import is_measured
 from hpo.config.trial_config import TrialConfig
 from hpo.execution.cohort_claims import CohortClaimer, CohortSize
 from hpo.execution.study_callback import RunningTrial
@@ -67,13 +68,16 @@ class CohortSizes:
     def choose(self, first: RunningTrial) -> CohortSize:
         """Return the size of the cohort of a trial."""
         asked = self._context.options.cohort
+        fixed = self._study.definition.fixed
+        if fixed and is_measured(first.config) and not self._claimer.has_companions(first.claim, first.config):
+            return ALONE  # which needs no check
         if not self._stackable(first.config):
             return ALONE
         if asked is not None:
             return CohortSize(asked, lambda _: asked - 1)
         if first.claim.taken_over:
             return CohortSize(self._count_fitting(first.config))  # as they were trained before
-        if self._study.definition.fixed:
+        if fixed:
             return CohortSize(self._measure_fixed(first), mixed=False)
         return self._choose_adaptive(first.config)
 

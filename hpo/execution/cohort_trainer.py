@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ from hpo.utils.text import first_line, summarize_error
 __all__ = ["CohortTrainer"]
 
 log = logging.getLogger("hpo.execution.worker")
+FREE_CHECKS = 1.0  # seconds of checks of own models that every study has
+CHECK_SHARE = 0.05  # of the time of training, for further ones
 
 
 class CohortTrainer:
@@ -46,10 +49,11 @@ class CohortTrainer:
 
     def __init__(self, context: WorkerContext, data: DataCache) -> None:
         self.context, self.data = context, data
-        self._claimer = CohortClaimer(context.study, self._may_stack, self._likeness, data.device.type)
+        self._claimer = CohortClaimer(context.study, self._is_possible, self._likeness, data.device.type)
         self._sizes = CohortSizes(context, data, self._claimer, self._may_stack)
         self._samples: tuple[tuple[int, ...], int] | None = None
         self._stackable: dict[Hashable, bool] = {}
+        self._check_seconds = 0.0
         self._notes = StackNotes(context.study)
         self._folder_missed = False
 
@@ -109,17 +113,27 @@ class CohortTrainer:
         context.recorder.open |= {claim.id: claim for claim in claims}
         return claims
 
+    def _is_possible(self, config: TrialConfig) -> bool:
+        """Return whether a configuration's model may be one of a stack, as far as it is known without a check."""
+        return may_stack(config, self.data.device.type) and self._stackable.get(_check_key(config), True)
+
     def _may_stack(self, config: TrialConfig) -> bool:
         """Return whether a configuration's model can be one of a stack; of those to be measured the first is checked.
 
-        Real numbers, such as the share of a dropout, are taken to decide nothing: training looks at every module.
+        Real numbers, such as the share of a dropout, are taken to decide nothing: training looks at every module. Where
+        checks have taken their share of the time, a model trains alone for now.
         """
         possible = may_stack(config, self.data.device.type)
-        if not possible or not is_measured(config):
+        if not possible or not is_measured(config) or registry.models.get(config.model).loop:
             return possible
-        key = config.model, config.batch_size, *shape_values(config).items()
+        key = _check_key(config)
         if key not in self._stackable:
-            self._stackable[key] = registry.models.get(config.model).loop or self._check(config)
+            share = CHECK_SHARE * self.context.work.current_seconds()["training"]
+            if self._check_seconds > max(FREE_CHECKS, share):
+                return False
+            since = time.perf_counter()
+            self._stackable[key] = self._check(config)
+            self._check_seconds += time.perf_counter() - since
         return self._stackable[key]
 
     def _check(self, config: TrialConfig) -> bool:
@@ -237,6 +251,7 @@ class CohortTrainer:
                     callbacks=callbacks,
                     should_stop=should_stop,
                     record_steps=definition.record_steps,
+                    may_stack=self._may_stack,
                 ),
                 checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],
                 links=[make_link(self.context.study, trial.claim) for trial in trials],
@@ -266,3 +281,8 @@ class CohortTrainer:
 
     def _checkpoint_path(self, claim: ClaimedTrial) -> Path:
         return self.context.files.checkpoint(claim.number)
+
+
+def _check_key(config: TrialConfig) -> Hashable:
+    """Return a key that is equal for configurations that one check is for."""
+    return config.model, config.batch_size, *shape_values(config).items()

@@ -34,6 +34,7 @@ __all__ = [
     "TRIAL_SEED",
     "VALUE_FROM",
     "StudyAttributes",
+    "explain_error",
     "read_number",
     "read_origin",
     "read_table",
@@ -81,7 +82,7 @@ class StudyAttributes:
             definition = Definition.model_validate(stored)
             _check_definition(definition)
         except (HpoError, ValueError) as error:
-            raise self.damaged(DEFINITION, _explain(error)) from error
+            raise self.damaged(DEFINITION, explain_error(error)) from error
         return definition
 
     def space(self, definition: Definition) -> Space:
@@ -100,7 +101,7 @@ class StudyAttributes:
         except RegistryError:
             raise
         except Exception as error:  # the content is anybody's, so anything may be raised
-            raise self.damaged(DEFINITION, _explain(error)) from error
+            raise self.damaged(DEFINITION, explain_error(error)) from error
         return space
 
     @property
@@ -113,7 +114,7 @@ class StudyAttributes:
         try:
             budget = Budget.model_validate(self.values.get(BUDGET), strict=True)
         except ValidationError as error:
-            raise self.damaged(BUDGET, _explain(error)) from error
+            raise self.damaged(BUDGET, explain_error(error)) from error
         numbers = [number for number in (budget.timeout, budget.target) if number is not None]
         if not 0 <= budget.trials <= LARGEST or not all(map(math.isfinite, numbers)):
             raise self.damaged(BUDGET, f"{shorten(self.values[BUDGET])} is no budget")
@@ -152,7 +153,7 @@ class StudyAttributes:
         try:
             return DataFacts.model_validate(stored)
         except ValueError as error:  # the study can do without
-            _log_once(f"{self.damaged(DATA_FACTS, _explain(error))}".partition("; restore")[0])
+            _log_once(f"{self.damaged(DATA_FACTS, explain_error(error))}".partition("; restore")[0])
             return None
 
     def damaged(self, key: str, why: str) -> StudyDamagedError:
@@ -189,7 +190,7 @@ def _is_range(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_whole, value))
 
 
-def _explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
     """Say in a few words what is wrong with an attribute."""
     if not isinstance(error, ValidationError):
         text = str(error) if isinstance(error, HpoError | ValueError) else f"{type(error).__name__}: {error}"
@@ -198,7 +199,8 @@ def _explain(error: Exception) -> str:
     place = " ".join(".".join(map(str, first["loc"])).split())[:100]
     if first["type"] in ("model_type", "dict_type"):
         return f"{f'{place}: ' if place else ''}it must be a table, but it is {shorten(first['input'])}"
-    return f"{f'{place}: ' if place else ''}{first['msg'][:200]}, but it is {shorten(first['input'])}"
+    what = first["msg"].removeprefix("Value error, ")[:200]
+    return f"{f'{place}: ' if place else ''}{what}, but it is {shorten(first['input'])}"
 
 
 # Attributes of trials, each of which may be missing.

@@ -133,8 +133,27 @@ def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[
     with contain_user_code(trials[0].data.device), translate_memory_errors():
         found = {number: file.load() for number, file in files.items()}
         checkpoints = {number: each for number, each in found.items() if each}
-        stacks = [_make_stack(group, resolved, files, checkpoints) for group in _group_into_stacks(trials, checkpoints)]
-        return CohortRun(stacks, settings.callbacks).train()
+        together: list[list[TrialSpec]] = []
+        apart: list[list[list[TrialSpec]]] = []
+        for group in _group_into_stacks(trials, checkpoints, settings):
+            if _is_apart(group):
+                apart.append([group])
+            else:
+                together.append(group)
+        results: dict[int, TrainResult] = {}
+        for part in [together, *apart] if together else apart:  # a stack's models are built as its part begins
+            stacks = [_make_stack(group, resolved, files, checkpoints) for group in part]
+            results |= CohortRun(stacks, settings.callbacks).train()
+        return results
+
+
+def _is_apart(group: Sequence[TrialSpec]) -> bool:
+    """Return whether trials do all their epochs before or after those of others.
+
+    They do where they are one model of the user's, which may keep values in the process that other models would change.
+    """
+    own = not registry.models.get(group[0].config.model).builtin
+    return own and len(set(map(_one_run, group))) == 1
 
 
 def _make_stack(
@@ -167,36 +186,53 @@ def _checkpoint_file(trial: TrialSpec, settings: TrainSettings) -> CheckpointFil
     return CheckpointFile(trial.spec, found)
 
 
-def _group_into_stacks(trials: Sequence[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> list[list[TrialSpec]]:
+def _group_into_stacks(
+    trials: Sequence[TrialSpec], checkpoints: Mapping[int, Checkpoint], settings: TrainSettings
+) -> list[list[TrialSpec]]:
     """Return the trials by stack, in the order of the stacks' first trials."""
     stacks: dict[object, list[TrialSpec]] = {}
     for trial in trials:
         checkpoint = checkpoints.get(trial.number)
         start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
-        key: object = run_key(trial.config), id(trial.data)
+        key: object = _one_run(trial)
         if (models := stack_key(trial.config, trial.data.device.type)) is not None:
             key = models, data_key(trial.data, trial.config.batch_size)
         stacks.setdefault((key, start), []).append(trial)
-    return [part for group in stacks.values() for part in _split_measured(group, checkpoints)]
+    return [part for group in stacks.values() for part in _split_measured(group, checkpoints, settings)]
 
 
-def _split_measured(trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint]) -> Iterable[list[TrialSpec]]:
-    """Return trials of one stack as they are; those of models that are measured first by what their modules can."""
+def _one_run(trial: TrialSpec) -> tuple[object, int]:
+    """Return a key that is equal for trials that one run answers."""
+    return run_key(trial.config), id(trial.data)
+
+
+def _split_measured(
+    trials: list[TrialSpec], checkpoints: Mapping[int, Checkpoint], settings: TrainSettings
+) -> Iterable[list[TrialSpec]]:
+    """Return trials of one stack as they are; those of models that are measured first by what their modules can.
+
+    Only what several runs share is checked. How a trial has begun it goes on, for the states differ.
+    """
     first = trials[0].config
     if stack_key(first, trials[0].data.device.type) is None or not is_measured(first):
         return [trials]
-    several = len({(run_key(trial.config), id(trial.data)) for trial in trials}) > 1
     parts: dict[object, list[TrialSpec]] = {}
+    new: dict[object, list[TrialSpec]] = {}
     for trial in trials:
-        parts.setdefault(_measured_key(trial, checkpoints.get(trial.number), several=several), []).append(trial)
+        checkpoint = checkpoints.get(trial.number)
+        if checkpoint is not None and not is_stacked(checkpoint.learner):
+            parts.setdefault(_one_run(trial), []).append(trial)
+        else:
+            structure = find_structure(trial.config, trial.data)
+            (new if checkpoint is None else parts).setdefault(structure, []).append(trial)
+    for structure, alike in new.items():
+        several = len(set(map(_one_run, alike))) > 1
+        for trial in alike:
+            stacked = several and _may_stack(trial, settings)
+            parts.setdefault(structure if stacked else _one_run(trial), []).append(trial)
     return parts.values()
 
 
-def _measured_key(trial: TrialSpec, checkpoint: Checkpoint | None, *, several: bool) -> object:
-    """Return a key that is equal for trials of one stack; how one has begun it goes on, for the states differ."""
-    alone = run_key(trial.config), id(trial.data)
-    if checkpoint is not None and not is_stacked(checkpoint.learner):
-        return alone
-    if checkpoint is None and (not several or why_alone(trial.config, trial.data) is not None):
-        return alone
-    return find_structure(trial.config, trial.data)
+def _may_stack(trial: TrialSpec, settings: TrainSettings) -> bool:
+    asked = settings.may_stack is None or settings.may_stack(trial.config)
+    return asked and why_alone(trial.config, trial.data) is None

@@ -173,8 +173,12 @@ class LoopRun:
             except CheckpointError as error:
                 raise RunError(f"objective '{member.config.model}': the state {sorted(state)}: {error}") from error
 
-    def report(self, value: object, step: object, metrics: Mapping[str, object]) -> None:
-        """Record the metrics of an epoch; see `Trial.report`.
+    def report(self, value: object, step: object, metrics: Mapping[str, object], *, judge: bool = True) -> bool:
+        """Record the metrics of an epoch, and return whether it was; see `Trial.report`.
+
+        Args:
+            value, step, metrics: see `Trial.report`.
+            judge: whether a pruner judges it now; see `judge`.
 
         Raises:
             LoopInterrupted: the trial has ended, or the worker is to stop, and the loop does not ask.
@@ -182,16 +186,23 @@ class LoopRun:
         member = self.member
         if self.stopped:
             if member.stopped in COMPLETE:
-                return
+                return False
             raise LoopInterrupted
         values, given = read_report(member.config.model, self._objectives[0], value, step, metrics)
         if (epoch := self._next_epoch(given)) is None:
-            return
-        self._record(epoch, values, "trial.report has")
+            return False
+        self._record(epoch, values, "trial.report has", judge=judge)
         if self._is_last(epoch):
             member.stop("completed")
         elif not self._asks and len(member.history) > member.resumed_from + 1 and self.should_stop():
             raise LoopInterrupted
+        return True
+
+    def judge(self, members: Sequence[Member]) -> None:
+        """Let callbacks judge members that have all reported an epoch, without those that end with it."""
+        if going := [member for member in members if not member.stopped]:
+            for callback in self._settings.callbacks:
+                callback.on_round(going)
 
     def _next_epoch(self, step: int | None) -> int | None:
         """Return the epoch that a report is of; None if it is to be ignored, as Optuna ignores a repeated step."""
@@ -210,11 +221,12 @@ class LoopRun:
             )
         return step
 
-    def _record(self, epoch: int, values: Metrics, has: str, *, last: bool = False) -> None:
+    def _record(self, epoch: int, values: Metrics, has: str, *, last: bool = False, judge: bool = True) -> None:
         """Add an epoch to the history; `has` begins what an error says of its metrics.
 
         Args:
             last: whether the trial is complete with it, so that no pruner is asked.
+            judge: whether one is asked at once.
         """
         member = self.member
         for name in self._required:
@@ -227,9 +239,8 @@ class LoopRun:
             member.stop("completed")
         for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
-        if not (member.stopped or self._is_last(epoch)):
-            for callback in self._settings.callbacks:
-                callback.on_round([member])
+        if judge and not self._is_last(epoch):
+            self.judge([member])
 
     def _is_last(self, epoch: int) -> bool:
         """Return whether the epoch is known to be the last."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from hpo.training.device import send_numbers
 from hpo.training.member import State, Weights
 from hpo.training.models import parameter_count
 from hpo.training.precision import compute_type
+from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.check import load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.noise import noise_seed
@@ -114,7 +116,10 @@ class Stack:
         """
         losses = torch.empty(len(self.trials), device=y.device)
         own = rates or [trial.config.learning_rate for trial in self.trials]
-        several = len(self._own_shape(x)) < x.ndim - 1
+        if self._shape is None:
+            self._begin_shape(x[0] if self._has_own_batches(x, y) else x)
+        assert self._shape is not None
+        several = len(self._shape) < x.ndim - 1
         for group, places in self._placed():
             index = send_numbers(places, torch.int64, x.device)
             part, labels = (x[index], y[index]) if several else (x, y)
@@ -124,7 +129,8 @@ class Stack:
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
         """Return each trial's outputs for samples (n, …), without dropout: (trials, n, outputs)."""
-        self._own_shape(x)
+        if self._shape is None:
+            self._begin_shape(x)
         outputs: dict[int, Tensor] = {}
         for group, places in self._placed():
             parts = [
@@ -134,24 +140,59 @@ class Stack:
             outputs |= dict(zip(places, torch.cat(parts, 1), strict=True))
         return torch.stack([outputs[place] for place in range(len(self.trials))])
 
-    def report(self, **metrics: Sequence[float] | Tensor) -> None:
-        """Report an epoch of every trial: metrics by name, with a number for each of `trials`; see `Trial.report`."""
-        rows = [dict(zip(metrics, row, strict=True)) for row in zip(*metrics.values(), strict=True)]
-        if len(rows) != len(self.trials):
+    def report(self, **metrics: Sequence[float] | Tensor | float) -> None:
+        """Report an epoch of every trial, and let the pruner judge them then; see `Trial.report`.
+
+        Args:
+            metrics: by name; a number for each of `trials`, or one that is the same for all.
+
+        Raises:
+            RunError: there are more or fewer numbers than trials.
+        """
+        columns = {name: self._read_metric(name, values) for name, values in metrics.items()}
+        trials = list(self.trials)
+        reported = []
+        for place, trial in enumerate(trials):
+            row = {name: column[place] for name, column in columns.items()}
+            if self._run(trial).report(None, None, row, judge=False):
+                reported.append(trial)
+        if reported:
+            self._run(reported[0]).judge([self._run(trial).member for trial in reported])
+
+    def _read_metric(self, name: str, values: Any) -> Sequence[object]:
+        """Return the numbers of a metric, one for each trial."""
+        count = len(self.trials)
+        if isinstance(values, str | bytes | Mapping):
+            kind = type(values).__name__
+            raise RunError(f"stack.report: {name} is of type {kind}; give a number for each of the {count} trials")
+        try:
+            column = list(values)
+        except TypeError:  # one number, or a tensor without dimensions
+            return [values] * count
+        if len(column) != count:
             raise RunError(
-                f"stack.report: {len(rows)} numbers of a metric for {len(self.trials)} trials; give one for each"
+                f"stack.report: {name} has {len(column)} numbers for {count} trials; give one for each of stack.trials"
             )
-        for trial, row in zip(list(self.trials), rows, strict=True):
-            self._run(trial).report(None, None, row)
+        return column
 
     # Groups of equal shapes.
 
-    def _own_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Return the shape of a sample, as the first batch or prediction has it, and build the groups."""
-        if self._shape is None:
-            self._shape = tuple(x.shape[1:])
-            self._build(x)
-        return self._shape
+    def _has_own_batches(self, x: Tensor, y: Tensor) -> bool:
+        """Return whether a first batch is the trials' own, (trials, n, …): whether their models take its samples so.
+
+        Where a model takes them both ways, the labels decide: those of a batch for all are as many as its samples.
+        """
+        if x.ndim < 3 or len(x) != len(self.trials) or x.shape[:2] != y.shape[:2]:
+            return False
+        module = deepcopy(self._modules[id(self.trials[0])]).to(x.device).eval()
+        with torch.no_grad(), contain_user_code():
+            shapes = [_outputs_shape(module, each) for each in (x, x[0])]
+        return shapes[1] is not None and (shapes[0] is None or len(shapes[0]) != 2)
+
+    def _begin_shape(self, x: Tensor) -> None:
+        """Take the shape of a sample from samples (n, …), and build the groups."""
+        self._shape = tuple(x.shape[1:])
+        self._build(x)
 
     def _build(self, x: Tensor) -> None:
         """Group the trials by their models' structure, optimizer family and type."""
@@ -202,6 +243,15 @@ class Stack:
         places = {id(trial): place for place, trial in enumerate(self.trials)}
         for group in self._groups:
             yield group, [places[id(trial)] for trial in group.trials]
+
+
+def _outputs_shape(module: nn.Module, x: Tensor) -> torch.Size | None:
+    """Return the shape of a module's outputs; None where it cannot take such samples."""
+    try:
+        outputs = module(x)
+    except Exception:  # a model of the user's can raise anything
+        return None
+    return outputs.shape if isinstance(outputs, Tensor) else None
 
 
 class _Group:

@@ -40,6 +40,8 @@ class TrainSettings:
             epochs.
         record_steps: keep the loss of every step as well, see `Member.record`: callbacks find those of the epoch in
             `member.steps`.
+        may_stack: whether trials of a configuration may be stacked, asked of the user's own models that two
+            or more trials share before they are checked.
     """
 
     monitor: str | None = None
@@ -49,6 +51,7 @@ class TrainSettings:
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[[], bool] = _never
     record_steps: bool = False
+    may_stack: Callable[[TrialConfig], bool] | None = None
 
     def resolve(self, config: TrialConfig, validation_samples: int) -> TrainSettings:
         """Return settings whose monitor tells epochs apart, and whose metrics are those that have a function.

@@ -36,13 +36,37 @@ def test_notes_are_read_as_they_were_written():
     assert describe_stacks(notes) == {"net": line}
 
 
+NOTE = {"model": "net", "parameters": {}, "at_once": 8, "why": None}
+
+
 @pytest.mark.parametrize(
-    "value", [None, 3, [], {"model": "net"}, {"model": "net", "parameters": {}, "at_once": "8", "why": None}]
+    ("value", "why"),
+    [
+        (None, "it must be a table, but it is None"),
+        (3, "it must be a table, but it is 3"),
+        ([], "it must be a table"),
+        ({"model": "net"}, "parameters: Field required"),
+        (NOTE | {"at_once": "8"}, "at_once: Input should be a valid integer, but it is '8'"),
+        (NOTE | {"parameters": {"w": float("inf")}}, "but it is inf"),
+        (NOTE | {"parameters": {"w": float("nan")}}, "but it is nan"),
+        (NOTE | {"parameters": {"a\nb": 1}}, "parameters"),
+        (NOTE | {"model": "a\nb"}, "model"),
+        (NOTE | {"why": "a\x1b[2J"}, "why"),
+    ],
 )
-def test_a_damaged_note_is_left_out_with_one_line(value, caplog):
+def test_a_damaged_note_is_left_out_with_one_line(value, why, caplog):
     study = Study()
-    study.storage.attrs[f"hpo:stack:{type(value).__name__}{value!s:.20}"] = value
+    study.storage.attrs[f"hpo:stack:{why}"] = value
+    study.name = why
     assert read_stack_notes(study) == []
     (record,) = caplog.records
     assert "\n" not in record.getMessage()
     assert "is damaged" in record.getMessage()
+    assert why in record.getMessage().partition("is damaged: ")[2]
+
+
+def test_texts_of_a_note_are_kept_on_one_line():
+    note = StackNote.of("net", {"text": "a\nb", "share": float("inf")}, 1, "first\nsecond")
+    study = Study()
+    assert write_stack_note(study, note, 0)
+    assert read_stack_notes(study) == [note]

@@ -135,6 +135,18 @@ def test_lbfgs_learns():
     assert len(learner._record.read()[1]) == 64
 
 
+def test_lbfgs_learns_convolutions():
+    """Torch's takes gradients apart with `view`, which refuses those of weights whose channels lie last."""
+    config = TrialConfig(model="cnn", conv_layers=2, channels=2, optimizer="lbfgs", learning_rate=0.5)
+    learner = ModuleLearner(Member(config), (2, 8, 8), 3, torch.device("cpu"))
+    x, y = torch.randn(12, 2, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+    before = learner.evaluate(x, y)[0].scores["loss"]
+    learner.begin_epoch(12, [[0.5] * 3])
+    for _ in range(3):
+        learner.step(x, y)
+    assert learner.evaluate(x, y)[0].scores["loss"] < before
+
+
 @both
 def test_epoch_measures_are_the_means_over_the_steps(kind):
     config = TrialConfig(widths="5-4", optimizer="sgd")

@@ -1,5 +1,6 @@
 """Models and loops of one's own in stacks: each trial is the trial alone, and goes on from its own checkpoint."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,10 @@ from hpo.config import registry
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
+from hpo.training.member import TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import check
 from hpo.training.stacked.check import Timing, why_alone
@@ -136,6 +139,48 @@ def test_what_trains_alone_says_why(monkeypatch):
     assert stack_key(own("own_other")) is None
 
 
+FACTOR, TEMPLATES = {"value": 1.0}, threading.local()
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * FACTOR["value"] * getattr(TEMPLATES, "value", 1.0)
+
+
+@pytest.mark.usefixtures("always_gains")
+def test_a_model_whose_function_keeps_a_value_elsewhere_trains_alone(monkeypatch):
+    def keep(config, shape, classes):
+        FACTOR["value"] = 1 + config.dropout
+        return Scaled(shape[0], classes)
+
+    def hide(config, shape, classes):
+        TEMPLATES.value = 1 + config.dropout
+        return Scaled(shape[0], classes)
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_kept", uses=["width", "dropout"])(keep)
+    hpo.model("own_hidden", uses=["width", "dropout"])(hide)
+    configs = [own("own_kept", dropout=share) for share in (0.1, 0.4)]
+    on = data(configs[0])
+    for each in configs:  # also where the last build has left the same value
+        found = why_alone(each, on)
+        assert found == "its function changes FACTOR of test_own_model_stacks.py as it builds a model"
+    assert why_alone(own("own_hidden", dropout=0.1), on) == "a stack gives other outputs"
+    together = train(configs, on)
+    assert [bits(each) for each in together] == [bits(each) for each in alone(configs, on)]
+
+
+def test_only_structures_that_trials_share_are_checked(monkeypatch):
+    checked = []
+    monkeypatch.setattr("hpo.training.loop.why_alone", lambda config, _: checked.append(config.width) or "too slow")
+    asked = []
+    configs = [own(width=width, learning_rate=0.01 * (i + 1), epochs=1) for i, width in enumerate((8, 12, 8, 16))]
+    train(configs, data(configs[0]))
+    assert checked == [8, 8]
+    train(configs, data(configs[0]), TrainSettings(may_stack=lambda config: bool(asked.append(config.width))))
+    assert (asked, checked) == ([8, 8], [8, 8])
+
+
 # Loops.
 
 
@@ -169,6 +214,49 @@ def test_trials_of_a_loop_are_pruned_and_go_on_one_by_one(tmp_path):
     assert {each.status for each in stopped} == {"interrupted"}
     again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
     assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]
+
+
+class Rounds(Callback):
+    """Callback that notes how many report before they are judged."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def on_round(self, members) -> None:
+        self.sizes.append(len(members))
+
+
+def run_stack(use, monkeypatch, callbacks=()) -> list[TrainResult]:
+    """Train three trials by a loop that builds a stack and calls `use(stack, x, y)` in each of two epochs."""
+
+    def steps(trial: hpo.Trial) -> None:
+        stack = trial.stack(lambda config: nn.Sequential(nn.Flatten(), nn.Linear(6, config.width), nn.Linear(8, 3)))
+        x, y = trial.data.x_train[:12], trial.data.y_train[:12]
+        for _ in stack.epochs():
+            use(stack, x, y)
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.training_loop("own_steps", uses=["epochs", "learning_rate", "batch_size", "width"], stack=True)(steps)
+    configs = [TrialConfig(model="own_steps", width=8, epochs=2, learning_rate=0.01 * (i + 1)) for i in range(3)]
+    return train(configs, data(configs[0]), TrainSettings(callbacks=callbacks))
+
+
+def test_a_loop_may_begin_with_batches_of_their_own(monkeypatch):
+    def use(stack, x, y):
+        shared = x.view(3, 4, 6), y.view(3, 4)
+        stack.report(val_loss=stack.step(*shared, F.cross_entropy), val_accuracy=0.5)
+
+    rounds = Rounds()
+    found = run_stack(use, monkeypatch, [rounds])
+    assert [[row["val_accuracy"] for row in each.history] for each in found] == [[0.5, 0.5]] * 3
+    assert len({each.history[0]["val_loss"] for each in found}) > 1
+    assert rounds.sizes == [3]  # of the first epoch, once all have reported; no pruner is asked after the last
+
+
+def test_a_report_of_too_few_numbers_is_one_line(monkeypatch):
+    line = "stack.report: val_loss has 2 numbers for 3 trials; give one for each of stack.trials"
+    with pytest.raises(RunError, match=line):
+        run_stack(lambda stack, x, y: stack.report(val_loss=[1.0, 2.0]), monkeypatch)
 
 
 def test_a_loop_that_does_not_ask_for_stacks_has_none():

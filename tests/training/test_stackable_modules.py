@@ -1,5 +1,6 @@
 """Which of torch's modules stack: the table of docs/cohorts.md, line by line, as the check finds it."""
 
+import itertools
 import random
 import re
 from pathlib import Path
@@ -186,6 +187,63 @@ class Global(nn.Linear):
         return super().forward(x) * CALLS[0]
 
 
+class Late(nn.Linear):
+    """Module that computes something else after many calls."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).calls += 1
+        return super().forward(x) * (1 if self.calls < 10000 else 2)
+
+
+def make_decay():
+    step = itertools.count()
+    return lambda: 1 if next(step) < 10000 else 2
+
+
+decay = make_decay()
+
+
+class Decays(nn.Linear):
+    """Module with a count in a closure."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * decay()
+
+
+class State:
+    """Object that is no module."""
+
+    def __init__(self) -> None:
+        self.calls = {"train": 0}
+
+
+STATE = State()
+
+
+class Kept(nn.Linear):
+    """Module with a count in an object."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        STATE.calls["train"] += 1
+        return super().forward(x) * (1 if STATE.calls["train"] < 10000 else 2)
+
+
+class Starts(nn.GRU):
+    """Module that makes a tensor of its own."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(x, torch.zeros(1, len(x), 4))
+
+
+class OneHot(nn.Linear):
+    """Module with features that are float32, whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.one_hot(codes(x)[:, 0], 8).float())
+
+
 class Single(nn.Linear):
     """Module that computes in float32, whatever it is given."""
 
@@ -207,16 +265,18 @@ ALONE = {
     "parametrizations.spectral_norm": (
         VECTOR,
         lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3)),
-        "vmap has no rule",
+        r"tensors of its own \(out=\), for which torch.func.vmap has no rule",
     ),
     "Python state": (VECTOR, lambda: Counts(8, 3), "a stack|attributes"),
-    "state elsewhere": (VECTOR, lambda: Global(8, 3), "a stack gives other outputs"),
+    "a global": (VECTOR, lambda: Global(8, 3), "changes CALLS of test_stackable_modules.py as it computes"),
+    "a class attribute": (VECTOR, lambda: Late(8, 3), "changes Late.calls of test_stackable_modules.py"),
+    "a closure": (VECTOR, lambda: Decays(8, 3), "changes step of decay of test_stackable_modules.py"),
+    "an object": (VECTOR, lambda: Kept(8, 3), "changes STATE of test_stackable_modules.py"),
     "if": (VECTOR, lambda: Branches(8, 3), NUMBERS),
     ".item()": (VECTOR, lambda: Reads(8, 3), NUMBERS),
     "noise": (VECTOR, lambda: Noisy(8, 3), RANDOM),
     "Python's random": (VECTOR, lambda: Random(8, 3), RANDOM),
     "kept outputs": (VECTOR, lambda: Remembers(8, 3), "attributes|stack"),
-    "float32": (VECTOR, lambda: Single(8, 3), "cannot be computed"),
     "hooks": (VECTOR, hooked, "has hooks"),
     "nothing to train": (VECTOR, lambda: nn.Identity(), "nothing to train"),
 }
@@ -235,6 +295,13 @@ def check(shape, make, prepare=lambda x: x, *, last: bool = True) -> str | None:
 def test_modules_that_stack(name):
     for shape, *made in STACKED[name]:
         assert check(shape, *made) is None
+
+
+def test_modules_that_make_tensors_stack():
+    assert check(SEQUENCE, lambda: Starts(8, 4, batch_first=True)) is None
+    assert check(VECTOR, lambda: OneHot(8, 3)) is None
+    assert check(VECTOR, lambda: Single(8, 3)) is None
+    assert torch.get_default_dtype() == torch.float32
 
 
 @pytest.mark.parametrize("name", ALONE)

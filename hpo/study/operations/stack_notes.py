@@ -9,11 +9,13 @@ import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from hpo.study.attributes import explain_error
 from hpo.study.stored_study import StoredStudy
 from hpo.utils.text import shorten
 
@@ -23,7 +25,16 @@ log = logging.getLogger("hpo.study")
 PREFIX = "hpo:stack:"
 MOST = 64  # notes of a study: widths that are all different say no more
 SHOWN = 4  # of a model, in text
-Scalar = bool | int | float | str | None
+
+
+def _check_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return text
+
+
+Text = Annotated[str, Field(max_length=500), AfterValidator(_check_line)]
+Scalar = bool | int | FiniteFloat | Text | None
 
 
 class StackNote(BaseModel):
@@ -38,22 +49,29 @@ class StackNote(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model: str = Field(min_length=1, max_length=200)
-    parameters: dict[str, Scalar] = Field(max_length=100)
+    model: Text = Field(min_length=1, max_length=200)
+    parameters: dict[Text, Scalar] = Field(max_length=100)
     at_once: int = Field(ge=1, le=10**6)
-    why: str | None = Field(None, max_length=500)
+    why: Text | None = None
 
     @classmethod
     def of(cls, model: str, parameters: Mapping[str, Any], at_once: int, why: str | None) -> StackNote:
         """Return a note; its texts are shortened to what is kept."""
-        kept = {name: value if isinstance(value, Scalar) else str(value) for name, value in parameters.items()}
-        return cls(model=model, parameters=kept, at_once=at_once, why=None if why is None else why[:500])
+        kept = {name: _keep(value) for name, value in parameters.items()}
+        short = None if why is None else shorten(why, 500, quote=False)
+        return cls(model=model, parameters=kept, at_once=at_once, why=short)
 
     @property
     def key(self) -> str:
         """The attribute of the study that holds it: notes on other shapes do not overwrite each other."""
         content = json.dumps([self.model, sorted(self.parameters.items())])
         return PREFIX + hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _keep(value: object) -> bool | int | float | str | None:
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return shorten(str(value), 500, quote=False)
 
 
 def write_stack_note(study: StoredStudy, note: StackNote, known: int) -> bool:
@@ -82,10 +100,8 @@ def _read(study: str, key: str, value: object) -> StackNote | None:
     try:
         return StackNote.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        why = f"{shorten(place, quote=False)}: {first['msg']}" if place else first["msg"]
-        _log_once(f"study {shorten(study)}: its attribute {shorten(key, quote=False)} is damaged: {why[:200]}")
+        why = f"its attribute {shorten(key, quote=False)} is damaged: {explain_error(error)}"
+        _log_once(f"study {shorten(study)}: {shorten(why, 300, quote=False)}")
         return None
 
 

@@ -7,12 +7,13 @@ stack is no faster, the model is trained alone.
 
 from __future__ import annotations
 
-import math
 import random
-import time
+import re
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,49 +21,29 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.config.cohort_key import is_measured, stack_key, used_values, why_unstackable
-from hpo.config.trial_config import TrialConfig
+from hpo.config.parameter import Parameter, Value
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.training.data import Data
-from hpo.training.learner import Learner, ModuleLearner
-from hpo.training.member import Member
 from hpo.training.memory import is_out_of_memory
-from hpo.training.models import build_model, parameter_count
+from hpo.training.models import build_model
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
-from hpo.training.stacked.learner import StackedLearner
+from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.structure import attributes_of, structure_of
+from hpo.training.stacked.user_values import name_change, read_user_values
 from hpo.utils.text import shorten, summarize_error
 
 __all__ = ["Timing", "find_difference", "find_structure", "measure_gain", "why_alone", "why_modules_alone"]
 
 CLOSE = 1e-9  # of float64, as a share of the largest number
+CLOSE_SINGLE = 1e-4  # of float32
+TYPES = re.compile(r"dtype|scalar type|did not match|type mismatch", re.IGNORECASE)  # errors of types that differ
 SAMPLES = 16  # that are computed both ways
-MEMBERS = 8  # that are measured
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
-LARGE = 4_000_000  # numbers of a model that keeps a processor busy on its own
-STEPS, ROUNDS, SECONDS = 4, 3, 1.0  # of a measurement
-Clock = Callable[[], float]
 _verdicts: dict[Hashable, str | None] = {}  # by structure
 _by_values: dict[Hashable, str | None] = {}  # by the values that a module is built from
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Timing of a step of one member.
-
-    Attributes:
-        alone: seconds of a step of one model alone.
-        stacked: seconds of a step of a stack, divided by its members.
-    """
-
-    alone: float
-    stacked: float
-
-    @property
-    def gain(self) -> float:
-        """How many times as fast a stack is."""
-        return self.alone / self.stacked
 
 
 def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> str | None:
@@ -89,24 +70,81 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
     settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
     values = (*used_values(config).items(), *settings)
     if values not in _by_values:
-        first, second = (build_model(_with_seed(config, i), data.shape, data.classes) for i in range(2))
+        first, second = (build_model(change_seed(config, i), data.shape, data.classes) for i in range(2))
         if (found := _differing_part(first, second)) is not None:
             return found
         key = structure_of(first), compute_type(config), settings
         if key not in _verdicts:
-            x, y = _first_batch(config, data)
-            _verdicts[key] = why_modules_alone([first, second], x, data.shape) or _why_slower(config, data, x, y, clock)
+            _verdicts[key] = _check(config, first, data, clock)
         _by_values[values] = _verdicts[key]
     return _by_values[values]
+
+
+def _check(config: TrialConfig, module: nn.Module, data: Data, clock: Clock | None) -> str | None:
+    """Return why the structure of a configuration's module is trained alone."""
+    other = change_seed(config, 1)
+    changes: list[dict[str, Value | None]] = [{}, *({name: value} for name, value in _vary(config))]
+    configs = [config, *(other.model_copy(update=change) for change in changes)]
+    builds = [partial(build_model, each, data.shape, data.classes) for each in configs]
+    modules, changed = _build_all(builds, [registry.models.get(config.model).load()])
+    if changed is not None:
+        return f"its function changes {changed} as it builds a model"
+    structure = structure_of(module)
+    alike = [change for number, change in enumerate(changes, 1) if _has_structure(modules.get(number), structure)]
+    joint = other.model_copy(update={name: value for change in alike for name, value in change.items()})
+    builds = [builds[0], partial(build_model, joint, data.shape, data.classes)]
+    pair, _ = _build_all(builds, [])
+    if not _has_structure(pair.get(1), structure):
+        builds[1] = partial(build_model, other, data.shape, data.classes)
+        pair[1] = builds[1]()
+    x, y = _first_batch(config, data)
+    return why_modules_alone([*pair.values()], x, data.shape, builds) or _why_slower(config, data, x, y, clock)
+
+
+def _has_structure(module: nn.Module | None, structure: Hashable) -> bool:
+    return module is not None and structure_of(module) == structure
+
+
+@contain_user_code()
+def _build_all(
+    builds: Sequence[Callable[[], nn.Module]], functions: Sequence[Callable[..., Any]]
+) -> tuple[dict[int, nn.Module], str | None]:
+    """Return the modules by the numbers of their builds, without those that fail; and what a build has changed."""
+    first = builds[0]()
+    modules, before = {0: first}, read_user_values([first], functions)
+    for number, build in enumerate(builds[1:], 1):
+        with suppress(Exception):  # such as a width that its heads do not divide
+            modules[number] = build()
+        if (changed := name_change(before, read_user_values([first], functions))) is not None:
+            return modules, changed
+    return modules, None
+
+
+def _vary(config: TrialConfig) -> Iterator[tuple[str, Value | None]]:
+    """Yield another value of each parameter that a configuration's model is built from."""
+    table = all_parameters([str(config.model)], config._models)
+    for name, value in used_values(config).items():
+        if (changed := _change(value, table[name])) != value:
+            yield name, changed
+
+
+def _change(value: Value | None, parameter: Parameter) -> Value | None:
+    """Return another value near one, or the value itself where there is none."""
+    if parameter.choices:
+        return next((each for each in parameter.choices if each != value), value)
+    if isinstance(value, bool):
+        return not value
+    low, high = parameter.low, parameter.high
+    if isinstance(value, int):
+        return value - 1 if low is None or value > low else value if value == high else value + 1
+    if isinstance(value, float):
+        return value / 2 if value else min(0.1, 0.1 if high is None else high / 2)
+    return value
 
 
 def find_structure(config: TrialConfig, data: Data) -> Hashable:
     """Return a key that is equal for configurations whose modules one stack can hold."""
     return structure_of(build_model(config, data.shape, data.classes)), compute_type(config)
-
-
-def _with_seed(config: TrialConfig, index: int) -> TrialConfig:
-    return config.model_copy(update={"seed": (config.seed + index) % 2**32})
 
 
 def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
@@ -135,23 +173,55 @@ def _first_batch(config: TrialConfig, data: Data) -> tuple[Tensor, Tensor]:
 
 
 @contain_user_code()
-def why_modules_alone(modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...]) -> str | None:
+def why_modules_alone(
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    shape: tuple[int, ...],
+    builds: Sequence[Callable[[], object]] = (),
+) -> str | None:
     """Return in one phrase why modules cannot be stacked, computing samples x (n, *shape) both ways; None if they can.
+
+    They are computed in float64; where a module makes tensors of another type, in float32, and less exactly.
 
     Args:
         modules: two or more, of equal structure; they are copied.
         x: samples; at most 16 are used.
         shape: of one of them.
+        builds: build them; each is called again before its module is computed alone, for what it leaves elsewhere.
     """
     if (found := next(_find_obstacles(modules[0]), None)) is not None:
         return found
+    before = read_user_values(modules)
     try:
-        copies = [deepcopy(module).cpu().double() for module in modules]
-        return find_difference(copies, x[:SAMPLES].cpu().double(), shape)
+        found = _compare_modules(modules, x, shape, builds, torch.float64)
     except Exception as error:  # a model of the user's can raise anything
         if is_out_of_memory(error):
             raise
-        return _explain(error)
+        found = _explain(error)
+    changed = name_change(before, read_user_values(modules))
+    return found if changed is None else f"it changes {changed} as it computes"
+
+
+def _compare_modules(
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    shape: tuple[int, ...],
+    builds: Sequence[Callable[[], object]],
+    dtype: torch.dtype,
+) -> str | None:
+    """Return what differs, computing in a type, which the tensors that a module makes have by default too."""
+    copies = [deepcopy(module).cpu().to(dtype) for module in modules]
+    given = x[:SAMPLES].cpu().to(dtype)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return find_difference(copies, given, shape, builds)
+    except RuntimeError as error:
+        if dtype == torch.float32 or not TYPES.search(str(error)):
+            raise
+    finally:
+        torch.set_default_dtype(default)
+    return _compare_modules(modules, x, shape, builds, torch.float32)
 
 
 def _find_obstacles(module: nn.Module) -> Iterator[str]:
@@ -171,16 +241,19 @@ def _find_obstacles(module: nn.Module) -> Iterator[str]:
         yield "it has nothing to train"
 
 
-def find_difference(modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...]) -> str | None:
+def find_difference(
+    modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...], builds: Sequence[Callable[[], object]] = ()
+) -> str | None:
     """Return what differs between modules in a stack and alone: outputs, gradients, buffers, or what they leave behind.
 
     They go through a step on batches of their own and one on a batch that they share, in training and in evaluation,
     and with the same dropout masks. Both sides go along their gradients in between.
 
     Args:
-        modules: in float64, on the CPU; they are trained.
-        x: samples, (n, *shape), in float64.
+        modules: in float64, or float32, on the CPU; they are trained.
+        x: samples, (n, *shape), of their type.
         shape: of a sample.
+        builds: see `why_modules_alone`.
     """
     stack = StackedModules(modules, shape, x.device, by_layer=False)
     load_modules(stack, modules)
@@ -191,7 +264,7 @@ def find_difference(modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, .
     for samples in (own, x):
         stack.draws.kept.clear()
         with _Generators() as generators:
-            found = _compare_step(stack, modules, samples)
+            found = _compare_step(stack, modules, samples, builds)
         if generators.moved:
             return "it draws random numbers of its own, other than by torch's dropout"
         if found is not None:
@@ -218,7 +291,9 @@ class _Generators:
         return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state(legacy=False))
 
 
-def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor) -> str | None:
+def _compare_step(
+    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, builds: Sequence[Callable[[], object]]
+) -> str | None:
     """Do a step in training and one evaluation, both ways; return what differs."""
     own = samples.ndim > 1 + len(stack.shape)
     flat = samples.flatten(2 if own else 1)
@@ -227,6 +302,7 @@ def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: 
     gradients = [torch.empty_like(each) for each in stack.parameters]
     stack.backward(flat, by_outputs, gradients, add=False)
     for index, module in enumerate(modules):
+        _build_again(builds, index)
         module.train().zero_grad()
         with member_functions(Given(stack.draws.kept, index)):
             alone = module(samples[index] if own else samples)
@@ -245,18 +321,26 @@ def _compare_step(stack: StackedModules, modules: Sequence[nn.Module], samples: 
     with torch.no_grad():
         for numbers, gradient in zip(stack.parameters, gradients, strict=True):
             numbers.sub_(0.01 * gradient)
-    return _compare_state(stack, modules, samples, flat, own=own)
+    return _compare_state(stack, modules, samples, builds)
+
+
+def _build_again(builds: Sequence[Callable[[], object]], index: int) -> None:
+    if builds:
+        with torch.random.fork_rng(devices=[]):
+            builds[index]()
 
 
 def _compare_state(
-    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, flat: Tensor, *, own: bool
+    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, builds: Sequence[Callable[[], object]]
 ) -> str | None:
-    evaluated = stack.forward(flat, train=False)
+    own = samples.ndim > 1 + len(stack.shape)
+    evaluated = stack.forward(samples.flatten(2 if own else 1), train=False)
     for index, module in enumerate(modules):
         tensors = {**stack.views(index, stack.parameters), **stack.statistics(index)}
         for name, value in module.state_dict().items():
             if not _close(tensors[name].to(value.dtype), value):
                 return f"a stack leaves another {shorten(name, quote=False)}"
+        _build_again(builds, index)
         with torch.no_grad():
             alone = module.eval()(samples[index] if own else samples)
         if not _close(evaluated[index].mT, alone):
@@ -268,7 +352,8 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
     found, wanted = found.detach(), wanted.detach()
     if found.shape != wanted.shape:
         return False
-    bound = CLOSE * max(1.0, float(wanted.abs().max())) if wanted.numel() and wanted.is_floating_point() else 0
+    close = CLOSE if wanted.dtype == torch.float64 else CLOSE_SINGLE
+    bound = close * max(1.0, float(wanted.abs().max())) if wanted.numel() and wanted.is_floating_point() else 0
     return torch.allclose(found, wanted, rtol=0, atol=bound, equal_nan=True)
 
 
@@ -288,6 +373,8 @@ def _explain(error: Exception) -> str:
         return "it draws random numbers of its own, other than by torch's dropout"
     if ".item()" in text or "data-dependent" in text or "control flow" in text:
         return "it looks at the numbers of a batch while it computes (if, .item() and the like)"
+    if "the fallback path doesn't work on out=" in text:
+        return "it computes into tensors of its own (out=), for which torch.func.vmap has no rule"
     if "rule not implemented for" in text or "not yet support" in text:
         name = text.partition("aten::")[2].split()[0].rstrip(".,;") if "aten::" in text else "what it computes"
         return f"torch.func.vmap has no rule for {name.partition('.')[0]}"
@@ -307,41 +394,3 @@ def _why_slower(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Cl
             return None
         gains.append(timing.gain)
     return f"a stack is {max(gains):.1f} times as fast as one at a time here"
-
-
-@contain_user_code()
-def measure_gain(config: TrialConfig, data: Data, x: Tensor, y: Tensor, clock: Clock | None = None) -> Timing | None:
-    """Measure steps alone and in a stack, in turns, the fastest of three each; None for a model too large to ask.
-
-    Args:
-        config: of the model.
-        data: gives the shapes and the device.
-        x, y: a batch.
-        clock: see `why_alone`.
-    """
-    clock = clock or (time.process_time if data.device.type == "cpu" else time.perf_counter)
-    alone = ModuleLearner(Member(config), data.shape, data.classes, data.device)
-    if parameter_count(alone.module) > LARGE and data.device.type == "cpu":
-        return None
-    members = [Member(_with_seed(config, index), index) for index in range(MEMBERS)]
-    stacked = StackedLearner(members, data.shape, data.classes, data.device)
-    learners: tuple[Learner, Learner] = alone, stacked
-    best = [math.inf, math.inf]
-    begun = clock()
-    for turn in range(1 + ROUNDS):
-        for index, learner in enumerate(learners):
-            steps = STEPS if turn else 1  # the first warms up
-            seconds = _seconds_per_step(learner, x, y, steps, clock) / len(learner.members)
-            best[index] = min(best[index], seconds)
-        if clock() - begun > SECONDS:
-            break
-    return Timing(*best)
-
-
-def _seconds_per_step(learner: Learner, x: Tensor, y: Tensor, steps: int, clock: Clock) -> float:
-    learner.begin_epoch(steps * len(x), [[1e-6] * steps] * len(learner.members))
-    begun = clock()
-    for _ in range(steps):
-        learner.step(x, y)
-    learner.end_epoch()  # which waits for the device
-    return (clock() - begun) / steps
