@@ -15,7 +15,9 @@ hour of a part of grid_2700, from measured steps and evaluations), tpe (the stud
 launched for real, `--cohort 8` against `--cohort 1`), sgemm (the share of the machine's own rate of matrix products),
 folds and seeds (five models of one configuration, each with batches of its own, as one stack: against one of them, and
 against five one after the other; whole trainings with validation, in processor time on one thread).
-With --device cuda there is one row: 64 MLPs 512-256, beside the rate that reading and writing their weights allows.
+With --device cuda stacks are first compared with their models alone, in float64, without and with CUDA graphs; then the
+rows are dense (64 MLPs 512-256, beside the rate that reading and writing their weights allows), convolutions and own
+(models of one's own), each with graphs, without, and one model at a time.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from benchmarks import cuda_cohorts
 from benchmarks.training import Ours, Rival, load, mlp_flops, seconds, sgemm_rate
 from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import TrialConfig
@@ -48,12 +51,10 @@ from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.loop import train
 from hpo.training.member import Member
 from hpo.training.memory import keep_freed_memory
-from hpo.training.models import build_model, parameter_count
 from hpo.training.stacked.learner import StackedLearner
 from hpo.utils.documents import read_document
 
 TURN = 0.5  # seconds
-ADAM_BYTES = 40  # per parameter and step: weight, gradient and two moments of 4 bytes, read or written 10 times
 MODELS = 5  # of the rows folds and seeds
 TPE_TRIALS, TPE_EPOCHS, TPE_COHORT = 24, 4, 8
 
@@ -311,32 +312,6 @@ def compare_own_batches(
     print(f"; one by one / stack{ratio(apart, stack, None)}", flush=True)
 
 
-def cuda_row(bench: Bench) -> None:
-    """64 MLPs 512-256 with Adam at batch 128, and what the memory's bandwidth allows."""
-    rates = np.geomspace(1e-4, 1e-2, 64).tolist()
-    cohort = [TrialConfig(widths="512-256", batch_size=128, learning_rate=rate) for rate in rates]
-    found = bench.contenders(cohort, cohort[32:33])
-    print_row("512-256, batch 128, 64 models", found, None, None)
-    steps = bench.data.steps(128)
-    parameters = parameter_count(build_model(cohort[0], bench.data.shape, 10))
-    bound = copy_bandwidth(bench.device) / (ADAM_BYTES * parameters * steps)
-    reached = 1 / (found[0].median * steps)
-    print(f"model-epochs per second: {reached:.1f} of {bound:.1f} by bytes, {reached / bound:.0%}", flush=True)
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Return the bytes per second that a copy within the device's memory reads and writes: the best of ten."""
-    source = torch.empty(1 << 28, device=device)
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-        torch.cuda.synchronize(device)
-
-    copy()
-    return 2 * source.nbytes / min(seconds(copy) for _ in range(10))
-
-
 ROWS = {
     "steps": steps_row,
     "random": random_row,
@@ -354,7 +329,7 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("benchmarks.cohorts: --device cuda: there is no CUDA device here; leave the option out")
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    names = ("cuda",) if device.type == "cuda" else tuple(ROWS)
+    names = tuple(cuda_cohorts.ROWS if device.type == "cuda" else ROWS)
     chosen = arguments.rows.split(",") if arguments.rows else names
     if wrong := set(chosen) - set(names):
         raise SystemExit(f"benchmarks.cohorts: --rows {','.join(sorted(wrong))}: must be of {', '.join(names)}")
@@ -363,9 +338,15 @@ def main() -> None:
     print(f"{arguments.rounds} rounds\n")
     keep_freed_memory()
     bench = Bench(device, arguments)
+    if device.type == "cuda":
+        cuda_cohorts.print_equality(bench.data)
+        print("microseconds of a step of one model:")
+        for name in chosen:
+            cuda_cohorts.ROWS[name](bench.data, bench.pictures, bench.rounds)
+        return
     print(HEADER)
     for name in chosen:
-        {**ROWS, "cuda": cuda_row}[name](bench)
+        ROWS[name](bench)
 
 
 def parse() -> argparse.Namespace:

@@ -193,7 +193,7 @@ class CohortTrainer:
         context = self.context
         loop = registry.models.get(trials[0].config.model).loop
         with (
-            context.watchdog.watch(trials, context.study.budget.trial_timeout, loop=loop),
+            context.watchdog.watch(trials, context.study.trial_timeout, loop=loop),
             context.loggers.open(trials) as loggers,
         ):
             self._train_watched(trials, loggers)

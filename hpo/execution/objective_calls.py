@@ -47,7 +47,7 @@ class ObjectiveCalls:
         context.recorder.open[claim.id] = claim
         with (
             context.errors.record(claim),
-            context.watchdog.watch([running], self.study.budget.trial_timeout, loop=True),
+            context.watchdog.watch([running], self.study.trial_timeout, loop=True),
         ):
             context.errors.count_death(claim)
             with context.work.measure("training"), context.loggers.open([running]) as loggers:

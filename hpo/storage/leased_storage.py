@@ -19,7 +19,7 @@ from hpo.storage import leases, worker_stats
 from hpo.storage.clock import boot_seconds
 from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import Promotion, RenewalResult, WorkerInfo, WorkerRow
-from hpo.storage.statements import add_trial, count_trials, fix_parameters, value_row
+from hpo.storage.statements import add_trial, add_trials, count_trials, fixed_row, value_row
 from hpo.storage.stored_values import PAUSED, parse_value
 from hpo.storage.tables import LEASES, TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
 from hpo.storage.transient_errors import with_retries
@@ -200,10 +200,10 @@ class LeasedStorage(WriteBehindStorage):
             running = sa.update(TRIALS).where(TRIALS.c.trial_id.in_(ours), TRIALS.c.state == TrialState.RUNNING)
             # They keep the time of their start: so others see that they are no slots that nobody has touched.
             connection.execute(running.values(state=TrialState.WAITING))
-            fix_parameters(connection, [self._trial(trial_id) for trial_id in ours])
             attempts = {trial_id: held.attempt for trial_id in ours if (held := self._leases.get(trial_id))}
             leases.release(connection, self._study_of[ours[0]], attempts)
-            rows = [
+            rows = [fixed_row(self._trial(trial_id)) for trial_id in ours]
+            rows += [
                 {"trial_id": trial_id, "key": PAUSED, "value_json": json.dumps(paused[trial_id])}
                 for trial_id in ours
                 if trial_id in paused
@@ -410,8 +410,7 @@ class LeasedStorage(WriteBehindStorage):
 
 def _insert_trials(connection: sa.Connection, study_id: int, count: int, worker: WorkerInfo) -> list[LeaseGrant]:
     """Insert new trials under leases of this worker."""
-    first = count_trials(connection, study_id) if count > 0 else 0
-    ids = [add_trial(connection, study_id, first + i) for i in range(count)]
+    ids = add_trials(connection, study_id, count)
     if ids:
         leases.insert_leases(connection, study_id, dict.fromkeys(ids, 1), worker)
     return [LeaseGrant(trial_id, 1) for trial_id in ids]

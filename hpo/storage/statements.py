@@ -38,9 +38,11 @@ from hpo.storage.tables import (
 __all__ = [
     "FIXED",
     "add_trial",
+    "add_trials",
     "count_trials",
     "delete_study",
     "fix_parameters",
+    "fixed_row",
     "insert_attrs",
     "insert_slots",
     "purge_study",
@@ -59,16 +61,33 @@ def count_trials(connection: sa.Connection, study_id: int) -> int:
 
 def add_trial(connection: sa.Connection, study_id: int, number: int, template: FrozenTrial | None = None) -> int:
     """Insert a trial, by default a RUNNING one without parameters or results; return its id."""
+    trial_id = _insert_trial(connection, study_id, number, template)
+    _purge_reports(connection, [trial_id])
+    if template is not None:
+        _rows_of(trial_id, template).write(connection)
+    return trial_id
+
+
+def add_trials(connection: sa.Connection, study_id: int, count: int) -> list[int]:
+    """Insert RUNNING trials without parameters or results; return their ids."""
+    first = count_trials(connection, study_id) if count > 0 else 0
+    ids = [_insert_trial(connection, study_id, first + i) for i in range(count)]
+    if ids:
+        _purge_reports(connection, ids)
+    return ids
+
+
+def _insert_trial(connection: sa.Connection, study_id: int, number: int, template: FrozenTrial | None = None) -> int:
     state = TrialState.RUNNING if template is None else template.state
     began = utc_time() if template is None else template.datetime_start and utc_time(template.datetime_start)
     ended = template and template.datetime_complete and utc_time(template.datetime_complete)
     values = {"number": number, "state": state, "datetime_start": began, "datetime_complete": ended}
-    trial_id = insert_one(connection, TRIALS, study_id=study_id, **values)
+    return insert_one(connection, TRIALS, study_id=study_id, **values)
+
+
+def _purge_reports(connection: sa.Connection, trial_ids: Collection[int]) -> None:
     for table in (EPOCHS, STEPS):
-        purge_trials(connection, table, [trial_id])
-    if template is not None:
-        _rows_of(trial_id, template).write(connection)
-    return trial_id
+        purge_trials(connection, table, trial_ids)
 
 
 def _rows_of(trial_id: int, trial: FrozenTrial) -> WriteBuffer:
@@ -110,11 +129,13 @@ def set_state(connection: sa.Connection, trial_id: int, state: TrialState) -> bo
 
 def fix_parameters(connection: sa.Connection, trials: Collection[FrozenTrial]) -> None:
     """Fix the parameters of WAITING trials to those that they had, as Optuna's `enqueue_trial` does."""
-    rows = [
-        {"trial_id": t._trial_id, "key": FIXED, "value_json": json.dumps({**t.system_attrs.get(FIXED, {}), **t.params})}
-        for t in trials
-    ]
-    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), rows)
+    upsert(connection, TRIAL_SYSTEM_ATTRS, ("trial_id", "key"), [fixed_row(trial) for trial in trials])
+
+
+def fixed_row(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the row that fixes the parameters of a WAITING trial to those that it had."""
+    fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    return {"trial_id": trial._trial_id, "key": FIXED, "value_json": json.dumps(fixed)}
 
 
 def insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:

@@ -82,11 +82,13 @@ class WriteBehindStorage(StudyRecords):
 
     # Reading.
 
-    def _refresh(self, study_id: int) -> TrialCache:
-        """Return the cache of a study, up to date; while a trial of it runs here, at most a second old."""
+    def _refresh(self, study_id: int, *, recent: bool = False) -> TrialCache:
+        """Return the cache of a study, up to date; at most a second old while a trial of it runs here, or if that is
+        `recent` enough.
+        """
         with self._state_lock:
             cache = self._caches.get(study_id)
-            busy = cache is not None and self._is_busy(cache)
+            busy = cache is not None and (recent or self._is_busy(cache))
             if cache and busy and (self.is_unavailable or time.monotonic() - cache.read_at < STALE):
                 return cache
         if cache is None or not busy:
@@ -358,6 +360,12 @@ class WriteBehindStorage(StudyRecords):
         if states is not None:
             found = [trial for trial in found if trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
+
+    def recent_trials(self, study_id: int) -> list[FrozenTrial]:
+        """Return all trials, ordered by number, as they were at most a second ago; not to be edited."""
+        cache = self._refresh(study_id, recent=True)
+        with self._state_lock:
+            return cache.trials_by_number()
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         for trial in self.get_all_trials(study_id, deepcopy=False):

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 __all__ = ["asking_cost", "choose_at_once", "most_at_once"]
 
-# benchmarks/search.py, TPE, budgets of 60: 0.7 to 0.8 on learning curves of mixed networks, up to 1.7 on HPOLib's tables.
+# benchmarks/search.py, TPE, budgets of 60: 0.7 to 0.8 on learning curves of mixed networks, up to 1.7 on HPOLib's
+# tables.
 DELAY = 0.75
 NEARLY_SOONEST = 0.95  # share of the time, as measurements of speeds are no more exact
 MOST = 1 / 16  # of the budget that asking may cost: a budget of trials is often meant, not a time

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -300,8 +301,19 @@ class StoredStudy:
         Raises:
             StudyDeletedError: the study was deleted.
         """
+        return self._ask(lambda: self.storage.get_all_trials(self.id, deepcopy=False))
+
+    def recent_trials(self) -> list[FrozenTrial]:
+        """Return all trials, ordered by number, as they were at most a second ago.
+
+        Raises:
+            StudyDeletedError: the study was deleted.
+        """
+        return self._ask(lambda: self.storage.recent_trials(self.id))
+
+    def _ask(self, read: Callable[[], list[FrozenTrial]]) -> list[FrozenTrial]:
         try:
-            return self.storage.get_all_trials(self.id, deepcopy=False)
+            return read()
         except StudyDeletedError:
             raise self._deletion() from None
 

@@ -72,13 +72,15 @@ class ClaimedTrial:
 
 
 class Study(StoredStudy):
-    """Study in a storage. The object holds its identity and cached constants alone: the storage has the truth.
+    """Study in a storage. The object holds its identity, cached constants and the budget of its last claim: the
+    storage has the truth.
 
     Raises:
         StudyNotFoundError: the storage has no study of that name.
     """
 
     trial_type = optuna.trial.Trial  # of the handles on its claimed trials
+    _claim_budget: Budget | None = None  # as it was at the last claim
 
     @classmethod
     def create(cls, storage: StudyStorage, name: str, definition: Definition, budget: Budget) -> Study:
@@ -178,10 +180,11 @@ class Study(StoredStudy):
         Args:
             ending: see `AshaPruner.find_promotable`.
         """
-        pruner = self._pausing_pruner
-        return (
-            [] if pruner is None else pruner.find_promotable(self.trials(), self.optuna_study.direction, ending=ending)
-        )
+        if (pruner := self._pausing_pruner) is None:
+            return []
+        # What this process has just paused is known; of what others have, the next claim knows.
+        trials = self.trials() if ending else self.recent_trials()
+        return pruner.find_promotable(trials, self.optuna_study.direction, ending=ending)
 
     @property
     def pauses(self) -> bool:
@@ -224,9 +227,15 @@ class Study(StoredStudy):
         """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
         attrs = self._attrs
         budget, deadline = self._read_budget(attrs), attrs.deadline
+        self._claim_budget = budget
         if budget.timeout is not None and deadline is None:
             self.start_clock()
         return budget, deadline
+
+    @property
+    def trial_timeout(self) -> float | None:
+        """Seconds that a trial may take, as the budget said when this process last claimed one."""
+        return (self._claim_budget or self.budget).trial_timeout
 
     def _release_abandoned(self, holder: WorkerInfo) -> None:
         """Let trials whose workers are gone wait for the next launch, so that none stays RUNNING for good."""

@@ -12,7 +12,7 @@ from hpo.config import registry
 from hpo.config.cohort_key import stack_key
 from hpo.config.model_size import count_units, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
-from hpo.training.data import Data
+from hpo.training.data import Data, samples_key
 from hpo.training.learner import EVALUATION_BATCH, Learner
 from hpo.training.member import Member
 from hpo.training.models import build_model, parameter_count
@@ -184,7 +184,9 @@ def _seconds_per_step(learner: Learner, batch_size: int, data: Data, clock: Call
 
 @contain_user_code()
 def count_fitting(configs: Sequence[TrialConfig], data: Data) -> int:
-    """Return how many such models fit in memory: weights, activations, and the outputs of an evaluation."""
+    """Return how many such models fit in memory: weights, activations, the outputs of an evaluation, and the splits of
+    the data that differ.
+    """
     configs = _spread_evenly(configs)[:PROBES]
     counts = [parameter_count(build_model(config, data.shape, data.classes)) for config in configs]
     numbers = sum(counts) / len(configs)
@@ -194,7 +196,9 @@ def count_fitting(configs: Sequence[TrialConfig], data: Data) -> int:
     if configs[0].reconstructs:  # outputs as large as samples are not kept
         units, kept = units + math.prod(data.shape), 0
     samples = 2 * max(config.batch_size for config in configs) + EVALUATION_BATCH
-    each = 4 * (COPIES * numbers + BUFFERS * units * samples + kept)
+    # Where all are trained on the same split, it is there already.
+    splits = (len({samples_key(config) for config in configs}) - 1) / max(1, len(configs) - 1)
+    each = 4 * (COPIES * numbers + BUFFERS * units * samples + kept) + splits * data.nbytes
     return max(1, int(MEMORY * _free_memory(data.device) / each))
 
 

@@ -41,7 +41,7 @@ from hpo.training.process_state import contain_user_code
 from hpo.training.scaling import Scaling
 from hpo.training.weights import make_weights, read_weights
 
-__all__ = ["Data", "DataCache", "epoch_seed", "prepare_data"]
+__all__ = ["Data", "DataCache", "epoch_seed", "prepare_data", "samples_key"]
 
 log = logging.getLogger("hpo.training")
 Array = np.ndarray[Any, Any]
@@ -51,6 +51,11 @@ Room = Callable[[int], Tensor | None]  # for so many samples
 # Parameters that decide the samples, the labels or their weights.
 DATA_PARAMETERS = ("validation", "seed_of_split", "input_scaling", "numeric_scaling", "class_weight")
 ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their numbers
+
+
+def samples_key(config: TrialConfig) -> tuple[object, ...]:
+    """Return a key that is equal for configurations whose samples, labels and weights are the same, in any order."""
+    return tuple(getattr(config, name) for name in DATA_PARAMETERS)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -151,6 +156,12 @@ class Data:
         part: Any = self.dataset.validation if self.streams else self.dataset.train
         x = part[0] if is_split(part) else next(iter(part))[0]
         return str(x.dtype).endswith("uint8")
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its tensors."""
+        tensors = self.x_train, self.y_train, self.x_val, self.y_val, self.weights
+        return sum(0 if tensor is None else tensor.nbytes for tensor in tensors)
 
     @property
     def streams(self) -> bool:
@@ -483,7 +494,7 @@ class DataCache:
             DataError, RegistryError: as `hpo.datasets.load`.
             ConfigError: `validation` does not fit the data.
         """
-        key = tuple(getattr(config, name) for name in DATA_PARAMETERS)
+        key = samples_key(config)
         self._forget_unused()
         found = self._find((*key, config.seed))
         if found is None:

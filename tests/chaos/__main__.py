@@ -8,21 +8,22 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests import servers
-from tests.chaos.harness import Case, Rows, run, undisturbed
+from tests.chaos.harness import ASHA, Case, Rows, run, undisturbed
 from tests.chaos.outage import outage
 from tests.study.helpers import sqlite_url
 
 # By seed: fixed parameters, of which every trial must be the same to the last bit; and an adaptive study with pruning.
 SAME = Case("random", "none", 1, workers=6, trials=60, epochs=20, samples=4000, kills=30, stops=6, limit=900, least=30)
-# Half of the workers train cohorts, which are the same within rounding only.
-MIXED = {"cohorts": (4, 1)}
+# Half of the workers train cohorts, which are the same within rounding only. ASHA pauses trials, and goes on with some.
+MIXED: dict[str, Any] = {"cohorts": (4, 1)}
 CASES = {
     1: SAME,
     2: replace(SAME, sampler="tpe", pruner="median", seed=2),
-    3: replace(SAME, seed=3, **MIXED),
-    4: replace(SAME, sampler="tpe", pruner="asha", seed=4, **MIXED),
+    3: replace(SAME, seed=3, own_model=True, samples=1500, **MIXED),
+    4: replace(SAME, sampler="tpe", pruner=ASHA, seed=4, **MIXED),
 }
 AWAY = Case("random", "none", 1, workers=4, trials=6, epochs=300, samples=3000, kills=0, stops=0, limit=600, least=0)
 NAMES = ("sqlite-1", "sqlite-2", "sqlite-3", "postgres-1", "postgres-2", "postgres-4", "outage")

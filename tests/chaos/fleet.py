@@ -138,6 +138,7 @@ class Fleet:
         patience: seconds for which the database may be away, instead of five minutes.
         cohorts: how many trials a worker trains at the same time, worker by worker, from the first again after the
             last.
+        imports: modules that the workers import.
     """
 
     def __init__(
@@ -148,15 +149,17 @@ class Fleet:
         lease: float = 2.0,
         patience: float | None = None,
         cohorts: Sequence[int] = (1,),
+        imports: Sequence[str] = (),
     ) -> None:
         self._name, self._url, self.home, self._lease, self._patience = name, url, home, lease, patience
-        self._cohorts = cohorts
+        self._cohorts, self._imports = cohorts, imports
         self.workers: list[WorkerProcess] = []
         home.mkdir(parents=True, exist_ok=True)
 
     def start(self, count: int = 1) -> None:
         """Start workers; a checkpoint is written after each epoch."""
         options = ["--checkpoint-every", "0", "--lease", str(self._lease), "--threads", "1", "--device", "cpu"]
+        options += [each for module in self._imports for each in ("--import", module)]
         program = ["-m", "hpo"] if self._patience is None else ["-c", IMPATIENT.format(self._patience)]
         command = [sys.executable, "-P", *program, "worker", self._name, *options]
         environment = {

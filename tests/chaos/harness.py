@@ -16,13 +16,16 @@ import sqlalchemy as sa
 
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
+from tests.chaos import own_model
 from tests.chaos.fleet import LOST, Fleet, WorkerProcess
 from tests.data import small_npz
 
-__all__ = ["Case", "Rows", "TrainResult", "check", "check_study", "make_study", "results", "run", "undisturbed"]
+__all__ = ["ASHA", "Case", "Rows", "TrainResult", "check", "check_study", "make_study", "results", "run", "undisturbed"]
 
 STUDY = "chaos"
 SPREAD = 0.7  # of the trials are finished by the time of the last event
+# With the first rung at the first epoch, most trials would be over before their workers could be killed.
+ASHA = {"name": "asha", "min_resource": 4, "reduction_factor": 2}
 Rows = list[dict[str, Any]]
 
 
@@ -39,10 +42,11 @@ class Case:
         least: so many kills there must have been before the study ended.
         limit: seconds in which all must have ended.
         cohorts: how many trials a worker trains at the same time, worker by worker.
+        own_model: whether the model is one of the user's own.
     """
 
     sampler: str
-    pruner: str
+    pruner: str | dict[str, Any]
     seed: int
     workers: int
     trials: int
@@ -53,6 +57,12 @@ class Case:
     limit: float
     least: int
     cohorts: tuple[int, ...] = (1,)
+    own_model: bool = False
+
+    @property
+    def imports(self) -> list[str]:
+        """Modules that register what the study uses."""
+        return [own_model.__name__] if self.own_model else []
 
 
 @dataclass
@@ -88,13 +98,15 @@ def make_study(url: str, folder: Path, case: Case) -> Study:
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {
         "epochs": case.epochs,
-        "widths": ["16", "32", "32-16"],
         "batch_size": 32,
         "optimizer": ["adam", "momentum"],
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
         "dropout": [0.0, 0.2],
-        "batch_norm": [False, True],
     }
+    if case.own_model:
+        parameters |= {"model": own_model.NAME, "width": [8, 16]}
+    else:
+        parameters |= {"widths": ["16", "32", "32-16"], "batch_norm": [False, True]}
     table = {"dataset": str(small_npz(folder / "small.npz", case.samples)), "trials": case.trials}
     table |= {"objective": "val_loss", "sampler": case.sampler, "pruner": case.pruner, "parameters": parameters}
     name, definition, budget = parse_definition(table, STUDY, folder)
@@ -195,7 +207,7 @@ def run(case: Case, url: str, folder: Path, say: Callable[[str], None]) -> Rows:
     study = make_study(url, folder, case)
     outcome = TrainResult()
     began = time.monotonic()
-    with Fleet(STUDY, url, folder / "home", cohorts=case.cohorts) as fleet:
+    with Fleet(STUDY, url, folder / "home", cohorts=case.cohorts, imports=case.imports) as fleet:
         fleet.start(case.workers)
         mischief = Mischief(fleet, study, case.seed)
         events = ["kill"] * case.kills + ["stop"] * case.stops
@@ -240,7 +252,7 @@ def undisturbed(case: Case, folder: Path) -> Rows:
     """What becomes of the study where one worker trains it, and nothing happens."""
     url = f"sqlite:///{folder / 'studies.db'}"
     study = make_study(url, folder, case)
-    with Fleet(STUDY, url, folder / "home") as fleet:
+    with Fleet(STUDY, url, folder / "home", imports=case.imports) as fleet:
         fleet.start()
         fleet.join(case.limit)
     return results(study)

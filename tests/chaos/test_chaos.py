@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos.harness import Case, run, undisturbed
+from tests.chaos.harness import ASHA, Case, run, undisturbed
 from tests.study.helpers import sqlite_url
 
+OWN: dict[str, Any] = {"own_model": True, "samples": 1000}  # whose epochs take as long as those of others
 SHORT = Case("random", "none", 1, workers=3, trials=10, epochs=16, samples=3000, kills=6, stops=1, limit=240, least=3)
 
 
 @pytest.mark.timeout(600)
 def test_every_trial_is_what_it_would_have_been_undisturbed(tmp_path: Path) -> None:
-    assert run(SHORT, sqlite_url(tmp_path), tmp_path, print) == undisturbed(SHORT, tmp_path / "undisturbed")
+    case = replace(SHORT, **OWN)
+    assert run(case, sqlite_url(tmp_path), tmp_path, print) == undisturbed(case, tmp_path / "undisturbed")
 
 
 @pytest.mark.timeout(600)
@@ -24,8 +27,8 @@ def test_an_adaptive_study_with_pruning_is_whole(tmp_path: Path, postgres_url: s
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_cohorts_lose_nothing(sampler: str, tmp_path: Path) -> None:
-    pruner = "median" if sampler == "tpe" else "none"
-    case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1))
+@pytest.mark.parametrize(("sampler", "pruner"), [("random", "none"), ("tpe", ASHA)], ids=["random", "asha"])
+def test_cohorts_of_an_own_model_lose_nothing(sampler: str, pruner: str | dict[str, Any], tmp_path: Path) -> None:
+    """Paused trials go on from their checkpoints, as do those of killed workers."""
+    case = replace(SHORT, sampler=sampler, pruner=pruner, seed=3, trials=16, cohorts=(4, 1), **OWN)
     run(case, sqlite_url(tmp_path), tmp_path, print)

@@ -12,12 +12,15 @@ from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
+from hpo.execution import heartbeat
+from hpo.storage import optimize_leases, write_behind
+from hpo.storage.leased_storage import ATTEMPT
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from tests.data import small_npz
 from tests.stack import Stack
 from tests.statements import FLAT, REPORTS, Statements
-from tests.study.helpers import sqlite_url
+from tests.study.helpers import new_storage, sqlite_url
 from tests.workers import make_worker
 
 MOST = 25
@@ -25,6 +28,16 @@ MOST_OF_A_COHORT = 10
 # What a cohort shares does not vary.
 SHARING = {**FLAT, "batch_size": 64}
 STARTUP, MEASURED, FILLED = 10, 30, 70
+NEVER = 3600.0  # seconds
+
+
+@pytest.fixture(autouse=True)
+def _stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is done counts: on a slow machine more is written because a second, or a heartbeat's pause, is over."""
+    monkeypatch.setattr(write_behind, "STALE", NEVER)
+    monkeypatch.setattr(heartbeat, "LONGEST_PAUSE", NEVER)
+    monkeypatch.setattr(optimize_leases, "LEASE", NEVER)
+    monkeypatch.setattr(optimize_leases, "RENEWAL", NEVER)
 
 
 def objective(trial: optuna.trial.Trial) -> float:
@@ -110,14 +123,29 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     name, definition, budget = parse_definition(table, "small", tmp_path)
     study = Study.create(storage, name, definition, budget)
     statements = Statements(storage.engine)
-    early = statements.per(MEASURED, lambda: make_worker(study, cohort=1).run())
+    early = statements.per(MEASURED, lambda: make_worker(study, cohort=1, lease=4 * NEVER).run())
     fill(any_url, name, FILLED)
     study.extend(Budget(trials=MEASURED + FILLED + MEASURED))
-    late = statements.per(MEASURED, lambda: make_worker(study, cohort=1).run())
+    late = statements.per(MEASURED, lambda: make_worker(study, cohort=1, lease=4 * NEVER).run())
     trials = study.trials()
     assert [trial.number for trial in trials] == list(range(MEASURED + FILLED + MEASURED))
     assert all((len(trial.params), len(trial.intermediate_values)) == (7, REPORTS) for trial in trials)
     check(early, late)
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_a_pruner_costs_no_statements(pruner: str, tmp_path: Path) -> None:
+    """Each time that a trial is trained: one that ASHA has paused, and promoted, is trained twice."""
+    table = {"dataset": str(small_npz(tmp_path / "small.npz")), "trials": MEASURED, "sampler": "tpe", "pruner": pruner}
+    name, definition, budget = parse_definition({**table, "parameters": FLAT}, "small", tmp_path)
+    study = Study.create(new_storage(tmp_path), name, definition, budget)
+    statements = Statements(study.storage.engine)
+    make_worker(study, cohort=1, lease=4 * NEVER).run()
+    trials = study.trials()
+    attempts = sum(trial.user_attrs[ATTEMPT] for trial in trials)
+    assert TrialState.PRUNED in {trial.state for trial in trials}
+    assert (attempts > MEASURED) == (pruner == "asha")
+    assert statements.count / attempts <= MOST
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -127,7 +155,7 @@ def test_a_cohort_costs_few_statements_a_trial(storage: StudyStorage, tmp_path: 
         table = {"dataset": str(small_npz(tmp_path / "small.npz")), "trials": 32, "sampler": sampler}
         name, definition, budget = parse_definition({**table, "parameters": SHARING}, f"cohorts-of-{cohort}", tmp_path)
         study = Study.create(storage, name, definition, budget)
-        worker = make_worker(study, cohort=cohort)
+        worker = make_worker(study, cohort=cohort, lease=4 * NEVER)
         statements = Statements(storage.engine)
         with mock.patch("hpo.execution.cohort_trainer.train", Stack()):
             per_trial.append(statements.per(32, worker.run))

@@ -526,14 +526,25 @@ def test_likeness():
     assert len({like(**{"width": 30, "optimizer": "momentum", **each}) for each in ({}, *others)}) == 5
 
 
-def test_memory_bounds_a_cohort(monkeypatch):
+MODEL_BYTES = 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)
+
+
+@pytest.mark.parametrize(
+    ("other", "splits"),
+    [
+        (lambda i: {"learning_rate": 1e-3 * (i + 1)}, 0),
+        (lambda i: {"seed": i}, 1),
+        (lambda i: {"seed": i, "split_seed": 0}, 0),  # in another order
+    ],
+)
+def test_memory_bounds_a_cohort(other, splits, monkeypatch):
     monkeypatch.setattr(cohort_size, "LEAST", cohort_size.TIME_LIMIT)
     monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda *_: 0.001)
-    monkeypatch.setattr(
-        cohort_size, "_free_memory", lambda _: 4 * 5 * 4 * (6 * 307 + 6 * 24 * (2 * 32 + 256) + 2 * 20 * 3)
-    )
-    configs = [config(learning_rate=1e-3 * (i + 1)) for i in range(64)]
-    assert cohort_size.measure_cohort_size(configs, data(configs[0]), 64) == 5
+    configs = [config(**other(i)) for i in range(64)]
+    on = data(configs[0])
+    split = sum(tensor.nbytes for tensor in (on.x_train, on.y_train, on.x_val, on.y_val))
+    monkeypatch.setattr(cohort_size, "_free_memory", lambda _: 4 * 5 * (MODEL_BYTES + splits * split))
+    assert cohort_size.measure_cohort_size(configs, on, 64) == 5
 
 
 def test_one_where_nothing_can_be_stacked():

@@ -189,6 +189,19 @@ def test_steps_of_convolutions(monkeypatch):
     assert_replays_as_it_computes(configs, monkeypatch, x=x, shape=(1, 8, 8))
 
 
+def test_both_layouts_of_pictures_give_the_same(in_float64):
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        members = [Member(convolutional(seed=seed), seed) for seed in (1, 2)]
+        learner = StackedLearner(members, (2, 8, 8), 3, CPU)
+        learner.set_layout(layout)
+        learner.begin_epoch(0, [[0.01] * 3] * 2)
+        for _ in range(3):
+            learner.step(torch.linspace(-1, 1, 6 * 2 * 64).view(6, 2, 8, 8), torch.arange(6) % 3)
+        found.append([each for member in members for each in learner.weights(member).values()])
+    assert all(torch.allclose(one, two, rtol=0, atol=1e-12) for one, two in zip(*found, strict=True))
+
+
 def test_two_recordings_are_equal(monkeypatch):
     """A graph of a later step is the same graph: nothing that the host counts is in it."""
     for optimizer in STACKED:

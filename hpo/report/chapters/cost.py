@@ -52,8 +52,8 @@ def _cohort_note(results: Results) -> list[Block]:
         return []
     return [
         Text(
-            "The time of a trial is that of its training. Models of ours that were trained together share it; trials of "
-            "a training loop of your own all count it.",
+            "The time of a trial is that of its training. Models of ours that were trained together share it; trials "
+            "of a training loop of your own all count it.",
             quiet=True,
         )
     ]

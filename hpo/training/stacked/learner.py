@@ -20,6 +20,7 @@ from hpo.training.precision import compute_type
 from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
 from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
 from hpo.training.stacked.mlp import Network
+from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.stack import Model, Stack
 from hpo.training.stacked.structure import structure_of
@@ -143,6 +144,12 @@ class StackedLearner:
                 [seed_of[number] for number in own],
                 BatchChoice(choice, self._device),
             )
+
+    def set_layout(self, layout: torch.memory_format) -> None:
+        """Set the layout in which stacks of modules read pictures; see `StackedModules`."""
+        for stack in self._stacks:
+            if isinstance(stack.dense, StackedModules):
+                stack.dense.layout = layout
 
     def _place_of(self, member: Member) -> tuple[Stack, int]:
         return self._places[member.number]

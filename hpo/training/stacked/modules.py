@@ -46,6 +46,7 @@ class StackedModules:
     Attributes:
         shape: of a sample.
         features: how many numbers a sample has.
+        layout: of pictures (n, channels, H, W) that all members share, in memory.
         parameters: what training changes, (members, 1, numbers) each: that of all layers in one, or of each layer; to
             be loaded.
         below: layers between each of `parameters` and the output, for each member.
@@ -68,6 +69,7 @@ class StackedModules:
     ) -> None:
         first, count = modules[0], len(modules)
         self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
+        self.layout = torch.contiguous_format
         self.normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules())
         layers = weight_layers(first)
         groups = layers if by_layer else [[each for layer in layers for each in layer]]
@@ -118,6 +120,8 @@ class StackedModules:
         """
         own = x.ndim == 3
         samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape)
+        if samples.ndim == 4 and self.layout != torch.contiguous_format:
+            samples = samples.contiguous(memory_format=self.layout)
         if self._template.training != train:
             self._template.train(train)
         with torch.set_grad_enabled(train), self._autocast():

@@ -268,7 +268,8 @@ class Adam:
         if not self._lists:  # the gradients' memory never changes either
             state = self._parameters, gradients, self.slots["mean"], self.slots["square"]
             self._lists = [[[tensors[i][part] for i, part in parts] for tensors in state] for *_, parts in self._runs]
-        rates = rate.flatten().unbind()
+        each = rate.flatten()
+        rates = (each.float() if each.is_cuda else each).unbind()  # CUDA's kernel takes no rate of float64
         for (start, factor, numbers, parts), lists in zip(self._runs, self._lists, strict=True):
             counts = [self._count] * len(parts)
             own = rates[start] if factor == 1 else rates[start] * factor

@@ -93,7 +93,7 @@ class Stack:
         self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
         recorder = find_recorder(device) if graph and self.augment is None else None
-        self._graph = recorder and StepGraph(self._compute, self.dense.noise, recorder, self.dense.memory)
+        self._graph = StepGraph(self._compute, self.dense.noise, recorder, self.dense.memory) if recorder else None
         for index, model in enumerate(models):
             self.load(index, model.weights, model.slots, model.steps)
 

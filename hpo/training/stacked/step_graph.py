@@ -49,7 +49,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, run: Callable[[], Tensor]) -> Tensor:
         """Compute on a stream beside the current one, which waits for it on the device; see `Recorder`."""
@@ -121,8 +121,8 @@ class StepGraph:
         """Record a graph and do the first step by it; where that fails, do it, and all others, without."""
         self._recording, self._seen = None, 0
         bits = [self._noise.draw(words).clone() for words in self._words]
-        own = batch._replace(**{name: each.clone() for name, each in _tensors_of(batch).items()})
-        own_rate = rate.clone()
+        w = None if batch.w is None else batch.w.clone()
+        own, own_rate = StackBatch(batch.x.clone(), batch.y.clone(), batch.target.clone(), w), rate.clone()
 
         def run() -> Tensor:
             with self._noise.give(bits):
