@@ -24,7 +24,7 @@ from hpo.storage.stored_values import PAUSED
 from hpo.study.asking_cost import most_at_once
 from hpo.study.definition import ComponentSpec, Definition
 from hpo.study.halving import AshaPruner
-from hpo.study.paused import show_pruned
+from hpo.study.halving_study import HalvingStudy
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import SAMPLERS, build_sampler, count_startup_trials, generation_size, trial_seed
 from hpo.study.slots import fixed_trials
@@ -124,7 +124,9 @@ class _Replay:
         self.problem, self.plan, self.most, self.log = problem, plan, most, Log()
         pruner = build_pruner(plan.pruner, plan.pruner_options, problem.epochs)
         storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=storage, direction="maximize", pruner=pruner)
+        name = optuna.create_study(storage=storage, direction="maximize").study_name
+        halves = isinstance(pruner, AshaPruner) and pruner.promotes
+        self.study = (HalvingStudy if halves else optuna.Study)(name, storage, pruner=pruner)
         spec = ComponentSpec(name=plan.sampler, options=dict(plan.sampler_options))
         self.definition: Definition = problem.definition.model_copy(update={"sampler": spec, "seed": seed})
         fixed = SAMPLERS[plan.sampler].fixed
@@ -166,12 +168,7 @@ class _Replay:
         """Create a trial, and choose its parameters as `hpo.study.Study.suggest_config` does."""
         definition, space, number = self.definition, self.problem.space, len(self.trials)
         make = partial(build_sampler, definition.sampler.name, definition.sampler.options, definition.seed, number)
-        seen = (
-            [show_pruned(each, maximize=True) for each in self.study.get_trials(deepcopy=False)]
-            if self.paused
-            else None
-        )
-        self.study._thread_local.cached_all_trials = seen
+        self.study._thread_local.cached_all_trials = None
         self.study.sampler = make()
         handle = optuna.trial.Trial(self.study, self.study._storage.create_new_trial(self.study._study_id))
         if self.slots:

@@ -199,7 +199,7 @@ def mlp_flops(widths: tuple[int, ...], batch: int = BATCH) -> int:
 WORKER = """
 from hpo import datasets
 from hpo.config.trial_config import TrialConfig
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
 from hpo.training.loop import train
 data = DataCache(datasets.make_reference("mnist"), select_device("cpu"))

@@ -55,7 +55,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     summary["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
     notes = read_stack_notes(study)
     if style == "json":
-        print_json({**summary, "stacks": [note.model_dump(mode="json") for note in notes]})
+        print_json({**summary, "models": [note.model_dump(mode="json") for note in notes]})
         return
     from hpo.space import ExtendedSpace
     from hpo.study.input.preview import format_learned_preview, format_preview

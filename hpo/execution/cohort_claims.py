@@ -140,7 +140,7 @@ class CohortClaimer:
             lambda offer: _select(first, candidates, offer, size),
             budget,
             abandoned=claim.taken_over,
-            promoted=self.study.find_promotable(),
+            promoted=claim.promotable,
         )
         return self._to_claims(grants)
 
@@ -173,7 +173,7 @@ class CohortClaimer:
         """Return the keys of trials that may be claimed, by id: waiting trials, or those of workers that are gone."""
         state = TrialState.RUNNING if claim.taken_over else TrialState.WAITING
         trials = [t for t in self.study.trials() if t.state == state and t._trial_id != claim.id]
-        promoted = {trial_id for trial_id, _ in self.study.find_promotable()}
+        promoted = {trial_id for trial_id, _ in claim.promotable}
         trials = [t for t in trials if paused_epoch(t) is None or t._trial_id in promoted]
         trials = [t for t in trials if not is_suspect(t.user_attrs)]
         keys = {t._trial_id: self._get_key(t) for t in trials}

@@ -21,7 +21,7 @@ from hpo.storage.leased_storage import ClaimOffer
 from hpo.study.asking_cost import asking_cost, choose_at_once, most_at_once
 from hpo.study.samplers import count_startup_trials, generation_size
 from hpo.training.cohort_size import PROBES, count_fitting, measure_cohort_size, measure_speeds
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.utils.text import first_line
 
 __all__ = ["CohortSizes"]

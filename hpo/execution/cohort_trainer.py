@@ -23,7 +23,7 @@ from hpo.study import ClaimedTrial
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
 from hpo.training.cohort_size import likeness
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.environment import describe_environment
 from hpo.training.loop import train
 from hpo.training.member import TrainResult

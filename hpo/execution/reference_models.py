@@ -21,7 +21,8 @@ from hpo.report.data.reference_models import (
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.operations.evaluation_study import REFERENCE, record_test_set_read
-from hpo.training.data import Batch, Data, DataCache
+from hpo.training.data import Batch, Data
+from hpo.training.data_cache import DataCache
 from hpo.training.predictions import SplitName, SplitPredictions
 from hpo.training.reference_models import FittedReference, describe_unfit, fit_reference_models
 from hpo.utils.text import summarize_error

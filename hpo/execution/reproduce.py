@@ -20,7 +20,7 @@ from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
 from hpo.study.attributes import read_table, read_whole
 from hpo.training.callbacks import Callback
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device, set_threads
 from hpo.training.environment import describe_environment
 from hpo.training.member import Member, Metrics

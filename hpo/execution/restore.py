@@ -14,7 +14,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
 from hpo.study import Study
 from hpo.study.files.study_files import KEPT, weights_path
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
 from hpo.training.models import restore_model
 from hpo.utils.home import home

@@ -10,7 +10,8 @@ from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.files.artifacts import save_artifact
 from hpo.study.operations.evaluation_study import record_test_set_read
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
+from hpo.training.data_cache import DataCache
 from hpo.training.member import TrainResult
 from hpo.training.predictions import SplitPredictions, measure_importance, pack_predictions, predict_split
 

@@ -43,7 +43,7 @@ from hpo.storage.leases import WorkerInfo
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
 from hpo.study.files.study_files import StudyFiles
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device, set_threads
 from hpo.utils.home import cores
 from hpo.utils.pause import pause

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.storage.cache import copy_trial
 from hpo.storage.stored_values import PAUSED, is_whole
 
-__all__ = ["PAUSED_STATE", "find_best", "paused_epoch", "show_pruned", "state_name"]
+__all__ = ["PAUSED_STATE", "find_best", "paused_epoch", "state_name"]
 
 PAUSED_STATE = "PAUSED"  # as people read it; Optuna knows no such state
 
@@ -28,12 +27,3 @@ def state_name(trial: FrozenTrial) -> str:
 def find_best(trial: FrozenTrial, *, maximize: bool) -> float | None:
     """Return the best value that a trial has reported, which is its value if it ends; None if it has none."""
     return (max if maximize else min)(trial.intermediate_values.values(), default=None)
-
-
-def show_pruned(trial: FrozenTrial, *, maximize: bool) -> FrozenTrial:
-    """Return a paused trial as PRUNED with its value, as samplers are to see it; any other as it is."""
-    if paused_epoch(trial) is None:
-        return trial
-    shown, best = copy_trial(trial), find_best(trial, maximize=maximize)
-    shown.state, shown.values = TrialState.PRUNED, None if best is None else [best]
-    return shown

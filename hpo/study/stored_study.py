@@ -29,6 +29,8 @@ from hpo.storage.identity import KEY
 from hpo.storage.study_storage import StudyStorage
 from hpo.study.attributes import BUDGET, DATA_FACTS, DEADLINE, DEFINITION, SLOTS, STOPPED, StudyAttributes
 from hpo.study.definition import Budget, ComponentSpec, Definition, Objective, default_metrics, longest_epochs
+from hpo.study.halving import AshaPruner
+from hpo.study.halving_study import HalvingStudy
 from hpo.study.pruners import build_pruner
 from hpo.study.samplers import UNKNOWN
 from hpo.study.slots import fixed_trials
@@ -231,7 +233,8 @@ class StoredStudy:
         pruner = self.definition.pruner
         function = self.definition.function is not None
         built = build_pruner(pruner.name, pruner.options, longest_epochs(self.space), function=function)
-        return optuna.load_study(study_name=self.name, storage=self.storage, pruner=built)
+        halves = isinstance(built, AshaPruner) and built.promotes
+        return (HalvingStudy if halves else optuna.Study)(self.name, self.storage, pruner=built)
 
     @property
     def data_facts(self) -> DataFacts | None:

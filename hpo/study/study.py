@@ -30,7 +30,8 @@ from hpo.storage.study_storage import LeaseGrant, StudyStorage
 from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, STOPPED
 from hpo.study.definition import Budget, Definition
 from hpo.study.halving import AshaPruner
-from hpo.study.paused import find_best, paused_epoch, show_pruned
+from hpo.study.halving_study import HalvingStudy
+from hpo.study.paused import find_best, paused_epoch
 from hpo.study.samplers import build_sampler, trial_seed
 from hpo.study.slots import baseline_params, fixed_trials
 from hpo.study.stored_study import StoredStudy, study_names
@@ -50,12 +51,14 @@ class ClaimedTrial:
         sampler: the trial's own sampler, which suggests its parameters.
         attempt: the number of this attempt, from 1.
         taken_over: whether the worker of the last attempt died or was cut off.
+        promotable: the paused trials that could go on when it was claimed, for whoever claims more beside it.
     """
 
     trial: optuna.trial.Trial
     sampler: optuna.samplers.BaseSampler
     attempt: int
     taken_over: bool = False
+    promotable: Sequence[Promotion] = ()
 
     @property
     def number(self) -> int:
@@ -159,13 +162,14 @@ class Study(StoredStudy):
                 self._release_abandoned(holder)
                 return None
             most = None if self.definition.fixed else budget.trials
-            grant = self.storage.claim(self.id, holder, most, promoted=self.find_promotable(ending=ending))
+            promotable = self.find_promotable(ending=ending)
+            grant = self.storage.claim(self.id, holder, most, promoted=promotable)
         except StudyDeletedError:
             raise self._deletion() from None
         if grant is None:
             return None
         try:
-            return self.open_trial(grant)
+            return self.open_trial(grant, () if ending else promotable)
         except BaseException:  # whatever a sampler raises, we must not hold its trial any longer
             self.storage.release(grant.trial_id)
             raise
@@ -192,8 +196,8 @@ class Study(StoredStudy):
         """The pruner, if it pauses trials."""
         if self.definition.pruner.name != "asha":
             return None
-        pruner = self.optuna_study.pruner
-        return pruner if isinstance(pruner, AshaPruner) and pruner.promotes else None
+        study = self.optuna_study
+        return study.pruner if isinstance(study, HalvingStudy) else None
 
     def judge(self, claim: ClaimedTrial, *, resumable: bool) -> Literal["pruned", "paused"] | None:
         """Ask the pruner about a trial that has reported; return how the trial ends here, or None if it goes on.
@@ -238,22 +242,19 @@ class Study(StoredStudy):
         while grant := self.storage.claim(self.id, holder, abandoned=True):
             self.storage.release(grant.trial_id)
 
-    def open_trial(self, grant: LeaseGrant) -> ClaimedTrial:
-        """Return the handle on a trial that the storage has claimed."""
+    def open_trial(self, grant: LeaseGrant, promotable: Sequence[Promotion] = ()) -> ClaimedTrial:
+        """Return the handle on a trial that the storage has claimed; see `ClaimedTrial.promotable`."""
         spec = self.definition.sampler
         number = self.storage.get_trial_number_from_id(grant.trial_id)
         sampler = build_sampler(spec.name, spec.options, self.definition.seed, number)
         self._use_sampler(sampler)
         trial = self.trial_type(self.optuna_study, grant.trial_id)
-        return ClaimedTrial(trial, sampler, grant.attempt, grant.taken_over)
+        return ClaimedTrial(trial, sampler, grant.attempt, grant.taken_over, promotable)
 
     def _use_sampler(self, sampler: optuna.samplers.BaseSampler) -> None:
         """Make a trial's own sampler the study's, which is the one that Optuna's trial asks."""
         # As Optuna's own `ask` does: a sampler sees the trials as they were when this cache was last cleared.
-        seen = None
-        if self._pausing_pruner is not None:  # what a paused trial has shown, a sampler learns from
-            seen = [show_pruned(trial, maximize=self.maximize) for trial in self.trials()]
-        self.optuna_study._thread_local.cached_all_trials = seen
+        self.optuna_study._thread_local.cached_all_trials = None
         self.optuna_study.sampler = sampler
 
     def suggest_config(self, claim: ClaimedTrial) -> TrialConfig:

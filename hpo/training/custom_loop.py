@@ -162,7 +162,9 @@ class Trial:
         """
         run = self._run
         if "epochs" not in self.config.effective():
-            raise RunError(f"objective '{self.config.model}': trial.epochs needs the parameter; add uses=['epochs', …]")
+            raise RunError(
+                f"objective '{self.config.model}': trial.epochs needs the parameter 'epochs'; add uses=['epochs', …]"
+            )
         if isinstance(model := parts.get("model"), nn.Module):
             self.keep(model)
         run.load_parts(parts)
@@ -206,7 +208,7 @@ class Trial:
         if not registry.models.get(name).stack:
             raise RunError(f"objective '{name}': trial.stack needs @hpo.training_loop('{name}', …, stack=True)")
         if "epochs" not in self.config.effective():
-            raise RunError(f"objective '{name}': trial.stack needs the parameter; add uses=['epochs', …]")
+            raise RunError(f"objective '{name}': trial.stack needs the parameter 'epochs'; add uses=['epochs', …]")
         runs = self._run.peers
         trials = [self if run is self._run else Trial(run) for run in runs]
         modules = []

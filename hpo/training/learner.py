@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.config import registry
+from hpo.errors import ConfigError
 from hpo.training.losses import loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
@@ -28,6 +29,7 @@ __all__ = [
 Rates = Sequence[Sequence[float]]  # of each member, at each step
 # Samples per forward pass of an evaluation: the activations of a CNN's first block stay below 30 MB.
 EVALUATION_BATCH = 256
+NO_STATISTICS = "Expected more than 1 value per channel"  # torch's error of batch normalisation
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,15 @@ class ModuleLearner:
 
     def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = x if self._augment is None else self._augment(x, self._config)
-        outputs = self._precision.forward(self.module, inputs)
+        try:
+            outputs = self._precision.forward(self.module, inputs)
+        except ValueError as error:
+            if len(x) == 1 and NO_STATISTICS in str(error):
+                raise ConfigError(
+                    f"model '{self._config.model}': its batch normalisation has no statistics in a batch of one "
+                    "sample; use another batch_size"
+                ) from error
+            raise
         loss = self._loss(outputs, loss_target(self._config, x, y), w)
         for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
             parameter.grad = None

@@ -51,8 +51,8 @@ def train(
     Args:
         configs: the configurations, at least one.
         data: prepared for these configurations; or that of each of them, such as the folds of one; or a function that
-            returns the data of a configuration, such as `hpo.training.data.DataCache.get`. Trials that get the same
-            object see the same batches.
+            returns the data of a configuration, such as `hpo.training.data_cache.DataCache.get`. Trials that get the
+            same object see the same batches.
         settings: metrics, callbacks and the stop condition of all of them; by default `TrainSettings()`.
         checkpoints: one for each configuration, None for no checkpoints of that one. A trial that ends as interrupted
             has left one. A trial that begins from one ends with the same bits as if it had never been interrupted, on

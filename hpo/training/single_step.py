@@ -12,7 +12,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import UserExitError
 from hpo.training.callbacks import Callback
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
+from hpo.training.data_cache import DataCache
 from hpo.training.loop import train
 from hpo.training.member import Member, Metrics, TrainResult
 from hpo.training.settings import TrainSettings

@@ -17,7 +17,8 @@ from hpo.config.values import OFF
 from hpo.datasets import DatasetReference
 from hpo.errors import DivergedError, RequestError
 from hpo.training.callbacks import CsvLog, Progress
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device, set_threads
 from hpo.training.loggers.tensorboard import TensorBoard
 from hpo.training.loop import train

@@ -18,7 +18,8 @@ from hpo.config.choices import Task
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, map_style
 from hpo.errors import DataError
-from hpo.training.data import Data, DataCache
+from hpo.training.data import Data
+from hpo.training.data_cache import DataCache
 from tests.study.helpers import make_study
 from tests.workers import make_worker
 

@@ -83,6 +83,8 @@ def test_promoted_trials_go_on_to_the_same_bits(tmp_path: Path, whole: list[dict
         for epoch, value in trial.intermediate_values.items():
             assert value == expected[epoch] if cohort == 1 else value == pytest.approx(expected[epoch], abs=0.2)
     assert went_on or cohort > 1  # which has winners among its own
+    trained = {trial_id: rows[-1]["seconds"] for trial_id, rows in study.storage.read_epochs(study.id).items()}
+    assert [row.seconds for row in read_results(study).trials] == [trained[t._trial_id] for t in study.trials()]
 
 
 def test_a_stop_a_launch_and_a_death_in_between_change_nothing(tmp_path: Path, whole: list[dict[int, float]]) -> None:

@@ -19,7 +19,7 @@ import hpo
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import KEPT, StudyFiles, list_local_weights, weights_path
 from hpo.study.input.study_file import parse_definition
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.learner import ModuleLearner
 from hpo.training.member import Member
 from hpo.utils.home import home

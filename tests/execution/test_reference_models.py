@@ -20,7 +20,7 @@ from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.evaluation_study import list_test_set_reads
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
 from tests.study.helpers import new_storage
 from tests.workers import make_worker

@@ -19,7 +19,7 @@ from hpo.storage.stored_values import PAUSED
 from hpo.study import Budget, ClaimedTrial, Study, StudyStorage
 from hpo.study.halving import AshaPruner
 from hpo.study.input.study_file import parse_definition
-from hpo.study.paused import paused_epoch, show_pruned
+from hpo.study.paused import paused_epoch
 from hpo.study.pruners import build_pruner
 from tests.study.helpers import SPACE, holder, new_storage
 
@@ -156,19 +156,42 @@ def test_budget_grows_and_stop_leaves_paused_trials(tmp_path: Path) -> None:
     assert study.claim(holder(), ending=True) is None
 
 
-def test_samplers_see_paused_trials_as_pruned(tmp_path: Path) -> None:
-    study = make(
-        new_storage(tmp_path), tmp_path, trials=9, sampler="tpe", pruner={"name": "asha", "reduction_factor": 3}
-    )
+def claim_next(study: Study) -> ClaimedTrial:
+    """Claim the next trial, whose parameters are then suggested."""
     claim = study.claim(holder())
     assert claim is not None
     study.suggest_config(claim)
-    train(study, claim, [0.5] * EPOCHS)
-    after = study.claim(holder())
-    assert after is not None
-    seen = study.optuna_study._get_trials(deepcopy=False, states=(PRUNED,), use_cache=True)
-    assert [(t.number, t.value, t.last_step) for t in seen] == [(0, 0.5, 1)]
-    assert study.trials()[0].state == WAITING
+    return claim
+
+
+@pytest.mark.parametrize("liar", [True, False])
+def test_tpe_learns_from_trials_that_are_paused_or_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, liar: bool
+) -> None:
+    splits: list[tuple[list[int], list[int]]] = []
+    split = optuna.samplers._tpe.sampler._split_trials
+
+    def record(*arguments: Any) -> Any:
+        below, above = split(*arguments)
+        splits.append(([t.number for t in below], [t.number for t in above]))
+        return below, above
+
+    sampler = {"name": "tpe", "n_startup_trials": 3, "constant_liar": liar}
+    pruner = {"name": "asha", "reduction_factor": 3}
+    study = make(new_storage(tmp_path), tmp_path, trials=9, sampler=sampler, pruner=pruner)
+    for loss in (0.5, 0.2, 0.6):
+        train(study, claim_next(study), [loss] * EPOCHS)
+    promoted = claim_next(study)
+    assert promoted.number == 1
+    monkeypatch.setattr(optuna.samplers._tpe.sampler, "_split_trials", record)
+    study.storage.create_new_trial(study.id)  # another tool's, in training, which has come nowhere
+    assert claim_next(study).number == 4
+    above = [0, 2, 3] if liar else [0, 2]
+    assert splits
+    assert all(each == ([1], above) for each in splits)
+    assert [t.state for t in study.optuna_study.trials] == [WAITING, RUNNING, WAITING, RUNNING, RUNNING]
+    shown = study.optuna_study._get_trials(states=(PRUNED,))
+    assert [(t.number, t.value, t.last_step) for t in shown] == [(0, 0.5, 1), (1, 0.2, 1), (2, 0.6, 1)]
 
 
 def test_a_damaged_pause_is_no_riddle(tmp_path: Path) -> None:
@@ -260,10 +283,3 @@ def test_hyperband_compares_a_whole_round_in_each_bracket() -> None:
     first = [trial.number for trial in round_1 if hyperband._get_bracket_id(Trials(round_1), trial) == 0]
     assert 5 < len(first) < 30
     assert ended == first[: -(len(first) // 3)]  # the other brackets' first rungs are at 3 and 9 epochs
-
-
-def test_a_paused_trial_shows_its_value() -> None:
-    trial = frozen(0, [0.2, 0.6, 0.4], WAITING, **{PAUSED: 3})
-    shown = show_pruned(trial, maximize=True)
-    assert (shown.state, shown.value, trial.state) == (PRUNED, 0.6, WAITING)
-    assert show_pruned(frozen(1, [0.2], WAITING), maximize=True).state == WAITING

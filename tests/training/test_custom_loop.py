@@ -292,9 +292,11 @@ def test_what_a_loop_does_wrong_is_one_line(loop: Callable[[hpo.Trial], None], l
 
 
 def test_epochs_needs_the_parameter() -> None:
-    own(lambda trial: list(trial.epochs()), uses=[])
-    with pytest.raises(RunError, match=r"trial.epochs needs the parameter; add uses=\['epochs', …\]"):
-        train([TrialConfig(model="loop")], data(TrialConfig(validation=20)))
+    for name, loop in (("epochs", lambda trial: list(trial.epochs())), ("stack", lambda trial: trial.stack(None))):
+        own(loop, uses=[], stack=name == "stack")
+        line = rf"objective 'loop': trial.{name} needs the parameter 'epochs'; add uses=\['epochs', …\]"
+        with pytest.raises(RunError, match=line):
+            train([TrialConfig(model="loop")], data(TrialConfig(validation=20)))
 
 
 def test_what_a_study_file_says_wrong_is_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, Feature, split_rows
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
-from hpo.training.data import DataCache, epoch_seed, prepare_data
+from hpo.training.data import epoch_seed, prepare_data
+from hpo.training.data_cache import DataCache
 from hpo.training.loop import train
 from hpo.training.settings import TrainSettings
 

@@ -8,6 +8,7 @@ from torch import nn
 from hpo.config.choices import ACTIVATIONS, OPTIMIZERS
 from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.trial_config import TrialConfig
+from hpo.errors import ConfigError
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.losses import loss_function
 from hpo.training.member import Member
@@ -216,3 +217,13 @@ def test_weights_that_layers_share_belong_to_the_first():
     layers = weight_layers(nn.Sequential(first, nn.ReLU(), second))
     found = [parameter for layer in layers for parameter in layer]
     assert [id(each) for each in found] == [id(each) for each in (first.weight, first.bias, second.bias)]
+
+
+def test_a_batch_of_one_sample_under_batch_normalisation_is_one_line():
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    learner = ModuleLearner(Member(TrialConfig(optimizer="sgd")), (6,), 3, CPU, module)
+    learner.begin_epoch(3, [[0.1, 0.1]])
+    x, y = torch.from_numpy(X[0]), torch.from_numpy(Y[0])
+    learner.step(x[:2], y[:2])
+    with pytest.raises(ConfigError, match=r"^model 'mlp': its batch normalisation has no statistics in a batch of one"):
+        learner.step(x[:1], y[:1])

@@ -15,7 +15,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.errors import ConfigError, OutOfMemoryError, RunError
 from hpo.training.callbacks import COLUMNS, Callback
-from hpo.training.data import Data, DataCache, prepare_data
+from hpo.training.data import Data, prepare_data
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
 from hpo.training.loop import train
 from hpo.training.member import TrainResult
@@ -308,7 +309,7 @@ def test_real_mnist_in_less_than_900_mb():
 import torch
 from hpo import datasets
 from hpo.config.trial_config import TrialConfig
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import set_threads
 from hpo.training.loop import train
 set_threads(1)

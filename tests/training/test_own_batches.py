@@ -11,7 +11,8 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.training import joint_batches as joint
 from hpo.training.checkpoint import CheckpointSpec
-from hpo.training.data import Data, DataCache, prepare_data
+from hpo.training.data import Data, prepare_data
+from hpo.training.data_cache import DataCache
 from hpo.training.loop import train
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import learner as stacked_learner

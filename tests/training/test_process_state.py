@@ -28,7 +28,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import make_reference
 from hpo.errors import UserExitError
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.loop import train
 from hpo.training.process_state import FILTERS, SETTINGS, contain_user_code, keep_process_state
 from tests.data import small_npz

@@ -16,7 +16,7 @@ from benchmarks.rivals.tools.optuna_dataloader import run, suggest
 from hpo import TrialConfig
 from hpo.datasets import make_reference
 from hpo.training.callbacks import Callback
-from hpo.training.data import DataCache
+from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
 from hpo.training.loop import train
 from hpo.training.member import Member

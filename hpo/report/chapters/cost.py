@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import islice
 
@@ -53,7 +52,8 @@ def _cohort_note(results: Results) -> list[Block]:
         return []
     return [
         Text(
-            "The time of a trial is that from its start to its end, so trials that were trained together all count it.",
+            "The time of a trial is that of its training. Models of ours that were trained together share it; trials "
+            "of a training loop of your own all count it.",
             quiet=True,
         )
     ]
@@ -70,7 +70,7 @@ def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
         left = _epochs_left(row)
         if left:
             trials, epochs = trials + 1, epochs + left
-            seconds += left * _seconds_per_epoch(row)
+            seconds += left * (row.seconds or 0.0) / len(row.epochs)
     return (trials, epochs, seconds) if trials else None
 
 
@@ -78,13 +78,6 @@ def _epochs_left(row: TrialRow) -> int:
     if row.state != "PRUNED" or row.failure is not None or row.config is None or not row.epochs:
         return 0
     return max(row.config.epochs - len(row.epochs), 0)
-
-
-def _seconds_per_epoch(row: TrialRow) -> float:
-    """Return it by the trial's own clock, which leaves waiting out; else by its start and finish."""
-    trained = row.epochs[-1].get("seconds", math.nan)
-    seconds = trained if math.isfinite(trained) else row.seconds or 0.0
-    return seconds / len(row.epochs)
 
 
 def _savings_text(results: Results) -> list[Block]:

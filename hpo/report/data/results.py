@@ -52,7 +52,8 @@ class TrialRow:
         worker: who trained it.
         started: naive local time of the worker.
         finished: naive local time of the worker.
-        seconds: from start to finish.
+        seconds: of its training until the last epoch that was recorded, those of earlier attempts too, and without the
+            time for which it was paused; where no epoch has them, from start to finish.
         best_epoch: the epoch its values are from.
         parameter_count: weights of its model.
         failure: kind of failure (`diverged`, `infeasible`, `out_of_memory`, `error`), or None; `failed` where the trial
@@ -308,7 +309,6 @@ def _read_space(study: Study, trials: Sequence[FrozenTrial]) -> Space:
 def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
     attrs = trial.user_attrs
     params = _read_params(trial)
-    seconds = trial.duration.total_seconds() if trial.duration else None
     return TrialRow(
         number=trial.number,
         state=state_name(trial),
@@ -319,7 +319,7 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         worker=read_text(attrs, "worker"),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
-        seconds=seconds,
+        seconds=_read_seconds(trial, epochs),
         best_epoch=read_whole(attrs, "best_epoch"),
         parameter_count=read_whole(attrs, "parameter_count"),
         failure=read_text(attrs, "failure") or (UNEXPLAINED if trial.state == TrialState.FAIL else None),
@@ -330,6 +330,13 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         recorded=trial.params,
         value_from=read_origin(attrs),
     )
+
+
+def _read_seconds(trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> float | None:
+    trained = epochs[-1].get("seconds", math.nan) if epochs else math.nan
+    if math.isfinite(trained):
+        return trained
+    return trial.duration.total_seconds() if trial.duration else None
 
 
 def _read_params(trial: FrozenTrial) -> dict[str, Value]:
