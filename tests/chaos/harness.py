@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -124,7 +125,8 @@ class Mischief:
 
     A suspended worker is woken once its trial has been taken over, while the next one trains it. It is not killed
     before it has gone on with another. The first to be killed, and every other one after it, has written a checkpoint
-    of its trial: however slow the machine is, a trial has to go on from one.
+    of its trial: however slow the machine is, a trial has to go on from one. And none is killed before all its trials
+    have got farther than at their last kill, for a trial that kills one worker after the other would be given up.
     """
 
     def __init__(self, fleet: Fleet, study: Study, seed: int) -> None:
@@ -133,6 +135,7 @@ class Mischief:
         self._asleep: dict[int, tuple[int, int, float]] = {}  # by pid: trial, attempt, the latest time to wake it
         self._spared: set[int] = set()
         self._kills = 0
+        self._killed: dict[int, int] = {}  # by the number of a trial: when its checkpoint had been written
         self.taken: list[WorkerProcess] = []
 
     def done(self) -> int:
@@ -165,15 +168,17 @@ class Mischief:
         held = {row.pid: row for row in rows}
         self._spared = {w.pid for w in self._fleet.live if w.pid in self._spared and not w.went_on}
         living = [w for w in self._fleet.live if w.pid in held and w.pid not in self._spared]
-        if event == "kill" and self._kills % 2 == 0:
-            saved = self._checkpoints()
-            savers = {row.pid for row in rows if row.number in saved}
-            living = [w for w in living if w.pid in savers]
+        written = self._read_checkpoints()
+        if event == "kill":
+            savers = {row.pid for row in rows if row.number in written or self._kills % 2}
+            stuck = {row.pid for row in rows if self._killed.get(row.number) == written.get(row.number, 0)}
+            living = [w for w in living if w.pid in savers - stuck]
         if not living:
             return False
         worker = self._random.choice(living)
         if event == "kill":
             self._kills += 1
+            self._killed |= {row.number: written.get(row.number, 0) for row in rows if row.pid == worker.pid}
             worker.kill()
             self._fleet.start()
         else:
@@ -183,9 +188,14 @@ class Mischief:
             self._asleep[worker.pid] = (row.trial_id, row.attempt, time.monotonic() + 60)
         return True
 
-    def _checkpoints(self) -> set[int]:
-        """Trials that have one."""
-        return {int(path.stem) for path in (self._fleet.home / "checkpoints").rglob("*.pt") if path.stem.isdecimal()}
+    def _read_checkpoints(self) -> dict[int, int]:
+        """Return when the checkpoints of trials were written, in nanoseconds, by the trials' numbers."""
+        written = {}
+        for path in (self._fleet.home / "checkpoints").rglob("*.pt"):
+            with contextlib.suppress(FileNotFoundError):  # its trial has ended
+                if path.stem.isdecimal():
+                    written[int(path.stem)] = path.stat().st_mtime_ns
+        return written
 
 
 HELD = """SELECT w.pid, l.trial_id, l.attempt, t.number FROM hpo_leases l JOIN hpo_workers w ON w.worker = l.worker
