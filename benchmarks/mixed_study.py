@@ -55,7 +55,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study took, and what came of it.
+    """Outcome of a study: what it took, and what came of it.
 
     Attributes:
         seconds: of the whole command.

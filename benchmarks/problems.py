@@ -49,7 +49,7 @@ HPOLIB = ("naval_propulsion", "parkinsons_telemonitoring", "protein_structure", 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a configuration would do.
+    """Forecast of what a configuration would do.
 
     Attributes:
         scores: after each epoch; larger is better.

@@ -35,7 +35,7 @@ __all__ = ["Log", "Plan", "replay"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared: how a study asks and prunes.
+    """Plan of a study: how it asks and prunes.
 
     Attributes:
         sampler, pruner: names, with their options.
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass
 class Log:
-    """What happened in a replay, with a row per round of a worker.
+    """Record of a replay, with a row per round of a worker.
 
     Attributes:
         seconds: virtual time at the end of the round.

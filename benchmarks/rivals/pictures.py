@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """What torchvision's MNIST with ToTensor and Normalize does for a sample, step for step."""
+    """Do for a sample what torchvision's MNIST with ToTensor and Normalize does, step for step."""
 
     def __init__(self, images: Array, labels: Array, mean: float, deviation: float) -> None:
         self.images, self.labels = torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))

@@ -26,7 +26,7 @@ POLL = 0.5
 
 @dataclass
 class Trained:
-    """What a tool has trained.
+    """Trainings of a tool.
 
     Attributes:
         points: seconds since the process began, and validation accuracy.
