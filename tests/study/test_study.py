@@ -21,6 +21,7 @@ from hpo.errors import (
 from hpo.study import Budget, Study, StudyStorage
 from hpo.study import study as study_module
 from hpo.study.input.study_file import parse_definition, parse_duration, parse_override, read_study
+from hpo.study.peer_pruner import PeerPercentilePruner
 from hpo.study.samplers import SAMPLERS
 from tests.study.helpers import SPACE, holder, make_study, sqlite_url
 
@@ -181,7 +182,8 @@ def test_a_study_is_found_by_url_and_name_alone(tmp_path: Path) -> None:
     found = Study(StudyStorage(sqlite_url(tmp_path)), "small")
     assert found.definition == made.definition
     assert found.budget == Budget(trials=12, timeout=60)
-    assert isinstance(found.optuna_study.pruner, optuna.pruners.MedianPruner)
+    assert isinstance(found.optuna_study.pruner, PeerPercentilePruner)
+    assert found.optuna_study.pruner._percentile == 50
 
 
 def test_a_study_of_unknown_things_names_their_module(tmp_path: Path) -> None:
