@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Session:
-    """What a tool is asked for.
+    """Request to a tool.
 
     Attributes:
         task: the name of its study file.

@@ -115,7 +115,12 @@ class Stack:
             rates: learning rates of this step; by default each configuration's `learning_rate`.
         """
         losses = torch.empty(len(self.trials), device=y.device)
-        own = rates or [trial.config.learning_rate for trial in self.trials]
+        own = [trial.config.learning_rate for trial in self.trials] if rates is None else rates
+        if len(own) != len(self.trials):
+            name = self.trials[0].config.model
+            raise RunError(
+                f"objective '{name}': stack.step has {len(own)} rates for {len(self.trials)} trials; give one for each"
+            )
         if self._shape is None:
             self._begin_shape(x[0] if self._has_own_batches(x, y) else x)
         assert self._shape is not None

@@ -64,7 +64,7 @@ def test_a_worker_without_a_database_checkpoints_and_ends_in_one_line(
         finally:
             server.start()
         assert code == (128 + signal.SIGTERM if asked else 1)
-        assert took < 60  # by default a database has five minutes, and a busy machine is slow
+        assert took < 10
         if not asked:
             assert "does not answer" in ended(worker)
             assert "gave up after" in ended(worker)

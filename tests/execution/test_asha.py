@@ -63,7 +63,7 @@ def check_end(study: Study) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, float]]:
-    """What each trial reports where nobody pauses it."""
+    """Return what each trial reports where nobody pauses it."""
     study = make(tmp_path_factory.mktemp("whole"), pruner="none")
     make_worker(study, cohort=1).run()
     return reports(study)

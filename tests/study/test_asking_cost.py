@@ -1,4 +1,4 @@
-"""What asking an adaptive sampler for several trials at once costs, and when it pays."""
+"""Cost of asking an adaptive sampler for several trials at once, and when it pays."""
 
 from __future__ import annotations
 

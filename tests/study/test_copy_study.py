@@ -262,9 +262,9 @@ def test_thousands_of_trials_take_seconds(pair: tuple[StudyStorage, StudyStorage
     source, target = pair
     study = _made(source, tmp_path, trials=3000, sampler="random")
     _grow(study, epochs=5)
-    began = time.process_time()  # a busy machine costs other time than this
+    began = time.monotonic()
     copied = copy_study(study, target, "small")
-    assert time.process_time() - began < 30
+    assert time.monotonic() - began < 30
     with_reports = Study(StudyStorage(source.url.render_as_string(hide_password=False)), "small").trials()
     assert {trial.state for trial in with_reports} == {TrialState.COMPLETE}
     assert [_told(t) for t in copied.trials()[::500]] == [_told(t) for t in with_reports[::500]]

@@ -259,6 +259,17 @@ def test_a_report_of_too_few_numbers_is_one_line(monkeypatch):
         run_stack(lambda stack, x, y: stack.report(val_loss=[1.0, 2.0]), monkeypatch)
 
 
+def test_rates_may_be_a_tensor_of_one_for_each_trial(monkeypatch):
+    def use(stack, x, y):
+        stack.report(val_loss=stack.step(x, y, F.cross_entropy, torch.tensor([0.0, 0.0, 0.1])), val_accuracy=0.5)
+
+    changes = [each.history[1]["val_loss"] - each.history[0]["val_loss"] for each in run_stack(use, monkeypatch)]
+    assert changes[:2] == pytest.approx([0, 0], abs=1e-6)  # nothing was learned
+    assert changes[2] < -1e-3
+    with pytest.raises(RunError, match=r"stack\.step has 2 rates for 3 trials; give one for each"):
+        run_stack(lambda stack, x, y: stack.step(x, y, F.cross_entropy, [0.1, 0.1]), monkeypatch)
+
+
 def test_a_loop_that_does_not_ask_for_stacks_has_none():
     with pytest.raises(RunError, match=r"trial\.stack needs @hpo\.training_loop\('own_other', …, stack=True\)"):
         train([TrialConfig(model="own_other", epochs=1)], data(own()))

@@ -18,7 +18,7 @@ __all__ = ["BatchChoice", "Feed", "PaddedSamples", "StackBatch"]
 
 @dataclass(frozen=True)
 class Feed:
-    """What a member sees in an epoch.
+    """Batches of a member in an epoch.
 
     Attributes:
         stream: number of its batches among those of all members; members that share their batches have the same.
@@ -50,7 +50,7 @@ class StackBatch(NamedTuple):
 
     @property
     def counts(self) -> int | Tensor:
-        """How many samples count: a number, or (members, 1, 1)."""
+        """Number of samples that count: one for all, or (members, 1, 1)."""
         return self.x.shape[-2] if self.valid is None else self.valid.sum(1).view(-1, 1, 1)
 
 

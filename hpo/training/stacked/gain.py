@@ -39,7 +39,7 @@ class Timing:
 
     @property
     def gain(self) -> float:
-        """How many times as fast a stack is."""
+        """Speed of a stack, against one at a time."""
         return self.alone / self.stacked
 
 
