@@ -25,7 +25,16 @@ import numpy as np
 from hpo.config.choices import Task
 from hpo.datasets.sample_metrics import measure
 
-__all__ = ["KINDS", "Kind", "SampleScores", "ValidationSplit", "choose_samples", "measure", "score_kind"]
+__all__ = [
+    "KINDS",
+    "SAMPLES_LIMIT",
+    "Kind",
+    "SampleScores",
+    "ValidationSplit",
+    "choose_samples",
+    "measure",
+    "score_kind",
+]
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["correct", "loss", "prediction", "squared_error", "absolute_error", "rank"]
