@@ -103,7 +103,7 @@ def unpack_scores(content: object, fit: int, splits: Mapping[str, ValidationSpli
     if kind == "prediction":
         numbers[0] ^= split.labels.astype(numbers.dtype)
     np.bitwise_xor.accumulate(numbers, 0, out=numbers)
-    found = numbers.view(np.float32) if number == "f4" else numbers.astype(np.float32)
+    found = numbers.view({"f4": np.float32, "?": np.int8}.get(number, numbers.dtype))
     if not np.isfinite(found).all() or (kind == "rank" and found.max(initial=0) >= shape[1]):
         raise DataError("their numbers are out of range")
     return SampleScores(fit, split.digest, epochs, best, found, kind, metric)
@@ -139,7 +139,12 @@ def unpack_split(content: object, digest: object) -> ValidationSplit:
     labels = np.frombuffer(body[-size:], f"<{kind}").reshape(shape)
     labels = labels.astype(np.int64 if kind == "i4" else kind)
     found = ValidationSplit.of(labels, index, count)
-    if found.digest != digest or (labels.ndim == 1) != (kind == "i4") or (kind == "i4" and labels.min() < 0):
+    if (
+        count < samples
+        or found.digest != digest
+        or (labels.ndim == 1) != (kind == "i4")
+        or (kind == "i4" and labels.min() < 0)
+    ):
         raise DataError("its samples are not those of its digest")
     return found
 

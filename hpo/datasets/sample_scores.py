@@ -115,9 +115,11 @@ class SampleScores:
     Attributes:
         fit: its number in the trial, from 0.
         split: digest of the validation samples.
-        epochs: those that are kept, (E,), ascending: all of a short trial, else every second, fourth, … and the best.
+        epochs: those that are kept, (E,), ascending: all of a short trial; else every second, fourth, …, the best, and
+            the last.
         best: the position of the best epoch in `epochs`.
-        scores: (E, N) of one number a sample; (E, N, columns) of one for each class, label or target. float32.
+        scores: (E, N) of one number a sample; (E, N, columns) of one for each class, label or target. Real numbers are
+            float32, others of a type that is as small as they allow: `correct` int8, predictions and ranks unsigned.
         kind: what the numbers are; see the module.
         metric: the metric that is a function of them.
     """

@@ -163,7 +163,7 @@ class TrainResult:
         returned: metrics that a loop of the user's own returned.
         steps: of each whole epoch, where steps are recorded: see `Member.record`.
         module: the model, where a loop of the user's own trained it; its present weights are those of the last epoch.
-        sample_log: of the scores of its validation samples; None where they are not kept.
+        sample_logs: of the scores of its validation samples, one for each fit; empty where they are not kept.
     """
 
     config: TrialConfig
@@ -179,7 +179,7 @@ class TrainResult:
     returned: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[Tensor] = ()
     module: nn.Module | None = None
-    sample_log: SampleLog | None = None
+    sample_logs: Sequence[SampleLog] = ()
 
     @property
     def summary(self) -> Mapping[str, float]:
@@ -204,5 +204,5 @@ class TrainResult:
             member.returned,
             member.steps,
             module,
-            member.sample_log,
+            () if member.sample_log is None else (member.sample_log,),
         )

@@ -20,8 +20,8 @@ Array = np.ndarray[Any, Any]
 class SampleLog:
     """Log of sample scores: of every epoch while there is room, then of every second, every fourth, and so on.
 
-    The best epoch is always among them. What is kept follows from the epochs alone, however often training is
-    interrupted.
+    The best epoch and the last are always among them. What is kept follows from the epochs alone, however often
+    training is interrupted.
 
     Attributes:
         split: the samples.
@@ -45,7 +45,8 @@ class SampleLog:
         self.best = epoch if best else self.best
         while sum(map(self._is_due, self.rows)) > room:
             self.pace *= 2
-        self.rows = {each: row for each, row in self.rows.items() if self._is_due(each) or each == self.best}
+        kept = {self.best, epoch}
+        self.rows = {each: row for each, row in self.rows.items() if self._is_due(each) or each in kept}
 
     def _is_due(self, epoch: int) -> bool:
         return (epoch - 1) % self.pace == 0
@@ -64,11 +65,18 @@ class SampleLog:
         self.best, self.pace = state["best"], state["pace"]
         return True
 
-    def result(self) -> SampleScores | None:
-        """Return the scores, as those of the first fit of a trial; None where no epoch is the best."""
-        if self.best is None:
+    def result(self, fit: int = 0, best: int | None = None) -> SampleScores | None:
+        """Return the scores; None where no epoch is the best.
+
+        Args:
+            fit: the number of the fit.
+            best: the trial's best epoch, where it has several fits; if that is not kept, the fit's own counts.
+        """
+        best = best if best in self.rows else self.best
+        if best is None:
             return None
         epochs = sorted(self.rows)
         scores = np.stack([self.rows[epoch] for epoch in epochs]).astype(np.float32)
-        best = epochs.index(self.best)
-        return SampleScores(0, self.split.digest, np.array(epochs), best, scores, self.kind, self.metric)
+        return SampleScores(
+            fit, self.split.digest, np.array(epochs), epochs.index(best), scores, self.kind, self.metric
+        )

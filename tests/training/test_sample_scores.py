@@ -52,8 +52,7 @@ def fit(metric: str, configs: list[TrialConfig], data: Data | list[Data], **more
 
 def check(result: TrainResult, metric: str, rel: float = 2e-5) -> None:
     """Check that the metric of every epoch follows from the scores, and which epoch is the best."""
-    log = result.sample_log
-    assert log is not None
+    (log,) = result.sample_logs
     scores = log.result()
     assert scores is not None
     assert scores.epochs.tolist() == [row["epoch"] for row in result.history]
@@ -103,10 +102,9 @@ def test_members_with_samples_of_their_own_have_scores_of_their_own() -> None:
     results = fit("val_accuracy", configs, data)
     for result, each in zip(results, data, strict=True):
         check(result, "val_accuracy")
-        assert result.sample_log is not None
-        np.testing.assert_array_equal(result.sample_log.split.index, each.val_index)
-        np.testing.assert_array_equal(result.sample_log.split.labels, each.y_val)
-    digests = {result.sample_log.split.digest for result in results if result.sample_log}
+        np.testing.assert_array_equal(result.sample_logs[0].split.index, each.val_index)
+        np.testing.assert_array_equal(result.sample_logs[0].split.labels, each.y_val)
+    digests = {result.sample_logs[0].split.digest for result in results}
     assert len(digests) == 2
 
 
@@ -114,8 +112,7 @@ def test_of_a_large_split_the_same_samples_are_kept_for_all(monkeypatch: pytest.
     monkeypatch.setattr(sample_scores, "count_samples", lambda kind, columns, count: 50)
     configs = [config("classification"), config("classification", width=12)]
     data = make_data("classification", configs[0])
-    logs = [result.sample_log for result in fit("val_accuracy", configs, data)]
-    splits = [log.split for log in logs if log is not None]
+    splits = [result.sample_logs[0].split for result in fit("val_accuracy", configs, data)]
     assert [(len(split.labels), split.count) for split in splits] == [(50, 120)] * 2
     assert splits[0].digest == splits[1].digest
     assert data.val_index is not None
@@ -124,9 +121,9 @@ def test_of_a_large_split_the_same_samples_are_kept_for_all(monkeypatch: pytest.
 
 def test_metrics_without_sample_scores_keep_none() -> None:
     one = config("classification")
-    assert fit("val_calibration_error", [one], make_data("classification", one))[0].sample_log is None
+    assert fit("val_calibration_error", [one], make_data("classification", one))[0].sample_logs == ()
     nothing = config("classification", validation=0)
-    assert fit("val_accuracy", [nothing], make_data("classification", nothing))[0].sample_log is None
+    assert fit("val_accuracy", [nothing], make_data("classification", nothing))[0].sample_logs == ()
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_log_loss", "val_roc_auc"])
@@ -144,14 +141,14 @@ def test_an_interrupted_trial_has_the_same_sample_scores(metric: str, tmp_path: 
     assert {result.status for result in interrupted} == {"interrupted"}
     resumed = train(configs, data, settings, [CheckpointSpec(each.path, resume=True) for each in specs])
     for before, after in zip(whole, resumed, strict=True):
-        one, other = (result.sample_log and result.sample_log.result() for result in (before, after))
+        one, other = (result.sample_logs[0].result() for result in (before, after))
         assert one is not None
         assert other is not None
         assert (one.split, one.best, one.epochs.tolist()) == (other.split, other.best, other.epochs.tolist())
         np.testing.assert_array_equal(one.scores, other.scores)
 
 
-def test_a_log_keeps_every_second_epoch_and_so_on_and_always_the_best() -> None:
+def test_a_log_keeps_every_second_epoch_and_so_on_and_always_the_best_and_the_last() -> None:
     split = ValidationSplit.of(np.zeros(40_000, np.int64), None, 40_000)
     log = SampleLog(split, "val_loss", "loss")  # 120 kB an epoch: two have room
     rows = [np.full(40_000, epoch, np.float32) for epoch in range(1, 12)]
@@ -159,6 +156,6 @@ def test_a_log_keeps_every_second_epoch_and_so_on_and_always_the_best() -> None:
         log.add(epoch, row, best=epoch in (1, 4, 6))
     found = log.result()
     assert found is not None
-    assert found.epochs.tolist() == [1, 6, 9]
+    assert found.epochs.tolist() == [1, 6, 9, 11]
     assert found.best == 1
-    assert found.scores[:, 0].tolist() == [1, 6, 9]
+    assert found.scores[:, 0].tolist() == [1, 6, 9, 11]
