@@ -27,6 +27,7 @@ ROOM = 2**18  # bytes that the numbers of a fit have, before they are compressed
 MOST_EPOCHS = 64
 FEWEST_SAMPLES = 200  # of a larger split, for whose columns there would be no more room
 BITS = {"?": 1, "u1": 8, "u2": 16, "f4": 24}  # of a number
+MOST_COLUMNS = 2**16
 LIMIT = 2**24  # bytes that a row may unpack to
 NEWLINE = b"\n"  # after the header
 ROUNDING = 2**9  # of the whole numbers that hold a float32, whose last 10 of 23 binary digits are dropped
@@ -92,8 +93,10 @@ def unpack_scores(content: object, fit: int, splits: Mapping[str, ValidationSpli
         raise DataError("the validation split that they are of cannot be read")
     kind = score_kind(metric, split.task) if isinstance(metric, str) else None
     epochs, columns = _read_wholes(header.get("epochs")), header.get("columns")
-    if kind is None or not isinstance(metric, str) or not isinstance(columns, int):
+    if kind is None or not isinstance(metric, str):
         raise DataError("their metric has none")
+    if not isinstance(columns, int) or not 0 <= columns < MOST_COLUMNS:
+        raise DataError("they have not as many numbers a sample as their metric needs")
     if not len(epochs) or (np.diff(epochs) <= 0).any() or not isinstance(best, int) or not 0 <= best < len(epochs):
         raise DataError("their epochs are not in order")
     shape = (len(epochs), len(split.labels), *([columns] if columns > 0 else []))
@@ -139,12 +142,8 @@ def unpack_split(content: object, digest: object) -> ValidationSplit:
     labels = np.frombuffer(body[-size:], f"<{kind}").reshape(shape)
     labels = labels.astype(np.int64 if kind == "i4" else kind)
     found = ValidationSplit.of(labels, index, count)
-    if (
-        count < samples
-        or found.digest != digest
-        or (labels.ndim == 1) != (kind == "i4")
-        or (kind == "i4" and labels.min() < 0)
-    ):
+    classes = kind == "i4"
+    if count < samples or found.digest != digest or (labels.ndim == 1) != classes or (classes and labels.min() < 0):
         raise DataError("its samples are not those of its digest")
     return found
 
