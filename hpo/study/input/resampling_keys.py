@@ -7,19 +7,21 @@ from typing import Any, get_args
 
 from hpo.config import registry
 from hpo.config.resampling import DivisionRule, Resampling, Resplit
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, DatasetSource
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Definition
 from hpo.utils.documents import parse_toml
 from hpo.utils.text import shorten
 
-__all__ = ["KEYS", "check_resampling", "parse_resampling", "parse_resplit", "spell_resampling"]
+__all__ = ["KEYS", "check_resampling", "default_resplit", "parse_resampling", "parse_resplit", "spell_resampling"]
 
 KEYS = ("folds", "repeats", "holdout", "seeds", "intensify", "resplit")
 DEFAULT_FOLDS = 5
-# Whether each trial gets a split of its own where a study does not say. Fresh splits choose better where the
-# validation set is small (Nagler et al., 2024); below how many samples they become the default is for a measurement.
-DEFAULT_RESPLIT: Resplit = "never"
+# What `resplit` is where a study does not say, without folds and with fewer validation samples than that. Fresh splits
+# are said to choose better there (Nagler et al., 2024); "never" stays until `benchmarks/trust.py` has measured it.
+RESPLIT_OF_FEW: Resplit = "never"
+FEW_SAMPLES = 2_000
 FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
 
 
@@ -42,17 +44,33 @@ def parse_resampling(table: Mapping[str, Any]) -> Resampling | None:
     return None if resampling == Resampling() else resampling
 
 
-def parse_resplit(table: Mapping[str, Any]) -> Resplit:
+def parse_resplit(table: Mapping[str, Any], default: Resplit) -> Resplit:
     """Parse whether each trial gets a split of its own.
 
     Raises:
         DefinitionError: the value is neither `never` nor `per_trial`.
     """
-    value = table.get("resplit", DEFAULT_RESPLIT)
+    value = table.get("resplit", default)
     if value not in get_args(Resplit):
         raise DefinitionError(describe_unknown("resplit", shorten(value, quote=False), get_args(Resplit)))
     chosen: Resplit = value
     return chosen
+
+
+def default_resplit(resampling: Resampling | None, dataset: DatasetReference, given: Mapping[str, Any]) -> Resplit:
+    """Return what `resplit` is where a study does not say.
+
+    Args:
+        resampling: as it is parsed.
+        dataset: of the study.
+        given: the domains of its parameters.
+    """
+    source = dataset.source or DatasetSource()
+    drawn = source.time is None and not isinstance(source.validation, str) and "split_seed" not in given
+    share = given.get("validation", TrialConfig().validation)
+    if resampling is not None or not drawn or dataset.samples is None or not isinstance(share, int | float):
+        return "never"
+    return RESPLIT_OF_FEW if (share if share >= 1 else share * dataset.samples) < FEW_SAMPLES else "never"
 
 
 def check_resampling(
@@ -109,7 +127,7 @@ def spell_resampling(definition: Definition) -> dict[str, Any]:
         by = keys.pop("by", None)
         if by is not None:
             keys["folds"] = {"count": keys["folds"], "by": by}
-    if definition.resplit != DEFAULT_RESPLIT:
+    if "per_trial" in (definition.resplit, RESPLIT_OF_FEW):
         keys["resplit"] = definition.resplit
     return keys
 
