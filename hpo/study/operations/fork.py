@@ -47,6 +47,8 @@ from hpo.storage.tables import (
     EPOCHS,
     INTERMEDIATE_VALUES,
     PARAMS,
+    SAMPLES,
+    SPLITS,
     STEPS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
@@ -68,7 +70,7 @@ __all__ = ["Fork", "fork_study"]
 
 CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
-COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS)
+COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
 # genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
@@ -138,6 +140,9 @@ class Fork:
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
             for table in COPIED:
                 _copy_rows(connection, table, new_ids, study_id)
+        splits = sa.select(sa.literal(study_id), SPLITS.c.digest, SPLITS.c.content)
+        splits = splits.where(SPLITS.c.study_id == self.study.id)
+        connection.execute(sa.insert(SPLITS).from_select(["study_id", "digest", "content"], splits))
 
     def _copy_states(self, connection: sa.Connection, new_ids: Mapping[int, int]) -> None:
         """Give trials the state and the times that they have in the original study."""
