@@ -28,6 +28,7 @@ from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribut
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
@@ -62,7 +63,7 @@ __all__ = ["FileCopy", "copy_study"]
 
 log = logging.getLogger("hpo.study")
 WEIGHTS = ".safetensors"
-REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
+REPORTS = (INTERMEDIATE_VALUES, EPOCHS, FITS, STEPS)
 BATCH = 2000  # rows read and inserted at a time
 
 # Keys and values of study attributes that hold ids of trials: notes, artifacts and skipped trials of optuna-dashboard
