@@ -23,6 +23,7 @@ from hpo.execution.trial_fits import FitTrainer
 from hpo.execution.trial_links import make_link
 from hpo.execution.worker_context import WorkerContext
 from hpo.study import ClaimedTrial
+from hpo.study.racing import Race
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
 from hpo.training.cohort_size import likeness
@@ -63,6 +64,7 @@ class CohortTrainer:
         several = resampling is not None and resampling.count > 1
         self._fits = FitTrainer(context.study, data, self._fit_spec) if several else None
         self._sizes.fits = 1 if self._fits is None else self._fits.first
+        self._race = Race(context.study)
         self._at_once: int | None = None  # fits of a trial that the device has memory for, once it had too little
 
     def run(self, claim: ClaimedTrial) -> None:
@@ -242,7 +244,7 @@ class CohortTrainer:
     def _train_watched(self, trials: Sequence[RunningTrial], loggers: Sequence[Callback]) -> None:
         recorder, work, watchdog = self.context.recorder, self.context.work, self.context.watchdog
         report = partial(watchdog.tick, report=True)
-        study_callback = StudyCallback(self.context.study, trials, recorder.add, work, report)
+        study_callback = StudyCallback(self.context.study, trials, recorder.add, work, report, self._race)
 
         def should_stop() -> bool:
             recorder.tell_all()  # called between steps, when every trial that ends with an epoch has ended

@@ -66,6 +66,7 @@ class StudyCallback(Callback):
         on_result: called for each trial as soon as its training has ended.
         work: recorder of the time that pruners need.
         on_report: called after every epoch.
+        race: of the study's trials, which compares their fits.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class StudyCallback(Callback):
         on_result: Callable[[RunningTrial, TrainResult], None],
         work: WorkRecorder,
         on_report: Callable[[], object] = lambda: None,
+        race: Race | None = None,
     ) -> None:
         self.study = study
         self.trials = trials
@@ -82,7 +84,7 @@ class StudyCallback(Callback):
         self.work = work
         self.on_report = on_report
         objectives = study.definition.objectives
-        self.race = Race(study)
+        self.race = race or Race(study)
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
     @property
@@ -188,7 +190,7 @@ class StudyCallback(Callback):
             if any(step > last for step in stored):
                 self.study.rewind(claim, last)
             for metrics in member.history:
-                self._store(trial, member, metrics)
+                self._record(trial, member, metrics)
                 if self.metric is not None and self._is_reported(metrics):  # Optuna's handle ignores a second report
                     storage.set_trial_intermediate_value(claim.id, int(metrics["epoch"]), metrics[self.metric])
         except NOT_OURS:
@@ -216,7 +218,13 @@ class StudyCallback(Callback):
         return {number: row[metric] for number, row in rows.items() if metric in row}
 
     def _store(self, trial: RunningTrial, member: Member, metrics: Metrics) -> None:
-        """Record an epoch, of each fit too where there are several, and report it to Optuna."""
+        """Record an epoch, and report it to Optuna."""
+        self._record(trial, member, metrics)
+        if self.metric is not None and self._is_reported(metrics):
+            trial.claim.trial.report(metrics[self.metric], int(metrics["epoch"]))
+
+    def _record(self, trial: RunningTrial, member: Member, metrics: Metrics) -> None:
+        """Record an epoch, of each fit too where there are several."""
         claim, epoch = trial.claim, int(metrics["epoch"])
         if trial.joint is not None:
             rows = trial.joint.fit_rows(member.history.index(metrics))
@@ -224,8 +232,6 @@ class StudyCallback(Callback):
         if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them
             self.study.storage.record_steps(claim.id, EpochSteps(epoch, *steps.numpy()))
         self.study.storage.record_epoch(claim.id, epoch, metrics)
-        if self.metric is not None and self._is_reported(metrics):
-            claim.trial.report(metrics[self.metric], epoch)
 
 
 def _is_last(member: Member, metrics: Metrics) -> bool:

@@ -19,7 +19,6 @@ class FitPruner(optuna.pruners.BasePruner):
     """
 
     def __init__(self, p_threshold: float = 0.1, n_startup_steps: int = 2, n_warmup_steps: int = 0) -> None:
-        optuna.pruners.WilcoxonPruner(p_threshold=p_threshold, n_startup_steps=n_startup_steps)  # which checks them
         self.p_threshold, self.least_fits, self.warmup = p_threshold, max(2, n_startup_steps), n_warmup_steps
 
     @override

@@ -6,6 +6,7 @@ have come as far, among them the rest of its cohort.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -80,6 +81,9 @@ def build_pruner(
         return FitPruner(**{"n_warmup_steps": epochs // WARMUP, **arguments})
     if name == "wilcoxon":
         arguments.pop("n_warmup_steps", None)  # its steps are not epochs
+        with warnings.catch_warnings():  # it is experimental in Optuna, and everybody has been told
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.pruners.WilcoxonPruner(**arguments)
     if name in ("median", "percentile") and reported:
         return PeerPercentilePruner(arguments.pop("percentile", 50.0), **arguments)
     built: optuna.pruners.BasePruner = getattr(optuna.pruners, PRUNERS[name].target)(**arguments)

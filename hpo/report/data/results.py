@@ -398,10 +398,10 @@ OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `t
 def trial_table(results: Results) -> list[dict[str, Any]]:
     """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
-    Keys: `number`, `state`, the objectives' metrics, `standard_error` (in studies of several fits a trial), the metrics recorded beside them, the varied parameters by name
-    (also those of extra trials), then `best_epoch`, `value_from` (in studies of training loops), `epochs_done`,
-    `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`, `baseline`, `extra`. A
-    parameter called like another key stands under `parameter NAME`.
+    Keys: `number`, `state`, the objectives' metrics, `standard_error` (in studies of several fits a trial), the metrics
+    recorded beside them, the varied parameters by name (also those of extra trials), then `best_epoch`, `value_from`
+    (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`,
+    `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
