@@ -60,8 +60,7 @@ class CohortTrainer:
         self._check_seconds = 0.0
         self._notes = StackNotes(context.study)
         self._folder_missed = False
-        resampling = context.study.definition.resampling
-        several = resampling is not None and resampling.count > 1
+        several = context.study.definition.several_fits
         self._fits = FitTrainer(context.study, data, self._fit_spec) if several else None
         self._sizes.fits = 1 if self._fits is None else self._fits.first
         self._race = Race(context.study)

@@ -32,6 +32,7 @@ __all__ = [
     "FITS",
     "RACED",
     "SLOTS",
+    "SPLIT_NUMBER",
     "STANDARD_ERROR",
     "STOPPED",
     "TRIAL_SEED",
@@ -51,6 +52,7 @@ log = logging.getLogger("hpo.study")
 FITS = "fits"  # of a trial of several fits: how many its value is the mean of
 STANDARD_ERROR = "standard_error"  # of that mean
 RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
+SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for

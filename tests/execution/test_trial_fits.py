@@ -129,7 +129,10 @@ def test_patience_is_the_trials_and_a_pruner_sees_its_means(tmp_path: Path) -> N
 
 def test_asha_pauses_and_promotes_all_fits_together(tmp_path: Path) -> None:
     pruner = {"name": "asha", "min_resource": 1, "reduction_factor": 2}
-    study = make(tmp_path, folds=3, trials=4, pruner=pruner, parameters={**SMALL, "epochs": 4}, objective="val_loss")
+    parameters = {**SMALL, "epochs": 4, "learning_rate": [0.03, 1e-4, 1e-5, 1e-6]}
+    study = make(
+        tmp_path, folds=3, trials=4, pruner=pruner, sampler="grid", parameters=parameters, objective="val_loss"
+    )
     make_worker(study, cohort=1).run()
     rows = read_results(study).trials
     assert any(len(row.epochs) < 4 for row in rows)
@@ -217,14 +220,14 @@ def test_a_damaged_row_of_fits_is_left_out(tmp_path: Path, caplog: pytest.LogCap
     assert "a row of hpo_fits cannot be read" in caplog.text
 
 
-def test_stages_double(tmp_path: Path) -> None:  # noqa: ARG001
+def test_stages_double(tmp_path: Path) -> None:
     assert count_stages(Resampling(folds=5, repeats=3)) == [15]
     assert count_stages(Resampling(folds=5, repeats=3, intensify=True)) == [3, 6, 12, 15]
     assert count_stages(Resampling(seeds=2, intensify=True)) == [2]
 
 
 def test_a_trial_is_dropped_only_beyond_noise() -> None:
-    rival = {fit: 0.9 for fit in range(5)}
+    rival = dict.fromkeys(range(5), 0.9)
     worse = {fit: 0.9 - 0.01 * (fit + 1) for fit in range(5)}
     loss = compare_fits(worse, {7: rival}, 0.1, maximize=True)
     assert loss is not None

@@ -296,8 +296,7 @@ def read_results(study: Study) -> Results:
     """
     study.definition.check_readable()
     epochs = study.storage.read_epochs(study.id)
-    resampled = study.definition.resampling is not None
-    fits = study.storage.read_fits(study.id) if resampled else {}
+    fits = study.storage.read_fits(study.id) if study.definition.several_fits else {}
     trials = study.trials()
     metric = study.definition.objectives[0].metric
     return Results(
@@ -387,7 +386,7 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
     try:
         if study.is_baseline(trial.number):
             return study.config_of(trial)
-        return study.definition.config(study.space.values(params))
+        return study.resplit_config(study.definition.config(study.space.values(params)), trial)
     except RequestError:
         return None
 
@@ -419,7 +418,7 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
     recorded = {name: row.metric(name) for name in results.recorded}
-    error = {STANDARD_ERROR: row.standard_error} if results.definition.resampling is not None else {}
+    error = {STANDARD_ERROR: row.standard_error} if results.definition.several_fits else {}
     head = {"number": row.number, "state": row.state, **metrics, **error, **recorded}
     tail = {
         "best_epoch": row.best_epoch,

@@ -18,6 +18,7 @@ __all__ = [
     "adaptive_caveat",
     "choose_curve_objective",
     "count_validation_samples",
+    "difference_error",
     "estimate_retraining_noise",
     "is_adaptive",
     "list_top_trials",
@@ -48,9 +49,13 @@ def list_top_trials(results: Results) -> Sequence[TrialRow]:
 
 
 def count_validation_samples(results: Results) -> int | None:
-    """Count the samples that the best trial was validated on; None where that is not known."""
+    """Count the samples that the best trial was validated on, once each in folds; None where that is not known."""
     samples, best = results.definition.dataset.samples, results.best
-    if best is None or best.config is None or not best.config.validation:
+    if best is None or best.config is None:
+        return None
+    if results.definition.resampling is not None and results.definition.resampling.folds is not None:
+        return (results.data_facts.scored if results.data_facts else samples) or None
+    if not best.config.validation:
         return None
     validation, facts = best.config.validation, results.data_facts
     if facts is not None and validation == results.definition.baseline_config(results.space).validation:
@@ -72,6 +77,16 @@ def standard_error(results: Results) -> float | None:
     # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
     p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
     return math.sqrt(p * (1 - p) / count)
+
+
+def difference_error(results: Results) -> float | None:
+    """Return the standard error by which two trials are told apart; None as of `standard_error`.
+
+    That of one trial where all have the same validation samples, for what is hard in these is hard for all; where each
+    has a split of its own, that of the difference of two independent scores.
+    """
+    error = standard_error(results)
+    return error if error is None or results.definition.shares_validation else math.sqrt(2) * error
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:

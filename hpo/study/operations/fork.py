@@ -41,7 +41,7 @@ from hpo.errors import (
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
 from hpo.storage.cache import FINAL
-from hpo.storage.statements import FIXED
+from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
@@ -54,6 +54,7 @@ from hpo.storage.tables import (
     TRIALS,
     VALUES,
 )
+from hpo.study.attributes import SPLIT_NUMBER
 from hpo.study.definition import Budget, Definition, FunctionReference
 from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
@@ -132,6 +133,7 @@ class Fork:
             else:
                 self._set_params(connection, {ids[number]: self.first[number] for number in part})
                 self._copy_asked(connection, {ids[number]: self.kept[number] for number in part})
+                self._keep_splits(connection, {ids[number]: (number, self.kept[number]) for number in part})
             if not self.definition.fixed:  # trials of a fixed study keep the parameters of their slots
                 where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
@@ -163,6 +165,17 @@ class Fork:
         ]
         if rows:
             connection.execute(sa.insert(PARAMS), rows)
+
+    def _keep_splits(self, connection: sa.Connection, trials: Mapping[int, tuple[int, FrozenTrial]]) -> None:
+        """Store the numbers whose splits trials were trained on, by the new ids, where others are theirs now."""
+        if self.definition.shares_validation:
+            return
+        renumbered = [
+            (trial_id, {SPLIT_NUMBER: old.number})
+            for trial_id, (number, old) in trials.items()
+            if number != old.number and SPLIT_NUMBER not in old.user_attrs
+        ]
+        insert_attrs(connection, TRIAL_USER_ATTRS, renumbered)
 
     def _copy_asked(self, connection: sa.Connection, trials: Mapping[int, FrozenTrial]) -> None:
         """Store what the training loops of trials asked for themselves, by the new ids, as it is stored of them."""
@@ -348,7 +361,7 @@ def _make_candidate(study: Study, definition: Definition, space: Space, trial: F
     Raises:
         SpaceError: the space could not produce its configuration; the message says why.
     """
-    values, was_baseline = study.config_of(trial).effective(space.domains), study.is_baseline(trial.number)
+    values, was_baseline = study.space_config_of(trial).effective(space.domains), study.is_baseline(trial.number)
     params = space.params(values)
     baseline = definition.baseline_config(space).effective(space.domains) if was_baseline else {}
     if baseline == values:
