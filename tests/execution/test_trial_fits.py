@@ -17,8 +17,10 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.config.resampling import Resampling
-from hpo.errors import DefinitionError, OutOfMemoryError
+from hpo.errors import DefinitionError, OutOfMemoryError, RequestError
 from hpo.execution import trial_fits
+from hpo.execution.reproduce import reproduce
+from hpo.execution.restore import restore
 from hpo.report.data.results import read_results, trial_table
 from hpo.storage.tables import FITS, LEASES
 from hpo.study import Study, StudyStorage
@@ -168,6 +170,20 @@ def test_a_trial_earns_its_later_fits(tmp_path: Path) -> None:
 def test_the_pruner_of_fits_needs_several(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"^pruner 'wilcoxon' compares the fits of trials"):
         make(tmp_path, pruner="wilcoxon")
+
+
+def test_a_trial_of_several_fits_is_reproduced_and_has_no_weights(tmp_path: Path) -> None:
+    study = make(tmp_path, folds=3, trials=1, parameters={**SMALL, "dropout": 0.2})
+    make_worker(study).run()
+    result = reproduce(study, 0)
+    assert (result.identical, result.epochs, len(result.differences)) == (True, 3, 5)
+    with study.storage.engine.begin() as connection:
+        connection.execute(sa.update(FITS).where(FITS.c.epoch == 2).values(metrics='{"fit": [1], "val_loss": [0.5]}'))
+    assert max(each.largest for each in reproduce(study, 0).differences) == math.inf
+    with pytest.raises(RequestError, match=r"trial 0 has 3 fits, none of whose files are kept"):
+        reproduce(study, 0, out=tmp_path / "out")
+    with pytest.raises(RequestError, match=r"trial 0 has 3 fits, and no weights of fits are kept; .*hpo evaluate"):
+        restore(study)
 
 
 def test_fits_that_do_not_fit_into_memory_at_once_are_trained_one_after_the_other(
