@@ -29,8 +29,11 @@ __all__ = [
     "DATA_FACTS",
     "DEADLINE",
     "DEFINITION",
+    "FITS",
+    "RACED",
     "SLOTS",
     "SPLIT_NUMBER",
+    "STANDARD_ERROR",
     "STOPPED",
     "TRIAL_SEED",
     "VALUE_FROM",
@@ -46,6 +49,9 @@ __all__ = [
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
+FITS = "fits"  # of a trial of several fits: how many its value is the mean of
+STANDARD_ERROR = "standard_error"  # of that mean
+RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
 SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")

@@ -274,6 +274,11 @@ class Definition(_Frozen):
         return (self.resampling or Resampling()).fits
 
     @property
+    def several_fits(self) -> bool:
+        """True if a trial has more than one fit."""
+        return self.resampling is not None and self.resampling.count > 1
+
+    @property
     def shares_validation(self) -> bool:
         """True if all trials are validated on the same samples, as far as parameters leave them the same."""
         return self.resplit == "never"

@@ -45,6 +45,7 @@ from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     PARAMS,
     SAMPLES,
@@ -70,7 +71,7 @@ __all__ = ["Fork", "fork_study"]
 
 CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
-COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS, SAMPLES)
+COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, FITS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
 # genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
