@@ -27,6 +27,10 @@ __all__: list[str] = []
 @click.option("--timeout", help='Start no trial after this much time: "2h", "15m", "90".')
 @click.option("--trial-timeout", help="Fail a trial that trains for longer than this, even one that hangs.")
 @click.option("--target", type=float, help="End the study once the objective reaches this value.")
+@click.option(
+    "--until",
+    help="settled: end the study once going on is expected to gain less than the noise of its values; trials: do not.",
+)
 @click.option("--name", help="Name of the study; by default the file's stem.")
 @dataset_options
 @click.option("--objective", help="Metric instead of the file's.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -18,6 +18,7 @@ from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
+    "SETTLED",
     "Budget",
     "Candidate",
     "ComponentSpec",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 VERSION = 1
+SETTLED = "settled"
 DOMAIN_KEYS = {"value", "choices", "low"}  # of a domain, which is compared as a whole
 
 
@@ -63,6 +65,8 @@ class Budget(_Frozen):
         trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
+        until: what ends it before all trials are run: `settled`, see `hpo.study.settled`; `trials`, nothing; or None,
+            which is the same and changes nothing where a budget is extended.
         trial_timeout: seconds that an attempt at a trial may take, or None.
     """
 
@@ -70,14 +74,16 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
     trial_timeout: float | None = None
+    until: Literal["settled", "trials"] | None = None
 
     def merge(self, other: Budget) -> Budget:
-        """Return the larger number of trials, with the other's timeouts and target where it has them."""
+        """Return the larger number of trials, with the other's timeouts, target and end where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
             target=self.target if other.target is None else other.target,
             trial_timeout=self.trial_timeout if other.trial_timeout is None else other.trial_timeout,
+            until=self.until if other.until is None else other.until,
         )
 
 
