@@ -13,7 +13,7 @@ import optuna
 
 from hpo.errors import RequestError, StorageMissingError
 from hpo.execution.backends.base import Backend
-from hpo.execution.launch import check_backend, run_study
+from hpo.execution.launch import check_backend, conclude, run_study
 from hpo.execution.launch_function import default_name, plan_function_launch
 from hpo.execution.objective_function import ObjectiveFunction, check_function, describe_function, pickle_function
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -92,6 +92,7 @@ def optimize(
     with send_function(function, options, backend) as options:
         study = plan.create(storage)
         run_study(study, options, backend, function)
+        conclude(study, options, backend, function)
     return study.optuna_study
 
 

@@ -118,12 +118,14 @@ class Evaluation(_Frozen):
         metrics: the metrics of that study's objectives.
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
+        tested: whether each model is measured on the test set, once; otherwise the data have none.
     """
 
     of: str
     candidates: tuple[Candidate, ...]
     metrics: tuple[str, ...]
     refit: bool = False
+    tested: bool = True
 
 
 class Expectation(_Frozen):

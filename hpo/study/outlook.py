@@ -142,6 +142,8 @@ def _number_repeats(rows: Sequence[tuple[Key, int]], *, learned: bool) -> Array:
 def describe_search(definition: Definition, budget: Budget) -> Search:
     """Return the plan of a study as the rule needs it."""
     sampler = definition.sampler
+    if definition.foreign:
+        return Search(budget.trials, count_startup_trials("tpe", {}))  # Optuna's default, for it is not recorded
     adaptive = sampler.name != "random" if definition.learned else not SAMPLERS[sampler.name].fixed
     return Search(budget.trials, count_startup_trials(sampler.name, sampler.options) if adaptive else None)
 

@@ -34,6 +34,7 @@ from hpo.study.halving_study import HalvingStudy
 from hpo.study.outlook import StudyOutlook
 from hpo.study.paused import find_best, paused_epoch
 from hpo.study.samplers import build_sampler, trial_seed
+from hpo.study.settled import Outlook
 from hpo.study.slots import baseline_params, fixed_trials
 from hpo.study.stored_study import StoredStudy, study_names
 from hpo.study.suggestion import ASKS, TakenKeys, suggest_new
@@ -354,11 +355,25 @@ class Study(StoredStudy):
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
             return f"its target {budget.target:g} is reached"
-        if budget.until == SETTLED:
-            outlook = self._outlook.update(read(), budget, attrs.data_facts)
-            if outlook is not None and outlook.settled:
-                return f"it has settled: {outlook.describe(budget.trials)}"
+        if (settled := self._settle(attrs, budget, read)) is not None:
+            return f"it has settled: {settled.describe(budget.trials)}"
         return None
+
+    def _settle(self, attrs: StudyAttributes, budget: Budget, read: Callable[[], list[FrozenTrial]]) -> Outlook | None:
+        """Return the outlook at which the study has settled before its last trial, if it is to end then."""
+        if budget.until != SETTLED:
+            return None
+        outlook = self._outlook.update(read(), budget, attrs.data_facts)
+        return outlook if outlook is not None and outlook.settled and outlook.trials < budget.trials else None
+
+    def has_settled(self) -> bool:
+        """Return true if the study is to end once it has settled, and has before its last trial."""
+        attrs = self._attrs
+        return self._settle(attrs, self._read_budget(attrs), self.trials) is not None
+
+    def has_ended(self) -> bool:
+        """Return true if no more trials are begun, and none is in training."""
+        return self.stop_reason() is not None and not self.storage.count_trials(self.id)[TrialState.RUNNING]
 
     def read_outlook(self, trials: Sequence[FrozenTrial] | None = None) -> StudyOutlook:
         """Return the outlook of the study after each of its trials.
