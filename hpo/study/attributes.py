@@ -229,8 +229,8 @@ def read_standard_error(attrs: Mapping[str, Any], system_attrs: Mapping[str, Any
     Bengio, "Inference for the Generalization Error", 2003).
     """
     error = read_number(attrs, STANDARD_ERROR)
-    if error is not None:
-        return error if error >= 0 else None
+    if error is not None and error >= 0:
+        return error
     scores = system_attrs.get(FOLD_SCORES)
     if not isinstance(scores, list) or len(scores) < 2 or not all(map(is_finite, scores)):
         return None

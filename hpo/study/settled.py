@@ -2,9 +2,10 @@
 
 As n draws from one distribution become m, the largest of them grows by about a ln(m / n), where a is the scale of the
 upper tail: exactly so of an exponential tail; the shorter one of a score that is near its limit gains less. The scale
-is estimated by the mean of the spacings between the largest draws, each times its rank, which are independent and of
-mean a (Rényi, "On the theory of order statistics", 1953). The parameters do not matter, so it makes no difference
-whether they are conditional, categorical or few. `benchmarks/settled.py` compares it with others.
+is estimated from the spacings between the largest draws, each times its rank, which are independent and exponential of
+mean a (Rényi, "On the theory of order statistics", 1953). The largest of them is left out, for it may be the gap
+between configurations that work and those that do not. The parameters do not matter, so it makes no difference whether
+they are conditional, categorical or few. `benchmarks/settled.py` compares the rule with others.
 """
 
 from __future__ import annotations
@@ -124,8 +125,11 @@ def tail_scale(draws: Array) -> float:
     """Return the scale of the upper tail of some draws, at least two, in their units."""
     ordered = np.sort(draws)[::-1]
     count = min(TOP, len(ordered) - 1)
-    spacings = ordered[:count] - ordered[1 : count + 1]
-    return float((np.arange(1, count + 1) * spacings).mean())
+    ranks = np.arange(1, count + 1)
+    spacings = ranks * (ordered[:count] - ordered[1 : count + 1])
+    if count == 1:
+        return float(spacings[0])
+    return float(spacings.sum() - spacings.max()) / (count - float((1 / ranks).sum()))  # which is without bias
 
 
 def pool_noise(scores: Array, errors: Array, repeats: Array) -> float:

@@ -411,12 +411,12 @@ def _parse_until(value: object, definition: Definition) -> Literal["settled", "t
     Raises:
         DefinitionError: it is no known word, or the study cannot end so.
     """
-    if value is None or value == "trials":
-        return value
+    if value is None:
+        return None
+    if value == "trials":
+        return "trials"
     if value != SETTLED:
-        if not isinstance(value, str):
-            raise DefinitionError(f'until = {shorten(value)}: must be "settled" or "trials"')
-        raise DefinitionError(describe_unknown("until", value, ("settled", "trials")))
+        raise DefinitionError(f'until = {shorten(value)}: must be "settled" or "trials"')
     if (why := refuse_unsettled(definition)) is not None:
         raise DefinitionError(f'until = "settled": {why}')
     return "settled"
