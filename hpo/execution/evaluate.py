@@ -143,7 +143,13 @@ def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> lis
 
 
 def plan_evaluations(
-    study: Study, top: int = 3, seeds: int = 5, dataset: object = None, *, refit: bool = False
+    study: Study,
+    top: int = 3,
+    seeds: int = 5,
+    dataset: object = None,
+    *,
+    refit: bool = False,
+    needs_test: bool = True,
 ) -> list[Study]:
     """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
 
@@ -153,6 +159,7 @@ def plan_evaluations(
         seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
+        needs_test: whether data without a test set are refused; otherwise the validation data alone are measured on.
 
     Raises:
         RequestError: no trial is complete, the study is an evaluation itself, a configuration does not fit the data, or
@@ -160,8 +167,11 @@ def plan_evaluations(
     """
     candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else refer_to_other(study, dataset)
-    data = _load_tested(other or study.definition.dataset)
-    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
+    reference = other or study.definition.dataset
+    data = load(reference)
+    if data.test is None and needs_test:
+        raise DataError(f"{reference.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
+    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, tested=data.test is not None)
     for each in evaluations:
         if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
             save_artifact(each, SAMPLES, content)
@@ -270,14 +280,6 @@ def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | 
             yield row.number, row.config, row.best_epoch
         if len(seen) == top:
             return
-
-
-def _load_tested(data: DatasetReference) -> Dataset:
-    """Load a data set that must have a test set, which is not read here."""
-    dataset = load(data)
-    if dataset.test is None:
-        raise DataError(f"{data.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
-    return dataset
 
 
 def _samples(data: Dataset) -> bytes | None:

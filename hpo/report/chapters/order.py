@@ -24,6 +24,7 @@ from hpo.report.chapters.search import (
     slices_chapter,
     timeline_chapter,
 )
+from hpo.report.chapters.settled import settled_chapter
 from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.chapters.trials import trials_chapter
 from hpo.report.checks.finding import Finding
@@ -50,6 +51,7 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: sample_images_chapter(data.study, show_data=data.show_data),
     lambda data: pareto_chapter(data.results),
     lambda data: model_inspection_chapter(data.study),
+    lambda data: settled_chapter(data.results),
     lambda data: cost_chapter(data.results),
     lambda data: trials_chapter(data.results),
     lambda data: history_chapter(data.results),

@@ -30,7 +30,7 @@ from hpo.report.stats.evaluation_stats import (
 )
 from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["interval_text", "write_verdict"]
+__all__ = ["describe_evaluation", "interval_text", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
@@ -60,6 +60,11 @@ def write_verdict(data: ReportData) -> list[str]:
         leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
         lines = [_single_run_text(results, results.best), leads.strip()]
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
+
+
+def describe_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) -> list[str]:
+    """Describe the best of an evaluation and its lead, a line each; nothing before any run is complete."""
+    return [] if stats.best is None else [_evaluated_text(evaluation, stats.best), _comparison_text(stats)]
 
 
 def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:

@@ -144,6 +144,7 @@ def create_evaluations(
     dataset: DatasetReference | None = None,
     *,
     refit: bool = False,
+    tested: bool = True,
 ) -> list[Study]:
     """Create or extend the evaluations of some configurations and of the baseline, and return them.
 
@@ -156,6 +157,7 @@ def create_evaluations(
         dataset: another data set than the study's.
         refit: train on training and validation data, for as many epochs as the trial's best epoch; if the schedule
             decays over all epochs, or that epoch is not known, for all of them.
+        tested: whether each model is measured on the test set; not of data that have none.
 
     Raises:
         RequestError: a configuration does not fit the data set, or the name would be too long.
@@ -163,7 +165,7 @@ def create_evaluations(
     data = dataset or study.definition.dataset
     candidates = list_candidates(study, chosen, data, refit=refit)
     kind = _evaluation_kind(study, dataset, refit=refit)
-    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit))
+    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit, tested))
 
 
 def create_function_evaluations(
@@ -197,6 +199,7 @@ class _Plan:
     candidates: Sequence[Candidate]
     seeds: int
     refit: bool = False
+    tested: bool = True
     function: FunctionReference | None = None
 
 
@@ -208,6 +211,7 @@ def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
         definition = evaluation.definition
         assert definition.evaluation is not None
         same = definition.dataset == data and definition.evaluation.refit == refit
+        same = same and definition.evaluation.tested == plan.tested
         present = [each for each in pending if any(_equal(each, other) for other in definition.evaluation.candidates)]
         if same and present:
             _extend(evaluation, plan.seeds)
@@ -309,7 +313,13 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
         },
         modules=original.modules,
         declarations=original.declarations,
-        evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=plan.refit),
+        evaluation=Evaluation(
+            of=study.name,
+            candidates=tuple(candidates),
+            metrics=original.metrics,
+            refit=plan.refit,
+            tested=plan.tested,
+        ),
         function=plan.function,
     )
     for number in range(1, 100):

@@ -69,7 +69,7 @@ from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork_study"]
 
-CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
+CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "until", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
 COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, FITS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
@@ -220,7 +220,7 @@ def fork_study(
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
         function: the objective function of the fork; by default that of the study.
-        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
+        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target, until,
             sampler, pruner; None leaves the study's.
 
     Raises:
@@ -288,6 +288,7 @@ def _change_definition(
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": {"name": old.sampler.name, **old.sampler.options},
         "pruner": {"name": old.pruner.name, **old.pruner.options},
         "seed": old.seed,
