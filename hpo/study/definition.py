@@ -88,6 +88,9 @@ class Budget(_Frozen):
         )
 
 
+Source = Literal["split", "order", "init", "seed", "all"]  # of the spread of a score
+
+
 class Candidate(_Frozen):
     """Configuration that an evaluation trains again.
 
@@ -99,6 +102,7 @@ class Candidate(_Frozen):
         values: its parameters that have an effect, except the seeds; of an objective function, its parameters as they
             are stored, among them None and lists.
         asked: the parameters that a training loop asked for itself as the trial was trained.
+        study: the name of the study that it comes from, if that is not the evaluated one.
     """
 
     label: str
@@ -106,6 +110,7 @@ class Candidate(_Frozen):
     baseline: bool
     values: dict[str, JsonValue]
     asked: dict[str, Any] = {}
+    study: str = ""
 
 
 class Evaluation(_Frozen):
@@ -120,6 +125,9 @@ class Evaluation(_Frozen):
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
         tested: whether each model is measured on the test set, once; otherwise the data have none.
+        vary: what follows the fresh seed while the rest stays as it was in the study: the split, the order of the data
+            with noise such as dropout, the initial weights, the seed of both (`seed`), or all of it.
+        compare: the name of the study that this one is compared with, or empty.
     """
 
     of: str
@@ -127,6 +135,8 @@ class Evaluation(_Frozen):
     metrics: tuple[str, ...]
     refit: bool = False
     tested: bool = True
+    vary: Source = "seed"
+    compare: str = ""
 
 
 class Expectation(_Frozen):
