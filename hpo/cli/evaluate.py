@@ -21,8 +21,10 @@ __all__: list[str] = []
 
 @app.command()
 @click.argument("name")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of configurations.")
-@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs of each.")
+@click.option("--top", type=click.IntRange(min=1), help="Number of configurations; by default 3.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), help="Number of runs of each; by default 5, and 1 with --outer-folds."
+)
 @dataset_options
 @click.option(
     "--refit", is_flag=True, help="Train on training and validation data together, for a fixed number of epochs."
@@ -32,6 +34,13 @@ __all__: list[str] = []
     metavar="FILE.py:FUNCTION",
     help="Objective function of the study, if it has one and --import names no module that holds it.",
 )
+@click.option(
+    "--outer-folds",
+    type=click.IntRange(2, 1000),
+    metavar="K",
+    help="Nest the whole study: launch it anew on the training part of each of K outer folds, and test on the fold what "
+    "it chooses. The test set is not read.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the configurations and the number of runs; create nothing.")
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @format_option("table", "json")
@@ -40,11 +49,12 @@ __all__: list[str] = []
 @storage_option
 def evaluate(
     name: str,
-    top: int,
-    seeds: int,
+    top: int | None,
+    seeds: int | None,
     dataset: object,
     refit: bool,
     objective: str | None,
+    outer_folds: int | None,
     dry_run: bool,
     inside: bool,
     style: str,
@@ -63,11 +73,24 @@ def evaluate(
     Example: hpo evaluate mnist_mlp --top 3 --seeds 5
 
     Example: hpo evaluate train --objective train.py:objective --seeds 5
+
+    Example: hpo evaluate mine --outer-folds 5
     """
-    from hpo.execution.evaluate import check_results, publish_evaluations, run_evaluations
+    from hpo.execution.evaluate import NESTED_SEEDS, SEEDS, TOP, check_results, publish_evaluations, run_evaluations
     from hpo.execution.evaluate_function import check_function_options, refuse_seedless
     from hpo.utils.signals import StopRequest
 
+    if outer_folds is not None:
+        from hpo.cli.evaluate_nested import evaluate_nested, preview_nested
+        from hpo.execution.nested import refuse_other_options
+
+        refuse_other_options(top=top, dataset=dataset, inside=inside, objective=objective)
+        if dry_run:
+            return preview_nested(load_runnable_study(name, storage, options.imports), outer_folds, style)
+        where = make_backend(backend, address, slurm, options)
+        study = load_runnable_study(name, storage, options.imports)
+        return evaluate_nested(study, outer_folds, seeds or NESTED_SEEDS, options, where, style)
+    top, seeds = top or TOP, seeds or SEEDS
     if dry_run:
         return _preview(load_study(name, storage, options.imports), top, seeds, dataset, style, refit=refit)
     where = make_backend(backend, address, slurm, options)

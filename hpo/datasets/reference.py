@@ -17,6 +17,7 @@ from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx
 from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.memory_data import name_saved_data
+from hpo.datasets.outer_fold import OuterFold, take_outer_fold
 from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
@@ -52,6 +53,7 @@ class DatasetReference(BaseModel):
         source: how the file is read; None for one that says all itself, and for a registered name.
         task: what is predicted.
         output_names: see `hpo.datasets.Dataset`.
+        outer: the outer fold that is left out, and is the test set; None of the whole data set.
         notes: remarks on what was guessed or left out, said at the launch and not stored.
     """
 
@@ -65,6 +67,7 @@ class DatasetReference(BaseModel):
     source: DatasetSource | None = None
     task: Task = "classification"
     output_names: tuple[str, ...] = ()
+    outer: OuterFold | None = None
     notes: tuple[str, ...] = Field((), exclude=True)
 
     def __eq__(self, other: object) -> bool:
@@ -73,6 +76,11 @@ class DatasetReference(BaseModel):
 
     def __hash__(self) -> int:
         return hash((self.name, self.module, *self.sha256.values()))
+
+    def without(self, outer: OuterFold) -> DatasetReference:
+        """Return the reference of the same data without an outer fold, which is the test set."""
+        samples = None if self.samples is None else outer.training
+        return self.model_copy(update={"outer": outer, "samples": samples})
 
     @property
     def spelled(self) -> str | dict[str, Any]:
@@ -219,10 +227,17 @@ def check_unchanged(reference: DatasetReference) -> None:
 def load(reference: DatasetReference) -> Dataset:
     """Load the data set of a reference; its test data are not read before `test` is called.
 
+    Of a reference that leaves an outer fold out, that is the test set.
+
     Raises:
         DataError: it is missing or cannot be used, or differs from the data that the reference was made of.
         RegistryError: its name is not registered; the line names the module to import.
     """
+    whole = _load_whole(reference)
+    return whole if reference.outer is None else take_outer_fold(whole, reference.outer, reference.name)
+
+
+def _load_whole(reference: DatasetReference) -> Dataset:
     if reference.module is None and is_path(reference.name):
         return _load_file(reference)
     entry = registry.datasets.get(reference.name, reference.module)

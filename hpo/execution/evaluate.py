@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import optuna
@@ -38,8 +38,14 @@ from hpo.study.operations.evaluation_study import create_evaluations, parameter_
 from hpo.study.operations.open_study import open_study
 from hpo.study.operations.progress import explain_no_result
 
+if TYPE_CHECKING:
+    from hpo.report.stats.nested_score import NestedScore
+
 __all__ = [
+    "NESTED_SEEDS",
     "SAMPLES",
+    "SEEDS",
+    "TOP",
     "check_results",
     "choose_candidates",
     "evaluate",
@@ -51,8 +57,19 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
+TOP, SEEDS, NESTED_SEEDS = 3, 5, 1
 IMAGES_PER_CLASS = 10
 MAX_CLASSES = 20  # whose images can still be told apart in one picture
+
+
+@overload
+def evaluate(study: str | Study | optuna.Study, *, outer_folds: int, **keywords: Any) -> NestedScore: ...
+
+
+@overload
+def evaluate(
+    study: str | Study | optuna.Study, *, outer_folds: None = None, **keywords: Any
+) -> list[EvaluationStats]: ...
 
 
 @accepts_worker_options
@@ -60,16 +77,17 @@ def evaluate(
     study: str | Study | optuna.Study,
     *,
     storage: str | None = None,
-    top: int = 3,
-    seeds: int = 5,
+    top: int | None = None,
+    seeds: int | None = None,
     dataset: object = None,
     refit: bool = False,
     inside: bool = False,
     objective: str | Callable[[optuna.trial.Trial], Any] | None = None,
+    outer_folds: int | None = None,
     workers: int | None = 1,
     backend: Backend | None = None,
     **keywords: Any,
-) -> list[EvaluationStats]:
+) -> list[EvaluationStats] | NestedScore:
     """Train the best configurations of a study and its baseline again from fresh seeds, and test each run once.
 
     It does what `hpo evaluate` does. Runs that exist are not run again, and every reading of the test set is counted in
@@ -81,19 +99,22 @@ def evaluate(
     Args:
         study: a study's name, or a study as `hpo.launch` returns it.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
-        top: number of configurations, the best first.
-        seeds: number of runs of each.
+        top: number of configurations, the best first; by default 3.
+        seeds: number of runs of each; by default 5, and 1 with `outer_folds`.
         dataset: another data set than the study's: a name, or the path of an .npz file.
         refit: train on training and validation data together, for a fixed number of epochs.
         inside: look into the best model too: its loss landscape, filters and units.
         objective: the study's objective function, or `FILE.py:FUNCTION`, where the study has one.
+        outer_folds: nest the whole study instead: launch it anew on the training part of each of so many outer folds,
+            and test on the fold what it chooses. The test set is not read.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
             core if there is none. 0 only creates the evaluations.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         keywords: the options of workers below.
 
     Returns:
-        Scores and their comparison, one for each data set and way of training that this evaluation has.
+        Scores and their comparison, one for each data set and way of training that this evaluation has; with
+        `outer_folds` the score of the nested evaluation.
 
     Raises:
         RequestError: a value is wrong; no trial is complete; or the study has no test set.
@@ -102,6 +123,10 @@ def evaluate(
     options = WorkerOptions.parse({"workers": workers, **keywords})
     check_backend(backend, options)
     opened = open_study(study, storage, options.imports)
+    if outer_folds is not None:
+        return _nest(opened, outer_folds, seeds or NESTED_SEEDS, options, backend, top=top, dataset=dataset,
+                     inside=inside, objective=objective)  # fmt: skip
+    top, seeds = top or TOP, seeds or SEEDS
     if not opened.definition.configured:
         check_function_options(opened, dataset, refit=refit, inside=inside)
         function = find_study_function(opened, objective, options.imports, "evaluate")
@@ -128,6 +153,19 @@ def evaluate(
 
         inspect_model(opened, options.device)
     return _read_stats(opened, evaluations, ran=workers != 0)
+
+
+def _nest(
+    study: Study, count: int, seeds: int, options: WorkerOptions, backend: Backend | None, **others: object
+) -> NestedScore:
+    """Run the nested evaluation of a study."""
+    from hpo.execution.nested import evaluate_nested, refuse_other_options
+
+    refuse_other_options(**others)
+    study.definition.check_registered()
+    with send_notebook_code(study.definition, options, backend) as sent:
+        run = None if sent.workers == 0 else lambda each: run_study(each, sent, backend)
+        return evaluate_nested(study, count, seeds, run)
 
 
 def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> list[EvaluationStats]:

@@ -199,6 +199,8 @@ class Definition(_Frozen):
         recorded: metrics that are recorded each epoch beside those that are needed.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
+        nested_of: the name of the study whose nested evaluation this one is part of: the same study on a data set
+            without an outer fold.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
@@ -222,6 +224,12 @@ class Definition(_Frozen):
     recorded: tuple[str, ...] = ()
     function: FunctionReference | None = None
     foreign: bool = False
+    nested_of: str | None = None
+
+    @property
+    def companion_of(self) -> str | None:
+        """The name of the study that this one evaluates, or is part of the nested evaluation of; None of others."""
+        return self.nested_of if self.evaluation is None else self.evaluation.of
 
     @property
     def configured(self) -> bool:

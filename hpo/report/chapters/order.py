@@ -13,6 +13,7 @@ from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.chapters.feature_importance import feature_importance_chapter
 from hpo.report.chapters.learning_curves import learning_curves_chapter
 from hpo.report.chapters.model_inspection import model_inspection_chapter
+from hpo.report.chapters.nested import nested_chapter
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
@@ -39,6 +40,7 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: test_scores_chapter(
         data.results, data.evaluations, data.evaluation_stats, data.test_set_reads, data.reference_models
     ),
+    lambda data: nested_chapter(data.results, data.nested),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
     lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),

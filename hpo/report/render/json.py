@@ -14,8 +14,9 @@ from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
+from hpo.report.stats.nested_score import NestedScore
 
-__all__ = ["SCHEMA", "report_document", "report_schema"]
+__all__ = ["SCHEMA", "nested_document", "report_document", "report_schema"]
 
 SCHEMA = 2  # raised whenever a key goes or changes its meaning
 
@@ -38,11 +39,20 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "verdict": write_verdict(data),
         "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
+        "nested": [nested_document(each) for each in data.nested],
         "looks": [asdict(read) for read in data.test_set_reads],
         "reference_models": _models_json(data.reference_models),
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
+
+
+def nested_document(nested: NestedScore) -> dict[str, Any]:
+    """Return a nested evaluation as `report.schema.json` describes it."""
+    left = {"remaining", "configurations"}
+    values = {key: value for key, value in asdict(nested).items() if key not in left}
+    document: dict[str, Any] = finite({**values, "left": nested.remaining, "different": nested.configurations})
+    return document
 
 
 def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:
