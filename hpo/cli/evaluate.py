@@ -38,8 +38,8 @@ __all__: list[str] = []
     "--outer-folds",
     type=click.IntRange(2, 1000),
     metavar="K",
-    help="Nest the whole study: launch it anew on the training part of each of K outer folds, and test on the fold what "
-    "it chooses. The test set is not read.",
+    help="Nest the whole study: launch it anew on the training part of each of K outer folds, and test on the fold "
+    "what it chooses. The test set is not read.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the configurations and the number of runs; create nothing.")
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_nested", "preview_nested"]
 
 
-def evaluate_nested(
-    study: Study, count: int, seeds: int, options: WorkerOptions, backend: Backend, style: str
-) -> int:
+def evaluate_nested(study: Study, count: int, seeds: int, options: WorkerOptions, backend: Backend, style: str) -> int:
     """Run what is missing of a nested evaluation, and print its score."""
     from hpo.execution.evaluate import publish_evaluations
     from hpo.execution.launch import run_workers
@@ -56,7 +54,9 @@ def preview_nested(study: Study, count: int, style: str) -> int:
     rows = list_nested(study, count)
     print_rows([asdict(row) for row in rows], style)
     trials = quantity(sum(row.trials for row in rows), "trial")
-    say(f"would train {trials} on the training parts of the outer folds, and test one choice of each; nothing is created")
+    say(
+        f"would train {trials} on the training parts of the outer folds, and test one choice of each; nothing is created"
+    )
     return 0
 
 

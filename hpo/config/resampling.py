@@ -10,15 +10,24 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from hpo.errors import ConfigError
-from hpo.utils.text import quantity
+from hpo.utils.text import quantity, shorten
 
 if TYPE_CHECKING:
     from hpo.config.trial_config import TrialConfig
 
-__all__ = ["MOST_FITS", "Division", "DivisionRule", "Fit", "Resampling", "Resplit", "derive_training_seed"]
+__all__ = [
+    "MOST_FITS",
+    "Division",
+    "DivisionRule",
+    "Fit",
+    "Resampling",
+    "Resplit",
+    "derive_split_seed",
+    "derive_training_seed",
+]
 
 DivisionRule = Literal["group", "time"]
 Resplit = Literal["never", "per_trial"]
@@ -93,8 +102,16 @@ class Fit:
 
 def derive_training_seed(seed: int, repeat: int, replica: int) -> int:
     """Return the training seed of a repeat and a replica, 0 to 2**32 - 1, from a configuration's own seed."""
-    digest = hashlib.sha256(f"training seed {seed} {repeat} {replica}".encode()).digest()
-    return int.from_bytes(digest[:4], "little")
+    return _derive_seed(f"training seed {seed} {repeat} {replica}")
+
+
+def derive_split_seed(seed: int, number: int) -> int:
+    """Return the seed of a trial's own split, 0 to 2**32 - 1, from the study's seed and the trial's number."""
+    return _derive_seed(f"split seed {seed} {number}")
+
+
+def _derive_seed(entropy: str) -> int:
+    return int.from_bytes(hashlib.sha256(entropy.encode()).digest()[:4], "little")
 
 
 class Resampling(BaseModel):
@@ -114,21 +131,22 @@ class Resampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folds: int | None = Field(default=None, le=MOST_FITS)
+    folds: int | None = None
     by: DivisionRule | None = None
-    repeats: int = Field(default=1, le=MOST_FITS)
-    holdout: int | None = Field(default=None, le=MOST_FITS)
-    seeds: int = Field(default=1, le=MOST_FITS)
+    repeats: int = 1
+    holdout: int | None = None
+    seeds: int = 1
     intensify: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Resampling:
-        for name, value, least in (("folds", self.folds, 2), ("holdout", self.holdout, 2)):
-            if value is not None and value < least:
-                raise ConfigError(f"{name} = {value}: must be {least} or more; leave it out for one validation split")
+        for name, value in (("folds", self.folds), ("holdout", self.holdout)):
+            if value is not None and not 2 <= value <= MOST_FITS:
+                fewer = "; leave it out for one validation split" if value < 2 else ""
+                raise ConfigError(f"{name} = {shorten(value)}: must be from 2 to {MOST_FITS:,}{fewer}")
         for name, value in (("repeats", self.repeats), ("seeds", self.seeds)):
-            if value < 1:
-                raise ConfigError(f"{name} = {value}: must be 1 or more")
+            if not 1 <= value <= MOST_FITS:
+                raise ConfigError(f"{name} = {shorten(value)}: must be from 1 to {MOST_FITS:,}")
         if self.folds is not None and self.holdout is not None:
             raise ConfigError(f"holdout = {self.holdout}: a trial has folds or random splits, not both; remove one")
         if self.folds is None and self.by is not None:
@@ -143,6 +161,13 @@ class Resampling(BaseModel):
         if self.intensify and self.count == 1:
             raise ConfigError("intensify = true: a trial has one fit; give folds, holdout or seeds")
         return self
+
+    @property
+    def division(self) -> str | None:
+        """What divides the samples, as a study file has it: `folds = 5`; None where the validation split does."""
+        if self.folds is not None:
+            return f"folds = {self.folds}"
+        return None if self.holdout is None else f"holdout = {self.holdout}"
 
     @property
     def count(self) -> int:

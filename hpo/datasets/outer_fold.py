@@ -76,9 +76,7 @@ def list_outer_folds(
     folds = []
     for index in range(count):
         training, testing = _divide(dataset, Division("fold", count, index, by=rule), seed, where)
-        fold = OuterFold(
-            count=count, index=index, seed=seed, by=rule, training=len(training), testing=len(testing)
-        )
+        fold = OuterFold(count=count, index=index, seed=seed, by=rule, training=len(training), testing=len(testing))
         folds.append(fold)
     return tuple(folds)
 

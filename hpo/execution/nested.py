@@ -137,9 +137,7 @@ def list_nested(study: Study, count: int) -> list[OuterPlan]:
     ]
 
 
-def run_nested(
-    studies: Sequence[Study], seeds: int, run: Run, should_stop: Callable[[], bool] = lambda: False
-) -> None:
+def run_nested(studies: Sequence[Study], seeds: int, run: Run, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the studies of outer folds one after the other, each followed by the test of what it has chosen.
 
     What is finished is not run again. A study without a result does not keep the others from running.

@@ -209,8 +209,7 @@ def _scores_figure(nested: NestedScore) -> Figure:
             "y": list(range(len(folds))),
             "marker": {"color": colour, "size": 10, "symbol": symbol},
             "text": [
-                f"{tick}: {name} {values_text(nested.metric, value)}"
-                for tick, value in zip(ticks, values, strict=True)
+                f"{tick}: {name} {values_text(nested.metric, value)}" for tick, value in zip(ticks, values, strict=True)
             ],
             "hovertemplate": "%{text}<extra></extra>",
         }
@@ -222,9 +221,7 @@ def _scores_figure(nested: NestedScore) -> Figure:
     xaxis["range"] = [min(known) - margin, max(known) + margin]
     if is_share(nested.metric):
         xaxis["tickformat"] = ".1%"
-    yaxis = make_axis(
-        showgrid=False, tickvals=list(range(len(folds))), ticktext=ticks, range=[len(folds) - 0.5, -0.5]
-    )
+    yaxis = make_axis(showgrid=False, tickvals=list(range(len(folds))), ticktext=ticks, range=[len(folds) - 0.5, -0.5])
     spec = build_spec(data, 110 + 34 * len(folds), xaxis={**xaxis, "nticks": 6}, yaxis={**yaxis, "ticksuffix": "  "})
     caption = (
         "Where the diamonds lie beyond the dots, the score by which a study chose is better than what its choice "

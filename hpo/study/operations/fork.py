@@ -56,6 +56,7 @@ from hpo.storage.tables import (
 from hpo.study.definition import Budget, Definition, FunctionReference
 from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
+from hpo.study.input.resampling_keys import spell_resampling
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
 from hpo.study.paused import state_name
@@ -275,6 +276,7 @@ def _change_definition(
         "seed": old.seed,
         "record_steps": old.record_steps,
         "metrics": old.recorded,
+        **spell_resampling(old),
         "constraints": old.constraints,
         "baseline": old.baseline,
         "report": None if report is None else report.model_dump(mode="json", exclude_none=True),
