@@ -54,9 +54,7 @@ def preview_nested(study: Study, count: int, style: str) -> int:
     rows = list_nested(study, count)
     print_rows([asdict(row) for row in rows], style)
     trials = quantity(sum(row.trials for row in rows), "trial")
-    say(
-        f"would train {trials} on the training parts of the outer folds, and test one choice of each; nothing is created"
-    )
+    say(f"would train {trials}, and test on each outer fold what is chosen without it; nothing is created")
     return 0
 
 

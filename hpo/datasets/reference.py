@@ -27,6 +27,7 @@ from hpo.utils.text import locate_error, quantity, summarize_error
 
 FEWEST = 4  # training samples, of which the usual sixth is one
 MOST_NAMES = 1000  # of outputs that a study stores
+NO_TEST_NOTE = "test: none is held out; hpo evaluate NAME --outer-folds 5 scores the study without a test set"
 
 __all__ = [
     "DatasetReference",
@@ -81,6 +82,11 @@ class DatasetReference(BaseModel):
         """Return the reference of the same data without an outer fold, which is the test set."""
         samples = None if self.samples is None else outer.training
         return self.model_copy(update={"outer": outer, "samples": samples})
+
+    @property
+    def label(self) -> str:
+        """The data set in words: its name, and which outer fold is left out."""
+        return self.name if self.outer is None else f"{self.name} without {self.outer.name}"
 
     @property
     def spelled(self) -> str | dict[str, Any]:
@@ -148,8 +154,8 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     reader = find_reader(path)
     with name_saved_data(path):
         dataset = reader.read_source(path, source or DatasetSource())
-        test = dataset.test() if callable(dataset.test) else dataset.test
-    assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
+        if callable(dataset.test):
+            dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)
     task = dataset.task or guess_task(y)
     if x is not None and dataset.validation is None and len(x) < FEWEST:
@@ -165,7 +171,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         source=source,
         task=task,
         output_names=tuple(dataset.output_names)[:MOST_NAMES],
-        notes=tuple(dataset.notes),
+        notes=(*dataset.notes, *(() if dataset.test is not None else (NO_TEST_NOTE,))),
     )
 
 
@@ -207,7 +213,7 @@ def _load_file(reference: DatasetReference) -> Dataset:
         return dataset.test() if callable(dataset.test) else dataset.test
 
     dataset = find_reader(path).read_source(path, reference.source or DatasetSource())
-    return replace(dataset, test=read_test)
+    return dataset if dataset.test is None else replace(dataset, test=read_test)
 
 
 def check_unchanged(reference: DatasetReference) -> None:

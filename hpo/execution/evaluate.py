@@ -314,7 +314,8 @@ def _load_tested(data: DatasetReference) -> Dataset:
     """Load a data set that must have a test set, which is not read here."""
     dataset = load(data)
     if dataset.test is None:
-        raise DataError(f"{data.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
+        held = "say test = 0.2 in a study file" if data.module is None else "give `test` in its hpo.Dataset"
+        raise DataError(f"{data.name}: has no test set to evaluate on; {held}, or nest the study with --outer-folds 5")
     return dataset
 
 

@@ -394,9 +394,11 @@ def record_test_set_read(companion: Study, run: int | str, configuration: str) -
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     study = Study(companion.storage, evaluation.of)
+    data = companion.definition.dataset
+    name = Path(data.name).name
     read = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": Path(companion.definition.dataset.name).name,
+        "dataset": name if data.outer is None else f"{data.outer.name} of {name}",
         "by": f"{companion.name} {run}",
         "configuration": configuration,
     }

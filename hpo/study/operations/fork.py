@@ -205,8 +205,8 @@ def fork_study(
             sampler, pruner; None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or more than the
-            budget has.
+        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or
+            more than the budget has.
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """

@@ -23,7 +23,8 @@ __all__ = ["list_studies"]
 def list_studies(url: str) -> list[dict[str, Any]]:
     """List the studies of a storage: progress, best value, objective, and data set if one is named.
 
-    Evaluations and the studies of outer folds follow the study that they are `of`. Those of other tools have a note, and so have those whose definition or budget cannot be read.
+    Evaluations and the studies of outer folds follow the study that they are `of`. Those of other tools have a note,
+    and so have those whose definition or budget cannot be read.
 
     Five statements in all, whatever the studies hold; no trial is read.
 
