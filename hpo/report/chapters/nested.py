@@ -139,13 +139,13 @@ def _method_text(nested: NestedScore) -> str:
     more = " Folds by time are no exchangeable draws, so their interval is approximate." if nested.by == "time" else ""
     return (
         f"For each fold the whole study was launched anew on the rest of the training data. {how} The data set's own "
-        "test set has not been read. The interval is Student's t with the variance of Nadeau and Bengio (2003), which "
+        "test set, if it has one, was not read. The interval is Student's t with the variance of Nadeau and Bengio (2003), which "
         f"allows for the overlap of the training parts.{more}"
     )
 
 
 def _score_table(nested: NestedScore) -> Table:
-    columns = ["outer fold", "samples", "trial", "chosen by", "on the fold", nested.rival]
+    columns = ["outer fold", "samples", "trial", "study score", "on the fold", nested.rival]
     rows = [_fold_cells(nested, fold) for fold in nested.folds]
     assert nested.score is not None
     rivals = [fold.rival for fold in nested.folds if fold.rival is not None]
@@ -192,10 +192,12 @@ def _agreement_text(each: ParameterAgreement) -> str:
 
 def _scores_figure(nested: NestedScore) -> Figure:
     """Draw for each fold the score by which its study chose, and that on the fold."""
-    figure = Figure(f"nested-{nested.count}{f'-{nested.by}' if nested.by else ''}", "Chosen by, and on the fold")
+    figure = Figure(
+        f"nested-{nested.count}{f'-{nested.by}' if nested.by else ''}", "Study score, and score on the fold"
+    )
     folds = [fold for fold in nested.folds if fold.score is not None and fold.claimed is not None]
     kinds = (
-        ("chosen by", [fold.claimed for fold in folds], "@accent", "diamond"),
+        ("study score", [fold.claimed for fold in folds], "@accent", "diamond"),
         ("on the fold", [fold.score for fold in folds], "@second", "circle"),
         (nested.rival, [fold.rival for fold in folds], "@muted", "line-ns-open"),
     )
