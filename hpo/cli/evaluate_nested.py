@@ -22,12 +22,14 @@ def evaluate_nested(study: Study, count: int, seeds: int, options: WorkerOptions
     """Run what is missing of a nested evaluation, and print its score."""
     from hpo.execution.evaluate import publish_evaluations
     from hpo.execution.launch import run_workers
-    from hpo.execution.nested import check_nested, plan_outer_folds, read_nested_of, run_nested
+    from hpo.execution.nested import check_nested, list_caveats, plan_outer_folds, read_nested_of, run_nested
     from hpo.report.stats.nested_score import score_nested
     from hpo.study.operations.nested_study import create_outer_study
     from hpo.utils.signals import StopRequest
 
     folds = plan_outer_folds(study, count)
+    for caveat in list_caveats(study):
+        say(f"note: {caveat}")
     studies = [create_outer_study(study, fold) for fold in folds]
 
     def run(each: Study) -> None:
@@ -38,12 +40,13 @@ def evaluate_nested(study: Study, count: int, seeds: int, options: WorkerOptions
         if options.workers != 0:
             say(f"nesting {study.name} in {quantity(count, 'outer fold')}, in {study.storage.masked_url}")
             run_nested(studies, seeds, run, stop)
-    _print_score(score_nested(read_nested_of(study, folds)), style)
+    nested = score_nested(read_nested_of(study, folds))
+    _print_score(nested, style)
     if not stop():
         publish_evaluations(study)
     say(f"write the report:  {format_command_line('report', study)}")
     if not stop() and options.workers != 0:
-        check_nested(studies)
+        check_nested(studies, nested)
     return stop.exit_code
 
 
@@ -68,7 +71,7 @@ def _print_score(nested: NestedScore, style: str) -> None:
         print_rows(_list_rows(nested), style)
     for line in [*describe_nested(nested), describe_agreement(nested)]:
         say(line)
-    if not nested.complete:
+    if nested.remaining:
         say("the same command goes on with what is left")
 
 

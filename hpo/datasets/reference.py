@@ -84,6 +84,11 @@ class DatasetReference(BaseModel):
         return self.model_copy(update={"outer": outer, "samples": samples})
 
     @property
+    def tested(self) -> bool:
+        """False where it is known to have no test set, because none was to be held out."""
+        return self.outer is not None or self.source is None or self.source.test != 0
+
+    @property
     def label(self) -> str:
         """The data set in words: its name, and which outer fold is left out."""
         return self.name if self.outer is None else f"{self.name} without {self.outer.name}"

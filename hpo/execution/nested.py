@@ -5,6 +5,7 @@ So the score is of all that the study does, choosing included, on samples that n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_nestable",
     "check_nested",
     "evaluate_nested",
+    "list_caveats",
     "list_nested",
     "plan_outer_folds",
     "read_nested_of",
@@ -33,6 +35,7 @@ __all__ = [
     "run_nested",
 ]
 
+log = logging.getLogger("hpo.study")
 Run = Callable[[Study], object]
 
 
@@ -84,6 +87,17 @@ def check_nestable(study: Study) -> None:
             f"{what}: the training loop of study '{study.name}' reads its own data, which cannot be divided here; "
             "register them with @hpo.dataset, name them in the study file, and let the loop take them from trial.data"
         )
+
+
+def list_caveats(study: Study) -> list[str]:
+    """List, a line each, what makes the score of a nested evaluation better than it should be."""
+    origin = study.definition.warm_from
+    if origin is None:
+        return []
+    return [
+        f"study '{study.name}' begins with the best trials of '{origin.study}'; if that was run on the same data, the "
+        "outer folds are no new samples to it, and the score is optimistic"
+    ]
 
 
 def plan_outer_folds(study: Study, count: int) -> tuple[OuterFold, ...]:
@@ -167,7 +181,7 @@ def _has_ended(outer: Study) -> bool:
     return outer.stop_reason() is not None and bool(evaluation_studies(outer))
 
 
-def check_nested(studies: Sequence[Study]) -> None:
+def check_nested(studies: Sequence[Study], nested: NestedScore) -> None:
     """Refuse to call a nested evaluation a success in which an outer fold has no score.
 
     Raises:
@@ -177,6 +191,10 @@ def check_nested(studies: Sequence[Study]) -> None:
     if lines:
         raise RunError("; ".join(lines))
     check_results([evaluation for outer in studies for evaluation in evaluation_studies(outer)])
+    lost = [fold for fold in nested.folds if fold.fold in nested.lost and fold.score is None]
+    if lost:
+        where = "; ".join(f"trial {fold.trial} of {fold.study}" for fold in lost)
+        raise RunError(f"what was chosen failed or diverged as it was trained again to be tested: {where}")
 
 
 def read_nested_of(study: Study, folds: Sequence[OuterFold]) -> NestedResults:
@@ -198,9 +216,13 @@ def evaluate_nested(study: Study, count: int, seeds: int, run: Run | None) -> Ne
         RunError: an outer fold has no score.
     """
     folds = plan_outer_folds(study, count)
+    for caveat in list_caveats(study):
+        log.warning("%s", caveat)
     studies = [create_outer_study(study, fold) for fold in folds]
     if run is not None:
         run_nested(studies, seeds, run)
         publish_evaluations(study)
-        check_nested(studies)
-    return score_nested(read_nested_of(study, folds))
+    nested = score_nested(read_nested_of(study, folds))
+    if run is not None:
+        check_nested(studies, nested)
+    return nested

@@ -47,7 +47,7 @@ def _nested_blocks(results: Results, nested: NestedScore) -> list[Block]:
     if nested.lost:
         folds = names_text([str(number) for number in nested.lost])
         blocks.append(Text(f"Runs failed or diverged on fold {folds}; no mean includes them."))
-    if not nested.complete:
+    if nested.remaining or len(nested.folds) < nested.count:
         blocks += [Text("To finish it:"), Code(format_command(results, "evaluate", f"--outer-folds {nested.count}"))]
     return blocks
 
@@ -139,8 +139,8 @@ def _method_text(nested: NestedScore) -> str:
     more = " Folds by time are no exchangeable draws, so their interval is approximate." if nested.by == "time" else ""
     return (
         f"For each fold the whole study was launched anew on the rest of the training data. {how} The data set's own "
-        "test set, if it has one, was not read. The interval is Student's t with the variance of Nadeau and Bengio (2003), which "
-        f"allows for the overlap of the training parts.{more}"
+        "test set, if it has one, was not read. The interval is Student's t with the variance of Nadeau and Bengio "
+        f"(2003), which allows for the overlap of the training parts.{more}"
     )
 
 

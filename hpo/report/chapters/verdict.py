@@ -312,6 +312,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return f"Next: read the report of {of}, the study that this one evaluates."
     if evaluated is None and any(each.complete for each in data.nested):
         return f"Next: export the configuration with `{format_command(results, 'export')}`."
+    if evaluated is None and not results.definition.dataset.tested:
+        return f"Next: score it without a test set, by `{format_command(results, 'evaluate', '--outer-folds 5')}`."
     if evaluated is None:
         return f"Next: evaluate it from fresh seeds and on the test set with `{format_command(results, 'evaluate')}`."
     if evaluated.trial is None:
