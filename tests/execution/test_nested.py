@@ -16,7 +16,7 @@ from hpo.execution.evaluate import evaluate
 from hpo.execution.nested import check_nested, list_nested, plan_outer_folds, refuse_other_options, run_nested
 from hpo.report.data.nested import read_nested
 from hpo.report.render.json import report_schema
-from hpo.report.stats.nested_score import NestedScore
+from hpo.report.stats.nested_score import NestedScore, score_nested
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
@@ -128,15 +128,17 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert begun == ["small-outer-2-of-2", "small-outer-2-of-2-evaluation-refit"]
     (found,) = read_nested(study)
     assert all(each.scores for each in found.folds)
-    check_nested(studies)
+    check_nested(studies, score_nested(found))
 
 
 def test_a_fold_without_a_result_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
     study = make(tmp_path, parameters={**SMALL, "learning_rate": 1e30}, trials=1)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
     run_nested(studies, 1, run)
+    found = score_nested(read_nested(study)[0])
+    assert (found.score, found.complete) == (None, False)
     with pytest.raises(RunError, match=r"small-outer-1-of-2' has no complete trial.*small-outer-2-of-2' has no"):
-        check_nested(studies)
+        check_nested(studies, found)
 
 
 def test_a_study_that_was_made_again_has_outer_folds_of_its_own(tmp_path: Path) -> None:
