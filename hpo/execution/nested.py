@@ -43,19 +43,22 @@ def refuse_other_options(**given: object) -> None:
     """Refuse the options of an evaluation that a nested one does not have.
 
     Args:
-        given: by option, what was given; nothing is None or False.
+        given: by option, what was given; nothing is None, False or empty.
 
     Raises:
         RequestError: names the option, and says why.
     """
     reasons = {
+        "compare": "nest each of the two studies by itself; leave --compare out",
         "dataset": "the outer folds are of the study's own data; launch a study on the other data, and nest that",
+        "datasets": "the outer folds are of the study's own data; launch a study on each data set, and nest those",
         "inside": "each outer fold has another best model; leave --inside out",
         "objective": "is for studies of models, which call no objective function; leave --objective out",
         "top": "of each outer fold the one configuration is tested that its study chooses; leave --top out",
+        "vary": "each fold has another training part, seed and order already; leave --vary out",
     }
     for name, value in given.items():
-        if value is not None and value is not False:
+        if value:
             raise RequestError(f"evaluate --outer-folds with --{name}: {reasons[name]}")
 
 

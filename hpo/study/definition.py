@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -82,6 +82,9 @@ class Budget(_Frozen):
         )
 
 
+Source = Literal["split", "order", "init", "seed", "all"]  # of the spread of a score
+
+
 class Candidate(_Frozen):
     """Configuration that an evaluation trains again.
 
@@ -93,6 +96,7 @@ class Candidate(_Frozen):
         values: its parameters that have an effect, except the seeds; of an objective function, its parameters as they
             are stored, among them None and lists.
         asked: the parameters that a training loop asked for itself as the trial was trained.
+        study: the name of the study that it comes from, if that is not the evaluated one.
     """
 
     label: str
@@ -100,6 +104,7 @@ class Candidate(_Frozen):
     baseline: bool
     values: dict[str, JsonValue]
     asked: dict[str, Any] = {}
+    study: str = ""
 
 
 class Evaluation(_Frozen):
@@ -113,12 +118,17 @@ class Evaluation(_Frozen):
         metrics: the metrics of that study's objectives.
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
+        vary: what follows the fresh seed while the rest stays as it was in the study: the split, the order of the data
+            with noise such as dropout, the initial weights, the seed of both (`seed`), or all of it.
+        compare: the name of the study that this one is compared with, or empty.
     """
 
     of: str
     candidates: tuple[Candidate, ...]
     metrics: tuple[str, ...]
     refit: bool = False
+    vary: Source = "seed"
+    compare: str = ""
 
 
 class Expectation(_Frozen):

@@ -20,7 +20,8 @@ from hpo.report.stats.nested_score import NestedScore, score_nested
 from hpo.report.write import write_report
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
-from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, trial_config_of
+from hpo.study.operations.candidates import trial_config_of
+from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads
 from hpo.study.operations.nested_study import create_outer_study, list_companions, outer_studies
 from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
