@@ -52,8 +52,11 @@ def present_outer_studies(study: Study) -> list[tuple[OuterFold, Study]]:
     Left out are those with another definition than the study has now, for it was deleted and made again, and damaged
     ones, which is logged.
     """
-    found = [(fold, outer) for outer in outer_studies(study) if (fold := _read_fold(study, outer)) is not None]
-    return list({fold: (fold, outer) for fold, outer in reversed(found)}.values())[::-1]  # each fold once
+    found: dict[OuterFold, Study] = {}
+    for outer in outer_studies(study):
+        if (fold := _read_fold(study, outer)) is not None:
+            found.setdefault(fold, outer)
+    return list(found.items())
 
 
 def _read_fold(study: Study, outer: Study) -> OuterFold | None:
