@@ -220,6 +220,8 @@ class Definition(_Frozen):
         foreign: whether another tool made the study, and nothing else is known of it.
         resampling: how often each trial is fitted, on which splits and from which seeds; None is one fit.
         resplit: whether each trial is divided by a seed of its own, or all by the study's.
+        nested_of: the name of the study whose nested evaluation this one is part of: the same study on a data set
+            without an outer fold.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
@@ -245,6 +247,12 @@ class Definition(_Frozen):
     foreign: bool = False
     resampling: Resampling | None = None
     resplit: Resplit = "never"
+    nested_of: str | None = None
+
+    @property
+    def companion_of(self) -> str | None:
+        """The name of the study that this one evaluates, or is part of the nested evaluation of; None of others."""
+        return self.nested_of if self.evaluation is None else self.evaluation.of
 
     @property
     def configured(self) -> bool:

@@ -14,6 +14,7 @@ from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.chapters.feature_importance import feature_importance_chapter
 from hpo.report.chapters.learning_curves import learning_curves_chapter
 from hpo.report.chapters.model_inspection import model_inspection_chapter
+from hpo.report.chapters.nested import nested_chapter
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
@@ -46,6 +47,7 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: data_sets_chapter(data.across_datasets),
     lambda data: study_comparison_chapter(data.results, data.comparisons),
     lambda data: variance_chapter(data.results, data.evaluations),
+    lambda data: nested_chapter(data.results, data.nested),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
     lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),

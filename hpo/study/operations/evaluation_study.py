@@ -374,9 +374,11 @@ def record_test_set_read(companion: Study, run: int | str, configuration: str) -
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     others = {each.study for each in evaluation.candidates if each.label == configuration and each.study}
+    data = companion.definition.dataset
+    file = Path(data.name).name
     read = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": Path(companion.definition.dataset.name).name,
+        "dataset": file if data.outer is None else f"{data.outer.name} of {file}",
         "by": f"{companion.name} {run}",
         "configuration": configuration,
     }

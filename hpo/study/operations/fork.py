@@ -224,8 +224,8 @@ def fork_study(
             sampler, pruner; None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
-            budget has.
+        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or
+            more than the budget has.
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
@@ -241,6 +241,8 @@ def fork_study(
         raise RequestError(
             f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
         )
+    if (of := study.definition.nested_of) is not None:
+        raise RequestError(f"study '{study.name}' is part of the nested evaluation of '{of}'; fork '{of}' instead")
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
     trials = study.trials()
