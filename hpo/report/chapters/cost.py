@@ -75,13 +75,9 @@ def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
 
 
 def _epochs_left(row: TrialRow) -> int:
-    if (
-        row.state != "PRUNED"
-        or row.failure is not None
-        or row.raced is not None
-        or row.config is None
-        or not row.epochs
-    ):
+    if row.state != "PRUNED" or row.failure is not None or row.raced is not None:
+        return 0
+    if row.config is None or not row.epochs:
         return 0
     return max(row.config.epochs - len(row.epochs), 0)
 

@@ -37,11 +37,12 @@ def racing_chapter(results: Results) -> Chapter | None:
 
 def _savings_text(results: Results, ended: int, dropped: list[TrialRow], saved: int, whole: int) -> str:
     if not dropped:
-        return f"None of {number_of(ended, 'trial')} was dropped: on shared fits none was worse than the best beyond noise."
+        of = f"None of {number_of(ended, 'trial')} was dropped"
+        return f"{of}: on shared fits none was worse than the best beyond noise."
     seconds = sum(_saved_epochs(row, results) * (row.seconds or 0.0) / max(1, _done_epochs(row)) for row in dropped)
     was = "was" if len(dropped) == 1 else "were"
     return (
-        f"{count_text(len(dropped))} of {number_of(ended, 'trial')} {was} dropped as worse than the best on shared fits. "
+        f"{count_text(len(dropped))} of {number_of(ended, 'trial')} {was} dropped, worse than the best on shared fits. "
         f"That saved {count_text(saved)} of {count_text(whole)} epochs of fits ({100 * saved / max(1, whole):.0f} %), "
         f"about {duration_text(seconds)} of training (estimated from each trial's own time per epoch)."
     )
