@@ -357,7 +357,7 @@ def run_loop(trials: Sequence[LoopTrial], settings: TrainSettings) -> list[Train
         CheckpointError: the checkpoint to begin from is another model's.
         RunError: the loop reports nothing, or something other than numbers.
     """
-    torch.manual_seed(trials[0].config.seed)
+    torch.manual_seed(trials[0].config.seed_of_init)
     with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
         runs = []
         for trial in trials:

@@ -38,8 +38,11 @@ from hpo.study.attributes import (
     read_whole,
 )
 from hpo.study.constraints import INFEASIBLE
+from hpo.study.definition import SETTLED
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
+from hpo.study.outlook import explain_unsettled, refuse_unsettled
 from hpo.study.paused import PAUSED_STATE, state_name
+from hpo.study.settled import Outlook
 
 __all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
 
@@ -144,6 +147,8 @@ class Results:
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
         data_facts: what its first worker found in the data; None before that.
+        outlooks: of the study, of one objective, after each of its trials in the order in which they ended, from the
+            fewest that say anything.
     """
 
     name: str
@@ -157,6 +162,12 @@ class Results:
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
     data_facts: DataFacts | None = None
+    outlooks: tuple[Outlook, ...] = ()
+
+    @cached_property
+    def settled(self) -> Outlook | None:
+        """The first outlook at which the study has settled, whether or not it is to end then; None before."""
+        return next((outlook for outlook in self.outlooks if outlook.settled), None)
 
     @property
     def unattended(self) -> bool:
@@ -319,6 +330,7 @@ def read_results(study: Study) -> Results:
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
         data_facts=study.data_facts,
+        outlooks=() if refuse_unsettled(study.definition) else tuple(study.read_outlook(trials).outlooks),
     )
 
 
@@ -477,7 +489,9 @@ def study_summary(results: Results) -> dict[str, Any]:
     but those that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what
     they have done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended`
     (whether trials are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one,
-    and why, in words; or None).
+    and why, in words; or None), `settled` (`asked`: whether the study ends once it has settled; `after`: the number of
+    trials after which it had, or None; `gain` and `noise` by then, or by now, and `why`, in words; None of studies of
+    which it cannot be told).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
@@ -506,9 +520,24 @@ def study_summary(results: Results) -> dict[str, Any]:
             "work": asdict(results.work) if results.work else None,
             "unattended": results.unattended,
             "repeats": describe_repeats(results.trials, results.definition, results.space),
+            "settled": _settled_json(results),
         }
     )
     return summary
+
+
+def _settled_json(results: Results) -> dict[str, Any] | None:
+    if refuse_unsettled(results.definition):
+        return None
+    settled = results.settled
+    outlook = settled or (results.outlooks[-1] if results.outlooks else None)
+    return {
+        "asked": results.budget.until == SETTLED,
+        "after": None if settled is None else settled.trials,
+        "gain": None if outlook is None else outlook.gain,
+        "noise": None if outlook is None else outlook.noise,
+        "why": explain_unsettled(outlook, results.definition, results.budget.trials),
+    }
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension
 from hpo.space.domains import Range
-from hpo.study import Objective
+from hpo.study import Objective, outlook
 
 __all__ = [
     "adaptive_caveat",
@@ -50,19 +50,11 @@ def list_top_trials(results: Results) -> Sequence[TrialRow]:
 
 def count_validation_samples(results: Results) -> int | None:
     """Count the samples that the best trial was validated on, once each in folds; None where that is not known."""
-    samples, best = results.definition.dataset.samples, results.best
+    best = results.best
     if best is None or best.config is None:
         return None
-    if results.definition.resampling is not None and results.definition.resampling.folds is not None:
-        return (results.data_facts.scored if results.data_facts else samples) or None
-    if not best.config.validation:
-        return None
-    validation, facts = best.config.validation, results.data_facts
-    if facts is not None and validation == results.definition.baseline_config(results.space).validation:
-        return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
-    if validation >= 1:
-        return round(validation)
-    return round(validation * samples) or None if samples else None
+    baseline = results.definition.baseline_config(results.space)
+    return outlook.count_validation_samples(results.definition, best.config, baseline, results.data_facts)
 
 
 def standard_error(results: Results) -> float | None:
@@ -79,9 +71,7 @@ def standard_error(results: Results) -> float | None:
         return best.standard_error
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
-    # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
-    p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
-    return math.sqrt(p * (1 - p) / count)
+    return outlook.binomial_error(best.value, count)
 
 
 def difference_error(results: Results) -> float | None:
