@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpo.cli.lookup import format_command_line, make_backend
-from hpo.cli.options import app, backend_options, dataset_options, launch_options, set_option, storage_option
+from hpo.cli.options import (
+    app,
+    backend_options,
+    dataset_options,
+    launch_options,
+    resampling_options,
+    set_option,
+    storage_option,
+)
 from hpo.cli.output import say
 from hpo.errors import RequestError, RunError, StorageLostError, StudyDeletedError
 from hpo.utils.text import quantity
@@ -55,6 +63,7 @@ __all__: list[str] = []
     "--pruner", help="Pruner instead of the file's: a name, or a table, as '{name=\"hyperband\", max_resource=27}'."
 )
 @click.option("--seed", type=int, help="Seed instead of the file's.")
+@resampling_options
 @click.option(
     "--warm-start",
     metavar="OLD",

@@ -3,6 +3,7 @@
 from hpo.datasets.data_facts import DataFacts, DataIssue, describe_facts, list_serious_issues
 from hpo.datasets.dataset import Dataset, Split, check_split, flat_labels, guess_task, is_split, none, read_labels
 from hpo.datasets.features import Feature, SampleShape
+from hpo.datasets.fold_split import divide_rows
 from hpo.datasets.idx import fashion_mnist, mnist
 from hpo.datasets.leakage import collect_facts, find_issues
 from hpo.datasets.reference import (
@@ -32,6 +33,7 @@ __all__ = [
     "collect_facts",
     "describe",
     "describe_facts",
+    "divide_rows",
     "fashion_mnist",
     "find_issues",
     "flat_labels",

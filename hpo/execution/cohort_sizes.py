@@ -133,7 +133,8 @@ class CohortSizes:
         study = self._study
         rng = np.random.default_rng(study.definition.seed)
         points = (rng.random(len(study.space.varied)).tolist() for _ in range(count))
-        configs = (study.definition.config(study.space.values(study.space.draw(point))) for point in points)
+        drawn = (study.definition.config(study.space.values(study.space.draw(point))) for point in points)
+        configs = (study.definition.resplit_config(config, number) for number, config in enumerate(drawn))
         return [config for config in configs if self._stackable(config)]
 
     def _count_fitting(self, first: TrialConfig) -> int:

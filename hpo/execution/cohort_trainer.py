@@ -251,6 +251,7 @@ class CohortTrainer:
                     callbacks=callbacks,
                     should_stop=should_stop,
                     record_steps=definition.record_steps,
+                    sample_scores=definition.evaluation is None,
                     may_stack=self._may_stack,
                 ),
                 checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],

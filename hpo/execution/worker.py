@@ -23,7 +23,7 @@ from hpo.errors import (
     StudyDeletedError,
 )
 from hpo.execution.cohort_trainer import CohortTrainer
-from hpo.execution.data_check import check_data
+from hpo.execution.data_check import check_data, check_divisions
 from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.loss import explain_loss
@@ -148,6 +148,7 @@ class Worker:
         if evaluates and dataset.test is None:
             raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
         if definition.configured and definition.dataset.name != registry.NO_DATA:
+            check_divisions(definition, dataset)
             check_data(self.study, dataset)
         return evaluates
 

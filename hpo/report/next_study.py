@@ -21,6 +21,7 @@ from hpo.report.suggest_calls import format_suggest_call
 from hpo.space import Constant, LearnedSpace, Space
 from hpo.storage.url import mask
 from hpo.study import Study
+from hpo.study.input.resampling_keys import spell_resampling
 from hpo.study.warm_start import check_warm_start
 from hpo.utils.home import default_storage
 from hpo.utils.paths import ROOM, fit_name
@@ -68,6 +69,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,
         **({"constraints": [each.text for each in definition.constraints]} if definition.constraints else {}),
+        **spell_resampling(definition),
         **({"record_steps": True} if definition.record_steps else {}),
         **({"metrics": list(definition.recorded)} if definition.recorded else {}),
     }

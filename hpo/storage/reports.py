@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from hpo.storage.optimize_leases import OptimizeStorage
 from hpo.storage.stored_values import UnreadableError, parse_metrics
-from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, STEPS
+from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS
 from hpo.storage.transient_errors import Result, with_retries
 
 __all__ = ["EpochMetrics", "EpochSteps", "ReportStorage"]
@@ -76,6 +76,31 @@ class ReportStorage(OptimizeStorage):
         """
         found = self._read_reports(STEPS, study_id, trial_id, _parse_steps)
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
+
+    def read_samples(self, study_id: int) -> dict[int, dict[int, object]]:
+        """Read the packed sample scores by trial id and number of the fit; of a trial's last attempt.
+
+        What they hold is for `hpo.datasets.sample_codec` to read and to check.
+        """
+        columns = SAMPLES.c.trial_id, SAMPLES.c.attempt, SAMPLES.c.fit, SAMPLES.c.content
+        query = sa.select(*columns).where(SAMPLES.c.study_id == study_id)
+
+        def step(connection: sa.Connection) -> dict[int, dict[int, object]]:
+            found: dict[int, dict[int, object]] = {}
+            last: tuple[int, int] | None = None
+            for row in connection.execute(query.order_by(*columns[:3])):
+                if last != (row.trial_id, row.attempt):  # what an earlier attempt has kept counts no more
+                    last = row.trial_id, row.attempt
+                    found[row.trial_id] = {}
+                found[row.trial_id][row.fit] = row.content
+            return found
+
+        return self.read(step)
+
+    def read_splits(self, study_id: int) -> dict[str, object]:
+        """Read the packed validation splits that sample scores are of, by digest."""
+        query = sa.select(SPLITS.c.digest, SPLITS.c.content).where(SPLITS.c.study_id == study_id)
+        return self.read(lambda connection: {row.digest: row.content for row in connection.execute(query)})
 
     def _read_reports(
         self, table: sa.Table, study_id: int, trial_id: int | None, read: Callable[[sa.Row[Any]], Result]

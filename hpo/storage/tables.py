@@ -19,6 +19,8 @@ __all__ = [
     "INTERMEDIATE_VALUES",
     "LEASES",
     "PARAMS",
+    "SAMPLES",
+    "SPLITS",
     "STEPS",
     "STUDIES",
     "STUDY_DIRECTIONS",
@@ -76,6 +78,24 @@ STEPS = sa.Table(
     # float32, the least byte first. The length makes a MEDIUMBLOB of MySQL's type, which holds 64 kB otherwise.
     sa.Column("losses", sa.LargeBinary(2**24 - 1), nullable=False),
     sa.Column("seconds", sa.LargeBinary(2**24 - 1), nullable=False),
+)
+# Of trials that are COMPLETE: what each fit keeps of its validation samples; see `hpo.datasets.sample_codec`.
+SAMPLES = sa.Table(
+    "hpo_samples",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fit", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("content", sa.LargeBinary(2**24 - 1), nullable=False),
+)
+# The samples themselves, which many trials share.
+SPLITS = sa.Table(
+    "hpo_splits",
+    metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("content", sa.LargeBinary(2**24 - 1), nullable=False),
 )
 LEASES = sa.Table(
     "hpo_leases",

@@ -30,6 +30,8 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "SLOTS",
+    "SPLIT_NUMBER",
+    "STANDARD_ERROR",
     "STOPPED",
     "TRIAL_SEED",
     "VALUE_FROM",
@@ -46,6 +48,7 @@ __all__ = [
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
+SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from hpo.config import registry
 from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.parameter import Value
+from hpo.config.resampling import Fit, Resampling, Resplit, derive_split_seed
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, LearnedSpace, Space
@@ -207,6 +208,8 @@ class Definition(_Frozen):
         recorded: metrics that are recorded each epoch beside those that are needed.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
+        resampling: how often each trial is fitted, on which splits and from which seeds; None is one fit.
+        resplit: whether each trial is divided by a seed of its own, or all by the study's.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
@@ -230,6 +233,8 @@ class Definition(_Frozen):
     recorded: tuple[str, ...] = ()
     function: FunctionReference | None = None
     foreign: bool = False
+    resampling: Resampling | None = None
+    resplit: Resplit = "never"
 
     @property
     def configured(self) -> bool:
@@ -271,9 +276,25 @@ class Definition(_Frozen):
         objectives = [objective.metric for objective in self.objectives]
         return tuple(dict.fromkeys([*objectives, *bounded, *self.recorded]))
 
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """The fits of each trial, of which there is at least one."""
+        return (self.resampling or Resampling()).fits
+
+    @property
+    def shares_validation(self) -> bool:
+        """True if all trials are validated on the same samples, as far as parameters leave them the same."""
+        return self.resplit == "never"
+
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """Return the configuration of a trial with these values; its seed is the study's."""
         return TrialConfig.of({"seed": self.seed, **values}, self.declarations)
+
+    def resplit_config(self, config: TrialConfig, number: int) -> TrialConfig:
+        """Return the configuration of trial `number`: with a split of its own, if each trial has one."""
+        if self.resplit == "never":
+            return config
+        return config.model_copy(update={"split_seed": derive_split_seed(self.seed, number)})
 
     def baseline_config(self, space: Space) -> TrialConfig:
         """Return the baseline: its own values, the space's constants, and defaults for the rest."""
@@ -360,7 +381,8 @@ def _comparable(definition: Definition) -> dict[str, Any]:
     data = definition.model_dump(mode="json", exclude=left_out)
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
-    return data
+    del data["resampling"]  # whose keys are those of a study file
+    return data | (definition.resampling or Resampling()).model_dump()
 
 
 def _describe_other_data(stored: DatasetReference, requested: DatasetReference) -> str:

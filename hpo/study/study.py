@@ -27,7 +27,7 @@ from hpo.storage.identity import KEY
 from hpo.storage.leases import Promotion, WorkerInfo
 from hpo.storage.stored_values import PAUSED
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, STOPPED, StudyAttributes
+from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, SPLIT_NUMBER, STOPPED, StudyAttributes, read_whole
 from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.halving import AshaPruner
 from hpo.study.halving_study import HalvingStudy
@@ -260,6 +260,10 @@ class Study(StoredStudy):
             ConfigError: somebody enqueued impossible values.
         """
         self._use_sampler(claim.sampler)
+        return self.definition.resplit_config(self._suggest_values(claim), claim.number)
+
+    def _suggest_values(self, claim: ClaimedTrial) -> TrialConfig:
+        """Sample and store the parameters of a claimed trial, and return the configuration that the space gives it."""
         if self.is_baseline(claim.number):
             return self.definition.config(self._baseline_values(claim))
         if not self.definition.fixed and not claim.trial.params:
@@ -301,10 +305,23 @@ class Study(StoredStudy):
             del reported[step]
 
     def config_of(self, trial: FrozenTrial) -> TrialConfig:
-        """Return the configuration of a stored trial, from its parameters and the definition.
+        """Return the configuration of a stored trial, from its parameters and the definition, with its own split.
 
         Raises:
             SpaceError: parameters are missing, because the trial was added by others or has not begun.
+        """
+        return self.resplit_config(self.space_config_of(trial), trial)
+
+    def resplit_config(self, config: TrialConfig, trial: FrozenTrial) -> TrialConfig:
+        """Return the configuration of a stored trial with the split that it is trained on, if each has its own."""
+        number = read_whole(trial.user_attrs, SPLIT_NUMBER)
+        return self.definition.resplit_config(config, trial.number if number is None else number)
+
+    def space_config_of(self, trial: FrozenTrial) -> TrialConfig:
+        """Return the configuration that the space gives a stored trial, whatever its split.
+
+        Raises:
+            SpaceError: as `config_of`.
         """
         if self.is_baseline(trial.number):
             return self.definition.baseline_config(self.space)

@@ -80,6 +80,7 @@ class Checkpoint:
             them, for each epoch begins with a seed of its own.
         history, steps, best_epoch, best_weights: see `Member`.
         learner: the state that `Learner.state` returned.
+        sample_log: the state of the member's log of sample scores; None where they are not kept.
     """
 
     epoch: int
@@ -91,6 +92,7 @@ class Checkpoint:
     best_epoch: int | None
     best_weights: Weights | None
     learner: State
+    sample_log: State | None = None
 
 
 class CheckpointFile:

@@ -17,6 +17,7 @@ from hpo.report.format import (
     values_text,
 )
 from hpo.space import Constant, LearnedSpace
+from hpo.study.input.preview import format_resampling
 
 __all__ = ["definition_chapter"]
 
@@ -50,6 +51,7 @@ def _study_table(results: Results) -> Table:
         violated = sum(not row.feasible for row in results.trials)
         texts = ", ".join(constraint.text for constraint in definition.constraints)
         rows.append(["constraints", f"{texts} (violated by {violated} of {len(results.trials)} trials)"])
+    rows += [["resampling", line] for line in format_resampling(definition)]
     if budget.timeout is not None:
         rows.append(["timeout", duration_text(budget.timeout)])
     if budget.trial_timeout is not None:

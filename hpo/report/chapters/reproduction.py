@@ -9,6 +9,7 @@ from hpo.report.commands import format_command, format_import_options
 from hpo.report.data.results import Results
 from hpo.report.format import one_line
 from hpo.study.definition import ComponentSpec
+from hpo.study.input.resampling_keys import spell_resampling
 from hpo.utils.paths import ROOM, fit_name
 
 __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
@@ -106,6 +107,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
         "record_steps": definition.record_steps or None,
         "metrics": list(definition.recorded) or None,
+        **spell_resampling(definition),
     }
     return {key: value for key, value in table.items() if value is not None}
 

@@ -261,7 +261,7 @@ def _chance_limit(results: Results) -> float | None:
     """Return how far the best of k equal configurations may lead another by chance in the validation data (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
-    lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
+    lucky. Two trials are taken as independent, which is cautious where they share their validation samples.
     """
     error = standard_error(results)
     if error is None:

@@ -367,7 +367,7 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
     try:
         if study.is_baseline(trial.number):
             return study.config_of(trial)
-        return study.definition.config(study.space.values(params))
+        return study.resplit_config(study.definition.config(study.space.values(params)), trial)
     except RequestError:
         return None
 

@@ -18,6 +18,7 @@ __all__ = [
     "adaptive_caveat",
     "choose_curve_objective",
     "count_validation_samples",
+    "difference_error",
     "estimate_retraining_noise",
     "is_adaptive",
     "list_top_trials",
@@ -48,7 +49,7 @@ def list_top_trials(results: Results) -> Sequence[TrialRow]:
 
 
 def count_validation_samples(results: Results) -> int | None:
-    """Count the samples that the best trial was validated on; None where that is not known."""
+    """Count the samples that the best trial was validated on, once each in folds; None where that is not known."""
     best = results.best
     if best is None or best.config is None:
         return None
@@ -66,6 +67,16 @@ def standard_error(results: Results) -> float | None:
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
     return outlook.binomial_error(best.value, count)
+
+
+def difference_error(results: Results) -> float | None:
+    """Return the standard error by which two trials are told apart; None as of `standard_error`.
+
+    That of one trial where all have the same validation samples, for what is hard in these is hard for all; where each
+    has a split of its own, that of the difference of two independent scores.
+    """
+    error = standard_error(results)
+    return error if error is None or results.definition.shares_validation else math.sqrt(2) * error
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:

@@ -15,6 +15,7 @@ from hpo.datasets import DatasetReference
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
 from hpo.study.input.optuna_components import Component, read_component, read_seed
+from hpo.study.input.resampling_keys import KEYS as RESAMPLING
 from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -63,6 +64,11 @@ def define_function_study(
         DefinitionError: names the key and the value that is wrong.
     """
     for key in keys:
+        if key in RESAMPLING:
+            raise DefinitionError(
+                f"{key}: is for studies of models and training loops, whose data are known; {function.label} reads its "
+                "own: divide them there, and return the mean"
+            )
         if key not in KEYS:
             raise DefinitionError(describe_unknown("key", key, KEYS))
     objectives = _parse_objectives(keys.get("direction", "minimize"), keys.get("metric_names"))

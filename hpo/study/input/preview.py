@@ -15,7 +15,7 @@ from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.slots import fixed_trials
 from hpo.utils.text import quantity
 
-__all__ = ["format_learned_preview", "format_preview"]
+__all__ = ["format_learned_preview", "format_preview", "format_resampling"]
 
 SAMPLES = 3
 
@@ -38,6 +38,7 @@ def format_preview(
     lines = [
         f"study {name}: {quantity(budget.trials, 'trial')}{_format_subject(definition)}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
+        *format_resampling(definition),
         *_format_limits(budget),
         "",
         *(_format_dimension(dimension) for dimension in space.dimensions),
@@ -72,6 +73,12 @@ def _format_subject(definition: Definition) -> str:
 
 def _format_objectives(definition: Definition) -> str:
     return ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+
+
+def format_resampling(definition: Definition) -> list[str]:
+    """Return how often a trial is fitted, and on which splits: no line where each has one fit on the study's split."""
+    lines = [] if definition.resampling is None else [definition.resampling.text]
+    return lines + (["each trial has a split of its own"] if definition.resplit == "per_trial" else [])
 
 
 def _format_limits(budget: Budget) -> list[str]:

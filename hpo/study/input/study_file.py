@@ -37,6 +37,7 @@ from hpo.study.input.key_places import check_places, join_task
 from hpo.study.input.metric_names import describe_misfit, describe_unknown_metric, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
+from hpo.study.input.resampling_keys import parse_resampling
 from hpo.study.outlook import refuse_unsettled
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -138,7 +139,9 @@ def parse_definition(
     metrics |= {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models, declarations, task)
-    _check_validation(space, objectives)
+    resampling, resplit = parse_resampling(table, dataset, literals)
+    if resampling is None or resampling.folds is None:
+        _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
     _with_prefix("[parameters]", lambda: space.check(lambda config: check_compatible(config, dataset)))
     report = get_table(table, "report") if "report" in table else None
@@ -160,6 +163,8 @@ def parse_definition(
         else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives, recorded)),
         record_steps=_get_flag(table, "record_steps"),
         recorded=recorded,
+        resampling=resampling,
+        resplit=resplit,
     )
     if baseline is not None:
         _with_prefix("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))
