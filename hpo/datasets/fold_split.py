@@ -23,7 +23,7 @@ from hpo.datasets.row_split import (
 from hpo.errors import ConfigError, DataError
 from hpo.utils.text import quantity
 
-__all__ = ["divide_rows"]
+__all__ = ["divide_rows", "goes_by_time"]
 
 Array = np.ndarray[Any, Any]
 FOLDS, HOLDOUT = 1, 2  # purposes of a random stream
@@ -63,7 +63,7 @@ def divide_rows(
     name = f"folds = {division.count}"
     if len(labels) < division.count:
         raise ConfigError(f"{name}: there are only {quantity(len(labels), 'sample')}; take fewer folds")
-    if division.by == "time" or (division.by is None and times is not None):
+    if goes_by_time(division, times):
         if times is None:
             raise DataError(f"{name} by time: the samples have no times; give `times`, or leave `by` out")
         return _divide_by_time(times, groups, division, name)
@@ -77,6 +77,11 @@ def divide_rows(
     else:
         folds = _fold_strata(labels, task, division.count, rng, name)
     return np.flatnonzero(folds != division.index), np.flatnonzero(folds == division.index)
+
+
+def goes_by_time(division: Division, times: Array | None) -> bool:
+    """Tell whether the folds of samples with these times, or without any, go by time."""
+    return division.kind == "fold" and (division.by == "time" or (division.by is None and times is not None))
 
 
 def _hold_out(

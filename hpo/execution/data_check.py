@@ -14,6 +14,7 @@ from hpo.datasets import (
     list_serious_issues,
     read_labels,
 )
+from hpo.datasets.fold_split import goes_by_time
 from hpo.errors import ConfigError, DataError, HpoError, RequestError
 from hpo.study import Definition, Study
 from hpo.training.process_state import contain_user_code
@@ -70,8 +71,7 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
         return
     if not is_split(dataset.train):
         raise DataError(f"{resampling.division}: {name} gives batches, which cannot be divided; use seeds")
-    by_time = division.kind == "fold" and dataset.times is not None and division.by != "group"
-    if by_time and resampling.repeats > 1:
+    if goes_by_time(division, dataset.times) and resampling.repeats > 1:
         raise ConfigError(f"repeats = {resampling.repeats}: folds by time are the same each time; remove repeats")
     config = definition.baseline_config(definition.space)
     task = dataset.task or guess_task(dataset.train[1])
@@ -112,13 +112,13 @@ def _is_file(dataset: Dataset, study: Study) -> bool:
 
 
 def _collect(study: Study, dataset: Dataset, *, tests: bool) -> DataFacts | None:
-    config = study.definition.baseline_config(study.space)
+    config, division = study.definition.baseline_config(study.space), study.definition.fits[0].division
     if tests:
         try:
-            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset))
+            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset), division)
         except Exception as error:  # a function of the user's can raise anything, and does so again as it is evaluated
             log.info("the test data were not compared with the training data: %s", summarize_error(error))
-    return collect_facts(dataset, config.validation, config.seed_of_split)
+    return collect_facts(dataset, config.validation, config.seed_of_split, division=division)
 
 
 @contain_user_code()

@@ -266,6 +266,7 @@ def plan_evaluations(
     dataset: object = None,
     *,
     refit: bool = False,
+    needs_test: bool = True,
     vary: Source = "seed",
 ) -> list[Study]:
     """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
@@ -276,6 +277,7 @@ def plan_evaluations(
         seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
+        needs_test: whether data without a test set are refused; otherwise the validation data alone are measured on.
         vary: what follows the fresh seed; the rest stays as it was in the study.
 
     Raises:
@@ -284,9 +286,11 @@ def plan_evaluations(
     """
     candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else refer_to_other(study, dataset)
-    data = _load_tested(other or study.definition.dataset)
+    reference = other or study.definition.dataset
+    data = _load_tested(reference) if needs_test else load(reference)
     _check_split(data, [vary])
-    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, vary=vary)
+    tested = data.test is not None
+    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, tested=tested, vary=vary)
     for each in evaluations:
         if (
             vary == "seed"

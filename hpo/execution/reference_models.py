@@ -88,7 +88,7 @@ def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Call
     splits: dict[str, Batch] = {}
     if len(prepared.y_val):
         splits["val"] = (prepared.x_val, prepared.y_val)
-    if study.definition.evaluation is not None:
+    if study.definition.evaluation is not None and study.definition.evaluation.tested:
         record_test_set_read(study, REFERENCE, fitted[0].name)
         splits["test"] = prepared.test()
     entries = [registry.metrics.get(name) for name in study.definition.metrics]

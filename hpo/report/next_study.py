@@ -66,7 +66,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
         "dataset": definition.dataset.spelled,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": max(results.budget.trials, first),
-        **results.budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True),
+        **results.budget.model_dump(include={"timeout", "trial_timeout", "target", "until"}, exclude_none=True),
         "sampler": {"name": definition.sampler.name, **definition.sampler.options},
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,

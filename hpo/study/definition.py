@@ -19,6 +19,7 @@ from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
+    "SETTLED",
     "Budget",
     "Candidate",
     "ComponentSpec",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 VERSION = 1
+SETTLED = "settled"
 DOMAIN_KEYS = {"value", "choices", "low"}  # of a domain, which is compared as a whole
 
 
@@ -64,6 +66,8 @@ class Budget(_Frozen):
         trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
+        until: what ends it before all trials are run: `settled`, see `hpo.study.settled`; `trials`, nothing; or None,
+            which is the same and changes nothing where a budget is extended.
         trial_timeout: seconds that an attempt at a trial may take, or None.
     """
 
@@ -71,14 +75,16 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
     trial_timeout: float | None = None
+    until: Literal["settled", "trials"] | None = None
 
     def merge(self, other: Budget) -> Budget:
-        """Return the larger number of trials, with the other's timeouts and target where it has them."""
+        """Return the larger number of trials, with the other's timeouts, target and end where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
             target=self.target if other.target is None else other.target,
             trial_timeout=self.trial_timeout if other.trial_timeout is None else other.trial_timeout,
+            until=self.until if other.until is None else other.until,
         )
 
 
@@ -118,6 +124,7 @@ class Evaluation(_Frozen):
         metrics: the metrics of that study's objectives.
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
+        tested: whether each model is measured on the test set, once; otherwise the data have none.
         vary: what follows the fresh seed while the rest stays as it was in the study: the split, the order of the data
             with noise such as dropout, the initial weights, the seed of both (`seed`), or all of it.
         compare: the name of the study that this one is compared with, or empty.
@@ -127,6 +134,7 @@ class Evaluation(_Frozen):
     candidates: tuple[Candidate, ...]
     metrics: tuple[str, ...]
     refit: bool = False
+    tested: bool = True
     vary: Source = "seed"
     compare: str = ""
 
@@ -290,6 +298,11 @@ class Definition(_Frozen):
     def fits(self) -> tuple[Fit, ...]:
         """The fits of each trial, of which there is at least one."""
         return (self.resampling or Resampling()).fits
+
+    @property
+    def several_fits(self) -> bool:
+        """True if a trial has more than one fit."""
+        return self.resampling is not None and self.resampling.count > 1
 
     @property
     def shares_validation(self) -> bool:

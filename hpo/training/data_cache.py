@@ -81,10 +81,9 @@ class DataCache:
             relative = self._find(same[0]) if same else None
             if relative is None:
                 self._last = None  # freed first: a split that nobody uses any more would double the memory
-            found = (
-                self._prepare(config, division) if relative is None else replace(relative, seed=config.seed_of_order)
-            )
-            self._in_use[*key, config.seed_of_order] = CachedData(weakref.ref(found), _count_writes(found))
+            order = config.seed_of_order
+            found = self._prepare(config, division) if relative is None else replace(relative, seed=order)
+            self._in_use[*key, order] = CachedData(weakref.ref(found), _count_writes(found))
         self._last = found
         return found
 

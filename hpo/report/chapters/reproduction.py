@@ -98,6 +98,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),
         "seed": definition.seed,

@@ -31,7 +31,7 @@ from hpo.report.stats.evaluation_stats import (
 )
 from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["interval_text", "write_verdict"]
+__all__ = ["describe_evaluation", "interval_text", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
@@ -63,6 +63,11 @@ def write_verdict(data: ReportData) -> list[str]:
     if nested := _nested_text(data):
         lines[0] += f" {nested}"
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
+
+
+def describe_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) -> list[str]:
+    """Describe the best of an evaluation and its lead, a line each; nothing before any run is complete."""
+    return [] if stats.best is None else [_evaluated_text(evaluation, stats.best), _comparison_text(stats)]
 
 
 def _nested_text(data: ReportData) -> str:
@@ -265,7 +270,7 @@ def _chance_limit(results: Results) -> float | None:
     """Return how far the best of k equal configurations may lead another by chance in the validation data (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
-    lucky. Two trials are taken as independent, which is cautious, for they share their validation samples.
+    lucky. Two trials are taken as independent, which is cautious where they share their validation samples.
     """
     error = standard_error(results)
     if error is None:

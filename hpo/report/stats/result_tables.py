@@ -24,8 +24,8 @@ VARIANCE_LEGEND = (
     "together; low, high: 95 % intervals"
 )
 COMPARISON_LEGEND = (
-    "better_by: the mean gain of the first over the second; probability: that the first is better in a pair; low, high: "
-    "95 % intervals"
+    "better_by: the mean gain of the first over the second; probability: that the first is better in a pair; low, "
+    "high: 95 % intervals"
 )
 ACROSS_LEGEND = (
     "iqm: interquartile mean of all runs; rank: average over data sets; improvement: the probability that the first "

@@ -11,7 +11,7 @@ from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
-from hpo.study.definition import Budget, Definition
+from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.slots import fixed_trials
 from hpo.utils.text import quantity
 
@@ -87,6 +87,7 @@ def _format_limits(budget: Budget) -> list[str]:
         *([f"no trial begins after {budget.timeout:g} s"] if budget.timeout is not None else []),
         *([f"a trial fails after {budget.trial_timeout:g} s"] if budget.trial_timeout is not None else []),
         *([f"the study ends at {budget.target:g}"] if budget.target is not None else []),
+        *(["the study ends once it has settled"] if budget.until == SETTLED else []),
     ]
     return [", ".join(limits)] if limits else []
 

@@ -7,31 +7,56 @@ from typing import Any, get_args
 
 from hpo.config import registry
 from hpo.config.resampling import DivisionRule, Resampling, Resplit
+from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, DatasetSource
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Definition
 from hpo.utils.documents import parse_toml
 from hpo.utils.text import shorten
 
-__all__ = ["KEYS", "check_resampling", "parse_resampling", "parse_resplit", "spell_resampling"]
+__all__ = ["KEYS", "parse_resampling", "spell_resampling"]
 
 KEYS = ("folds", "repeats", "holdout", "seeds", "intensify", "resplit")
 DEFAULT_FOLDS = 5
-# Whether each trial gets a split of its own where a study does not say. Fresh splits choose better where the
-# validation set is small (Nagler et al., 2024); below how many samples they become the default is for a measurement.
-DEFAULT_RESPLIT: Resplit = "never"
+# What `resplit` is where a study does not say, without folds and with fewer validation samples than that. Fresh splits
+# are said to choose better there (Nagler et al., 2024); "never" stays until `benchmarks/trust.py` has measured it.
+RESPLIT_OF_FEW: Resplit = "never"
+FEW_SAMPLES = 2_000
 FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
 
 
-def parse_resampling(table: Mapping[str, Any]) -> Resampling | None:
-    """Parse the resampling of a study's trials from the keys of its file; None if each has one fit.
+def parse_resampling(
+    table: Mapping[str, Any], dataset: DatasetReference, literals: Mapping[str, Any]
+) -> tuple[Resampling | None, Resplit]:
+    """Parse how the trials of a study are resampled, None if each has one fit, and whether each has its own split.
+
+    What only the loaded data tell, `hpo.execution.data_check.check_divisions` refuses before the first trial.
+
+    Args:
+        table: the keys of a study file.
+        dataset: of the study.
+        literals: the domains of its parameters.
 
     Raises:
-        DefinitionError: names the key and the value that is wrong.
+        DefinitionError: a value is wrong, has no effect on the data, or contradicts a parameter; the line names it.
         ConfigError: the values do not go together.
     """
+    chosen = _read_resampling(table)
+    resplit = table.get("resplit", _default_resplit(chosen, dataset, {**dataset.parameters, **literals}))
+    if resplit not in get_args(Resplit):
+        raise DefinitionError(describe_unknown("resplit", shorten(resplit, quote=False), get_args(Resplit)))
+    baseline = table.get("baseline")
+    places = {f"[parameters] {name}": name for name in literals}
+    places |= {f"[baseline] {name}": name for name in (baseline if isinstance(baseline, Mapping) else ())}
+    places |= {f"dataset, {name}": name for name in dataset.parameters if name not in literals}
+    _check_parameters(chosen, resplit, places)
+    _check_data(chosen, resplit, dataset)
+    return (None if chosen == Resampling() else chosen), resplit
+
+
+def _read_resampling(table: Mapping[str, Any]) -> Resampling:
     folds, by = _read_folds(table["folds"]) if "folds" in table else (None, None)
-    resampling = Resampling(
+    return Resampling(
         folds=folds,
         by=by,
         repeats=_read_count(table, "repeats", 1),
@@ -39,44 +64,21 @@ def parse_resampling(table: Mapping[str, Any]) -> Resampling | None:
         seeds=_read_count(table, "seeds", 1),
         intensify=_read_flag(table, "intensify"),
     )
-    return None if resampling == Resampling() else resampling
 
 
-def parse_resplit(table: Mapping[str, Any]) -> Resplit:
-    """Parse whether each trial gets a split of its own.
-
-    Raises:
-        DefinitionError: the value is neither `never` nor `per_trial`.
-    """
-    value = table.get("resplit", DEFAULT_RESPLIT)
-    if value not in get_args(Resplit):
-        raise DefinitionError(describe_unknown("resplit", shorten(value, quote=False), get_args(Resplit)))
-    chosen: Resplit = value
-    return chosen
+def _default_resplit(chosen: Resampling, dataset: DatasetReference, parameters: Mapping[str, Any]) -> Resplit:
+    """Return what `resplit` is where a study does not say."""
+    source = dataset.source or DatasetSource()
+    drawn = source.time is None and not isinstance(source.validation, str) and "split_seed" not in parameters
+    share = parameters.get("validation", TrialConfig().validation)
+    if chosen != Resampling() or not drawn or dataset.samples is None or not isinstance(share, int | float):
+        return "never"
+    return RESPLIT_OF_FEW if (share if share >= 1 else share * dataset.samples) < FEW_SAMPLES else "never"
 
 
-def check_resampling(
-    resampling: Resampling | None, resplit: Resplit, dataset: DatasetReference, given: Mapping[str, str]
-) -> None:
-    """Refuse a resampling that has no effect on the data, or contradicts the parameters.
-
-    What only the loaded data tell, `hpo.execution.data_check.check_divisions` refuses before the first trial.
-
-    Args:
-        resampling, resplit: as they are parsed.
-        dataset: of the study.
-        given: the names of the parameters that the study gives, by the place in its file.
-
-    Raises:
-        DefinitionError: names both keys, and which to remove.
-    """
-    chosen = resampling or Resampling()
-    if dataset.name == registry.NO_DATA and (chosen.division is not None or resplit == "per_trial"):
-        raise DefinitionError(
-            f"{chosen.division or 'resplit = per_trial'}: the study has no data set that could be divided; name one "
-            "with dataset = …, and train on trial.data, or use seeds"
-        )
-    for place, name in given.items():
+def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str, str]) -> None:
+    """Refuse parameters that would have no effect, given by the place in the study file, and keys that contradict."""
+    for place, name in places.items():
         if name == "validation" and chosen.folds is not None:
             raise DefinitionError(f"{place}: has no effect with folds, which all validate once; remove one of them")
         if name == "split_seed" and resplit == "per_trial":
@@ -88,13 +90,17 @@ def check_resampling(
             "intensify = true: compares trials on the same splits, and resplit = 'per_trial' gives each its own; "
             "remove one of them"
         )
-    if dataset.sha256:  # of a file, whose options tell all there is
-        _check_source(chosen, dataset.source or DatasetSource())
 
 
-def _check_source(chosen: Resampling, source: DatasetSource) -> None:
-    """Refuse folds by a column that the data set's options do not name."""
-    if chosen.by is not None and getattr(source, chosen.by) is None:
+def _check_data(chosen: Resampling, resplit: Resplit, dataset: DatasetReference) -> None:
+    """Refuse divisions where there are no data to divide, or that go by what the data do not have."""
+    if dataset.name == registry.NO_DATA and (chosen.division is not None or resplit == "per_trial"):
+        raise DefinitionError(
+            f"{chosen.division or 'resplit = per_trial'}: the study has no data set that could be divided; name one "
+            "with dataset = …, and train on trial.data, or use seeds"
+        )
+    source = dataset.source or DatasetSource()
+    if dataset.sha256 and chosen.by is not None and getattr(source, chosen.by) is None:  # a file, which says all
         example = f"dataset = {{ path = …, {chosen.by} = … }}"
         raise DefinitionError(
             f"{chosen.division} by {chosen.by}: by which column? name it in the data set: {example}, or leave by out"
@@ -109,7 +115,7 @@ def spell_resampling(definition: Definition) -> dict[str, Any]:
         by = keys.pop("by", None)
         if by is not None:
             keys["folds"] = {"count": keys["folds"], "by": by}
-    if definition.resplit != DEFAULT_RESPLIT:
+    if "per_trial" in (definition.resplit, RESPLIT_OF_FEW):
         keys["resplit"] = definition.resplit
     return keys
 
