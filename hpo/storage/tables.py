@@ -76,9 +76,8 @@ FITS = sa.Table(
     sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    # A list of the fits' numbers, and for each metric one of their values. The length makes a MEDIUMTEXT of MySQL's
-    # type, which holds 64 kB otherwise.
-    sa.Column("metrics", sa.Text(2**24 - 1), nullable=False),
+    # A list of the fits' numbers, and for each metric one of their values. MySQL's TEXT holds 64 kB.
+    sa.Column("metrics", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
 )
 # Where a study records steps. 8 bytes a step, so that an epoch of a million steps is a row, too.
 STEPS = sa.Table(

@@ -16,6 +16,7 @@ from hpo.report.chapters.learning_curves import learning_curves_chapter
 from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.report.chapters.nested import nested_chapter
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
+from hpo.report.chapters.racing import racing_chapter
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
 from hpo.report.chapters.sample_images import sample_images_chapter
@@ -59,6 +60,7 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: sample_images_chapter(data.study, show_data=data.show_data),
     lambda data: pareto_chapter(data.results),
     lambda data: model_inspection_chapter(data.study),
+    lambda data: racing_chapter(data.results),
     lambda data: settled_chapter(data.results),
     lambda data: cost_chapter(data.results),
     lambda data: trials_chapter(data.results),

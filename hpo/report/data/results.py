@@ -451,12 +451,23 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
 
 
 def shown_trials(results: Results) -> list[dict[str, Any]]:
-    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have."""
-    rows = trial_table(results)
+    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have.
+
+    The mean over several fits stands with its standard error, as `0.953 ± 0.004`.
+    """
+    rows = [_join_error(row, results) for row in trial_table(results)]
     if results.definition.configured:
         return rows
     steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
     return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
+
+
+def _join_error(row: dict[str, Any], results: Results) -> dict[str, Any]:
+    metric, error = results.objective.metric, row.get(STANDARD_ERROR)
+    if not results.definition.several_fits:
+        return row
+    joined = row[metric] if error is None or row[metric] is None else f"{row[metric]:.6g} ± {error:.2g}"
+    return {key: value for key, value in {**row, metric: joined}.items() if key != STANDARD_ERROR}
 
 
 NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
@@ -483,7 +494,9 @@ def study_summary(results: Results) -> dict[str, Any]:
     which it cannot be told).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
-    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
+    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
+    of several fits a trial also `standard_error`, `fits` (the first objective of each at the best epoch, by the fit's
+    number from 0) and `raced` (by which trial it was dropped, in words; or None).
     """
     summary: dict[str, Any] = finite(
         {
@@ -545,7 +558,18 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
         "parameter_count": row.parameter_count,
         "failure": row.failure,
         "message": row.message,
+        **_fits_json(results, row),
     }
+
+
+def _fits_json(results: Results, row: TrialRow) -> dict[str, Any]:
+    """Return what a trial of several fits has beside the others: how many, their values, and the standard error."""
+    if not results.definition.several_fits:
+        return {}
+    metric = results.objective.metric
+    at_best = {fit: next((e for e in rows if e.get("epoch") == row.best_epoch), {}) for fit, rows in row.fits.items()}
+    values = {str(fit): epoch.get(metric) for fit, epoch in sorted(at_best.items())}
+    return {"standard_error": row.standard_error, "fits": values, "raced": row.raced}
 
 
 def _failed_json(row: TrialRow) -> dict[str, Any]:
