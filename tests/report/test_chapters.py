@@ -31,7 +31,8 @@ from tests.study.helpers import make_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDER = (
-    "honest", "data_sets", "studies", "variance", "best", "findings", "mattered", "curves", "comparison", "mistakes", "samples", "pareto", "inside", "cost",
+    "honest", "data_sets", "studies", "variance", "best", "findings",
+    "mattered", "curves", "comparison", "mistakes", "samples", "pareto", "inside", "cost",
     "trials", "history", "slices", "parallel", "timeline", "definition", "reproduction",
 )  # fmt: skip
 
