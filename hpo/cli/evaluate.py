@@ -23,8 +23,10 @@ __all__: list[str] = []
 
 @app.command()
 @click.argument("name")
-@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="Number of configurations.")
-@click.option("--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs of each.")
+@click.option("--top", type=click.IntRange(min=1), help="Number of configurations; by default 3.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), help="Number of runs of each; by default 5, and 1 with --outer-folds."
+)
 @dataset_options
 @click.option(
     "--datasets",
@@ -51,6 +53,13 @@ __all__: list[str] = []
     metavar="FILE.py:FUNCTION",
     help="Objective function of the study, if it has one and --import names no module that holds it.",
 )
+@click.option(
+    "--outer-folds",
+    type=click.IntRange(2, 1000),
+    metavar="K",
+    help="Nest the whole study: launch it anew on the training part of each of K outer folds, and test on the fold "
+    "what it chooses. The test set is not read.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the configurations and the number of runs; create nothing.")
 @click.option("--inside", is_flag=True, help="Look into the best model too: its loss landscape, filters and units.")
 @format_option("table", "json")
@@ -59,14 +68,15 @@ __all__: list[str] = []
 @storage_option
 def evaluate(
     name: str,
-    top: int,
-    seeds: int,
+    top: int | None,
+    seeds: int | None,
     dataset: object,
     datasets: Sequence[str],
     refit: bool,
     vary: str | None,
     compare: str | None,
     objective: str | None,
+    outer_folds: int | None,
     dry_run: bool,
     inside: bool,
     style: str,
@@ -91,12 +101,35 @@ def evaluate(
     Example: hpo evaluate iris_mlp --datasets sklearn:iris,sklearn:wine,sklearn:digits
 
     Example: hpo evaluate train --objective train.py:objective --seeds 5
+
+    Example: hpo evaluate mine --outer-folds 5
     """
-    from hpo.execution.evaluate import EvaluationRequest, check_results, publish_evaluations, run_evaluations
+    from hpo.execution.evaluate import (
+        NESTED_SEEDS,
+        SEEDS,
+        TOP,
+        EvaluationRequest,
+        check_results,
+        publish_evaluations,
+        run_evaluations,
+    )
     from hpo.execution.evaluate_function import check_function_options, refuse_seedless
     from hpo.study.operations.candidates import parse_sources
     from hpo.utils.signals import StopRequest
 
+    if outer_folds is not None:
+        from hpo.cli.evaluate_nested import evaluate_nested, preview_nested
+        from hpo.execution.nested import refuse_other_options
+
+        refuse_other_options(
+            top=top, dataset=dataset, datasets=datasets, vary=vary, compare=compare, inside=inside, objective=objective
+        )
+        if dry_run:
+            return preview_nested(load_runnable_study(name, storage, options.imports), outer_folds, style)
+        where = make_backend(backend, address, slurm, options)
+        study = load_runnable_study(name, storage, options.imports)
+        return evaluate_nested(study, outer_folds, seeds or NESTED_SEEDS, options, where, style)
+    top, seeds = top or TOP, seeds or SEEDS
     request = EvaluationRequest(top, seeds, dataset, datasets, refit, parse_sources(vary or ()), compare)
     if dry_run:
         return _preview(load_study(name, storage, options.imports), request, style)

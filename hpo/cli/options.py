@@ -26,6 +26,7 @@ __all__ = [
     "import_option",
     "join_dataset",
     "launch_options",
+    "resampling_options",
     "set_option",
     "storage_option",
     "worker_options",
@@ -47,6 +48,28 @@ set_option = click.option(
     metavar="NAME=VALUE",
     help="Override a parameter: a value, or a domain in TOML; may be repeated.",
 )
+
+
+def resampling_options(command: Command) -> Command:
+    """Add the options of what a trial is trained on and how often; the command takes each under its key's name."""
+    options = [
+        click.option(
+            "--folds",
+            metavar="N",
+            help="Folds of each trial, whose value is their mean: a number, or a table, as '{count=5, by=\"group\"}'.",
+        ),
+        click.option("--repeats", type=int, help="Divisions into folds of each trial, each another one."),
+        click.option("--holdout", type=int, metavar="N", help="Random validation splits of each trial, not folds."),
+        click.option("--seeds", type=int, help="Training seeds of each trial, on each of its splits."),
+        click.option(
+            "--intensify",
+            is_flag=True,
+            default=None,
+            help="Begin each trial on few of its folds, splits or seeds, and go on while it may be the best.",
+        ),
+        click.option("--resplit", metavar="never|per_trial", help="Whether each trial has a split of its own."),
+    ]
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
 
 
 def _field_option(name: str, *, of_worker: bool = False) -> Decorator[Any]:

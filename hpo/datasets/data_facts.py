@@ -19,6 +19,7 @@ __all__ = [
     "DataIssue",
     "Overlap",
     "TargetFact",
+    "count_rarest",
     "describe_facts",
     "list_serious_issues",
 ]
@@ -139,6 +140,7 @@ class DataFacts(_Facts):
         classes: of a classification, or of several labels.
         targets: of a regression, those that are odd.
         unlabelled: rows of the file that were left out because they have no label.
+        validated: samples that folds validate together, of which `validation` are the first fold's; 0 without folds.
         late: training samples that are later than the first validation sample, where rows have times.
     """
 
@@ -154,6 +156,12 @@ class DataFacts(_Facts):
     targets: Annotated[tuple[TargetFact, ...], Field(max_length=100)] = ()
     unlabelled: Count = 0
     late: Count = 0
+    validated: Count = 0
+
+    @property
+    def scored(self) -> int:
+        """The samples that a trial's value rests on: those of all folds, or else of the validation split."""
+        return self.validated or self.validation
 
 
 @dataclass(frozen=True)
@@ -317,23 +325,30 @@ def _count_outputs(facts: DataFacts, count: int) -> str:
 
 def _describe_size(facts: DataFacts, metric: str | None) -> Iterator[DataIssue]:
     """Yield that validation has too few samples, in all or of a class."""
-    if 0 < facts.validation < SMALL:
-        noise = f": the 95 % interval of an accuracy of 0.5 is ± {facts.validation**-0.5:.2g}" if facts.classes else ""
+    if 0 < facts.scored < SMALL:
+        noise = f": the 95 % interval of an accuracy of 0.5 is ± {facts.scored**-0.5:.2g}" if facts.classes else ""
         yield DataIssue(
             "validation_set",
-            facts.validation < TINY,
-            f"validation has {quantity(facts.validation, 'sample')}{noise}",
+            facts.scored < TINY,
+            f"validation has {quantity(facts.scored, 'sample')}{noise}",
             "take small gains for noise; a larger share for validation, or more seeds (`hpo evaluate`), tells more",
         )
-    rarest = facts.classes.rarest_in_validation if facts.classes else 0
+    rarest = count_rarest(facts)
     alike = metric is None or metric in BALANCED or "macro" in metric
-    if 0 < rarest < RARE and facts.validation >= SMALL and alike:
+    if 0 < rarest < RARE and facts.scored >= SMALL and alike:
         yield DataIssue(
             "validation_set",
             False,
             f"validation has {quantity(rarest, 'sample')} of its rarest {_name_output(facts)}",
             "a metric that counts all alike, as macro averages and balanced accuracy do, is no more certain than that",
         )
+
+
+def count_rarest(facts: DataFacts) -> int:
+    """Count the samples of the rarest class that a trial's value rests on."""
+    if facts.classes is None:
+        return 0
+    return facts.classes.smallest_count if facts.validated else facts.classes.rarest_in_validation
 
 
 def _describe_target(target: TargetFact) -> DataIssue:

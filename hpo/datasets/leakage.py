@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.resampling import Division
 from hpo.datasets.column_leaks import MOST_LABELS, NamedLabels, count_distinct, find_columns
 from hpo.datasets.data_facts import ClassFacts, DataFacts, DataIssue, Overlap, TargetFact, describe_facts
 from hpo.datasets.dataset import Dataset, guess_task, is_split, read_labels
+from hpo.datasets.fold_split import divide_rows, goes_by_time
 from hpo.datasets.row_split import split_rows
 from hpo.errors import ConfigError
 from hpo.utils.home import cores
@@ -27,7 +29,9 @@ SHARE = 0.2  # that validates where no study says how many do
 NAMED = 5  # classes that are listed
 
 
-def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = None) -> DataFacts | None:
+def collect_facts(
+    dataset: Dataset, validation: float, seed: int, test: Any = None, division: Division | None = None
+) -> DataFacts | None:
     """Look at a data set as it is split for training; None of one that gives batches, which is not in memory.
 
     It takes about as long as reading the data from a file: samples are hashed, and columns looked at in 20,000 samples.
@@ -37,9 +41,10 @@ def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = No
         validation: the share or number of training samples that validate, where the data set has no validation data.
         seed: of the split.
         test: the test data (x, y), if they may be read.
+        division: of the training samples, where trials are fitted on several; its first part stands for all.
 
     Raises:
-        ConfigError: `validation` does not fit the data.
+        ConfigError: `validation` does not fit the data, or there are too few samples for the division.
         DataError: groups or times do not fit the data; or labels cannot be read.
     """
     if not is_split(dataset.train):
@@ -49,8 +54,11 @@ def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = No
     task = dataset.task or guess_task(y)
     labels = NamedLabels(read_labels(y, "train", task), task, dataset.output_names)
     train, held = np.arange(len(labels.values)), np.arange(0)
-    own: Any = dataset.validation if is_split(dataset.validation) else None
-    if dataset.validation is None and validation:
+    own: Any = dataset.validation if division is None and is_split(dataset.validation) else None
+    if division is not None:
+        rows = dataset.groups, dataset.times
+        train, held = divide_rows(labels.values, division, seed, task, *rows, share=validation)
+    elif dataset.validation is None and validation:
         train, held = split_rows(labels.values, validation, seed, task, dataset.groups, dataset.times)
     keys = _Keys.read(x, labels.values)
     validating = labels.values[held] if own is None else read_labels(own[1], "validation", task)
@@ -74,6 +82,7 @@ def collect_facts(dataset: Dataset, validation: float, seed: int, test: Any = No
         targets=tuple(_find_odd_targets(labels)) if task == "regression" else (),
         unlabelled=_count_unlabelled(dataset),
         late=_count_late(dataset, train, held),
+        validated=_count_validated(division, dataset.times, len(train), len(labels.values)),
     )
 
 
@@ -165,6 +174,13 @@ def _are_in(keys: Array, others: Array) -> Array:
     places = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
     found: Array = ordered[places] == keys
     return found
+
+
+def _count_validated(division: Division | None, times: Array | None, train: int, samples: int) -> int:
+    """Count the samples that all folds validate together: of folds by time not the first ones; 0 without folds."""
+    if division is None or division.kind == "holdout":
+        return 0
+    return samples - train if goes_by_time(division, times) else samples
 
 
 def _count_late(dataset: Dataset, train: Array, held: Array) -> int:

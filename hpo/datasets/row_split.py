@@ -15,7 +15,15 @@ from hpo.config.choices import Task
 from hpo.errors import ConfigError, DataError
 from hpo.utils.text import quantity
 
-__all__ = ["split_rows"]
+__all__ = [
+    "begin_groups",
+    "check_times",
+    "count_by_group",
+    "number_groups",
+    "number_strata",
+    "order_by_combination",
+    "split_rows",
+]
 
 Array = np.ndarray[Any, Any]
 FEW = 10  # samples, of which a usual fraction may be none
@@ -60,11 +68,11 @@ def split_rows(
     if times is not None:
         mask = _take_latest(times, groups, total, name)
     elif groups is not None:
-        mask = _take_groups(labels, task, _number_groups(groups, name), total, rng)
+        mask = _take_groups(labels, task, number_groups(groups, name), total, rng)
     elif task == "multilabel":
         mask = _take_of_labels(labels > 0, total, rng)
     else:
-        mask = _take_of_strata(_number_strata(labels, task, total), total, rng)
+        mask = _take_of_strata(number_strata(labels, task, total), total, rng)
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
@@ -89,7 +97,7 @@ def _count_taken(share: float, samples: int, keeps: int, name: str) -> int:
 # Strata: rows that are alike
 
 
-def _number_strata(labels: Array, task: Task, total: int) -> Array:
+def number_strata(labels: Array, task: Task, total: int) -> Array:
     """Return each row's stratum (N,): its class, or the quantile of its target."""
     if task == "classification":
         return labels
@@ -156,7 +164,7 @@ def _take_of_labels(labels: Array, total: int, rng: np.random.Generator) -> Arra
     size = len(labels)
     wanted = labels.sum(0) * total / size
     mask, free = np.zeros(size, dtype=bool), np.ones(size, dtype=bool)
-    order = _order_by_combination(labels, rng)
+    order = order_by_combination(labels, rng)
     while (counts := labels[free].sum(0)).any():
         label = int(np.argmin(np.where(counts > 0, counts, size + 1)))
         rows = order[labels[order, label] & free[order]]
@@ -169,7 +177,7 @@ def _take_of_labels(labels: Array, total: int, rng: np.random.Generator) -> Arra
     return _fill(mask, labels, wanted, total)
 
 
-def _order_by_combination(labels: Array, rng: np.random.Generator) -> Array:
+def order_by_combination(labels: Array, rng: np.random.Generator) -> Array:
     """Return rows in random order, but with those of equal labels together."""
     shuffled = rng.permutation(len(labels))
     rows = np.packbits(labels[shuffled], axis=1)
@@ -197,7 +205,7 @@ def _fill(mask: Array, labels: Array, wanted: Array, total: int) -> Array:
 # Groups and times
 
 
-def _number_groups(groups: Array, name: str) -> Array:
+def number_groups(groups: Array, name: str) -> Array:
     """Return each row's group as a number from 0."""
     _, numbers = np.unique(groups, return_inverse=True)
     if numbers.max() == 0:
@@ -213,7 +221,7 @@ def _take_groups(labels: Array, task: Task, groups: Array, total: int, rng: np.r
 
     They are chosen in a random order; of several orders the one that comes nearest is kept.
     """
-    sizes = _count_by_group(labels, task, groups, total)
+    sizes = count_by_group(labels, task, groups, total)
     whole = sizes.sum(0)
     wanted = whole * total / len(groups)
     orders = max(1, min(ORDERS, MOST_GROUPS // len(sizes)))
@@ -223,7 +231,7 @@ def _take_groups(labels: Array, task: Task, groups: Array, total: int, rng: np.r
     return mask
 
 
-def _count_by_group(labels: Array, task: Task, groups: Array, total: int) -> Array:
+def count_by_group(labels: Array, task: Task, groups: Array, total: int) -> Array:
     """Return what is to be balanced, float64: for each group its rows of each class, label or quantile, and its
     rows.
     """
@@ -232,7 +240,7 @@ def _count_by_group(labels: Array, task: Task, groups: Array, total: int) -> Arr
     if task == "multilabel":
         columns = [np.bincount(groups, weights=column) for column in labels.T if column.any()]
         return np.stack([*columns, rows], axis=1)
-    values, strata = np.unique(_number_strata(labels, task, total), return_inverse=True)
+    values, strata = np.unique(number_strata(labels, task, total), return_inverse=True)
     cells = np.bincount(groups * len(values) + strata, minlength=count * len(values))
     return np.column_stack([cells.reshape(count, -1), rows])
 
@@ -264,14 +272,9 @@ def _choose_groups(sizes: Array, wanted: Array, weight: Array, order: Array) -> 
 
 def _take_latest(times: Array, groups: Array | None, total: int, name: str) -> Array:
     """Take the latest rows, or the groups that begin last; those of one time stay on one side."""
-    times = np.asarray(times)
-    missing = np.flatnonzero(np.isnat(times) if times.dtype.kind in "mM" else np.isnan(times.astype(np.float64)))
-    if len(missing):
-        raise DataError(
-            f"{name}: sample {missing[0]} has no time, so it is not known on which side it belongs; remove it"
-        )
+    times = check_times(times, name)
     if groups is not None:
-        times = _begin_groups(times, _number_groups(groups, name))
+        times = begin_groups(times, number_groups(groups, name))
     values, counts = np.unique(times, return_counts=True)
     if len(values) < 2:
         what = "samples have one time" if groups is None else "groups begin at one time"
@@ -282,7 +285,18 @@ def _take_latest(times: Array, groups: Array | None, total: int, name: str) -> A
     return latest
 
 
-def _begin_groups(times: Array, groups: Array) -> Array:
+def check_times(times: Array, name: str) -> Array:
+    """Return times as an array, after a check that none is missing."""
+    times = np.asarray(times)
+    missing = np.flatnonzero(np.isnat(times) if times.dtype.kind in "mM" else np.isnan(times.astype(np.float64)))
+    if len(missing):
+        raise DataError(
+            f"{name}: sample {missing[0]} has no time, so it is not known on which side it belongs; remove it"
+        )
+    return times
+
+
+def begin_groups(times: Array, groups: Array) -> Array:
     """Return for each row the first time of its group."""
     order = np.lexsort((times, groups))
     firsts = np.r_[True, np.diff(groups[order]) > 0]

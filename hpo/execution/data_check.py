@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from hpo.datasets import DataFacts, Dataset, collect_facts, list_serious_issues
-from hpo.errors import DataError, HpoError
-from hpo.study import Study
+from hpo.datasets import (
+    DataFacts,
+    Dataset,
+    collect_facts,
+    divide_rows,
+    guess_task,
+    is_split,
+    list_serious_issues,
+    read_labels,
+)
+from hpo.datasets.fold_split import goes_by_time
+from hpo.errors import ConfigError, DataError, HpoError, RequestError
+from hpo.study import Definition, Study
 from hpo.training.process_state import contain_user_code
 from hpo.utils.text import summarize_error
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "check_divisions"]
 
 log = logging.getLogger("hpo.execution.worker")
 
@@ -43,6 +54,52 @@ def check_data(study: Study, dataset: Dataset) -> None:
         log.info("the data were not checked: %s", error)
 
 
+def check_divisions(definition: Definition, dataset: Dataset) -> None:
+    """Refuse folds, random splits or splits of each trial's own that the data do not allow, before the first trial.
+
+    Args:
+        definition: of the study.
+        dataset: its data set, as `hpo.datasets.load` returns it.
+
+    Raises:
+        ConfigError: there are too few samples, or too few of a class; or each split would be the same.
+        DataError: there are too few groups or times, or none although folds go by them; or the data are batches.
+    """
+    resampling, division, name = definition.resampling, definition.fits[0].division, definition.dataset.name
+    if definition.resplit == "per_trial":
+        _check_resplit(dataset, name, divides=division is not None)
+    if resampling is None or division is None:
+        return
+    if not is_split(dataset.train):
+        raise DataError(f"{resampling.division}: {name} gives batches, which cannot be divided; use seeds")
+    if goes_by_time(division, dataset.times) and resampling.repeats > 1:
+        raise ConfigError(f"repeats = {resampling.repeats}: folds by time are the same each time; remove repeats")
+    config = definition.baseline_config(definition.space)
+    part: Any = dataset.train
+    task = dataset.task or guess_task(part[1])
+    labels = read_labels(part[1], name, task)
+    rows = dataset.groups, dataset.times
+    try:
+        divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)
+    except RequestError as error:
+        raise type(error)(f"{name}: {error}") from error
+    if dataset.validation is not None:
+        log.warning(
+            "%s: divides the training samples of %s; its own validation samples are left out", resampling.division, name
+        )
+
+
+def _check_resplit(dataset: Dataset, name: str, *, divides: bool) -> None:
+    """Refuse splits of each trial's own where none is drawn, or none at random."""
+    why = None
+    if dataset.times is not None:
+        why = "has times, of which the latest always validate"
+    elif not divides and dataset.validation is not None:
+        why = "has validation samples of its own, so that none are drawn"
+    if why is not None:
+        raise ConfigError(f"resplit = 'per_trial': {name} {why}; leave resplit out")
+
+
 def _find_owner(study: Study) -> Study:
     """Return the study whose data they are: of an evaluation on the study's own data the study."""
     evaluation = study.definition.evaluation
@@ -57,13 +114,13 @@ def _is_file(dataset: Dataset, study: Study) -> bool:
 
 
 def _collect(study: Study, dataset: Dataset, *, tests: bool) -> DataFacts | None:
-    config = study.definition.baseline_config(study.space)
+    config, division = study.definition.baseline_config(study.space), study.definition.fits[0].division
     if tests:
         try:
-            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset))
+            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset), division)
         except Exception as error:  # a function of the user's can raise anything, and does so again as it is evaluated
             log.info("the test data were not compared with the training data: %s", summarize_error(error))
-    return collect_facts(dataset, config.validation, config.seed_of_split)
+    return collect_facts(dataset, config.validation, config.seed_of_split, division=division)
 
 
 @contain_user_code()

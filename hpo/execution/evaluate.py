@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import optuna
 
@@ -40,8 +40,14 @@ from hpo.study.operations.evaluation_study import create_evaluations
 from hpo.study.operations.open_study import open_study
 from hpo.study.operations.progress import explain_no_result
 
+if TYPE_CHECKING:
+    from hpo.report.stats.nested_score import NestedScore
+
 __all__ = [
+    "NESTED_SEEDS",
     "SAMPLES",
+    "SEEDS",
+    "TOP",
     "EvaluationRequest",
     "check_results",
     "choose_candidates",
@@ -55,6 +61,17 @@ __all__ = [
 ]
 
 SAMPLES = "samples.npz"
+TOP, SEEDS, NESTED_SEEDS = 3, 5, 1
+
+
+@overload
+def evaluate(study: str | Study | optuna.Study, *, outer_folds: int, **keywords: Any) -> NestedScore: ...
+
+
+@overload
+def evaluate(
+    study: str | Study | optuna.Study, *, outer_folds: None = None, **keywords: Any
+) -> list[EvaluationStats]: ...
 
 
 @accepts_worker_options
@@ -62,8 +79,8 @@ def evaluate(
     study: str | Study | optuna.Study,
     *,
     storage: str | None = None,
-    top: int = 3,
-    seeds: int = 5,
+    top: int | None = None,
+    seeds: int | None = None,
     dataset: object = None,
     datasets: Sequence[object] = (),
     refit: bool = False,
@@ -71,10 +88,11 @@ def evaluate(
     compare: str | Study | None = None,
     inside: bool = False,
     objective: str | Callable[[optuna.trial.Trial], Any] | None = None,
+    outer_folds: int | None = None,
     workers: int | None = 1,
     backend: Backend | None = None,
     **keywords: Any,
-) -> list[EvaluationStats]:
+) -> list[EvaluationStats] | NestedScore:
     """Train the best configurations of a study and its baseline again from fresh seeds, and test each run once.
 
     It does what `hpo evaluate` does. Runs that exist are not run again, and every reading of the test set is counted in
@@ -86,8 +104,8 @@ def evaluate(
     Args:
         study: a study's name, or a study as `hpo.launch` returns it.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
-        top: number of configurations, the best first.
-        seeds: number of runs of each.
+        top: number of configurations, the best first; by default 3.
+        seeds: number of runs of each; by default 5, and 1 with `outer_folds`.
         dataset: another data set than the study's: a name, or the path of an .npz file.
         datasets: several data sets, on each of which the configurations are evaluated; see
             `hpo.report.stats.across_datasets.compare_across`.
@@ -98,13 +116,16 @@ def evaluate(
             and splits; the statistics are those of this comparison.
         inside: look into the best model too: its loss landscape, filters and units.
         objective: the study's objective function, or `FILE.py:FUNCTION`, where the study has one.
+        outer_folds: nest the whole study instead: launch it anew on the training part of each of so many outer folds,
+            and test on the fold what it chooses. The test set is not read.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
             core if there is none. 0 only creates the evaluations.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         keywords: the options of workers below.
 
     Returns:
-        Scores and their comparison, one for each data set and way of training that this evaluation has.
+        Scores and their comparison, one for each data set and way of training that this evaluation has; with
+        `outer_folds` the score of the nested evaluation.
 
     Raises:
         RequestError: a value is wrong; no trial is complete; or the study has no test set.
@@ -113,6 +134,11 @@ def evaluate(
     options = WorkerOptions.parse({"workers": workers, **keywords})
     check_backend(backend, options)
     opened = open_study(study, storage, options.imports)
+    if outer_folds is not None:
+        others = {"top": top, "dataset": dataset, "datasets": datasets, "vary": vary, "compare": compare}
+        others |= {"inside": inside or None, "objective": objective}
+        return _nest(opened, outer_folds, seeds or NESTED_SEEDS, options, backend, others)
+    top, seeds = top or TOP, seeds or SEEDS
     if not opened.definition.configured:
         check_function_options(
             opened, dataset or datasets or None, refit=refit, inside=inside, vary=vary, compare=compare
@@ -144,6 +170,24 @@ def evaluate(
     return _read_stats(opened, evaluations, ran=workers != 0)
 
 
+def _nest(
+    study: Study,
+    count: int,
+    seeds: int,
+    options: WorkerOptions,
+    backend: Backend | None,
+    others: Mapping[str, object],
+) -> NestedScore:
+    """Run the nested evaluation of a study, which takes no other options."""
+    from hpo.execution.nested import evaluate_nested, refuse_other_options
+
+    refuse_other_options(**others)
+    study.definition.check_registered()
+    with send_notebook_code(study.definition, options, backend) as sent:
+        run = None if sent.workers == 0 else lambda each: run_study(each, sent, backend)
+        return evaluate_nested(study, count, seeds, run)
+
+
 def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> list[EvaluationStats]:
     """Update what the dashboard shows, and return the statistics of some evaluations.
 
@@ -161,8 +205,8 @@ def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> lis
 class EvaluationRequest:
     """Request of an evaluation, as the command's options have it; see `evaluate` for the attributes."""
 
-    top: int = 3
-    seeds: int = 5
+    top: int = TOP
+    seeds: int = SEEDS
     dataset: object = None
     datasets: Sequence[object] = ()
     refit: bool = False
@@ -222,6 +266,7 @@ def plan_evaluations(
     dataset: object = None,
     *,
     refit: bool = False,
+    needs_test: bool = True,
     vary: Source = "seed",
 ) -> list[Study]:
     """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
@@ -232,6 +277,7 @@ def plan_evaluations(
         seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
+        needs_test: whether data without a test set are refused; otherwise the validation data alone are measured on.
         vary: what follows the fresh seed; the rest stays as it was in the study.
 
     Raises:
@@ -240,9 +286,11 @@ def plan_evaluations(
     """
     candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else refer_to_other(study, dataset)
-    data = _load_tested(other or study.definition.dataset)
+    reference = other or study.definition.dataset
+    data = _load_tested(reference) if needs_test else load(reference)
     _check_split(data, [vary])
-    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, vary=vary)
+    tested = data.test is not None
+    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, tested=tested, vary=vary)
     for each in evaluations:
         if (
             vary == "seed"
@@ -375,5 +423,6 @@ def _load_tested(data: DatasetReference) -> Dataset:
     """Load a data set that must have a test set, which is not read here."""
     dataset = load(data)
     if dataset.test is None:
-        raise DataError(f"{data.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
+        held = "say test = 0.2 in a study file" if data.module is None else "give `test` in its hpo.Dataset"
+        raise DataError(f"{data.name}: has no test set to evaluate on; {held}, or nest the study with --outer-folds 5")
     return dataset

@@ -13,6 +13,7 @@ from hpo.config import registry
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, DataError, HpoError, OutOfMemoryError, RequestError, UserExitError
+from hpo.execution.data_check import check_divisions
 from hpo.space.coverage import cover
 from hpo.study.definition import Definition
 from hpo.training.device import select_device
@@ -66,6 +67,7 @@ def check_study(definition: Definition, device: str = "auto") -> list[str]:
     if definition.dataset.name == registry.NO_DATA:
         return [f"tried {check.model}: its signature alone, for it reads data of its own" for check in checks]
     trainer = _make_trainer(definition, device)
+    check_divisions(definition, trainer.dataset)
     until = time.monotonic() + SECONDS
     while (left := [check for check in checks if check.left]) and time.monotonic() < until:
         for check in left:  # one of each model in turn
@@ -84,7 +86,7 @@ def _make_trainer(definition: Definition, device: str) -> StepTrainer:
         metrics=[registry.metrics.get(name) for name in definition.metrics],
         record_steps=definition.record_steps,
     )
-    return StepTrainer(definition.dataset, settings, select_device(device))
+    return StepTrainer(definition.dataset, settings, select_device(device), definition.fits[0].division)
 
 
 def _list_kinds(definition: Definition) -> list[TrialConfig]:

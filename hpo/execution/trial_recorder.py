@@ -13,15 +13,19 @@ from types import MappingProxyType
 from optuna.trial import TrialState
 
 from hpo.config import registry
+from hpo.datasets.sample_codec import pack_scores, pack_split
+from hpo.datasets.sample_error import sampling_error
+from hpo.datasets.sample_scores import SampleScores, ValidationSplit
 from hpo.errors import HpoError, RunError, StorageLostError, StudyDeletedError
 from hpo.execution.study_callback import LOST, NOT_OURS, RunningTrial
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
-from hpo.study.attributes import VALUE_FROM
+from hpo.study.attributes import FITS, RACED, STANDARD_ERROR, VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
+from hpo.study.standard_error import standard_error
 from hpo.training.checkpoint import delete_checkpoint
 from hpo.training.divergence import find_divergence
 from hpo.training.member import TrainResult, Weights
@@ -48,6 +52,8 @@ class TrialOutcome:
         weights: weights of its best epoch, which are kept if the trial is among the best.
         environment: versions and hardware that it was trained with.
         violations: violation of each constraint; at most 0 if it is kept.
+        samples: scores of the validation samples of each fit, with the splits that they are of; empty where there are
+            none.
     """
 
     claim: ClaimedTrial
@@ -59,6 +65,7 @@ class TrialOutcome:
     weights: Weights | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     violations: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    samples: Sequence[tuple[SampleScores, ValidationSplit]] = ()
 
 
 class TrialRecorder:
@@ -223,7 +230,9 @@ class TrialRecorder:
         if values is None:
             missing = ", ".join(name for name in self._objectives if name not in metrics)
             return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", f"it was never measured: {missing}")
-        return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights)
+        samples = _sample_scores(result)
+        attrs = {**_measure_error(samples), **attrs}
+        return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights, samples=samples)
 
     def _describe_violations(self, result: TrainResult, violations: Mapping[str, float]) -> str:
         """Return the constraints that a trial violates, in a line."""
@@ -247,6 +256,7 @@ class TrialRecorder:
             "train_seconds": round(result.train_seconds, 3),
             "cohort": trial.cohort,
         }
+        attrs |= self._fit_attributes(trial, result)
         if result.best_epoch is not None:
             attrs["best_epoch"] = result.best_epoch
         if registry.models.get(trial.config.model).loop:
@@ -259,6 +269,19 @@ class TrialRecorder:
             attrs["width"] = result.config.width  # which followed from the budget
         if result.history:
             attrs["last_epoch"] = _epoch_text(result.history[-1])
+        return attrs
+
+    def _fit_attributes(self, trial: RunningTrial, result: TrainResult) -> dict[str, object]:
+        """Return how many fits a trial's value is the mean of, and how sure it is; nothing for a trial of one."""
+        joint = trial.joint
+        if joint is None:
+            return {}
+        attrs: dict[str, object] = {FITS: len(joint.fits), **({RACED: trial.dropped} if trial.dropped else {})}
+        if result.best is not None:
+            rows, metric = joint.fit_rows(result.history.index(result.best)), self._objectives[0]
+            values = [(fit, rows[fit.number][metric]) for fit in joint.fits if metric in rows.get(fit.number, {})]
+            if (error := standard_error(values, joint.ratio)) is not None:
+                attrs[STANDARD_ERROR] = error
         return attrs
 
     @property
@@ -276,7 +299,7 @@ class TrialRecorder:
         """End trials, except those that are another worker's by now."""
         with self.work.measure("storage"):
             own = [outcome for outcome in outcomes if self._write_attributes(outcome)]
-            requests = [TellRequest(outcome.claim.id, outcome.state, outcome.values) for outcome in own]
+            requests = [_make_request(outcome) for outcome in own]
             with self.files.keep_best_weights([files for outcome in own if (files := self._weights_to_keep(outcome))]):
                 try:
                     refused = self.study.storage.tell(requests) if requests else {}
@@ -360,6 +383,30 @@ class TrialRecorder:
         if self._errors_in_a_row == ERRORS_IN_A_ROW:
             text = f"{self._errors_in_a_row} trials in a row failed, the last one ({claim.number}) with {message}"
             self._fatal_error = RunError(text)
+
+
+def _make_request(outcome: TrialOutcome) -> TellRequest:
+    """Return what the storage is told of a trial."""
+    samples = [pack_scores(scores, split) for scores, split in outcome.samples]
+    splits = {split.digest: pack_split(split) for _, split in outcome.samples}
+    return TellRequest(outcome.claim.id, outcome.state, outcome.values, samples, splits)
+
+
+def _sample_scores(result: TrainResult) -> list[tuple[SampleScores, ValidationSplit]]:
+    """Return the sample scores of a trial's fits; none where a fit has none, or the best epoch decides no value."""
+    if result.returned or result.origin != "best epoch":
+        return []
+    found = [(log.result(fit, result.best_epoch), log.split) for fit, log in enumerate(result.sample_logs)]
+    kept = [(scores, split) for scores, split in found if scores is not None]
+    return kept if len(kept) == len(found) else []
+
+
+def _measure_error(samples: Sequence[tuple[SampleScores, ValidationSplit]]) -> dict[str, object]:
+    """Return the standard error of a trial of one fit; an accuracy's follows from the number of its samples."""
+    if len(samples) != 1 or samples[0][0].metric == "val_accuracy":
+        return {}
+    error = sampling_error(*samples[0])
+    return {} if error is None else {STANDARD_ERROR: error}
 
 
 def _values_text(outcome: TrialOutcome) -> str:

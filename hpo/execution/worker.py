@@ -23,7 +23,7 @@ from hpo.errors import (
     StudyDeletedError,
 )
 from hpo.execution.cohort_trainer import CohortTrainer
-from hpo.execution.data_check import check_data
+from hpo.execution.data_check import check_data, check_divisions
 from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.loss import explain_loss
@@ -141,13 +141,14 @@ class Worker:
         return ObjectiveCalls(context, self.function.call)
 
     def _check_data(self, data: DataCache) -> bool:
-        """Load the data set, so that an error in it is raised before a trial is claimed; true for an evaluation."""
+        """Load the data set, so that an error in it is raised before a trial is claimed; true if models are tested."""
         dataset = data.load()
         definition = self.study.definition
-        evaluates = definition.evaluation is not None and definition.configured
+        evaluates = definition.evaluation is not None and definition.evaluation.tested and definition.configured
         if evaluates and dataset.test is None:
             raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
         if definition.configured and definition.dataset.name != registry.NO_DATA:
+            check_divisions(definition, dataset)
             check_data(self.study, dataset)
         return evaluates
 
@@ -170,7 +171,7 @@ class Worker:
         try:
             with self._heartbeat:
                 self._train_cohorts()
-                if not self._stopping() and not self.study.remaining():
+                if not self._stopping() and (not self.study.remaining() or self.study.has_settled()):
                     train_reference_models(self.study, self._data, self._stopping)
             if storage.loss is not None:  # noticed as its statistics were written
                 raise storage.loss

@@ -21,7 +21,18 @@ from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import Promotion, RenewalResult, WorkerInfo, WorkerRow
 from hpo.storage.statements import add_trial, add_trials, count_trials, fixed_row, value_row
 from hpo.storage.stored_values import PAUSED, parse_value
-from hpo.storage.tables import LEASES, TRIAL_SYSTEM_ATTRS, TRIALS, VALUES, begin, lock_study, upsert, utc_time
+from hpo.storage.tables import (
+    LEASES,
+    SAMPLES,
+    SPLITS,
+    TRIAL_SYSTEM_ATTRS,
+    TRIALS,
+    VALUES,
+    begin,
+    lock_study,
+    upsert,
+    utc_time,
+)
 from hpo.storage.transient_errors import with_retries
 from hpo.storage.worker_stats import WorkRecorder, WorkRow
 from hpo.storage.write_behind import WriteBehindStorage
@@ -64,11 +75,20 @@ class ClaimOffer:
 
 @dataclass(frozen=True)
 class TellRequest:
-    """The end of a trial: its state, and its values where it has any."""
+    """The end of a trial.
+
+    Attributes:
+        trial_id, state: its id, and the state that it ends in.
+        values: its values, where it has any.
+        samples: packed sample scores, one for each fit; see `hpo.datasets.sample_codec`.
+        splits: packed validation splits that these are of, by digest.
+    """
 
     trial_id: int
     state: TrialState
     values: Sequence[float] | None = None
+    samples: Sequence[bytes] = ()
+    splits: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class LeasedStorage(WriteBehindStorage):
@@ -77,6 +97,7 @@ class LeasedStorage(WriteBehindStorage):
     def __init__(self, rdb: RDBStorage, *, write_behind: bool = True) -> None:
         super().__init__(rdb, write_behind=write_behind)
         self._lease_ends: dict[str, float] = {}
+        self._known_splits: set[tuple[int, str]] = set()  # by study and digest, that the database has
 
     # Trials, under leases.
 
@@ -267,6 +288,7 @@ class LeasedStorage(WriteBehindStorage):
             mine = [told for told in results if told.trial_id in ours]
             rows = [value_row(told.trial_id, i, value) for told in mine for i, value in enumerate(told.values or ())]
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
+            self._write_samples(connection, mine)
             leases.delete_leases(connection, ours)
 
         def landed(trial_id: int, why: Exception) -> bool:
@@ -274,7 +296,34 @@ class LeasedStorage(WriteBehindStorage):
             finished = trial_id in tried and isinstance(why, optuna.exceptions.UpdateFinishedTrialError)
             return finished and self._trial(trial_id).state == states[trial_id]
 
-        return {trial_id: why for trial_id, why in self._settle(states, step).items() if not landed(trial_id, why)}
+        refused = {trial_id: why for trial_id, why in self._settle(states, step).items() if not landed(trial_id, why)}
+        for told in results:
+            study_id = self._study_of.get(told.trial_id)
+            if told.trial_id not in refused and study_id is not None:
+                self._known_splits |= {(study_id, digest) for digest in told.splits}
+        return refused
+
+    def _write_samples(self, connection: sa.Connection, results: Sequence[TellRequest]) -> None:
+        """Write the sample scores of trials, and the splits that this process has not written yet."""
+        rows = [
+            {
+                "trial_id": told.trial_id,
+                "attempt": held.attempt if (held := self._leases.get(told.trial_id)) else 1,
+                "fit": fit,
+                "study_id": self._study_of[told.trial_id],
+                "content": content,
+            }
+            for told in results
+            for fit, content in enumerate(told.samples)
+        ]
+        upsert(connection, SAMPLES, ("trial_id", "attempt", "fit"), rows)
+        splits = {(self._study_of[told.trial_id], *each): None for told in results for each in told.splits.items()}
+        new = [
+            {"study_id": study_id, "digest": digest, "content": content}
+            for study_id, digest, content in sorted(splits)
+            if (study_id, digest) not in self._known_splits
+        ]
+        upsert(connection, SPLITS, ("study_id", "digest"), new)
 
     def _settle(
         self, trial_ids: Collection[int], step: Callable[[sa.Connection, Sequence[int]], None]

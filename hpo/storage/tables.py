@@ -16,9 +16,12 @@ from hpo.storage.schema import metadata
 
 __all__ = [
     "EPOCHS",
+    "FITS",
     "INTERMEDIATE_VALUES",
     "LEASES",
     "PARAMS",
+    "SAMPLES",
+    "SPLITS",
     "STEPS",
     "STUDIES",
     "STUDY_DIRECTIONS",
@@ -65,6 +68,17 @@ EPOCHS = sa.Table(
     # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
     sa.Column("metrics", sa.Text, nullable=False),
 )
+# Of trials of several fits: what hpo_epochs has the means of.
+FITS = sa.Table(
+    "hpo_fits",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # A list of the fits' numbers, and for each metric one of their values. MySQL's TEXT holds 64 kB.
+    sa.Column("metrics", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
+)
 # Where a study records steps. 8 bytes a step, so that an epoch of a million steps is a row, too.
 STEPS = sa.Table(
     "hpo_steps",
@@ -76,6 +90,24 @@ STEPS = sa.Table(
     # float32, the least byte first. The length makes a MEDIUMBLOB of MySQL's type, which holds 64 kB otherwise.
     sa.Column("losses", sa.LargeBinary(2**24 - 1), nullable=False),
     sa.Column("seconds", sa.LargeBinary(2**24 - 1), nullable=False),
+)
+# Of trials that are COMPLETE: what each fit keeps of its validation samples; see `hpo.datasets.sample_codec`.
+SAMPLES = sa.Table(
+    "hpo_samples",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fit", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    sa.Column("content", sa.LargeBinary(2**24 - 1), nullable=False),
+)
+# The samples themselves, which many trials share.
+SPLITS = sa.Table(
+    "hpo_splits",
+    metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("content", sa.LargeBinary(2**24 - 1), nullable=False),
 )
 LEASES = sa.Table(
     "hpo_leases",

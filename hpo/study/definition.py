@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from hpo.config import registry
 from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.parameter import Value
+from hpo.config.resampling import Fit, Resampling, Resplit, derive_split_seed
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, LearnedSpace, Space
@@ -18,6 +19,7 @@ from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
+    "SETTLED",
     "Budget",
     "Candidate",
     "ComponentSpec",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 VERSION = 1
+SETTLED = "settled"
 DOMAIN_KEYS = {"value", "choices", "low"}  # of a domain, which is compared as a whole
 
 
@@ -63,6 +66,8 @@ class Budget(_Frozen):
         trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
+        until: what ends it before all trials are run: `settled`, see `hpo.study.settled`; `trials`, nothing; or None,
+            which is the same and changes nothing where a budget is extended.
         trial_timeout: seconds that an attempt at a trial may take, or None.
     """
 
@@ -70,14 +75,16 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
     trial_timeout: float | None = None
+    until: Literal["settled", "trials"] | None = None
 
     def merge(self, other: Budget) -> Budget:
-        """Return the larger number of trials, with the other's timeouts and target where it has them."""
+        """Return the larger number of trials, with the other's timeouts, target and end where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
             target=self.target if other.target is None else other.target,
             trial_timeout=self.trial_timeout if other.trial_timeout is None else other.trial_timeout,
+            until=self.until if other.until is None else other.until,
         )
 
 
@@ -117,6 +124,7 @@ class Evaluation(_Frozen):
         metrics: the metrics of that study's objectives.
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
+        tested: whether each model is measured on the test set, once; otherwise the data have none.
         vary: what follows the fresh seed while the rest stays as it was in the study: the split, the order of the data
             with noise such as dropout, the initial weights, the seed of both (`seed`), or all of it.
         compare: the name of the study that this one is compared with, or empty.
@@ -126,6 +134,7 @@ class Evaluation(_Frozen):
     candidates: tuple[Candidate, ...]
     metrics: tuple[str, ...]
     refit: bool = False
+    tested: bool = True
     vary: Source = "seed"
     compare: str = ""
 
@@ -209,6 +218,10 @@ class Definition(_Frozen):
         recorded: metrics that are recorded each epoch beside those that are needed.
         function: the objective function, of which each trial is one call; None where trials are configurations of ours.
         foreign: whether another tool made the study, and nothing else is known of it.
+        resampling: how often each trial is fitted, on which splits and from which seeds; None is one fit.
+        resplit: whether each trial is divided by a seed of its own, or all by the study's.
+        nested_of: the name of the study whose nested evaluation this one is part of: the same study on a data set
+            without an outer fold.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
@@ -232,6 +245,14 @@ class Definition(_Frozen):
     recorded: tuple[str, ...] = ()
     function: FunctionReference | None = None
     foreign: bool = False
+    resampling: Resampling | None = None
+    resplit: Resplit = "never"
+    nested_of: str | None = None
+
+    @property
+    def companion_of(self) -> str | None:
+        """The name of the study that this one evaluates, or is part of the nested evaluation of; None of others."""
+        return self.nested_of if self.evaluation is None else self.evaluation.of
 
     @property
     def configured(self) -> bool:
@@ -273,9 +294,30 @@ class Definition(_Frozen):
         objectives = [objective.metric for objective in self.objectives]
         return tuple(dict.fromkeys([*objectives, *bounded, *self.recorded]))
 
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        """The fits of each trial, of which there is at least one."""
+        return (self.resampling or Resampling()).fits
+
+    @property
+    def several_fits(self) -> bool:
+        """True if a trial has more than one fit."""
+        return self.resampling is not None and self.resampling.count > 1
+
+    @property
+    def shares_validation(self) -> bool:
+        """True if all trials are validated on the same samples, as far as parameters leave them the same."""
+        return self.resplit == "never"
+
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
         """Return the configuration of a trial with these values; its seed is the study's."""
         return TrialConfig.of({"seed": self.seed, **values}, self.declarations)
+
+    def resplit_config(self, config: TrialConfig, number: int) -> TrialConfig:
+        """Return the configuration of trial `number`: with a split of its own, if each trial has one."""
+        if self.resplit == "never":
+            return config
+        return config.model_copy(update={"split_seed": derive_split_seed(self.seed, number)})
 
     def baseline_config(self, space: Space) -> TrialConfig:
         """Return the baseline: its own values, the space's constants, and defaults for the rest."""
@@ -362,7 +404,8 @@ def _comparable(definition: Definition) -> dict[str, Any]:
     data = definition.model_dump(mode="json", exclude=left_out)
     if definition.dataset.sha256:
         data["dataset"]["name"] = Path(data["dataset"]["name"]).name
-    return data
+    del data["resampling"]  # whose keys are those of a study file
+    return data | (definition.resampling or Resampling()).model_dump()
 
 
 def _describe_other_data(stored: DatasetReference, requested: DatasetReference) -> str:

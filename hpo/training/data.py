@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hpo.config.choices import Task
 from hpo.config.registry import NO_DATA
+from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import (
     Dataset,
@@ -24,6 +25,7 @@ from hpo.datasets import (
     SampleShape,
     Split,
     check_split,
+    divide_rows,
     guess_task,
     is_split,
     read_labels,
@@ -47,9 +49,12 @@ DATA_PARAMETERS = ("validation", "seed_of_split", "input_scaling", "numeric_scal
 ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their numbers
 
 
-def samples_key(config: TrialConfig) -> tuple[object, ...]:
-    """Return a key that is equal for configurations whose samples, labels and weights are the same, in any order."""
-    return tuple(getattr(config, name) for name in DATA_PARAMETERS)
+def samples_key(config: TrialConfig, division: Division | None = None) -> tuple[object, ...]:
+    """Return a key that is equal for fits whose samples, labels and weights are the same, in any order."""
+    values = {name: getattr(config, name) for name in DATA_PARAMETERS}
+    if division is not None and division.kind == "fold":
+        values["validation"] = None  # which has no effect
+    return (division, *values.values())
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -82,7 +87,7 @@ class Data:
         classes: the number of classes, labels or targets.
         device: where the tensors are.
         seed: decides the order of the samples.
-        dataset: the data set as it was loaded.
+        dataset: the data set as it was loaded; with a division, without validation samples of its own.
         name: what error messages call it.
         input_scaling: the kind of the scaling.
         scaling: shift and scale of the samples; None of a table, and where the data set gives batches.
@@ -93,6 +98,7 @@ class Data:
         val_index: the validation samples' positions among the training samples of the data set; None where it has
             validation samples of its own.
         encoder: of a table, fitted to the training part; None of other samples.
+        division: of the samples of this fit; None is the configuration's own validation split.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -113,6 +119,7 @@ class Data:
     weights: Tensor | None = None
     val_index: Array | None = None
     encoder: TableEncoder | None = None
+    division: Division | None = None
 
     @property
     def shape(self) -> SampleShape:
@@ -164,13 +171,17 @@ class Data:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the labels on both sides of the split, of scaling and weights, hence of every training sample."""
+        """Digest of the labels on both sides of the split, of scaling and weights, hence of every training sample.
+
+        Folds of a data set in order may have the same labels, so a division is part of it.
+        """
         arrays = [self.y_train.cpu().numpy(), self.y_val.cpu().numpy()]
         for scaling in filter(None, (self.scaling, self.target_scaling)):
             arrays += [scaling.shift, scaling.scale]
         arrays += [] if self.weights is None else [self.weights.cpu().numpy()]
         parts = [array.tobytes() for array in arrays]
         parts += [self.encoder.model_dump_json().encode()] if self.encoder else []
+        parts += [str(self.division).encode()] if self.division else []
         return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     def steps(self, batch_size: int) -> int:
@@ -261,8 +272,16 @@ def _steps(samples: int, batch_size: int) -> int:
     return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
-def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, name: str = "data set") -> Data:
+def prepare_data(
+    dataset: Dataset,
+    config: TrialConfig,
+    device: torch.device,
+    name: str = "data set",
+    division: Division | None = None,
+) -> Data:
     """Split, scale and move a data set, as a configuration asks.
+
+    A division divides the training samples; validation samples that the data set has of its own are left out.
 
     Batches of a data set that streams are not scaled, for their statistics are not known: their numbers are used as
     they are, except uint8, which is brought to 0..1, or to -1..1 where `input_scaling` is `symmetric`.
@@ -272,16 +291,21 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
         config: its `validation`, seeds and `input_scaling` decide.
         device: where the tensors will be.
         name: what error lines call the data set.
+        division: of the samples of this fit; None is the configuration's own validation split.
 
     Raises:
-        ConfigError: `validation` does not fit the data.
-        DataError: validation data are wrong.
+        ConfigError: `validation` does not fit the data, or there are too few samples for the division.
+        DataError: validation data are wrong, or the data cannot be divided.
     """
     if name == NO_DATA:
         none = torch.empty(0)
         return Data(none, none, none, none, 0, device, config.seed_of_order, dataset, name, config.input_scaling)
     if is_split(dataset.train):
-        return _prepare_resident(dataset, config, device, name)
+        return _prepare_resident(dataset, config, device, name, division)
+    if division is not None:
+        raise DataError(
+            f"{name}: its training data are batches, which cannot be divided into folds or random splits; give arrays"
+        )
     if dataset.validation is None or dataset.classes is None:
         raise DataError(f"{name}: its training data are batches, so `classes` and `validation` must be given too")
     if not config.validation:
@@ -302,22 +326,18 @@ def prepare_data(dataset: Dataset, config: TrialConfig, device: torch.device, na
     return Data(none, none, x_val, y_val, classes, device, config.seed_of_order, dataset, name, kind, task=task)
 
 
-def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.device, name: str) -> Data:
+def _prepare_resident(
+    dataset: Dataset, config: TrialConfig, device: torch.device, name: str, division: Division | None
+) -> Data:
+    if division is not None:
+        dataset = replace(dataset, validation=None)
     x, y = dataset.train
     task = dataset.task or guess_task(y)
     classes = dataset.classes
     if classes is None:
         classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
     samples, labels = _channels_first(x), read_labels(y, name, task)
-    if dataset.validation is None and config.validation:
-        try:
-            train, validation = split_rows(
-                labels, config.validation, config.seed_of_split, task, dataset.groups, dataset.times
-            )
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
-    else:
-        train, validation = np.arange(len(labels)), np.arange(0)
+    train, validation = _split(dataset, labels, config, task, name, division)
     scaling, encoder = _fit_inputs(samples, train, dataset.features, config)
     target_scaling = Scaling.fit("standard", labels, train) if task == "regression" else None
     how = _Conversion(
@@ -359,7 +379,23 @@ def _prepare_resident(dataset: Dataset, config: TrialConfig, device: torch.devic
         None if weights is None else torch.from_numpy(weights).to(device),
         val_index=validation if dataset.validation is None else None,
         encoder=encoder,
+        division=division,
     )
+
+
+def _split(
+    dataset: Dataset, labels: Array, config: TrialConfig, task: Task, name: str, division: Division | None
+) -> tuple[Array, Array]:
+    """Return the indices of the training and of the validation part, which is empty where none is split off."""
+    rows = dataset.groups, dataset.times
+    try:
+        if division is not None:
+            return divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)
+        if dataset.validation is None and config.validation:
+            return split_rows(labels, config.validation, config.seed_of_split, task, *rows)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return np.arange(len(labels)), np.arange(0)
 
 
 def _fit_inputs(

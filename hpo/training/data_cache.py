@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, load
 from hpo.training.data import Data, prepare_data, samples_key
@@ -31,7 +32,9 @@ class CachedData:
 class DataCache:
     """Cache of a worker: the data set as read, its last split on the device, and all other splits in use.
 
-    A split is in use as long as somebody holds its `Data`, as the trials of a cohort do that differ in it.
+    A split is in use as long as somebody holds its `Data`, as the trials of a cohort do that differ in it. The fits of
+    a trial on folds hold one for each, with the samples scaled as its own training part asks; fits of other trials on
+    the same division share it.
 
     Args:
         reference: the data set.
@@ -57,16 +60,20 @@ class DataCache:
             self._dataset = load(self.reference)
         return self._dataset
 
-    def get(self, config: TrialConfig) -> Data:
-        """Return the data for a configuration: the same object as long as one of equal samples and order is in use.
+    def get(self, config: TrialConfig, division: Division | None = None) -> Data:
+        """Return the data for a fit: the same object as long as one of equal samples and order is in use.
 
         Data whose samples are the same, in another order, share their tensors.
 
+        Args:
+            config: of the fit; see `hpo.config.resampling.Fit.config`.
+            division: of its samples; None is the configuration's own validation split.
+
         Raises:
-            DataError, RegistryError: as `hpo.datasets.load`.
-            ConfigError: `validation` does not fit the data.
+            DataError, RegistryError: as `hpo.datasets.load`; or the data cannot be divided so.
+            ConfigError: `validation` does not fit the data, or there are too few samples for the division.
         """
-        key = samples_key(config)
+        key = samples_key(config, division)
         self._forget_unused()
         found = self._find((*key, config.seed_of_order))
         if found is None:
@@ -74,8 +81,9 @@ class DataCache:
             relative = self._find(same[0]) if same else None
             if relative is None:
                 self._last = None  # freed first: a split that nobody uses any more would double the memory
-            found = self._prepare(config) if relative is None else replace(relative, seed=config.seed_of_order)
-            self._in_use[*key, config.seed_of_order] = CachedData(weakref.ref(found), _count_writes(found))
+            order = config.seed_of_order
+            found = self._prepare(config, division) if relative is None else replace(relative, seed=order)
+            self._in_use[*key, order] = CachedData(weakref.ref(found), _count_writes(found))
         self._last = found
         return found
 
@@ -93,8 +101,8 @@ class DataCache:
                 del self._in_use[key]
 
     @contain_user_code()
-    def _prepare(self, config: TrialConfig) -> Data:
-        return prepare_data(self.load(), config, self.device, self.reference.name)
+    def _prepare(self, config: TrialConfig, division: Division | None) -> Data:
+        return prepare_data(self.load(), config, self.device, self.reference.name, division)
 
 
 def _seed_generators() -> None:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.errors import ConfigError
-from hpo.training.losses import loss_function, loss_target, reconstruct
+from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
 from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
@@ -41,10 +40,12 @@ class EvalResult:
             are right; of real targets loss and r2; of a model that reconstructs its input, loss and
             reconstruction_error: the mean square of the difference, over samples and their numbers.
         outputs: (N, outputs), before any softmax or sigmoid; None where they were not asked for.
+        samples: of a model that reconstructs its input, loss and reconstruction error of each sample, (2, N).
     """
 
     scores: Scores
     outputs: Tensor | None = None
+    samples: Tensor | None = None
 
 
 class Learner(Protocol):
@@ -237,13 +238,11 @@ class ModuleLearner:
         self.module.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
-            sums = [self._reconstruction_sums(self._precision.forward(self.module, part), part) for part in parts]
-            means = torch.stack(sums).sum(0) / len(x)
-            return [EvalResult(dict(zip(("loss", "reconstruction_error"), means.tolist(), strict=True)))]
+            each = [self._reconstruction_errors(self._precision.forward(self.module, part), part) for part in parts]
+            return [_reconstruction_result(torch.cat(each, 1))]
         whole = torch.cat([self._precision.forward(self.module, part) for part in parts])
         if self._config.reconstructs:
-            loss, error = (self._reconstruction_sums(whole, x) / len(x)).tolist()
-            return [EvalResult({"loss": loss, "reconstruction_error": error}, whole)]
+            return [_reconstruction_result(self._reconstruction_errors(whole, x), whole)]
         return [EvalResult({"loss": self._validation_loss(whole, y).item(), **self._score(whole, y)}, whole)]
 
     def evaluate_each(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool = True) -> list[EvalResult]:
@@ -259,11 +258,12 @@ class ModuleLearner:
             return {"accuracy": int(count_right_labels(outputs, y).item()) / y.numel()}
         return {"accuracy": _accuracy(outputs, y)}
 
-    def _reconstruction_sums(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """Return loss and reconstruction error, summed over samples."""
+    def _reconstruction_errors(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Return loss and reconstruction error of each sample, (2, n), in float64."""
         target = x.flatten(1)
-        error = F.mse_loss(reconstruct(self._config, outputs), target)
-        return torch.stack([self._validation_loss(outputs, target), error]).double() * len(x)
+        losses = column_loss(self._config)(outputs, target, "none")
+        errors = reconstruct(self._config, outputs).sub(target).square()
+        return torch.stack([losses.mean(1, dtype=torch.float64), errors.mean(1, dtype=torch.float64)])
 
     def weights(self, member: Member) -> Weights:
         """Copy a member's weights; see `Learner`."""
@@ -298,6 +298,11 @@ class ModuleLearner:
     def drop(self, member: Member) -> None:
         """Drop a member; see `Learner`."""
         self.members.remove(member)
+
+
+def _reconstruction_result(samples: Tensor, outputs: Tensor | None = None) -> EvalResult:
+    loss, error = samples.mean(1).tolist()
+    return EvalResult({"loss": loss, "reconstruction_error": error}, outputs, samples)
 
 
 def _copy(value: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.training.suggestions import Suggestions, TrialLink
 from hpo.utils.text import first_line
 
-__all__ = ["LoopInterrupted", "LoopRun", "LoopTrial", "run_loop"]
+__all__ = ["LoopInterrupted", "LoopRun", "LoopTrial", "choose_monitor", "run_loop"]
 
 log = logging.getLogger("hpo.training")
 # Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
@@ -234,7 +234,7 @@ class LoopRun:
                 raise RunError(f"objective '{member.config.model}': {has} no {name}; it has {sorted(values)}")
         self._update_seconds()
         row: Metrics = {"epoch": epoch, **values, "seconds": member.seconds}
-        member.end_epoch(row, *self._choose_monitor(row), self._weights, self._objectives)
+        member.end_epoch(row, *choose_monitor(self._settings, row), self._weights, self._objectives)
         if last:
             member.stop("completed")
         for callback in self._settings.callbacks:
@@ -246,13 +246,6 @@ class LoopRun:
         """Return whether the epoch is known to be the last."""
         config = self.member.config
         return "epochs" in config.effective() and epoch >= config.epochs
-
-    def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
-        """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
-        settings = self._settings
-        first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
-        monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
-        return monitors[0] if monitors else ("epoch", "maximize")
 
     def _weights(self) -> Weights:
         if self._read_weights is not None:
@@ -331,6 +324,13 @@ class LoopRun:
         member.origin = origin
         if member.history:
             member.best_epoch, member.best_weights = int(member.history[-1]["epoch"]), self._weights()
+
+
+def choose_monitor(settings: TrainSettings, row: Metrics) -> tuple[str, Direction]:
+    """Return the metric of a loop that decides which epoch is the best, or `epoch`, by which the last one is."""
+    first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
+    monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
+    return monitors[0] if monitors else ("epoch", "maximize")
 
 
 def _missing(peers: int) -> str:

@@ -15,7 +15,15 @@ from hpo.training.memory import is_out_of_memory
 from hpo.training.numbers import to_number
 from hpo.utils.text import first_line
 
-__all__ = ["SMALLEST_VARIANCE", "LossFunction", "compute_metric", "loss_function", "loss_target", "reconstruct"]
+__all__ = [
+    "SMALLEST_VARIANCE",
+    "LossFunction",
+    "column_loss",
+    "compute_metric",
+    "loss_function",
+    "loss_target",
+    "reconstruct",
+]
 
 SMALLEST_VARIANCE = 1e-6  # of gaussian_nll, torch's own
 
@@ -47,7 +55,7 @@ def loss_function(config: TrialConfig, *, smoothing: bool = True) -> LossFunctio
     Weights have mean 1 over the training samples: the loss is the mean of weight times loss.
     """
     if config.reconstructs or config.task != "classification":
-        each = _column_loss(config)
+        each = column_loss(config)
         return lambda outputs, y, w=None: (
             each(outputs, y, "mean") if w is None else _weigh_columns(each(outputs, y, "none"), w)
         )
@@ -66,7 +74,7 @@ def _squared_error(outputs: Tensor, y: Tensor, w: Tensor | None = None, /) -> Te
     return F.mse_loss(p, target) if w is None else (F.mse_loss(p, target, reduction="none").mean(1) * w).mean()
 
 
-def _column_loss(config: TrialConfig) -> Callable[[Tensor, Tensor, str], Tensor]:
+def column_loss(config: TrialConfig) -> Callable[[Tensor, Tensor, str], Tensor]:
     """Return the loss of outputs (n, columns) against y (n, columns), of which gaussian_nll has half as many.
 
     Its last argument is torch's `reduction`: `none` or `mean`.

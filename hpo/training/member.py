@@ -13,6 +13,7 @@ from hpo.config.parameter import Value
 from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.training.divergence import find_divergence
+from hpo.training.sample_log import SampleLog
 
 __all__ = ["Member", "Metrics", "Origin", "Scores", "State", "Status", "TrainResult", "Weights"]
 
@@ -44,6 +45,7 @@ class Member:
         stack: how many models its stack began with.
         resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
         resumable: whether it may end as paused: a checkpoint is then written, from which it can go on.
+        sample_log: of the scores of its validation samples; None where they are not kept.
     """
 
     config: TrialConfig
@@ -61,6 +63,7 @@ class Member:
     stack: int = 1
     resumed_from: int = 0
     resumable: bool = False
+    sample_log: SampleLog | None = None
 
     @property
     def params(self) -> Mapping[str, Value]:
@@ -160,6 +163,7 @@ class TrainResult:
         returned: metrics that a loop of the user's own returned.
         steps: of each whole epoch, where steps are recorded: see `Member.record`.
         module: the model, where a loop of the user's own trained it; its present weights are those of the last epoch.
+        sample_logs: of the scores of its validation samples, one for each fit; empty where they are not kept.
     """
 
     config: TrialConfig
@@ -175,6 +179,7 @@ class TrainResult:
     returned: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[Tensor] = ()
     module: nn.Module | None = None
+    sample_logs: Sequence[SampleLog] = ()
 
     @property
     def summary(self) -> Mapping[str, float]:
@@ -199,4 +204,5 @@ class TrainResult:
             member.returned,
             member.steps,
             module,
+            () if member.sample_log is None else (member.sample_log,),
         )

@@ -25,7 +25,18 @@ from hpo.training.data import Data
 from hpo.training.losses import compute_metric, loss_target
 from hpo.training.member import Metrics
 
-__all__ = ["FUNCTIONS", "measure", "measure_metrics"]
+__all__ = [
+    "FUNCTIONS",
+    "TOP",
+    "Decisions",
+    "Predictions",
+    "count_ahead",
+    "dense_ranks",
+    "group_members",
+    "log_losses",
+    "measure",
+    "measure_metrics",
+]
 
 GROUP = 2**22  # numbers of outputs that are measured at once
 TOP = 5
@@ -66,13 +77,19 @@ class Decisions:
         if self.several:
             predicted = self.outputs > 0
             return (predicted & self.truth).sum(2).double(), predicted.sum(2).double(), support
-        # Of equal largest outputs the first counts. Argmax is slow over a dimension that is not the last.
-        chosen = self.outputs.transpose(1, 2).contiguous().argmax(2)
+        chosen = self.chosen
         predicted = torch.zeros_like(self.outputs[:, :, 0], dtype=torch.int64)
         right = torch.zeros_like(predicted)
         predicted.scatter_add_(1, chosen, torch.ones_like(chosen))
         right.scatter_add_(1, chosen, (chosen == self.y).long())
         return right.double(), predicted.double(), support
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """The predicted classes, (members, N): of equal largest outputs the first."""
+        return (
+            self.outputs.transpose(1, 2).contiguous().argmax(2)
+        )  # argmax is slow over another dimension than the last
 
     @cached_property
     def columns(self) -> slice:
@@ -115,6 +132,13 @@ def rank(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return order, first, last
 
 
+def dense_ranks(scores: Tensor) -> Tensor:
+    """Return the place of each of scores (…, N) among their different values, from 0."""
+    order, first, _ = rank(scores)
+    new = first == torch.arange(scores.shape[-1], device=scores.device)
+    return torch.empty_like(order).scatter_(-1, order, new.cumsum(-1) - 1)
+
+
 def _divide(above: Tensor, below: Tensor) -> Tensor:
     """Return a quotient of numbers that are not negative; 0 where it would divide by 0."""
     return above / below.clamp_min(torch.finfo(torch.float64).tiny) * (below > 0)
@@ -142,12 +166,19 @@ def _balanced_accuracy(each: Decisions) -> Tensor:
     return _mean_over(_divide(right, support.expand_as(right)), (support > 0).double())
 
 
-def _top_accuracy(each: Decisions) -> Tensor:
-    """Of equal outputs those of later classes come first, as in scikit-learn."""
+def count_ahead(each: Decisions) -> Tensor:
+    """Return how many classes are ahead of each sample's own, (members, N).
+
+    Of equal outputs those of later classes come first, as in scikit-learn.
+    """
     own = each.outputs.gather(1, each.y.expand(len(each.outputs), 1, -1))
     later = torch.arange(each.outputs.shape[1], device=each.y.device)[:, None] > each.y
     ahead = (each.outputs > own) | ((each.outputs == own) & later)
-    return (ahead.sum(1) < TOP).double().mean(1)
+    return ahead.sum(1)
+
+
+def _top_accuracy(each: Decisions) -> Tensor:
+    return (count_ahead(each) < TOP).double().mean(1)
 
 
 def _roc_auc(each: Decisions) -> Tensor:
@@ -184,14 +215,16 @@ def _average_precision(each: Decisions) -> Tensor:
     return values.mean(1) if each.several else _mean_over(values, (positives > 0).double())
 
 
-def _log_loss(each: Decisions) -> Tensor:
+def log_losses(each: Decisions) -> Tensor:
+    """Return the log loss of each sample, of several labels their mean: (members, N)."""
     if each.several:
-        losses = F.binary_cross_entropy_with_logits(
-            each.outputs, each.truth.to(each.outputs.dtype).expand_as(each.outputs), reduction="none"
-        )
-        return losses.mean((1, 2), dtype=torch.float64)
-    own = each.outputs.log_softmax(1).gather(1, each.y.expand(len(each.outputs), 1, -1))
-    return -own.mean((1, 2), dtype=torch.float64)
+        truth = each.truth.to(each.outputs.dtype).expand_as(each.outputs)
+        return F.binary_cross_entropy_with_logits(each.outputs, truth, reduction="none").mean(1)
+    return -each.outputs.log_softmax(1).gather(1, each.y.expand(len(each.outputs), 1, -1)).squeeze(1)
+
+
+def _log_loss(each: Decisions) -> Tensor:
+    return log_losses(each).mean(1, dtype=torch.float64)
 
 
 def _calibration_error(each: Decisions) -> Tensor:
@@ -296,14 +329,14 @@ def measure(names: Sequence[str], task: str, outputs: Sequence[Tensor], y: Tenso
         RunError: a metric has no value.
     """
     rows: list[Tensor] = []
-    for group in _group(outputs):
+    for group in group_members(outputs):
         stacked = torch.stack([each.t() for each in group])
         of = Predictions(stacked, y) if task == "regression" else Decisions(stacked, y, task)
         rows.append(torch.stack([FUNCTIONS[name](of) for name in names], 1))
     return [dict(zip(names, row, strict=True)) for row in torch.cat(rows).tolist()]
 
 
-def _group(outputs: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+def group_members(outputs: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
     """Yield the members' outputs, a few members at a time, so that what is made of them stays small."""
     size = max(1, GROUP // max(1, outputs[0].numel()))
     for start in range(0, len(outputs), size):

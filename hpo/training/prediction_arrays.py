@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from hpo.datasets import Feature
+from hpo.datasets.sample_scores import choose_samples
 from hpo.training.data import Data
 
 __all__ = [
-    "SAMPLES_LIMIT",
     "RawSplit",
-    "choose_samples",
     "classification_arrays",
     "multilabel_arrays",
     "regression_arrays",
@@ -26,7 +25,6 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
-SAMPLES_LIMIT = 20_000
 MISTAKES = 32
 BINS = 10  # of a feature, each with as many samples
 FIRST_DATE = date(2000, 1, 1)  # from which days are counted
@@ -56,13 +54,6 @@ class RawSplit:
         if self.rows is None:
             return {}
         return {"worst_rows": self.rows[positions].astype(np.int64), "worst_in_file": np.array(self.in_file)}
-
-
-def choose_samples(count: int, limit: int = SAMPLES_LIMIT) -> Array:
-    """Return the positions of the samples that are stored: the same in each run, so that runs are paired by sample."""
-    if count <= limit:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, limit, replace=False))
 
 
 # Classes.

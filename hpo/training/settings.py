@@ -40,6 +40,7 @@ class TrainSettings:
             epochs.
         record_steps: keep the loss of every step as well, see `Member.record`: callbacks find those of the epoch in
             `member.steps`.
+        sample_scores: keep what the monitor needs of each validation sample, see `hpo.training.sample_scores`.
         may_stack: whether trials of a configuration may be stacked, asked of the user's own models that two
             or more trials share before they are checked.
     """
@@ -51,6 +52,7 @@ class TrainSettings:
     callbacks: Sequence[Callback] = ()
     should_stop: Callable[[], bool] = _never
     record_steps: bool = False
+    sample_scores: bool = False
     may_stack: Callable[[TrialConfig], bool] | None = None
 
     def resolve(self, config: TrialConfig, validation_samples: int) -> TrainSettings:

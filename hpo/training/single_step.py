@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hpo.config import registry
+from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import UserExitError
@@ -39,16 +40,24 @@ class StepTrainer:
         reference: the data set, which is loaded.
         settings: monitor and metrics.
         device: where models are trained.
+        division: of the samples; None is a configuration's own validation split.
 
     Raises:
         DataError, RegistryError: as `hpo.datasets.load`.
     """
 
-    def __init__(self, reference: DatasetReference, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        reference: DatasetReference,
+        settings: TrainSettings,
+        device: torch.device,
+        division: Division | None = None,
+    ) -> None:
         self.device = device
+        self._division = division
         self._settings = settings
         self._cache = DataCache(reference, device)
-        self._cache.load()
+        self.dataset = self._cache.load()
 
     def train(self, config: TrialConfig, *, few: bool) -> TrainResult | None:
         """Train one step; or a training loop of the user's own until its first report, without a result.
@@ -60,7 +69,7 @@ class StepTrainer:
         Raises:
             Exception: whatever the model, the loss or a metric raises; errors as `hpo.training.loop.train`.
         """
-        data = _take_part(self._cache.get(config), config.batch_size, few=few)
+        data = _take_part(self._cache.get(config, self._division), config.batch_size, few=few)
         config = config.model_copy(update={"epochs": 1})
         if not registry.models.get(config.model).loop:
             return train([config], data, self._settings)[0]

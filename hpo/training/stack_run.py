@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from typing import Any
 
+import numpy as np
 import torch
 
 from hpo.config.cohort_key import is_measured, run_key, stack_key
@@ -16,12 +18,15 @@ from hpo.training.joint_batches import JointBatch, joint_batches
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.metrics import measure_metrics
+from hpo.training.sample_scores import StackScorer
 from hpo.training.schedules import epoch_rates, rate_at
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked.batches import Feed
 from hpo.training.stacked.learner import StackedLearner, is_stacked
 
 __all__ = ["StackRun", "data_key", "make_learner"]
+
+Array = np.ndarray[Any, Any]
 
 
 class StackRun:
@@ -72,6 +77,7 @@ class StackRun:
             for member in group:
                 member.parameter_count = trained.parameter_count
                 member.resumable = member.number in files
+        self._scorer = StackScorer(members, self._data, settings.monitor) if settings.sample_scores else None
         self._batch_size = members[0].config.batch_size
         self._steps = data[0].steps(self._batch_size)
         self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
@@ -90,9 +96,11 @@ class StackRun:
                 self._load(member, checkpoint)
 
     def _load(self, member: Member, checkpoint: Checkpoint) -> None:
-        if member in self._learner.members:
-            with self._files[member.number].translate_state_errors():
+        with self._files[member.number].translate_state_errors():
+            if member in self._learner.members:
                 self._learner.load_state(member, checkpoint.learner)
+            if member.sample_log is not None and not member.sample_log.load(checkpoint.sample_log):
+                member.sample_log = None  # the epochs so far have none: an earlier version wrote the checkpoint
         member.history, member.steps = checkpoint.history, checkpoint.steps
         member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
         member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
@@ -211,6 +219,7 @@ class StackRun:
             best_epoch=member.best_epoch,
             best_weights=member.best_weights,
             learner=learner,
+            sample_log=None if member.sample_log is None else member.sample_log.state(),
         )
 
     def _share_time(self) -> None:
@@ -226,14 +235,14 @@ class StackRun:
         if self._settings.record_steps:
             self._record_steps()
         members = list(self._learner.members)
-        val_metrics = self._validate(members)
+        val_metrics, samples = self._validate(members)
         self._share_time()
         for longest, scores, metrics in zip(members, train_scores, val_metrics, strict=True):
             row: Metrics = {"epoch": self._epoch, **_prefix_names("train", scores), **metrics}
             _, group = self._groups[longest.number]
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in group if member.number not in self.results]:
-                self._end_epoch(member, {**row, **self._member_metrics(member)}, weights)
+                self._end_epoch(member, {**row, **self._member_metrics(member)}, weights, samples.get(longest.number))
         self.remove_stopped()
 
     def _record_steps(self) -> None:
@@ -260,11 +269,11 @@ class StackRun:
                 if paused and len(member.history) > member.resumed_from:
                     self._files[member.number].write(self._checkpoint(member, longest))
 
-    def _validate(self, members: Sequence[Member]) -> list[Metrics]:
-        """Return the validation metrics of the members that have a model."""
+    def _validate(self, members: Sequence[Member]) -> tuple[list[Metrics], dict[int, Array]]:
+        """Return the validation metrics of the members that have a model, and by number the scores of their samples."""
         data = [self._data[member.number] for member in members]
         if not len(data[0].y_val):
-            return [{} for _ in members]
+            return [{} for _ in members], {}
         entries = self._settings.metrics
         results = self._learner.evaluate_each([(each.x_val, each.y_val) for each in data], outputs=bool(entries))
         rows = [_prefix_names("val", each.scores) for each in results]
@@ -275,16 +284,18 @@ class StackRun:
             measured = measure_metrics(entries, config, part, part.x_val, part.y_val, outputs)
             for place, metrics in zip(places, measured, strict=True):
                 rows[place] |= metrics
-        return rows
+        return rows, {} if self._scorer is None else self._scorer.score(members, results)
 
     def _member_metrics(self, member: Member) -> Metrics:
         done, total = self._epoch * self._steps, member.config.epochs * self._steps
         return {"learning_rate": rate_at(member.config, done, total), "seconds": member.seconds}
 
-    def _end_epoch(self, member: Member, row: Metrics, weights: Callable[[], Weights]) -> None:
+    def _end_epoch(self, member: Member, row: Metrics, weights: Callable[[], Weights], samples: Array | None) -> None:
         settings = self._settings
         assert settings.monitor is not None
         member.end_epoch(row, settings.monitor, settings.direction, weights, settings.objectives)
+        if member.sample_log is not None and samples is not None:
+            member.sample_log.add(self._epoch, samples, best=member.best_epoch == self._epoch)
         for callback in settings.callbacks:
             callback.on_epoch(member, row)
         if self._epoch >= member.config.epochs:

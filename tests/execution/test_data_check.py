@@ -14,10 +14,11 @@ from rich.console import Console
 import hpo
 from hpo.config import registry
 from hpo.datasets import DataFacts
-from hpo.errors import DataError
+from hpo.errors import DataError, RequestError
 from hpo.execution import data_check
 from hpo.execution.backends import live_progress
 from hpo.execution.data_check import check_data
+from hpo.execution.sanity_check import check_study
 from hpo.report.checks.run import run_checks
 from hpo.report.data.results import read_results
 from hpo.study import Study
@@ -164,3 +165,78 @@ def test_training_and_the_check_split_alike(tmp_path: Path) -> None:
     other = data.dataset
     check_data(study, other)  # known already
     assert study.data_facts == facts
+
+
+# ---- folds and splits of each trial's own
+
+
+def own_data(**more: Any) -> None:
+    @hpo.dataset("own")
+    def own() -> hpo.Dataset:
+        return hpo.Dataset((X, Y), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "keys", "line"),
+    [
+        ({}, {"folds": 101}, "own: folds = 101: class 0 has only 100 samples"),
+        ({}, {"folds": {"by": "group"}}, "own: folds = 5 by group: the samples have no groups"),
+        ({}, {"folds": {"by": "time"}}, "own: folds = 5 by time: the samples have no times"),
+        ({"groups": Y}, {"folds": 3}, "own: folds = 3: there are only 2 groups; take fewer folds"),
+        ({"times": np.arange(200)}, {"folds": 3, "repeats": 2}, "repeats = 2: folds by time are the same each time"),
+        ({"times": np.arange(200)}, {"holdout": 3}, "own: holdout = 3: the samples have times, of which a split"),
+        (
+            {"times": np.arange(200)},
+            {"resplit": "per_trial"},
+            "resplit = 'per_trial': own has times, of which the",
+        ),
+        (
+            {"validation": (X[:5], Y[:5])},
+            {"resplit": "per_trial"},
+            "resplit = 'per_trial': own has validation samples",
+        ),
+    ],
+)
+def test_data_that_cannot_be_divided_end_the_worker_before_a_trial(
+    tmp_path: Path, more: dict[str, Any], keys: dict[str, Any], line: str
+) -> None:
+    own_data(**more)
+    study = make(tmp_path, "own", parameters={"widths": "8", "epochs": 1}, **keys)
+    with pytest.raises(RequestError) as caught:
+        make_worker(study)
+    assert str(caught.value).startswith(line)
+    with pytest.raises(RequestError) as caught:
+        check_study(study.definition)
+    assert str(caught.value).startswith(line)
+
+
+def test_batches_are_not_divided(tmp_path: Path) -> None:
+    @hpo.dataset("own")
+    def own() -> hpo.Dataset:
+        return hpo.Dataset([(X, Y)], classes=2, validation=(X, Y))
+
+    study = make(tmp_path, "own", parameters={"widths": "8", "epochs": 1}, folds=3)
+    with pytest.raises(DataError, match=r"^folds = 3: own gives batches, which cannot be divided; use seeds$"):
+        make_worker(study)
+
+
+def test_folds_leave_own_validation_samples_out_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own_data(validation=(X[:50], Y[:50]))
+    study = make(tmp_path, "own", parameters={"widths": "8", "epochs": 1}, folds=4)
+    with caplog.at_level(logging.WARNING, logger="hpo.execution.worker"):
+        make_worker(study)
+    assert caplog.records[0].getMessage() == (
+        "folds = 4: divides the training samples of own; its own validation samples are left out"
+    )
+    facts = study.data_facts
+    assert facts is not None
+    assert (facts.train, facts.validation, facts.validated, facts.scored) == (150, 50, 200, 200)
+
+
+def test_folds_by_time_do_not_validate_the_first_samples(tmp_path: Path) -> None:
+    own_data(times=np.arange(200))
+    study = make(tmp_path, "own", parameters={"widths": "8", "epochs": 1}, folds=4)
+    make_worker(study)
+    facts = study.data_facts
+    assert facts is not None
+    assert (facts.train, facts.validation, facts.scored) == (40, 40, 160)

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tomllib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from safetensors.torch import save
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetSource, make_reference
+from hpo.datasets.sample_codec import pack_scores, pack_split, unpack_scores, unpack_split
+from hpo.datasets.sample_scores import Kind, SampleScores, ValidationSplit, measure
 from hpo.datasets.table import read_source
 from hpo.export import predict as prediction
 from hpo.export.format import Preprocessing
@@ -102,6 +105,8 @@ def make_targets(folder: Path) -> list[Target]:
         Target("tensors", ".safetensors", [save_arrays(arrays)], _read_data, _mutate_weights),
         Target("tensors", ".pt", [_tensors(arrays)], _read_data, mutate_archive),
         *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
+        Target("samples", ".scores", _sample_scores(), _read_scores, _mutate_packed),
+        Target("samples", ".split", [pack_split(_split())], _read_split, _mutate_packed),
         Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
         Target("picture", ".png", _pictures("PNG"), _read_samples, mutate_picture),
         Target("picture", ".jpg", _pictures("JPEG"), _read_samples, mutate_picture),
@@ -154,6 +159,21 @@ def _predictions() -> dict[str, np.ndarray[Any, Any]]:
     pictures = np.zeros((2, 6, 6), np.uint8)
     found = {"labels": np.arange(8) % CLASSES, "probabilities": probabilities, "mistakes": np.arange(2)}
     return {f"test_{name}": array for name, array in {**found, "pictures": pictures}.items()}
+
+
+def _split() -> ValidationSplit:
+    return ValidationSplit.of(np.arange(60) % CLASSES, np.arange(60) * 3, 60)
+
+
+def _sample_scores() -> list[bytes]:
+    split, random, epochs = _split(), np.random.default_rng(0), np.arange(1, 4)
+    kinds: dict[Kind, str] = {"correct": "val_accuracy", "prediction": "val_f1_macro", "loss": "val_loss"}
+    numbers = {kind: random.integers(0, 2, (3, 60)) for kind in kinds}
+    kinds["rank"], numbers["rank"] = "val_roc_auc", random.integers(0, 60, (3, 60, CLASSES))
+    return [
+        pack_scores(SampleScores(0, split.digest, epochs, 1, numbers[kind], kind, metric), split)
+        for kind, metric in kinds.items()
+    ]
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:
@@ -218,6 +238,13 @@ def _mutate_weights(content: bytes, random: Any) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
+def _mutate_packed(content: bytes, random: Any) -> bytes:
+    """Change packed sample scores: what they unpack to, or their bytes."""
+    if random.random() < 0.2:
+        return mutate_bytes(content, random)
+    return zlib.compress(mutate_bytes(zlib.decompress(content), random))
+
+
 # Readers.
 
 
@@ -263,6 +290,16 @@ def _read_checkpoint(path: Path) -> None:
 
 def _read_predictions(path: Path) -> None:
     EvaluationRun("x", 0, 0, "COMPLETE", file=path).predictions("test")
+
+
+def _read_scores(path: Path) -> None:
+    split = _split()
+    scores = unpack_scores(path.read_bytes(), 0, {split.digest: split})
+    measure(scores.metric, scores.scores, split, np.ones((2, 60)))
+
+
+def _read_split(path: Path) -> None:
+    unpack_split(path.read_bytes(), _split().digest)
 
 
 def _read_bundle(bundle: Path, name: str, path: Path) -> None:

@@ -291,6 +291,17 @@ def _rows() -> Iterator[Damage]:
         change = "replace(value_json, '\"record_steps\": false', '\"record_steps\": true')"
         record = f"UPDATE study_user_attributes SET value_json = {change}"
         yield Damage(f"steps: {kind}", ((insert, (value, b"\0" * 4)), (record, ())))
+    samples = "INSERT OR REPLACE INTO hpo_samples (trial_id, attempt, fit, study_id, content) VALUES (2, ?, ?, 1, ?)"
+    for kind, row in {
+        "text": (1, 0, "abc"),
+        "bytes": (1, 0, b"abc"),
+        "fit": (1, "x", b""),
+        "try": ("x", 0, b""),
+    }.items():
+        yield Damage(f"samples: {kind}", ((samples, row),))
+    splits = "INSERT INTO hpo_splits (study_id, digest, content) VALUES (1, 'x', ?)"
+    for kind, content in {"text": "abc", "bytes": b"abc", "number": 1}.items():
+        yield Damage(f"split: {kind}", ((splits, (content,)),))
     yield _set("no values", "DELETE FROM trial_values WHERE trial_id = 2")
     yield _set("no directions", "DELETE FROM study_directions WHERE study_id = 1")
     yield _set(

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from hpo import datasets
 from hpo.config import registry
+from hpo.config.resampling import Division, Resampling
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, Feature, split_rows
+from hpo.datasets import Dataset, DatasetReference, Feature, divide_rows, split_rows
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
 from hpo.training.data import epoch_seed, prepare_data
@@ -257,6 +258,76 @@ def test_cache_keeps_the_last_split_and_reads_once():
     finally:
         registry.datasets._entries.clear()
         registry.datasets._entries.update(before)
+
+
+# ---- fits
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_data_of_a_fold_are_those_prepared_by_hand(task):
+    x = RNG.normal(3, 2, size=(60, 5)).astype(np.float32)
+    y = LABELS if task == "classification" else x[:, :1] * 2
+    weights = np.linspace(1, 2, 60).astype(np.float32)
+    dataset = Dataset((x, y), task=task, classes=3 if task == "classification" else 1, weights=weights)
+    config = TrialConfig(seed=4, task=task)
+    for fit in Resampling(folds=3, repeats=2).fits:
+        data = prepare_data(dataset, fit.config(config), CPU, division=fit.division)
+        train, held = divide_rows(y, fit.division, 4, task)
+        scale = x[train].std(0, dtype=np.float64)
+        expected = (x - x[train].mean(0, dtype=np.float64)) / scale
+        np.testing.assert_allclose(data.x_train, expected[train], atol=1e-5)
+        np.testing.assert_allclose(data.x_val, expected[held], atol=1e-5)
+        np.testing.assert_array_equal(data.val_index, held)
+        np.testing.assert_allclose(data.weights, weights[train] / weights[train].mean(), atol=1e-5)
+        assert data.division == fit.division
+        assert data.seed == fit.config(config).seed
+        if task == "classification":
+            np.testing.assert_array_equal(data.y_val, y[held])
+        else:
+            np.testing.assert_allclose(data.to_targets(data.y_val), y[held], atol=1e-4)
+
+
+def test_folds_divide_the_training_samples_alone():
+    x, own = RNG.normal(size=(60, 2)).astype(np.float32), RNG.normal(size=(6, 2)).astype(np.float32)
+    dataset = Dataset((x, LABELS), classes=3, validation=(own, LABELS[:6]), test=(own, LABELS[:6]))
+    data = prepare_data(dataset, TrialConfig(validation=0), CPU, division=Division("fold", 5, 0))
+    assert (len(data.y_train), len(data.y_val), data.dataset.validation) == (48, 12, None)
+    assert len(data.test()[1]) == 6
+
+
+def test_batches_cannot_be_divided():
+    part = (np.zeros((4, 2), np.float32), np.arange(4) % 2)
+    dataset = Dataset([part], classes=2, validation=part)
+    with pytest.raises(DataError, match="data set: its training data are batches, which cannot be divided"):
+        prepare_data(dataset, TrialConfig(), CPU, division=Division("fold", 2, 0))
+
+
+def test_the_cache_shares_a_division_between_seeds_and_trials_and_forgets_it_after_them():
+    cache = DataCache(datasets.make_reference("sklearn:wine"), CPU)
+    config = TrialConfig(seed=1)
+    fits = Resampling(folds=3, seeds=2).fits
+    held = [cache.get(fit.config(config), fit.division) for fit in fits]
+    assert len({id(data.x_train) for data in held}) == 3
+    assert [data.x_train is other.x_train for data, other in zip(held[:3], held[3:], strict=True)] == [True] * 3
+    assert [data.seed for data in held] == [fit.config(config).seed for fit in fits]
+    other_validation = TrialConfig(seed=1, validation=0.3, learning_rate=0.5)
+    assert all(cache.get(other_validation, fits[i].division) is held[i] for i in range(3))
+    assert cache.get(config) is not held[0]
+    assert len({data.digest for data in held}) == 3
+    del held
+    cache.get(config)
+    assert len(cache._in_use) == 1
+
+
+def test_the_digest_tells_folds_of_equal_labels_apart():
+    x, y = np.tile(np.arange(8, dtype=np.uint8)[:, None], (1, 4)), np.zeros(8, np.int64)
+    folds = [
+        prepare_data(
+            Dataset((x, y), classes=2), TrialConfig(input_scaling="unit"), CPU, division=Division("fold", 2, i)
+        )
+        for i in range(2)
+    ]
+    assert folds[0].digest != folds[1].digest
 
 
 # ---- tables

@@ -10,10 +10,11 @@ import torch
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, Feature
+from hpo.datasets.sample_scores import SAMPLES_LIMIT, choose_samples
 from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
 from hpo.training.permutation_importance import compute_importance, list_feature_columns
-from hpo.training.prediction_arrays import SAMPLES_LIMIT, RawSplit, choose_samples, regression_arrays
+from hpo.training.prediction_arrays import RawSplit, regression_arrays
 from hpo.training.predictions import predict_split
 from hpo.training.settings import TrainSettings
 

@@ -17,6 +17,7 @@ from hpo.report.format import (
     values_text,
 )
 from hpo.space import Constant, LearnedSpace
+from hpo.study.input.preview import format_resampling
 
 __all__ = ["definition_chapter"]
 
@@ -33,7 +34,7 @@ def _study_table(results: Results) -> Table:
     definition, budget = results.definition, results.budget
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
-    data = "read by the training loop" if definition.dataset.name == NO_DATA else definition.dataset.name
+    data = "read by the training loop" if definition.dataset.name == NO_DATA else definition.dataset.label
     rows = [
         made_by if not definition.configured else ["data set", data],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],
@@ -50,6 +51,7 @@ def _study_table(results: Results) -> Table:
         violated = sum(not row.feasible for row in results.trials)
         texts = ", ".join(constraint.text for constraint in definition.constraints)
         rows.append(["constraints", f"{texts} (violated by {violated} of {len(results.trials)} trials)"])
+    rows += [["resampling", line] for line in format_resampling(definition)]
     if budget.timeout is not None:
         rows.append(["timeout", duration_text(budget.timeout)])
     if budget.trial_timeout is not None:

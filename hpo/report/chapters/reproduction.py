@@ -9,6 +9,7 @@ from hpo.report.commands import format_command, format_import_options
 from hpo.report.data.results import Results
 from hpo.report.format import one_line
 from hpo.study.definition import ComponentSpec
+from hpo.study.input.resampling_keys import spell_resampling
 from hpo.utils.paths import ROOM, fit_name
 
 __all__ = ["format_study_file", "reproduction_chapter", "study_table"]
@@ -23,7 +24,7 @@ def reproduction_chapter(results: Results) -> Chapter:
         (
             "Run the same study again, from the file beside this report",
             _launch_command(results),
-            not results.definition.evaluation,
+            results.definition.companion_of is None,
         ),
         (
             "Resume this study",
@@ -72,8 +73,10 @@ def _launch_command(results: Results) -> str:
 
 
 def format_study_file(results: Results) -> str:
-    """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
-    if results.definition.evaluation is not None or not results.definition.configured:
+    """Write a file that defines the same study with the same budget; of the parts of an evaluation, which have none,
+    nothing.
+    """
+    if results.definition.companion_of is not None or not results.definition.configured:
         return ""
     import tomli_w
 
@@ -95,6 +98,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),
         "seed": definition.seed,
@@ -105,6 +109,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "report": definition.report.model_dump(mode="json", exclude_defaults=True) if definition.report else None,
         "record_steps": definition.record_steps or None,
         "metrics": list(definition.recorded) or None,
+        **spell_resampling(definition),
     }
     return {key: value for key, value in table.items() if value is not None}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hpo.datasets import DataFacts, describe_facts
+from hpo.datasets.data_facts import count_rarest
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
@@ -58,8 +59,8 @@ def validation_set(results: Results, _: Evaluations) -> list[Finding]:
     if facts is None or not facts.validation:
         return []
     name = "label" if facts.task == "multilabel" else "class"
-    each = f", at least {facts.classes.rarest_in_validation:,} of each {name}" if facts.classes else ""
-    return _list_findings(results, "validation_set", "validation samples", f"{facts.validation:,} samples{each}")
+    each = f", at least {count_rarest(facts):,} of each {name}" if facts.classes else ""
+    return _list_findings(results, "validation_set", "validation samples", f"{facts.scored:,} samples{each}")
 
 
 def targets(results: Results, _: Evaluations) -> list[Finding]:

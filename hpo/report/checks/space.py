@@ -15,7 +15,13 @@ from hpo.report.checks.finding import Finding, Level
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import dimension_text, percent_text, value_text
-from hpo.report.stats.trial_stats import adaptive_caveat, standard_error, to_unit_interval, trials_with_value
+from hpo.report.stats.trial_stats import (
+    adaptive_caveat,
+    difference_error,
+    standard_error,
+    to_unit_interval,
+    trials_with_value,
+)
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
 from hpo.utils.toml import toml_key, toml_value
@@ -153,7 +159,7 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     if len(values) < FEWEST:
         return []
     # A tenth of the way to the median, and never less than what the validation set can tell apart.
-    reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), standard_error(results) or 0.0)
+    reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), difference_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
     title, few = "trials in the good region", good < FEW_GOOD
     evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best value{adaptive_caveat(results)}"

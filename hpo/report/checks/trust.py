@@ -188,7 +188,10 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     lead = abs(float(values[0] - np.median(values)))
     # What the best of so many equals leads their median by, and a standard error more.
     chance = error * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
-    ties = int((np.abs(values - values[0]) <= error).sum()) - 1
+    apart, within = error, "one standard error"
+    if not results.definition.shares_validation:
+        apart, within = math.sqrt(2) * error, "one standard error of a difference, on a split each,"
+    ties = int((np.abs(values - values[0]) <= apart).sum()) - 1
     if lead <= chance:
         return [
             Finding(
@@ -205,8 +208,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within one standard error of "
-            "the best",
+            f"{head}; {number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within {within} of the best",
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]

@@ -15,10 +15,11 @@ from hpo.report.format import finite
 from hpo.report.report_data import ReportData
 from hpo.report.stats.across_datasets import AcrossDatasets, describe_across
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
+from hpo.report.stats.nested_score import NestedScore
 from hpo.report.stats.study_comparison import compare_studies, describe_comparison
 from hpo.report.stats.variance_sources import VarianceSources, measure_variance_sources, tabulate_variance
 
-__all__ = ["SCHEMA", "report_document", "report_schema"]
+__all__ = ["SCHEMA", "nested_document", "report_document", "report_schema"]
 
 SCHEMA = 2  # raised whenever a key goes or changes its meaning
 
@@ -43,11 +44,20 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
         "study_comparisons": [_studies_json(each) for each in data.comparisons],
         "data_sets": [_data_sets_json(each) for each in data.across_datasets],
+        "nested": [nested_document(each) for each in data.nested],
         "looks": [asdict(read) for read in data.test_set_reads],
         "reference_models": _models_json(data.reference_models),
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
+
+
+def nested_document(nested: NestedScore) -> dict[str, Any]:
+    """Return a nested evaluation as `report.schema.json` describes it."""
+    left = {"remaining", "configurations"}
+    values = {key: value for key, value in asdict(nested).items() if key not in left}
+    document: dict[str, Any] = finite({**values, "left": nested.remaining, "different": nested.configurations})
+    return document
 
 
 def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:

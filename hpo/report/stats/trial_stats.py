@@ -12,12 +12,13 @@ from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.space import Dimension
 from hpo.space.domains import Range
-from hpo.study import Objective
+from hpo.study import Objective, outlook
 
 __all__ = [
     "adaptive_caveat",
     "choose_curve_objective",
     "count_validation_samples",
+    "difference_error",
     "estimate_retraining_noise",
     "is_adaptive",
     "list_top_trials",
@@ -48,30 +49,39 @@ def list_top_trials(results: Results) -> Sequence[TrialRow]:
 
 
 def count_validation_samples(results: Results) -> int | None:
-    """Count the samples that the best trial was validated on; None where that is not known."""
-    samples, best = results.definition.dataset.samples, results.best
-    if best is None or best.config is None or not best.config.validation:
+    """Count the samples that the best trial was validated on, once each in folds; None where that is not known."""
+    best = results.best
+    if best is None or best.config is None:
         return None
-    validation, facts = best.config.validation, results.data_facts
-    if facts is not None and validation == results.definition.baseline_config(results.space).validation:
-        return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
-    if validation >= 1:
-        return round(validation)
-    return round(validation * samples) or None if samples else None
+    baseline = results.definition.baseline_config(results.space)
+    return outlook.count_validation_samples(results.definition, best.config, baseline, results.data_facts)
 
 
 def standard_error(results: Results) -> float | None:
-    """Return the standard error of the best trial's validation accuracy p over n samples, sqrt(p (1 - p) / n).
+    """Return the standard error of the best trial's value.
+
+    Of several fits it is that of their mean. Else it is that of the validation accuracy p over n samples,
+    sqrt(p (1 - p) / n).
 
     It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
     metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
     """
     count, best = count_validation_samples(results), results.best
+    if best is not None and best.standard_error:
+        return best.standard_error
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
-    # Of an accuracy of 1 the formula gives 0; half a mistake (a continuity correction) keeps it honest.
-    p = min(max(best.value, 0.5 / count), 1 - 0.5 / count)
-    return math.sqrt(p * (1 - p) / count)
+    return outlook.binomial_error(best.value, count)
+
+
+def difference_error(results: Results) -> float | None:
+    """Return the standard error by which two trials are told apart; None as of `standard_error`.
+
+    That of one trial where all have the same validation samples, for what is hard in these is hard for all; where each
+    has a split of its own, that of the difference of two independent scores.
+    """
+    error = standard_error(results)
+    return error if error is None or results.definition.shares_validation else math.sqrt(2) * error
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:

@@ -15,6 +15,7 @@ from hpo.datasets import DatasetReference
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
 from hpo.study.input.optuna_components import Component, read_component, read_seed
+from hpo.study.input.resampling_keys import KEYS as RESAMPLING
 from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -37,6 +38,7 @@ KEYS = (
     "timeout",
     "trial_timeout",
     "target",
+    "until",
     "sampler",
     "pruner",
     "seed",
@@ -53,8 +55,8 @@ def define_function_study(
     Args:
         function: the objective function.
         default_name: the study's name where the keys give none.
-        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file, or
-            a sampler or pruner of Optuna;
+        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `until`, `sampler`, `pruner`, `seed` as in a study
+            file, or a sampler or pruner of Optuna;
             `direction`, `minimize` by default, or one for each value that the function returns; and `metric_names`, as
             many.
 
@@ -62,6 +64,11 @@ def define_function_study(
         DefinitionError: names the key and the value that is wrong.
     """
     for key in keys:
+        if key in RESAMPLING:
+            raise DefinitionError(
+                f"{key}: is for studies of models and training loops, whose data are known; {function.label} reads its "
+                "own: divide them there, and return the mean"
+            )
         if key not in KEYS:
             raise DefinitionError(describe_unknown("key", key, KEYS))
     objectives = _parse_objectives(keys.get("direction", "minimize"), keys.get("metric_names"))
@@ -142,7 +149,7 @@ def read_stored_keys(study: Study) -> dict[str, Any]:
         kind: {"name": spec.name, **spec.options}
         for kind, spec in (("sampler", definition.sampler), ("pruner", definition.pruner))
     }
-    limits = budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True)
+    limits = budget.model_dump(include={"timeout", "trial_timeout", "target", "until"}, exclude_none=True)
     return {**keys, **components, **limits, "seed": definition.seed, "trials": budget.trials}
 
 

@@ -9,13 +9,16 @@ from typing import Any
 from hpo.config.trial_config import all_parameters
 from hpo.datasets import DatasetReference, DatasetSource, make_reference
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.input.resampling_keys import KEYS as RESAMPLING
 from hpo.utils.text import shorten
 
 __all__ = ["KEYS", "check_places", "join_task"]
 
 KEYS = (
-    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner"),
-    *("seed", "space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
+    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "until", "sampler"),
+    *("pruner", "seed", "space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
+    "metrics",
+    *RESAMPLING,
 )
 TOP = "write it at the top of the file, before any [table]"
 DATASET = "say it in the data set: dataset = {{ path = …, {key} = … }}"

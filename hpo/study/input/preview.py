@@ -11,11 +11,11 @@ from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
-from hpo.study.definition import Budget, Definition
+from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.slots import fixed_trials
 from hpo.utils.text import quantity
 
-__all__ = ["format_learned_preview", "format_preview"]
+__all__ = ["format_learned_preview", "format_preview", "format_resampling"]
 
 SAMPLES = 3
 
@@ -38,6 +38,7 @@ def format_preview(
     lines = [
         f"study {name}: {quantity(budget.trials, 'trial')}{_format_subject(definition)}, {objectives}",
         f"sampler {definition.sampler.name}, pruner {definition.pruner.name}, seed {definition.seed}",
+        *format_resampling(definition),
         *_format_limits(budget),
         "",
         *(_format_dimension(dimension) for dimension in space.dimensions),
@@ -67,11 +68,17 @@ def _format_subject(definition: Definition) -> str:
     """Return what trials call or train on; nothing where a training loop reads its own data."""
     if definition.function is not None:
         return f" of {definition.function.label}"
-    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.name}"
+    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.label}"
 
 
 def _format_objectives(definition: Definition) -> str:
     return ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
+
+
+def format_resampling(definition: Definition) -> list[str]:
+    """Return how often a trial is fitted, and on which splits: no line where each has one fit on the study's split."""
+    lines = [] if definition.resampling is None else [definition.resampling.text]
+    return lines + (["each trial has a split of its own"] if definition.resplit == "per_trial" else [])
 
 
 def _format_limits(budget: Budget) -> list[str]:
@@ -80,6 +87,7 @@ def _format_limits(budget: Budget) -> list[str]:
         *([f"no trial begins after {budget.timeout:g} s"] if budget.timeout is not None else []),
         *([f"a trial fails after {budget.trial_timeout:g} s"] if budget.trial_timeout is not None else []),
         *([f"the study ends at {budget.target:g}"] if budget.target is not None else []),
+        *(["the study ends once it has settled"] if budget.until == SETTLED else []),
     ]
     return [", ".join(limits)] if limits else []
 

@@ -104,7 +104,7 @@ def _rank_trials(study: Study) -> list[FrozenTrial]:
 
 def _trial_values(study: Study, trial: FrozenTrial, space: Space) -> dict[str, Value]:
     try:
-        return study.config_of(trial).effective(space.domains)
+        return study.space_config_of(trial).effective(space.domains)
     except (HpoError, TypeError, ValueError):  # others may have added impossible values
         return {}
 

@@ -28,9 +28,12 @@ from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribut
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
+    SAMPLES,
+    SPLITS,
     STEPS,
     STUDIES,
     STUDY_DIRECTIONS,
@@ -62,8 +65,9 @@ __all__ = ["FileCopy", "copy_study"]
 
 log = logging.getLogger("hpo.study")
 WEIGHTS = ".safetensors"
-REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS)
+REPORTS = (INTERMEDIATE_VALUES, EPOCHS, FITS, STEPS, SAMPLES)
 BATCH = 2000  # rows read and inserted at a time
+BLOBS = (STEPS, SAMPLES, SPLITS)  # whose rows may be large
 
 # Keys and values of study attributes that hold ids of trials: notes, artifacts and skipped trials of optuna-dashboard
 # 0.21, and the parents that Optuna's genetic samplers have selected for a generation.
@@ -134,7 +138,7 @@ class _Copier:
     def run(self) -> None:
         """Copy everything; trials first, since the rest refers to them."""
         self._copy_trials()
-        for table in (STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS):
+        for table in (STUDY_DIRECTIONS, STUDY_USER_ATTRS, STUDY_SYSTEM_ATTRS, SPLITS):
             self._copy(table, self._select_by_study(table), self._move_study_row)
         for table in (PARAMS, VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, *REPORTS, LEASES):
             self._copy(table, self._select_by_trials(table), partial(self._move_trial_row, table))
@@ -216,7 +220,8 @@ class _Copier:
         self._insert(TRIAL_SYSTEM_ATTRS, rows)
 
     def _copy(self, table: sa.Table, query: sa.Select[Any], change: Callable[[Row], Row | None]) -> None:
-        result = self.source.execute(query.execution_options(yield_per=BATCH))
+        size = BATCH // 20 if table in BLOBS else BATCH
+        result = self.source.execute(query.execution_options(yield_per=size))
         for part in result.mappings().partitions():
             self._insert(table, (row for original in part if (row := change(dict(original))) is not None))
 

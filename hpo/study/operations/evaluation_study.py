@@ -107,6 +107,7 @@ def create_evaluations(
     dataset: DatasetReference | None = None,
     *,
     refit: bool = False,
+    tested: bool = True,
     vary: Source = "seed",
 ) -> list[Study]:
     """Create or extend the evaluations of some configurations and of the baseline, and return them.
@@ -120,6 +121,7 @@ def create_evaluations(
         dataset: another data set than the study's.
         refit: train on training and validation data, for as many epochs as the trial's best epoch; if the schedule
             decays over all epochs, or that epoch is not known, for all of them.
+        tested: whether each model is measured on the test set; not of data that have none.
         vary: what follows the fresh seed; the rest stays as it was in the study.
 
     Raises:
@@ -128,7 +130,7 @@ def create_evaluations(
     data = dataset or study.definition.dataset
     candidates = list_candidates(study, chosen, data, refit=refit, vary=vary)
     kind = _evaluation_kind(study, dataset, refit=refit, vary=vary)
-    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit, vary))
+    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit, tested, vary))
 
 
 def create_function_evaluations(
@@ -173,24 +175,17 @@ class _Plan:
     candidates: Sequence[Candidate]
     seeds: int
     refit: bool = False
+    tested: bool = True
     vary: Source = "seed"
     function: FunctionReference | None = None
     compare: str = ""  # the name of the other study
 
     def is_kind_of(self, definition: Definition) -> bool:
         """Tell whether an evaluation is on the same data, trains in the same way, and compares the same studies."""
-        evaluation = definition.evaluation
-        return evaluation is not None and (
-            definition.dataset,
-            evaluation.refit,
-            evaluation.vary,
-            evaluation.compare,
-        ) == (
-            self.data,
-            self.refit,
-            self.vary,
-            self.compare,
-        )
+        if (evaluation := definition.evaluation) is None:
+            return False
+        stored = definition.dataset, evaluation.refit, evaluation.tested, evaluation.vary, evaluation.compare
+        return stored == (self.data, self.refit, self.tested, self.vary, self.compare)
 
 
 def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
@@ -229,7 +224,7 @@ def count_runs(
         definition = evaluation.definition
         assert definition.evaluation is not None
         candidates = definition.evaluation.candidates
-        if _Plan(data, (), 0, refit, vary, compare=compare).is_kind_of(definition) and any(
+        if _Plan(data, (), 0, refit, vary=vary, compare=compare).is_kind_of(definition) and any(
             _equal(candidate, other) for other in candidates
         ):
             return evaluation.budget.trials // len(candidates)
@@ -269,6 +264,7 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
             candidates=tuple(candidates),
             metrics=original.metrics,
             refit=plan.refit,
+            tested=plan.tested,
             vary=plan.vary,
             compare=plan.compare,
         ),
@@ -383,9 +379,11 @@ def record_test_set_read(companion: Study, run: int | str, configuration: str) -
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     others = {each.study for each in evaluation.candidates if each.label == configuration and each.study}
+    data = companion.definition.dataset
+    file = Path(data.name).name
     read = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": Path(companion.definition.dataset.name).name,
+        "dataset": file if data.outer is None else f"{data.outer.name} of {file}",
         "by": f"{companion.name} {run}",
         "configuration": configuration,
     }

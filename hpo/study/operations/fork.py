@@ -41,21 +41,26 @@ from hpo.errors import (
 from hpo.space import Choices, Constant, Space
 from hpo.space.domains import Domain, Range
 from hpo.storage.cache import FINAL
-from hpo.storage.statements import FIXED
+from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     PARAMS,
+    SAMPLES,
+    SPLITS,
     STEPS,
     TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
 )
+from hpo.study.attributes import SPLIT_NUMBER
 from hpo.study.definition import Budget, Definition, FunctionReference
 from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
+from hpo.study.input.resampling_keys import spell_resampling
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
 from hpo.study.paused import state_name
@@ -64,9 +69,9 @@ from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork_study"]
 
-CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
+CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "until", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
-COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS)
+COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, FITS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
 # genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
@@ -130,11 +135,15 @@ class Fork:
             else:
                 self._set_params(connection, {ids[number]: self.first[number] for number in part})
                 self._copy_asked(connection, {ids[number]: self.kept[number] for number in part})
+                self._keep_splits(connection, {ids[number]: (number, self.kept[number]) for number in part})
             if not self.definition.fixed:  # trials of a fixed study keep the parameters of their slots
                 where = TRIAL_SYSTEM_ATTRS.c.trial_id.in_(new_ids.values()), TRIAL_SYSTEM_ATTRS.c.key == FIXED
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
             for table in COPIED:
                 _copy_rows(connection, table, new_ids, study_id)
+        splits = sa.select(sa.literal(study_id), SPLITS.c.digest, SPLITS.c.content)
+        splits = splits.where(SPLITS.c.study_id == self.study.id)
+        connection.execute(sa.insert(SPLITS).from_select(["study_id", "digest", "content"], splits))
 
     def _copy_states(self, connection: sa.Connection, new_ids: Mapping[int, int]) -> None:
         """Give trials the state and the times that they have in the original study."""
@@ -161,6 +170,17 @@ class Fork:
         ]
         if rows:
             connection.execute(sa.insert(PARAMS), rows)
+
+    def _keep_splits(self, connection: sa.Connection, trials: Mapping[int, tuple[int, FrozenTrial]]) -> None:
+        """Store the numbers whose splits trials were trained on, by the new ids, where others are theirs now."""
+        if self.definition.shares_validation:
+            return
+        renumbered = [
+            (trial_id, {SPLIT_NUMBER: old.number})
+            for trial_id, (number, old) in trials.items()
+            if number != old.number and SPLIT_NUMBER not in old.user_attrs
+        ]
+        insert_attrs(connection, TRIAL_USER_ATTRS, renumbered)
 
     def _copy_asked(self, connection: sa.Connection, trials: Mapping[int, FrozenTrial]) -> None:
         """Store what the training loops of trials asked for themselves, by the new ids, as it is stored of them."""
@@ -200,12 +220,12 @@ def fork_study(
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
         function: the objective function of the fork; by default that of the study.
-        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
+        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target, until,
             sampler, pruner; None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
-            budget has.
+        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or
+            more than the budget has.
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
@@ -221,6 +241,8 @@ def fork_study(
         raise RequestError(
             f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
         )
+    if (of := study.definition.nested_of) is not None:
+        raise RequestError(f"study '{study.name}' is part of the nested evaluation of '{of}'; fork '{of}' instead")
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
     trials = study.trials()
@@ -268,11 +290,13 @@ def _change_definition(
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": {"name": old.sampler.name, **old.sampler.options},
         "pruner": {"name": old.pruner.name, **old.pruner.options},
         "seed": old.seed,
         "record_steps": old.record_steps,
         "metrics": old.recorded,
+        **spell_resampling(old),
         "constraints": old.constraints,
         "baseline": old.baseline,
         "report": None if report is None else report.model_dump(mode="json", exclude_none=True),
@@ -345,7 +369,7 @@ def _make_candidate(study: Study, definition: Definition, space: Space, trial: F
     Raises:
         SpaceError: the space could not produce its configuration; the message says why.
     """
-    values, was_baseline = study.config_of(trial).effective(space.domains), study.is_baseline(trial.number)
+    values, was_baseline = study.space_config_of(trial).effective(space.domains), study.is_baseline(trial.number)
     params = space.params(values)
     baseline = definition.baseline_config(space).effective(space.domains) if was_baseline else {}
     if baseline == values:

@@ -30,16 +30,14 @@ class Evaluation:
         self._stack = stack
         self._keep = outputs or isinstance(stack.loss, StackLoss)
         self._outputs: list[Tensor] = []
-        self._sums: list[Tensor] = []
+        self._errors: list[Tensor] = []  # of samples, (members, 2, n) each
 
     def add(self, batch: Tensor, target: Tensor | None, valid: Tensor | None = None) -> None:
         """Compute a padded batch; the target is of models that reconstruct their input."""
         predicted = self._stack.dense.forward(batch, train=False)
         if isinstance(self._stack.loss, ReconstructionLoss):
             assert target is not None
-            loss = self._stack.loss
-            sums = loss.value(predicted, target, valid=valid), loss.error(predicted, target, valid=valid)
-            self._sums.append(torch.stack(sums, 1))
+            self._errors.append(self._stack.loss.samples(predicted, target, valid))
         if self._keep:
             self._outputs.append(predicted.clone())
 
@@ -50,13 +48,16 @@ class Evaluation:
         kept: list[Tensor | None] = [None] * len(sizes)
         if whole is not None:
             kept = [each[:, :size].t() for each, size in zip(whole, sizes, strict=True)]
-        return [EvalResult(each, outputs) for each, outputs in zip(scores, kept, strict=True)]
+        errors: list[Tensor | None] = [None] * len(sizes)
+        if self._errors:
+            errors = [each[:, :size] for each, size in zip(torch.cat(self._errors, 2), sizes, strict=True)]
+        return [EvalResult(*each) for each in zip(scores, kept, errors, strict=True)]
 
     def _scores(self, outputs: Tensor | None, y: Tensor, sizes: Sequence[int], valid: Tensor | None) -> list[Scores]:
         loss = self._stack.loss
         counts = y.new_tensor(sizes, dtype=torch.float64)
         if isinstance(loss, ReconstructionLoss):
-            means = (torch.stack(self._sums).sum(0) / counts[:, None]).tolist()
+            means = (sum(each.sum(2) for each in self._errors) / counts[:, None]).tolist()
             return [{"loss": each, "reconstruction_error": error} for each, error in means]
         assert outputs is not None
         losses = loss.value(outputs, y, valid, smoothing=False) / counts

@@ -14,7 +14,15 @@ from hpo.config.trial_config import TrialConfig
 from hpo.training.losses import SMALLEST_VARIANCE
 from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 
-__all__ = ["Count", "ReconstructionLoss", "StackLoss", "count_correct", "make_stack_loss", "weigh_columns"]
+__all__ = [
+    "Count",
+    "ReconstructionLoss",
+    "StackLoss",
+    "count_correct",
+    "find_correct",
+    "make_stack_loss",
+    "weigh_columns",
+]
 
 Count = int | Tensor  # of samples: the same for all members, or (members,)
 
@@ -278,10 +286,11 @@ def _at_label(outputs: Tensor, y: Tensor) -> Tensor:
 
 def count_correct(outputs: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
     """Count each member's right samples, (members,); of equal largest outputs the first counts, as in argmax."""
-    return keep_valid(_find_correct(outputs, y), valid).count_nonzero(1)
+    return keep_valid(find_correct(outputs, y), valid).count_nonzero(1)
 
 
-def _find_correct(outputs: Tensor, y: Tensor) -> Tensor:
+def find_correct(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return which samples each member has right, (members, n); see `count_correct`."""
     if outputs.device.type == "cpu":
         # argmax over a dimension that is not the last takes a hundred times as long as the largest values, and a sum of
         # booleans eight times as long as one of floats.
@@ -317,14 +326,22 @@ class ReconstructionLoss:
 
     def value(self, outputs: Tensor, target: Tensor, w: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Return the summed loss of each member, each sample times its weight, in float64: (members,)."""
-        if not self._binary:
-            return self.error(outputs, target, w, valid)
-        losses = F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
-        return self._sum(losses, w, valid)
+        return self._sum(self._losses(outputs, target), w, valid)
 
-    def error(self, outputs: Tensor, target: Tensor, w: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Return the summed reconstruction error of each member, in float64: (members,)."""
-        return self._sum((outputs.sigmoid() if self._binary else outputs).sub(target).square_(), w, valid)
+    def samples(self, outputs: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return loss and reconstruction error of each sample, in float64: (members, 2, n); 0 where it is not valid."""
+        errors = self._errors(outputs, target).mean(1, dtype=torch.float64)
+        losses = self._losses(outputs, target).mean(1, dtype=torch.float64) if self._binary else errors
+        both = torch.stack([losses, errors], 1)
+        return both if valid is None else both.masked_fill_(~valid.unsqueeze(1), 0)
+
+    def _losses(self, outputs: Tensor, target: Tensor) -> Tensor:
+        if not self._binary:
+            return self._errors(outputs, target)
+        return F.binary_cross_entropy_with_logits(outputs, target.expand_as(outputs), reduction="none")
+
+    def _errors(self, outputs: Tensor, target: Tensor) -> Tensor:
+        return (outputs.sigmoid() if self._binary else outputs).sub(target).square_()
 
     def _sum(self, losses: Tensor, w: Tensor | None, valid: Tensor | None) -> Tensor:
         """Return the sum of losses (members, features, n) over samples, and their mean over features."""

@@ -1,0 +1,154 @@
+"""Keys of study files that say how a trial is resampled: folds, repeats, holdout, seeds, intensify and resplit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from hpo.config import registry
+from hpo.config.resampling import DivisionRule, Resampling, Resplit
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import DatasetReference, DatasetSource
+from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.definition import Definition
+from hpo.utils.documents import parse_toml
+from hpo.utils.text import shorten
+
+__all__ = ["KEYS", "parse_resampling", "spell_resampling"]
+
+KEYS = ("folds", "repeats", "holdout", "seeds", "intensify", "resplit")
+DEFAULT_FOLDS = 5
+# What `resplit` is where a study does not say, without folds and with fewer validation samples than that. Fresh splits
+# are said to choose better there (Nagler et al., 2024); "never" stays until `benchmarks/trust.py` has measured it.
+RESPLIT_OF_FEW: Resplit = "never"
+FEW_SAMPLES = 2_000
+FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
+
+
+def parse_resampling(
+    table: Mapping[str, Any], dataset: DatasetReference, literals: Mapping[str, Any]
+) -> tuple[Resampling | None, Resplit]:
+    """Parse how the trials of a study are resampled, None if each has one fit, and whether each has its own split.
+
+    What only the loaded data tell, `hpo.execution.data_check.check_divisions` refuses before the first trial.
+
+    Args:
+        table: the keys of a study file.
+        dataset: of the study.
+        literals: the domains of its parameters.
+
+    Raises:
+        DefinitionError: a value is wrong, has no effect on the data, or contradicts a parameter; the line names it.
+        ConfigError: the values do not go together.
+    """
+    chosen = _read_resampling(table)
+    resplit = table.get("resplit", _default_resplit(chosen, dataset, {**dataset.parameters, **literals}))
+    if resplit not in get_args(Resplit):
+        raise DefinitionError(describe_unknown("resplit", shorten(resplit, quote=False), get_args(Resplit)))
+    baseline = table.get("baseline")
+    places = {f"[parameters] {name}": name for name in literals}
+    places |= {f"[baseline] {name}": name for name in (baseline if isinstance(baseline, Mapping) else ())}
+    places |= {f"dataset, {name}": name for name in dataset.parameters if name not in literals}
+    _check_parameters(chosen, resplit, places)
+    _check_data(chosen, resplit, dataset)
+    return (None if chosen == Resampling() else chosen), resplit
+
+
+def _read_resampling(table: Mapping[str, Any]) -> Resampling:
+    folds, by = _read_folds(table["folds"]) if "folds" in table else (None, None)
+    return Resampling(
+        folds=folds,
+        by=by,
+        repeats=_read_count(table, "repeats", 1),
+        holdout=_read_count(table, "holdout", None),
+        seeds=_read_count(table, "seeds", 1),
+        intensify=_read_flag(table, "intensify"),
+    )
+
+
+def _default_resplit(chosen: Resampling, dataset: DatasetReference, parameters: Mapping[str, Any]) -> Resplit:
+    """Return what `resplit` is where a study does not say."""
+    source = dataset.source or DatasetSource()
+    drawn = source.time is None and not isinstance(source.validation, str) and "split_seed" not in parameters
+    share = parameters.get("validation", TrialConfig().validation)
+    if chosen != Resampling() or not drawn or dataset.samples is None or not isinstance(share, int | float):
+        return "never"
+    return RESPLIT_OF_FEW if (share if share >= 1 else share * dataset.samples) < FEW_SAMPLES else "never"
+
+
+def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str, str]) -> None:
+    """Refuse parameters that would have no effect, given by the place in the study file, and keys that contradict."""
+    for place, name in places.items():
+        if name == "validation" and chosen.folds is not None:
+            raise DefinitionError(f"{place}: has no effect with folds, which all validate once; remove one of them")
+        if name == "split_seed" and resplit == "per_trial":
+            raise DefinitionError(
+                f"{place}: with resplit = 'per_trial' each trial has a split seed of its own; remove one of them"
+            )
+    if chosen.intensify and resplit == "per_trial":
+        raise DefinitionError(
+            "intensify = true: compares trials on the same splits, and resplit = 'per_trial' gives each its own; "
+            "remove one of them"
+        )
+
+
+def _check_data(chosen: Resampling, resplit: Resplit, dataset: DatasetReference) -> None:
+    """Refuse divisions where there are no data to divide, or that go by what the data do not have."""
+    if dataset.name == registry.NO_DATA and (chosen.division is not None or resplit == "per_trial"):
+        raise DefinitionError(
+            f"{chosen.division or 'resplit = per_trial'}: the study has no data set that could be divided; name one "
+            "with dataset = …, and train on trial.data, or use seeds"
+        )
+    source = dataset.source or DatasetSource()
+    if dataset.sha256 and chosen.by is not None and getattr(source, chosen.by) is None:  # a file, which says all
+        example = f"dataset = {{ path = …, {chosen.by} = … }}"
+        raise DefinitionError(
+            f"{chosen.division} by {chosen.by}: by which column? name it in the data set: {example}, or leave by out"
+        )
+
+
+def spell_resampling(definition: Definition) -> dict[str, Any]:
+    """Return the keys that a study file has for a definition's resampling; those at their defaults are left out."""
+    keys: dict[str, Any] = {}
+    if definition.resampling is not None:
+        keys = definition.resampling.model_dump(exclude_defaults=True)
+        by = keys.pop("by", None)
+        if by is not None:
+            keys["folds"] = {"count": keys["folds"], "by": by}
+    if "per_trial" in (definition.resplit, RESPLIT_OF_FEW):
+        keys["resplit"] = definition.resplit
+    return keys
+
+
+def _read_folds(value: object) -> tuple[int, DivisionRule | None]:
+    """Return the number of folds and what they go by, from a number, a table, or either as an option's text."""
+    spelled = f"folds = {shorten(value, quote=False)}"
+    if isinstance(value, str):
+        try:
+            value = parse_toml(f"value = {value}")["value"]
+        except DefinitionError:
+            value = None
+    table: Mapping[str, Any] = value if isinstance(value, Mapping) else {"count": value}
+    for key in table:
+        if key not in ("count", "by"):
+            raise DefinitionError(f"{spelled}: {describe_unknown('key', key, ('count', 'by'))}")
+    count, by = table.get("count", DEFAULT_FOLDS), table.get("by")
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise DefinitionError(f"{spelled}: {FORM}")
+    if by is not None and by not in get_args(DivisionRule):
+        raise DefinitionError(f"{spelled}: {describe_unknown('by', shorten(by, quote=False), get_args(DivisionRule))}")
+    return count, by
+
+
+def _read_count(table: Mapping[str, Any], key: str, default: int | None) -> Any:
+    value = table.get(key, default)
+    if key in table and (isinstance(value, bool) or not isinstance(value, int)):
+        raise DefinitionError(f"{key} = {shorten(value)}: must be a whole number")
+    return value
+
+
+def _read_flag(table: Mapping[str, Any], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise DefinitionError(f"{key} = {shorten(value)}: must be true or false")
+    return value
