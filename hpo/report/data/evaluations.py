@@ -189,8 +189,9 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     varied: dict[tuple[object, ...], dict[Source, EvaluationResults]] = {}
     for key, evaluation in found:
         varied.setdefault(key[:3], {})[evaluation.vary] = evaluation
-    others = {key: {source: each for source, each in of.items() if source != "seed"} for key, of in varied.items()}
-    return tuple(replace(each, varied=others[key[:3]]) for key, each in found if each.vary == "seed")
+    for others in varied.values():
+        others.pop("seed", None)
+    return tuple(replace(each, varied=varied[key[:3]]) for key, each in found if each.vary == "seed")
 
 
 def read_comparisons(study: Study) -> tuple[EvaluationResults, ...]:
@@ -207,7 +208,7 @@ def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationR
         if bool(definition.evaluation.compare) != compare:
             continue
         each = _read_evaluation(study, companion)
-        key = (not each.on_own_data, each.refit, _content_key(definition.dataset), each.vary, each.compare)
+        key: _Key = (not each.on_own_data, each.refit, _content_key(definition.dataset), each.vary, each.compare)
         merged[key] = _merge(merged[key], each) if key in merged else each
     contents: dict[str, set[str]] = {}
     for (_, _, content, *_), evaluation in merged.items():
@@ -218,7 +219,7 @@ def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationR
     return [(key, replace(merged[key], candidates=_order_candidates(study, merged[key]))) for key in sorted(merged)]
 
 
-_Key = tuple[bool, bool, str, str, str]  # of evaluations that are merged
+_Key = tuple[bool, bool, str, Source, str]  # of evaluations that are merged
 
 
 def _content_key(dataset: DatasetReference) -> str:

@@ -11,12 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.stats.metric_range import metric_range
+
+if TYPE_CHECKING:
+    from hpo.report.stats.across_datasets import AcrossDatasets
+    from hpo.report.stats.study_comparison import PairedScore
+    from hpo.report.stats.variance_sources import VarianceSources
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -111,6 +116,9 @@ class EvaluationStats:
         tied: labels of those that do not differ significantly from the best.
         beats_rival: whether the best is better than the baseline, or worse; None where the difference is not
             significant, or the best is the baseline.
+        variance: how much each source of chance contributes, as `hpo.evaluate(vary=…)` adds it.
+        pairs: of two studies, what is paired over seeds and splits, as `hpo.evaluate(compare=…)` adds it.
+        across: the comparison over several data sets, as `hpo.evaluate(datasets=…)` adds it.
     """
 
     scores: tuple[Score, ...]
@@ -118,6 +126,9 @@ class EvaluationStats:
     winner: CandidateRuns | None
     tied: tuple[str, ...]
     beats_rival: bool | None
+    variance: VarianceSources | None = None
+    pairs: tuple[PairedScore, ...] = ()
+    across: AcrossDatasets | None = None
 
     @property
     def best(self) -> Score | None:
@@ -137,7 +148,7 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
         (evaluation.validation_metric,) if by_validation else (evaluation.test_metric, evaluation.validation_metric)
     )
     sign = 1 if evaluation.objective.direction == "maximize" else -1
-    hits = CorrectnessCache()
+    hits = CorrectnessCache(same_split=evaluation.vary not in ("split", "all"))
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
     evaluated = [score.candidate for score in scores if score.validation or score.test]
@@ -155,9 +166,14 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
 
 
 class CorrectnessCache:
-    """Cache of the samples that runs classified right, each read once: accuracies are means of that."""
+    """Cache of the samples that runs classified right, each read once: accuracies are means of that.
 
-    def __init__(self) -> None:
+    Args:
+        same_split: whether all runs are validated on the same samples; otherwise those of the test set alone are known.
+    """
+
+    def __init__(self, *, same_split: bool = True) -> None:
+        self._splits = {"test_accuracy": "test"} | ({"val_accuracy": "validation"} if same_split else {})
         self._known: dict[tuple[str, int, str], Array | None] = {}
 
     def of(self, runs: Sequence[EvaluationRun], metric: str) -> Array | None:
@@ -167,7 +183,7 @@ class CorrectnessCache:
         return np.stack(known) if known and len(known) == len(rows) and len({len(row) for row in known}) == 1 else None
 
     def _one(self, run: EvaluationRun, metric: str) -> Array | None:
-        split = {"val_accuracy": "validation", "test_accuracy": "test"}.get(metric)
+        split = self._splits.get(metric)
         key = (run.study, run.number, metric)
         if key not in self._known:
             predictions = run.predictions(split) if split else None
