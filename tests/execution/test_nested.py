@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 import hpo
 from hpo.errors import RequestError, RunError
@@ -31,7 +33,8 @@ from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import run_hpo
-from tests.study.helpers import new_storage
+from tests.report.helpers import tell_all, tell_run
+from tests.study.helpers import holder, new_storage
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 2, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -105,6 +108,23 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
     assert json.loads(run_hpo("list", "--format", "json", "--storage", url).stdout) == []
 
 
+def tell_untrained(each: Study) -> None:
+    """Run a study without training: its results are told."""
+    if each.definition.evaluation is None:
+        tell_all(each)
+    for _ in range(each.remaining()):
+        claim = each.claim(holder())
+        assert claim is not None
+        tell_run(each, claim, defaultdict(lambda: 0.9), 0.01)
+
+
+def fail(each: Study) -> None:
+    while claim := each.claim(holder()):
+        each.suggest_config(claim)
+        each.storage.set_trial_user_attr(claim.id, "message", "no luck")
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+
+
 def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
@@ -113,7 +133,7 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     def interrupted(each: Study) -> None:
         begun.append(each.name)
         if len(begun) < 3:
-            run(each)
+            tell_untrained(each)
 
     run_nested(studies, 1, interrupted, lambda: len(begun) == 3)
     assert begun == ["small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit", "small-outer-2-of-2"]
@@ -124,7 +144,7 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     def again(each: Study) -> None:
         begun.append(each.name)
-        run(each)
+        tell_untrained(each)
 
     run_nested([create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)], 1, again)
     assert begun == ["small-outer-2-of-2", "small-outer-2-of-2-evaluation-refit"]
@@ -134,12 +154,37 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_a_fold_without_a_result_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
-    study = make(tmp_path, parameters={**SMALL, "learning_rate": 1e30}, trials=1)
+    study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
-    run_nested(studies, 1, run)
+    run_nested(studies, 1, lambda each: fail(each) if each == studies[0] else tell_untrained(each))
     found = score_nested(read_nested(study)[0])
-    assert (found.score, found.complete) == (None, False)
-    with pytest.raises(RunError, match=r"small-outer-1-of-2' has no complete trial.*small-outer-2-of-2' has no"):
+    assert [fold.score is not None for fold in found.folds] == [False, True]
+    assert not found.complete
+    with pytest.raises(RunError, match=r"^study 'small-outer-1-of-2' has no complete trial .2 FAIL.*: no luck$"):
+        check_nested(studies, found)
+
+
+def test_a_choice_that_fails_as_it_is_tested_is_no_success(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
+
+    def run_most(each: Study) -> None:
+        if each.name != "small-outer-1-of-2-evaluation-refit":
+            tell_untrained(each)
+            return
+        claim = each.claim(holder())  # of the chosen configuration
+        assert claim is not None
+        each.suggest_config(claim)
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+        tell_untrained(each)
+
+    run_nested(studies, 1, run_most)
+    found = score_nested(read_nested(study)[0])
+    assert found.lost == (1,)
+    assert found.remaining == 0
+    with pytest.raises(
+        RunError, match=r"failed or diverged as it was trained again .*: trial \d of small-outer-1-of-2$"
+    ):
         check_nested(studies, found)
 
 
