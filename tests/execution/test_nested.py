@@ -17,10 +17,9 @@ from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import evaluate
 from hpo.execution.nested import check_nested, list_nested, plan_outer_folds, refuse_other_options, run_nested
 from hpo.report.chapters.order import make_chapters
-from hpo.report.data.nested import read_nested
 from hpo.report.render.json import report_document, report_schema
 from hpo.report.report_data import read_report_data
-from hpo.report.stats.nested_score import NestedScore, score_nested
+from hpo.report.stats.nested_score import NestedScore, read_scores
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.candidates import trial_config_of
@@ -137,8 +136,8 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     run_nested(studies, 1, interrupted, lambda: len(begun) == 3)
     assert begun == ["small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit", "small-outer-2-of-2"]
-    (found,) = read_nested(study)
-    assert [bool(each.scores) for each in found.folds] == [True, False]
+    (found,) = read_scores(study)
+    assert [each.score is not None for each in found.folds] == [True, False]
     assert found.remaining == 2
     begun.clear()
 
@@ -148,16 +147,16 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     run_nested([create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)], 1, again)
     assert begun == ["small-outer-2-of-2", "small-outer-2-of-2-evaluation-refit"]
-    (found,) = read_nested(study)
-    assert all(each.scores for each in found.folds)
-    check_nested(studies, score_nested(found))
+    (found,) = read_scores(study)
+    assert found.complete
+    check_nested(studies, found)
 
 
 def test_a_fold_without_a_result_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
     study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
     run_nested(studies, 1, lambda each: fail(each) if each == studies[0] else tell_untrained(each))
-    found = score_nested(read_nested(study)[0])
+    (found,) = read_scores(study)
     assert [fold.score is not None for fold in found.folds] == [False, True]
     assert not found.complete
     with pytest.raises(RunError, match=r"^study 'small-outer-1-of-2' has no complete trial .2 FAIL.*: no luck$"):
@@ -179,7 +178,7 @@ def test_a_choice_that_fails_as_it_is_tested_is_no_success(tmp_path: Path) -> No
         tell_untrained(each)
 
     run_nested(studies, 1, run_most)
-    found = score_nested(read_nested(study)[0])
+    (found,) = read_scores(study)
     assert found.lost == (1,)
     assert found.remaining == 0
     with pytest.raises(
@@ -193,11 +192,11 @@ def test_a_study_that_was_made_again_has_outer_folds_of_its_own(tmp_path: Path) 
     first = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
     study.storage.delete_study(study.id)  # as another tool does, which leaves companions behind
     again = make(tmp_path, sampler="tpe")
-    assert not read_nested(again)
+    assert not read_scores(again)
     second = [create_outer_study(again, fold) for fold in plan_outer_folds(again, 2)]
     assert [each.name for each in first] == ["small-outer-1-of-2", "small-outer-2-of-2"]
     assert [each.name for each in second] == ["small-outer-1-of-2-2", "small-outer-2-of-2-2"]
-    assert len(read_nested(again)[0].folds) == 2
+    assert len(read_scores(again)[0].folds) == 2
 
 
 def test_what_cannot_be_nested_is_refused_in_a_line(tmp_path: Path) -> None:
