@@ -109,16 +109,16 @@ def test_leaders_that_stay_tied_get_more_seeds_until_the_time_is_up(tmp_path: Pa
     def score(label: str, _: int) -> float:
         return 0.7 if label == "defaults" else 0.9 + 0.03 * noisy[label].standard_normal()
 
-    lines = Conclusion(made, runner(clock, 60, score)).conclude()
+    lines = Conclusion(made, runner(clock, 250, score)).conclude()
     (companion,) = evaluation_studies(made)
     done = sum(trial.state == TrialState.COMPLETE for trial in companion.trials())
-    assert done == 60  # an hour of runs of a minute each
-    assert companion.remaining() > 0
+    assert done == 15  # in an hour
+    assert companion.remaining() == 1
     assert "No winner: no significant difference from" in lines[1]
     # A later launch goes on with what is left.
     made.start_clock()
-    Conclusion(made, runner(clock, 60, score)).conclude()
-    assert sum(trial.state == TrialState.COMPLETE for trial in companion.trials()) == 120
+    Conclusion(made, runner(clock, 900, score)).conclude()
+    assert sum(trial.state == TrialState.COMPLETE for trial in companion.trials()) == 15 + 4
 
 
 def test_leaders_that_differ_by_less_than_the_noise_need_no_more_seeds(tmp_path: Path, clock: Clock) -> None:
@@ -201,32 +201,26 @@ dataset = "{data}"
 sampler = "random"
 trials = 60
 until = "settled"
-timeout = "{timeout}"
+timeout = "1h"
 
 [parameters]
-widths = "8"
-epochs = 2
+widths = "4"
+epochs = 1
 learning_rate = {{ low = 0.001, high = 0.1, log = true }}
 """
 
 
-def test_one_command_ends_in_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shows of permuted labels that nothing was found, in `hpo launch`, `hpo show` and the report."""
+def test_a_launch_on_noise_ends_by_itself_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
-    small_npz(tmp_path / "small.npz")
-    arrays = dict(np.load(tmp_path / "small.npz"))
+    arrays = dict(np.load(small_npz(tmp_path / "small.npz")))
     arrays["y_train"] = np.random.default_rng(5).permutation(arrays["y_train"])
     np.savez(tmp_path / "permuted.npz", **arrays)
     file = tmp_path / "noise.toml"
-    file.write_text(FILE.format(data=tmp_path / "permuted.npz", timeout="1h"))
+    file.write_text(FILE.format(data=tmp_path / "permuted.npz"))
     train_here(str(file), cwd=tmp_path)
     done = run_hpo("launch", str(file), "--workers", "1", cwd=tmp_path)
+    assert done.returncode == 0
     assert "has ended, it has settled: after " in done.stderr
     assert "verdict: nothing was found: the best validation accuracy of " in done.stdout
-    shown = run_hpo("show", "noise", cwd=tmp_path)
-    assert "the study ends once it has settled" in shown.stdout
-    report = run_hpo("report", "noise", "--out", str(tmp_path / "out"), cwd=tmp_path)
-    assert report.returncode == 0
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert "Nothing was found" in text
-    assert "The study settled after" in text
+    shown = run_hpo("show", "noise", cwd=tmp_path).stdout
+    assert "the study ends once it has settled" in shown
