@@ -22,9 +22,10 @@ from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
-from hpo.study.attributes import STANDARD_ERROR, VALUE_FROM
+from hpo.study.attributes import FITS, RACED, STANDARD_ERROR, VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
+from hpo.study.standard_error import standard_error
 from hpo.training.checkpoint import delete_checkpoint
 from hpo.training.divergence import find_divergence
 from hpo.training.member import TrainResult, Weights
@@ -255,6 +256,7 @@ class TrialRecorder:
             "train_seconds": round(result.train_seconds, 3),
             "cohort": trial.cohort,
         }
+        attrs |= self._fit_attributes(trial, result)
         if result.best_epoch is not None:
             attrs["best_epoch"] = result.best_epoch
         if registry.models.get(trial.config.model).loop:
@@ -267,6 +269,19 @@ class TrialRecorder:
             attrs["width"] = result.config.width  # which followed from the budget
         if result.history:
             attrs["last_epoch"] = _epoch_text(result.history[-1])
+        return attrs
+
+    def _fit_attributes(self, trial: RunningTrial, result: TrainResult) -> dict[str, object]:
+        """Return how many fits a trial's value is the mean of, and how sure it is; nothing for a trial of one."""
+        joint = trial.joint
+        if joint is None:
+            return {}
+        attrs: dict[str, object] = {FITS: len(joint.fits), **({RACED: trial.dropped} if trial.dropped else {})}
+        if result.best is not None:
+            rows, metric = joint.fit_rows(result.history.index(result.best)), self._objectives[0]
+            values = [(fit, rows[fit.number][metric]) for fit in joint.fits if metric in rows.get(fit.number, {})]
+            if (error := standard_error(values, joint.ratio)) is not None:
+                attrs[STANDARD_ERROR] = error
         return attrs
 
     @property

@@ -29,6 +29,8 @@ __all__ = [
     "DATA_FACTS",
     "DEADLINE",
     "DEFINITION",
+    "FITS",
+    "RACED",
     "SLOTS",
     "SPLIT_NUMBER",
     "STANDARD_ERROR",
@@ -48,11 +50,13 @@ __all__ = [
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
+FITS = "fits"  # of a trial of several fits: how many its value is the mean of
+RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
 SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
-STANDARD_ERROR = "standard_error"  # of a trial: that of its value
+STANDARD_ERROR = "standard_error"  # of a trial: that of its value, the mean over its fits where it has several
 FOLD_SCORES = "terminator:cv_scores"  # of a trial: what optuna.terminator.report_cross_validation_scores keeps
 STOPPED = 0.0  # the deadline of a study that its objective function has stopped
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them

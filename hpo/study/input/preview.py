@@ -68,7 +68,7 @@ def _format_subject(definition: Definition) -> str:
     """Return what trials call or train on; nothing where a training loop reads its own data."""
     if definition.function is not None:
         return f" of {definition.function.label}"
-    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.name}"
+    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.label}"
 
 
 def _format_objectives(definition: Definition) -> str:

@@ -45,6 +45,7 @@ from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     PARAMS,
     SAMPLES,
@@ -70,7 +71,7 @@ __all__ = ["Fork", "fork_study"]
 
 CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "until", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
-COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS, SAMPLES)
+COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, FITS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
 # genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
@@ -223,8 +224,8 @@ def fork_study(
             sampler, pruner; None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
-            budget has.
+        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or
+            more than the budget has.
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
@@ -240,6 +241,8 @@ def fork_study(
         raise RequestError(
             f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
         )
+    if (of := study.definition.nested_of) is not None:
+        raise RequestError(f"study '{study.name}' is part of the nested evaluation of '{of}'; fork '{of}' instead")
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
     trials = study.trials()
