@@ -186,7 +186,9 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     if len(results.objectives) == 1 and best.standard_error is not None:
         error = values_text(results.objective.metric, best.standard_error)
-        values += f" ± {error} (standard error of the mean over {number_of(len(best.fits), 'fit')})"
+        samples = " over its validation samples" if results.definition.configured else ""
+        of = f" of the mean over {number_of(len(best.fits), 'fit')}" if best.fits else samples
+        values += f" ± {error} (standard error{of})"
     count = len(results.ranked)
     place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
     if len(results.objectives) > 1 and count > 1:

@@ -60,11 +60,9 @@ def count_validation_samples(results: Results) -> int | None:
 def standard_error(results: Results) -> float | None:
     """Return the standard error of the best trial's value.
 
-    Of several fits it is that of their mean. Else it is that of the validation accuracy p over n samples,
-    sqrt(p (1 - p) / n).
-
-    It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
-    metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
+    Of several fits it is that of their mean. Of one it is the chance in the validation samples alone, and the seed of
+    the training adds its own: of the validation accuracy p over n samples sqrt(p (1 - p) / n), of other metrics what
+    was measured as the trial ended. None where neither is known, as of trials of earlier versions.
     """
     count, best = count_validation_samples(results), results.best
     if best is not None and best.standard_error:
