@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hpo.report.checks.curves import CURVE_CHECKS
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
+from hpo.report.checks.selection import SELECTION_CHECKS
 from hpo.report.checks.space import SPACE_CHECKS
 from hpo.report.checks.trust import TRUST_CHECKS
 from hpo.report.data.evaluations import EvaluationResults
@@ -48,14 +49,14 @@ LEVELS = ("warning", "note", "unknown", "ok")
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`.
 
-    Those of the data say nothing where no worker has looked at them, or where there is nothing of their kind.
+    Those of the data, and of the choice, say nothing where there is nothing of their kind to look at.
     """
     learned = not results.definition.configured
     checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
     findings = [
         finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__, results)]
     ]
-    findings += [finding for check in DATA_CHECKS for finding in check(results, evaluations)]
+    findings += [finding for check in (*DATA_CHECKS, *SELECTION_CHECKS) for finding in check(results, evaluations)]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 

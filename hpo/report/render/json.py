@@ -13,6 +13,7 @@ from hpo.report.data.reference_models import ReferenceModels
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
+from hpo.report.stats.choice import Choice
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
 
 __all__ = ["SCHEMA", "report_document", "report_schema"]
@@ -36,6 +37,8 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "epochs": {row.number: row.epochs for row in results.trials if row.epochs},
         "importances": data.importances.by_key,
         "verdict": write_verdict(data),
+        "choice": _choice_json(data.choice),
+        "leader_comparisons": [asdict(comparison) for comparison in data.leader_comparisons],
         "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
         "looks": [asdict(read) for read in data.test_set_reads],
@@ -43,6 +46,10 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
+
+
+def _choice_json(choice: Choice | None) -> dict[str, Any] | None:
+    return None if choice is None else {"trial": choice.row.number, "rule": choice.rule, "reason": choice.reason}
 
 
 def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:

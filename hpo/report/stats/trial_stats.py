@@ -66,11 +66,14 @@ def count_validation_samples(results: Results) -> int | None:
 
 
 def standard_error(results: Results) -> float | None:
-    """Return the standard error of the best trial's validation accuracy p over n samples, sqrt(p (1 - p) / n).
+    """Return the standard error of a trial's validation score by the chance in its validation samples alone.
 
-    It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
-    metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
+    It is that of the bootstrap where the best trial has sample scores, whatever the metric. Without them it is that of
+    an accuracy p over n samples, sqrt(p (1 - p) / n), and None of every other metric, which the number of samples
+    alone does not tell. The seed of the training adds a chance of its own.
     """
+    if results.corrected is not None and results.corrected.sample_error > 0:
+        return results.corrected.sample_error
     count, best = count_validation_samples(results), results.best
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
