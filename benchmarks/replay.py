@@ -64,6 +64,7 @@ class Log:
         best: the true score of the trial that has reported the best value so far.
         values: by the trial's number, the best value that it reported, and its true score.
         ended: by the trial's number, the row in which it ended.
+        trials: as Optuna has them, once the replay is over.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Log:
     best: list[float] = field(default_factory=list)
     values: dict[int, tuple[float, float]] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
+    trials: Sequence[optuna.trial.FrozenTrial] = field(default=(), repr=False)
 
     def add_round(self, seconds: float, epochs: int) -> None:
         """Add a row, once the values of its trials are known."""
@@ -230,6 +232,7 @@ class _Replay:
         """End the trials that are paused: nobody will promote them."""
         for number in self.paused:
             self._end(self.trials[number], TrialState.PRUNED)
+        self.log.trials = self.study.get_trials(deepcopy=False)
 
 
 def replay(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,7 @@ from hpo.cli.options import (
 )
 from hpo.cli.output import say
 from hpo.errors import RequestError, RunError, StorageLostError, StudyDeletedError
+from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
@@ -35,6 +36,10 @@ __all__: list[str] = []
 @click.option("--timeout", help='Start no trial after this much time: "2h", "15m", "90".')
 @click.option("--trial-timeout", help="Fail a trial that trains for longer than this, even one that hangs.")
 @click.option("--target", type=float, help="End the study once the objective reaches this value.")
+@click.option(
+    "--until",
+    help="settled: end the study once going on is expected to gain less than the noise of its values; trials: do not.",
+)
 @click.option("--name", help="Name of the study; by default the file's stem.")
 @dataset_options
 @click.option("--objective", help="Metric instead of the file's.")
@@ -205,6 +210,7 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
     from hpo.study.operations.progress import explain_no_result
     from hpo.utils.signals import StopRequest
 
+    verdict: list[str] = []
     with StopRequest(within=20) as stop:  # the workers take half of it
         if study.remaining() and options.workers != 0:
             _say_start(study)
@@ -215,12 +221,37 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
             except RunError:
                 _say_state(study)  # the workers that did not fail may have done all there is
                 raise
-    _say_state(study)
-    _say_repeats(study)
+        elif options.workers != 0:
+            study.start_clock()  # for its conclusion
+        _say_state(study)
+        _say_repeats(study)
+        if options.workers != 0:
+            verdict = _conclude(study, options, backend, stop)
+    for line in verdict:
+        click.echo(f"verdict: {line}")
     _print_result(study, options.imports, report=report and not stop())
     if not stop() and (why := explain_no_result(study)):
         raise RunError(why)
     return stop.exit_code
+
+
+def _conclude(study: Study, options: WorkerOptions, backend: Backend, stop: Callable[[], bool]) -> list[str]:
+    """Return the verdict on a study that was to end once it has settled, after fresh seeds of its tied leaders."""
+    from hpo.execution.conclusion import Conclusion
+    from hpo.execution.launch import run_workers
+    from hpo.execution.objective_function import find_function
+    from hpo.study.definition import SETTLED
+
+    if study.budget.until != SETTLED:
+        return []
+    called = study.definition.function is not None
+    function = find_function(study, options.function, options.imports) if called else None
+
+    def run(evaluation: Study, deadline: float) -> None:
+        say(f"fresh seeds of the best: {evaluation.name}, {quantity(evaluation.remaining(), 'run')}")
+        run_workers(evaluation, options, stop, backend, deadline)
+
+    return Conclusion(study, run, stop, function).conclude()
 
 
 def _say_start(study: Study) -> None:
@@ -231,7 +262,6 @@ def _say_start(study: Study) -> None:
 
 def _say_state(study: Study) -> None:
     from hpo.study.operations.progress import describe_rest
-    from hpo.utils.text import quantity
 
     left, trials = study.remaining(), study.budget.trials
     if left == 0:

@@ -77,10 +77,10 @@ def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete a study with its trials, evaluations and files in HPO_HOME. Logs and reports stay."""
     from hpo.storage.disk_full import DiskFullError
     from hpo.study.files.cleanup import find_study_folders, remove_files
-    from hpo.study.operations.evaluation_study import evaluation_studies
+    from hpo.study.operations.nested_study import list_companions
 
     study = load_study(name, storage)
-    studies = [study, *evaluation_studies(study)]
+    studies = [study, *list_companions(study)]
     count = sum(sum(each.storage.count_trials(each.id).values()) for each in studies)
     evaluations = f" and its evaluations ({', '.join(each.name for each in studies[1:])})" if studies[1:] else ""
     if not yes:

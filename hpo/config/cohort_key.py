@@ -22,7 +22,7 @@ __all__ = [
 # What decides which samples a model sees and when, their labels and their weights.
 BATCH_PARAMETERS = (
     *("validation", "seed_of_split", "input_scaling", "numeric_scaling", "task", "class_weight"),
-    *("batch_size", "seed"),
+    *("batch_size", "seed_of_order"),
 )
 CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs

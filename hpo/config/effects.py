@@ -50,7 +50,8 @@ class Effect:
 
 
 ALWAYS = Effect("always")
-LOOP_PARAMETERS = frozenset({"model", "seed"})  # these have an effect under every loop of the user's own
+# These have an effect under every loop of the user's own.
+LOOP_PARAMETERS = frozenset({"model", "seed", "init_seed", "order_seed"})
 
 
 def when_hidden_layers_use(name: str) -> Effect:

@@ -49,8 +49,17 @@ from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
 
-__all__ = ["TrialConfig", "all_parameters", "is_shared", "model_parameters", "parameter_rows", "shared_parameters"]
+__all__ = [
+    "SEEDS",
+    "TrialConfig",
+    "all_parameters",
+    "is_shared",
+    "model_parameters",
+    "parameter_rows",
+    "shared_parameters",
+]
 
+SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
 
@@ -408,6 +417,21 @@ class TrialConfig(BaseModel):
         ),
         Group("training"),
     ] = 0
+    init_seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**32, description="seed of the initial weights alone; by default, seed decides them too"),
+        Group("training"),
+    ] = None
+    order_seed: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            lt=2**32,
+            description="seed of the order of the data, and of noise such as dropout, alone; by default, seed decides "
+            "them too",
+        ),
+        Group("training"),
+    ] = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], models: Models) -> TrialConfig:
@@ -465,6 +489,16 @@ class TrialConfig(BaseModel):
     def seed_of_split(self) -> int:
         """Seed of the draw of the validation samples."""
         return self.seed if self.split_seed is None else self.split_seed
+
+    @property
+    def seed_of_init(self) -> int:
+        """Seed of the initial weights."""
+        return self.seed if self.init_seed is None else self.init_seed
+
+    @property
+    def seed_of_order(self) -> int:
+        """Seed of the order of the data, and of noise such as dropout."""
+        return self.seed if self.order_seed is None else self.order_seed
 
     @property
     def final_rate(self) -> float:

@@ -6,6 +6,7 @@ from hpo.datasets.features import Feature, SampleShape
 from hpo.datasets.fold_split import divide_rows
 from hpo.datasets.idx import fashion_mnist, mnist
 from hpo.datasets.leakage import collect_facts, find_issues
+from hpo.datasets.outer_fold import OuterFold, list_outer_folds
 from hpo.datasets.reference import (
     DatasetReference,
     DatasetRow,
@@ -26,6 +27,7 @@ __all__ = [
     "DatasetRow",
     "DatasetSource",
     "Feature",
+    "OuterFold",
     "SampleShape",
     "Split",
     "check_split",
@@ -40,6 +42,7 @@ __all__ = [
     "guess_task",
     "is_path",
     "is_split",
+    "list_outer_folds",
     "list_serious_issues",
     "load",
     "make_reference",

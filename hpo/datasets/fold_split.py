@@ -205,7 +205,7 @@ def _divide_by_time(times: Array, groups: Array | None, division: Division, name
         raise DataError(f"{name}: there are only {len(values)} {what}s, and {parts} are needed; take fewer folds")
     before = np.r_[0, np.cumsum(counts)[:-1]]  # rows earlier than each time
     size = len(times) // parts
-    starts = []
+    starts: list[int] = []
     for part in range(1, parts):
         first, last = (starts[-1] if starts else 0) + 1, len(values) - (parts - part)
         wanted = len(times) - (parts - part) * size

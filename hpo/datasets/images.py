@@ -14,7 +14,7 @@ from hpo.datasets.folder_state import digest_folder, has_images, read_state
 from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
-from hpo.datasets.parts import check_fraction, choose_test_rows, tell_held_out, tell_task
+from hpo.datasets.parts import NO_TEST, check_fraction, choose_test_rows, tell_held_out, tell_task
 from hpo.datasets.source import DatasetSource
 from hpo.utils.files import absolute_path
 
@@ -64,7 +64,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     images = open_images([state, *others.values()], names, source.resize)
     dataset = _make_dataset(orders, images, coding, path)
     told = [note for part in parts.values() for note in part.notes] + list(images.notes)
-    if "test" not in parts:
+    if "test" not in parts and dataset.test is not None:
         told.append(tell_held_out(dataset, source))
     return replace(
         dataset, notes=tuple(note for note in (tell_task(coding, source.label or train.columns), *told) if note)
@@ -81,7 +81,7 @@ Orders = Mapping[str, tuple[ImageFiles, Array]]
 def _order_parts(parts: Mapping[str, ImageFiles], coding: LabelCoding, source: DatasetSource, where: str) -> Orders:
     """Return the files that each part takes, and which of them, so that each lies in one piece of the array."""
     orders = {name: (part, np.arange(len(part.names))) for name, part in parts.items()}
-    if "test" in parts:
+    if "test" in parts or source.test == NO_TEST:
         return orders
     train = parts["train"]
     labels = coding.apply(train.labels, f"{where}, train")
@@ -106,7 +106,7 @@ def _make_dataset(orders: Orders, images: Images, coding: LabelCoding, path: Pat
 
     dataset = Dataset(
         train=made["train"],
-        test=_later(made["test"]),
+        test=_later(made["test"]) if "test" in made else None,
         validation=made.get("validation"),
         classes=len(coding.output_names) or None if coding.task == "classification" else None,
         task=coding.task,

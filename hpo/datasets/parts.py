@@ -18,6 +18,7 @@ from hpo.errors import ConfigError, DataError
 from hpo.utils.text import shorten
 
 __all__ = [
+    "NO_TEST",
     "TEST_SHARE",
     "check_fraction",
     "choose_test_rows",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Array = np.ndarray[Any, Any]
+NO_TEST = 0  # the fraction that holds none out
 TEST_SHARE = 0.2  # held out where neither the file nor the study says otherwise
 SEED = 0  # the same rows for every study on a file
 
@@ -47,11 +49,12 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
     assert isinstance(asked.train, tuple)
     coding = fit_coding(asked.train[1], f"{where}, train", asked.task, tuple(asked.output_names))
     checked = check_dataset(code_labels(asked, where, coding), where)
-    if checked.test is None:
+    held, told = checked, ""
+    if checked.test is not None:
+        held = replace(checked, test=_check_test(checked, where))
+    elif source.test != NO_TEST:
         held = _hold_out(checked, source, where)
         told = tell_held_out(held, source)
-    else:
-        held, told = replace(checked, test=_check_test(checked, where)), ""
     names = source.label or (tuple(asked.output_names) if coding.task != "classification" else ())
     return replace(held, notes=tuple(note for note in (tell_task(coding, names), *notes, told) if note))
 
@@ -121,7 +124,8 @@ def choose_test_rows(
     """
     share = TEST_SHARE if source.test is None else source.test
     if isinstance(share, str) or not 0 < share < 1:
-        raise DataError(f"{where}: test = {shorten(share)}; it must be a file or folder, or a fraction between 0 and 1")
+        what = "a file or folder, or a fraction between 0 and 1, or 0 for none"
+        raise DataError(f"{where}: test = {shorten(share)}; it must be {what}")
     try:
         return split_rows(labels, share, SEED, task, groups, times, name="test")
     except (ConfigError, DataError) as error:

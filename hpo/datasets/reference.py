@@ -17,6 +17,7 @@ from hpo.datasets.idx import IDX, TRAIN_IMAGES, IdxDataset, find_idx, locate_idx
 from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.memory_data import name_saved_data
+from hpo.datasets.outer_fold import OuterFold, take_outer_fold
 from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
@@ -26,6 +27,7 @@ from hpo.utils.text import locate_error, quantity, summarize_error
 
 FEWEST = 4  # training samples, of which the usual sixth is one
 MOST_NAMES = 1000  # of outputs that a study stores
+NO_TEST_NOTE = "test: none is held out; hpo evaluate NAME --outer-folds 5 scores the study without a test set"
 
 __all__ = [
     "DatasetReference",
@@ -52,6 +54,7 @@ class DatasetReference(BaseModel):
         source: how the file is read; None for one that says all itself, and for a registered name.
         task: what is predicted.
         output_names: see `hpo.datasets.Dataset`.
+        outer: the outer fold that is left out, and is the test set; None of the whole data set.
         notes: remarks on what was guessed or left out, said at the launch and not stored.
     """
 
@@ -65,6 +68,7 @@ class DatasetReference(BaseModel):
     source: DatasetSource | None = None
     task: Task = "classification"
     output_names: tuple[str, ...] = ()
+    outer: OuterFold | None = None
     notes: tuple[str, ...] = Field((), exclude=True)
 
     def __eq__(self, other: object) -> bool:
@@ -73,6 +77,21 @@ class DatasetReference(BaseModel):
 
     def __hash__(self) -> int:
         return hash((self.name, self.module, *self.sha256.values()))
+
+    def without(self, outer: OuterFold) -> DatasetReference:
+        """Return the reference of the same data without an outer fold, which is the test set."""
+        samples = None if self.samples is None else outer.training
+        return self.model_copy(update={"outer": outer, "samples": samples})
+
+    @property
+    def tested(self) -> bool:
+        """False where it is known to have no test set, because none was to be held out."""
+        return self.outer is not None or self.source is None or self.source.test != 0
+
+    @property
+    def label(self) -> str:
+        """The data set in words: its name, and which outer fold is left out."""
+        return self.name if self.outer is None else f"{self.name} without {self.outer.name}"
 
     @property
     def spelled(self) -> str | dict[str, Any]:
@@ -140,8 +159,8 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     reader = find_reader(path)
     with name_saved_data(path):
         dataset = reader.read_source(path, source or DatasetSource())
-        test = dataset.test() if callable(dataset.test) else dataset.test
-    assert test is not None  # checked, not looked at: a fault in it must not end a study at its very end
+        if callable(dataset.test):
+            dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)
     task = dataset.task or guess_task(y)
     if x is not None and dataset.validation is None and len(x) < FEWEST:
@@ -157,7 +176,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         source=source,
         task=task,
         output_names=tuple(dataset.output_names)[:MOST_NAMES],
-        notes=tuple(dataset.notes),
+        notes=(*dataset.notes, *(() if dataset.test is not None else (NO_TEST_NOTE,))),
     )
 
 
@@ -199,7 +218,7 @@ def _load_file(reference: DatasetReference) -> Dataset:
         return dataset.test() if callable(dataset.test) else dataset.test
 
     dataset = find_reader(path).read_source(path, reference.source or DatasetSource())
-    return replace(dataset, test=read_test)
+    return dataset if dataset.test is None else replace(dataset, test=read_test)
 
 
 def check_unchanged(reference: DatasetReference) -> None:
@@ -219,10 +238,17 @@ def check_unchanged(reference: DatasetReference) -> None:
 def load(reference: DatasetReference) -> Dataset:
     """Load the data set of a reference; its test data are not read before `test` is called.
 
+    Of a reference that leaves an outer fold out, that is the test set.
+
     Raises:
         DataError: it is missing or cannot be used, or differs from the data that the reference was made of.
         RegistryError: its name is not registered; the line names the module to import.
     """
+    whole = _load_whole(reference)
+    return whole if reference.outer is None else take_outer_fold(whole, reference.outer, reference.name)
+
+
+def _load_whole(reference: DatasetReference) -> Dataset:
     if reference.module is None and is_path(reference.name):
         return _load_file(reference)
     entry = registry.datasets.get(reference.name, reference.module)

@@ -106,7 +106,9 @@ def unpack_scores(content: object, fit: int, splits: Mapping[str, ValidationSpli
     if kind == "prediction":
         numbers[0] ^= split.labels.astype(numbers.dtype)
     np.bitwise_xor.accumulate(numbers, 0, out=numbers)
-    found = numbers.view({"f4": np.float32, "?": np.int8}.get(number, numbers.dtype))
+    found: Array = numbers
+    if number in ("f4", "?"):
+        found = numbers.view(np.float32) if number == "f4" else numbers.view(np.int8)
     if not np.isfinite(found).all() or (kind == "rank" and found.max(initial=0) >= shape[1]):
         raise DataError("their numbers are out of range")
     return SampleScores(fit, split.digest, epochs, best, found, kind, metric)

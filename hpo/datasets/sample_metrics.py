@@ -48,7 +48,8 @@ def _dot(values: Array, weights: Array) -> Array:
     """Return the sums of values (M, N) under weights (B, N): (M, B), in float64."""
     exact = values.dtype.kind in "bui"  # whole sums below 2^24, which float32 holds
     kind = np.float32 if exact and weights.shape[1] < 2**20 else np.float64
-    return (values.astype(kind) @ weights.T.astype(kind)).astype(np.float64)
+    sums: Array = (values.astype(kind) @ weights.T.astype(kind)).astype(np.float64)
+    return sums
 
 
 def _divide(above: Array, below: Array) -> Array:
@@ -67,7 +68,8 @@ def _average(values: Array, weights: Array) -> Array:
 
 def _mean(scores: Array, labels: Array, weights: Array) -> Array:  # noqa: ARG001
     whole = scores.astype(bool) if np.isin(scores, (0, 1)).all() else scores
-    return _dot(whole, weights) / weights.sum(1)
+    means: Array = _dot(whole, weights) / weights.sum(1)
+    return means
 
 
 def _accuracy(scores: Array, labels: Array, weights: Array) -> Array:
@@ -78,7 +80,14 @@ def _accuracy(scores: Array, labels: Array, weights: Array) -> Array:
 def _column_means(scores: Array, weights: Array) -> Array:
     """Return the mean of each column of scores (M, N, columns): (M, B, columns)."""
     sums = np.stack([_dot(scores[:, :, i].astype(np.float64), weights) for i in range(scores.shape[2])], 2)
-    return sums / weights.sum(1)[:, None]
+    means: Array = sums / weights.sum(1)[:, None]
+    return means
+
+
+def _over_targets(values: Array) -> Array:
+    """Return the mean over the last axis, (M, B)."""
+    means: Array = values.mean(2)
+    return means
 
 
 # Decisions.
@@ -216,7 +225,8 @@ def _centred_ranks(order: Array, starts: Array, ordered: Array) -> Array:
     sizes = np.diff(np.append(starts, len(order)))
     ranks = np.empty_like(ordered)
     ranks[:, order] = np.repeat(middles, sizes, axis=1)
-    return ranks - (ordered.sum(1, keepdims=True) + 1) / 2
+    centred: Array = ranks - (ordered.sum(1, keepdims=True) + 1) / 2
+    return centred
 
 
 def _spearman_of(ranks: Array, targets: Array, weights: Array) -> Array:
@@ -230,7 +240,7 @@ def _spearman_of(ranks: Array, targets: Array, weights: Array) -> Array:
 
 
 def _spearman(scores: Array, labels: Array, weights: Array) -> Array:
-    return _by_column(_spearman_of, scores, labels, weights).mean(2)
+    return _over_targets(_by_column(_spearman_of, scores, labels, weights))
 
 
 # Errors of real targets.
@@ -243,19 +253,20 @@ def _r2(scores: Array, labels: Array, weights: Array) -> Array:
     counts, total = weights.astype(np.float64), weights.sum(1)[:, None]
     deviations = np.maximum(counts @ centred**2 / total - (counts @ centred / total) ** 2, 0)
     deviations[deviations <= SMALLEST * centred.var(0)] = 0
-    return np.where(deviations > 0, 1 - _divide(errors, deviations), (errors == 0).astype(float)).mean(2)
+    return _over_targets(np.where(deviations > 0, 1 - _divide(errors, deviations), (errors == 0).astype(float)))
 
 
 def _rmse(scores: Array, labels: Array, weights: Array) -> Array:  # noqa: ARG001
-    return np.sqrt(_column_means(scores, weights)).mean(2)
+    return _over_targets(np.sqrt(_column_means(scores, weights)))
 
 
 def _mae(scores: Array, labels: Array, weights: Array) -> Array:  # noqa: ARG001
-    return _column_means(scores, weights).mean(2)
+    return _over_targets(_column_means(scores, weights))
 
 
 def _mape(scores: Array, labels: Array, weights: Array) -> Array:
-    return _column_means(scores / np.maximum(np.abs(labels.astype(np.float64)), SMALLEST), weights).mean(2)
+    sizes = np.maximum(np.abs(labels.astype(np.float64)), SMALLEST)
+    return _over_targets(_column_means(scores / sizes, weights))
 
 
 def _median_absolute_error(scores: Array, labels: Array, weights: Array) -> Array:  # noqa: ARG001

@@ -35,7 +35,7 @@ class DatasetSource(BaseModel):
     Attributes:
         label: the columns that are to be predicted.
         drop: columns that are no features.
-        test: the file or folder of the test data, or the fraction of the samples held out for them.
+        test: the file or folder of the test data, or the fraction of the samples held out for them; 0 holds none out.
         validation: the file or folder of the validation data, or the fraction split off the training data, which is
             then the default of the parameter `validation`.
         group: the column whose values stay together on one side of a split.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -42,6 +42,9 @@ class CohortSizes:
         data: the study's data set, on the device.
         claimer: of further trials.
         stackable: whether a configuration's model can be stacked.
+
+    Attributes:
+        fits: models that each trial trains at once.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class CohortSizes:
         self._fitting: int | None = None
         self._speeds: Mapping[int, float] | None = None
         self._said: set[str] = set()
+        self.fits = 1
 
     @property
     def _largest(self) -> int:
@@ -76,7 +80,7 @@ class CohortSizes:
         if asked is not None:
             return CohortSize(asked, lambda _: asked - 1)
         if first.claim.taken_over:
-            return CohortSize(self._count_fitting(first.config))  # as they were trained before
+            return CohortSize(self._trials(self._count_fitting(first.config)))  # as they were trained before
         if fixed:
             return CohortSize(self._measure_fixed(first), mixed=False)
         return self._choose_adaptive(first.config)
@@ -90,13 +94,24 @@ class CohortSizes:
         like = self._claimer.like(first.config)
         if like not in self._measured:
             configs = self._claimer.candidate_configs(first.claim, first.config)
-            most = min(len(configs), self._largest)
-            size = self._try(lambda: measure_cohort_size(configs, self._data.get(first.config), most), 1)
+            most = min(len(configs), self._trials(self._largest))
+            size = self._try(lambda: self._measure(configs, first.config, most), 1)
             self._measured[like] = size
             self._say(
                 f"trains up to {size} like trial {first.claim.number} at once: as fast as any number, by measurement"
             )
         return self._measured[like]
+
+    def _measure(self, configs: Sequence[TrialConfig], first: TrialConfig, most: int) -> int:
+        """Measure how many trials to train at once; each fit of a trial counts as a model of its own."""
+        models = [config.model_copy(update={"seed": seed}) for config in configs for seed in range(self.fits)]
+        if self.fits == 1:
+            models = list(configs)
+        return self._trials(measure_cohort_size(models, self._data.get(first), most * self.fits))
+
+    def _trials(self, models: int) -> int:
+        """Return how many trials so many models are."""
+        return max(1, models // self.fits)
 
     # Trials that a sampler is asked for.
 
@@ -104,7 +119,7 @@ class CohortSizes:
         """Ask for all start-up trials at once, and for later ones as the measured speeds and the sampler's cost say."""
         trials, budget = self._study.trials(), self._study.budget.trials
         learns = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials) >= self._startup
-        fitting = self._count_fitting(first)
+        fitting = self._trials(self._count_fitting(first))
         speeds = self._measure_speeds(first) if learns else {1: 1.0}
 
         def ask(offer: ClaimOffer) -> int:
@@ -153,7 +168,8 @@ class CohortSizes:
         if self._speeds is None:
             study = self._study
             workers = max(1, sum(not worker.gone for worker in study.storage.read_workers(study.id)))
-            most = min(most_at_once(study.budget.trials, workers, self._free), self._count_fitting(first))
+            fitting = self._trials(self._count_fitting(first))
+            most = min(most_at_once(study.budget.trials, workers, self._free), fitting)
             share = study.remaining() // workers
             alone = {1: 1.0}
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from hpo.config import registry
 from hpo.config.cohort_key import is_measured, stack_key
+from hpo.config.resampling import Fit
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, HpoError, OutOfMemoryError
 from hpo.execution.cohort_claims import CohortClaimer, may_stack
@@ -17,9 +19,11 @@ from hpo.execution.cohort_sizes import CohortSizes
 from hpo.execution.stack_notes import StackNotes, shape_values
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_errors import INFRASTRUCTURE_ERRORS
+from hpo.execution.trial_fits import FitTrainer
 from hpo.execution.trial_links import make_link
 from hpo.execution.worker_context import WorkerContext
 from hpo.study import ClaimedTrial
+from hpo.study.racing import Race
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec, delete_checkpoint
 from hpo.training.cohort_size import likeness
@@ -56,6 +60,11 @@ class CohortTrainer:
         self._check_seconds = 0.0
         self._notes = StackNotes(context.study)
         self._folder_missed = False
+        several = context.study.definition.several_fits
+        self._fits = FitTrainer(context.study, data, self._fit_spec) if several else None
+        self._sizes.fits = 1 if self._fits is None else self._fits.first
+        self._race = Race(context.study)
+        self._at_once: int | None = None  # fits of a trial that the device has memory for, once it had too little
 
     def run(self, claim: ClaimedTrial) -> None:
         """Train a claimed trial with the further trials of its cohort, and tell their results, whatever they are."""
@@ -194,9 +203,28 @@ class CohortTrainer:
                 delete_checkpoint(self._checkpoint_path(trial.claim))
             except OutOfMemoryError:
                 log.warning("trial %d: out of memory; trying once more", trial.claim.number)
+                self._train_fewer()
             release_memory()
-            self._train([trial])
+            return self._train_again(trial)
         return None
+
+    def _train_again(self, trial: RunningTrial) -> None:
+        """Train a trial once more; one of several fits with ever fewer of them at once."""
+        while True:
+            try:
+                return self._train([trial])
+            except OutOfMemoryError:
+                if not self._train_fewer():
+                    raise
+            release_memory()
+
+    def _train_fewer(self) -> bool:
+        """Train half as many fits at once from now on; return whether that is possible."""
+        if self._fits is None or self._at_once == 1:
+            return False
+        self._at_once = max(1, (self._at_once or self._fits.first) // 2)
+        log.warning("from now on %d fits of a trial are trained at once", self._at_once)
+        return True
 
     def _train(self, trials: Sequence[RunningTrial]) -> None:
         """Train trials at the same time; the result of each is told soon after it has ended.
@@ -215,7 +243,7 @@ class CohortTrainer:
     def _train_watched(self, trials: Sequence[RunningTrial], loggers: Sequence[Callback]) -> None:
         recorder, work, watchdog = self.context.recorder, self.context.work, self.context.watchdog
         report = partial(watchdog.tick, report=True)
-        study_callback = StudyCallback(self.context.study, trials, recorder.add, work, report)
+        study_callback = StudyCallback(self.context.study, trials, recorder.add, work, report, self._race)
 
         def should_stop() -> bool:
             recorder.tell_all()  # called between steps, when every trial that ends with an epoch has ended
@@ -225,44 +253,56 @@ class CohortTrainer:
         work.cohorts += 1
         work.members += len(trials)
         try:
-            results = self._run_training(trials, [study_callback, self._notes, *loggers], should_stop)
+            results = self._run_training(trials, study_callback, loggers, should_stop)
             for trial, result in zip(trials, results, strict=True):
                 study_callback.finish(trial, result)
         finally:
             recorder.tell_all()
 
     def _run_training(
-        self, trials: Sequence[RunningTrial], callbacks: Sequence[Callback], should_stop: Callable[[], bool]
+        self,
+        trials: Sequence[RunningTrial],
+        study_callback: StudyCallback,
+        loggers: Sequence[Callback],
+        should_stop: Callable[[], bool],
     ) -> list[TrainResult]:
-        definition = self.context.study.definition
-        objective = definition.objectives[0]
+        settings = self._settings([study_callback, self._notes, *loggers], should_stop)
         with self.context.work.measure("training"):
+            if self._fits is not None:
+                return self._fits.train(trials, settings, study_callback, self._at_once)
             data = [self.data.get(trial.config) for trial in trials]
             for trial, each in zip(trials, data, strict=True):
                 trial.cohort, trial.environment = len(trials), describe_environment(each)
             return train(
                 [trial.config for trial in trials],
                 data,
-                TrainSettings(
-                    monitor=objective.metric,
-                    direction=objective.direction,
-                    objectives=[each.metric for each in definition.objectives],
-                    metrics=[registry.metrics.get(name) for name in definition.metrics],
-                    callbacks=callbacks,
-                    should_stop=should_stop,
-                    record_steps=definition.record_steps,
-                    sample_scores=definition.evaluation is None,
-                    may_stack=self._may_stack,
-                ),
-                checkpoints=[self._checkpoint_spec(trial.claim) for trial in trials],
+                settings,
+                checkpoints=[
+                    self._checkpoint_spec(trial.claim, self._checkpoint_path(trial.claim)) for trial in trials
+                ],
                 links=[make_link(self.context.study, trial.claim) for trial in trials],
             )
 
+    def _settings(self, callbacks: Sequence[Callback], should_stop: Callable[[], bool]) -> TrainSettings:
+        definition = self.context.study.definition
+        objective = definition.objectives[0]
+        return TrainSettings(
+            monitor=objective.metric,
+            direction=objective.direction,
+            objectives=[each.metric for each in definition.objectives],
+            metrics=[registry.metrics.get(name) for name in definition.metrics],
+            callbacks=callbacks,
+            should_stop=should_stop,
+            record_steps=definition.record_steps,
+            sample_scores=definition.evaluation is None,
+            may_stack=self._may_stack,
+        )
+
     # Checkpoints.
 
-    def _checkpoint_spec(self, claim: ClaimedTrial) -> CheckpointSpec:
-        study, path = self.context.study, self._checkpoint_path(claim)
-        if claim.attempt > 1 and not path.exists():
+    def _checkpoint_spec(self, claim: ClaimedTrial, path: Path) -> CheckpointSpec:
+        study = self.context.study
+        if claim.attempt > 1 and not path.exists() and path == self._checkpoint_path(claim):
             log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
         return CheckpointSpec(
             path,
@@ -271,6 +311,17 @@ class CohortTrainer:
             owner=f"{study.id}/{claim.id}",
             may_write=lambda: study.storage.holds(claim.id) and self._may_write_files(),
         )
+
+    def _fit_spec(self, trial: RunningTrial, fit: Fit) -> CheckpointSpec:
+        """Return the options of the checkpoints of one of a trial's fits."""
+        claim, files = trial.claim, self.context.files
+        path, previous = files.checkpoint(claim.number, fit.number), files.previous_checkpoint(claim.number, fit.number)
+        spec = self._checkpoint_spec(claim, path)
+        if fit.number:
+            spec = replace(spec, owner=f"{spec.owner}/{fit.number}")
+        if registry.models.get(trial.config.model).loop:  # whose fits train one after the other
+            return spec
+        return replace(spec, resume=path.exists() or previous.exists(), previous=previous, trial=claim.id)
 
     def _may_write_files(self) -> bool:
         """Return false once the folder is gone: it goes with its study, and is not to be made again."""

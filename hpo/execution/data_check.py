@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from hpo.datasets import (
     DataFacts,
@@ -74,8 +75,9 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
     if goes_by_time(division, dataset.times) and resampling.repeats > 1:
         raise ConfigError(f"repeats = {resampling.repeats}: folds by time are the same each time; remove repeats")
     config = definition.baseline_config(definition.space)
-    task = dataset.task or guess_task(dataset.train[1])
-    labels = read_labels(dataset.train[1], name, task)
+    part: Any = dataset.train
+    task = dataset.task or guess_task(part[1])
+    labels = read_labels(part[1], name, task)
     rows = dataset.groups, dataset.times
     try:
         divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import optuna
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, flat_labels, is_path, is_split, load, make_reference
+from hpo.datasets import Dataset, DatasetReference, is_path, load, make_reference
 from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
+from hpo.execution.compare_studies import plan_comparison
 from hpo.execution.evaluate_function import (
     check_function_options,
     find_study_function,
@@ -24,35 +24,54 @@ from hpo.execution.evaluate_function import (
 from hpo.execution.launch import check_backend, run_study, run_workers
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.optimize import send_function
+from hpo.execution.sample_images import pack_sample_images
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
-from hpo.report.data.evaluations import EvaluationResults, read_evaluations
+from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
 from hpo.report.data.results import Results, read_results
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
 from hpo.study import Study
-from hpo.study.definition import test_metric
+from hpo.study.definition import Source, test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
 from hpo.study.input.compatibility import check_task
-from hpo.study.operations.evaluation_study import create_evaluations, parameter_values_of
+from hpo.study.operations.candidates import parameter_values_of, parse_sources
+from hpo.study.operations.evaluation_study import create_evaluations
 from hpo.study.operations.open_study import open_study
 from hpo.study.operations.progress import explain_no_result
 
+if TYPE_CHECKING:
+    from hpo.report.stats.nested_score import NestedScore
+
 __all__ = [
+    "NESTED_SEEDS",
     "SAMPLES",
+    "SEEDS",
+    "TOP",
+    "EvaluationRequest",
     "check_results",
     "choose_candidates",
     "evaluate",
     "plan_evaluations",
+    "plan_request",
     "publish_evaluations",
+    "read_comparisons_of",
     "read_results_of",
     "run_evaluations",
 ]
 
-Array = np.ndarray[Any, Any]
 SAMPLES = "samples.npz"
-IMAGES_PER_CLASS = 10
-MAX_CLASSES = 20  # whose images can still be told apart in one picture
+TOP, SEEDS, NESTED_SEEDS = 3, 5, 1
+
+
+@overload
+def evaluate(study: str | Study | optuna.Study, *, outer_folds: int, **keywords: Any) -> NestedScore: ...
+
+
+@overload
+def evaluate(
+    study: str | Study | optuna.Study, *, outer_folds: None = None, **keywords: Any
+) -> list[EvaluationStats]: ...
 
 
 @accepts_worker_options
@@ -60,16 +79,20 @@ def evaluate(
     study: str | Study | optuna.Study,
     *,
     storage: str | None = None,
-    top: int = 3,
-    seeds: int = 5,
+    top: int | None = None,
+    seeds: int | None = None,
     dataset: object = None,
+    datasets: Sequence[object] = (),
     refit: bool = False,
+    vary: str | Sequence[str] = (),
+    compare: str | Study | None = None,
     inside: bool = False,
     objective: str | Callable[[optuna.trial.Trial], Any] | None = None,
+    outer_folds: int | None = None,
     workers: int | None = 1,
     backend: Backend | None = None,
     **keywords: Any,
-) -> list[EvaluationStats]:
+) -> list[EvaluationStats] | NestedScore:
     """Train the best configurations of a study and its baseline again from fresh seeds, and test each run once.
 
     It does what `hpo evaluate` does. Runs that exist are not run again, and every reading of the test set is counted in
@@ -81,19 +104,28 @@ def evaluate(
     Args:
         study: a study's name, or a study as `hpo.launch` returns it.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
-        top: number of configurations, the best first.
-        seeds: number of runs of each.
+        top: number of configurations, the best first; by default 3.
+        seeds: number of runs of each; by default 5, and 1 with `outer_folds`.
         dataset: another data set than the study's: a name, or the path of an .npz file.
+        datasets: several data sets, on each of which the configurations are evaluated; see
+            `hpo.report.stats.across_datasets.compare_across`.
         refit: train on training and validation data together, for a fixed number of epochs.
+        vary: sources of chance that are varied each alone, and then all together: of `split`, `order`, `init` and
+            `seed`; or `all`. The statistics then have their `variance`.
+        compare: another study on the same data. The chosen configurations of both are trained from the same fresh seeds
+            and splits; the statistics are those of this comparison.
         inside: look into the best model too: its loss landscape, filters and units.
         objective: the study's objective function, or `FILE.py:FUNCTION`, where the study has one.
+        outer_folds: nest the whole study instead: launch it anew on the training part of each of so many outer folds,
+            and test on the fold what it chooses. The test set is not read.
         workers: number of processes on this machine, or of workers of the backend; None starts one per GPU, or one per
             core if there is none. 0 only creates the evaluations.
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         keywords: the options of workers below.
 
     Returns:
-        Scores and their comparison, one for each data set and way of training that this evaluation has.
+        Scores and their comparison, one for each data set and way of training that this evaluation has; with
+        `outer_folds` the score of the nested evaluation.
 
     Raises:
         RequestError: a value is wrong; no trial is complete; or the study has no test set.
@@ -102,8 +134,15 @@ def evaluate(
     options = WorkerOptions.parse({"workers": workers, **keywords})
     check_backend(backend, options)
     opened = open_study(study, storage, options.imports)
+    if outer_folds is not None:
+        others = {"top": top, "dataset": dataset, "datasets": datasets, "vary": vary, "compare": compare}
+        others |= {"inside": inside or None, "objective": objective}
+        return _nest(opened, outer_folds, seeds or NESTED_SEEDS, options, backend, others)
+    top, seeds = top or TOP, seeds or SEEDS
     if not opened.definition.configured:
-        check_function_options(opened, dataset, refit=refit, inside=inside)
+        check_function_options(
+            opened, dataset or datasets or None, refit=refit, inside=inside, vary=vary, compare=compare
+        )
         function = find_study_function(opened, objective, options.imports, "evaluate")
         with send_function(function, options, backend) as options, refuse_seedless(opened):
             evaluations = plan_function_evaluations(opened, top, seeds, function)
@@ -119,7 +158,8 @@ def evaluate(
 
         check_inspectable(opened)
     with send_notebook_code(opened.definition, options, backend) as options:
-        evaluations = plan_evaluations(opened, top, seeds, dataset, refit=refit)
+        request = EvaluationRequest(top, seeds, dataset, datasets, refit, parse_sources(vary), compare)
+        evaluations = plan_request(opened, request)
         for each in evaluations:
             if each.remaining():
                 run_study(each, options, backend)
@@ -128,6 +168,24 @@ def evaluate(
 
         inspect_model(opened, options.device)
     return _read_stats(opened, evaluations, ran=workers != 0)
+
+
+def _nest(
+    study: Study,
+    count: int,
+    seeds: int,
+    options: WorkerOptions,
+    backend: Backend | None,
+    others: Mapping[str, object],
+) -> NestedScore:
+    """Run the nested evaluation of a study, which takes no other options."""
+    from hpo.execution.nested import evaluate_nested, refuse_other_options
+
+    refuse_other_options(**others)
+    study.definition.check_registered()
+    with send_notebook_code(study.definition, options, backend) as sent:
+        run = None if sent.workers == 0 else lambda each: run_study(each, sent, backend)
+        return evaluate_nested(study, count, seeds, run)
 
 
 def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> list[EvaluationStats]:
@@ -139,11 +197,77 @@ def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> lis
     publish_evaluations(study)
     if ran:
         check_results(evaluations)
-    return [compare_candidates(results) for results in read_results_of(study, evaluations)]
+    results = [*read_results_of(study, evaluations), *read_comparisons_of(study, evaluations)]
+    return [compare_candidates(each) for each in results]
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Request of an evaluation, as the command's options have it; see `evaluate` for the attributes."""
+
+    top: int = TOP
+    seeds: int = SEEDS
+    dataset: object = None
+    datasets: Sequence[object] = ()
+    refit: bool = False
+    vary: Sequence[Source] = ("seed",)
+    compare: str | Study | None = None
+
+    def check(self) -> None:
+        """Refuse options that exclude each other.
+
+        Raises:
+            RequestError: names them.
+        """
+        others = {"--dataset": self.dataset is not None, "--datasets": bool(self.datasets), "--refit": self.refit}
+        others["--vary"] = len(self.vary) > 1
+        given = [name for name, is_given in others.items() if is_given]
+        if self.compare is not None and given:
+            raise RequestError(
+                f"evaluate --compare: both studies are compared on their own data and split; leave {given[0]} out"
+            )
+        if self.dataset is not None and self.datasets:
+            raise RequestError("evaluate: give --dataset or --datasets, not both")
+        if len(self.datasets) == 1:
+            raise RequestError("evaluate --datasets: takes two data sets or more; name one with --dataset")
+        if self.refit and len(self.vary) > 1:
+            raise RequestError(
+                "evaluate --refit: trains on training and validation data together, so there is no validation score "
+                "to vary; leave --vary or --refit out"
+            )
+
+
+def plan_request(study: Study, request: EvaluationRequest) -> list[Study]:
+    """Create or extend the evaluations that a request asks for; run nothing.
+
+    Raises:
+        RequestError: see `plan_evaluations` and `hpo.execution.compare_studies.plan_comparison`.
+    """
+    request.check()
+    if request.compare is not None:
+        return plan_comparison(study, request.compare, request.seeds)
+    names = request.datasets or [request.dataset]
+    for name in names:  # all of them, before any evaluation is created
+        choose_candidates(study, request.top, name, refit=request.refit)
+        data = _load_tested(study.definition.dataset if name is None else refer_to_other(study, name))
+        _check_split(data, request.vary)
+    return [
+        evaluation
+        for name in names
+        for vary in request.vary
+        for evaluation in plan_evaluations(study, request.top, request.seeds, name, refit=request.refit, vary=vary)
+    ]
 
 
 def plan_evaluations(
-    study: Study, top: int = 3, seeds: int = 5, dataset: object = None, *, refit: bool = False
+    study: Study,
+    top: int = 3,
+    seeds: int = 5,
+    dataset: object = None,
+    *,
+    refit: bool = False,
+    needs_test: bool = True,
+    vary: Source = "seed",
 ) -> list[Study]:
     """Create or extend the evaluations of a study's best configurations and its baseline; run nothing.
 
@@ -153,19 +277,36 @@ def plan_evaluations(
         seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
+        needs_test: whether data without a test set are refused; otherwise the validation data alone are measured on.
+        vary: what follows the fresh seed; the rest stays as it was in the study.
 
     Raises:
         RequestError: no trial is complete, the study is an evaluation itself, a configuration does not fit the data, or
-            these have no test set.
+            these have no test set, or no split to vary.
     """
     candidates = choose_candidates(study, top, dataset, refit=refit)
     other = None if dataset is None else refer_to_other(study, dataset)
-    data = _load_tested(other or study.definition.dataset)
-    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit)
+    reference = other or study.definition.dataset
+    data = _load_tested(reference) if needs_test else load(reference)
+    _check_split(data, [vary])
+    tested = data.test is not None
+    evaluations = create_evaluations(study, candidates, seeds, other, refit=refit, tested=tested, vary=vary)
     for each in evaluations:
-        if find_artifact(each, SAMPLES) is None and (content := _samples(data)) is not None:
+        if (
+            vary == "seed"
+            and find_artifact(each, SAMPLES) is None
+            and (content := pack_sample_images(data)) is not None
+        ):
             save_artifact(each, SAMPLES, content)
     return evaluations
+
+
+def _check_split(data: Dataset, vary: Sequence[Source]) -> None:
+    if "split" in vary and data.validation is not None:
+        raise RequestError(
+            "evaluate --vary: the data have validation samples of their own, so there is no split to vary; use --vary "
+            "order,init,seed"
+        )
 
 
 def refer_to_other(study: Study, dataset: object) -> DatasetReference:
@@ -249,7 +390,13 @@ def check_results(evaluations: Sequence[Study]) -> None:
 def read_results_of(study: Study, evaluations: Sequence[Study]) -> list[EvaluationResults]:
     """Return the results of a study that some of its evaluations are part of."""
     names = {each.name for each in evaluations}
-    return [results for results in read_evaluations(study) if names & set(results.studies)]
+    return [results for results in read_evaluations(study) if names & set(results.all_studies)]
+
+
+def read_comparisons_of(study: Study, evaluations: Sequence[Study]) -> list[EvaluationResults]:
+    """Return the comparisons of a study with others that some of its evaluations are part of."""
+    names = {each.name for each in evaluations}
+    return [results for results in read_comparisons(study) if names & set(results.studies)]
 
 
 def publish_evaluations(study: Study) -> None:
@@ -276,38 +423,6 @@ def _load_tested(data: DatasetReference) -> Dataset:
     """Load a data set that must have a test set, which is not read here."""
     dataset = load(data)
     if dataset.test is None:
-        raise DataError(f"{data.name}: has no test set to evaluate on; give `test` in its hpo.Dataset")
+        held = "say test = 0.2 in a study file" if data.module is None else "give `test` in its hpo.Dataset"
+        raise DataError(f"{data.name}: has no test set to evaluate on; {held}, or nest the study with --outer-folds 5")
     return dataset
-
-
-def _samples(data: Dataset) -> bytes | None:
-    """Return the first training images of each class as the content of an .npz file; None without images or classes."""
-    if not isinstance(data.train, tuple) or not is_split(data.train) or data.task not in (None, "classification"):
-        return None
-    images, labels = _images(data.train[0]), flat_labels(data.train[1], "train")
-    if images is None:
-        return None
-    classes = np.unique(labels)[:MAX_CLASSES]
-    first = np.concatenate([np.flatnonzero(labels == label)[:IMAGES_PER_CLASS] for label in classes])
-    file = io.BytesIO()
-    np.savez_compressed(file, images=_to_bytes(images[first]), labels=labels[first])
-    return file.getvalue()
-
-
-def _images(x: Any) -> Array | None:
-    """Return images as an array (N, H, W) or (N, H, W, 3); None for features and other numbers of channels."""
-    array = np.asarray(x.cpu() if hasattr(x, "cpu") else x)
-    if array.ndim == 4 and not isinstance(x, np.ndarray):
-        array = array.transpose(0, 2, 3, 1)  # a tensor has its channels first
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    return array if array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3) else None
-
-
-def _to_bytes(images: Array) -> Array:
-    """Scale images from their extremes to 0 … 255, unless they are bytes already."""
-    if images.dtype == np.uint8:
-        return images
-    low, high = float(images.min()), float(images.max())
-    scaled: Array = np.rint(255 * (images - low) / max(high - low, 1e-12)).astype(np.uint8)
-    return scaled

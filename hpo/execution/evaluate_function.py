@@ -65,14 +65,18 @@ def find_study_function(
     return load_function(objective)
 
 
-def check_function_options(study: Study, dataset: object, *, refit: bool, inside: bool) -> None:
+def check_function_options(
+    study: Study, dataset: object, *, refit: bool, inside: bool, vary: object = (), compare: object = None
+) -> None:
     """Refuse the options of an evaluation that only models have.
 
     Raises:
         RequestError: names the option.
     """
-    for name, given in (("dataset", dataset is not None), ("refit", refit), ("inside", inside)):
-        if given:
+    given = {"dataset": dataset is not None, "refit": refit, "inside": inside}
+    given |= {"vary": bool(vary), "compare": compare is not None}
+    for name, is_given in given.items():
+        if is_given:
             raise RequestError(
                 f"evaluate --{name}: is for studies of models; study '{study.name}' calls an objective function, which "
                 f"alone knows its data and its model; leave --{name} out"

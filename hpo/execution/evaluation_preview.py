@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpo.config.values import plain_value
-from hpo.execution.evaluate import choose_candidates, refer_to_other
+from hpo.datasets import DatasetReference
+from hpo.execution.compare_studies import choose_compared, study_name
+from hpo.execution.evaluate import EvaluationRequest, choose_candidates, refer_to_other
 from hpo.execution.evaluate_function import check_function_options, choose_trials
 from hpo.report.data.results import read_results
+from hpo.report.format import names_text
 from hpo.study import Study
-from hpo.study.definition import Candidate
-from hpo.study.operations.evaluation_study import count_runs, list_candidates, list_function_candidates
+from hpo.study.definition import Candidate, Source
+from hpo.study.operations.candidates import SOURCES, list_candidates, list_function_candidates
+from hpo.study.operations.evaluation_study import count_runs
 
 __all__ = ["EvaluationPreview", "preview_evaluation"]
 
@@ -32,35 +36,53 @@ class EvaluationPreview:
     text: str
 
 
-def preview_evaluation(
-    study: Study, top: int = 3, seeds: int = 5, dataset: object = None, *, refit: bool = False
-) -> EvaluationPreview:
-    """Return what an evaluation would train; see `hpo.execution.evaluate.plan_evaluations`.
+def preview_evaluation(study: Study, request: EvaluationRequest) -> EvaluationPreview:
+    """Return what an evaluation would train; see `hpo.execution.evaluate.plan_request`.
 
     Raises:
         RequestError: it would be refused.
     """
-    data = study.definition.dataset if dataset is None else refer_to_other(study, dataset)
-    if study.definition.configured:
-        chosen = choose_candidates(study, top, dataset, refit=refit)
-        candidates = list_candidates(study, chosen, data, refit=refit)
+    request.check()
+    if not study.definition.configured:
+        given = request.dataset or request.datasets or None
+        vary = request.vary[1:]
+        check_function_options(study, given, refit=request.refit, inside=False, vary=vary, compare=request.compare)
+        candidates = list_function_candidates(choose_trials(study, request.top))
+        plans = [(study.definition.dataset, "seed", candidates)]
+    elif request.compare is not None:
+        plans = [(study.definition.dataset, "all", choose_compared(study, request.compare))]
     else:
-        check_function_options(study, dataset, refit=refit, inside=False)
-        candidates = list_function_candidates(choose_trials(study, top))
-    present = [count_runs(study, each, data, refit=refit) for each in candidates]
-    rows = _list_rows(study, candidates, present, seeds)
-    runs = sum(max(0, seeds - count) for count in present)
-    return EvaluationPreview(rows, _describe(study, Path(data.name).name, runs))
+        plans = list(_list_plans(study, request))
+    rows = [row for data, vary, candidates in plans for row in _list_rows(study, request, data, vary, candidates)]
+    data = names_text(list(dict.fromkeys(Path(data.name).name for data, *_ in plans)))
+    return EvaluationPreview(rows, _describe(study, data, sum(row["runs"] for row in rows)))
+
+
+_Plan = tuple[DatasetReference, Source, list[Candidate]]
+
+
+def _list_plans(study: Study, request: EvaluationRequest) -> Iterator[_Plan]:
+    """Yield data, source of chance and configurations of each evaluation."""
+    for name in request.datasets or [request.dataset]:
+        data = study.definition.dataset if name is None else refer_to_other(study, name)
+        chosen = choose_candidates(study, request.top, name, refit=request.refit)
+        for vary in request.vary:
+            yield data, vary, list_candidates(study, chosen, data, refit=request.refit, vary=vary)
 
 
 def _list_rows(
-    study: Study, candidates: Sequence[Candidate], present: Sequence[int], seeds: int
+    study: Study, request: EvaluationRequest, data: DatasetReference, vary: Source, candidates: Sequence[Candidate]
 ) -> list[dict[str, Any]]:
     varied = read_results(study).varied
+    compare = "" if request.compare is None else study_name(request.compare)
+    present = [count_runs(study, each, data, refit=request.refit, vary=vary, compare=compare) for each in candidates]
+    several = {"dataset": Path(data.name).name} if request.datasets else {}
+    several |= {"varied": SOURCES[vary]} if len(request.vary) > 1 else {}
     return [
         {
             "configuration": each.label,
-            "runs": max(0, seeds - count),
+            **several,
+            "runs": max(0, request.seeds - count),
             "exist": count,
             **{name: plain_value(each.values[name]) for name in varied if name in each.values},
         }

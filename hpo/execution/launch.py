@@ -54,6 +54,7 @@ __all__ = [
     "add_warm_start",
     "check_backend",
     "check_top",
+    "conclude",
     "find_study",
     "launch",
     "plan_launch",
@@ -312,8 +313,16 @@ def run_workers(
     options: WorkerOptions,
     should_stop: Callable[[], bool] = lambda: False,
     backend: Backend | None = None,
+    deadline: float | None = None,
 ) -> None:
     """Run a study with the workers of a backend, by default local processes, until no trial is left.
+
+    Args:
+        study: the study.
+        options: of its workers.
+        should_stop: true asks for an orderly stop.
+        backend: where they run; by default on this machine.
+        deadline: when no more trials are begun, in seconds since 1970; by default as the budget says.
 
     Raises:
         RequestError: the backend cannot start them; the study's data on this machine are missing or others; or all have
@@ -324,7 +333,9 @@ def run_workers(
     if backend is None or isinstance(backend, Local):  # of other machines this one may not have the data
         check_unchanged(study.definition.dataset)
     study.storage.retry_policy.stop_requested = should_stop
-    study.start_clock()
+    study.start_clock(deadline)
+    if study.has_ended():
+        return
     workers = (backend or Local()).start(study, options)
     try:
         failures = watch_study(study, workers, should_stop)
@@ -344,7 +355,11 @@ def run_workers(
 
 
 def run_study(
-    study: Study, options: WorkerOptions, backend: Backend | None = None, function: ObjectiveFunction | None = None
+    study: Study,
+    options: WorkerOptions,
+    backend: Backend | None = None,
+    function: ObjectiveFunction | None = None,
+    deadline: float | None = None,
 ) -> None:
     """Run a study from Python until no trial is left: one worker in this process, others as `run_workers`.
 
@@ -355,6 +370,7 @@ def run_study(
         options: of its workers.
         backend: where they run; by default on this machine.
         function: the study's objective function, if it has one.
+        deadline: see `run_workers`.
 
     Raises:
         RequestError: the backend cannot start the workers.
@@ -368,13 +384,37 @@ def run_study(
 
         from hpo.execution.worker import Worker
 
-        study.start_clock()
+        study.start_clock(deadline)
+        if study.has_ended():
+            return
         cpus = choose_threads(study, options.cpus, torch.get_num_threads)
         Worker(study, options.model_copy(update={"cpus": cpus}), function=function).run()
     else:
-        run_workers(study, options, backend=backend)
+        run_workers(study, options, backend=backend, deadline=deadline)
     if why := explain_no_result(study):
         log.warning("%s", why)
+
+
+def conclude(
+    study: Study, options: WorkerOptions, backend: Backend | None = None, function: ObjectiveFunction | None = None
+) -> None:
+    """Log the verdict on a study that was to end once it has settled, after fresh seeds of its tied leaders.
+
+    Args:
+        study, options, backend, function: see `run_study`.
+
+    Raises:
+        RunError: a worker failed.
+    """
+    from hpo.execution.conclusion import Conclusion  # which evaluates with this module
+
+    if options.workers != 0:
+
+        def run(evaluation: Study, deadline: float) -> None:
+            run_study(evaluation, options, backend, function, deadline)
+
+        for line in Conclusion(study, run, function=function).conclude():
+            log.warning("%s", line)
 
 
 def _join_dataset(dataset: object, label: object, drop: object) -> object:
@@ -424,7 +464,7 @@ def launch(
             a map-style data set of torch's, or a dict of them by part; with `label` and `drop`, columns of a table.
             Without a study, space and parameters the template quickstart is launched on it; without a name the study
             has that of the file, or quickstart. The options of workers below, and the other keys of a study file: name,
-            objective, trials, timeout, trial_timeout, target, sampler, pruner, seed, folds, baseline, …
+            objective, trials, timeout, trial_timeout, target, until, sampler, pruner, seed, folds, baseline, …
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.
@@ -445,4 +485,5 @@ def launch(
     with send_notebook_code(plan.definition, options, backend) as options:
         created = plan.create(storage)
         run_study(created, options, backend)
+        conclude(created, options, backend)
     return created.optuna_study

@@ -13,7 +13,7 @@ import optuna
 
 from hpo.errors import RequestError, StorageMissingError
 from hpo.execution.backends.base import Backend
-from hpo.execution.launch import check_backend, run_study
+from hpo.execution.launch import check_backend, conclude, run_study
 from hpo.execution.launch_function import default_name, plan_function_launch
 from hpo.execution.objective_function import ObjectiveFunction, check_function, describe_function, pickle_function
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -39,6 +39,7 @@ def optimize(
     timeout: str | float | None = None,
     trial_timeout: str | float | None = None,
     target: float | None = None,
+    until: str | None = None,
     seed: int | None = None,
     metric_names: Sequence[str] | None = None,
     warm_start: str | None = None,
@@ -65,6 +66,7 @@ def optimize(
         timeout: no trial is begun after this much time: seconds, or a text such as "2h".
         trial_timeout: a trial that takes longer fails.
         target: the value of the objective that ends the study.
+        until: `settled` ends the study as soon as going on is expected to gain less than the noise of its values.
         seed: the seed of the sampler.
         metric_names: names of the values.
         warm_start: the name of a study whose best trials' parameters are called first.
@@ -81,7 +83,8 @@ def optimize(
     check_function(getattr(objective, "__name__", "objective"), objective)
     function = ObjectiveFunction(objective, describe_function(objective))
     keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
-    keys |= {"trial_timeout": trial_timeout, "target": target, "seed": seed, "metric_names": metric_names}
+    keys |= {"trial_timeout": trial_timeout, "target": target, "until": until, "seed": seed}
+    keys["metric_names"] = metric_names
     keys["name"] = name or _choose_name(default_name(function.reference), storage)
     plan = plan_function_launch(function, storage, warm_start=warm_start, top=top, **keys)
     for notice in plan.notices:
@@ -89,6 +92,7 @@ def optimize(
     with send_function(function, options, backend) as options:
         study = plan.create(storage)
         run_study(study, options, backend, function)
+        conclude(study, options, backend, function)
     return study.optuna_study
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from hpo.report.data.reference_models import (
     save_reference_models,
 )
 from hpo.study import Study
-from hpo.study.definition import test_metric
+from hpo.study.definition import Definition, test_metric
 from hpo.study.operations.evaluation_study import REFERENCE, record_test_set_read
 from hpo.training.data import Batch, Data
 from hpo.training.data_cache import DataCache
@@ -38,8 +40,9 @@ CLAIM = "hpo:reference_models"  # the split that a worker has begun them on
 def train_reference_models(study: Study, data: DataCache, should_stop: Callable[[], bool] = lambda: False) -> None:
     """Train and score reference models on the split of the study's best trial, unless that has been done.
 
-    An evaluation has them scored on the test set as well, which is recorded as one more read of it. Whatever fails is
-    logged, and nothing else suffers from it.
+    Where trials are fitted on several, so are they, on those of the first repeat, and scores are means. An evaluation
+    has them scored on the test set as well, which is recorded as one more read of it. Whatever fails is logged, and
+    nothing else suffers from it.
 
     Args:
         study: a study or an evaluation.
@@ -51,7 +54,7 @@ def train_reference_models(study: Study, data: DataCache, should_stop: Callable[
         if not is_split(train) or len(train[0].shape) != 2:  # type: ignore[index]  # is_split says that it is a tuple
             return  # no table: nothing is asked of the database
         config = _choose_config(study)
-        if config is not None and _is_new(study, _name_split(config)):
+        if config is not None and _is_new(study, _name_split(study.definition, config)):
             _train(study, data, config, should_stop)
     except ImportError:
         log.info("scikit-learn is not installed: the report has no gradient boosting to compare with")
@@ -65,8 +68,9 @@ def _choose_config(study: Study) -> TrialConfig | None:
     return None if best is None else study.config_of(best)
 
 
-def _name_split(config: TrialConfig) -> str:
-    return f"validation {config.validation:g}, seed {config.seed_of_split}"
+def _name_split(definition: Definition, config: TrialConfig) -> str:
+    divided = None if definition.resampling is None else definition.resampling.division
+    return f"{divided or f'validation {config.validation:g}'}, seed {config.seed_of_split}"
 
 
 def _is_new(study: Study, split: str) -> bool:
@@ -75,26 +79,19 @@ def _is_new(study: Study, split: str) -> bool:
 
 
 def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Callable[[], bool]) -> None:
-    prepared, split = data.get(config), _name_split(config)
+    divisions = list(dict.fromkeys(fit.division for fit in study.definition.fits if not fit.repeat))
+    prepared, split = data.get(config, divisions[0]), _name_split(study.definition, config)
     if why := describe_unfit(prepared, config):
         log.debug("no reference models: %s", why)
         return
     before = study.storage.get_study_user_attrs(study.id).get(CLAIM)
     if before == split or not study.storage.update_study(study.id, {CLAIM: before}, {CLAIM: split}):
         return  # of several workers the first does it
-    fitted = fit_reference_models(prepared, config, should_stop)
-    if not fitted:
+    folds = [_train_on(study, data.get(config, each), config, should_stop) for each in divisions]
+    if not folds[-1]:
         return
-    splits: dict[str, Batch] = {}
-    if len(prepared.y_val):
-        splits["val"] = (prepared.x_val, prepared.y_val)
-    if study.definition.evaluation is not None:
-        record_test_set_read(study, REFERENCE, fitted[0].name)
-        splits["test"] = prepared.test()
-    entries = [registry.metrics.get(name) for name in study.definition.metrics]
-    scored = [_score(each, config, prepared, splits, entries) for each in fitted]
-    models = tuple(model for model, _ in scored)
-    predictions = _pack([found for _, found in scored])
+    models = tuple(_average([model for model, _ in fits]) for fits in zip(*folds, strict=False))
+    predictions = _pack([found for _, found in folds[0]]) if len(folds) == 1 else {}  # of folds none are paired
     save_reference_models(
         study, ReferenceModels(split=split, samples=len(prepared.y_train), models=models), predictions
     )
@@ -102,6 +99,29 @@ def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Call
         log.info(
             "%s: %s, in %.1f s", each.name, {name: round(value, 5) for name, value in each.scores.items()}, each.seconds
         )
+
+
+def _train_on(
+    study: Study, prepared: Data, config: TrialConfig, should_stop: Callable[[], bool]
+) -> list[tuple[ReferenceModel, dict[str, SplitPredictions]]]:
+    """Train the models on one division of the data, and return them with their scores and predictions."""
+    fitted = fit_reference_models(prepared, config, should_stop)
+    splits: dict[str, Batch] = {}
+    if len(prepared.y_val):
+        splits["val"] = (prepared.x_val, prepared.y_val)
+    evaluation = study.definition.evaluation
+    if fitted and evaluation is not None and evaluation.tested:
+        record_test_set_read(study, REFERENCE, fitted[0].name)
+        splits["test"] = prepared.test()
+    entries = [registry.metrics.get(name) for name in study.definition.metrics]
+    return [_score(each, config, prepared, splits, entries) for each in fitted]
+
+
+def _average(models: list[ReferenceModel]) -> ReferenceModel:
+    """Return a model of several divisions: its scores are means, and its seconds a sum."""
+    names = dict.fromkeys(name for model in models for name in model.scores)
+    scores = {name: fmean(model.scores.get(name, math.nan) for model in models) for name in names}
+    return models[0].model_copy(update={"scores": scores, "seconds": round(sum(m.seconds for m in models), 3)})
 
 
 def _score(

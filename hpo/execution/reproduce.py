@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.trial import FrozenTrial
 from typing_extensions import override
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
+from hpo.execution.reproduce_fits import train_fits
 from hpo.execution.restore import choose_trial
 from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
 from hpo.study import Study
@@ -95,15 +98,18 @@ def reproduce(
 ) -> Reproduction:
     """Train trial `number` again, alone, for as many epochs as were recorded of it, and compare them.
 
+    Of a trial of several fits all are trained again, and each is compared.
+
     Args:
         study: the trial's study.
         number: number of the trial.
-        out: new or empty folder for the files that `hpo train` writes; None keeps none.
+        out: new or empty folder for the files that `hpo train` writes; None keeps none, as of several fits it must be.
         device: see `hpo.training.loop.select_device`.
         threads: number of torch's threads; by default as many as the trial was trained with.
 
     Raises:
-        RequestError: there is no such trial, it has no configuration or no recorded epoch, or `out` is not empty.
+        RequestError: there is no such trial, it has no configuration or no recorded epoch, or `out` is not empty, or
+            it has several fits, whose files are not kept.
         DataError, RegistryError: the study's data set, or its model, is not here.
         RunError: out of memory.
     """
@@ -115,22 +121,42 @@ def reproduce(
         raise RequestError(
             f"study '{study.name}': no epoch of trial {number} was recorded, so there is nothing to compare"
         )
+    fits = _recorded_fits(study, trial)
+    if fits and out is not None:
+        raise RequestError(
+            f"--out {out}: trial {number} has {len(fits)} fits, none of whose files are kept; leave it out, or train "
+            f"its configuration once: hpo export {shlex.quote(study.name)} --trial {number} > trial.toml && hpo train "
+            "--config trial.toml"
+        )
     then = {name: str(value)[:200] for name, value in read_table(trial.system_attrs, ENVIRONMENT).items()}
     config = study.config_of(trial)
     threads = threads or read_threads(then)
     if threads:
         set_threads(threads)
-    now = describe_environment(DataCache(study.definition.dataset, select_device(device)).get(config))
+    cache = DataCache(study.definition.dataset, select_device(device))
+    now = describe_environment(cache.get(config, study.definition.fits[0].division))
     link = TrialLink(None, number, study.asked_params(trial), f"trial {number} of study '{study.name}'")
-    rows = _train(study, config, len(recorded), out, device, threads, link)
+    pairs = [(recorded, _train(study, config, len(recorded), out, device, threads, link))] if not fits else []
+    if fits:
+        again = train_fits(study, config, {fit: len(rows) for fit, rows in fits.items()}, cache, link)
+        pairs = [(rows, again[fit]) for fit, rows in fits.items()]
     return Reproduction(
         number,
-        min(len(rows), len(recorded)),
-        _differences(recorded, rows),
+        min(len(rows) for pair in pairs for rows in pair),
+        _differences(pairs),
         read_whole(trial.user_attrs, "cohort") or 1,
         find_changes(then, now),
         bool(then),
     )
+
+
+def _recorded_fits(study: Study, trial: FrozenTrial) -> dict[int, list[EpochMetrics]]:
+    """Return what was recorded of each fit of a trial of several, by its number."""
+    if not study.definition.several_fits:
+        return {}
+    known = {fit.number for fit in study.definition.fits}
+    found = study.storage.read_fits(study.id, trial._trial_id).get(trial._trial_id, {})
+    return {fit: rows for fit, rows in found.items() if fit in known}
 
 
 def read_threads(environment: Mapping[str, str]) -> int | None:
@@ -188,9 +214,12 @@ def _train(
     return rows.rows
 
 
-def _differences(recorded: Sequence[EpochMetrics], again: Sequence[Metrics]) -> list[Difference]:
-    names = dict.fromkeys(name for row in (*recorded, *again) for name in row if name not in NOT_COMPARED)
-    return [_largest(name, recorded, again) for name in names]
+def _differences(pairs: Sequence[tuple[Sequence[EpochMetrics], Sequence[Metrics]]]) -> list[Difference]:
+    """Return the largest difference of each metric between recorded rows and those that were trained again."""
+    rows = (row for recorded, again in pairs for row in (*recorded, *again))
+    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_COMPARED)
+    found = {name: [_largest(name, recorded, again) for recorded, again in pairs] for name in names}
+    return [max(each, key=lambda difference: difference.largest) for each in found.values()]
 
 
 def _largest(name: str, recorded: Sequence[EpochMetrics], again: Sequence[Metrics]) -> Difference:

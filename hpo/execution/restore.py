@@ -77,6 +77,13 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
             f"study '{study.name}': only the training loop '{config.model}' can build the model of trial "
             f"{trial.number}; {where}"
         )
+    if path is None and study.definition.several_fits:
+        name = shlex.quote(study.name)
+        raise RequestError(
+            f"study '{study.name}': trial {trial.number} has {len(study.definition.fits)} fits, and no weights of fits "
+            f"are kept; train its configuration on all of its data with: hpo evaluate {name} --refit, or once more "
+            f"with: hpo export {name} --trial {trial.number} > best.toml && hpo train --config best.toml --out DIR"
+        )
     if path is None:
         raise RequestError(
             f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import optuna
 from typing_extensions import override
@@ -16,7 +17,9 @@ from hpo.storage.study_storage import EpochSteps
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
 from hpo.study.constraints import compute_violations
+from hpo.study.racing import Race
 from hpo.training.callbacks import Callback
+from hpo.training.fits import JointTrial
 from hpo.training.member import Member, Metrics, TrainResult
 
 __all__ = ["LOST", "NOT_OURS", "RunningTrial", "StudyCallback"]
@@ -36,6 +39,8 @@ class RunningTrial:
         config: its configuration.
         cohort: size of its cohort, itself included.
         environment: versions and hardware that it is trained with, from `hpo.training.environment`.
+        joint: what joins its fits, where it has several; None for a trial of one.
+        dropped: why it was dropped by comparison with another trial on their shared fits; empty for any other.
         started: true once its training has started in this attempt.
         lost: true if the trial is not this worker's any more; nothing more is told of it.
         ended: true once its training has ended.
@@ -45,6 +50,8 @@ class RunningTrial:
     config: TrialConfig
     cohort: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
+    joint: JointTrial | None = None
+    dropped: str = ""
     started: bool = False
     lost: bool = False
     ended: bool = False
@@ -59,6 +66,7 @@ class StudyCallback(Callback):
         on_result: called for each trial as soon as its training has ended.
         work: recorder of the time that pruners need.
         on_report: called after every epoch.
+        race: of the study's trials, which compares their fits.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class StudyCallback(Callback):
         on_result: Callable[[RunningTrial, TrainResult], None],
         work: WorkRecorder,
         on_report: Callable[[], object] = lambda: None,
+        race: Race | None = None,
     ) -> None:
         self.study = study
         self.trials = trials
@@ -75,6 +84,7 @@ class StudyCallback(Callback):
         self.work = work
         self.on_report = on_report
         objectives = study.definition.objectives
+        self.race = race or Race(study)
         self.metric = objectives[0].metric if len(objectives) == 1 else None
 
     @property
@@ -109,7 +119,8 @@ class StudyCallback(Callback):
         self.study.rewind(claim, last)
         stored = len(self.study.storage.read_epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
-            self._store(claim, member, metrics)
+            self._store(trial, member, metrics)
+        self.keep_fits(trial)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
@@ -117,7 +128,7 @@ class StudyCallback(Callback):
         trial = self.trials[member.number]
         self.on_report()
         try:
-            self._store(trial.claim, member, metrics)
+            self._store(trial, member, metrics)
         except NOT_OURS:
             self._mark_lost(trial, member)
 
@@ -130,12 +141,23 @@ class StudyCallback(Callback):
                 continue
             try:
                 with self.work.measure("sampling"):
-                    ends = self.study.judge(trial.claim, resumable=member.resumable)
+                    ends = self._judge_fits(trial, member) or self.study.judge(trial.claim, resumable=member.resumable)
             except NOT_OURS:
                 self._mark_lost(trial, member)
             else:
                 if ends is not None:
                     member.stop(ends)
+
+    def _judge_fits(self, trial: RunningTrial, member: Member) -> Literal["pruned"] | None:
+        """Compare a trial of several fits with the others on shared fits; return whether it is dropped."""
+        if trial.joint is None or not self.race.prunes:
+            return None
+        curves = {each.claim.number: each.joint.curves for each in self.trials if each.joint is not None}
+        loss = self.race.judge(trial.claim.number, len(member.history) - 1, curves)
+        if loss is None:
+            return None
+        trial.dropped = loss.text
+        return "pruned"
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:
@@ -146,6 +168,8 @@ class StudyCallback(Callback):
         """Hand on the result of a trial, once."""
         if not trial.ended:
             trial.ended = True
+            if trial.joint is not None and trial.joint.silent and not trial.lost:
+                self._replace_rows(trial, trial.joint.member)
             self.on_result(trial, result)
 
     def _mark_lost(self, trial: RunningTrial, member: Member) -> None:
@@ -157,14 +181,57 @@ class StudyCallback(Callback):
         """Return whether an epoch is one that Optuna is told of: there is one objective, and its value is finite."""
         return self.metric is not None and math.isfinite(metrics.get(self.metric, math.nan))
 
-    def _store(self, claim: ClaimedTrial, member: Member, metrics: Metrics) -> None:
+    def _replace_rows(self, trial: RunningTrial, member: Member) -> None:
+        """Store the means over all fits of a trial in place of those over its first ones."""
+        storage, claim = self.study.storage, trial.claim
+        try:
+            stored = claim.trial._cached_frozen_trial.intermediate_values
+            last = int(member.history[-1]["epoch"]) if member.history else -1
+            if any(step > last for step in stored):
+                self.study.rewind(claim, last)
+            for metrics in member.history:
+                self._record(trial, member, metrics)
+                if self.metric is not None and self._is_reported(metrics):  # Optuna's handle ignores a second report
+                    storage.set_trial_intermediate_value(claim.id, int(metrics["epoch"]), metrics[self.metric])
+        except NOT_OURS:
+            trial.lost = True
+
+    def keep_fits(self, trial: RunningTrial) -> None:
+        """Store the epochs of fits that are ahead of their trial, so that they need not be trained again."""
+        joint = trial.joint
+        if joint is None or trial.ended or trial.lost or joint.silent:
+            return
+        try:
+            for position in range(len(joint.member.history), max(map(len, joint.curves.values()), default=0)):
+                rows = joint.fit_rows(position)
+                epoch = next(int(row["epoch"]) for row in rows.values())
+                self.study.storage.record_fits(trial.claim.id, epoch, rows)
+        except NOT_OURS:
+            self._mark_lost(trial, joint.member)
+
+    def best_values(self, trial: RunningTrial) -> dict[int, float]:
+        """Return the objective of each fit of a trial at the trial's best epoch, by the fit's number."""
+        joint, metric = trial.joint, self.study.definition.objectives[0].metric
+        if joint is None or joint.member.best is None:
+            return {}
+        rows = joint.fit_rows(joint.member.history.index(joint.member.best))
+        return {number: row[metric] for number, row in rows.items() if metric in row}
+
+    def _store(self, trial: RunningTrial, member: Member, metrics: Metrics) -> None:
         """Record an epoch, and report it to Optuna."""
-        epoch = int(metrics["epoch"])
+        self._record(trial, member, metrics)
+        if self.metric is not None and self._is_reported(metrics):
+            trial.claim.trial.report(metrics[self.metric], int(metrics["epoch"]))
+
+    def _record(self, trial: RunningTrial, member: Member, metrics: Metrics) -> None:
+        """Record an epoch, of each fit too where there are several."""
+        claim, epoch = trial.claim, int(metrics["epoch"])
+        if trial.joint is not None:
+            rows = trial.joint.fit_rows(member.history.index(metrics))
+            self.study.storage.record_fits(claim.id, epoch, rows)
         if (steps := member.steps_of(epoch)) is not None:  # first, so that every epoch in the database has them
             self.study.storage.record_steps(claim.id, EpochSteps(epoch, *steps.numpy()))
         self.study.storage.record_epoch(claim.id, epoch, metrics)
-        if self.metric is not None and self._is_reported(metrics):
-            claim.trial.report(metrics[self.metric], epoch)
 
 
 def _is_last(member: Member, metrics: Metrics) -> bool:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.config import registry
 from hpo.datasets.sample_codec import pack_scores, pack_split
+from hpo.datasets.sample_error import sampling_error
 from hpo.datasets.sample_scores import SampleScores, ValidationSplit
 from hpo.errors import HpoError, RunError, StorageLostError, StudyDeletedError
 from hpo.execution.study_callback import LOST, NOT_OURS, RunningTrial
@@ -21,9 +22,10 @@ from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
-from hpo.study.attributes import VALUE_FROM
+from hpo.study.attributes import FITS, RACED, STANDARD_ERROR, VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
+from hpo.study.standard_error import standard_error
 from hpo.training.checkpoint import delete_checkpoint
 from hpo.training.divergence import find_divergence
 from hpo.training.member import TrainResult, Weights
@@ -228,9 +230,9 @@ class TrialRecorder:
         if values is None:
             missing = ", ".join(name for name in self._objectives if name not in metrics)
             return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", f"it was never measured: {missing}")
-        return TrialOutcome(
-            claim, TrialState.COMPLETE, values, attrs, weights=result.weights, samples=_sample_scores(result)
-        )
+        samples = _sample_scores(result)
+        attrs = {**_measure_error(samples), **attrs}
+        return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights, samples=samples)
 
     def _describe_violations(self, result: TrainResult, violations: Mapping[str, float]) -> str:
         """Return the constraints that a trial violates, in a line."""
@@ -254,6 +256,7 @@ class TrialRecorder:
             "train_seconds": round(result.train_seconds, 3),
             "cohort": trial.cohort,
         }
+        attrs |= self._fit_attributes(trial, result)
         if result.best_epoch is not None:
             attrs["best_epoch"] = result.best_epoch
         if registry.models.get(trial.config.model).loop:
@@ -266,6 +269,19 @@ class TrialRecorder:
             attrs["width"] = result.config.width  # which followed from the budget
         if result.history:
             attrs["last_epoch"] = _epoch_text(result.history[-1])
+        return attrs
+
+    def _fit_attributes(self, trial: RunningTrial, result: TrainResult) -> dict[str, object]:
+        """Return how many fits a trial's value is the mean of, and how sure it is; nothing for a trial of one."""
+        joint = trial.joint
+        if joint is None:
+            return {}
+        attrs: dict[str, object] = {FITS: len(joint.fits), **({RACED: trial.dropped} if trial.dropped else {})}
+        if result.best is not None:
+            rows, metric = joint.fit_rows(result.history.index(result.best)), self._objectives[0]
+            values = [(fit, rows[fit.number][metric]) for fit in joint.fits if metric in rows.get(fit.number, {})]
+            if (error := standard_error(values, joint.ratio)) is not None:
+                attrs[STANDARD_ERROR] = error
         return attrs
 
     @property
@@ -383,6 +399,14 @@ def _sample_scores(result: TrainResult) -> list[tuple[SampleScores, ValidationSp
     found = [(log.result(fit, result.best_epoch), log.split) for fit, log in enumerate(result.sample_logs)]
     kept = [(scores, split) for scores, split in found if scores is not None]
     return kept if len(kept) == len(found) else []
+
+
+def _measure_error(samples: Sequence[tuple[SampleScores, ValidationSplit]]) -> dict[str, object]:
+    """Return the standard error of a trial of one fit; an accuracy's follows from the number of its samples."""
+    if len(samples) != 1 or samples[0][0].metric == "val_accuracy":
+        return {}
+    error = sampling_error(*samples[0])
+    return {} if error is None else {STANDARD_ERROR: error}
 
 
 def _values_text(outcome: TrialOutcome) -> str:

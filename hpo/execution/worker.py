@@ -141,10 +141,10 @@ class Worker:
         return ObjectiveCalls(context, self.function.call)
 
     def _check_data(self, data: DataCache) -> bool:
-        """Load the data set, so that an error in it is raised before a trial is claimed; true for an evaluation."""
+        """Load the data set, so that an error in it is raised before a trial is claimed; true if models are tested."""
         dataset = data.load()
         definition = self.study.definition
-        evaluates = definition.evaluation is not None and definition.configured
+        evaluates = definition.evaluation is not None and definition.evaluation.tested and definition.configured
         if evaluates and dataset.test is None:
             raise DataError(f"{self.study.definition.dataset.name}: has no test set; give `test` in its hpo.Dataset")
         if definition.configured and definition.dataset.name != registry.NO_DATA:
@@ -171,7 +171,7 @@ class Worker:
         try:
             with self._heartbeat:
                 self._train_cohorts()
-                if not self._stopping() and not self.study.remaining():
+                if not self._stopping() and (not self.study.remaining() or self.study.has_settled()):
                     train_reference_models(self.study, self._data, self._stopping)
             if storage.loss is not None:  # noticed as its statistics were written
                 raise storage.loss

@@ -38,9 +38,11 @@ def write_suggestion(study: Study, path: Path) -> Path:
     """Write the next study file, or the calls of an objective function that asks for the next space.
 
     Raises:
-        RequestError: the study is an evaluation, or has no trials; the file exists with other content, or cannot be
-            written.
+        RequestError: the study is an evaluation or part of one, or has no trials; the file exists with other content,
+            or cannot be written.
     """
+    if (of := study.definition.nested_of) is not None:
+        raise RequestError(f"--suggest: study '{study.name}' is part of a nested evaluation; name the study '{of}'")
     results = read_results(study)
     findings = run_checks(results, read_evaluations(study))
     text = suggest_study(results, findings) if study.definition.configured else suggest_function(results, findings)
@@ -64,7 +66,7 @@ def suggest_study(results: Results, findings: Sequence[Finding]) -> str:
         "dataset": definition.dataset.spelled,
         "objective": [objective.model_dump() for objective in definition.objectives],
         "trials": max(results.budget.trials, first),
-        **results.budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True),
+        **results.budget.model_dump(include={"timeout", "trial_timeout", "target", "until"}, exclude_none=True),
         "sampler": {"name": definition.sampler.name, **definition.sampler.options},
         "pruner": {"name": definition.pruner.name, **definition.pruner.options},
         "seed": (definition.seed + 1) % 2**32,

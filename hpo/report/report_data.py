@@ -9,13 +9,16 @@ from functools import cached_property
 
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import run_checks
-from hpo.report.data.evaluations import EvaluationResults, read_evaluations
+from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
+from hpo.report.data.nested import read_nested
 from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.data.results import Results, read_results
 from hpo.report.data.sample_scores import SampleTable, read_sample_scores
+from hpo.report.stats.across_datasets import AcrossDatasets, compare_across
 from hpo.report.stats.choice import Choice, choose_trial
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
 from hpo.report.stats.importance import Importances, compute_importances
+from hpo.report.stats.nested_score import NestedScore, score_nested
 from hpo.report.stats.pairwise import PairedComparison, compare_trials
 from hpo.report.stats.selection import correct_selection
 from hpo.study import Study
@@ -66,6 +69,22 @@ class ReportData:
         score = self.results.corrected
         rivals = [] if score is None else [number for number, _ in score.others[:LEADERS]]
         return compare_trials(self.sample_scores, self.results, score.number, rivals) if score and rivals else []
+
+    @cached_property
+    def comparisons(self) -> tuple[EvaluationResults, ...]:
+        """Comparisons of the study with others."""
+        return read_comparisons(self.study)
+
+    @cached_property
+    def across_datasets(self) -> tuple[AcrossDatasets, ...]:
+        """Configurations over several data sets: those that were not refit, and those that were."""
+        kinds = ([each for each in self.evaluations if each.refit is refit] for refit in (False, True))
+        return tuple(found for kind in kinds if (found := compare_across(kind)) is not None)
+
+    @cached_property
+    def nested(self) -> tuple[NestedScore, ...]:
+        """Scores of the study's nested evaluations, those of the fewest outer folds first."""
+        return tuple(map(score_nested, read_nested(self.study)))
 
     @cached_property
     def reference_models(self) -> ReferenceModels | None:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.storage.stored_values import PAUSED
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     PARAMS,
     STEPS,
@@ -36,6 +37,7 @@ KEYS: dict[sa.Table, tuple[str, ...]] = {
     TRIAL_SYSTEM_ATTRS: ("trial_id", "key"),
     VALUES: ("trial_id", "objective"),
     EPOCHS: ("trial_id", "attempt", "epoch"),
+    FITS: ("trial_id", "attempt", "epoch"),
     STEPS: ("trial_id", "attempt", "epoch"),
 }
 

@@ -1,4 +1,4 @@
-"""Reports of trials in tables of ours: all metrics of every epoch, and the loss of every step."""
+"""Reports of trials in tables of ours: all metrics of every epoch, of each fit too, and the loss of every step."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from hpo.storage.optimize_leases import OptimizeStorage
-from hpo.storage.stored_values import UnreadableError, parse_metrics
-from hpo.storage.tables import EPOCHS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS
+from hpo.storage.stored_values import FIT, UnreadableError, parse_fits, parse_metrics
+from hpo.storage.tables import EPOCHS, FITS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS
 from hpo.storage.transient_errors import Result, with_retries
 
 __all__ = ["EpochMetrics", "EpochSteps", "ReportStorage"]
@@ -48,6 +48,16 @@ class ReportStorage(OptimizeStorage):
         """
         self._write_report(EPOCHS, trial_id, epoch, {"metrics": json.dumps(metrics)})
 
+    def record_fits(self, trial_id: int, epoch: int, fits: Mapping[int, EpochMetrics]) -> None:
+        """Store the metrics of one epoch of an unfinished trial by fit; a second call for the epoch updates them.
+
+        Raises:
+            LeaseLostError: another worker has taken it over.
+        """
+        names = dict.fromkeys(name for metrics in fits.values() for name in metrics)
+        columns = {name: [metrics.get(name) for metrics in fits.values()] for name in names}
+        self._write_report(FITS, trial_id, epoch, {"metrics": json.dumps({**columns, FIT: list(fits)})})
+
     def record_steps(self, trial_id: int, steps: EpochSteps) -> None:
         """Store the steps of one epoch of an unfinished trial; a second call for the epoch updates them.
 
@@ -68,6 +78,20 @@ class ReportStorage(OptimizeStorage):
         """Read the metrics of every epoch by trial id, in order; of a trial's last attempt at each epoch."""
         found = self._read_reports(EPOCHS, study_id, trial_id, lambda row: parse_metrics(row.metrics))
         return {trial_id: list(rows.values()) for trial_id, rows in found.items()}
+
+    def read_fits(self, study_id: int, trial_id: int | None = None) -> dict[int, dict[int, list[EpochMetrics]]]:
+        """Read the metrics of every epoch by trial id and fit, in order; of a trial's last attempt at each epoch.
+
+        Trials of one fit are left out.
+        """
+        found = self._read_reports(FITS, study_id, trial_id, lambda row: parse_fits(row.metrics))
+        curves: dict[int, dict[int, list[EpochMetrics]]] = {}
+        for each, epochs in found.items():
+            fits = curves.setdefault(each, {})
+            for rows in epochs.values():
+                for fit, row in rows.items():
+                    fits.setdefault(fit, []).append(row)
+        return curves
 
     def read_steps(self, study_id: int, trial_id: int | None = None) -> dict[int, list[EpochSteps]]:
         """Read the steps of every epoch by trial id, in order; of a trial's last attempt at each epoch.
@@ -143,7 +167,7 @@ class ReportStorage(OptimizeStorage):
         """
 
         def step(connection: sa.Connection) -> None:
-            for epoch in (EPOCHS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
+            for epoch in (EPOCHS.c.epoch, FITS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
                 table = epoch.table
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
 

@@ -15,6 +15,7 @@ from hpo.storage.cache import WriteBuffer
 from hpo.storage.stored_values import FIXED
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
@@ -88,7 +89,7 @@ def _insert_trial(connection: sa.Connection, study_id: int, number: int, templat
 
 
 def _purge_reports(connection: sa.Connection, trial_ids: Collection[int]) -> None:
-    for table in (EPOCHS, STEPS, SAMPLES):
+    for table in (EPOCHS, FITS, STEPS, SAMPLES):
         purge_trials(connection, table, trial_ids)
 
 
@@ -165,7 +166,7 @@ def insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mappi
         .order_by(TRIALS.c.number)
     )
     ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
-    for table in (EPOCHS, STEPS, SAMPLES, LEASES):
+    for table in (EPOCHS, FITS, STEPS, SAMPLES, LEASES):
         purge_trials(connection, table, ids)
     fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
     insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
@@ -191,5 +192,5 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
 
 def purge_study(connection: sa.Connection, study_id: int) -> None:
     """Delete all that our tables hold of a study."""
-    for table in (EPOCHS, STEPS, SAMPLES, SPLITS, LEASES, WORK, WORKERS):
+    for table in (EPOCHS, FITS, STEPS, SAMPLES, SPLITS, LEASES, WORK, WORKERS):
         connection.execute(sa.delete(table).where(table.c.study_id == study_id))

@@ -20,6 +20,7 @@ from typing import Any, TypeGuard
 from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
 
 __all__ = [
+    "FIT",
     "FIXED",
     "PAUSED",
     "DamageLog",
@@ -29,6 +30,7 @@ __all__ = [
     "is_number",
     "is_whole",
     "parse_distribution",
+    "parse_fits",
     "parse_json",
     "parse_metrics",
     "parse_number",
@@ -43,6 +45,7 @@ LONGEST = 2**22  # characters of a value
 DEEPEST = 100  # lists and tables in each other
 DIGITS = 300  # of a whole number: every such number is a float as well
 SHOWN = 80  # characters of a value in a message
+FIT = "fit"  # the column of the fits' numbers among those of an epoch's metrics
 FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 PAUSED = "hpo:paused"  # the system attribute of a WAITING trial that no worker claims: the epoch that it has reached
 ARTIFACT, ARTIFACT_TEXTS = "artifacts:", ("artifact_id", "filename", "mimetype")
@@ -233,3 +236,25 @@ def parse_metrics(text: object) -> dict[str, float]:
     if not isinstance(metrics, dict) or not all(isinstance(each, float) or is_whole(each) for each in metrics.values()):
         raise UnreadableError(f"{shorten(metrics)} is no table of numbers")
     return metrics
+
+
+def parse_fits(text: object) -> dict[int, dict[str, float]]:
+    """Return the metrics of an epoch by fit, as `hpo.storage.reports` writes them.
+
+    Raises:
+        UnreadableError: they are no columns of one number for each fit.
+    """
+    columns = parse_json(text)
+    fits = columns.pop(FIT, None) if isinstance(columns, dict) else None
+    if not isinstance(fits, list) or not all(is_whole(fit) and fit >= 0 for fit in fits) or len({*fits}) < len(fits):
+        raise UnreadableError(f"{shorten(text)} is no table of fits")
+    rows: dict[int, dict[str, float]] = {fit: {} for fit in fits}
+    for name, column in columns.items():
+        if not isinstance(column, list) or len(column) != len(fits):
+            raise UnreadableError(f"{shorten(column)} has no value of {shorten(name)} for each of {len(fits)} fits")
+        for fit, value in zip(fits, column, strict=True):
+            if value is not None and not (isinstance(value, float) or is_whole(value)):
+                raise UnreadableError(f"{shorten(value)} is no value of {shorten(name)}")
+            if value is not None:
+                rows[fit][name] = value
+    return rows

@@ -39,6 +39,7 @@ from hpo.storage.statements import (
 from hpo.storage.stored_values import is_whole, parse_value
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     LEASES,
     STEPS,
@@ -327,7 +328,7 @@ def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -
         failed = failed.where(TRIALS.c.trial_id.not_in(held))
     if connection.execute(failed.values(state=TrialState.WAITING, datetime_complete=None)).rowcount == 0:
         return False
-    for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS, STEPS):
+    for table in (INTERMEDIATE_VALUES, VALUES, EPOCHS, FITS, STEPS):
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))

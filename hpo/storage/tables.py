@@ -16,6 +16,7 @@ from hpo.storage.schema import metadata
 
 __all__ = [
     "EPOCHS",
+    "FITS",
     "INTERMEDIATE_VALUES",
     "LEASES",
     "PARAMS",
@@ -66,6 +67,17 @@ EPOCHS = sa.Table(
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     # Text, not JSON: a diverged loss is NaN, which the JSON types of servers refuse.
     sa.Column("metrics", sa.Text, nullable=False),
+)
+# Of trials of several fits: what hpo_epochs has the means of.
+FITS = sa.Table(
+    "hpo_fits",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("study_id", sa.Integer, nullable=False, index=True),
+    # A list of the fits' numbers, and for each metric one of their values. MySQL's TEXT holds 64 kB.
+    sa.Column("metrics", sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql"), nullable=False),
 )
 # Where a study records steps. 8 bytes a step, so that an epoch of a million steps is a row, too.
 STEPS = sa.Table(

@@ -29,8 +29,11 @@ __all__ = [
     "DATA_FACTS",
     "DEADLINE",
     "DEFINITION",
+    "FITS",
+    "RACED",
     "SLOTS",
     "SPLIT_NUMBER",
+    "STANDARD_ERROR",
     "STOPPED",
     "TRIAL_SEED",
     "VALUE_FROM",
@@ -38,6 +41,7 @@ __all__ = [
     "explain_error",
     "read_number",
     "read_origin",
+    "read_standard_error",
     "read_table",
     "read_text",
     "read_whole",
@@ -46,10 +50,14 @@ __all__ = [
 DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadline", "hpo:slots"
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
+FITS = "fits"  # of a trial of several fits: how many its value is the mean of
+RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
 SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial
 ORIGINS = ("best epoch", "last report", "returned")
 TRIAL_SEED = "hpo_seed"  # of a trial: the seed that its objective function asked for
+STANDARD_ERROR = "standard_error"  # of a trial: that of its value, the mean over its fits where it has several
+FOLD_SCORES = "terminator:cv_scores"  # of a trial: what optuna.terminator.report_cross_validation_scores keeps
 STOPPED = 0.0  # the deadline of a study that its objective function has stopped
 LARGEST = 2**31 - 1  # number of trials, as Optuna's tables number them
 LONGEST = 2000  # characters of a text
@@ -218,6 +226,24 @@ def read_number(attrs: Mapping[str, Any], key: str) -> float | None:
     """Return a finite number; None if it is missing, or anything else."""
     value = attrs.get(key)
     return float(value) if is_finite(value) else None
+
+
+def read_standard_error(attrs: Mapping[str, Any], system_attrs: Mapping[str, Any]) -> float | None:
+    """Return the standard error of a trial's value: its own attribute, or that of the scores of folds that an objective
+    function has reported as Optuna's terminator takes them; None without either.
+
+    Folds share their training samples, so the variance of their mean is (1/k + 1/(k-1)) that of k scores (Nadeau and
+    Bengio, "Inference for the Generalization Error", 2003).
+    """
+    error = read_number(attrs, STANDARD_ERROR)
+    if error is not None and error >= 0:
+        return error
+    scores = system_attrs.get(FOLD_SCORES)
+    if not isinstance(scores, list) or len(scores) < 2 or not all(map(is_finite, scores)):
+        return None
+    mean, count = math.fsum(scores) / len(scores), len(scores)
+    spread = math.fsum((score - mean) ** 2 for score in scores) / (count - 1)
+    return math.sqrt((1 / count + 1 / (count - 1)) * spread)
 
 
 def read_text(attrs: Mapping[str, Any], key: str) -> str | None:

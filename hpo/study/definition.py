@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -19,6 +19,7 @@ from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
 __all__ = [
+    "SETTLED",
     "Budget",
     "Candidate",
     "ComponentSpec",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 VERSION = 1
+SETTLED = "settled"
 DOMAIN_KEYS = {"value", "choices", "low"}  # of a domain, which is compared as a whole
 
 
@@ -64,6 +66,8 @@ class Budget(_Frozen):
         trials: number of trials.
         timeout: seconds after a launch in which trials are begun, or None.
         target: value of the objective that ends the study, or None.
+        until: what ends it before all trials are run: `settled`, see `hpo.study.settled`; `trials`, nothing; or None,
+            which is the same and changes nothing where a budget is extended.
         trial_timeout: seconds that an attempt at a trial may take, or None.
     """
 
@@ -71,15 +75,20 @@ class Budget(_Frozen):
     timeout: float | None = None
     target: float | None = None
     trial_timeout: float | None = None
+    until: Literal["settled", "trials"] | None = None
 
     def merge(self, other: Budget) -> Budget:
-        """Return the larger number of trials, with the other's timeouts and target where it has them."""
+        """Return the larger number of trials, with the other's timeouts, target and end where it has them."""
         return Budget(
             trials=max(self.trials, other.trials),
             timeout=self.timeout if other.timeout is None else other.timeout,
             target=self.target if other.target is None else other.target,
             trial_timeout=self.trial_timeout if other.trial_timeout is None else other.trial_timeout,
+            until=self.until if other.until is None else other.until,
         )
+
+
+Source = Literal["split", "order", "init", "seed", "all"]  # of the spread of a score
 
 
 class Candidate(_Frozen):
@@ -93,6 +102,7 @@ class Candidate(_Frozen):
         values: its parameters that have an effect, except the seeds; of an objective function, its parameters as they
             are stored, among them None and lists.
         asked: the parameters that a training loop asked for itself as the trial was trained.
+        study: the name of the study that it comes from, if that is not the evaluated one.
     """
 
     label: str
@@ -100,6 +110,7 @@ class Candidate(_Frozen):
     baseline: bool
     values: dict[str, JsonValue]
     asked: dict[str, Any] = {}
+    study: str = ""
 
 
 class Evaluation(_Frozen):
@@ -113,12 +124,19 @@ class Evaluation(_Frozen):
         metrics: the metrics of that study's objectives.
         refit: whether they are trained on training and validation data together, for a fixed number of epochs. The
             objectives are then metrics of the test set, since no other data is left.
+        tested: whether each model is measured on the test set, once; otherwise the data have none.
+        vary: what follows the fresh seed while the rest stays as it was in the study: the split, the order of the data
+            with noise such as dropout, the initial weights, the seed of both (`seed`), or all of it.
+        compare: the name of the study that this one is compared with, or empty.
     """
 
     of: str
     candidates: tuple[Candidate, ...]
     metrics: tuple[str, ...]
     refit: bool = False
+    tested: bool = True
+    vary: Source = "seed"
+    compare: str = ""
 
 
 class Expectation(_Frozen):
@@ -202,6 +220,8 @@ class Definition(_Frozen):
         foreign: whether another tool made the study, and nothing else is known of it.
         resampling: how often each trial is fitted, on which splits and from which seeds; None is one fit.
         resplit: whether each trial is divided by a seed of its own, or all by the study's.
+        nested_of: the name of the study whose nested evaluation this one is part of: the same study on a data set
+            without an outer fold.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
     """
@@ -227,6 +247,12 @@ class Definition(_Frozen):
     foreign: bool = False
     resampling: Resampling | None = None
     resplit: Resplit = "never"
+    nested_of: str | None = None
+
+    @property
+    def companion_of(self) -> str | None:
+        """The name of the study that this one evaluates, or is part of the nested evaluation of; None of others."""
+        return self.nested_of if self.evaluation is None else self.evaluation.of
 
     @property
     def configured(self) -> bool:
@@ -272,6 +298,11 @@ class Definition(_Frozen):
     def fits(self) -> tuple[Fit, ...]:
         """The fits of each trial, of which there is at least one."""
         return (self.resampling or Resampling()).fits
+
+    @property
+    def several_fits(self) -> bool:
+        """True if a trial has more than one fit."""
+        return self.resampling is not None and self.resampling.count > 1
 
     @property
     def shares_validation(self) -> bool:

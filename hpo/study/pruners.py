@@ -6,6 +6,7 @@ have come as far, among them the rest of its cohort.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import optuna
 from pydantic import Field
 
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.fit_pruner import FitPruner
 from hpo.study.halving import AshaPruner, HyperbandPruner
 from hpo.study.peer_pruner import PeerPercentilePruner
 from hpo.study.samplers import Count, Positive, check_options
@@ -38,8 +40,10 @@ COMMON: dict[str, Any] = {
     "n_min_trials": Positive,
     "compare_with": Literal["reported", "finished"],
 }
+WARMUP = 4  # part of the epochs after which fits are compared: early ones say little of the last
 Factor = Annotated[int, Field(ge=2, le=1_000_000)]
 HALVING: dict[str, Any] = {"min_resource": Positive, "reduction_factor": Factor, "bootstrap_count": Count}
+Share = Annotated[float, Field(ge=0, le=1)]
 # The first rung is at min_resource * reduction_factor ** rate epochs, a number that is computed.
 Rate = Annotated[int, Field(ge=0, le=64)]
 
@@ -49,6 +53,7 @@ PRUNERS: Mapping[str, Pruner] = MappingProxyType(
         "median": Pruner("MedianPruner", COMMON),
         "percentile": Pruner("PercentilePruner", {"percentile": float, **COMMON}),
         "asha": Pruner("SuccessiveHalvingPruner", {**HALVING, "min_early_stopping_rate": Rate, "promote": bool}),
+        "wilcoxon": Pruner("WilcoxonPruner", {"p_threshold": Share, "n_startup_steps": Count, "n_warmup_steps": Count}),
         "hyperband": Pruner("HyperbandPruner", {**HALVING, "max_resource": Positive}),
     }
 )
@@ -72,6 +77,13 @@ def build_pruner(
         # If they guess it from the first finished trial, parallel workers build different brackets.
         arguments.setdefault("max_resource", epochs)
         return HyperbandPruner(**arguments) if reported else optuna.pruners.HyperbandPruner(**arguments)
+    if name == "wilcoxon" and not function:
+        return FitPruner(**{"n_warmup_steps": epochs // WARMUP, **arguments})
+    if name == "wilcoxon":
+        arguments.pop("n_warmup_steps", None)  # its steps are not epochs
+        with warnings.catch_warnings():  # it is experimental in Optuna, and everybody has been told
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.pruners.WilcoxonPruner(**arguments)
     if name in ("median", "percentile") and reported:
         return PeerPercentilePruner(arguments.pop("percentile", 50.0), **arguments)
     built: optuna.pruners.BasePruner = getattr(optuna.pruners, PRUNERS[name].target)(**arguments)

@@ -286,10 +286,22 @@ class StoredStudy:
         for name in ("definition", "_defined_space", "_taken"):
             self.__dict__.pop(name, None)
 
-    def start_clock(self) -> None:
-        """Start the timeout now: every launch gives the study its full time again."""
+    def start_clock(self, deadline: float | None = None) -> None:
+        """Start the timeout now: every launch gives the study its full time again.
+
+        Args:
+            deadline: when no more trials are begun, in seconds since 1970; by default as the budget says.
+        """
         timeout = self.budget.timeout
-        self.storage.set_study_user_attr(self.id, DEADLINE, None if timeout is None else time.time() + timeout)
+        if deadline is None and timeout is not None:
+            deadline = time.time() + timeout
+        self.storage.set_study_user_attr(self.id, DEADLINE, deadline)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds in which trials are begun; None before the first launch, or without a timeout."""
+        deadline = self._attrs.deadline
+        return None if deadline is None else deadline - time.time()
 
     def stop(self) -> None:
         """Begin no more trials, whoever works on the study, until it is launched again."""

@@ -27,12 +27,14 @@ from hpo.storage.identity import KEY
 from hpo.storage.leases import Promotion, WorkerInfo
 from hpo.storage.stored_values import PAUSED
 from hpo.storage.study_storage import LeaseGrant, StudyStorage
-from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, SPLIT_NUMBER, STOPPED, read_whole
-from hpo.study.definition import Budget, Definition
+from hpo.study.attributes import BUDGET, DEFINITION, SLOTS, SPLIT_NUMBER, STOPPED, StudyAttributes, read_whole
+from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.halving import AshaPruner
 from hpo.study.halving_study import HalvingStudy
+from hpo.study.outlook import StudyOutlook
 from hpo.study.paused import find_best, paused_epoch
 from hpo.study.samplers import build_sampler, trial_seed
+from hpo.study.settled import Outlook
 from hpo.study.slots import baseline_params, fixed_trials
 from hpo.study.stored_study import StoredStudy, study_names
 from hpo.study.suggestion import ASKS, TakenKeys, suggest_new
@@ -157,8 +159,11 @@ class Study(StoredStudy):
             StudyDeletedError: the study was deleted.
         """
         try:
-            budget, deadline = self._budget_and_deadline()
-            if self._stop_reason(budget, deadline):
+            attrs = self._attrs
+            budget = self._claim_budget = self._read_budget(attrs)
+            if budget.timeout is not None and attrs.deadline is None:
+                self.start_clock()  # a worker attached before any launch does
+            if self._stop_reason(attrs, budget, self.recent_trials):
                 self._release_abandoned(holder)
                 return None
             most = None if self.definition.fixed else budget.trials
@@ -222,15 +227,6 @@ class Study(StoredStudy):
         known = {t._trial_id: (t.system_attrs[PAUSED], find_best(t, maximize=self.maximize)) for t in paused}
         done = not known or self.storage.end_paused(self.id, known, len(trials))
         return [trial.number for trial in paused] if done else None
-
-    def _budget_and_deadline(self) -> tuple[Budget, float | None]:
-        """Read the budget and the deadline at once; a worker attached before any launch starts the clock."""
-        attrs = self._attrs
-        budget, deadline = self._read_budget(attrs), attrs.deadline
-        self._claim_budget = budget
-        if budget.timeout is not None and deadline is None:
-            self.start_clock()
-        return budget, deadline
 
     @property
     def trial_timeout(self) -> float | None:
@@ -362,20 +358,53 @@ class Study(StoredStudy):
         return self.storage.retry(self.id, numbers)
 
     def stop_reason(self) -> str | None:
-        """Return why no more trials are begun: the time is up, the target is reached, or the objective function has
-        stopped the study; None if they are.
+        """Return why no more trials are begun: the time is up, the target is reached, the study has settled, or its
+        objective function has stopped it; None if they are.
         """
         attrs = self._attrs
-        return self._stop_reason(self._read_budget(attrs), attrs.deadline)
+        return self._stop_reason(attrs, self._read_budget(attrs), self.trials)
 
-    def _stop_reason(self, budget: Budget, deadline: float | None) -> str | None:
+    def _stop_reason(self, attrs: StudyAttributes, budget: Budget, read: Callable[[], list[FrozenTrial]]) -> str | None:
+        deadline = attrs.deadline
         if deadline == STOPPED:
             return "its objective function has stopped it"
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
             return f"its target {budget.target:g} is reached"
+        if (settled := self._settle(attrs, budget, read)) is not None:
+            return f"it has settled: {settled.describe(budget.trials)}"
         return None
+
+    def _settle(self, attrs: StudyAttributes, budget: Budget, read: Callable[[], list[FrozenTrial]]) -> Outlook | None:
+        """Return the outlook at which the study has settled before its last trial, if it is to end then."""
+        if budget.until != SETTLED:
+            return None
+        outlook = self._outlook.update(read(), budget, attrs.data_facts)
+        return outlook if outlook is not None and outlook.settled and outlook.trials < budget.trials else None
+
+    def has_settled(self) -> bool:
+        """Return true if the study is to end once it has settled, and has before its last trial."""
+        attrs = self._attrs
+        return self._settle(attrs, self._read_budget(attrs), self.trials) is not None
+
+    def has_ended(self) -> bool:
+        """Return true if no more trials are begun, and none is in training."""
+        return self.stop_reason() is not None and not self.storage.count_trials(self.id)[TrialState.RUNNING]
+
+    def read_outlook(self, trials: Sequence[FrozenTrial] | None = None) -> StudyOutlook:
+        """Return the outlook of the study after each of its trials.
+
+        Args:
+            trials: all of them, if they have been read.
+        """
+        attrs = self._attrs
+        self._outlook.update(self.trials() if trials is None else trials, self._read_budget(attrs), attrs.data_facts)
+        return self._outlook
+
+    @cached_property
+    def _outlook(self) -> StudyOutlook:
+        return StudyOutlook(self)
 
     def _reached(self, target: float) -> bool:
         best = self.best()

@@ -12,7 +12,7 @@ import pickle
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,8 @@ class CheckpointSpec:
         path: the file; its folder is created.
         resume: begin from the file, which must then exist and belong to the trial.
         every: seconds between checkpoints; 0 means after each epoch. An orderly stop writes one in any case.
+        previous: the file of the checkpoint before, kept where the trial has others beside it; None keeps none.
+        trial: equal for the checkpoints of one trial, the fits of which begin from one place, if they can.
         owner: whose checkpoint it is, such as a study's id and a trial's number; that of another owner is refused.
         may_write: called before each write; false once the trial, and with it the file, belongs to another worker.
         clock: returns seconds that only grow.
@@ -62,6 +64,8 @@ class CheckpointSpec:
 
     path: Path
     resume: bool = False
+    previous: Path | None = None
+    trial: Hashable = None
     every: float = EVERY
     owner: str = ""
     may_write: Callable[[], bool] = lambda: True
@@ -117,7 +121,23 @@ class CheckpointFile:
         """
         if not self._spec.resume:
             return None
-        checkpoint = load(self._spec.path, self._fingerprint)
+        path, previous = self._spec.path, self._spec.previous
+        if previous is not None and not path.exists() and previous.exists():  # killed between the two
+            path = previous
+        return self._take(load(path, self._fingerprint))
+
+    def load_previous(self) -> Checkpoint | None:
+        """Return the checkpoint before the last one, to begin from instead; None where there is none to read."""
+        previous = self._spec.previous
+        if previous is None or not previous.exists():
+            return None
+        try:
+            return self._take(load(previous, self._fingerprint))
+        except CheckpointError as error:
+            log.warning("%s", error)
+            return None
+
+    def _take(self, checkpoint: Checkpoint) -> Checkpoint:
         self._epochs = len(checkpoint.history)
         return checkpoint
 
@@ -132,13 +152,34 @@ class CheckpointFile:
         if not self._spec.may_write():
             return
         try:
-            save(self._spec.path, checkpoint, self._fingerprint)
+            with self._keep_previous():
+                save(self._spec.path, checkpoint, self._fingerprint)
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
             why = error.__context__ if isinstance(error.__context__, OSError) else error
             path, reason = self._spec.path, first_line(why)
             log.warning("checkpoint %s: not written (%s); training goes on without it", path, reason)
         self._written_at = self._spec.clock()
         self._epochs = len(checkpoint.history)
+
+    @contextmanager
+    def _keep_previous(self) -> Iterator[None]:
+        """Move the file that is there aside while a new one is written; after an error it is back."""
+        path, previous = self._spec.path, self._spec.previous
+        if previous is None or not path.exists():
+            yield
+            return
+        previous.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(previous)
+        try:
+            yield
+        except BaseException:
+            previous.replace(path)
+            raise
+
+    @property
+    def trial(self) -> Hashable:
+        """What the checkpoints of one trial have in common; None for one that has no others beside it."""
+        return self._spec.trial
 
     def verify(self) -> None:
         """Read back the checkpoint, and do nothing where none could be written.

@@ -176,7 +176,8 @@ class Trial:
             if stopping:
                 return
             epoch = self.epoch + 1
-            torch.manual_seed(epoch_seed(self.config.seed, epoch))  # as in our own loop: a resumed epoch draws the same
+            # As in our own loop: a resumed epoch draws the same.
+            torch.manual_seed(epoch_seed(self.config.seed_of_order, epoch))
             yield epoch
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
@@ -199,7 +200,8 @@ class Trial:
         ```
 
         Args:
-            build: makes the model of a configuration; torch is seeded by the configuration's seed before each.
+            build: makes the model of a configuration; torch is seeded by the configuration's seed of initial weights
+                before each.
 
         Raises:
             RunError: the loop is not registered with `stack=True`, or has no parameter `epochs`.
@@ -214,7 +216,7 @@ class Trial:
         modules = []
         for run in runs:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(run.member.config.seed)
+                torch.manual_seed(run.member.config.seed_of_init)
                 module = build(run.member.config)
             if not isinstance(module, nn.Module):
                 raise RunError(

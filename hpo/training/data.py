@@ -1,6 +1,6 @@
 """Data sets in training: split, scaled and resident on the device as float32 tensors.
 
-Everything random follows from the seed alone: the split from (seed), the order of an epoch from (seed, epoch).
+Everything random follows from seeds alone: the split from (split seed), the order of an epoch from (order seed, epoch).
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def prepare_data(
 
     Args:
         dataset: a data set from `hpo.datasets.load`, which has checked it.
-        config: its `validation`, `seed` and `input_scaling` decide.
+        config: its `validation`, seeds and `input_scaling` decide.
         device: where the tensors will be.
         name: what error lines call the data set.
         division: of the samples of this fit; None is the configuration's own validation split.
@@ -299,7 +299,7 @@ def prepare_data(
     """
     if name == NO_DATA:
         none = torch.empty(0)
-        return Data(none, none, none, none, 0, device, config.seed, dataset, name, config.input_scaling)
+        return Data(none, none, none, none, 0, device, config.seed_of_order, dataset, name, config.input_scaling)
     if is_split(dataset.train):
         return _prepare_resident(dataset, config, device, name, division)
     if division is not None:
@@ -323,7 +323,7 @@ def prepare_data(
     kind, classes, task = config.input_scaling, dataset.classes, dataset.task or "classification"
     x_val, y_val = _load_part(dataset.validation, f"{name}, validation", _Conversion(kind, task, classes, device))
     none = torch.empty(0)
-    return Data(none, none, x_val, y_val, classes, device, config.seed, dataset, name, kind, task=task)
+    return Data(none, none, x_val, y_val, classes, device, config.seed_of_order, dataset, name, kind, task=task)
 
 
 def _prepare_resident(
@@ -369,7 +369,7 @@ def _prepare_resident(
         y_val,
         classes,
         device,
-        config.seed,
+        config.seed_of_order,
         dataset,
         name,
         config.input_scaling,

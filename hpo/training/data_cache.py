@@ -75,14 +75,15 @@ class DataCache:
         """
         key = samples_key(config, division)
         self._forget_unused()
-        found = self._find((*key, config.seed))
+        found = self._find((*key, config.seed_of_order))
         if found is None:
             same = [each for each in self._in_use if each[:-1] == key]
             relative = self._find(same[0]) if same else None
             if relative is None:
                 self._last = None  # freed first: a split that nobody uses any more would double the memory
-            found = self._prepare(config, division) if relative is None else replace(relative, seed=config.seed)
-            self._in_use[*key, config.seed] = CachedData(weakref.ref(found), _count_writes(found))
+            order = config.seed_of_order
+            found = self._prepare(config, division) if relative is None else replace(relative, seed=order)
+            self._in_use[*key, order] = CachedData(weakref.ref(found), _count_writes(found))
         self._last = found
         return found
 

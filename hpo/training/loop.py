@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hpo.config import registry
@@ -131,8 +131,7 @@ def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[
     resolved = {each.number: settings.resolve(each.config, len(each.data.y_val)) for each in trials}
     files = {each.number: file for each in trials if (file := _checkpoint_file(each, resolved[each.number]))}
     with contain_user_code(trials[0].data.device), translate_memory_errors():
-        found = {number: file.load() for number, file in files.items()}
-        checkpoints = {number: each for number, each in found.items() if each}
+        checkpoints = _load_checkpoints(files)
         together: list[list[TrialSpec]] = []
         apart: list[list[list[TrialSpec]]] = []
         for group in _group_into_stacks(trials, checkpoints, settings):
@@ -145,6 +144,31 @@ def _train_cohort(trials: Sequence[TrialSpec], settings: TrainSettings) -> dict[
             stacks = [_make_stack(group, resolved, files, checkpoints) for group in part]
             results |= CohortRun(stacks, settings.callbacks).train()
         return results
+
+
+def _load_checkpoints(files: Mapping[int, CheckpointFile]) -> dict[int, Checkpoint]:
+    """Return the checkpoints to begin from by the trials' numbers, the fits of one trial at one place if they can be.
+
+    A process may be killed after it has written some of them. Those that are a checkpoint ahead then begin from the one
+    before, so that they go on as one stack, and round as they would have done.
+    """
+    found = {number: file.load() for number, file in files.items()}
+    groups: dict[Hashable, list[int]] = {}
+    for number, file in files.items():
+        if file.trial is not None:
+            groups.setdefault(file.trial, []).append(number)
+    for numbers in groups.values():
+        least = min(_place(found[number]) for number in numbers)
+        ahead = [number for number in numbers if _place(found[number]) != least]
+        before = {number: files[number].load_previous() for number in ahead}
+        if all(_place(checkpoint) == least for checkpoint in before.values()):
+            found |= before
+    return {number: each for number, each in found.items() if each}
+
+
+def _place(checkpoint: Checkpoint | None) -> tuple[int, int]:
+    """Return the epoch and the step at which a trial begins."""
+    return (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
 
 
 def _is_apart(group: Sequence[TrialSpec]) -> bool:
@@ -193,7 +217,7 @@ def _group_into_stacks(
     stacks: dict[object, list[TrialSpec]] = {}
     for trial in trials:
         checkpoint = checkpoints.get(trial.number)
-        start = (checkpoint.epoch, checkpoint.step) if checkpoint else (1, 0)
+        start = _place(checkpoint)
         key: object = _one_run(trial)
         if (models := stack_key(trial.config, trial.data.device.type)) is not None:
             key = models, data_key(trial.data, trial.config.batch_size)

@@ -29,7 +29,7 @@ from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.training.suggestions import Suggestions, TrialLink
 from hpo.utils.text import first_line
 
-__all__ = ["LoopInterrupted", "LoopRun", "LoopTrial", "run_loop"]
+__all__ = ["LoopInterrupted", "LoopRun", "LoopTrial", "choose_monitor", "run_loop"]
 
 log = logging.getLogger("hpo.training")
 # Which epoch is the best, where the objective is a cost and does not tell one epoch from another.
@@ -234,7 +234,7 @@ class LoopRun:
                 raise RunError(f"objective '{member.config.model}': {has} no {name}; it has {sorted(values)}")
         self._update_seconds()
         row: Metrics = {"epoch": epoch, **values, "seconds": member.seconds}
-        member.end_epoch(row, *self._choose_monitor(row), self._weights, self._objectives)
+        member.end_epoch(row, *choose_monitor(self._settings, row), self._weights, self._objectives)
         if last:
             member.stop("completed")
         for callback in self._settings.callbacks:
@@ -246,13 +246,6 @@ class LoopRun:
         """Return whether the epoch is known to be the last."""
         config = self.member.config
         return "epochs" in config.effective() and epoch >= config.epochs
-
-    def _choose_monitor(self, row: Metrics) -> tuple[str, Direction]:
-        """Return the metric that decides which epoch is the best, or `epoch`, by which the last one is."""
-        settings = self._settings
-        first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
-        monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
-        return monitors[0] if monitors else ("epoch", "maximize")
 
     def _weights(self) -> Weights:
         if self._read_weights is not None:
@@ -333,6 +326,13 @@ class LoopRun:
             member.best_epoch, member.best_weights = int(member.history[-1]["epoch"]), self._weights()
 
 
+def choose_monitor(settings: TrainSettings, row: Metrics) -> tuple[str, Direction]:
+    """Return the metric of a loop that decides which epoch is the best, or `epoch`, by which the last one is."""
+    first = [] if settings.monitor is None else [(settings.monitor, settings.direction)]
+    monitors = [each for each in (*first, *DEFAULT_MONITORS) if each[0] in row]
+    return monitors[0] if monitors else ("epoch", "maximize")
+
+
 def _missing(peers: int) -> str:
     """Return what a loop has not done that has reported nothing of a trial."""
     if peers > 1:
@@ -357,7 +357,7 @@ def run_loop(trials: Sequence[LoopTrial], settings: TrainSettings) -> list[Train
         CheckpointError: the checkpoint to begin from is another model's.
         RunError: the loop reports nothing, or something other than numbers.
     """
-    torch.manual_seed(trials[0].config.seed)
+    torch.manual_seed(trials[0].config.seed_of_init)
     with tempfile.TemporaryDirectory(prefix="hpo-") as temporary:
         runs = []
         for trial in trials:

@@ -92,7 +92,7 @@ class Stack:
             if not self.trials or stopping:
                 return
             epoch = self.trials[0].epoch + 1
-            seed = epoch_seed(self.trials[0].config.seed, epoch)
+            seed = epoch_seed(self.trials[0].config.seed_of_order, epoch)
             torch.manual_seed(seed)
             self._keep_states()
             yield epoch

@@ -31,7 +31,7 @@ MONOTONE = {"relu", "leaky_relu", "elu", "tanh", "sigmoid"}
 
 
 def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build the model of a configuration, on the CPU, its initial weights decided by `config.seed` alone.
+    """Build the model of a configuration, on the CPU, its initial weights decided by `config.seed_of_init` alone.
 
     Args:
         config: which model, and its parameters.
@@ -44,7 +44,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
     """
     entry = registry.models.get(config.model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed_of_init)
         model = _make_module(config, shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")

@@ -86,7 +86,7 @@ def test_scores_come_back(metric: str, task: str) -> None:
     real = scores.kind in ("loss", "squared_error", "absolute_error")
     np.testing.assert_allclose(back.scores, scores.scores, rtol=2**-14 if real else 0)
     expected, found = (measure(metric, each.scores, split) for each in (scores, back))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_means_are_weighted_means() -> None:
         ("val_log_loss", rng.random((MODELS, SAMPLES), np.float32)),
         ("val_reconstruction_error", rng.random((MODELS, SAMPLES), np.float32)),
     ):
-        check(metric, scores, labels, counts, lambda m, row, of=scores: of[m, row].astype(float).mean())  # type: ignore[misc]
+        check(metric, scores, labels, counts, lambda m, row, of=scores: of[m, row].astype(float).mean())
 
 
 def test_accuracy_of_several_labels_is_the_share_of_right_ones() -> None:
@@ -148,7 +148,7 @@ def test_spearman_is_scipys() -> None:
     predicted = np.round(labels + rng.normal(0, 2, (MODELS, SAMPLES, 2)), 1)
     ranks = np.stack([np.stack([dense_ranks(each[:, i]) for i in range(2)], 1) for each in predicted])
     expect = lambda m, row: np.mean([spearmanr(labels[row, i], predicted[m, row, i])[0] for i in range(2)])  # noqa: E731
-    check("val_spearman", ranks, labels, counts, expect)  # type: ignore[arg-type]
+    check("val_spearman", ranks, labels, counts, expect)
 
 
 def test_r2_of_a_constant_target_is_one_without_errors_and_else_zero() -> None:

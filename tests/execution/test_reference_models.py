@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -22,6 +23,7 @@ from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.evaluation_study import list_test_set_reads
 from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device
+from hpo.training.reference_models import fit_reference_models
 from tests.study.helpers import new_storage
 from tests.workers import make_worker
 
@@ -36,8 +38,8 @@ def table(path: Path, rows: int = 400) -> Path:
     return path
 
 
-def make(folder: Path) -> Study:
-    keys = {"dataset": str(table(folder / "table.npz")), "trials": 2, "sampler": "grid", "parameters": SMALL}
+def make(folder: Path, **more: Any) -> Study:
+    keys = {"dataset": str(table(folder / "table.npz")), "trials": 2, "sampler": "grid", "parameters": SMALL, **more}
     name, definition, budget = parse_definition(keys, "table", folder)
     return Study.create(new_storage(folder), name, definition, budget)
 
@@ -82,6 +84,25 @@ def test_an_evaluation_scores_them_on_the_test_set_too_and_the_report_says_so(st
     assert document["evaluations"][0]["reference_models"][0]["scores"]["test_accuracy"] == found["test_accuracy"]
     assert "(significant: paired by row" in document["verdict"][1] or "; paired by row" in document["verdict"][1]
     assert "4 times by runs of 2 configurations and once by reference models." in paths.markdown.read_text()
+
+
+def test_of_folds_their_scores_are_means(tmp_path: Path) -> None:
+    parameters = {name: value for name, value in SMALL.items() if name != "validation"}
+    study = make(tmp_path, folds=3, repeats=2, parameters=parameters)
+    make_worker(study).run()
+    best = study.best()
+    assert best is not None
+    config, cache = study.config_of(best), DataCache(study.definition.dataset, select_device("cpu"))
+    scores = []
+    for fit in study.definition.fits[:3]:
+        data = cache.get(config, fit.division)
+        boosting = fit_reference_models(data, config)[0]
+        scores.append(boosting.predict(config, data, (data.x_val, data.y_val), []).scores["accuracy"])
+    models = read_reference_models(study)
+    assert by_name(models)["gradient boosting"]["val_accuracy"] == pytest.approx(np.mean(scores))
+    assert models is not None
+    assert models.split == "folds = 3, seed 0"
+    assert len(set(scores)) > 1
 
 
 def test_they_are_trained_once(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

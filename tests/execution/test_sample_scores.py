@@ -58,7 +58,7 @@ def check(table: SampleTable, study: Study) -> None:
     for row in read_results(study).trials:
         (scores,) = table.trials[row.number]
         found = measure("val_accuracy", scores.scores, table.splits[scores.split])
-        np.testing.assert_allclose(found, [epoch["val_accuracy"] for epoch in row.epochs])  # type: ignore[arg-type]
+        np.testing.assert_allclose(found, [epoch["val_accuracy"] for epoch in row.epochs])
         assert found is not None
         assert found[scores.best] == pytest.approx(row.value)
 
@@ -82,7 +82,15 @@ def test_large_ones_fit_any_database(storage: StudyStorage, tmp_path: Path) -> N
 
 
 def test_trials_that_are_not_complete_keep_none(tmp_path: Path) -> None:
-    study = make_study(new_storage(tmp_path), tmp_path, parameters={**SPACE, "learning_rate": [1e-3, 1e38]})
+    parameters = {**SPACE, "learning_rate": 0.001, "width": [8, 64]}
+    study = make_study(
+        new_storage(tmp_path),
+        tmp_path,
+        parameters=parameters,
+        sampler="grid",
+        trials=2,
+        constraints=["parameter_count <= 400"],
+    )
     make_worker(study).run()
     states = {trial.number: trial.state for trial in study.trials()}
     assert TrialState.PRUNED in states.values()
@@ -164,11 +172,11 @@ def test_a_loop_of_the_users_own_keeps_none(tmp_path: Path) -> None:
     name = "loop_without_samples"
 
     def loop(trial: Any) -> None:
-        for _ in trial.epochs(1):
+        for _ in trial.epochs():
             trial.report(val_accuracy=0.5)
 
-    registry.training_loop(name)(loop)
-    study = make_study(new_storage(tmp_path), tmp_path, parameters={"model": name, "learning_rate": 0.1}, trials=1)
+    registry.training_loop(name, uses=["epochs"])(loop)
+    study = make_study(new_storage(tmp_path), tmp_path, parameters={"model": name, "epochs": 1}, trials=1)
     make_worker(study).run()
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
     assert read_sample_scores(study) == SampleTable({}, {})

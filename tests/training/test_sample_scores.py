@@ -41,7 +41,7 @@ def config(task: str, **changes: Any) -> TrialConfig:
 
 def make_data(task: str, like: TrialConfig) -> Data:
     kind = "classification" if task == "two classes" else task
-    return prepare_data(Dataset((X, LABELS[task]), task=kind), like, torch.device("cpu"))  # type: ignore[arg-type]
+    return prepare_data(Dataset((X, LABELS[task]), task=kind), like, torch.device("cpu"))
 
 
 def fit(metric: str, configs: list[TrialConfig], data: Data | list[Data], **more: Any) -> list[TrainResult]:
@@ -58,7 +58,7 @@ def check(result: TrainResult, metric: str, rel: float = 2e-5) -> None:
     assert scores.epochs.tolist() == [row["epoch"] for row in result.history]
     assert scores.epochs[scores.best] == result.best_epoch
     found = measure(metric, scores.scores, log.split)
-    np.testing.assert_allclose(found, [row[metric] for row in result.history], rtol=rel, atol=rel)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, [row[metric] for row in result.history], rtol=rel, atol=rel)
 
 
 CASES = [
@@ -116,7 +116,7 @@ def test_of_a_large_split_the_same_samples_are_kept_for_all(monkeypatch: pytest.
     assert [(len(split.labels), split.count) for split in splits] == [(50, 120)] * 2
     assert splits[0].digest == splits[1].digest
     assert data.val_index is not None
-    assert set(splits[0].index.tolist()) < set(data.val_index.tolist())  # type: ignore[union-attr]
+    assert set(splits[0].index.tolist()) < set(data.val_index.tolist())
 
 
 def test_metrics_without_sample_scores_keep_none() -> None:

@@ -63,7 +63,7 @@ def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
     """Return how many trials were pruned, the epochs that this saved, and an estimate of the seconds.
 
     Each epoch that was left out is taken to cost what the trial's others did on average. Trials that diverged or ran
-    out of memory were not pruned. None where nothing was saved.
+    out of memory were not pruned; of those that lost a race another chapter tells. None where nothing was saved.
     """
     trials, epochs, seconds = 0, 0, 0.0
     for row in results.trials:
@@ -75,7 +75,9 @@ def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
 
 
 def _epochs_left(row: TrialRow) -> int:
-    if row.state != "PRUNED" or row.failure is not None or row.config is None or not row.epochs:
+    if row.state != "PRUNED" or row.failure is not None or row.raced is not None:
+        return 0
+    if row.config is None or not row.epochs:
         return 0
     return max(row.config.epochs - len(row.epochs), 0)
 

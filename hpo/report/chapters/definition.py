@@ -34,7 +34,7 @@ def _study_table(results: Results) -> Table:
     definition, budget = results.definition, results.budget
     objectives = ", ".join(f"{objective.direction} {objective.metric}" for objective in definition.objectives)
     made_by = ["objective function", definition.function.label] if definition.function else ["made by", "another tool"]
-    data = "read by the training loop" if definition.dataset.name == NO_DATA else definition.dataset.name
+    data = "read by the training loop" if definition.dataset.name == NO_DATA else definition.dataset.label
     rows = [
         made_by if not definition.configured else ["data set", data],
         ["objective" if len(definition.objectives) == 1 else "objectives", objectives],

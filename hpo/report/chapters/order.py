@@ -9,12 +9,15 @@ from hpo.report.chapters.blocks import Block, Chapter, Note, Table
 from hpo.report.chapters.comparison import comparison_chapter
 from hpo.report.chapters.corrected_score import corrected_score_chapter
 from hpo.report.chapters.cost import cost_chapter
+from hpo.report.chapters.data_sets import data_sets_chapter
 from hpo.report.chapters.definition import definition_chapter
 from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.chapters.feature_importance import feature_importance_chapter
 from hpo.report.chapters.learning_curves import learning_curves_chapter
 from hpo.report.chapters.model_inspection import model_inspection_chapter
+from hpo.report.chapters.nested import nested_chapter
 from hpo.report.chapters.parameter_importance import parameter_importance_chapter
+from hpo.report.chapters.racing import racing_chapter
 from hpo.report.chapters.reconstruction import reconstruction_chapter
 from hpo.report.chapters.reproduction import reproduction_chapter
 from hpo.report.chapters.sample_images import sample_images_chapter
@@ -25,8 +28,11 @@ from hpo.report.chapters.search import (
     slices_chapter,
     timeline_chapter,
 )
+from hpo.report.chapters.settled import settled_chapter
+from hpo.report.chapters.study_comparison import study_comparison_chapter
 from hpo.report.chapters.test_scores import test_scores_chapter
 from hpo.report.chapters.trials import trials_chapter
+from hpo.report.chapters.variance import variance_chapter
 from hpo.report.checks.finding import Finding
 from hpo.report.format import count_text, duration_text, number_of, sentence, state_text, time_text
 from hpo.report.report_data import ReportData
@@ -41,6 +47,10 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
         data.results, data.evaluations, data.evaluation_stats, data.test_set_reads, data.reference_models
     ),
     lambda data: corrected_score_chapter(data.results, data.leader_comparisons),
+    lambda data: data_sets_chapter(data.across_datasets),
+    lambda data: study_comparison_chapter(data.results, data.comparisons),
+    lambda data: variance_chapter(data.results, data.evaluations),
+    lambda data: nested_chapter(data.results, data.nested),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats, data.choice),
     lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
@@ -52,6 +62,8 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: sample_images_chapter(data.study, show_data=data.show_data),
     lambda data: pareto_chapter(data.results),
     lambda data: model_inspection_chapter(data.study),
+    lambda data: racing_chapter(data.results),
+    lambda data: settled_chapter(data.results),
     lambda data: cost_chapter(data.results),
     lambda data: trials_chapter(data.results),
     lambda data: history_chapter(data.results),

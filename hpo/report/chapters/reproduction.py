@@ -24,7 +24,7 @@ def reproduction_chapter(results: Results) -> Chapter:
         (
             "Run the same study again, from the file beside this report",
             _launch_command(results),
-            not results.definition.evaluation,
+            results.definition.companion_of is None,
         ),
         (
             "Resume this study",
@@ -73,8 +73,10 @@ def _launch_command(results: Results) -> str:
 
 
 def format_study_file(results: Results) -> str:
-    """Write a file that defines the same study with the same budget; of an evaluation, which has none, nothing."""
-    if results.definition.evaluation is not None or not results.definition.configured:
+    """Write a file that defines the same study with the same budget; of the parts of an evaluation, which have none,
+    nothing.
+    """
+    if results.definition.companion_of is not None or not results.definition.configured:
         return ""
     import tomli_w
 
@@ -96,6 +98,7 @@ def study_table(results: Results) -> dict[str, Any]:
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": _component_table(definition.sampler),
         "pruner": _component_table(definition.pruner),
         "seed": definition.seed,

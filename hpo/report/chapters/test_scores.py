@@ -71,8 +71,13 @@ def _not_evaluated_blocks(results: Results, *, test_set_read: bool) -> list[Bloc
     data = "on validation data only" if on_validation else "in this study only"
     elsewhere = " The evaluations that read the test set are not in this storage." if test_set_read else ""
     text = f"{best} has been scored {data}{bias}.{elsewhere}"
-    advice = "An evaluation retrains the best from fresh seeds, beside the baseline, and reads the test set:"
-    return [Text(text), Text(advice), Code(format_command(results, "evaluate"))]
+    if results.definition.dataset.tested:
+        advice = "An evaluation retrains the best from fresh seeds, beside the baseline, and reads the test set:"
+        return [Text(text), Text(advice), Code(format_command(results, "evaluate"))]
+    advice = (
+        "There is no test set. A nested evaluation scores the whole study on samples that its choices have not seen:"
+    )
+    return [Text(text), Text(advice), Code(format_command(results, "evaluate", "--outer-folds 5"))]
 
 
 def _evaluation_title(evaluation: EvaluationResults) -> str:

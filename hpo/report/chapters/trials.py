@@ -32,10 +32,9 @@ def trials_chapter(results: Results) -> Chapter | None:
     columns = [
         Column("trial", "count"),
         Column("state"),
-        *(
-            Column(name, _column_kind(name))
-            for name in [*(each.metric for each in results.objectives), *results.recorded]
-        ),
+        *(Column(name, _column_kind(name)) for name in [each.metric for each in results.objectives]),
+        *([Column("standard error", _error_kind(results))] if results.definition.several_fits else []),
+        *(Column(name, _column_kind(name)) for name in results.recorded),
         *(
             Column(name, "number" if all(map(_is_numeric, (v.get(name) for v in settings))) else "text")
             for name in columns_held
@@ -48,6 +47,7 @@ def trials_chapter(results: Results) -> Chapter | None:
             row.number,
             state_text(row.state),
             *(row.values or (None,) * len(results.objectives)),
+            *([row.standard_error] if results.definition.several_fits else []),
             *map(row.metric, results.recorded),
             *(_cell_value(values.get(name)) for name in columns_held),
             *_cost_cells(row, costs),
@@ -86,6 +86,11 @@ def _column_kind(metric: str) -> Kind:
     return {"parameter_count": "count", "train_seconds": "seconds"}.get(metric, "number")  # type: ignore[return-value]
 
 
+def _error_kind(results: Results) -> Kind:
+    kind = _column_kind(results.objective.metric)
+    return "number" if kind == "count" else kind
+
+
 def _is_numeric(value: Value | None) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
@@ -106,6 +111,7 @@ def _note_text(row: TrialRow, earlier: int | None, *, front: bool) -> str:
     words += ["Pareto front"] if front else []
     words += ["added by others"] if row.extra else []
     words += [ORIGIN_NOTES[row.value_from]] if row.value_from in ORIGIN_NOTES else []
+    words += [row.raced] if row.raced else []
     words += [f"as trial {earlier}"] if earlier is not None else []
     words += [": ".join(filter(None, (row.known_failure, row.message)))] if row.known_failure or row.message else []
     return ", ".join(words)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+from hpo.report.chapters.nested import describe_nested
 from hpo.report.chapters.reference_models import compare_with_evaluated, compare_with_trial
 from hpo.report.commands import format_command
 from hpo.report.data.corrected_score import describe_choice, describe_correction
@@ -31,7 +32,7 @@ from hpo.report.stats.evaluation_stats import (
 )
 from hpo.report.stats.trial_stats import standard_error
 
-__all__ = ["interval_text", "write_verdict"]
+__all__ = ["describe_evaluation", "interval_text", "write_verdict"]
 
 LEVEL = 0.95
 COUNTED = ("parameter_count", "train_seconds")  # objectives that say nothing of data
@@ -60,7 +61,20 @@ def write_verdict(data: ReportData) -> list[str]:
     else:
         leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
         lines = [f"{_single_run_text(results, results.best)}{_corrected_clause(results)}", leads.strip()]
+    if nested := _nested_text(data):
+        lines[0] += f" {nested}"
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
+
+
+def describe_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) -> list[str]:
+    """Describe the best of an evaluation and its lead, a line each; nothing before any run is complete."""
+    return [] if stats.best is None else [_evaluated_text(evaluation, stats.best), _comparison_text(stats)]
+
+
+def _nested_text(data: ReportData) -> str:
+    """Return what the nested evaluation of the most outer folds says; nothing without a complete one."""
+    complete = [each for each in data.nested if each.complete]
+    return " ".join(describe_nested(complete[-1])[:2]) if complete else ""
 
 
 def _deciding_evaluation(data: ReportData) -> tuple[EvaluationResults, EvaluationStats, Score] | None:
@@ -171,6 +185,9 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     """Return the best trial with its values, how many it is the best of, and that it is not tested yet."""
     pairs = zip(results.objectives, best.values or (), strict=False)
     values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
+    if len(results.objectives) == 1 and best.standard_error is not None:
+        error = values_text(results.objective.metric, best.standard_error)
+        values += f" ± {error} (standard error of the mean over {number_of(len(best.fits), 'fit')})"
     count = len(results.ranked)
     place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
     if len(results.objectives) > 1 and count > 1:
@@ -185,7 +202,7 @@ def _corrected_clause(results: Results) -> str:
     score = results.corrected
     if score is None:
         return ""
-    return "".join(f" {each}" for each in (describe_correction(score), describe_choice(score)) if each)
+    return "".join(f" {each}" for each in (describe_correction(score, said=True), describe_choice(score)) if each)
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:
@@ -308,8 +325,12 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return _next_step_of_function(data, evaluated)
     if finish := _finish_evaluation(data):
         return finish
-    if results.definition.evaluation is not None:
-        return f"Next: read the report of {results.definition.evaluation.of}, the study that this one evaluates."
+    if (of := results.definition.companion_of) is not None:
+        return f"Next: read the report of {of}, the study that this one evaluates."
+    if evaluated is None and any(each.complete for each in data.nested):
+        return f"Next: export the configuration with `{format_command(results, 'export')}`."
+    if evaluated is None and not results.definition.dataset.tested:
+        return f"Next: score it without a test set, by `{format_command(results, 'evaluate', '--outer-folds 5')}`."
     if evaluated is None:
         return f"Next: evaluate it from fresh seeds and on the test set with `{format_command(results, 'evaluate')}`."
     if evaluated.trial is None:

@@ -1,4 +1,4 @@
-"""Checks of Google's Deep Learning Tuning Playbook, computed from a study, and those of its data.
+"""Checks of Google's Deep Learning Tuning Playbook, computed from a study, and those of its data and of chance.
 
 Godbole, Dahl, Gilmer, Shallue, Nado, "Deep Learning Tuning Playbook", 2023. Thresholds marked [P] are the playbook's.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hpo.report.checks.chance import CHANCE_CHECKS
 from hpo.report.checks.curves import CURVE_CHECKS
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
+from hpo.report.checks.fits import FIT_CHECKS
 from hpo.report.checks.selection import SELECTION_CHECKS
 from hpo.report.checks.space import SPACE_CHECKS
 from hpo.report.checks.trust import TRUST_CHECKS
@@ -49,14 +51,17 @@ LEVELS = ("warning", "note", "unknown", "ok")
 def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) -> list[Finding]:
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`.
 
-    Those of the data, and of the choice, say nothing where there is nothing of their kind to look at.
+    Those of the data say nothing where no worker has looked at them, or where there is nothing of their kind; those of
+    chance where no evaluation has measured it; those of folds where a trial has one fit; those of the choice where
+    there are no sample scores.
     """
     learned = not results.definition.configured
     checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
     findings = [
         finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__, results)]
     ]
-    findings += [finding for check in (*DATA_CHECKS, *SELECTION_CHECKS) for finding in check(results, evaluations)]
+    others = (*CHANCE_CHECKS, *DATA_CHECKS, *FIT_CHECKS, *SELECTION_CHECKS)
+    findings += [finding for check in others for finding in check(results, evaluations)]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 

@@ -50,6 +50,7 @@ PALETTE = {
 }
 CHAPTERS = {
     "honest",
+    "nested",
     "mattered",
     "curves",
     "comparison",

@@ -71,13 +71,23 @@ def corrected_json(score: CorrectedScore) -> dict[str, Any]:
     return {**asdict(score), "others": others, "history": [asdict(each) for each in score.history]}
 
 
-def describe_correction(score: CorrectedScore) -> str:
-    """Describe the corrected score in a sentence that follows the best trial's name."""
+def describe_correction(score: CorrectedScore, *, said: bool = False) -> str:
+    """Describe the corrected score in a sentence that follows the best trial's name.
+
+    Args:
+        score: the corrected score.
+        said: whether the value, and that it is the best, have just been said.
+    """
     name, metric = metric_text(score.metric), score.metric
     chosen, corrected = values_text(metric, score.chosen), values_text(metric, score.corrected)
     low, high = values_text(metric, score.low).removesuffix(" %"), values_text(metric, score.high)
     interval = f"(95 % interval {low} to {high})"
     of = f"the best of {count_text(score.trials)}" if score.trials > 1 else "that of its best epoch"
+    if said and chosen != corrected:
+        choice = f"being the best of {count_text(score.trials)}" if score.trials > 1 else "being its best epoch's"
+        return f"{choice.capitalize()} flatters it: corrected for that choice it is {corrected} {interval}."
+    if said:
+        return f"Corrected for its having been chosen it is the same {interval}."
     if chosen == corrected:
         return f"Its {name} of {chosen} was {of}; corrected for that choice it is the same {interval}."
     return (

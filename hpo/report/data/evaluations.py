@@ -8,44 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from optuna.trial import FrozenTrial
 from pydantic import JsonValue
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
-from hpo.report.data.predictions import (
-    FeatureImportance,
-    LabelPredictions,
-    Predictions,
-    Reconstructions,
-    TargetPredictions,
-    read_importance,
-    read_label_predictions,
-    read_predictions,
-    read_reconstructions,
-    read_target_predictions,
-)
+from hpo.errors import RequestError
+from hpo.report.data.evaluation_runs import NOT_VALIDATION, EvaluationRun, read_runs
 from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.format import one_line
-from hpo.storage.statements import FIXED
-from hpo.storage.study_storage import EpochMetrics
 from hpo.study import Objective, Study
-from hpo.study.attributes import read_number, read_origin, read_table, read_whole
-from hpo.study.definition import test_metric
-from hpo.study.files.artifacts import find_artifact
-from hpo.study.operations.evaluation_study import (
-    list_test_set_reads,
-    readable_evaluation_studies,
-    same_trial,
-    trial_config_of,
-)
+from hpo.study.definition import Candidate, Source, test_metric
+from hpo.study.operations.candidates import same_trial, trial_config_of
+from hpo.study.operations.evaluation_study import list_test_set_reads, readable_evaluation_studies
 
 __all__ = [
     "NOT_VALIDATION",
@@ -53,56 +34,9 @@ __all__ = [
     "EvaluationResults",
     "EvaluationRun",
     "median_run",
+    "read_comparisons",
     "read_evaluations",
 ]
-
-
-@dataclass(frozen=True)
-class EvaluationRun:
-    """One configuration trained from one seed.
-
-    Attributes:
-        study: the name of the evaluation's study.
-        number: the trial's number there.
-        seed: of the weights and of the order of the data.
-        state: COMPLETE, PRUNED (diverged), FAIL, RUNNING or WAITING.
-        validation: metrics of its best epoch on the validation split, by name (`val_accuracy`, …); empty of a refit.
-        test: metrics of that epoch's weights on the test set, by name (`test_accuracy`, …); empty before the look.
-        epochs: metrics of every epoch, in order.
-        parameter_count, train_seconds: as a trial has them.
-        file: where its predictions are, if they are here.
-    """
-
-    study: str
-    number: int
-    seed: int
-    state: str
-    validation: Mapping[str, float] = field(default_factory=dict)
-    test: Mapping[str, float] = field(default_factory=dict)
-    epochs: Sequence[EpochMetrics] = ()
-    parameter_count: int | None = None
-    train_seconds: float | None = None
-    file: Path | None = None
-
-    def predictions(self, split: str) -> Predictions | None:
-        """Read those of classes for the split `validation` or `test`; None where they are not here."""
-        return None if self.file is None else read_predictions(self.file, split)
-
-    def label_predictions(self, split: str) -> LabelPredictions | None:
-        """Read those of several labels for the split `validation` or `test`; None where they are not here."""
-        return None if self.file is None else read_label_predictions(self.file, split)
-
-    def target_predictions(self, split: str) -> TargetPredictions | None:
-        """Read those of real numbers for the split `validation` or `test`; None where they are not here."""
-        return None if self.file is None else read_target_predictions(self.file, split)
-
-    def reconstructions(self, split: str) -> Reconstructions | None:
-        """Read those of the split `validation` or `test`; None where they are not here, or the model has classes."""
-        return None if self.file is None else read_reconstructions(self.file, split)
-
-    def importance(self) -> FeatureImportance | None:
-        """Read the permutation importance of a table's features; None where it is not here."""
-        return None if self.file is None else read_importance(self.file)
 
 
 @dataclass(frozen=True)
@@ -161,6 +95,9 @@ class EvaluationResults:
         function: the objective function that was called, as a label; empty where models were trained.
         data: the data set's reference: its task, and the names of its classes, labels or targets; None of a function.
         reference_models: models of scikit-learn on the same data; None where there are none.
+        vary: what follows the fresh seed, while the rest is as it was in the study.
+        compare: the name of another study, whose configuration is the rival; or empty.
+        varied: the same configurations with other sources of chance varied, by source.
     """
 
     studies: tuple[str, ...]
@@ -175,6 +112,14 @@ class EvaluationResults:
     function: str = ""
     data: DatasetReference | None = None
     reference_models: ReferenceModels | None = None
+    vary: Source = "seed"
+    compare: str = ""
+    varied: Mapping[Source, EvaluationResults] = field(default_factory=dict)
+
+    @property
+    def all_studies(self) -> tuple[str, ...]:
+        """Names of the evaluations' studies, with those that vary other sources of chance."""
+        return self.studies + tuple(name for each in self.varied.values() for name in each.studies)
 
     @property
     def validation_metric(self) -> str | None:
@@ -234,20 +179,42 @@ def read_evaluations(study: Study) -> tuple[EvaluationResults, ...]:
     """Read all evaluations of a study: its own data first, and of those without a refit first.
 
     Evaluations of trials that the study does not have any more as they were, for it was deleted and made again, are
-    left out.
+    left out. Those that vary other sources of chance than the seed of training belong to the one on the same data.
     """
-    merged: dict[tuple[bool, bool, str], EvaluationResults] = {}
+    found = _read_merged(study, compare=False)
+    varied: dict[tuple[object, ...], dict[Source, EvaluationResults]] = {}
+    for key, evaluation in found:
+        varied.setdefault(key[:3], {})[evaluation.vary] = evaluation
+    others = {key: {source: each for source, each in of.items() if source != "seed"} for key, of in varied.items()}
+    return tuple(replace(each, varied=others[key[:3]]) for key, each in found if each.vary == "seed")
+
+
+def read_comparisons(study: Study) -> tuple[EvaluationResults, ...]:
+    """Read the comparisons of a study with others: two configurations each, that of the other study last."""
+    return tuple(each for _, each in _read_merged(study, compare=True))
+
+
+def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationResults]]:
+    """Read evaluations, those of one kind on the same data merged; in the order of their keys."""
+    merged: dict[_Key, EvaluationResults] = {}
     for companion in readable_evaluation_studies(study):
-        evaluation = _read_evaluation(study, companion)
-        key = (not evaluation.on_own_data, evaluation.refit, _content_key(companion.definition.dataset))
-        merged[key] = _merge(merged[key], evaluation) if key in merged else evaluation
+        definition = companion.definition
+        assert definition.evaluation is not None
+        if bool(definition.evaluation.compare) != compare:
+            continue
+        each = _read_evaluation(study, companion)
+        key = (not each.on_own_data, each.refit, _content_key(definition.dataset), each.vary, each.compare)
+        merged[key] = _merge(merged[key], each) if key in merged else each
     contents: dict[str, set[str]] = {}
-    for (*_, content), evaluation in merged.items():
+    for (_, _, content, *_), evaluation in merged.items():
         contents.setdefault(evaluation.dataset, set()).add(content)
     for key, evaluation in merged.items():
         if len(contents[evaluation.dataset]) > 1:  # files of one name and other content
             merged[key] = replace(evaluation, dataset=evaluation.path)
-    return tuple(replace(merged[key], candidates=_order_candidates(study, merged[key])) for key in sorted(merged))
+    return [(key, replace(merged[key], candidates=_order_candidates(study, merged[key]))) for key in sorted(merged)]
+
+
+_Key = tuple[bool, bool, str, str, str]  # of evaluations that are merged
 
 
 def _content_key(dataset: DatasetReference) -> str:
@@ -265,7 +232,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     tested = (i for i, objective in enumerate(objectives) if function is None and test_metric(objective.metric))
     place = next(tested, 0)
     study_scores = _values_at(study, place)
-    runs = _read_runs(companion)
+    runs = read_runs(companion)
     candidates = tuple(
         CandidateRuns(
             each.label,
@@ -273,7 +240,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
             each.baseline,
             trial_config_of(companion.definition, each) if function is None else None,
             each.values,
-            study_scores.get(each.trial) if own and each.trial is not None else None,
+            _study_score(study, each, objectives[place], study_scores) if own else None,
             tuple(sorted(runs.get(each.label, []), key=lambda run: run.seed)),
         )
         for each in evaluation.candidates
@@ -299,7 +266,23 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         "" if function is None else function.label,
         data,
         read_reference_models(companion),
+        evaluation.vary,
+        evaluation.compare,
     )
+
+
+def _study_score(study: Study, candidate: Candidate, objective: Objective, own: Mapping[int, float]) -> float | None:
+    """Return the score by which its study chose a configuration; None of the defaults, and of a study that is gone."""
+    if candidate.trial is None:
+        return None
+    if not candidate.study:
+        return own.get(candidate.trial)
+    with suppress(RequestError):  # it was deleted, or is damaged
+        other = Study(study.storage, candidate.study)
+        metrics = [each.metric for each in other.definition.objectives]
+        if objective.metric in metrics:
+            return _values_at(other, metrics.index(objective.metric)).get(candidate.trial)
+    return None
 
 
 def _to_local_time(at: str) -> datetime:
@@ -310,51 +293,6 @@ def _to_local_time(at: str) -> datetime:
 def _values_at(study: Study, place: int) -> dict[int, float]:
     """Return the value of the objective at that place of each trial that has one, by number."""
     return {t.number: t.values[place] for t in study.trials() if t.values and place < len(t.values)}
-
-
-def _test_metrics(attrs: Mapping[str, Any]) -> dict[str, float]:
-    found = {name: read_number(attrs, name) for name in attrs if name.startswith("test_")}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
-    epochs = companion.storage.read_epochs(companion.id)
-    metrics = [] if companion.definition.configured else [each.metric for each in companion.definition.objectives]
-    runs: dict[str, list[EvaluationRun]] = {}
-    for trial in companion.trials():
-        params = {**read_table(trial.system_attrs, FIXED), **trial.params}
-        seed = read_whole(params, "seed")
-        if seed is None or "configuration" not in params:
-            continue  # it was added by others
-        rows, attrs = epochs.get(trial._trial_id, []), trial.user_attrs
-        best = next((row for row in rows if row.get("epoch") == attrs.get("best_epoch")), {})
-        if read_origin(attrs) == "returned":
-            best = {**best, **_read_values(companion, trial)}
-        run = EvaluationRun(
-            companion.name,
-            trial.number,
-            seed,
-            trial.state.name,
-            # An objective function's score is what it returns, and it knows on which data.
-            dict(zip(metrics, trial.values or (), strict=False))
-            or {name: value for name, value in best.items() if name not in NOT_VALIDATION},
-            _test_metrics(attrs),
-            rows,
-            read_whole(attrs, "parameter_count"),
-            read_number(attrs, "train_seconds"),
-            find_artifact(companion, "predictions.npz", trial.system_attrs),
-        )
-        runs.setdefault(str(params["configuration"]), []).append(run)
-    return runs
-
-
-def _read_values(companion: Study, trial: FrozenTrial) -> dict[str, float]:
-    """Return the values of a trial by metric."""
-    metrics = (objective.metric for objective in companion.definition.objectives)
-    return dict(zip(metrics, trial.values or (), strict=False))
-
-
-NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
 
 
 def _merge(one: EvaluationResults, other: EvaluationResults) -> EvaluationResults:
@@ -387,6 +325,8 @@ def _identity(candidate: CandidateRuns) -> tuple[object, ...]:
 
 def _order_candidates(study: Study, evaluation: EvaluationResults) -> tuple[CandidateRuns, ...]:
     """Sort the best of the study first, the rival last unless it is the best itself."""
+    if evaluation.compare:
+        return evaluation.candidates
     place = study.definition.objectives.index(evaluation.objective)
     sign = -1 if evaluation.objective.direction == "maximize" else 1
     values = {number: sign * value for number, value in _values_at(study, place).items()}

@@ -28,10 +28,22 @@ from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
 from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
-from hpo.study.attributes import TRIAL_SEED, read_origin, read_table, read_text, read_whole
+from hpo.study.attributes import (
+    RACED,
+    STANDARD_ERROR,
+    TRIAL_SEED,
+    read_number,
+    read_origin,
+    read_table,
+    read_text,
+    read_whole,
+)
 from hpo.study.constraints import INFEASIBLE
+from hpo.study.definition import SETTLED
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
+from hpo.study.outlook import explain_unsettled, refuse_unsettled
 from hpo.study.paused import PAUSED_STATE, state_name
+from hpo.study.settled import Outlook
 
 __all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
 
@@ -64,6 +76,10 @@ class TrialRow:
         extra: whether others added it to a study of fixed slots.
         seed: of a call of an objective function that asked for it.
         recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
+        fits: metrics of every epoch of each of its fits, by the fit's number; empty for a trial of one fit, whose are
+            `epochs`.
+        standard_error: of its first objective's value, the mean over its fits; None for a trial of one.
+        raced: by which trial it was dropped on their shared fits; None for any other.
         value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
             None of other models, whose values are of the best epoch, and where it is not known.
     """
@@ -86,6 +102,9 @@ class TrialRow:
     extra: bool = False
     recorded: Mapping[str, Any] = field(default_factory=dict)
     value_from: str | None = None
+    fits: Mapping[int, Sequence[EpochMetrics]] = field(default_factory=dict)
+    standard_error: float | None = None
+    raced: str | None = None
     seed: int | None = None
 
     @property
@@ -130,6 +149,8 @@ class Results:
         work: what its workers have done with their time, those that have ended too; None before the first.
         data_facts: what its first worker found in the data; None before that.
         corrected: the best trial's corrected score; None where it has not been computed, or there is none.
+        outlooks: of the study, of one objective, after each of its trials in the order in which they ended, from the
+            fewest that say anything.
     """
 
     name: str
@@ -144,6 +165,12 @@ class Results:
     work: WorkSummary | None = None
     data_facts: DataFacts | None = None
     corrected: CorrectedScore | None = None
+    outlooks: tuple[Outlook, ...] = ()
+
+    @cached_property
+    def settled(self) -> Outlook | None:
+        """The first outlook at which the study has settled, whether or not it is to end then; None before."""
+        return next((outlook for outlook in self.outlooks if outlook.settled), None)
 
     @property
     def unattended(self) -> bool:
@@ -283,6 +310,7 @@ def read_results(study: Study) -> Results:
     """
     study.definition.check_readable()
     epochs = study.storage.read_epochs(study.id)
+    fits = study.storage.read_fits(study.id) if study.definition.several_fits else {}
     trials = study.trials()
     metric = study.definition.objectives[0].metric
     return Results(
@@ -292,13 +320,20 @@ def read_results(study: Study) -> Results:
         budget=study.budget,
         space=_read_space(study, trials),
         trials=tuple(
-            _make_row(study, trial, epochs.get(trial._trial_id) or _read_curve(trial, metric)) for trial in trials
+            _make_row(
+                study,
+                trial,
+                epochs.get(trial._trial_id) or _read_curve(trial, metric),
+                fits.get(trial._trial_id, {}),
+            )
+            for trial in trials
         ),
         remaining_trials=study.remaining(),
         stop_reason=study.stop_reason(),
         workers=tuple(read_worker_states(study, trials)),
         work=summarize_work(study.storage.read_work(study.id)),
         data_facts=study.data_facts,
+        outlooks=() if refuse_unsettled(study.definition) else tuple(study.read_outlook(trials).outlooks),
     )
 
 
@@ -309,7 +344,12 @@ def _read_space(study: Study, trials: Sequence[FrozenTrial]) -> Space:
     return ExtendedSpace(space, LearnedSpace(asked)) if any(asked) else space
 
 
-def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) -> TrialRow:
+def _make_row(
+    study: Study,
+    trial: FrozenTrial,
+    epochs: Sequence[EpochMetrics],
+    fits: Mapping[int, Sequence[EpochMetrics]],
+) -> TrialRow:
     attrs = trial.user_attrs
     params = _read_params(trial)
     return TrialRow(
@@ -332,6 +372,9 @@ def _make_row(study: Study, trial: FrozenTrial, epochs: Sequence[EpochMetrics]) 
         extra=study.is_extra(trial.number),
         recorded=trial.params,
         value_from=read_origin(attrs),
+        fits=fits,
+        standard_error=read_number(attrs, STANDARD_ERROR),
+        raced=read_text(attrs, RACED),
     )
 
 
@@ -369,10 +412,10 @@ OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `t
 def trial_table(results: Results) -> list[dict[str, Any]]:
     """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
 
-    Keys: `number`, `state`, the objectives' metrics, the metrics recorded beside them, the varied parameters by name
-    (also those of extra trials), then `best_epoch`, `value_from` (in studies of training loops), `epochs_done`,
-    `seconds`, `parameter_count`, `worker`, `started`, `finished`, `failure`, `message`, `baseline`, `extra`. A
-    parameter called like another key stands under `parameter NAME`.
+    Keys: `number`, `state`, the objectives' metrics, `standard_error` (in studies of several fits a trial), the metrics
+    recorded beside them, the varied parameters by name (also those of extra trials), then `best_epoch`, `value_from`
+    (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`,
+    `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -390,7 +433,8 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
     values = row.values or (None,) * len(results.objectives)
     metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
     recorded = {name: row.metric(name) for name in results.recorded}
-    head = {"number": row.number, "state": row.state, **metrics, **recorded}
+    error = {STANDARD_ERROR: row.standard_error} if results.definition.several_fits else {}
+    head = {"number": row.number, "state": row.state, **metrics, **error, **recorded}
     tail = {
         "best_epoch": row.best_epoch,
         **({"value_from": row.value_from} if results.origins else {}),
@@ -410,12 +454,23 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
 
 
 def shown_trials(results: Results) -> list[dict[str, Any]]:
-    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have."""
-    rows = trial_table(results)
+    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have.
+
+    The mean over several fits stands with its standard error, as `0.953 ± 0.004`.
+    """
+    rows = [_join_error(row, results) for row in trial_table(results)]
     if results.definition.configured:
         return rows
     steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
     return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
+
+
+def _join_error(row: dict[str, Any], results: Results) -> dict[str, Any]:
+    metric, error = results.objective.metric, row.get(STANDARD_ERROR)
+    if not results.definition.several_fits:
+        return row
+    joined = row[metric] if error is None or row[metric] is None else f"{row[metric]:.6g} ± {error:.2g}"
+    return {key: value for key, value in {**row, metric: joined}.items() if key != STANDARD_ERROR}
 
 
 NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
@@ -438,10 +493,14 @@ def study_summary(results: Results) -> dict[str, Any]:
     that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what they have
     done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials
     are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one, and why, in
-    words; or None).
+    words; or None), `settled` (`asked`: whether the study ends once it has settled; `after`: the number of trials after
+    which it had, or None; `gain` and `noise` by then, or by now, and `why`, in words; None of studies of which it
+    cannot be told).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
-    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`.
+    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
+    of several fits a trial also `standard_error`, `fits` (the first objective of each at the best epoch, by the fit's
+    number from 0) and `raced` (by which trial it was dropped, in words; or None).
     """
     summary: dict[str, Any] = finite(
         {
@@ -466,9 +525,24 @@ def study_summary(results: Results) -> dict[str, Any]:
             "work": asdict(results.work) if results.work else None,
             "unattended": results.unattended,
             "repeats": describe_repeats(results.trials, results.definition, results.space),
+            "settled": _settled_json(results),
         }
     )
     return summary
+
+
+def _settled_json(results: Results) -> dict[str, Any] | None:
+    if refuse_unsettled(results.definition):
+        return None
+    settled = results.settled
+    outlook = settled or (results.outlooks[-1] if results.outlooks else None)
+    return {
+        "asked": results.budget.until == SETTLED,
+        "after": None if settled is None else settled.trials,
+        "gain": None if outlook is None else outlook.gain,
+        "noise": None if outlook is None else outlook.noise,
+        "why": explain_unsettled(outlook, results.definition, results.budget.trials),
+    }
 
 
 def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
@@ -489,7 +563,18 @@ def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
         "parameter_count": row.parameter_count,
         "failure": row.failure,
         "message": row.message,
+        **_fits_json(results, row),
     }
+
+
+def _fits_json(results: Results, row: TrialRow) -> dict[str, Any]:
+    """Return what a trial of several fits has beside the others: how many, their values, and the standard error."""
+    if not results.definition.several_fits:
+        return {}
+    metric = results.objective.metric
+    at_best = {fit: next((e for e in rows if e.get("epoch") == row.best_epoch), {}) for fit, rows in row.fits.items()}
+    values = {str(fit): epoch.get(metric) for fit, epoch in sorted(at_best.items())}
+    return {"standard_error": row.standard_error, "fits": values, "raced": row.raced}
 
 
 def _failed_json(row: TrialRow) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from hpo.report.data.reference_models import ReferenceModels
 from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
+from hpo.report.stats.across_datasets import AcrossDatasets, describe_across
 from hpo.report.stats.choice import Choice
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
+from hpo.report.stats.nested_score import NestedScore
+from hpo.report.stats.study_comparison import compare_studies, describe_comparison
+from hpo.report.stats.variance_sources import VarianceSources, measure_variance_sources, tabulate_variance
 
-__all__ = ["SCHEMA", "report_document", "report_schema"]
+__all__ = ["SCHEMA", "nested_document", "report_document", "report_schema"]
 
 SCHEMA = 2  # raised whenever a key goes or changes its meaning
 
@@ -41,6 +45,9 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "leader_comparisons": [asdict(comparison) for comparison in data.leader_comparisons],
         "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
+        "study_comparisons": [_studies_json(each) for each in data.comparisons],
+        "data_sets": [_data_sets_json(each) for each in data.across_datasets],
+        "nested": [nested_document(each) for each in data.nested],
         "looks": [asdict(read) for read in data.test_set_reads],
         "reference_models": _models_json(data.reference_models),
         "written": data.read_at,
@@ -52,7 +59,16 @@ def _choice_json(choice: Choice | None) -> dict[str, Any] | None:
     return None if choice is None else {"trial": choice.row.number, "rule": choice.rule, "reason": choice.reason}
 
 
+def nested_document(nested: NestedScore) -> dict[str, Any]:
+    """Return a nested evaluation as `report.schema.json` describes it."""
+    left = {"remaining", "configurations"}
+    values = {key: value for key, value in asdict(nested).items() if key not in left}
+    document: dict[str, Any] = finite({**values, "left": nested.remaining, "different": nested.configurations})
+    return document
+
+
 def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> dict[str, Any]:
+    sources = measure_variance_sources(evaluation)
     return {
         "studies": evaluation.studies,
         "dataset": evaluation.dataset,
@@ -67,7 +83,35 @@ def _evaluation_json(evaluation: EvaluationResults, stats: EvaluationStats) -> d
         "tied": stats.tied,
         "beats_rival": stats.beats_rival,
         "reference_models": _models_json(evaluation.reference_models),
+        "variance": None if sources is None else _variance_json(sources),
     }
+
+
+def _variance_json(found: VarianceSources) -> dict[str, Any]:
+    sources = zip(found.spreads, tabulate_variance(found), strict=True)
+    return {
+        "metric": found.metric,
+        "sources": [{"source": source, **row} for source, row in sources],
+        "largest": found.leader,
+        "clear": found.clear,
+        "verdict": found.verdict,
+    }
+
+
+def _studies_json(comparison: EvaluationResults) -> dict[str, Any]:
+    scores = compare_studies(comparison)
+    return {
+        "studies": comparison.studies,
+        "with": comparison.compare,
+        "left": comparison.remaining_runs,
+        "configurations": [each.label for each in comparison.candidates],
+        "scores": [{**asdict(score), "significant": score.significant} for score in scores],
+        "verdict": describe_comparison(comparison, scores),
+    }
+
+
+def _data_sets_json(found: AcrossDatasets) -> dict[str, Any]:
+    return {**asdict(found), "verdict": describe_across(found)}
 
 
 def _models_json(models: ReferenceModels | None) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ NEVER = 8  # standard errors behind the best: once in 1e15 draws
 MOST_DRAWS, FEWEST_DRAWS = 1000, 200
 FEWEST_CANDIDATES = 20
 AT_ONCE = 2**22  # counts of samples in memory: 16 MB
+IN_CACHE = 2**14  # counts that are made at once
 # Numbers (candidates x draws x samples) in which a few seconds go, by what a metric is a function of.
 WORK = {"correct": 2e10, "loss": 1e10, "squared_error": 1e10, "absolute_error": 1e9, "prediction": 1e9, "rank": 1e8}
 
@@ -83,8 +84,9 @@ class Candidates:
 
     @cached_property
     def whole(self) -> Array:
-        """Scores on all samples, (K,)."""
-        return np.where(np.isnan(self.values), self.kept, self.values)
+        """Scores on all samples, (K,); equals stay equal, which rounding would tell apart."""
+        same = np.isnan(self.values) | np.isclose(self.values, self.kept, rtol=1e-6, atol=0)
+        return np.where(same, self.kept, self.values)
 
     def measure(self, counts: Array | None = None) -> Array:
         """Return the scores, larger is better: (K,), or under counts of the samples (B, rows) (B, K).
@@ -156,9 +158,11 @@ class Candidates:
         """
         kept = sum(len(part.members) * len(part.rows) for part in self.parts)
         count = sum(len(part.members) * part.split.count for part in self.parts)
-        moved = self.measure(counts) - self.kept
-        scores: Array = self.whole + np.where(np.isnan(moved), 0, moved) * np.sqrt(kept / count)
-        return scores
+        scores = self.measure(counts)
+        scores = np.where(np.isnan(scores), self.kept, scores)
+        if kept < count:
+            scores = self.kept + (scores - self.kept) * math.sqrt(kept / count)
+        return scores + (self.whole - self.kept)
 
 
 def _measure(metric: str, part: Part, counts: Array | None) -> Array:
@@ -175,9 +179,11 @@ def _measure(metric: str, part: Part, counts: Array | None) -> Array:
 def draw_counts(rows: int, draws: int, seed: int | Sequence[int]) -> Array:
     """Draw rows with replacement, and return how often each is drawn: (draws, rows) of float32."""
     rng = np.random.default_rng(seed)
-    counts = np.empty((draws, rows), np.float32)
-    for each in counts:
-        each[:] = np.bincount(rng.integers(rows, size=rows), minlength=rows)
+    counts, group = np.empty((draws, rows), np.float32), max(1, IN_CACHE // rows)
+    for begin in range(0, draws, group):
+        size = min(group, draws - begin)
+        drawn = rng.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
+        counts[begin : begin + size] = np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
     return counts
 
 

@@ -124,8 +124,17 @@ class EvaluationStats:
         return next((score for score in self.scores if score.validation or score.test), None)
 
 
-def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
-    """Score and compare the candidates of an evaluation; runs that are not finished are left out."""
+def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = False) -> EvaluationStats:
+    """Score and compare the candidates of an evaluation; runs that are not finished are left out.
+
+    Args:
+        evaluation: with its runs.
+        by_validation: whether they are compared by their validation scores even where the test set has been read, as
+            whatever decides how many runs there are must be.
+    """
+    metrics = (
+        (evaluation.validation_metric,) if by_validation else (evaluation.test_metric, evaluation.validation_metric)
+    )
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     hits = CorrectnessCache()
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
@@ -134,7 +143,8 @@ def compare_candidates(evaluation: EvaluationResults) -> EvaluationStats:
     if not evaluated:
         return EvaluationStats(tuple(scores), (), None, (), None)
     best, others = evaluated[0], evaluated[1:]
-    found = [_compare(evaluation, best, other, hits, 1 - (1 - LEVEL) / len(others)) for other in others]
+    level = 1 - (1 - LEVEL) / max(len(others), 1)
+    found = [_compare(evaluation, best, other, hits, level, metrics) for other in others]
     comparisons = tuple(each for each in found if each is not None)
     significant = {each.second: each.difference.mean > 0 for each in comparisons if each.significant}
     won = bool(others) and not best.failed_count and all(significant.get(other.label, False) for other in others)
@@ -195,11 +205,16 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
 
 
 def _compare(
-    evaluation: EvaluationResults, best: CandidateRuns, other: CandidateRuns, hits: CorrectnessCache, level: float
+    evaluation: EvaluationResults,
+    best: CandidateRuns,
+    other: CandidateRuns,
+    hits: CorrectnessCache,
+    level: float,
+    metrics: Sequence[str | None],
 ) -> Comparison | None:
-    """Compare two; None where they have no seed in common."""
+    """Compare two by the first of these metrics that both have; None where they have no seed in common."""
     sign = 1 if evaluation.objective.direction == "maximize" else -1
-    for metric in filter(None, (evaluation.test_metric, evaluation.validation_metric)):
+    for metric in filter(None, metrics):
         best_scores, other_scores = best.scores(metric), other.scores(metric)
         seeds = sorted(best_scores.keys() & other_scores.keys())
         if seeds:
@@ -319,7 +334,7 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
         "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     )
     lines = [f"{evaluation.dataset}: {method or 'the split of the study, fresh seeds'}"]
-    lines[0] += "; the test set was read once per run" if stats.best is not None else ""
+    lines[0] += "; the test set was read once per run" if any(score.test for score in stats.scores) else ""
     if evaluation.function:
         lines = [f"{evaluation.function}: called again with the same parameters and fresh seeds"]
     lines += list_lost_runs(evaluation)

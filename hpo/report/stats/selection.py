@@ -106,11 +106,11 @@ def _training_error(row: TrialRow, fits: Sequence[SampleScores], sample_error: f
 
     Fits on the same samples differ by their training alone; those on other samples by that and by the samples.
     """
-    over_fits = getattr(row, "standard_error", None)
-    if over_fits is None or not math.isfinite(over_fits):
+    over_fits = row.standard_error
+    if len(fits) == 1 or over_fits is None:
         return 0.0
     if len({fit.split for fit in fits}) == 1:
-        return float(over_fits)
+        return over_fits
     return math.sqrt(max(0.0, over_fits**2 - sample_error**2))
 
 

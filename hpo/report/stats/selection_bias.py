@@ -25,6 +25,7 @@ __all__ = ["BiasCorrection", "Resamples", "score_interval"]
 
 Array = np.ndarray[Any, Any]
 OUTER, INNER = 200, 100  # draws of the nested bootstrap
+AT_ONCE = 2**18  # numbers in memory
 QUANTILE = 1.959964  # of the normal distribution, at 97.5 %
 
 
@@ -110,13 +111,13 @@ def _error_ratio(centres: Array, deviations: Array, deviation: float) -> float:
         return 1.0
     truth = centres + deviations[:OUTER]
     inner = deviations[-INNER:]
-    draws = np.arange(len(inner))
-    errors = []
-    for scores in truth:
-        chosen = (scores + inner).argmax(1)
-        estimate = (scores[chosen] - inner[draws, chosen]).mean()
-        errors.append(estimate - centres[scores.argmax()])
-    return float(np.std(errors)) / deviation
+    size, draws, errors = max(1, AT_ONCE // inner.size), np.arange(len(inner)), []
+    for begin in range(0, len(truth), size):
+        scores = truth[begin : begin + size]
+        chosen = (scores[:, None] + inner).argmax(2)
+        estimates = (np.take_along_axis(scores, chosen, 1) - inner[draws, chosen]).mean(1)
+        errors.append(estimates - centres[scores.argmax(1)])
+    return float(np.concatenate(errors).std()) / deviation
 
 
 def score_interval(score: float, samples: float, bounds: tuple[float, float]) -> tuple[float, float]:

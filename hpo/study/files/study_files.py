@@ -134,9 +134,17 @@ class StudyFiles:
         """Return the study's folder of a kind, one of `KINDS`."""
         return self._folders[kind]
 
-    def checkpoint(self, number: int) -> Path:
-        """Return the path of a trial's checkpoint in `HPO_HOME`, which workers of several machines may share."""
-        return self._folders["checkpoints"] / f"{number}.pt"
+    def checkpoint(self, number: int, fit: int = 0) -> Path:
+        """Return the path of a trial's checkpoint in `HPO_HOME`, which workers of several machines may share.
+
+        Those of further fits lie in the folder beside it, which goes with it.
+        """
+        folder = self._folders["checkpoints"]
+        return folder / f"{number}/fit-{fit}.pt" if fit else folder / f"{number}.pt"
+
+    def previous_checkpoint(self, number: int, fit: int) -> Path:
+        """Return the path of the checkpoint before, which is kept of trials of several fits."""
+        return self._folders["checkpoints"] / f"{number}/fit-{fit}.previous"
 
     def weights(self, number: int) -> Path:
         """Return the path of the weights of a trial's best epoch, whether they are kept or not."""

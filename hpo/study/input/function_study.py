@@ -38,6 +38,7 @@ KEYS = (
     "timeout",
     "trial_timeout",
     "target",
+    "until",
     "sampler",
     "pruner",
     "seed",
@@ -54,8 +55,8 @@ def define_function_study(
     Args:
         function: the objective function.
         default_name: the study's name where the keys give none.
-        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `sampler`, `pruner`, `seed` as in a study file, or
-            a sampler or pruner of Optuna;
+        keys: `name`, `trials`, `timeout`, `trial_timeout`, `target`, `until`, `sampler`, `pruner`, `seed` as in a study
+            file, or a sampler or pruner of Optuna;
             `direction`, `minimize` by default, or one for each value that the function returns; and `metric_names`, as
             many.
 
@@ -148,7 +149,7 @@ def read_stored_keys(study: Study) -> dict[str, Any]:
         kind: {"name": spec.name, **spec.options}
         for kind, spec in (("sampler", definition.sampler), ("pruner", definition.pruner))
     }
-    limits = budget.model_dump(include={"timeout", "trial_timeout", "target"}, exclude_none=True)
+    limits = budget.model_dump(include={"timeout", "trial_timeout", "target", "until"}, exclude_none=True)
     return {**keys, **components, **limits, "seed": definition.seed, "trials": budget.trials}
 
 

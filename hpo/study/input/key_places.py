@@ -15,8 +15,9 @@ from hpo.utils.text import shorten
 __all__ = ["KEYS", "check_places", "join_task"]
 
 KEYS = (
-    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "sampler", "pruner"),
-    *("seed", "space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps", "metrics"),
+    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "until", "sampler"),
+    *("pruner", "seed", "space", "parameters", "constraints", "baseline", "warm_start", "report", "record_steps"),
+    "metrics",
     *RESAMPLING,
 )
 TOP = "write it at the top of the file, before any [table]"

@@ -11,7 +11,7 @@ from hpo.config.values import Value, spell_value
 from hpo.errors import SpaceError
 from hpo.space import Choices, Constant, Dimension, Space
 from hpo.space.domains import Domain, Range
-from hpo.study.definition import Budget, Definition
+from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.slots import fixed_trials
 from hpo.utils.text import quantity
 
@@ -68,7 +68,7 @@ def _format_subject(definition: Definition) -> str:
     """Return what trials call or train on; nothing where a training loop reads its own data."""
     if definition.function is not None:
         return f" of {definition.function.label}"
-    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.name}"
+    return "" if definition.dataset.name == NO_DATA else f" on {definition.dataset.label}"
 
 
 def _format_objectives(definition: Definition) -> str:
@@ -87,6 +87,7 @@ def _format_limits(budget: Budget) -> list[str]:
         *([f"no trial begins after {budget.timeout:g} s"] if budget.timeout is not None else []),
         *([f"a trial fails after {budget.trial_timeout:g} s"] if budget.trial_timeout is not None else []),
         *([f"the study ends at {budget.target:g}"] if budget.target is not None else []),
+        *(["the study ends once it has settled"] if budget.until == SETTLED else []),
     ]
     return [", ".join(limits)] if limits else []
 

@@ -128,7 +128,7 @@ def _read_folds(value: object) -> tuple[int, DivisionRule | None]:
             value = parse_toml(f"value = {value}")["value"]
         except DefinitionError:
             value = None
-    table = value if isinstance(value, Mapping) else {"count": value}
+    table: Mapping[str, Any] = value if isinstance(value, Mapping) else {"count": value}
     for key in table:
         if key not in ("count", "by"):
             raise DefinitionError(f"{spelled}: {describe_unknown('key', key, ('count', 'by'))}")

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hpo.config import registry
 from hpo.config.builtin_metrics import default_metric
@@ -20,6 +20,7 @@ from hpo.space.declared import list_declared
 from hpo.space.space import list_models
 from hpo.study.constraints import read_constraints
 from hpo.study.definition import (
+    SETTLED,
     Budget,
     ComponentSpec,
     Definition,
@@ -37,6 +38,7 @@ from hpo.study.input.metric_names import describe_misfit, describe_unknown_metri
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.input.resampling_keys import parse_resampling
+from hpo.study.outlook import refuse_unsettled
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.slots import baseline_params, count_first
@@ -138,6 +140,11 @@ def parse_definition(
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models, declarations, task)
     resampling, resplit = parse_resampling(table, dataset, literals)
+    if pruner.name == "wilcoxon" and resampling is None:
+        raise DefinitionError(
+            "pruner 'wilcoxon' compares the fits of trials, and each of this study has one; give folds, holdout or "
+            "seeds, or take another pruner"
+        )
     if resampling is None or resampling.folds is None:
         _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
@@ -394,6 +401,7 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
     if target is not None and len(definition.objectives) > 1:
         count = len(definition.objectives)
         raise DefinitionError(f"target = {target!r}: needs a single objective, but the study has {count}")
+    until = _parse_until(table.get("until"), definition)
     timeouts = {key: parse_duration(table[key], key) for key in ("timeout", "trial_timeout") if key in table}
     most = FIXED_LIMIT if definition.fixed else 10**9
     trials = get_integer(table, "trials", trials, low=1, high=most)
@@ -404,7 +412,24 @@ def parse_budget(table: Mapping[str, Any], definition: Definition, trials: int) 
                 f"trials = {trials}: a grid study's budget is its number of points, {points}; leave trials out"
             )
         trials = points
-    return Budget(trials=trials, target=target, **timeouts)
+    return Budget(trials=trials, target=target, until=until, **timeouts)
+
+
+def _parse_until(value: object, definition: Definition) -> Literal["settled", "trials"] | None:
+    """Parse the key `until`.
+
+    Raises:
+        DefinitionError: it is no known word, or the study cannot end so.
+    """
+    if value is None:
+        return None
+    if value == "trials":
+        return "trials"
+    if value != SETTLED:
+        raise DefinitionError(f'until = {shorten(value)}: must be "settled" or "trials"')
+    if (why := refuse_unsettled(definition)) is not None:
+        raise DefinitionError(f'until = "settled": {why}')
+    return "settled"
 
 
 def count_grid_points(definition: Definition, space: Space) -> int:

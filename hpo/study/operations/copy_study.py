@@ -28,6 +28,7 @@ from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribut
 from hpo.storage.study_storage import StudyStorage
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     LEASES,
     PARAMS,
@@ -64,7 +65,7 @@ __all__ = ["FileCopy", "copy_study"]
 
 log = logging.getLogger("hpo.study")
 WEIGHTS = ".safetensors"
-REPORTS = (INTERMEDIATE_VALUES, EPOCHS, STEPS, SAMPLES)
+REPORTS = (INTERMEDIATE_VALUES, EPOCHS, FITS, STEPS, SAMPLES)
 BATCH = 2000  # rows read and inserted at a time
 BLOBS = (STEPS, SAMPLES, SPLITS)  # whose rows may be large
 

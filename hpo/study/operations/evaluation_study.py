@@ -2,7 +2,8 @@
 
 An evaluation is a study of its own, a grid of `seed` and `configuration`, in the same storage. So leases, resuming,
 cohorts and the dashboard work for it. Its definition says what it evaluates. The data is split as in the study, so that
-a configuration's score from fresh seeds can be compared with the score by which it was chosen.
+a configuration's score from fresh seeds can be compared with the score by which it was chosen; unless the evaluation
+varies the split, to tell how much each source of chance contributes, or compares two studies.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from optuna.trial import FrozenTrial
 
-from hpo.config.parameter import Value
-from hpo.config.trial_config import TrialConfig
+from hpo.config.declaration import Declarations, MetricDeclaration, ModelDeclaration
 from hpo.datasets import DatasetReference
-from hpo.errors import RequestError, StudyConflictError, StudyDamagedError
+from hpo.errors import RequestError, StudyConflictError, StudyDamagedError, StudyNotFoundError
 from hpo.study.attributes import DEFINITION, TRIAL_SEED, read_table, read_whole
 from hpo.study.definition import (
     Budget,
@@ -32,10 +31,19 @@ from hpo.study.definition import (
     Evaluation,
     FunctionReference,
     Objective,
+    Source,
     test_metric,
 )
-from hpo.study.input.compatibility import check_compatible
 from hpo.study.input.study_file import check_name
+from hpo.study.operations.candidates import (
+    Chosen,
+    baseline_or_default,
+    list_candidates,
+    list_function_candidates,
+    parameter_values_of,
+    same_trial,
+    trial_config_of,
+)
 from hpo.study.study import Study
 from hpo.utils.paths import fit_name
 
@@ -44,6 +52,7 @@ __all__ = [
     "TestSetRead",
     "baseline_or_default",
     "count_runs",
+    "create_comparison",
     "create_evaluations",
     "create_function_evaluations",
     "evaluation_studies",
@@ -60,16 +69,9 @@ __all__ = [
 log = logging.getLogger("hpo.study")
 REFERENCE = "reference"  # who reads a test set for reference models
 TEST_SET_READ = "hpo:look:"
-SEEDS = ("seed", "split_seed")
-REFIT_VALUES = ("validation", "epochs", "patience")  # that a refit changes
 NO_NAME = r"[^\w .+@=,-]"  # a character that no study's name has
 LONGEST_STEM = 40  # characters of a data set's name in an evaluation's
 MAX_SEEDS = 1000  # of an evaluation
-
-
-def trial_config_of(definition: Definition, candidate: Candidate) -> TrialConfig:
-    """Return the configuration of a candidate of a study or its evaluation, with the default seed."""
-    return TrialConfig.of(cast(dict[str, Value], candidate.values), definition.declarations)
 
 
 def evaluation_studies(study: Study) -> list[Study]:
@@ -95,55 +97,18 @@ def _is_readable(evaluation: Study) -> bool:
         return False
 
 
-def same_trial(study: Study, candidate: Candidate) -> bool:
-    """Tell whether the study's trial of the candidate's number is still the one that was evaluated."""
-    if candidate.trial is None:
-        return True
-    trial = next((trial for trial in study.trials() if trial.number == candidate.trial), None)
-    if trial is None:
-        return False
-    if not study.definition.configured:
-        return trial.params == candidate.values
-    try:
-        current = parameter_values_of(study.config_of(trial), refit=None)
-    except RequestError:
-        return False
-    expected = {name: value for name, value in candidate.values.items() if name not in REFIT_VALUES}
-    return study.asked_params(trial) == candidate.asked and all(
-        current.get(name) == value for name, value in expected.items()
-    )
-
-
-def parameter_values_of(config: TrialConfig, refit: int | None) -> dict[str, Value]:
-    """Return the values of a candidate: those that have an effect, except the seed, and the split of the data.
-
-    Args:
-        config: the trial's configuration.
-        refit: epochs of training on training and validation data together; None to keep the split.
-    """
-    values = {name: value for name, value in config.effective().items() if name not in SEEDS}
-    if refit is None:
-        return {**values, "split_seed": config.seed_of_split}
-    return {**values, "validation": 0.0, "epochs": refit, "patience": 0}
-
-
-def baseline_or_default(study: Study) -> tuple[str, TrialConfig, int | None]:
-    """Return label, configuration and trial of what the best is compared with: the baseline, or else the defaults."""
-    definition = study.definition
-    config = definition.baseline_config(study.space)
-    return ("defaults", config, None) if definition.baseline is None else ("baseline", config, 0)
-
-
 # Creation.
 
 
 def create_evaluations(
     study: Study,
-    chosen: Sequence[tuple[int, TrialConfig, int | None]],
+    chosen: Sequence[Chosen],
     seeds: int,
     dataset: DatasetReference | None = None,
     *,
     refit: bool = False,
+    tested: bool = True,
+    vary: Source = "seed",
 ) -> list[Study]:
     """Create or extend the evaluations of some configurations and of the baseline, and return them.
 
@@ -156,14 +121,16 @@ def create_evaluations(
         dataset: another data set than the study's.
         refit: train on training and validation data, for as many epochs as the trial's best epoch; if the schedule
             decays over all epochs, or that epoch is not known, for all of them.
+        tested: whether each model is measured on the test set; not of data that have none.
+        vary: what follows the fresh seed; the rest stays as it was in the study.
 
     Raises:
         RequestError: a configuration does not fit the data set, or the name would be too long.
     """
     data = dataset or study.definition.dataset
-    candidates = list_candidates(study, chosen, data, refit=refit)
-    kind = _evaluation_kind(study, dataset, refit=refit)
-    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit))
+    candidates = list_candidates(study, chosen, data, refit=refit, vary=vary)
+    kind = _evaluation_kind(study, dataset, refit=refit, vary=vary)
+    return _extend_or_create(study, kind, _Plan(data, candidates, seeds, refit, tested, vary))
 
 
 def create_function_evaluations(
@@ -181,12 +148,23 @@ def create_function_evaluations(
     return _extend_or_create(study, "-evaluation", plan)
 
 
-def list_function_candidates(chosen: Sequence[FrozenTrial]) -> list[Candidate]:
-    """List the candidates that some trials of an objective function are in an evaluation."""
-    return [
-        Candidate(label=f"trial {trial.number}", trial=trial.number, baseline=False, values=trial.params)
-        for trial in chosen
-    ]
+def create_comparison(study: Study, other: Study, candidates: Sequence[Candidate], seeds: int) -> list[Study]:
+    """Create or extend the evaluation of a configuration of each of two studies, and return it.
+
+    Split, order and initial weights follow from seeds that neither study has used, the same for both configurations.
+
+    Args:
+        study: the study that the evaluation belongs to.
+        other: the study that it is compared with.
+        candidates: their configurations, that of the other study last.
+        seeds: number of runs of each.
+
+    Raises:
+        RequestError: both studies have a model of one name that they declare differently, or the name would be too
+            long.
+    """
+    plan = _Plan(study.definition.dataset, candidates, seeds, vary="all", compare=other.name)
+    return _extend_or_create(study, f"-compare-{re.sub(NO_NAME, '_', other.name)[:LONGEST_STEM]}", plan)
 
 
 @dataclass(frozen=True)
@@ -197,19 +175,29 @@ class _Plan:
     candidates: Sequence[Candidate]
     seeds: int
     refit: bool = False
+    tested: bool = True
+    vary: Source = "seed"
     function: FunctionReference | None = None
+    compare: str = ""  # the name of the other study
+
+    def is_kind_of(self, definition: Definition) -> bool:
+        """Tell whether an evaluation is on the same data, trains in the same way, and compares the same studies."""
+        if (evaluation := definition.evaluation) is None:
+            return False
+        stored = definition.dataset, evaluation.refit, evaluation.tested, evaluation.vary, evaluation.compare
+        return stored == (self.data, self.refit, self.tested, self.vary, self.compare)
 
 
 def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
     """Extend the evaluations that have some of the candidates, and create one for the others."""
-    pending, data, refit = list(plan.candidates), plan.data, plan.refit
+    pending = list(plan.candidates)
     evaluations: list[Study] = []
     for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
         assert definition.evaluation is not None
-        same = definition.dataset == data and definition.evaluation.refit == refit
         present = [each for each in pending if any(_equal(each, other) for other in definition.evaluation.candidates)]
-        if same and present:
+        # Two studies are compared by the same seeds, so both are in one evaluation.
+        if plan.is_kind_of(definition) and present and not (plan.compare and len(present) < len(pending)):
             _extend(evaluation, plan.seeds)
             evaluations.append(evaluation)
             pending = [each for each in pending if each not in present]
@@ -218,74 +206,34 @@ def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
     return evaluations
 
 
-def list_candidates(
-    study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], data: DatasetReference, *, refit: bool
-) -> list[Candidate]:
-    """List the configurations that an evaluation trains; see `create_evaluations`.
-
-    Raises:
-        RequestError: one does not fit the data set.
-    """
-    candidates = list(_make_candidates(study, chosen, refit=refit))
-    for each in candidates:
-        try:
-            check_compatible(trial_config_of(study.definition, each), data)
-        except RequestError as error:
-            raise type(error)(f"evaluate: {each.label} does not fit {data.name}: {error}") from error
-    return candidates
+def _equal(one: Candidate, other: Candidate) -> bool:
+    return (one.trial, one.values, one.asked, one.study) == (other.trial, other.values, other.asked, other.study)
 
 
-def count_runs(study: Study, candidate: Candidate, data: DatasetReference, *, refit: bool) -> int:
+def count_runs(
+    study: Study,
+    candidate: Candidate,
+    data: DatasetReference,
+    *,
+    refit: bool,
+    vary: Source = "seed",
+    compare: str = "",
+) -> int:
     """Count the runs of a configuration in the evaluation that has it, trained or not; 0 if none has."""
     for evaluation in readable_evaluation_studies(study):
         definition = evaluation.definition
         assert definition.evaluation is not None
         candidates = definition.evaluation.candidates
-        same = definition.dataset == data and definition.evaluation.refit == refit
-        if same and any(_equal(candidate, other) for other in candidates):
+        if _Plan(data, (), 0, refit, vary=vary, compare=compare).is_kind_of(definition) and any(
+            _equal(candidate, other) for other in candidates
+        ):
             return evaluation.budget.trials // len(candidates)
     return 0
 
 
-def _equal(one: Candidate, other: Candidate) -> bool:
-    return (one.trial, one.values, one.asked) == (other.trial, other.values, other.asked)
-
-
-def _make_candidates(
-    study: Study, chosen: Sequence[tuple[int, TrialConfig, int | None]], *, refit: bool
-) -> Iterator[Candidate]:
-    label, rival, number = baseline_or_default(study)
-    asked = {trial.number: study.asked_params(trial) for trial in study.trials()}
-    includes_rival = any(each[0] == number for each in chosen)
-    # What a training loop asks for itself has no defaults.
-    no_rival = number is None and any(asked.values())
-    equal = (trial for trial, config, _ in chosen if number is None and config.effective() == rival.effective())
-    same = number if no_rival else next(equal, number)  # the trial that is the rival
-    for trial, config, epoch in chosen:
-        values = parameter_values_of(config, _refit_epochs(config, epoch) if refit else None)
-        name = f"trial {trial}" if trial != number else label
-        yield Candidate(label=name, trial=trial, baseline=trial == same, values=values, asked=asked[trial])
-    if not includes_rival and not no_rival and same == number:
-        epoch = _best_epoch(study, number)
-        values = parameter_values_of(rival, _refit_epochs(rival, epoch) if refit else None)
-        asked_of_rival = {} if number is None else asked[number]
-        yield Candidate(label=label, trial=number, baseline=True, values=values, asked=asked_of_rival)
-
-
-def _best_epoch(study: Study, number: int | None) -> int | None:
-    trial = next((trial for trial in study.trials() if trial.number == number), None)
-    return read_whole(trial.user_attrs, "best_epoch") if trial is not None else None
-
-
-def _refit_epochs(config: TrialConfig, best: int | None) -> int:
-    """Return the epochs of a refit: a schedule that decays or warms up keeps the length that it was tuned with."""
-    scheduled = config.schedule != "constant" or bool(config.warmup)
-    return config.epochs if scheduled or best is None else best
-
-
-def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: bool) -> str:
+def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: bool, vary: Source) -> str:
     """Return what an evaluation's name says after its study's."""
-    kind = "-evaluation-refit" if refit else "-evaluation"
+    kind = "-evaluation-refit" if refit else "-evaluation" if vary == "seed" else f"-evaluation-{vary}"
     if dataset is None or dataset == study.definition.dataset:
         return kind
     return f"{kind}-{re.sub(NO_NAME, '_', Path(dataset.name).stem)[:LONGEST_STEM]}"
@@ -294,6 +242,8 @@ def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: b
 def _create(study: Study, kind: str, plan: _Plan) -> Study:
     """Create an evaluation under the first name that is free."""
     original, candidates, seeds = study.definition, plan.candidates, plan.seeds
+    others = [Study(study.storage, plan.compare)] if plan.compare else []
+    modules, declarations = _join_code([original, *(other.definition for other in others)])
     objectives = original.objectives
     if plan.refit:
         objectives = tuple(_test_objective(objective) for objective in objectives)
@@ -304,12 +254,20 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
         pruner=ComponentSpec(name="none"),
         seed=original.seed,
         parameters={
-            "seed": _seed_range(_first_fresh_seed(study), seeds),
+            "seed": _seed_range(_first_fresh_seed([study, *others]), seeds),
             "configuration": {"choices": [each.label for each in candidates]},
         },
-        modules=original.modules,
-        declarations=original.declarations,
-        evaluation=Evaluation(of=study.name, candidates=tuple(candidates), metrics=original.metrics, refit=plan.refit),
+        modules=modules,
+        declarations=declarations,
+        evaluation=Evaluation(
+            of=study.name,
+            candidates=tuple(candidates),
+            metrics=original.metrics,
+            refit=plan.refit,
+            tested=plan.tested,
+            vary=plan.vary,
+            compare=plan.compare,
+        ),
         function=plan.function,
     )
     for number in range(1, 100):
@@ -328,11 +286,32 @@ def _test_objective(objective: Objective) -> Objective:
     return Objective(metric=test_metric(objective.metric) or objective.metric, direction=objective.direction)
 
 
-def _first_fresh_seed(study: Study) -> int:
-    """Return the first of `MAX_SEEDS` successive seeds that no trial of the study has used."""
-    used = {study.definition.seed, *_used_seeds(study)}
+def _join_code(definitions: Sequence[Definition]) -> tuple[dict[str, str], Declarations]:
+    """Return the modules and declarations of one or several studies.
+
+    Raises:
+        RequestError: they declare a model or a metric of one name differently.
+    """
+    modules: dict[str, str] = {}
+    models: dict[str, ModelDeclaration] = {}
+    metrics: dict[str, MetricDeclaration] = {}
+    for definition in definitions:
+        for known, declared in ((models, definition.declarations.models), (metrics, definition.declarations.metrics)):
+            for each in declared:
+                if known.setdefault(each.name, each) != each:
+                    raise RequestError(
+                        f"evaluate --compare: '{each.name}' of module {each.module} is not the same in both studies; "
+                        "launch one of them again"
+                    )
+        modules = {**definition.modules, **modules}
+    return modules, Declarations(models=tuple(models.values()), metrics=tuple(metrics.values()))
+
+
+def _first_fresh_seed(studies: Sequence[Study]) -> int:
+    """Return the first of `MAX_SEEDS` successive seeds that no trial of some studies has used, for a split either."""
+    used = {seed for study in studies for seed in (study.definition.seed, *_used_seeds(study))}
     first = max(used) + 1
-    if study.definition.configured and first + MAX_SEEDS < 2**32:
+    if studies[0].definition.configured and first + MAX_SEEDS < 2**32:
         return first
     return next(low for low in range(0, 2**32, MAX_SEEDS) if not any(low <= seed < low + MAX_SEEDS for seed in used))
 
@@ -344,7 +323,8 @@ def _used_seeds(study: Study) -> Iterator[int]:
                 yield seed
             continue
         with suppress(RequestError):  # it was added by others, or has not begun
-            yield study.config_of(trial).seed
+            config = study.config_of(trial)
+            yield from (config.seed, config.seed_of_split, config.seed_of_init, config.seed_of_order)
 
 
 def _seed_range(low: int, count: int) -> dict[str, int]:
@@ -393,14 +373,20 @@ def record_test_set_read(companion: Study, run: int | str, configuration: str) -
     """
     evaluation = companion.definition.evaluation
     assert evaluation is not None
-    study = Study(companion.storage, evaluation.of)
+    others = {each.study for each in evaluation.candidates if each.label == configuration and each.study}
+    data = companion.definition.dataset
+    file = Path(data.name).name
     read = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dataset": Path(companion.definition.dataset.name).name,
+        "dataset": file if data.outer is None else f"{data.outer.name} of {file}",
         "by": f"{companion.name} {run}",
         "configuration": configuration,
     }
-    study.storage.set_study_system_attr(study.id, f"{TEST_SET_READ}{secrets.token_hex(8)}", read)
+    key = f"{TEST_SET_READ}{secrets.token_hex(8)}"
+    for name in (evaluation.of, *others):
+        with suppress(StudyNotFoundError):  # the other study was deleted since
+            study = Study(companion.storage, name)
+            study.storage.set_study_system_attr(study.id, key, read)
 
 
 def list_test_set_reads(study: Study) -> list[TestSetRead]:

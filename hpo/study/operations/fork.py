@@ -45,6 +45,7 @@ from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.tables import (
     EPOCHS,
+    FITS,
     INTERMEDIATE_VALUES,
     PARAMS,
     SAMPLES,
@@ -68,9 +69,9 @@ from hpo.study.study import Study, study_names
 
 __all__ = ["Fork", "fork_study"]
 
-CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "sampler", "pruner")  # besides the parameters
+CHANGEABLE = ("trials", "timeout", "trial_timeout", "target", "until", "sampler", "pruner")  # besides the parameters
 BATCH = 200  # trials whose rows are copied at a time
-COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, STEPS, SAMPLES)
+COPIED = (VALUES, INTERMEDIATE_VALUES, TRIAL_USER_ATTRS, TRIAL_SYSTEM_ATTRS, EPOCHS, FITS, STEPS, SAMPLES)
 # The system attributes of a trial that hold in any space, among them what a pruner compares, and the generation of
 # genetic samplers. The state that CMA-ES keeps there belongs to the old space: it begins anew.
 ATTRS = (ENVIRONMENT, "constraints", "artifacts:", "completed_rung_", "NSGAIISampler:generation")
@@ -219,12 +220,12 @@ def fork_study(
         name: the new study's name.
         parameters: domains that override those of the study, or add to them.
         function: the objective function of the fork; by default that of the study.
-        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target,
+        keys: keys of a study file that do not change what a value means: trials, timeout, trial_timeout, target, until,
             sampler, pruner; None leaves the study's.
 
     Raises:
-        RequestError: the study is an evaluation, a key or a value is wrong, no trial can be kept, or more than the
-            budget has.
+        RequestError: the study is an evaluation or part of one, a key or a value is wrong, no trial can be kept, or
+            more than the budget has.
         StudyForeignError: another tool made the study, and no function is given.
         StudyConflictError: the name is taken.
     """
@@ -240,6 +241,8 @@ def fork_study(
         raise RequestError(
             f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
         )
+    if (of := study.definition.nested_of) is not None:
+        raise RequestError(f"study '{study.name}' is part of the nested evaluation of '{of}'; fork '{of}' instead")
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
     trials = study.trials()
@@ -287,6 +290,7 @@ def _change_definition(
         "timeout": budget.timeout,
         "trial_timeout": budget.trial_timeout,
         "target": budget.target,
+        "until": budget.until,
         "sampler": {"name": old.sampler.name, **old.sampler.options},
         "pruner": {"name": old.pruner.name, **old.pruner.options},
         "seed": old.seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +23,8 @@ __all__ = ["list_studies"]
 def list_studies(url: str) -> list[dict[str, Any]]:
     """List the studies of a storage: progress, best value, objective, and data set if one is named.
 
-    Those of other tools have a note, and so have those whose definition or budget cannot be read.
+    Evaluations and the studies of outer folds follow the study that they are `of`. Those of other tools have a note,
+    and so have those whose definition or budget cannot be read.
 
     Five statements in all, whatever the studies hold; no trial is read.
 
@@ -56,10 +57,24 @@ def _read_rows(connection: sa.Connection, storage: str) -> list[dict[str, Any]]:
         counts.setdefault(study_id, {})[name] = int(count)
     best = _best_values(connection)
     studies = connection.execute(sa.select(STUDIES.c.study_id, STUDIES.c.study_name).order_by(STUDIES.c.study_name))
-    return [
+    rows = [
         _make_row(StudyAttributes(name, storage, attrs.get(study_id, {})), counts.get(study_id, {}), best.get(study_id))
         for study_id, name in studies
     ]
+    return _group(rows)
+
+
+def _group(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put each companion after the study that it is of; one whose study is not here stands by itself."""
+    by_name = {row["name"]: row for row in rows}
+
+    def path(row: dict[str, Any]) -> tuple[str, ...]:
+        names = [row["name"]]
+        while (of := by_name[names[-1]].get("of")) in by_name and of not in names:
+            names.append(of)
+        return tuple(reversed(names))
+
+    return sorted(rows, key=path)
 
 
 def _best_values(connection: sa.Connection) -> dict[int, float]:
@@ -94,4 +109,5 @@ def _make_row(attrs: StudyAttributes, counts: Mapping[str, int], best: float | N
         "objective": ", ".join(objective.metric for objective in definition.objectives),
         "dataset": None if definition.dataset.name == NO_DATA else definition.dataset.name,
         "sampler": definition.sampler.name,
+        "of": definition.companion_of,
     }

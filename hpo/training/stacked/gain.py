@@ -44,8 +44,9 @@ class Timing:
 
 
 def change_seed(config: TrialConfig, index: int) -> TrialConfig:
-    """Return a configuration with another seed, for an index above 0."""
-    return config.model_copy(update={"seed": (config.seed + index) % 2**32})
+    """Return a configuration with other initial weights and noise, for an index above 0."""
+    seed = (config.seed_of_init + index) % 2**32
+    return config.model_copy(update={"seed": seed, "init_seed": None, "order_seed": None})
 
 
 @contain_user_code()

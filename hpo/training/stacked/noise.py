@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hpo.config.cohort_key import run_key
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import SEEDS, TrialConfig
 
 __all__ = ["Noise", "draw_factors", "keep_generators", "noise_seed"]
 
@@ -21,8 +21,14 @@ STRIDE = 0x9E3779B97F4A7C15  # of seeds, so that no two are close
 
 
 def noise_seed(config: TrialConfig, epoch_seed: int) -> int:
-    """Return the seed of a trial's noise in an epoch: it follows from the configuration, not from the cohort."""
-    return (epoch_seed ^ zlib.crc32(repr(run_key(config)).encode())) % 2**63
+    """Return the seed of a trial's noise in an epoch: it follows from the configuration, not from the cohort.
+
+    Where the configuration has an `order_seed`, its other seeds do not matter.
+    """
+    key = run_key(config)
+    if config.order_seed is not None:
+        key = tuple((name, value) for name, value in key if name not in SEEDS)
+    return (epoch_seed ^ zlib.crc32(repr(key).encode())) % 2**63
 
 
 @contextmanager

@@ -1,0 +1,232 @@
+"""The conclusion of a study that has settled: fresh seeds of its tied leaders while time is left, and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+
+from hpo.execution import conclusion
+from hpo.execution.conclusion import Conclusion
+from hpo.report.data.results import read_results
+from hpo.study import Budget, Study, stored_study, study
+from hpo.study.definition import FunctionReference
+from hpo.study.input.function_study import define_function_study
+from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, record_test_set_read
+from tests.data import small_npz
+from tests.helpers import run_hpo, train_here
+from tests.study.helpers import SPACE, holder, make_study, new_storage
+
+HOUR = 3600.0
+
+
+class Clock:
+    """Time that passes as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (conclusion, study, stored_study):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.time))
+    return clock
+
+
+def settled(folder: Path, *, tied: int = 3, timeout: str | None = "1h", **keys: Any) -> Study:
+    """A study of at most 24 trials, some of which lead and are tied within the noise of 0.003."""
+    table = {"dataset": str(small_npz(folder / "small.npz")), "until": "settled", "sampler": "random", "trials": 60}
+    space = {**SPACE, "validation": 300}
+    limits = {} if timeout is None else {"timeout": timeout}
+    made = make_study(folder, **{**table, **limits, "parameters": space, **keys})
+    made.start_clock()
+    values = np.concatenate([0.9 - 0.0001 * np.arange(tied), 0.85 - 0.0001 * np.arange(24 - tied)])
+    for value in values:
+        claim = made.claim(holder())
+        if claim is None:
+            break
+        made.suggest_config(claim)
+        made.storage.set_trial_user_attr(claim.id, "standard_error", 0.003)
+        made.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [float(value)])
+    return made
+
+
+def runner(clock: Clock, seconds: float, score: Callable[[str, int], float]) -> Callable[[Study, float], None]:
+    """Runs of an evaluation that take so many seconds each, without training."""
+
+    def run(evaluation: Study, deadline: float) -> None:
+        evaluation.start_clock(deadline)
+        while (claim := evaluation.claim(holder())) is not None:
+            evaluation.suggest_config(claim)
+            params = evaluation.storage.get_trial(claim.id).params
+            value = score(str(params["configuration"]), int(params["seed"]))
+            record_test_set_read(evaluation, claim.number, str(params["configuration"]))
+            evaluation.storage.record_epoch(claim.id, 1, {"epoch": 1, "val_accuracy": value})
+            evaluation.storage.set_trial_user_attr(claim.id, "best_epoch", 1)
+            evaluation.storage.set_trial_user_attr(claim.id, "test_accuracy", value - 0.01)
+            evaluation.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
+            clock.now += seconds
+
+    return run
+
+
+def leaders(made: Study) -> list[str]:
+    found = read_results(made)
+    return [f"trial {row.number}" for row in found.ranked if row.value is not None and row.value > 0.86]
+
+
+def test_leaders_that_fresh_seeds_tell_apart_are_told_apart_soon(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path)
+    first, *_ = leaders(made)
+
+    def score(label: str, seed: int) -> float:
+        return (0.95 if label == first else 0.8) + 0.001 * math.sin(seed)
+
+    lines = Conclusion(made, runner(clock, 10, score)).conclude()
+    (companion,) = evaluation_studies(made)
+    assert companion.budget.trials == 4 * 3  # three leaders and the defaults, from three seeds
+    assert len(lines) == 2
+    assert lines[0].startswith(f"Trial {first.split()[1]}: test accuracy 94.0")
+    assert lines[1].startswith("It is better than ")
+    assert len(list_test_set_reads(made)) == 12
+
+
+def test_leaders_that_stay_tied_get_more_seeds_until_the_time_is_up(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path)
+    noisy = {label: np.random.default_rng(place) for place, label in enumerate(leaders(made))}
+
+    def score(label: str, _: int) -> float:
+        return 0.7 if label == "defaults" else 0.9 + 0.03 * noisy[label].standard_normal()
+
+    lines = Conclusion(made, runner(clock, 60, score)).conclude()
+    (companion,) = evaluation_studies(made)
+    done = sum(trial.state == TrialState.COMPLETE for trial in companion.trials())
+    assert done == 60  # an hour of runs of a minute each
+    assert companion.remaining() > 0
+    assert "No winner: no significant difference from" in lines[1]
+    # A later launch goes on with what is left.
+    made.start_clock()
+    Conclusion(made, runner(clock, 60, score)).conclude()
+    assert sum(trial.state == TrialState.COMPLETE for trial in companion.trials()) == 120
+
+
+def test_leaders_that_differ_by_less_than_the_noise_need_no_more_seeds(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path)
+    same = runner(clock, 1, lambda label, seed: (0.7 if label == "defaults" else 0.9) + 0.0001 * math.sin(seed))
+    Conclusion(made, same).conclude()
+    assert clock.now < 1_000_000 + 60
+
+
+def test_a_signal_ends_it_without_a_verdict(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path)
+    signals: list[bool] = []
+
+    def run(evaluation: Study, _: float) -> None:
+        signals.append(True)
+        assert evaluation.remaining() == 12
+
+    assert Conclusion(made, run, lambda: bool(signals)).conclude() == []
+    assert len(signals) == 1
+    assert len(Conclusion(made, runner(clock, 1, lambda *_: 0.9)).conclude()) == 2
+
+
+def test_without_time_the_ties_are_named_with_the_command_that_breaks_them(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path, timeout=None)
+    (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude()
+    assert "are tied: they differ by less than the noise, 0.30 percentage points" in line
+    assert "hpo evaluate small --top 3" in line
+    made.extend(Budget(trials=60, timeout=HOUR))
+    made.start_clock()
+    clock.now += HOUR
+    assert "hpo evaluate" in Conclusion(made, lambda *_: pytest.fail("the time is up")).conclude()[0]
+
+
+def test_one_leader_needs_no_seeds_and_a_study_that_goes_on_has_no_verdict(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path, tied=1)
+    never = Conclusion(made, lambda *_: pytest.fail("nothing is trained"))
+    assert "leads by more than the noise" in never.conclude()[0]
+    made.extend(Budget(trials=60, until="trials"))
+    assert never.conclude() == []
+    other = make_study(tmp_path, "begun", until="settled", trials=60)
+    assert Conclusion(other, lambda *_: pytest.fail("it has not settled")).conclude() == []
+
+
+def test_noise_is_said_to_be_noise(tmp_path: Path, clock: Clock) -> None:
+    rng = np.random.default_rng(0)
+    noise = make_study(tmp_path, "noise", until="settled", trials=60, timeout="1h")
+    noise.start_clock()
+    while (claim := noise.claim(holder())) is not None:
+        noise.suggest_config(claim)
+        noise.storage.set_trial_user_attr(claim.id, "standard_error", 0.02)
+        noise.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.33 + 0.02 * rng.standard_normal()])
+    assert noise.has_settled()
+    (line,) = Conclusion(noise, lambda *_: pytest.fail("of noise nothing is trained again")).conclude()
+    assert line.startswith("nothing was found: the best validation accuracy of ")
+    assert "the best of as many equal configurations" in line
+
+
+def test_a_function_that_takes_no_seed_is_not_called_again(tmp_path: Path, clock: Clock) -> None:
+    keys = {"trials": 60, "until": "settled", "sampler": "random", "pruner": "none", "timeout": "1h"}
+    reference = FunctionReference(name="f")
+    name, definition, budget = define_function_study(reference, "called", keys)
+    made = Study.create(new_storage(tmp_path), name, definition, budget)
+    made.start_clock()
+    for place in range(24):
+        claim = made.claim(holder())
+        if claim is None:
+            break
+        made.storage.set_trial_user_attr(claim.id, "standard_error", 0.003)
+        value = (0.1 if place < 3 else 0.15) + 0.0001 * place
+        claim.trial.suggest_float("x", 0, 1)
+        made.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
+    function = SimpleNamespace(call=None, reference=reference)
+    lines = Conclusion(made, lambda *_: pytest.fail("it is not called"), function=function).conclude()  # type: ignore[arg-type]
+    assert "are tied" in lines[0]
+    assert "takes no seed" in lines[1]
+
+
+FILE = """
+dataset = "{data}"
+sampler = "random"
+trials = 60
+until = "settled"
+timeout = "{timeout}"
+
+[parameters]
+widths = "8"
+epochs = 2
+learning_rate = {{ low = 0.001, high = 0.1, log = true }}
+"""
+
+
+def test_one_command_ends_in_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows of permuted labels that nothing was found, in `hpo launch`, `hpo show` and the report."""
+    monkeypatch.setenv("HPO_HOME", str(tmp_path / "home"))
+    small_npz(tmp_path / "small.npz")
+    arrays = dict(np.load(tmp_path / "small.npz"))
+    arrays["y_train"] = np.random.default_rng(5).permutation(arrays["y_train"])
+    np.savez(tmp_path / "permuted.npz", **arrays)
+    file = tmp_path / "noise.toml"
+    file.write_text(FILE.format(data=tmp_path / "permuted.npz", timeout="1h"))
+    train_here(str(file), cwd=tmp_path)
+    done = run_hpo("launch", str(file), "--workers", "1", cwd=tmp_path)
+    assert "has ended, it has settled: after " in done.stderr
+    assert "verdict: nothing was found: the best validation accuracy of " in done.stdout
+    shown = run_hpo("show", "noise", cwd=tmp_path)
+    assert "the study ends once it has settled" in shown.stdout
+    report = run_hpo("report", "noise", "--out", str(tmp_path / "out"), cwd=tmp_path)
+    assert report.returncode == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Nothing was found" in text
+    assert "The study settled after" in text
